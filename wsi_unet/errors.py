@@ -1,0 +1,65 @@
+"""Every error this package raises on purpose.
+
+    WsiUnetError                 exit code 1
+    ├── InputError               exit code 2: something the caller gave is unusable
+    │   ├── OptionError          an option's value, or options that contradict each other
+    │   ├── SlideError           a slide that can't be opened or read
+    │   ├── ModelError           a model that can't be loaded or isn't what its spec says
+    │   └── MaskError            a tissue mask that can't be read
+    ├── OutputError              exit code 2: the output can't be used as it is
+    │   └── SignatureError       it belongs to a run with other parameters
+    ├── PlanError                exit code 2: the plan is refused as unaffordable
+    └── BlockError               one block failed; names the block
+
+The message is one line: what happened, to what, and what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class WsiUnetError(Exception):
+    """Base of all errors raised on purpose; `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class InputError(WsiUnetError):
+    """Something the caller gave is unusable."""
+
+    exit_code = 2
+
+
+class OptionError(InputError):
+    """An option has an unusable value, or options contradict each other."""
+
+
+class SlideError(InputError):
+    """A slide can't be opened or read."""
+
+
+class ModelError(InputError):
+    """A model can't be loaded, or isn't what its spec says."""
+
+
+class MaskError(InputError):
+    """A tissue mask can't be read."""
+
+
+class OutputError(WsiUnetError):
+    """The output can't be used as it is."""
+
+    exit_code = 2
+
+
+class SignatureError(OutputError):
+    """The output belongs to a run with another slide, model or parameters."""
+
+
+class PlanError(WsiUnetError):
+    """The plan is refused before anything is written, because it can't be afforded."""
+
+    exit_code = 2
+
+
+class BlockError(WsiUnetError):
+    """One block failed; the message names it."""
