@@ -1,0 +1,66 @@
+# make demo   segment the example slide with the bundled model and draw an overlay
+# make test   format, lint, types and the whole test suite
+# make lint   format, lint and types only
+# make bench  the benchmarks, as one table
+#
+# Each target prepares the virtual environment it needs; nothing is installed twice.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SLIDE := examples/CMU-1-Small-Region.svs
+DEMO := demo/CMU-1-Small-Region
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format bench clean
+
+help:
+	@sed -n '/^# make/s/^# //p' Makefile
+
+# A stamp per group of dependencies: installed again only when what it was made from changes.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "error: $(PYTHON) is too old; say which Python 3.11+ to use: make PYTHON=python3.11 …" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# Groups of dependencies need pip 25.1, and a fresh environment may bring an older one.
+$(VENV)/.pip: | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@touch $@
+
+$(VENV)/.package: pyproject.toml constraints.txt | $(VENV)/.pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/.package
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group test
+	@touch $@
+
+$(VENV)/.bench: pyproject.toml constraints.txt | $(VENV)/.package
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
+	@touch $@
+
+install: $(VENV)/.package
+
+demo: $(VENV)/.package
+	@mkdir -p $(dir $(DEMO))
+	@$(BIN)/wsi-unet segment $(SLIDE) --model nuclei-he --output $(DEMO).ome.zarr
+	@$(BIN)/wsi-unet overlay $(DEMO).ome.zarr --output $(DEMO)-overlay.png
+
+lint: $(VENV)/.test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: lint
+	$(BIN)/pytest
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf demo build dist .mypy_cache .pytest_cache .ruff_cache

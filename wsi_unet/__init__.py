@@ -1,0 +1,119 @@
+"""Exact, resumable U-Net segmentation of whole slides into pyramidal OME-Zarr.
+
+    >>> import wsi_unet
+    >>> report = wsi_unet.segment("slide.svs", model="nuclei-he")  # doctest: +SKIP
+    >>> labels = wsi_unet.open_labels(report.output)               # doctest: +SKIP
+
+The public verbs live here and are loaded when first used (PEP 562), so that importing the
+package costs next to nothing and torch is imported only to run a model.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from wsi_unet.errors import (
+        BlockError,
+        InputError,
+        MaskError,
+        ModelError,
+        OptionError,
+        OutputError,
+        PlanError,
+        SignatureError,
+        SlideError,
+        WsiUnetError,
+    )
+    from wsi_unet.labels import open_labels, open_probabilities
+    from wsi_unet.models import Model, bundled_models, load_model, save_model
+    from wsi_unet.segment import (
+        Plan,
+        Report,
+        RunProgress,
+        RunStatus,
+        map_unet,
+        plan,
+        run_status,
+        segment,
+    )
+    from wsi_unet.slides import Slide, open_slide
+    from wsi_unet.view import write_overlay
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "wsi_unet.errors": (
+        "BlockError",
+        "InputError",
+        "MaskError",
+        "ModelError",
+        "OptionError",
+        "OutputError",
+        "PlanError",
+        "SignatureError",
+        "SlideError",
+        "WsiUnetError",
+    ),
+    "wsi_unet.labels": ("open_labels", "open_probabilities"),
+    "wsi_unet.models": ("Model", "bundled_models", "load_model", "save_model"),
+    "wsi_unet.segment": (
+        "Plan",
+        "Report",
+        "RunProgress",
+        "RunStatus",
+        "map_unet",
+        "plan",
+        "run_status",
+        "segment",
+    ),
+    "wsi_unet.slides": ("Slide", "open_slide"),
+    "wsi_unet.view": ("write_overlay",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "BlockError",
+    "InputError",
+    "MaskError",
+    "Model",
+    "ModelError",
+    "OptionError",
+    "OutputError",
+    "Plan",
+    "PlanError",
+    "Report",
+    "RunProgress",
+    "RunStatus",
+    "SignatureError",
+    "Slide",
+    "SlideError",
+    "WsiUnetError",
+    "__version__",
+    "bundled_models",
+    "load_model",
+    "map_unet",
+    "open_labels",
+    "open_probabilities",
+    "open_slide",
+    "plan",
+    "run_status",
+    "save_model",
+    "segment",
+    "write_overlay",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name from the module that it lives in."""
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))
