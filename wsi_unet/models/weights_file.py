@@ -1,0 +1,124 @@
+"""Safetensors files, read by hand as far as the header: no torch, and errors that say what to do.
+
+A file is 8 bytes (little-endian length n of the header), n bytes of JSON ({name: {"dtype",
+"shape", "data_offsets": [begin, end]}, "__metadata__": {str: str}}) and the tensors' bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wsi_unet.errors import ModelError
+
+LONGEST_HEADER = 16 * 2**20
+"""Bytes; real headers are some kB, and a damaged length must not become an allocation."""
+
+ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+"""The number types that weights may have."""
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """Where one tensor lies.
+
+    Attributes:
+        dtype: safetensors' name of its number type, like "F32".
+        shape: its sizes.
+        begin: first byte, counted from the file's start.
+        end: one past its last byte.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a safetensors file holds: its tensors by name, and its text metadata."""
+
+    tensors: dict[str, TensorEntry]
+    metadata: dict[str, str]
+
+
+def read_header(path: Path) -> Header:
+    """Read and check the header of a safetensors file.
+
+    Raises:
+        ModelError: if it can't be read, isn't safetensors (a pickle is named as such), is cut
+            short or contradicts itself.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(16)
+            _refuse_pickle(path, start)
+            length = int.from_bytes(start[:8], "little")
+            if size < 10 or not 2 <= length <= min(LONGEST_HEADER, size - 8):
+                raise ModelError(
+                    f"{path} is not a safetensors file (or is cut short): {size} bytes that "
+                    f"begin with a header length of {length}; get the file again"
+                )
+            file.seek(8)
+            text = file.read(length)
+    except OSError as error:
+        raise ModelError(f"can't read {path}: {error.strerror or error}") from error
+    try:
+        header = json.loads(text)
+        tensors, metadata = _parse(header, 8 + length)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ModelError(f"{path} has a damaged safetensors header; get the file again") from error
+    _check_layout(path, tensors, 8 + length, size)
+    return Header(tensors, metadata)
+
+
+def _refuse_pickle(path: Path, start: bytes) -> None:
+    zipped, pickled = start[:4] == b"PK\x03\x04", start[:1] == b"\x80" and 0 < start[1] <= 5
+    # A header length of 0x0?80 looks like a pickle's first bytes, but JSON follows it.
+    if zipped or (pickled and start[8:9] != b"{"):
+        kind = "a zip archive as torch.save writes it" if zipped else "a pickle"
+        raise ModelError(
+            f"{path} is {kind}, which can run code when loaded; only safetensors files are "
+            "loaded: convert it where you trust it (safetensors.torch.save_file)"
+        )
+
+
+def _parse(header: Any, origin: int) -> tuple[dict[str, TensorEntry], dict[str, str]]:
+    metadata = header.pop("__metadata__", {})
+    if not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError("metadata must be text")
+    tensors = {}
+    for name, entry in header.items():
+        begin, end = entry["data_offsets"]
+        shape = tuple(entry["shape"])
+        if not all(isinstance(n, int) and n >= 0 for n in (*shape, begin, end)):
+            raise ValueError(f"{name}: sizes must be whole numbers")
+        tensors[name] = TensorEntry(str(entry["dtype"]), shape, origin + begin, origin + end)
+    return tensors, metadata
+
+
+def _check_layout(path: Path, tensors: dict[str, TensorEntry], origin: int, size: int) -> None:
+    position = origin
+    for name, entry in sorted(tensors.items(), key=lambda item: item[1].begin):
+        if entry.dtype not in ITEM_BYTES:
+            raise ModelError(
+                f"{path}: {name} is stored as {entry.dtype}; weights must be one of "
+                f"{', '.join(ITEM_BYTES)}"
+            )
+        needed = math.prod(entry.shape) * ITEM_BYTES[entry.dtype]
+        if entry.begin != position or entry.end - entry.begin != needed:
+            raise ModelError(
+                f"{path}: {name} should take {needed} bytes from byte {position}, its header "
+                f"says {entry.begin} to {entry.end}; get the file again"
+            )
+        position = entry.end
+    if position != size:
+        raise ModelError(
+            f"{path} should be {position} bytes long by its header, it is {size}; "
+            "get the file again"
+        )
