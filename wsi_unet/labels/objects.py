@@ -1,0 +1,225 @@
+"""Where the output's objects live: keys to bytes, replaced whole and at once.
+
+A Zarr store is nothing more than this, so the writer needs no Zarr library: every object (a
+shard, a metadata document, a marker) is complete in memory before it is put, and a reader sees
+the old bytes or the new ones, never a mixture.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from wsi_unet.errors import OutputError
+
+BOOKKEEPING = ".wsi_unet"
+"""Folder of everything that isn't pixels or their metadata."""
+
+TEMPORARY = f"{BOOKKEEPING}/.tmp"
+"""Folder of objects being written; on the same file system, so that renaming is atomic."""
+
+STALE_SECONDS = 3600.0
+"""Age beyond which a temporary is taken for abandoned, whoever wrote it."""
+
+
+class Objects(Protocol):
+    """Objects by key ("labels/nuclei/0/c/3/4"), under one root. Picklable, holds nothing open."""
+
+    def get(self, key: str) -> bytes | None:
+        """Return the bytes of `key`, None if there is no such object."""
+        ...
+
+    def put(self, key: str, data: bytes) -> None:
+        """Replace `key` by `data` in one atomic step."""
+        ...
+
+    def size(self, key: str) -> int | None:
+        """Return the number of bytes of `key`, None if there is no such object."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove `key`; it is no error if it isn't there."""
+        ...
+
+    def delete_all(self, prefix: str) -> None:
+        """Remove `prefix` and every key below it ("labels/nuclei")."""
+        ...
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Yield every key below `prefix` ("" for all), sorted, without temporaries."""
+        ...
+
+
+@dataclass(frozen=True)
+class LocalObjects:
+    """Objects as files below a folder.
+
+    A file is written under `TEMPORARY` and renamed into place, so a killed writer leaves nothing
+    where a Zarr reader would list it. Nothing is flushed to the disk one by one (it would cost
+    more than the writing): after a power cut, the lengths and checksums in the progress markers
+    tell which objects are whole.
+
+    Attributes:
+        root: the output folder; made by the first `put`.
+    """
+
+    root: Path
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def get(self, key: str) -> bytes | None:
+        """Return the bytes of `key`, None if there is no such file.
+
+        Raises:
+            OutputError: if the file is there but can't be read.
+        """
+        try:
+            return (self.root / key).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise self._refusal("read", key, error) from error
+
+    def put(self, key: str, data: bytes) -> None:
+        """Replace the file `key` by `data` in one atomic step.
+
+        Raises:
+            OutputError: if it can't be written (no space, no permission); the old file stays.
+        """
+        target = self.root / key
+        temporary = self.root / TEMPORARY / f"{_writer()}-{uuid.uuid4().hex}.partial"
+        try:
+            _write_new(temporary, data)
+            try:
+                temporary.replace(target)
+            except FileNotFoundError:
+                # Usually the target's folder is missing; rarely another run's clean-up took this
+                # temporary for abandoned. Both are cured by doing it again.
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if not temporary.exists():
+                    _write_new(temporary, data)
+                temporary.replace(target)
+        except OSError as error:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise self._refusal("write", key, error) from error
+
+    def size(self, key: str) -> int | None:
+        """Return the length of the file `key` in bytes, None if there is no such file."""
+        try:
+            return (self.root / key).stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise self._refusal("look at", key, error) from error
+
+    def delete(self, key: str) -> None:
+        """Remove the file `key` if it is there."""
+        try:
+            (self.root / key).unlink(missing_ok=True)
+        except NotADirectoryError:
+            return
+        except OSError as error:
+            raise self._refusal("delete", key, error) from error
+
+    def delete_all(self, prefix: str) -> None:
+        """Remove the folder `prefix`; it vanishes at once and is then emptied out of sight."""
+        grave = self.root / TEMPORARY / f"{_writer()}-{uuid.uuid4().hex}.deleted"
+        try:
+            grave.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError, NotADirectoryError):
+                (self.root / prefix).rename(grave)
+                _remove(grave)
+        except OSError as error:
+            raise self._refusal("delete", prefix, error) from error
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Yield the keys of all files below the folder `prefix`, sorted folder by folder."""
+        hidden = self.root / TEMPORARY
+        start = self.root / prefix if prefix else self.root
+        for folder, folders, files in os.walk(start):
+            here = Path(folder)
+            folders[:] = sorted(name for name in folders if here / name != hidden)
+            for name in sorted(files):
+                yield (here / name).relative_to(self.root).as_posix()
+
+    def clean(self) -> None:
+        """Remove what killed writers left; to be called when a run starts.
+
+        A temporary is abandoned if its process is gone from this machine, or if nobody has touched
+        it for `STALE_SECONDS` (a living one lasts milliseconds).
+        """
+        try:
+            temporaries = list((self.root / TEMPORARY).iterdir())
+        except OSError:
+            return
+        for path in temporaries:
+            with suppress(OSError):
+                if _abandoned(path):
+                    _remove(path)
+
+    def _refusal(self, verb: str, key: str, error: OSError) -> OutputError:
+        what = f"{self.root}: can't {verb} {key!r}: {error.strerror or error}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return OutputError(f"{what}; free some space and run the same command again")
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return OutputError(f"{what}; choose an output folder that you may write to")
+        return OutputError(what)
+
+
+def open_objects(path: str | Path) -> LocalObjects:
+    """Return the objects below the folder `path`, which need not exist yet. Touches nothing.
+
+    Raises:
+        OutputError: if `path` is a URL or something that is no folder.
+    """
+    if "://" in str(path):
+        raise OutputError(f"{path}: only folders on a mounted file system can be written to")
+    root = Path(path).expanduser().absolute()
+    if root.exists() and not root.is_dir():
+        raise OutputError(f"{path}: is a file; choose a folder that is new or holds earlier output")
+    return LocalObjects(root)
+
+
+def _writer() -> str:
+    """Name this process, so that others can tell whether it is still there."""
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    try:
+        file = path.open("xb")
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("xb")
+    with file:
+        file.write(data)
+
+
+def _abandoned(path: Path) -> bool:
+    host, _, process = path.name.rpartition("-")[0].rpartition("-")
+    if host == socket.gethostname() and process.isdecimal():
+        try:
+            os.kill(int(process), 0)
+        except ProcessLookupError:
+            return True
+        except (OSError, OverflowError):
+            pass  # there, but somebody else's; or no process id at all
+    return time.time() - path.stat().st_mtime > STALE_SECONDS
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,232 @@
+"""What of a run is done: small files beside the pixels, one per finished block.
+
+    <output>/.wsi_unet/<label name>/
+        run.json               the run: signature, parameters
+        mask.png               the tissue mask it uses
+        blocks/<i>.<j>.json    a finished block: what it counted and which shards it wrote
+        failures/<i>.<j>.json  a block that failed
+
+A marker is put after the shards it describes, so a marker that can be read means a block that was
+written. One that can't be read (torn by a power cut, or of another format version) counts as
+missing: the block is computed again, which is always right.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from typing import Annotated, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from wsi_unet.errors import OutputError
+from wsi_unet.geometry import BlockIndex
+from wsi_unet.labels.objects import BOOKKEEPING, Objects
+from wsi_unet.labels.shards import ShardRecord
+
+__all__ = ["BlockFailure", "BlockMarker", "Progress", "RunRecord", "ShardRecord"]
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: Literal[1] = 1
+
+
+class RunRecord(_Record):
+    """One run: what is being computed, and everything that was decided at its start.
+
+    Attributes:
+        name: of the label group, or "image".
+        signature: hash of everything that determines the pixels; hexadecimal.
+        parameters: what the signature was made of, by name, to tell what differs.
+        resolved: choices made once on the workers and reused on resume ("auto" tile, precision).
+        created: UTC time, ISO 8601.
+    """
+
+    name: str
+    signature: str
+    parameters: dict[str, JsonValue]
+    resolved: dict[str, JsonValue] = Field(default_factory=dict)
+    created: str
+
+
+class BlockMarker(_Record):
+    """A block that is done.
+
+    Attributes:
+        block: (row, column) of the block.
+        counts: number of level-0 pixels per label value 0, 1, …; empty for image blocks.
+        predicted: number of level-0 pixels that the model predicted (those in tissue).
+        seconds: time spent by what it was spent on.
+        attempts: how often the block was begun in its last run; 1 if it never failed.
+        shards: what was written, by key.
+    """
+
+    block: BlockIndex
+    counts: tuple[Count, ...]
+    predicted: Count = 0
+    seconds: dict[str, float]
+    attempts: int
+    shards: dict[str, ShardRecord]
+
+
+class BlockFailure(_Record):
+    """A block that failed.
+
+    Attributes:
+        block: (row, column) of the block.
+        error: one line that says what went wrong.
+        attempts: how often it was tried.
+    """
+
+    block: BlockIndex
+    error: str
+    attempts: int
+
+
+BlockRecord = TypeVar("BlockRecord", BlockMarker, BlockFailure)
+
+
+class Progress:
+    """The progress files of one label group (or of the image, under the name "image")."""
+
+    def __init__(self, objects: Objects, name: str) -> None:
+        self.objects = objects
+        self.name = name
+        self._root = f"{BOOKKEEPING}/{name}"
+
+    def write_run(self, run: RunRecord) -> None:
+        """Store what this run is; must precede its first marker."""
+        self.objects.put(f"{self._root}/run.json", _to_json(run))
+
+    def read_run(self) -> RunRecord | None:
+        """Return what the last run was, None if there was none.
+
+        Raises:
+            OutputError: if the record is damaged or of another version.
+        """
+        data = self.objects.get(f"{self._root}/run.json")
+        if data is None:
+            return None
+        try:
+            return RunRecord.model_validate_json(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the file"
+            raise OutputError(
+                f"{self.objects}: {self._root}/run.json is damaged or of another version of "
+                f"wsi-unet ({where}: {first['msg']}); compute {self.name!r} anew with --overwrite"
+            ) from error
+
+    def write_mask(self, mask: NDArray[np.bool_]) -> None:
+        """Store the tissue mask (rows, columns) as a PNG of one bit per pixel."""
+        from PIL import Image
+
+        file = io.BytesIO()
+        Image.fromarray(np.asarray(mask, bool)).save(file, "png", optimize=True)
+        self.objects.put(f"{self._root}/mask.png", file.getvalue())
+
+    def read_mask(self) -> NDArray[np.bool_] | None:
+        """Return the tissue mask (rows, columns), None if the run has none.
+
+        Raises:
+            OutputError: if it is damaged.
+        """
+        from PIL import Image
+
+        data = self.objects.get(f"{self._root}/mask.png")
+        if data is None:
+            return None
+        try:
+            with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+                return np.asarray(image.convert("L")) > 0
+        except (OSError, ValueError, SyntaxError) as error:
+            raise OutputError(
+                f"{self.objects}: {self._root}/mask.png is damaged; compute {self.name!r} anew "
+                "with --overwrite"
+            ) from error
+
+    def write_marker(self, marker: BlockMarker) -> None:
+        """Mark a block as done, after its shards were put; forget that it ever failed."""
+        self.objects.put(self._key("blocks", marker.block), _to_json(marker))
+        self.objects.delete(self._key("failures", marker.block))
+
+    def read_marker(self, index: BlockIndex) -> BlockMarker | None:
+        """Return the marker of a block, None if there is no readable one."""
+        return self._read(BlockMarker, "blocks", index)
+
+    def markers(self) -> Iterator[BlockMarker]:
+        """Yield the readable markers."""
+        return self._read_all(BlockMarker, "blocks")
+
+    def write_failure(self, failure: BlockFailure) -> None:
+        """Record that a block failed."""
+        self.objects.put(self._key("failures", failure.block), _to_json(failure))
+
+    def failures(self) -> Iterator[BlockFailure]:
+        """Yield the readable failures of blocks that aren't done."""
+        return self._read_all(BlockFailure, "failures")
+
+    def forget(self, index: BlockIndex) -> None:
+        """Remove the marker of a block, so that it is computed again, and its failure."""
+        self.objects.delete(self._key("blocks", index))
+        self.objects.delete(self._key("failures", index))
+
+    def write_tail(self, shards: dict[str, ShardRecord]) -> None:
+        """Store what `build_tail` wrote, so that it can be checked as blocks are."""
+        marker = BlockMarker(block=(0, 0), counts=(), seconds={}, attempts=1, shards=shards)
+        self.objects.put(f"{self._root}/tail.json", _to_json(marker))
+
+    def read_tail(self) -> BlockMarker | None:
+        """Return the tail's marker (its block and counts mean nothing), None if not built."""
+        return _parse(BlockMarker, self.objects.get(f"{self._root}/tail.json"))
+
+    def shards_exist(self, marker: BlockMarker) -> bool:
+        """Whether the shards of a marker are there with their length (and empty ones aren't).
+
+        Quick: nothing is read.
+        """
+        return all(
+            self.objects.size(key) == (None if shard.empty else shard.length)
+            for key, shard in marker.shards.items()
+        )
+
+    def shards_intact(self, marker: BlockMarker) -> bool:
+        """Whether the shards of a marker are byte for byte what was written. Reads them all."""
+        return all(self._intact(key, shard) for key, shard in marker.shards.items())
+
+    def _intact(self, key: str, shard: ShardRecord) -> bool:
+        data = self.objects.get(key)
+        if data is None or shard.empty:
+            return data is None and shard.empty
+        return hashlib.sha256(data).hexdigest() == shard.sha256
+
+    def _key(self, kind: str, index: BlockIndex) -> str:
+        return f"{self._root}/{kind}/{index[0]}.{index[1]}.json"
+
+    def _read(self, record: type[BlockRecord], kind: str, index: BlockIndex) -> BlockRecord | None:
+        found = _parse(record, self.objects.get(self._key(kind, index)))
+        return found if found is not None and found.block == index else None
+
+    def _read_all(self, record: type[BlockRecord], kind: str) -> Iterator[BlockRecord]:
+        for key in self.objects.list(f"{self._root}/{kind}"):
+            found = _parse(record, self.objects.get(key))
+            if found is not None and key == self._key(kind, found.block):
+                yield found
+
+
+def _to_json(record: _Record) -> bytes:
+    return record.model_dump_json().encode()
+
+
+def _parse(record: type[BlockRecord], data: bytes | None) -> BlockRecord | None:
+    try:
+        return None if data is None else record.model_validate_json(data)
+    except ValidationError:
+        return None

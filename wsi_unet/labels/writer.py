@@ -1,0 +1,144 @@
+"""Writing pixels: one block with its piece of the pyramid, and the small levels at the end.
+
+A block is one shard on each level its task writes, so no two tasks ever touch the same object,
+and each object is put whole: nothing is read, a torn one is simply replaced.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from wsi_unet.errors import OutputError
+from wsi_unet.geometry import BlockIndex, Box
+from wsi_unet.labels.objects import Objects
+from wsi_unet.labels.pyramid import Pixels, Pyramid, Reduce, shard_key
+from wsi_unet.labels.shards import ShardRecord, decode_shard, encode_shard
+
+
+def write_block(
+    objects: Objects,
+    group: str,
+    pyramid: Pyramid,
+    index: BlockIndex,
+    data: Pixels,
+    reduce: Reduce,
+) -> dict[str, ShardRecord]:
+    """Write one block: its shard of level 0 and its shards of the other task levels.
+
+    Args:
+        objects: the output.
+        group: the multiscale's group, "labels/nuclei", or "" for the root.
+        pyramid: of the arrays in that group.
+        index: of the block in `pyramid.grid`.
+        data: the block's pixels, uint8 (h, w) or (c, h, w).
+        reduce: `reduce_mode` or `reduce_mean`.
+
+    Returns:
+        What was written, by key: one shard per task level; `empty` ones have no object.
+
+    Raises:
+        ValueError: if `data` is not exactly the block.
+        IndexError: if there is no such block.
+        OutputError: if an object can't be written.
+    """
+    expected = pyramid.grid.core(index).shape
+    if data.dtype != np.uint8 or data.ndim not in (2, 3) or data.shape[-2:] != expected:
+        raise ValueError(
+            f"block {index} of {group or 'the image'} is uint8 {expected[0]} x {expected[1]} px, "
+            f"got {data.dtype} {data.shape}; a task writes exactly its own block, since two "
+            "writers in one shard lose data"
+        )
+    records = {}
+    for level in range(pyramid.task_levels):
+        if level:
+            data = reduce(data)
+        key = shard_key(group, level, index, data.ndim == 3)
+        records[key] = _put(objects, key, data, pyramid.shard_side(level))
+    return records
+
+
+def build_tail(
+    objects: Objects,
+    group: str,
+    pyramid: Pyramid,
+    reduce: Reduce,
+    channels: int | None = None,
+) -> dict[str, ShardRecord]:
+    """Write the levels that no block task writes, each from the one before.
+
+    One shard (2048 px a side) is made at a time from the 4096 x 4096 px above it, so memory
+    doesn't grow with the slide. The same input gives the same bytes.
+
+    Args:
+        objects: the output; every block must have been written.
+        group: the multiscale's group, "labels/nuclei", or "" for the root.
+        pyramid: of the arrays in that group.
+        reduce: `reduce_mode` or `reduce_mean`.
+        channels: number of channels of (c, y, x) arrays; None for (y, x) ones.
+
+    Returns:
+        What was written, by key.
+
+    Raises:
+        OutputError: if a shard is damaged or can't be written.
+    """
+    records = {}
+    for level in range(pyramid.task_levels, pyramid.levels):
+        grid = pyramid.level_grid(level)
+        above = Box.of_shape(pyramid.level_shape(level - 1))
+        for index in grid:
+            core = grid.core(index)
+            source = Box(2 * core.y0, 2 * core.x0, 2 * core.y1, 2 * core.x1).intersection(above)
+            data = reduce(read_box(objects, group, pyramid, level - 1, source, channels))
+            key = shard_key(group, level, index, channels is not None)
+            records[key] = _put(objects, key, data, grid.side)
+    return records
+
+
+def read_box(
+    objects: Objects,
+    group: str,
+    pyramid: Pyramid,
+    level: int,
+    box: Box,
+    channels: int | None = None,
+) -> Pixels:
+    """Return the pixels of `box` (inside the level, px of the level), shard by shard.
+
+    Returns:
+        uint8 (h, w), or (channels, h, w) where `channels` is given. A shard without an object is
+        background.
+
+    Raises:
+        OutputError: if a shard is damaged.
+    """
+    leading: tuple[int, ...] = () if channels is None else (channels,)
+    data = np.zeros((*leading, *box.shape), np.uint8)
+    grid = pyramid.level_grid(level)
+    for index in grid.touching(box):
+        core = grid.core(index)
+        key = shard_key(group, level, index, channels is not None)
+        shard = objects.get(key)
+        if shard is None:
+            continue
+        try:
+            pixels = decode_shard(shard, (*leading, *core.shape), grid.side)
+        except ValueError as error:
+            raise OutputError(
+                f"{objects}: {key!r} is {error}; check the whole output with "
+                "`wsi-unet status --verify`, then run the same command again"
+            ) from error
+        part = box.intersection(core)
+        rows, columns = part.relative_to(box).slices()
+        from_rows, from_columns = part.relative_to(core).slices()
+        data[..., rows, columns] = pixels[..., from_rows, from_columns]
+    return data
+
+
+def _put(objects: Objects, key: str, data: Pixels, side: int) -> ShardRecord:
+    shard = encode_shard(data, side)
+    if shard is None:
+        objects.delete(key)
+    else:
+        objects.put(key, shard)
+    return ShardRecord.of(shard)
