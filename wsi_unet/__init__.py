@@ -10,7 +10,9 @@ package costs next to nothing and torch is imported only to run a model.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -117,3 +119,18 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted(set(globals()) | set(__all__))
+
+
+class _Package(ModuleType):
+    """This package: where a verb and a folder share a name (`segment`), the verb has it.
+
+    Importing a submodule binds its name in the package it lies in, which would turn
+    `wsi_unet.segment(...)` into a call of a module, depending on what was imported before.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOME_OF and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
