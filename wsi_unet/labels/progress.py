@@ -178,6 +178,16 @@ class Progress:
         self.objects.delete(self._key("blocks", index))
         self.objects.delete(self._key("failures", index))
 
+    def clear(self) -> None:
+        """Remove all progress, the run's record last, so that no marker outlives its run.
+
+        Other files (a lock) stay.
+        """
+        for kind in ("blocks", "failures"):
+            self.objects.delete_all(f"{self._root}/{kind}")
+        for name in ("tail.json", "mask.png", "run.json"):
+            self.objects.delete(f"{self._root}/{name}")
+
     def write_tail(self, shards: dict[str, ShardRecord]) -> None:
         """Store what `build_tail` wrote, so that it can be checked as blocks are."""
         marker = BlockMarker(block=(0, 0), counts=(), seconds={}, attempts=1, shards=shards)

@@ -170,7 +170,7 @@ def _mode_of_pairs(upper: Pixels, lower: Pixels) -> Pixels:
     s0, middle_a = np.minimum(left_low, right_low), np.maximum(left_low, right_low)
     middle_b, s3 = np.minimum(left_high, right_high), np.maximum(left_high, right_high)
     s1, s2 = np.minimum(middle_a, middle_b), np.maximum(middle_a, middle_b)
-    mode = s0 ^ ((s0 ^ s2) & _mask(s2 == s3))
+    mode: Pixels = s0 ^ ((s0 ^ s2) & _mask(s2 == s3))
     mode ^= (mode ^ s1) & _mask((s0 == s1) | (s1 == s2))
     mode += one
     return mode

@@ -1,0 +1,368 @@
+"""The tree of the output, laid out in full before the first block is written.
+
+    <output>/
+        zarr.json                  the image's metadata, if one is stored
+        0 … N-1/                   the image (c, y, x)
+        labels/<name>/0 … N-1/     labels (y, x)
+        probability/<name>/0 …     probabilities (c, y, x)
+        .wsi_unet/<name>/          progress
+
+Everything stored together has the same number of levels, because OME-Zarr demands it of an image
+and its labels. Arrays are described first, then their group, then the list that names the group:
+what a reader can find is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import JsonValue
+
+from wsi_unet.errors import OptionError, OutputError
+from wsi_unet.labels.metadata import (
+    OME_VERSION,
+    Document,
+    Frame,
+    LabelClass,
+    array_document,
+    group_document,
+    image_label,
+    multiscales,
+    omero,
+)
+from wsi_unet.labels.objects import BOOKKEEPING, Objects
+from wsi_unet.labels.progress import Progress
+from wsi_unet.labels.pyramid import Pyramid
+
+__all__ = [
+    "Frame",
+    "LabelClass",
+    "check_name",
+    "check_output",
+    "create_image",
+    "create_labels",
+    "create_probabilities",
+    "ensure_root",
+    "finish_labels",
+    "group_attributes",
+    "label_names",
+    "read_frame",
+    "remove_labels",
+    "stored_levels",
+    "unfinish_labels",
+]
+
+FORMAT_VERSION = 1
+IMAGE_NAME = "image"
+LABEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def check_name(name: str) -> str:
+    """Return `name` if a label group can have it.
+
+    Raises:
+        OptionError: if it can't be a folder's name, or is reserved for the image's progress.
+    """
+    if not LABEL_NAME.fullmatch(name) or name in (IMAGE_NAME, "zarr.json"):
+        raise OptionError(
+            f"{name!r} can't name a label group: use up to 64 letters, digits, '.', '_' and '-', "
+            f"beginning with a letter or digit, and not {IMAGE_NAME!r}"
+        )
+    return name
+
+
+def check_output(objects: Objects) -> bool:
+    """Return whether the output holds earlier results of ours (False: it is new or empty).
+
+    Raises:
+        OutputError: if there is anything else; nothing is touched.
+    """
+    document = objects.get("zarr.json")
+    if document is None:
+        for key in objects.list(""):
+            if not key.startswith(f"{BOOKKEEPING}/"):
+                raise OutputError(
+                    f"{objects}: the folder isn't empty (it holds {key!r}) and was not written by "
+                    "wsi-unet; choose another output"
+                )
+        return False
+    try:
+        ours = json.loads(document)["attributes"]["wsi_unet"]
+        version = ours["format_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise OutputError(
+            f"{objects}: is a Zarr that wsi-unet did not write; choose another output"
+        ) from error
+    if version != FORMAT_VERSION:
+        raise OutputError(
+            f"{objects}: was written in format version {version}, this wsi-unet knows "
+            f"{FORMAT_VERSION}; choose another output or install that version"
+        )
+    return True
+
+
+def ensure_root(objects: Objects, provenance: Mapping[str, JsonValue]) -> None:
+    """Make the output ours: the root group, unless it is there.
+
+    Args:
+        objects: the output.
+        provenance: of the slide; goes under `wsi_unet`.
+
+    Raises:
+        OutputError: if there is something else, or nothing can be written.
+    """
+    if check_output(objects):
+        return
+    ours: Document = {"format_version": FORMAT_VERSION, **provenance}
+    _put_json(objects, "zarr.json", group_document({"wsi_unet": ours}))
+    # zarr-python warns about folders that are no nodes whenever a group is listed. As an array
+    # (of nothing) the bookkeeping is a node, and no tool looks inside an array for others.
+    _put_json(objects, f"{BOOKKEEPING}/zarr.json", array_document((0, 0), 512))
+
+
+def create_image(objects: Objects, name: str, pyramid: Pyramid, frame: Frame) -> None:
+    """Lay out the slide's image (3, y, x) at the root, beside labels or before them.
+
+    Args:
+        objects: the output; `ensure_root` was called.
+        name: of the slide, for viewers.
+        pyramid: of the image; as many levels as the labels have.
+        frame: of level 0.
+
+    Raises:
+        OutputError: if the labels there have another number of levels, or nothing can be written.
+    """
+    _check_levels(objects, pyramid)
+    _create_arrays(objects, "", pyramid, 3)
+    colors = (("R", "#ff0000", True), ("G", "#00ff00", True), ("B", "#0000ff", True))
+    attributes = group_attributes(objects, "") or {}
+    attributes["ome"] = {
+        "version": OME_VERSION,
+        "multiscales": multiscales(name, pyramid, frame, "mean", channels=True),
+        "omero": omero(colors),
+    }
+    _put_json(objects, "zarr.json", group_document(attributes))
+    for label in label_names(objects):
+        group = f"labels/{label}"
+        attributes = _label_attributes(objects, label)
+        attributes["ome"]["image-label"]["source"] = {"image": "../../"}
+        _put_json(objects, f"{group}/zarr.json", group_document(attributes))
+
+
+def create_labels(
+    objects: Objects,
+    name: str,
+    pyramid: Pyramid,
+    frame: Frame,
+    classes: Sequence[LabelClass],
+    provenance: Mapping[str, JsonValue],
+) -> None:
+    """Lay out a label group and list it, keeping the others. It starts as not finished.
+
+    Args:
+        objects: the output; `ensure_root` was called, and `create_image` if there is an image.
+        name: of the group, see `check_name`.
+        pyramid: of the labels.
+        frame: of level 0.
+        classes: what the values mean, 0 included.
+        provenance: goes under `wsi_unet` of the group.
+
+    Raises:
+        OptionError: if the name can't be used.
+        OutputError: if what is there has another number of levels, or nothing can be written.
+    """
+    check_name(name)
+    _check_levels(objects, pyramid)
+    group = f"labels/{name}"
+    _create_arrays(objects, group, pyramid, None)
+    ome: Document = {
+        "version": OME_VERSION,
+        "multiscales": multiscales(name, pyramid, frame, "mode", channels=False),
+        "image-label": image_label(classes, source=_has_image(objects)),
+    }
+    ours: Document = {**provenance, "finished": None}
+    _put_json(objects, f"{group}/zarr.json", group_document({"ome": ome, "wsi_unet": ours}))
+    names = label_names(objects)
+    if name not in names:
+        _put_names(objects, [*names, name])
+
+
+def create_probabilities(
+    objects: Objects,
+    name: str,
+    pyramid: Pyramid,
+    frame: Frame,
+    classes: Sequence[LabelClass],
+    provenance: Mapping[str, JsonValue],
+) -> None:
+    """Lay out probabilities (c, y, x): 0 .. 255 for 0 .. 1, one channel per class in order.
+
+    Args:
+        objects: the output; `ensure_root` was called.
+        name: of the label group they belong to.
+        pyramid: of the labels.
+        frame: of the labels' level 0.
+        classes: the class of each channel; that with value 0 is not shown at first.
+        provenance: goes under `wsi_unet` of the group.
+
+    Raises:
+        OptionError: if the name can't be used.
+        OutputError: if nothing can be written.
+    """
+    check_name(name)
+    group = f"probability/{name}"
+    _create_arrays(objects, group, pyramid, len(classes))
+    ome: Document = {
+        "version": OME_VERSION,
+        "multiscales": multiscales(name, pyramid, frame, "mean", channels=True),
+        "omero": omero((item.name, item.color, item.value != 0) for item in classes),
+    }
+    document = group_document({"ome": ome, "wsi_unet": dict(provenance)})
+    _put_json(objects, f"{group}/zarr.json", document)
+    if objects.get("probability/zarr.json") is None:
+        _put_json(objects, "probability/zarr.json", group_document({}))
+
+
+def finish_labels(objects: Objects, name: str, pixels: Sequence[int], finished: str) -> None:
+    """Record that a label group is complete, and what was found.
+
+    Args:
+        objects: the output.
+        name: of the group.
+        pixels: number of level-0 pixels of label value 0, 1, …
+        finished: UTC time, ISO 8601.
+
+    Raises:
+        OutputError: if there is no such group, or nothing can be written.
+    """
+    attributes = _label_attributes(objects, name)
+    frame = read_frame(attributes)
+    for item in attributes["ome"]["image-label"]["properties"]:
+        value = item["label-value"]
+        item["pixels"] = count = pixels[value] if value < len(pixels) else 0
+        area = frame.area_mm2(count)
+        if area is not None:
+            item["area_mm2"] = round(area, 6)  # to 1 µm²
+    attributes["wsi_unet"]["finished"] = finished
+    _put_json(objects, f"labels/{name}/zarr.json", group_document(attributes))
+
+
+def unfinish_labels(objects: Objects, name: str) -> None:
+    """Record that a label group is not complete (any more): damage was found in it.
+
+    Raises:
+        OutputError: if there is no such group, or nothing can be written.
+    """
+    attributes = _label_attributes(objects, name)
+    for item in attributes["ome"]["image-label"]["properties"]:
+        item.pop("pixels", None)
+        item.pop("area_mm2", None)
+    attributes["wsi_unet"]["finished"] = None
+    _put_json(objects, f"labels/{name}/zarr.json", group_document(attributes))
+
+
+def remove_labels(objects: Objects, name: str) -> None:
+    """Remove a label group, its probabilities and its progress; all else stays.
+
+    The progress goes first: an interruption leaves pixels that nobody takes for done.
+
+    Raises:
+        OptionError: if no group can have that name.
+        OutputError: if something can't be removed.
+    """
+    check_name(name)
+    Progress(objects, name).clear()
+    names = label_names(objects)
+    if name in names:
+        _put_names(objects, [other for other in names if other != name])
+    objects.delete_all(f"labels/{name}")
+    objects.delete_all(f"probability/{name}")
+
+
+def label_names(objects: Objects) -> list[str]:
+    """Return the names of the label groups, in the order they were made."""
+    ome = (group_attributes(objects, "labels") or {}).get("ome")
+    return list(ome["labels"]) if isinstance(ome, dict) else []
+
+
+def stored_levels(objects: Objects) -> int | None:
+    """Return the number of levels that everything in this output has; None if nothing is there.
+
+    New arrays must have as many: make their `Pyramid` with it.
+    """
+    for group in ("", *(f"labels/{name}" for name in label_names(objects))):
+        ome = (group_attributes(objects, group) or {}).get("ome", {})
+        if "multiscales" in ome:
+            return len(ome["multiscales"][0]["datasets"])
+    return None
+
+
+def group_attributes(objects: Objects, group: str) -> dict[str, Any] | None:
+    """Return the attributes of a group ("" for the root), None if there is no such group.
+
+    Raises:
+        OutputError: if its metadata is damaged.
+    """
+    key = f"{group}/zarr.json" if group else "zarr.json"
+    data = objects.get(key)
+    if data is None:
+        return None
+    try:
+        document = json.loads(data)
+        return dict(document["attributes"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise OutputError(
+            f"{objects}: {key!r} is damaged; compute the labels anew with --overwrite"
+        ) from error
+
+
+def read_frame(attributes: Mapping[str, Any], level: int = 0) -> Frame:
+    """Return the frame of a level from a group's attributes."""
+    multiscale = attributes["ome"]["multiscales"][0]
+    scale, translation = multiscale["datasets"][level]["coordinateTransformations"]
+    return Frame(
+        scale=(scale["scale"][-2], scale["scale"][-1]),
+        translation=(translation["translation"][-2], translation["translation"][-1]),
+        unit=multiscale["axes"][-1].get("unit"),
+    )
+
+
+def _label_attributes(objects: Objects, name: str) -> dict[str, Any]:
+    attributes = group_attributes(objects, f"labels/{name}")
+    if attributes is None:
+        raise OutputError(f"{objects}: there are no labels {name!r}")
+    return attributes
+
+
+def _has_image(objects: Objects) -> bool:
+    return "multiscales" in (group_attributes(objects, "") or {}).get("ome", {})
+
+
+def _check_levels(objects: Objects, pyramid: Pyramid) -> None:
+    levels = stored_levels(objects)
+    if levels not in (None, pyramid.levels):
+        raise OutputError(
+            f"{objects}: what is stored there has {levels} levels, not {pyramid.levels}; arrays "
+            "that lie together must have equally many"
+        )
+
+
+def _create_arrays(objects: Objects, group: str, pyramid: Pyramid, channels: int | None) -> None:
+    leading = () if channels is None else (channels,)
+    for level, shape in enumerate(pyramid.level_shapes):
+        key = f"{group}/{level}/zarr.json" if group else f"{level}/zarr.json"
+        document = array_document((*leading, *shape), pyramid.shard_side(level))
+        _put_json(objects, key, document)
+
+
+def _put_names(objects: Objects, names: Sequence[str]) -> None:
+    # The second, top-level list is what older viewers look for.
+    ome: Document = {"version": OME_VERSION, "labels": [*names]}
+    _put_json(objects, "labels/zarr.json", group_document({"ome": ome, "labels": [*names]}))
+
+
+def _put_json(objects: Objects, key: str, document: Document) -> None:
+    objects.put(key, json.dumps(document, indent=1, allow_nan=False).encode())

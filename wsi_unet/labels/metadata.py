@@ -1,0 +1,202 @@
+"""The metadata documents of the output, as plain dictionaries. No I/O.
+
+Zarr v3 and OME-Zarr 0.5 (https://ngff.openmicroscopy.org/0.5/); image, labels and probabilities
+share one coordinate system: the origin is the centre of the slide's first pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from pydantic import JsonValue
+
+from wsi_unet.labels.pyramid import Pyramid
+from wsi_unet.labels.shards import ZSTD_LEVEL, chunk_shape
+
+OME_VERSION = "0.5"
+Document = dict[str, JsonValue]
+Method = Literal["mean", "mode"]
+
+METHODS: Mapping[Method, str] = {
+    "mean": "mean of 2 x 2 pixels, halves rounded up",
+    "mode": "most frequent of 2 x 2 labels; 0 loses ties, else the lowest label wins",
+}
+
+
+class LabelClass(Protocol):
+    """What one label value means."""
+
+    @property
+    def value(self) -> int:
+        """The pixel value; 0 is background."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """The class's name."""
+        ...
+
+    @property
+    def color(self) -> str:
+        """Its colour as "#rrggbb"."""
+        ...
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where the pixels of an array lie: y and x of pixel (i, j) are translation + (i, j) * scale.
+
+    Attributes:
+        scale: pixel size (y, x), µm, or slide pixels where the slide's mpp isn't known.
+        translation: centre of the first pixel (y, x), in the same unit, relative to the centre of
+            the slide's first pixel.
+        unit: "micrometer", or None for slide pixels.
+    """
+
+    scale: tuple[float, float]
+    translation: tuple[float, float]
+    unit: Literal["micrometer"] | None
+
+    @classmethod
+    def of(cls, downsample: tuple[float, float], mpp: tuple[float, float] | None) -> Frame:
+        """Return the frame of an array that covers the slide from its top left corner.
+
+        Args:
+            downsample: slide pixels per array pixel, (y, x).
+            mpp: µm per slide pixel, (y, x); None if unknown.
+
+        >>> Frame.of((8, 8), (0.5, 0.25))
+        Frame(scale=(4.0, 2.0), translation=(1.75, 0.875), unit='micrometer')
+        """
+        sizes = mpp or (1.0, 1.0)
+        (y, x), (slide_y, slide_x) = downsample, sizes
+        return cls(
+            scale=(y * slide_y, x * slide_x),
+            translation=((y - 1) * slide_y / 2, (x - 1) * slide_x / 2),
+            unit=None if mpp is None else "micrometer",
+        )
+
+    def level(self, level: int) -> Frame:
+        """Return the frame of a pyramid level, whose pixels cover 2^level pixels a side."""
+        factor = 1 << level
+        return Frame(
+            scale=(self.scale[0] * factor, self.scale[1] * factor),
+            translation=(
+                self.translation[0] + self.scale[0] * (factor - 1) / 2,
+                self.translation[1] + self.scale[1] * (factor - 1) / 2,
+            ),
+            unit=self.unit,
+        )
+
+    def area_mm2(self, pixels: int) -> float | None:
+        """Return the area of a number of pixels, None where pixels have no known size."""
+        return None if self.unit is None else pixels * self.scale[0] * self.scale[1] / 1e6
+
+
+def group_document(attributes: Mapping[str, JsonValue]) -> Document:
+    """Return the `zarr.json` of a group."""
+    return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
+
+
+def array_document(shape: Sequence[int], shard_side: int) -> Document:
+    """Return the `zarr.json` of a uint8 array (y, x) or (c, y, x) that `encode_shard` fills."""
+    inner = chunk_shape(tuple(shape))
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": list(shape),
+        "data_type": "uint8",
+        "chunk_grid": {
+            "name": "regular",
+            "configuration": {"chunk_shape": [*inner[:-2], shard_side, shard_side]},
+        },
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": 0,
+        "codecs": [
+            {
+                "name": "sharding_indexed",
+                "configuration": {
+                    "chunk_shape": list(inner),
+                    "codecs": [
+                        {"name": "bytes"},
+                        {
+                            "name": "zstd",
+                            "configuration": {"level": ZSTD_LEVEL, "checksum": False},
+                        },
+                    ],
+                    "index_codecs": [
+                        {"name": "bytes", "configuration": {"endian": "little"}},
+                        {"name": "crc32c"},
+                    ],
+                    "index_location": "end",
+                },
+            }
+        ],
+        "dimension_names": [*"cyx"[-len(shape) :]],
+        "attributes": {},
+        "storage_transformers": [],
+    }
+
+
+def multiscales(
+    name: str, pyramid: Pyramid, frame: Frame, method: Method, *, channels: bool
+) -> list[JsonValue]:
+    """Return the `multiscales` of arrays "0", "1", … with axes (y, x) or (c, y, x)."""
+    unit: Document = {} if frame.unit is None else {"unit": frame.unit}
+    axes: list[JsonValue] = [{"name": axis, "type": "space", **unit} for axis in "yx"]
+    datasets: list[JsonValue] = []
+    for level in range(pyramid.levels):
+        at = frame.level(level)
+        scale, translation = list(at.scale), list(at.translation)
+        if channels:
+            scale, translation = [1.0, *scale], [0.0, *translation]
+        datasets.append(
+            {
+                "path": str(level),
+                "coordinateTransformations": [
+                    {"type": "scale", "scale": [*scale]},
+                    {"type": "translation", "translation": [*translation]},
+                ],
+            }
+        )
+    return [
+        {
+            "name": name,
+            "type": method,
+            "metadata": {"description": METHODS[method]},
+            "axes": [{"name": "c", "type": "channel"}, *axes] if channels else axes,
+            "datasets": datasets,
+        }
+    ]
+
+
+def omero(channels: Iterable[tuple[str, str, bool]]) -> Document:
+    """Return how viewers show (c, y, x): for each channel (label, "#rrggbb", shown at first)."""
+    return {
+        "channels": [
+            {
+                "label": label,
+                "color": color.removeprefix("#").upper(),
+                "active": active,
+                "window": {"min": 0, "max": 255, "start": 0, "end": 255},
+            }
+            for label, color, active in channels
+        ],
+        "rdefs": {"model": "color"},
+    }
+
+
+def image_label(classes: Sequence[LabelClass], *, source: bool) -> Document:
+    """Return the `image-label` of label images; `source` where an image lies beside them."""
+    colors: list[JsonValue] = []
+    properties: list[JsonValue] = []
+    for item in classes:
+        opaque = [*bytes.fromhex(item.color.removeprefix("#")), 255]
+        colors.append(
+            {"label-value": item.value, "rgba": [*opaque] if item.value else [0, 0, 0, 0]}
+        )
+        properties.append({"label-value": item.value, "class": item.name})
+    document: Document = {"colors": colors, "properties": properties}
+    return document | {"source": {"image": "../../"}} if source else document

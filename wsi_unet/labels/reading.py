@@ -1,0 +1,170 @@
+"""Reading results back as labelled, lazy arrays.
+
+`xarray.open_zarr` can't open a multiscale group (its levels have conflicting sizes) and would cut
+shards into their inner chunks; here one dask chunk is one shard, that is one object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+import zarr
+
+from wsi_unet.errors import OutputError
+from wsi_unet.labels.layout import check_output, group_attributes, label_names, read_frame
+from wsi_unet.labels.objects import LocalObjects, open_objects
+
+
+def open_labels(path: str | Path, name: str | None = None, level: int = 0) -> xr.DataArray:
+    """Open the labels of an output lazily.
+
+    >>> labels = open_labels("slide.ome.zarr")                     # doctest: +SKIP
+    >>> labels.sel(y=slice(100, 200), x=slice(0, 50)).compute()    # doctest: +SKIP
+
+    Args:
+        path: the output folder.
+        name: of the label group; may be left out where there is only one.
+        level: pyramid level, 0 the finest.
+
+    Returns:
+        uint8 label values with dims (y, x), one dask chunk per shard. The coordinates are the
+        centres of the pixels, in µm from the centre of the slide's first pixel (slide pixels where
+        the slide's mpp isn't known). Attributes: `classes` {value: name}, `colors`
+        {value: "#rrggbb"}, `pixel_size` (y, x) and `unit` ("micrometer" or "pixel"), `finished`
+        (UTC time; None while blocks are missing, which read as background), `areas_mm2`
+        {value: area} once finished, `level`, `levels` and `provenance`.
+
+    Raises:
+        OutputError: if there is no such output, label group or level.
+    """
+    objects = _open_output(path)
+    names = label_names(objects)
+    name = _choose(path, "labels", names, name)
+    attributes = _attributes(objects, f"labels/{name}")
+    array = _open_level(objects, f"labels/{name}", attributes, name, ("y", "x"), level)
+    properties = attributes["ome"]["image-label"]["properties"]
+    array.attrs |= {
+        "classes": {item["label-value"]: item["class"] for item in properties},
+        "colors": {
+            item["label-value"]: "#" + bytes(item["rgba"][:3]).hex()
+            for item in attributes["ome"]["image-label"]["colors"]
+        },
+        "areas_mm2": {
+            item["label-value"]: item["area_mm2"] for item in properties if "area_mm2" in item
+        },
+        "finished": attributes["wsi_unet"]["finished"],
+    }
+    return array
+
+
+def open_probabilities(path: str | Path, name: str | None = None, level: int = 0) -> xr.DataArray:
+    """Open the probabilities of an output lazily.
+
+    Args:
+        path: the output folder.
+        name: of the label group they belong to; may be left out where there is only one.
+        level: pyramid level, 0 the finest.
+
+    Returns:
+        uint8 with dims (c, y, x): 0 .. 255 for probabilities 0 .. 1. The coordinates of c are the
+        class names; y, x and the attributes are as of `open_labels`, without classes and areas.
+
+    Raises:
+        OutputError: if there is no such output, no probabilities or no such level.
+    """
+    objects = _open_output(path)
+    names = [
+        label
+        for label in label_names(objects)
+        if group_attributes(objects, f"probability/{label}") is not None
+    ]
+    name = _choose(path, "probabilities", names, name)
+    attributes = _attributes(objects, f"probability/{name}")
+    array = _open_level(objects, f"probability/{name}", attributes, name, ("c", "y", "x"), level)
+    channels = [channel["label"] for channel in attributes["ome"]["omero"]["channels"]]
+    labels = _attributes(objects, f"labels/{name}")
+    array.attrs["finished"] = labels["wsi_unet"]["finished"]
+    return array.assign_coords(c=channels)
+
+
+def open_image(path: str | Path, level: int = 0) -> xr.DataArray | None:
+    """Open the stored image of the slide lazily: uint8 (c, y, x), c = R, G, B; None if not there.
+
+    Coordinates and attributes are as of `open_probabilities`.
+
+    Raises:
+        OutputError: if there is no such output or level.
+    """
+    objects = _open_output(path)
+    attributes = _attributes(objects, "")
+    if "multiscales" not in attributes.get("ome", {}):
+        return None
+    array = _open_level(objects, "", attributes, "image", ("c", "y", "x"), level)
+    return array.assign_coords(c=["R", "G", "B"])
+
+
+def _open_output(path: str | Path) -> LocalObjects:
+    objects = open_objects(path)
+    if not check_output(objects):
+        raise OutputError(f"{path}: there is no output of wsi-unet here")
+    return objects
+
+
+def _choose(path: str | Path, what: str, names: Sequence[str], name: str | None) -> str:
+    if name is None and len(names) == 1:
+        return names[0]
+    if name is not None and name in names:
+        return name
+    if not names:
+        raise OutputError(f"{path}: there are no {what} here")
+    there = ", ".join(names)
+    if name is None:
+        raise OutputError(f"{path}: say which {what} by name; there are {there}")
+    raise OutputError(f"{path}: there are no {what} {name!r}, only {there}")
+
+
+def _attributes(objects: LocalObjects, group: str) -> dict[str, Any]:
+    attributes = group_attributes(objects, group)
+    if attributes is None:
+        raise OutputError(f"{objects}: {group!r} is listed but missing; compute it anew")
+    return attributes
+
+
+def _open_level(
+    objects: LocalObjects,
+    group: str,
+    attributes: dict[str, Any],
+    name: str,
+    dims: tuple[str, ...],
+    level: int,
+) -> xr.DataArray:
+    levels = len(attributes["ome"]["multiscales"][0]["datasets"])
+    if not 0 <= level < levels:
+        raise OutputError(f"{objects}: no level {level} of {name!r}; there are 0 to {levels - 1}")
+    store = zarr.storage.LocalStore(objects.root, read_only=True)
+    stored = zarr.open_array(store, path=f"{group}/{level}", mode="r")
+    frame = read_frame(attributes, level)
+    coordinates = {
+        dim: start + step * np.arange(size)
+        for dim, start, step, size in zip(
+            ("y", "x"), frame.translation, frame.scale, stored.shape[-2:], strict=True
+        )
+    }
+    return xr.DataArray(
+        da.from_array(stored, chunks=stored.shards),  # type: ignore[no-untyped-call]
+        dims=dims,
+        coords=coordinates,
+        name=name,
+        attrs={
+            "unit": frame.unit or "pixel",
+            "pixel_size": frame.scale,
+            "level": level,
+            "levels": levels,
+            "provenance": attributes["wsi_unet"],
+        },
+    )
