@@ -1,0 +1,40 @@
+"""One kind of pixel for everything downstream: RGB, 8 bits."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+WHITE = 255
+
+
+def to_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return pixels as RGB.
+
+    Grey is repeated; transparent pixels are put on white, the colour of empty glass.
+
+    Args:
+        pixels: (h, w, samples) uint8 with 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha,
+            not premultiplied) samples.
+
+    Returns:
+        (h, w, 3) uint8; may share memory with `pixels` and may be read-only.
+
+    Raises:
+        ValueError: any other number of samples.
+    """
+    samples = pixels.shape[2]
+    if samples not in (1, 2, 3, 4):
+        raise ValueError(f"{samples} samples per pixel are neither grey nor RGB nor RGBA")
+    if samples in (2, 4):
+        pixels = _on_white(pixels[..., :-1], pixels[..., -1:])
+    return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+
+
+def _on_white(colour: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return colour·alpha + white·(1 - alpha), rounded to the nearest integer."""
+    if alpha.all() and alpha.min() == WHITE:
+        return colour
+    weight = alpha.astype(np.uint16)
+    mixed = colour * weight + WHITE * (WHITE - weight)
+    return ((mixed + 127) // 255).astype(np.uint8)

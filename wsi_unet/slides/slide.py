@@ -1,0 +1,285 @@
+"""A slide: what every reader offers, behind one facade.
+
+Coordinates of `read` are (y, x) pixels of the level that is read, origin at the top left.
+Level 0 is the finest. A downsample is how many level-0 px one px of a level covers.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import NoReturn, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_unet.errors import SlideError
+from wsi_unet.geometry import Box, Shape
+
+FINEST_MPP = 0.02
+COARSEST_MPP = 100.0
+"""µm per px that a microscope slide can have; real files claim 264.6 and 352.9 (dots per inch)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One level of a slide's pyramid.
+
+    Attributes:
+        shape: (rows, columns), px of this level.
+        downsample: (y, x) level-0 px per px of this level, (1, 1) at level 0.
+        tile: (rows, columns) that the reader decodes at once, px of this level. Reads that
+            start and stop at its multiples decode nothing twice.
+    """
+
+    shape: Shape
+    downsample: tuple[float, float]
+    tile: Shape = (512, 512)
+
+
+@dataclass(frozen=True, slots=True)
+class PixelSize:
+    """The size of a level-0 pixel as the file states it, in µm; not checked (see `check_mpp`)."""
+
+    y: float
+    x: float
+
+
+class Reader(Protocol):
+    """What a file format has to offer to become a `Slide`. Reads may come from many threads."""
+
+    @property
+    def name(self) -> str:
+        """The reader's name, as in `open_slide(path, reader=name)`."""
+
+    @property
+    def vendor(self) -> str | None:
+        """Who made the file, in lower case, if it says so."""
+
+    @property
+    def compression(self) -> str | None:
+        """How level 0 is compressed."""
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """The pyramid, finest level first."""
+
+    @property
+    def mpp(self) -> PixelSize | None:
+        """µm per level-0 px as the file states it."""
+
+    @property
+    def properties(self) -> Mapping[str, str]:
+        """Everything else that the file says about itself."""
+
+    def read(self, level: int, box: Box) -> NDArray[np.uint8]:
+        """Return RGB (h, w, 3) of a box that lies inside an existing level."""
+
+    def fingerprint(self) -> str:
+        """Return hexadecimal digits that change with the content, not with path or time."""
+
+    def close(self) -> None:
+        """Release files and threads."""
+
+
+class Slide:
+    """A slide that is open for reading, by several threads at once if need be.
+
+    Slides hold files and threads, so they can't be pickled: send the path instead.
+    """
+
+    def __init__(self, path: Path, reader: Reader) -> None:
+        """Wrap an open reader, which the slide owns from here on."""
+        self.path = path
+        self._reader = reader
+        self._idle = threading.Condition()
+        self._reading = 0
+        self._closed = False
+
+    @property
+    def reader(self) -> str:
+        """Name of the reader in use."""
+        return self._reader.name
+
+    @property
+    def vendor(self) -> str | None:
+        """Who made the file, if it says so."""
+        return self._reader.vendor
+
+    @property
+    def compression(self) -> str | None:
+        """How level 0 is compressed."""
+        return self._reader.compression
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """The pyramid, finest level first."""
+        return self._reader.levels
+
+    @property
+    def shape(self) -> Shape:
+        """(rows, columns) of level 0, px."""
+        return self._reader.levels[0].shape
+
+    @property
+    def mpp(self) -> PixelSize | None:
+        """µm per level-0 px as the file states it, however absurd; None if it doesn't."""
+        return self._reader.mpp
+
+    @property
+    def properties(self) -> Mapping[str, str]:
+        """Everything else that the file says about itself."""
+        return self._reader.properties
+
+    def read(self, level: int, box: Box) -> NDArray[np.uint8]:
+        """Return the pixels of a box.
+
+        Args:
+            level: index into `levels`.
+            box: px of that level; not empty and inside the level.
+
+        Returns:
+            RGB (h, w, 3) uint8, owned by the caller.
+
+        Raises:
+            ValueError: no such level, or the box is empty or reaches beyond the level.
+            SlideError: the file can't be read or decoded there, or the slide is closed.
+        """
+        if not 0 <= level < len(self.levels):
+            raise ValueError(
+                f"{self.path.name} has no level {level}; its levels are 0 to {len(self.levels) - 1}"
+            )
+        if not box.area:
+            raise ValueError(f"nothing to read: {box} is empty")
+        if not Box.of_shape(self.levels[level].shape).contains(box):
+            raise ValueError(
+                f"{box} reaches beyond level {level} of {self.path.name}, which has (rows, "
+                f"columns) {self.levels[level].shape}; read_mirrored continues a slide outside"
+            )
+        with self._in_use():
+            return self._reader.read(level, box)
+
+    def thumbnail(self, max_side: int) -> NDArray[np.uint8]:
+        """Return the whole slide, reduced (never enlarged) to at most `max_side` px per side.
+
+        Returns:
+            RGB (h, w, 3) uint8.
+
+        Raises:
+            ValueError: if `max_side` is less than 1.
+            SlideError: the slide can't be read.
+        """
+        from wsi_unet.slides.resample import read_thumbnail
+
+        return read_thumbnail(self, max_side)
+
+    def fingerprint(self) -> str:
+        """Return hexadecimal digits of the slide's content, independent of its path and time.
+
+        Raises:
+            SlideError: the file can't be read, or the slide is closed.
+        """
+        with self._in_use():
+            return self._reader.fingerprint()
+
+    def close(self) -> None:
+        """Wait for reads in progress, then release files and threads. May be called again."""
+        with self._idle:
+            if self._closed:
+                return
+            self._closed = True
+            # A descriptor closed under a running read could be another file's by then.
+            self._idle.wait_for(lambda: self._reading == 0)
+        self._reader.close()
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        with self._idle:
+            if self._closed:
+                raise SlideError(f"{self.path}: the slide is closed; open it again to read it")
+            self._reading += 1
+        try:
+            yield
+        finally:
+            with self._idle:
+                self._reading -= 1
+                self._idle.notify_all()
+
+    def __enter__(self) -> Slide:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Slide can't be pickled: send its path and open it where it is needed")
+
+    def __repr__(self) -> str:
+        rows, columns = self.shape
+        return (
+            f"<Slide {self.path.name}: {columns} x {rows} px, {len(self.levels)} levels, "
+            f"reader {self.reader}>"
+        )
+
+
+def check_mpp(mpp: PixelSize | float) -> None:
+    """Refuse a pixel size that no microscope slide has.
+
+    Args:
+        mpp: µm per px, stated by a file or a user.
+
+    Raises:
+        SlideError: it is below 0.02 or above 100 µm, or not a number.
+    """
+    sides = (mpp.y, mpp.x) if isinstance(mpp, PixelSize) else (mpp,)
+    for side in sides:
+        if not FINEST_MPP <= side <= COARSEST_MPP:
+            raise SlideError(
+                f"a pixel size of {side:.6g} µm is outside {FINEST_MPP} to {COARSEST_MPP:g} µm, so "
+                "it can't be right; give the true one with --mpp"
+            )
+
+
+def pyramid(shapes: Sequence[Shape], tiles: Sequence[Shape]) -> tuple[Level, ...]:
+    """Return levels with downsamples that follow from their shapes.
+
+    A writer rounds the size of a level, so the quotient of two sizes is a little off; where an
+    integer factor explains the sizes to within that rounding, it is taken to be exact.
+
+    Args:
+        shapes: (rows, columns) of each level, px, finest first.
+        tiles: (rows, columns) that are decoded at once, px of each level.
+
+    >>> [level.downsample for level in pyramid([(13500, 15071), (6750, 7536)], [(512, 512)] * 2)]
+    [(1.0, 1.0), (2.0, 2.0)]
+    """
+    return tuple(
+        Level(shape, _downsample(shapes[0], shape), tile)
+        for shape, tile in zip(shapes, tiles, strict=True)
+    )
+
+
+def _downsample(finest: Shape, shape: Shape) -> tuple[float, float]:
+    longer = 0 if shape[0] >= shape[1] else 1
+    common = round(finest[longer] / shape[longer])
+    if all(_explains(common, big, small) for big, small in zip(finest, shape, strict=True)):
+        return float(common), float(common)
+    y, x = (
+        float(round(big / small)) if _explains(round(big / small), big, small) else big / small
+        for big, small in zip(finest, shape, strict=True)
+    )
+    return y, x
+
+
+def _explains(factor: int, big: int, small: int) -> bool:
+    """Whether `small` is `big / factor`, rounded down or up."""
+    return factor >= 1 and abs(big - factor * small) < factor

@@ -1,0 +1,217 @@
+"""The hot path for TIFF slides: whole tiles, decoded by several threads, without zarr between.
+
+tiffslide reads through zarr's one event loop, which serialises concurrent reads, and a TiffFile
+isn't thread-safe. Here a level is a table of offsets and lengths plus tifffile's decode
+function, and reading is `os.pread`, which has no file position to share.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_unet.errors import SlideError
+from wsi_unet.geometry import Box, Shape
+from wsi_unet.slides.colour import to_rgb
+
+Decode = Callable[..., tuple[NDArray[np.uint8] | None, Any, Any]]
+"""tifffile's `TiffPage.decode`: (data, index, jpegtables=, jpegheader=) to a decoded segment."""
+
+LARGE_TILE = 4 << 20
+"""Area in px from which a tile (then mostly a strip, or all of a small image) is kept decoded."""
+KEPT_BYTES = 256 << 20
+
+
+def default_threads() -> int:
+    """Return how many threads decode: more than CPUs, since some of them wait for the disk."""
+    cpus = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return max(2, min(8, 2 * cpus))
+
+
+@dataclass(frozen=True, eq=False)
+class TiffLevel:
+    """Where the tiles of one level are, and how they are decoded.
+
+    Attributes:
+        shape: (rows, columns), px of the level.
+        tile: (rows, columns) of a tile (or strip), px.
+        planes: 1, or the number of colour planes if each is stored in tiles of its own.
+        offsets: position in the file of each tile, plane by plane, row by row; 0 if missing.
+        lengths: its length in bytes; 0 if missing.
+        decode: tifffile's decoder for these tiles.
+        arguments: what else the decoder needs: JPEG tables and header.
+        ends_in_marker: tiles are whole JPEG streams, so a complete one has an end marker.
+        fill: grey level of missing tiles.
+    """
+
+    shape: Shape
+    tile: Shape
+    planes: int
+    offsets: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    decode: Decode
+    arguments: dict[str, bytes]
+    ends_in_marker: bool
+    fill: int
+
+    @property
+    def grid(self) -> Shape:
+        """Number of tiles as (rows, columns)."""
+        return -(-self.shape[0] // self.tile[0]), -(-self.shape[1] // self.tile[1])
+
+
+class TileSource:
+    """Reads boxes from the tiles of one file. Safe to use from several threads at once."""
+
+    def __init__(self, path: Path, levels: tuple[TiffLevel, ...], threads: int) -> None:
+        """Open `path`.
+
+        Args:
+            path: the TIFF file.
+            levels: its levels.
+            threads: how many threads decode the tiles of one or several reads.
+
+        Raises:
+            OSError: the file can't be opened.
+        """
+        self._path = path
+        self._levels = levels
+        self._threads = threads
+        self._file = os.open(path, os.O_RDONLY)
+        self._pool: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
+        self._kept: dict[tuple[int, int], NDArray[np.uint8]] = {}
+
+    def read(self, level: int, box: Box) -> NDArray[np.uint8]:
+        """Return RGB (h, w, 3) of a box (px of the level, inside it).
+
+        Raises:
+            SlideError: a tile is truncated or can't be decoded; the message names it.
+        """
+        result = np.empty((*box.shape, 3), np.uint8)
+        rows, columns = self._levels[level].tile
+        tiles = [
+            (i, j)
+            for i in range(box.y0 // rows, -(-box.y1 // rows))
+            for j in range(box.x0 // columns, -(-box.x1 // columns))
+        ]
+        # An iterator over a list hands each tile to exactly one thread.
+        queue = iter(tiles)
+        workers = min(self._threads, len(tiles))
+        if workers == 1:
+            self._drain(queue, level, box, result)
+            return result
+        pool = self._start_pool()
+        running = [pool.submit(self._drain, queue, level, box, result) for _ in range(workers)]
+        # All of them must have stopped before the array is given away or dropped.
+        errors = [error for task in running if (error := task.exception())]
+        if errors:
+            raise errors[0]
+        return result
+
+    def _start_pool(self) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="tiles")
+            return self._pool
+
+    def _drain(
+        self, queue: Iterator[tuple[int, int]], level: int, box: Box, result: NDArray[np.uint8]
+    ) -> None:
+        """Decode tiles from the queue into `result` until it is empty or one fails."""
+        try:
+            for index in queue:
+                self._place(level, index, box, result)
+        except SlideError:
+            for _ in queue:  # the others have nothing left to do either
+                pass
+            raise
+
+    def _place(
+        self, level: int, index: tuple[int, int], box: Box, result: NDArray[np.uint8]
+    ) -> None:
+        description = self._levels[level]
+        rows, columns = description.tile
+        y, x = index[0] * rows, index[1] * columns
+        tile = Box(y, x, y + rows, x + columns)
+        common = tile.intersection(box)
+        target = result[common.relative_to(box).slices()]
+        source = common.relative_to(tile).slices()
+        across = description.grid[1]
+        per_plane = description.grid[0] * across
+        for plane in range(description.planes):
+            number = plane * per_plane + index[0] * across + index[1]
+            pixels = self._tile(level, number, index)
+            if description.planes > 1:
+                target[..., plane] = description.fill if pixels is None else pixels[source][..., 0]
+            elif pixels is None:
+                target[...] = description.fill
+            else:
+                target[...] = to_rgb(pixels[source])
+
+    def _tile(self, level: int, number: int, index: tuple[int, int]) -> NDArray[np.uint8] | None:
+        """Return a decoded tile (rows, columns, samples), or None if the file leaves it out."""
+        description = self._levels[level]
+        if number >= len(description.offsets):
+            return None  # Philips files may lack their last row of tiles
+        offset, length = int(description.offsets[number]), int(description.lengths[number])
+        if not offset or not length:
+            return None
+        if description.tile[0] * description.tile[1] < LARGE_TILE:
+            return self._decode(level, number, index, offset, length)
+        with self._lock:
+            kept = self._kept.get((level, number))
+            if kept is None:
+                kept = self._decode(level, number, index, offset, length)
+                while self._kept and kept.nbytes + self._kept_bytes() > KEPT_BYTES:
+                    self._kept.pop(next(iter(self._kept)))
+                self._kept[level, number] = kept
+            return kept
+
+    def _kept_bytes(self) -> int:
+        return sum(pixels.nbytes for pixels in self._kept.values())
+
+    def _decode(
+        self, level: int, number: int, index: tuple[int, int], offset: int, length: int
+    ) -> NDArray[np.uint8]:
+        description = self._levels[level]
+        place = f"{self._path}: the tile in row {index[0]}, column {index[1]} of level {level}"
+        try:
+            data = os.pread(self._file, length, offset)
+        except OSError as error:
+            raise SlideError(f"{place} can't be read: {error.strerror}") from error
+        if len(data) < length or (description.ends_in_marker and data.rfind(b"\xff\xd9") < 0):
+            raise SlideError(
+                f"{place} is truncated ({len(data)} of {length} bytes at offset {offset}); "
+                "the file is damaged, fetch it again"
+            )
+        try:
+            pixels = description.decode(data, number, **description.arguments)[0]
+        except (RuntimeError, ValueError) as error:  # what imagecodecs and tifffile raise
+            raise SlideError(f"{place} can't be decoded: {first_line(error)}") from error
+        if pixels is None or pixels.ndim != 4:
+            raise SlideError(f"{place} holds no image")
+        first: NDArray[np.uint8] = pixels[0]
+        return first
+
+    def close(self) -> None:
+        """Stop the threads and close the file; no read may be in progress."""
+        if self._pool is not None:
+            self._pool.shutdown()
+        os.close(self._file)
+        self._kept.clear()
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type if it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
