@@ -2,6 +2,7 @@
 # make test   format, lint, types and the whole test suite
 # make lint   format, lint and types only
 # make bench  the benchmarks, as one table
+# make docs   docs/cli.md, from the commands' own help
 #
 # Each target prepares the virtual environment it needs; nothing is installed twice.
 
@@ -12,7 +13,7 @@ SLIDE := examples/CMU-1-Small-Region.svs
 DEMO := demo/CMU-1-Small-Region
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench clean
+.PHONY: help install demo test lint format bench docs clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -61,6 +62,9 @@ test: lint
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
+
+docs: $(VENV)/.package
+	$(BIN)/python docs/make_cli.py > docs/cli.md
 
 clean:
 	rm -rf demo build dist .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,90 @@
+"""`wsi-unet info`: what a slide is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+import wsi_unet
+from wsi_unet_cli.failures import VERBOSE
+from wsi_unet_cli.options import json_option, reader_option, verbose_option
+from wsi_unet_cli.output import micrometres, pixels, print_facts, print_json, print_table
+
+if TYPE_CHECKING:
+    from wsi_unet import Slide
+
+EPILOG = """\
+\b
+Examples:
+  wsi-unet info slide.svs
+  wsi-unet info slide.svs --json
+"""
+
+
+@click.command(epilog=EPILOG, short_help="Show what a slide is: size, levels, pixel size.")
+@click.argument("slide", metavar="SLIDE")
+@reader_option
+@json_option
+@verbose_option
+@click.pass_context
+def info(ctx: click.Context, slide: str, reader: str, as_json: bool) -> None:
+    """Show vendor, size, levels, pixel size, compression and reader of SLIDE.
+
+    With -v, the properties that the file itself states are listed too.
+    """
+    with wsi_unet.open_slide(slide, reader=reader) as opened:
+        if as_json:
+            print_json(describe_slide(opened))
+        else:
+            _show(opened, verbose=ctx.meta.get(VERBOSE, False))
+
+
+def describe_slide(slide: Slide) -> dict[str, object]:
+    """Return what is known of a slide as a JSON document.
+
+    Sizes are level pixels, `downsample` is level-0 px per level px, `mpp` is µm per level-0 px.
+    """
+    return {
+        "slide": str(slide.path),
+        "vendor": slide.vendor,
+        "reader": slide.reader,
+        "compression": slide.compression,
+        "width": slide.shape[1],
+        "height": slide.shape[0],
+        "mpp": None if slide.mpp is None else {"x": slide.mpp.x, "y": slide.mpp.y},
+        "levels": [
+            {
+                "width": level.shape[1],
+                "height": level.shape[0],
+                "downsample": {"x": level.downsample[1], "y": level.downsample[0]},
+            }
+            for level in slide.levels
+        ],
+        "properties": dict(slide.properties),
+    }
+
+
+def _show(slide: Slide, *, verbose: bool) -> None:
+    mpp = slide.mpp
+    rows, columns = slide.shape
+    extent = "" if mpp is None else f" ({columns * mpp.x / 1e3:.2f} × {rows * mpp.y / 1e3:.2f} mm)"
+    print_facts(
+        slide.path.name,
+        [
+            ("vendor", slide.vendor or "unknown"),
+            ("size", pixels(slide.shape) + extent),
+            ("pixel size", "unknown" if mpp is None else micrometres(mpp.y, mpp.x)),
+            ("compression", slide.compression or "unknown"),
+            ("reader", slide.reader),
+        ],
+    )
+    print_table(
+        ("  level", "size", "downsample"),
+        [
+            (f"  {number}", pixels(level.shape), f"{level.downsample[1]:.4g}")
+            for number, level in enumerate(slide.levels)
+        ],
+    )
+    if verbose:
+        print_facts("properties", sorted(slide.properties.items()))

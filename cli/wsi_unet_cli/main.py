@@ -1,0 +1,81 @@
+"""The entry point `wsi-unet`: its commands, and how errors leave the program."""
+
+from __future__ import annotations
+
+import errno
+import io
+import sys
+
+import click
+
+from wsi_unet import __version__
+from wsi_unet_cli.doctor import doctor
+from wsi_unet_cli.failures import VERBOSE, exit_code, show_error
+from wsi_unet_cli.info import info
+from wsi_unet_cli.models import models
+from wsi_unet_cli.overlay import overlay
+from wsi_unet_cli.segment import ARGUMENTS, segment
+from wsi_unet_cli.status import status
+
+EPILOG = """\
+\b
+Examples:
+  wsi-unet segment slide.svs           segment a slide with the bundled model
+  wsi-unet overlay slide.ome.zarr      draw what was found over the slide
+  wsi-unet status slide.ome.zarr       see how far a run is
+
+Exit codes: 0 finished, 1 incomplete or failed, 2 wrong usage or unusable input.
+
+For research, not for diagnosis.
+"""
+
+
+class CommandLine(click.Group):
+    """The group of commands; whatever error comes out of one becomes one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands' names in the order of use, not of the alphabet."""
+        return list(self.commands)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep the arguments as typed, so that an interrupted run can say how to resume."""
+        ctx.meta[ARGUMENTS] = tuple(args)
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; an error that click has no answer to is shown and ends the program."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno == errno.EPIPE:
+                raise  # whoever read our output has left; click ends quietly
+            show_error(error, verbose=ctx.meta.get(VERBOSE, False))
+            ctx.exit(exit_code(error))
+
+
+@click.group(
+    cls=CommandLine,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="wsi-unet")
+def cli() -> None:
+    """Segment whole slides with a U-Net, exactly, into pyramidal OME-Zarr.
+
+    However a slide is cut into tiles and blocks, and however often a run is interrupted, the
+    labels are those of one pass of the network over the whole slide.
+    """
+
+
+for command in (segment, info, status, overlay, models, doctor):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # an ASCII terminal has no µ
+    cli(prog_name="wsi-unet")

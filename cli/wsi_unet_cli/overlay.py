@@ -1,0 +1,52 @@
+"""`wsi-unet overlay`: a picture of a result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+import wsi_unet
+from wsi_unet_cli.failures import printable
+from wsi_unet_cli.options import verbose_option
+
+EPILOG = """\
+\b
+Examples:
+  wsi-unet overlay slide.ome.zarr
+  wsi-unet overlay slide.ome.zarr --output figure.png --size 4096
+"""
+
+SUFFIXES = (".zarr", ".ome")
+
+
+@click.command(epilog=EPILOG, short_help="Draw a result over its slide as a PNG.")
+@click.argument("result", metavar="OUT")
+@click.option(
+    "-o",
+    "--output",
+    metavar="PNG",
+    help="Where to write the picture.  [default: ./<result's name>-overlay.png]",
+)
+@click.option("--label", metavar="NAME", help="Which labels, if the result holds several.")
+@click.option(
+    "--size",
+    type=click.IntRange(min=16, max=32768),
+    default=2048,
+    show_default=True,
+    metavar="N",
+    help="Longest side of the picture, in pixels, at most.",
+)
+@verbose_option
+def overlay(result: str, output: str | None, label: str | None, size: int) -> None:
+    """Draw the labels of the result OUT over its slide and write a PNG."""
+    png = output if output is not None else f"{_stem(result)}-overlay.png"
+    written = wsi_unet.write_overlay(Path(result), Path(png), name=label, max_side=size)
+    click.echo(f"overlay  {printable(str(written))}")
+
+
+def _stem(result: str) -> str:
+    name = Path(result).name
+    for suffix in SUFFIXES:
+        name = name.removesuffix(suffix)
+    return name or "result"

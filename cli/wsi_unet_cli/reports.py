@@ -1,0 +1,147 @@
+"""A plan and a run's report, in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from wsi_unet_cli.output import (
+    duration,
+    micrometres,
+    percent,
+    pixels,
+    print_facts,
+    print_table,
+    size,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from wsi_unet.segment.plan import Plan
+    from wsi_unet.segment.report import Blocks, ClassArea, Failure, Report, Waits
+
+MOST_FAILURES = 10
+"""Failed blocks that are listed; `--json` has all."""
+
+
+def show_plan(plan: Plan) -> None:
+    """Print on stdout what a run would do and what it would cost."""
+    labels, costs = plan.labels, plan.costs
+    blocks = len(labels.blocks())
+    print_facts(
+        f"{labels.slide.name}: planned, nothing written",
+        [
+            ("would write to", f"{plan.output} (labels/{labels.label})"),
+            ("outputs", ", ".join(labels.outputs)),
+            ("image", "none" if plan.image is None else plan.image.mode),
+            ("model", labels.model.name),
+            ("pixels", _sampling_in_words(plan)),
+            ("blocks", f"{blocks} of {labels.block} px, {len(costs.tissue)} with tissue"),
+            (
+                "tiles",
+                f"{costs.tiles} of {labels.tile} px; the network sees {costs.halo:.2f} times "
+                "the pixels it labels",
+            ),
+            ("runs on", f"{labels.device} in {labels.precision}"),
+            ("exactness", _exactness(labels.exactness, labels.precision, labels.agreement)),
+            ("disk", f"about {size(costs.expected_bytes)}, {size(costs.output_bytes)} at most"),
+            ("memory", f"{size(costs.process_bytes)} per process"),
+            ("device memory", "" if costs.device_bytes is None else size(costs.device_bytes)),
+            (
+                "time",
+                "not measured" if costs.seconds is None else f"about {duration(costs.seconds)}",
+            ),
+            ("signature", plan.signature),
+            ("goes on", "yes: part of it is there already" if plan.resumes else ""),
+            *(("beware", warning) for warning in plan.warnings),
+        ],
+    )
+
+
+def _sampling_in_words(plan: Plan) -> str:
+    sampling = plan.labels.sampling
+    words = f"{pixels(sampling.shape)} from level {sampling.level}"
+    if sampling.ratio != (1.0, 1.0):
+        words += ", resampled"
+    return words if plan.mpp is None else f"{words}, at {micrometres(*plan.mpp)}"
+
+
+def show_report(report: Report) -> None:
+    """Print on stdout what a run has done and found."""
+    computed = report.blocks.done - report.blocks.resumed
+    print_facts(
+        f"{report.slide}: {report.state}",
+        [
+            ("written to", f"{report.output} (labels/{report.label})"),
+            ("blocks", blocks_in_words(report.blocks)),
+            ("image", "" if report.image is None else blocks_in_words(report.image)),
+            ("time", _time(report) if computed else "nothing was left to compute"),
+            ("spent on", waits_in_words(report.waits) if computed else ""),
+            (
+                "exactness",
+                _exactness(
+                    report.exactness,
+                    report.parameters["precision"],
+                    report.parameters["agreement"],
+                ),
+            ),
+            *failures_in_words(report.failures),
+        ],
+    )
+    show_classes(report.classes)
+
+
+def show_classes(classes: Sequence[ClassArea]) -> None:
+    """Print the area of every class, as a table on stdout."""
+    if not any(item.pixels for item in classes):
+        return
+    print_table(
+        ("  class", "area", "share of what was segmented"),
+        [(f"  {item.name}", area(item), percent(item.fraction)) for item in classes],
+    )
+
+
+def area(item: ClassArea) -> str:
+    """Return how much a class covers: mm², or pixels where their size is unknown."""
+    return f"{item.pixels} px" if item.area_mm2 is None else f"{item.area_mm2:.4f} mm²"
+
+
+def blocks_in_words(blocks: Blocks) -> str:
+    """Return how many blocks there are and what became of them."""
+    parts = [f"{blocks.done} of {blocks.total} done"]
+    if blocks.resumed:
+        parts.append(f"{blocks.resumed} by earlier runs")
+    if blocks.empty:
+        parts.append(f"{blocks.empty} empty")
+    if blocks.failed:
+        parts.append(f"{blocks.failed} failed")
+    return ", ".join(parts)
+
+
+def waits_in_words(waits: Waits) -> str:
+    """Return what the blocks' time went into; blocks overlap, so it adds up to more."""
+    return (
+        f"reading {duration(waits.read)}, predicting {duration(waits.predict)}, "
+        f"waiting for the device {duration(waits.device)}, writing {duration(waits.write)}"
+    )
+
+
+def failures_in_words(failures: Sequence[Failure]) -> list[tuple[str, str]]:
+    """Return the first failed blocks with what went wrong, and how many more there are."""
+    rows = [(f"block {f.block[0]}.{f.block[1]}", f.error) for f in failures[:MOST_FAILURES]]
+    more = len(failures) - len(rows)
+    return [*rows, ("", f"and {more} more")] if more else rows
+
+
+def _time(report: Report) -> str:
+    return (
+        f"{duration(report.seconds)} at {report.mpx_per_s:.2f} Mpx/s, "
+        f"device {100 * report.device_busy:.0f} % busy "
+        f"(after {duration(report.startup_seconds)} of preparation)"
+    )
+
+
+def _exactness(exactness: str, precision: str, agreement: float | None) -> str:
+    if agreement is None:
+        return f"{exactness}, in {precision}"
+    return f"{exactness}, in {precision}: {100 * agreement:.2f} % of labels as in float32"

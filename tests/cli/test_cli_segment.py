@@ -1,0 +1,295 @@
+"""`wsi-unet segment` around a stand-in for the run itself: outputs, exit codes, streams."""
+
+from __future__ import annotations
+
+import errno
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+import wsi_unet
+from wsi_unet.errors import OutputError, SlideError
+from wsi_unet.segment.report import Blocks, ClassArea, Failure, Report, RunProgress, State, Waits
+from wsi_unet_cli.main import cli
+
+Run = Callable[..., Report]
+
+
+def report(output: str, state: State = "finished", resumed: int = 0) -> Report:
+    failed = 1 if state == "incomplete" else 0
+    return Report(
+        output=output,
+        label="nuclei-he",
+        slide="x.svs",
+        state=state,
+        blocks=Blocks(total=4, done=4 - failed, resumed=resumed, failed=failed, empty=1),
+        classes=(
+            ClassArea(0, "tissue", "#ffffff", 750, 0.75, 0.75),
+            ClassArea(1, "nucleus", "#2a6fdb", 250, 0.25, 0.25),
+        ),
+        seconds=2.0,
+        startup_seconds=1.0,
+        mpx_per_s=3.5,
+        waits=Waits(0.1, 0.2, 1.5, 0.1),
+        device_busy=0.9,
+        failures=(Failure((1, 0), "SlideError: bad tile"),) if failed else (),
+        image=None,
+        parameters={"exactness": "exact", "precision": "float32", "agreement": None},
+    )
+
+
+class Calls:
+    """A stand-in for `segment` that records how it was called."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        self.outcomes: dict[str, BaseException | State] = {}
+
+    def __call__(self, slide: str, output: str, model: str, **options: Any) -> Report:
+        self.calls.append(((slide, output, model), options))
+        on_progress = options.pop("on_progress")
+        on_progress(RunProgress("opening"))
+        on_progress(RunProgress("segmenting", 1, 4, 0, 100, 1.0, 2.5, 30.0, 0.93))
+        outcome = self.outcomes.get(slide, "finished")
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return report(output, outcome)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    found = Calls()
+    monkeypatch.setattr(wsi_unet, "segment", found)
+    return found
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, ["segment", *arguments])
+
+
+def error_lines(done: Result) -> list[str]:
+    return [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+
+
+@pytest.mark.parametrize(
+    ("slide", "output"),
+    [
+        ("slides/a.svs", "a.ome.zarr"),
+        ("a.ome.tif", "a.ome.zarr"),
+        ("a.ome.zarr/", "a.ome.zarr"),
+        ("case.12.ndpi", "case.12.ome.zarr"),
+    ],
+)
+def test_the_default_output_is_the_slides_name_here(calls: Calls, slide: str, output: str) -> None:
+    assert run(slide).exit_code == 0
+    assert calls.calls[0][0] == (slide, output, "nuclei-he")
+
+
+@pytest.mark.parametrize(
+    ("slides", "given", "outputs"),
+    [
+        (["d/a.svs"], "out", ["out"]),
+        (["d/a.svs"], "out/", ["out/a.ome.zarr"]),
+        (["d/a.svs", "d/b.svs"], "out", ["out/a.ome.zarr", "out/b.ome.zarr"]),
+        (["d/a.svs", "d/b.svs"], "s3://bucket/out/", [
+            "s3://bucket/out/a.ome.zarr", "s3://bucket/out/b.ome.zarr"]),
+    ],
+)  # fmt: skip
+def test_output_is_a_folder_for_several_slides(
+    calls: Calls, slides: list[str], given: str, outputs: list[str]
+) -> None:
+    assert run(*slides, "--output", given).exit_code == 0
+    assert [call[0][1] for call in calls.calls] == outputs
+
+
+def test_options_arrive_as_the_package_expects_them(calls: Calls) -> None:
+    done = run(
+        *("a.svs", "-o", "o", "-m", "mine", "--mpp", "0.5", "--region", "1,2,30,40"),
+        *("--tissue", "none", "--outputs", "probabilities,labels", "--image", "none"),
+        *("--block", "1024", "--tile", "512", "--precision", "float32", "--device", "cuda:1"),
+        *("--reader", "openslide", "--workers", "3", "--overwrite"),
+    )
+    assert done.exit_code == 0, done.output
+    assert calls.calls == [
+        (
+            ("a.svs", "o", "mine"),
+            {
+                "mpp": 0.5,
+                "region": (1, 2, 30, 40),
+                "tissue": "none",
+                "outputs": ("labels", "probabilities"),
+                "image": "none",
+                "block": 1024,
+                "tile": 512,
+                "precision": "float32",
+                "device": "cuda:1",
+                "reader": "openslide",
+                "workers": 3,
+                "scheduler": None,
+                "overwrite": True,
+            },
+        )
+    ]
+
+
+def test_the_defaults_are_the_packages(calls: Calls) -> None:
+    from dataclasses import asdict
+
+    from wsi_unet.segment.options import Options
+
+    run("a.svs")
+    given = {k: v for k, v in calls.calls[0][1].items() if k != "overwrite"}
+    assert given == asdict(Options())
+
+
+def test_text_says_what_was_found_and_where(calls: Calls) -> None:
+    done = run("a.svs")
+    for part in ("finished", "a.ome.zarr (labels/nuclei-he)", "nucleus", "0.2500 mm²", "25.0 %",
+                 "3.50 Mpx/s", "device 90 % busy", "exact, in float32"):  # fmt: skip
+        assert part in done.stdout
+    assert "segmenting: 1/4 blocks · 2.50 Mpx/s · 30.0 s left · device 93 % busy" in done.stderr
+
+
+def test_quiet_leaves_stderr_empty(calls: Calls) -> None:
+    assert run("a.svs", "--quiet").stderr == ""
+
+
+def test_json_is_one_document_and_alone_on_stdout(calls: Calls) -> None:
+    calls.outcomes["b.svs"] = SlideError("b.svs: no such file")
+    done = run("a.svs", "b.svs", "--json")
+    document = json.loads(done.stdout)
+    assert done.exit_code == document["exit_code"] == 1
+    good, bad = document["slides"]
+    assert good["slide"] == "a.svs"
+    assert good["state"] == "finished"
+    assert good["output"] == "a.ome.zarr"
+    assert good["classes"][1]["area_mm2"] == 0.25
+    assert good["exactness"] == "exact"
+    assert bad["slide"] == "b.svs"
+    assert bad["state"] == "failed"
+    assert bad["error"] == "b.svs: no such file"
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "code"),
+    [
+        ({}, 0),
+        ({"a.svs": "incomplete"}, 1),
+        ({"a.svs": SlideError("bad")}, 1),
+        ({"a.svs": SlideError("bad"), "b.svs": OutputError("bad")}, 2),
+        ({"a.svs": ZeroDivisionError(), "b.svs": SlideError("bad")}, 1),
+        ({"a.svs": ZeroDivisionError(), "b.svs": ZeroDivisionError()}, 1),
+    ],
+)
+def test_one_bad_slide_does_not_stop_the_rest(
+    calls: Calls, outcomes: dict[str, BaseException | State], code: int
+) -> None:
+    calls.outcomes = outcomes
+    done = run("a.svs", "b.svs")
+    assert done.exit_code == code
+    assert [call[0][0] for call in calls.calls] == ["a.svs", "b.svs"]
+    raised = [o for o in outcomes.values() if isinstance(o, BaseException)]
+    assert len(error_lines(done)) == len(raised)
+    assert "Traceback" not in done.stderr
+
+
+def test_a_single_bad_slide_exits_with_2(calls: Calls) -> None:
+    calls.outcomes["a.svs"] = SlideError("a.svs:\nno such\x1b[31m file")
+    done = run("a.svs")
+    assert done.exit_code == 2
+    assert error_lines(done) == ["error: a.svs: no such\\x1b[31m file"]
+
+
+def test_an_unexpected_error_is_one_line_with_a_hint(calls: Calls) -> None:
+    calls.outcomes["a.svs"] = RuntimeError("first\nsecond")
+    done = run("a.svs", "-q")
+    assert done.exit_code == 1
+    assert done.stderr == (
+        "error: a.svs: unexpected RuntimeError: first second "
+        "(run again with -v for the traceback)\n"
+    )
+
+
+def test_verbose_shows_the_traceback(calls: Calls) -> None:
+    calls.outcomes["a.svs"] = RuntimeError("odd")
+    done = run("a.svs", "-v")
+    assert done.exit_code == 1
+    assert "Traceback (most recent call last)" in done.stderr
+    assert done.stdout == ""
+
+
+def test_failed_blocks_are_listed_with_the_command_that_retries_them(calls: Calls) -> None:
+    calls.outcomes["a.svs"] = "incomplete"
+    done = run("a.svs", "--overwrite")
+    assert done.exit_code == 1
+    assert "block 1.0" in done.stdout
+    assert "SlideError: bad tile" in done.stdout
+    assert done.stderr.splitlines()[-1] == "  wsi-unet segment a.svs"
+
+
+@pytest.mark.parametrize("outcome", ["interrupted", KeyboardInterrupt()])
+def test_an_interruption_ends_it_and_says_how_to_resume(
+    calls: Calls, outcome: BaseException | State
+) -> None:
+    calls.outcomes["b c.svs"] = outcome
+    done = run("a.svs", "b c.svs", "d.svs", "--overwrite", "--tile", "512", "--json", "-o", "o")
+    assert done.exit_code == 1
+    assert [call[0][0] for call in calls.calls] == ["a.svs", "b c.svs"]
+    states = [slide["state"] for slide in json.loads(done.stdout)["slides"]]
+    assert states == ["finished", "interrupted"]
+    assert done.stderr.splitlines()[-1] == (
+        "  wsi-unet segment a.svs 'b c.svs' d.svs --tile 512 --json -o o"
+    )
+
+
+def test_sigterm_interrupts_and_is_restored_afterwards(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def terminated(*_: Any, **__: Any) -> Report:
+        signal.raise_signal(signal.SIGTERM)
+        raise AssertionError("SIGTERM was ignored")
+
+    monkeypatch.setattr(wsi_unet, "segment", terminated)
+    done = run("a.svs")
+    assert done.exit_code == 1
+    assert "interrupted" in done.stderr
+    assert done.stderr.splitlines()[-1] == "  wsi-unet segment a.svs"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_closed_pipe_is_no_error_message(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(_: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("wsi_unet_cli.segment.print_json", closed)
+    done = run("a.svs", "--json", "-q")
+    assert done.exit_code == 1
+    assert done.stderr == ""
+
+
+def test_nothing_left_to_do_is_said_so(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wsi_unet, "segment", lambda *_, **__: report("o", resumed=4))
+    done = run("a.svs")
+    assert "nothing was left to compute" in done.stdout
+    assert "Mpx/s" not in done.stdout
+
+
+def test_plan_writes_nothing_and_never_segments(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OutputError("belongs to somebody else")
+
+    monkeypatch.setattr(wsi_unet, "plan", refuse)
+    done = run("a.svs", "--plan", "-o", str(tmp_path / "o"))
+    assert done.exit_code == 2
+    assert error_lines(done) == ["error: belongs to somebody else"]
+    assert calls.calls == []
+    assert list(tmp_path.iterdir()) == []

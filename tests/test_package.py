@@ -1,0 +1,107 @@
+"""The package as others see it: its public names, what importing it costs, what a wheel holds."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import wsi_unet
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAVY = ("torch", "zarr", "dask", "distributed", "xarray", "skimage", "tifffile", "pydantic")
+
+
+def modules_after(code: str) -> set[str]:
+    """Return the modules that a fresh interpreter has loaded after running `code`."""
+    program = f"{code}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import wsi_unet",
+        "import wsi_unet.slides, wsi_unet.labels, wsi_unet.models, wsi_unet.segment, wsi_unet.view",
+        "import wsi_unet_cli.main",
+    ],
+)
+def test_importing_loads_nothing_heavy(code: str) -> None:
+    assert modules_after(code).isdisjoint(HEAVY)
+
+
+@pytest.mark.parametrize("name", wsi_unet.__all__)
+def test_every_public_name_exists(name: str) -> None:
+    assert getattr(wsi_unet, name) is not None
+
+
+def test_all_is_sorted_complete_and_what_type_checkers_see() -> None:
+    tree = ast.parse((ROOT / "wsi_unet" / "__init__.py").read_text())
+    (guard,) = (n for n in tree.body if isinstance(n, ast.If))
+    typed = {a.name for n in guard.body if isinstance(n, ast.ImportFrom) for a in n.names}
+    assert set(wsi_unet.__all__) == typed | {"__version__"}
+    assert sorted(wsi_unet.__all__) == wsi_unet.__all__
+    assert set(wsi_unet.__all__) <= set(dir(wsi_unet))
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'segmnt'"):
+        _ = wsi_unet.segmnt
+
+
+@pytest.mark.parametrize(
+    "before",
+    ["", "import wsi_unet.segment", "import wsi_unet.segment.options", "import wsi_unet_cli.main"],
+)
+def test_verbs_stay_callable_whatever_was_imported_before(before: str) -> None:
+    code = (
+        f"{before}\nimport wsi_unet\n"
+        "assert callable(wsi_unet.segment) and callable(wsi_unet.plan)\n"
+        "from wsi_unet import segment, plan\n"
+        "assert callable(segment) and callable(plan)\n"
+        "import wsi_unet.segment.plan\n"
+        "assert callable(wsi_unet.segment) and callable(wsi_unet.plan)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_the_version_is_the_packages() -> None:
+    from importlib.metadata import version
+
+    assert wsi_unet.__version__ == version("wsi-unet")
+
+
+def test_a_wheel_holds_the_two_packages_and_nothing_else(tmp_path: Path) -> None:
+    from hatchling.builders.wheel import WheelBuilder
+
+    (artifact,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with zipfile.ZipFile(artifact) as wheel:
+        names = wheel.namelist()
+    top = {name.split("/")[0] for name in names}
+    assert {name for name in top if not name.endswith(".dist-info")} == {"wsi_unet", "wsi_unet_cli"}
+    assert "wsi_unet/models/bundled/nuclei-he/model.json" in names
+    assert {"wsi_unet/py.typed", "wsi_unet_cli/py.typed"} <= set(names)
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_tracked_files_name_no_machine_paths() -> None:
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if tracked.returncode:
+        pytest.skip("not a git checkout")
+    words = ("/wo" + "rk/", "/ho" + "me/", "/ro" + "ot/")
+    suffixes = {".py", ".md", ".toml", ".txt", ".yaml", ".json", ""}
+    for name in filter(None, tracked.stdout.split("\0")):
+        path = ROOT / name
+        if path.suffix in suffixes and path.is_file():
+            text = path.read_text(encoding="utf-8")
+            assert not [word for word in words if word in text], name
