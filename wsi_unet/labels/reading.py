@@ -37,7 +37,7 @@ def open_labels(path: str | Path, name: str | None = None, level: int = 0) -> xr
         the slide's mpp isn't known). Attributes: `classes` {value: name}, `colors`
         {value: "#rrggbb"}, `pixel_size` (y, x) and `unit` ("micrometer" or "pixel"), `finished`
         (UTC time; None while blocks are missing, which read as background), `areas_mm2`
-        {value: area} once finished, `level`, `levels` and `provenance`.
+        and `pixels` {value: area, count} once finished, `level`, `levels` and `provenance`.
 
     Raises:
         OutputError: if there is no such output, label group or level.
@@ -57,6 +57,7 @@ def open_labels(path: str | Path, name: str | None = None, level: int = 0) -> xr
         "areas_mm2": {
             item["label-value"]: item["area_mm2"] for item in properties if "area_mm2" in item
         },
+        "pixels": {item["label-value"]: item["pixels"] for item in properties if "pixels" in item},
         "finished": attributes["wsi_unet"]["finished"],
     }
     return array
@@ -156,7 +157,7 @@ def _open_level(
         )
     }
     return xr.DataArray(
-        da.from_array(stored, chunks=stored.shards),  # type: ignore[no-untyped-call]
+        da.from_array(stored, chunks=stored.shards),
         dims=dims,
         coords=coordinates,
         name=name,
