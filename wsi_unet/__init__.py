@@ -30,16 +30,11 @@ if TYPE_CHECKING:
     )
     from wsi_unet.labels import open_labels, open_probabilities
     from wsi_unet.models import Model, bundled_models, load_model, save_model
-    from wsi_unet.segment import (
-        Plan,
-        Report,
-        RunProgress,
-        RunStatus,
-        map_unet,
-        plan,
-        run_status,
-        segment,
-    )
+    from wsi_unet.segment.lazy import map_unet
+    from wsi_unet.segment.plan import Plan
+    from wsi_unet.segment.report import Report, RunProgress
+    from wsi_unet.segment.run import plan, segment
+    from wsi_unet.segment.status import RunStatus, run_status
     from wsi_unet.slides import Slide, open_slide
     from wsi_unet.view import write_overlay
 
@@ -60,16 +55,11 @@ _HOMES = {
     ),
     "wsi_unet.labels": ("open_labels", "open_probabilities"),
     "wsi_unet.models": ("Model", "bundled_models", "load_model", "save_model"),
-    "wsi_unet.segment": (
-        "Plan",
-        "Report",
-        "RunProgress",
-        "RunStatus",
-        "map_unet",
-        "plan",
-        "run_status",
-        "segment",
-    ),
+    "wsi_unet.segment.lazy": ("map_unet",),
+    "wsi_unet.segment.plan": ("Plan",),
+    "wsi_unet.segment.report": ("Report", "RunProgress"),
+    "wsi_unet.segment.run": ("plan", "segment"),
+    "wsi_unet.segment.status": ("RunStatus", "run_status"),
     "wsi_unet.slides": ("Slide", "open_slide"),
     "wsi_unet.view": ("write_overlay",),
 }

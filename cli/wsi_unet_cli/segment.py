@@ -172,7 +172,7 @@ def segment(
     show = not as_json
 
     def plan_one(job: Job) -> Result:
-        return _plan(job, model, options, show=show)
+        return _plan(job, model, options, overwrite=overwrite, show=show)
 
     def segment_one(job: Job) -> Result:
         return _segment(job, model, options, overwrite=overwrite, quiet=quiet, show=show)
@@ -204,8 +204,8 @@ def _work(jobs: Sequence[Job], work: Callable[[Job], Result], *, verbose: bool) 
     return results
 
 
-def _plan(job: Job, model: str, options: OptionArguments, *, show: bool) -> Result:
-    found = wsi_unet.plan(job.slide, job.output, model, **options)
+def _plan(job: Job, model: str, options: OptionArguments, *, overwrite: bool, show: bool) -> Result:
+    found = wsi_unet.plan(job.slide, job.output, model, overwrite=overwrite, **options)
     if show:
         show_plan(found)
     document = {**found.to_json(), "slide": job.slide, "state": "planned"}

@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 import wsi_unet
 from wsi_unet.errors import OutputError, SlideError
 from wsi_unet.segment.report import Blocks, ClassArea, Failure, Report, RunProgress, State, Waits
+from wsi_unet_cli.jobs import jobs_for
 from wsi_unet_cli.main import cli
 
 Run = Callable[..., Report]
@@ -88,6 +89,13 @@ def error_lines(done: Result) -> list[str]:
 def test_the_default_output_is_the_slides_name_here(calls: Calls, slide: str, output: str) -> None:
     assert run(slide).exit_code == 0
     assert calls.calls[0][0] == (slide, output, "nuclei-he")
+
+
+def test_the_default_output_is_the_packages_too() -> None:
+    from wsi_unet.segment.run import default_output
+
+    for slide in ("slides/a.svs", "a.ome.tif", "a.ome.zarr/", "case.12.ndpi", "plain"):
+        assert jobs_for([slide], None)[0].output == str(default_output(slide))
 
 
 @pytest.mark.parametrize(
