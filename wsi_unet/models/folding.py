@@ -1,0 +1,44 @@
+"""Take batch normalisation out of a trained network without changing what it computes."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+
+def fold_batch_norm(network: nn.Module) -> nn.Module:
+    """Return a copy in which each convolution does the work of the batch norm after it.
+
+    A convolution W·x + b followed by γ·(· − μ)/√(σ² + ε) + β is the convolution with weights
+    (γ/√(σ² + ε))·W and bias β + (b − μ)·γ/√(σ² + ε). The factors are computed in float64, so a
+    16-bit network doesn't lose them, and a pass over the memory is saved in every precision.
+
+    Args:
+        network: in evaluation mode; its batch norms stand right after a convolution in an
+            `nn.Sequential`, others are left as they are.
+    """
+    folded = copy.deepcopy(network)
+    for parent in list(folded.modules()):
+        if not isinstance(parent, nn.Sequential):
+            continue
+        layers = list(parent)
+        for index in reversed(range(1, len(layers))):
+            before, norm = layers[index - 1 : index + 1]
+            if isinstance(before, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                _fold(before, norm)
+                del parent[index]
+    return folded
+
+
+def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    if norm.running_mean is None or norm.running_var is None:
+        raise ValueError("batch norm without running statistics depends on its input")
+    factor = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
+    weight = convolution.weight.double() * factor[:, None, None, None]
+    bias = 0.0 if convolution.bias is None else convolution.bias.double()
+    shifted = norm.bias.double() + (bias - norm.running_mean.double()) * factor
+    dtype = convolution.weight.dtype
+    convolution.weight = nn.Parameter(weight.detach().to(dtype))
+    convolution.bias = nn.Parameter(shifted.detach().to(dtype))
