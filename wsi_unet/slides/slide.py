@@ -25,6 +25,10 @@ COARSEST_MPP = 100.0
 """µm per px that a microscope slide can have; real files claim 264.6 and 352.9 (dots per inch)."""
 
 
+class UnknownLayoutError(SlideError):
+    """A reader doesn't understand a file; another reader might."""
+
+
 @dataclass(frozen=True, slots=True)
 class Level:
     """One level of a slide's pyramid.

@@ -44,8 +44,7 @@ class TiffLevel:
     Attributes:
         shape: (rows, columns), px of the level.
         tile: (rows, columns) of a tile (or strip), px.
-        planes: 1, or the number of colour planes if each is stored in tiles of its own.
-        offsets: position in the file of each tile, plane by plane, row by row; 0 if missing.
+        offsets: position in the file of each tile, row by row; 0 if missing.
         lengths: its length in bytes; 0 if missing.
         decode: tifffile's decoder for these tiles.
         arguments: what else the decoder needs: JPEG tables and header.
@@ -55,7 +54,6 @@ class TiffLevel:
 
     shape: Shape
     tile: Shape
-    planes: int
     offsets: NDArray[np.int64]
     lengths: NDArray[np.int64]
     decode: Decode
@@ -146,17 +144,9 @@ class TileSource:
         common = tile.intersection(box)
         target = result[common.relative_to(box).slices()]
         source = common.relative_to(tile).slices()
-        across = description.grid[1]
-        per_plane = description.grid[0] * across
-        for plane in range(description.planes):
-            number = plane * per_plane + index[0] * across + index[1]
-            pixels = self._tile(level, number, index)
-            if description.planes > 1:
-                target[..., plane] = description.fill if pixels is None else pixels[source][..., 0]
-            elif pixels is None:
-                target[...] = description.fill
-            else:
-                target[...] = to_rgb(pixels[source])
+        number = index[0] * description.grid[1] + index[1]
+        pixels = self._tile(level, number, index)
+        target[...] = description.fill if pixels is None else to_rgb(pixels[source])
 
     def _tile(self, level: int, number: int, index: tuple[int, int]) -> NDArray[np.uint8] | None:
         """Return a decoded tile (rows, columns, samples), or None if the file leaves it out."""
