@@ -14,6 +14,8 @@ from wsi_unet_cli.options import json_option, verbose_option
 from wsi_unet_cli.output import print_facts, print_json, print_table, size
 
 if TYPE_CHECKING:
+    from pydantic import JsonValue
+
     from wsi_unet.models import ModelSpec
 
 EPILOG = """\
@@ -35,8 +37,10 @@ class Entry:
 
     @property
     def dice(self) -> float | None:
-        """The Dice coefficient that its card reports, if it does."""
-        value = self.spec.metrics.get("dice")
+        """The Dice coefficient that its card reports, on held-out data if it tells them apart."""
+        metrics = self.spec.metrics
+        held_out = metrics.get("held_out", metrics)
+        value = held_out.get("dice") if isinstance(held_out, dict) else None
         return float(value) if isinstance(value, int | float) else None
 
     def to_json(self) -> dict[str, object]:
@@ -108,9 +112,15 @@ def _show_card(entry: Entry) -> None:
             ("pixel size", "any" if spec.mpp is None else f"{spec.mpp:.4g} µm/px"),
             ("architecture", ", ".join(f"{k} {v}" for k, v in spec.architecture)),
             ("training data", spec.training_data),
-            *((name, str(value)) for name, value in spec.metrics.items()),
+            *((name.replace("_", " "), _in_words(value)) for name, value in spec.metrics.items()),
             ("licence", spec.license or "not stated"),
             ("size", size(entry.bytes)),
             ("path", str(entry.path)),
         ],
     )
+
+
+def _in_words(value: JsonValue) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name.replace('_', ' ')} {item}" for name, item in value.items())
+    return str(value)

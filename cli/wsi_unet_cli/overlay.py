@@ -31,7 +31,7 @@ SUFFIXES = (".zarr", ".ome")
 @click.option("--label", metavar="NAME", help="Which labels, if the result holds several.")
 @click.option(
     "--size",
-    type=click.IntRange(min=16, max=32768),
+    type=click.IntRange(min=64, max=32768),
     default=2048,
     show_default=True,
     metavar="N",

@@ -41,6 +41,8 @@ def progress_display(title: str, *, quiet: bool) -> Display:
 
 def numbers(progress: RunProgress) -> str:
     """Return blocks, speed, time left and how busy the device is, as far as they are known."""
+    if not progress.blocks_total:
+        return ""
     parts = [f"{progress.blocks_done}/{progress.blocks_total} blocks"]
     if progress.blocks_failed:
         parts.append(f"{progress.blocks_failed} failed")
@@ -48,7 +50,7 @@ def numbers(progress: RunProgress) -> str:
         parts.append(f"{progress.mpx_per_s:.2f} Mpx/s")
     if progress.seconds_left is not None:
         parts.append(f"{duration(progress.seconds_left)} left")
-    if progress.device_busy is not None:
+    if progress.device_busy:
         parts.append(f"device {100 * progress.device_busy:.0f} % busy")
     return " · ".join(parts)
 
@@ -86,7 +88,8 @@ class Lines:
             return
         self._phase = progress.phase
         self._next = progress.seconds + SECONDS_BETWEEN_LINES
-        click.echo(f"{self._title}: {progress.phase}: {numbers(progress)}", err=True)
+        parts = (self._title, progress.phase, numbers(progress))
+        click.echo(": ".join(filter(None, parts)), err=True)
 
 
 class Bar:
