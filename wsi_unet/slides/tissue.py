@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box, Shape
 from wsi_unet.slides.resample import choose_sampling, open_raster
-from wsi_unet.slides.slide import Slide
+from wsi_unet.slides.slide import PixelSize, Slide, check_mpp
 
 CELL = 32
 """Level-0 px per cell: 8 µm at 40x, 16 µm at 20x."""
@@ -23,16 +24,21 @@ FEWEST_CELLS = 256
 
 DARK = 60
 BRIGHT = 170
-"""Grey levels: fluorescence has its background below the first, empty glass lies above the second."""
-LEAST_STAIN, MOST_STAIN = 12, 28
-"""Bounds of the threshold on the difference from glass, grey levels: above noise, below tissue."""
-LEAST_GLOW, MOST_GLOW = 6, 24
-"""Bounds of the threshold on fluorescence above its background, grey levels."""
-SMOOTHING = 1.5
-MARGIN = 3
-SPECK = 24
-HOLE = 64
-"""Cells: Gaussian sigma, safety margin, and the areas of what is dropped and filled."""
+"""Grey levels: dark backgrounds lie below the first, empty glass above the second."""
+STAIN_BOUNDS = (10.0, 20.0)
+GLOW_BOUNDS = (6.0, 20.0)
+"""Bounds of the threshold on the difference from glass or from black, grey levels: above the
+noise of an empty slide, below the palest tissue."""
+STAIN_SIGMA = 16.0
+GLOW_SIGMA = 24.0
+"""Gaussian smoothing, µm; between stained nuclei fluorescence leaves wider gaps."""
+MARGIN = 48.0
+SPECK = 40.0
+HOLE = 250.0
+"""µm: the safety margin, and the sides of squares below whose area parts are dropped and holes
+filled."""
+USUAL_MPP = 0.5
+"""µm per level-0 px where the slide doesn't say, or says something absurd."""
 
 
 def find_tissue(slide: Slide) -> NDArray[np.bool_]:
@@ -41,7 +47,7 @@ def find_tissue(slide: Slide) -> NDArray[np.bool_]:
     On an overview of fixed cells, tissue is what differs enough from the background: from the
     colour of empty glass, or, on fluorescence slides, from black. The threshold is Otsu's,
     kept within bounds so that a slide of nothing but glass stays empty and one of nothing but
-    tissue stays full. Specks are dropped, holes filled, and a margin of three cells is added.
+    tissue stays full. Specks are dropped, holes filled, and a margin of 48 µm is added.
 
     Args:
         slide: the slide; its overview is read (from the coarsest adequate level).
@@ -56,21 +62,33 @@ def find_tissue(slide: Slide) -> NDArray[np.bool_]:
     """
     from scipy import ndimage
 
-    overview = _read_overview(slide)
-    difference = _difference(overview)
-    smooth = ndimage.gaussian_filter(difference, SMOOTHING, mode="nearest")
-    least, most = (LEAST_GLOW, MOST_GLOW) if _is_dark(overview) else (LEAST_STAIN, MOST_STAIN)
-    found = smooth > min(max(_otsu(smooth), least), most)
-    return _tidy(found)
-
-
-def _read_overview(slide: Slide) -> NDArray[np.uint8]:
-    """Return the slide as RGB cells."""
-    longer = max(slide.shape)
-    cell = max(CELL, -(-longer // MOST_CELLS))
-    cell = max(1, min(cell, longer // FEWEST_CELLS))
+    cell = cell_side(slide.shape)
     raster = open_raster(slide, choose_sampling(slide, (cell, cell), tolerance=0.0))
-    return raster.read(Box.of_shape(raster.shape))
+    overview = raster.read(Box.of_shape(raster.shape))
+    dark = _is_dark(overview)
+    difference = _above_black(overview) if dark else _from_glass(overview)
+    sigma, (least, most) = (GLOW_SIGMA, GLOW_BOUNDS) if dark else (STAIN_SIGMA, STAIN_BOUNDS)
+    micrometres = cell * _usable_mpp(slide.mpp)
+    smooth = ndimage.gaussian_filter(difference, max(0.7, sigma / micrometres), mode="nearest")
+    return _tidy(smooth > min(max(_otsu(smooth), least), most), micrometres)
+
+
+def cell_side(shape: Shape) -> int:
+    """Return the side of a cell of `find_tissue`, level-0 px, for a slide of `shape`."""
+    longer = max(shape)
+    cell = max(CELL, -(-longer // MOST_CELLS))
+    return max(1, min(cell, longer // FEWEST_CELLS))
+
+
+def _usable_mpp(mpp: PixelSize | None) -> float:
+    """Return the mean of both sides in µm, or the usual where there is none to rely on."""
+    if mpp is None:
+        return USUAL_MPP
+    try:
+        check_mpp(mpp)
+    except SlideError:
+        return USUAL_MPP
+    return (mpp.y + mpp.x) / 2
 
 
 def _is_dark(overview: NDArray[np.uint8]) -> bool:
@@ -79,12 +97,16 @@ def _is_dark(overview: NDArray[np.uint8]) -> bool:
     return bool(np.mean(brightness < DARK) > 0.3 and np.mean(brightness > BRIGHT) < 0.05)
 
 
-def _difference(overview: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return how far each cell is from the background, in grey levels (h, w)."""
+def _above_black(overview: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return how much each cell glows above the dark background, grey levels (h, w)."""
+    brightest = overview.max(axis=2).astype(np.float32)
+    glow: NDArray[np.float32] = brightest - np.float32(np.percentile(brightest, 10))
+    return glow
+
+
+def _from_glass(overview: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return how much each cell differs from empty glass, grey levels (h, w)."""
     values = overview.astype(np.float32)
-    if _is_dark(overview):
-        brightest = values.max(axis=2)
-        return brightest - np.percentile(brightest, 10).astype(np.float32)
     # Glass is what is brightest; where nothing is bright there is no glass, and white stands in.
     glass = np.percentile(values.reshape(-1, 3), 98, axis=0).astype(np.float32)
     if glass.min() < BRIGHT:
@@ -92,7 +114,7 @@ def _difference(overview: NDArray[np.uint8]) -> NDArray[np.float32]:
     darker = np.clip(glass - values, 0, None)
     # Stain absorbs some colours more than others; shadows and dust absorb all alike.
     coloured = darker.max(axis=2) - darker.min(axis=2)
-    difference = (darker.mean(axis=2) + 2 * coloured) / 2
+    difference: NDArray[np.float32] = darker.mean(axis=2) / 2 + coloured
     # Scanners leave black what they didn't scan.
     difference[overview.max(axis=2) < 8] = 0
     return difference
@@ -104,18 +126,20 @@ def _otsu(values: NDArray[np.float32]) -> float:
     return float(threshold_otsu(values)) if values.max() > values.min() else float(values.max())
 
 
-def _tidy(found: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Drop specks, fill small holes, add the margin."""
+def _tidy(found: NDArray[np.bool_], cell: float) -> NDArray[np.bool_]:
+    """Drop specks, fill small holes, add the margin; cells have `cell` µm per side."""
     from scipy import ndimage
 
-    found = _without_small(found, SPECK)
-    found = ~_without_small(~found, HOLE)
-    distance = ndimage.distance_transform_edt(~found) if found.any() else np.ones(found.shape)
-    result: NDArray[np.bool_] = distance <= MARGIN if found.any() else found
-    return result
+    found = _without_small(found, max(4, (SPECK / cell) ** 2))
+    found = ~_without_small(~found, max(4, (HOLE / cell) ** 2))
+    if not found.any():
+        return found
+    distance = ndimage.distance_transform_edt(~found)
+    grown: NDArray[np.bool_] = distance <= max(1.5, MARGIN / cell)
+    return grown
 
 
-def _without_small(mask: NDArray[np.bool_], least: int) -> NDArray[np.bool_]:
+def _without_small(mask: NDArray[np.bool_], least: float) -> NDArray[np.bool_]:
     """Return the mask without its 8-connected parts of fewer than `least` cells."""
     from scipy import ndimage
 
