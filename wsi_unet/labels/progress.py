@@ -197,6 +197,10 @@ class Progress:
         """Return the tail's marker (its block and counts mean nothing), None if not built."""
         return _parse(BlockMarker, self.objects.get(f"{self._root}/tail.json"))
 
+    def forget_tail(self) -> None:
+        """Remove the tail's marker, so that the small levels are built again."""
+        self.objects.delete(f"{self._root}/tail.json")
+
     def shards_exist(self, marker: BlockMarker) -> bool:
         """Whether the shards of a marker are there with their length (and empty ones aren't).
 

@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from wsi_unet.errors import OutputError
+from wsi_unet.labels.objects import STALE_SECONDS, TEMPORARY, LocalObjects, open_objects
+
+
+@pytest.fixture
+def objects(tmp_path: Path) -> LocalObjects:
+    return open_objects(tmp_path / "out.ome.zarr")
+
+
+def test_opening_touches_nothing(tmp_path: Path) -> None:
+    open_objects(tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_put_is_there(objects: LocalObjects) -> None:
+    assert objects.get("a/b/c") is None
+    assert objects.size("a/b/c") is None
+    objects.put("a/b/c", b"first")
+    objects.put("a/b/c", b"second")
+    assert objects.get("a/b/c") == b"second"
+    assert objects.size("a/b/c") == 6
+    objects.delete("a/b/c")
+    objects.delete("a/b/c")
+    objects.delete("a/b/c/d")
+    assert objects.get("a/b/c") is None
+
+
+def test_keys_are_listed_without_temporaries(objects: LocalObjects) -> None:
+    for key in ("b/2", "b/1", "a", "b/c/3"):
+        objects.put(key, b"")
+    (objects.root / TEMPORARY / "left.partial").write_bytes(b"")
+    assert list(objects.list("")) == ["a", "b/1", "b/2", "b/c/3"]
+    assert list(objects.list("b")) == ["b/1", "b/2", "b/c/3"]
+    assert list(objects.list("nothing")) == []
+
+
+def test_a_folder_is_removed_whole(objects: LocalObjects) -> None:
+    for key in ("b/2", "b/c/3", "bb/1"):
+        objects.put(key, b"x")
+    objects.delete_all("b")
+    objects.delete_all("b")
+    assert list(objects.list("")) == ["bb/1"]
+    assert list((objects.root / TEMPORARY).iterdir()) == []
+
+
+def temporary(objects: LocalObjects, name: str) -> Path:
+    path = objects.root / TEMPORARY / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"half")
+    return path
+
+
+def test_only_abandoned_temporaries_are_cleaned(objects: LocalObjects) -> None:
+    host = os.uname().nodename
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    gone = temporary(objects, f"{host}-{process.pid}-0123.partial")
+    grave = objects.root / TEMPORARY / f"{host}-{process.pid}-0123.deleted"
+    (grave / "inside").mkdir(parents=True)
+    ours = temporary(objects, f"{host}-{os.getpid()}-0123.partial")
+    elsewhere = temporary(objects, "elsewhere-1-0123.partial")
+    old = temporary(objects, "elsewhere-1-4567.partial")
+    then = time.time() - STALE_SECONDS - 60
+    os.utime(old, (then, then))
+    objects.clean()
+    assert not gone.exists()
+    assert not grave.exists()
+    assert not old.exists()
+    assert ours.exists()
+    assert elsewhere.exists()
+
+
+def test_cleaning_nothing_is_fine(objects: LocalObjects) -> None:
+    objects.clean()
+    assert not objects.root.exists()
+
+
+def test_a_put_survives_the_loss_of_its_temporary(
+    objects: LocalObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = Path.replace, []
+
+    def lose_the_first(self: Path, target: Path) -> Path:
+        calls.append(self)
+        if len(calls) == 1:
+            self.unlink()
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", lose_the_first)
+    objects.put("a/b", b"whole")
+    assert objects.get("a/b") == b"whole"
+
+
+def test_a_url_or_a_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="mounted file system"):
+        open_objects("s3://bucket/out.ome.zarr")
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(OutputError, match="is a file"):
+        open_objects(file)
+    assert file.read_text() == "mine"
+
+
+def test_an_unwritable_place_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OutputError, match=r"can't write 'zarr\.json'") as caught:
+        LocalObjects(tmp_path / "file" / "out").put("zarr.json", b"{}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_one_clear_line(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(OutputError, match="that you may write to"):
+            open_objects(tmp_path / "out").put("zarr.json", b"{}")
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_a_file_that_cannot_grow_leaves_the_old_one(objects: LocalObjects) -> None:
+    objects.put("a", b"old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Beyond the limit the kernel also sends a signal, which would end the process.
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OutputError, match="can't write 'a'"):
+            objects.put("a", bytes(2000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert objects.get("a") == b"old"
+    assert list((objects.root / TEMPORARY).iterdir()) == []
+
+
+def test_a_full_disk_is_one_clear_line(tmp_path: Path) -> None:
+    mounted = tmp_path / "small"
+    mounted.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(mounted)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("no permission to mount a small file system")
+    try:
+        objects = open_objects(mounted / "out")
+        objects.put("a", b"old")
+        with pytest.raises(OutputError, match="No space left on device; free some space"):
+            objects.put("a", bytes(100_000))
+        assert objects.get("a") == b"old"
+        assert list((objects.root / TEMPORARY).iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(mounted)], check=True)
+
+
+def test_a_reader_sees_the_old_or_the_new(objects: LocalObjects) -> None:
+    versions = [bytes([number]) * (50_000 + number) for number in range(4)]
+    objects.put("key", versions[0])
+    done = threading.Event()
+
+    def write() -> None:
+        try:
+            for turn in range(200):
+                objects.put("key", versions[turn % 4])
+        finally:
+            done.set()
+
+    writers = [threading.Thread(target=write) for _ in range(2)]
+    for writer in writers:
+        writer.start()
+    while not done.is_set():
+        assert objects.get("key") in versions
+    for writer in writers:
+        writer.join()
+    assert list((objects.root / TEMPORARY).iterdir()) == []
+
+
+WRITE_FOR_EVER = """
+import itertools, sys
+from wsi_unet.labels.objects import open_objects
+objects = open_objects(sys.argv[1])
+print("ready", flush=True)
+for turn in itertools.count():
+    objects.put("key", bytes([turn % 200]) * 3_000_000)
+"""
+
+
+def test_a_killed_writer_leaves_a_whole_object_and_its_temporary_is_cleaned(
+    objects: LocalObjects,
+) -> None:
+    objects.put("key", b"first")
+    moments = random.Random(5)
+    caught = 0
+    for _ in range(40):
+        command = [sys.executable, "-c", WRITE_FOR_EVER, str(objects.root)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(moments.uniform(0, 0.03))
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        data = objects.get("key")
+        assert data is not None
+        assert data == b"first" or (len(data) == 3_000_000 and len(set(data)) == 1)
+        assert list(objects.list("")) == ["key"]
+        caught += len(list((objects.root / TEMPORARY).iterdir()))
+        objects.clean()
+        assert list((objects.root / TEMPORARY).iterdir()) == []
+        if caught >= 3:
+            return
+    pytest.fail(f"only {caught} of 40 writers were killed in the middle of a put")

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsi_unet.errors import OutputError
+from wsi_unet.labels.objects import LocalObjects, open_objects
+from wsi_unet.labels.progress import BlockFailure, BlockMarker, Progress, RunRecord, ShardRecord
+
+
+@pytest.fixture
+def objects(tmp_path: Path) -> LocalObjects:
+    return open_objects(tmp_path / "out")
+
+
+@pytest.fixture
+def progress(objects: LocalObjects) -> Progress:
+    return Progress(objects, "nuclei")
+
+
+def a_marker(objects: LocalObjects, index: tuple[int, int] = (3, 12)) -> BlockMarker:
+    """A marker of one shard with an object and one without."""
+    key = f"labels/nuclei/0/c/{index[0]}/{index[1]}"
+    objects.put(key, b"some shard")
+    shards = {
+        key: ShardRecord.of(b"some shard"),
+        key.replace("/0/c", "/1/c"): ShardRecord.of(None),
+    }
+    return BlockMarker(
+        block=index,
+        counts=(5, 0, 7),
+        predicted=12,
+        seconds={"read": 0.5},
+        attempts=1,
+        shards=shards,
+    )
+
+
+A_RUN = RunRecord(
+    name="nuclei",
+    signature="ab12",
+    parameters={"mpp": 0.5, "outputs": ["labels"]},
+    resolved={"tile": 1024},
+    created="2026-01-02T03:04:05+00:00",
+)
+
+
+def test_a_run_is_remembered(progress: Progress) -> None:
+    assert progress.read_run() is None
+    progress.write_run(A_RUN)
+    assert progress.read_run() == A_RUN
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"format_version": 2}', b"\xff\xfe"])
+def test_a_damaged_run_is_one_clear_line(
+    objects: LocalObjects, progress: Progress, damage: bytes
+) -> None:
+    objects.put(".wsi_unet/nuclei/run.json", damage)
+    with pytest.raises(OutputError, match=r"run\.json is damaged.*--overwrite") as caught:
+        progress.read_run()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_marker_is_remembered(objects: LocalObjects, progress: Progress) -> None:
+    marker = a_marker(objects)
+    assert progress.read_marker((3, 12)) is None
+    progress.write_marker(marker)
+    assert progress.read_marker((3, 12)) == marker
+    assert list(progress.markers()) == [marker]
+    assert list(Progress(objects, "image").markers()) == []
+    stored = json.loads(objects.get(".wsi_unet/nuclei/blocks/3.12.json") or b"")
+    assert stored["format_version"] == 1
+    assert stored["shards"]["labels/nuclei/1/c/3/12"] == {"length": 0, "sha256": None}
+
+
+@given(st.integers(0, 400), st.binary(max_size=3))
+def test_a_torn_marker_is_no_marker(
+    tmp_path_factory: pytest.TempPathFactory, kept: int, more: bytes
+) -> None:
+    objects = open_objects(tmp_path_factory.mktemp("out"))
+    progress = Progress(objects, "nuclei")
+    progress.write_marker(a_marker(objects))
+    key = ".wsi_unet/nuclei/blocks/3.12.json"
+    whole = objects.get(key)
+    assert whole is not None
+    torn = whole[: min(kept, len(whole) - 1)] + more
+    objects.put(key, torn)
+    if torn.strip() != whole:
+        assert progress.read_marker((3, 12)) is None
+        assert list(progress.markers()) == []
+
+
+def test_a_marker_of_another_version_or_block_is_no_marker(
+    objects: LocalObjects, progress: Progress
+) -> None:
+    progress.write_marker(a_marker(objects))
+    whole = objects.get(".wsi_unet/nuclei/blocks/3.12.json") or b""
+    objects.put(".wsi_unet/nuclei/blocks/0.0.json", whole)
+    assert progress.read_marker((0, 0)) is None
+    assert [marker.block for marker in progress.markers()] == [(3, 12)]
+    newer = whole.replace(b'"format_version":1', b'"format_version":2')
+    objects.put(".wsi_unet/nuclei/blocks/3.12.json", newer)
+    assert progress.read_marker((3, 12)) is None
+
+
+def test_shards_are_looked_for_and_checked(objects: LocalObjects, progress: Progress) -> None:
+    marker = a_marker(objects)
+    key, empty = marker.shards
+    assert progress.shards_exist(marker)
+    assert progress.shards_intact(marker)
+
+    objects.put(key, b"other bytes"[:10])
+    assert progress.shards_exist(marker)
+    assert not progress.shards_intact(marker)
+
+    objects.put(key, b"torn")
+    assert not progress.shards_exist(marker)
+    assert not progress.shards_intact(marker)
+
+    objects.delete(key)
+    assert not progress.shards_exist(marker)
+    assert not progress.shards_intact(marker)
+
+    objects.put(key, b"some shard")
+    objects.put(empty, b"stale")
+    assert not progress.shards_exist(marker)
+    assert not progress.shards_intact(marker)
+
+
+def test_a_block_fails_until_it_is_done(objects: LocalObjects, progress: Progress) -> None:
+    failure = BlockFailure(block=(3, 12), error="the slide went away", attempts=2)
+    progress.write_failure(failure)
+    assert list(progress.failures()) == [failure]
+    progress.write_marker(a_marker(objects))
+    assert list(progress.failures()) == []
+    assert progress.read_marker((3, 12)) is not None
+
+
+def test_a_forgotten_block_is_computed_again(objects: LocalObjects, progress: Progress) -> None:
+    progress.write_marker(a_marker(objects))
+    progress.write_failure(BlockFailure(block=(3, 12), error="damaged", attempts=1))
+    progress.forget((3, 12))
+    progress.forget((3, 12))
+    assert progress.read_marker((3, 12)) is None
+    assert list(progress.failures()) == []
+    assert objects.get("labels/nuclei/0/c/3/12") == b"some shard"
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (31, 17), (300, 8)])
+def test_the_mask_is_remembered(progress: Progress, shape: tuple[int, int]) -> None:
+    assert progress.read_mask() is None
+    mask = np.random.default_rng(0).random(shape) < 0.5
+    progress.write_mask(mask)
+    stored = progress.read_mask()
+    assert stored is not None
+    assert stored.dtype == bool
+    assert np.array_equal(stored, mask)
+
+
+def test_a_damaged_mask_is_one_clear_line(objects: LocalObjects, progress: Progress) -> None:
+    progress.write_mask(np.ones((50, 60), bool))
+    key = ".wsi_unet/nuclei/mask.png"
+    whole = objects.get(key)
+    assert whole is not None
+    for damage in (b"", b"no picture", whole[:40], whole[: len(whole) // 2]):
+        objects.put(key, damage)
+        with pytest.raises(OutputError, match=r"mask\.png is damaged.*--overwrite"):
+            progress.read_mask()
+
+
+def test_the_tail_is_remembered(objects: LocalObjects, progress: Progress) -> None:
+    assert progress.read_tail() is None
+    objects.put("labels/nuclei/4/c/0/0", b"tail")
+    progress.write_tail({"labels/nuclei/4/c/0/0": ShardRecord.of(b"tail")})
+    tail = progress.read_tail()
+    assert tail is not None
+    assert progress.shards_intact(tail)
+    assert list(progress.markers()) == []
+
+
+def test_clearing_leaves_other_files_and_other_runs(
+    objects: LocalObjects, progress: Progress
+) -> None:
+    other = Progress(objects, "other")
+    for each in (progress, other):
+        each.write_run(A_RUN)
+        each.write_mask(np.ones((2, 2), bool))
+        each.write_marker(a_marker(objects))
+        each.write_failure(BlockFailure(block=(0, 0), error="x", attempts=1))
+        each.write_tail({})
+    objects.put(".wsi_unet/nuclei/lock", b"")
+    progress.clear()
+    assert list(objects.list(".wsi_unet/nuclei")) == [".wsi_unet/nuclei/lock"]
+    assert len(list(objects.list(".wsi_unet/other"))) == 5
+
+
+def test_no_marker_outlives_its_run(
+    objects: LocalObjects, progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    progress.write_run(A_RUN)
+    progress.write_marker(a_marker(objects))
+
+    def fail(self: LocalObjects, key: str) -> None:
+        raise OutputError("interrupted")
+
+    monkeypatch.setattr(LocalObjects, "delete", fail)
+    with pytest.raises(OutputError, match="interrupted"):
+        progress.clear()
+    assert list(progress.markers()) == []
+    assert progress.read_run() == A_RUN
