@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -107,6 +108,11 @@ def usable_cores() -> int:
     return int(cpu_count())
 
 
+def free_memory(device: str) -> int | None:
+    """Return the free bytes of a CUDA device; None for the CPU, whose memory is the host's."""
+    return None if device == "cpu" else int(torch.cuda.mem_get_info(device)[0])
+
+
 def matmul_rate(device: str, precision: Precision, seconds: float = 0.3) -> float:
     """Measure what `device` can multiply: FLOP/s of a large square matrix product."""
     side = 1024 if device == "cpu" else 8192
@@ -121,6 +127,24 @@ def matmul_rate(device: str, precision: Precision, seconds: float = 0.3) -> floa
             synchronize(device)
             count += 1
     return float(2 * side**3 * count / elapsed) if elapsed else 0.0
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep freed memory for its next arrays; returns whether that was possible.
+
+    glibc takes every array above 32 MiB freshly from the kernel, which zeroes it page by page:
+    up to 40 % of a forward's time on a CPU was spent in page faults (see docs/performance.md).
+    Afterwards the process stays as large as it has once been (freed memory beyond 1 GiB goes
+    back), so this is for processes that do nothing but a run. Call it before threads start:
+    those that have allocated already keep their old ways.
+    """
+    m_trim_threshold, m_mmap_max, m_arena_max = -1, -4, -8  # malloc.h
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library
+        return False
+    settings = ((m_arena_max, 1), (m_mmap_max, 0), (m_trim_threshold, 2**30))
+    return all([bool(mallopt(name, value)) for name, value in settings])
 
 
 def synchronize(device: str) -> None:

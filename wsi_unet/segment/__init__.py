@@ -1,0 +1,47 @@
+"""Planning and running segmentations; the public names load on first use (PEP 562)."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from wsi_unet.segment.lazy import map_unet
+    from wsi_unet.segment.options import Options
+    from wsi_unet.segment.plan import Plan
+    from wsi_unet.segment.report import Report, RunProgress
+    from wsi_unet.segment.run import default_output, plan, segment
+    from wsi_unet.segment.status import RunStatus, run_status
+
+_HOME_OF = {
+    "Options": "options",
+    "Plan": "plan",
+    "Report": "report",
+    "RunProgress": "report",
+    "RunStatus": "status",
+    "default_output": "run",
+    "map_unet": "lazy",
+    "plan": "run",
+    "run_status": "status",
+    "segment": "run",
+}
+
+__all__ = [
+    "Options",
+    "Plan",
+    "Report",
+    "RunProgress",
+    "RunStatus",
+    "default_output",
+    "map_unet",
+    "plan",
+    "run_status",
+    "segment",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name from the module that it lives in."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)

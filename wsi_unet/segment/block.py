@@ -1,0 +1,194 @@
+"""One block, start to end: read, predict, crop, write its shard and its piece of the pyramid.
+
+This is all a worker does for a label group. It knows nothing of Dask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import reduce
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_unet.geometry import BlockIndex, Border, Box, Shape
+from wsi_unet.labels.objects import Objects
+from wsi_unet.labels.progress import BlockMarker, Progress, ShardRecord
+from wsi_unet.labels.pyramid import Pixels, Reduce, reduce_mean, reduce_mode
+from wsi_unet.labels.writer import write_block
+from wsi_unet.models.predictor import Predictor
+from wsi_unet.segment.marking import Stopwatch, Written, run_once
+from wsi_unet.segment.parameters import LabelParameters
+from wsi_unet.slides.resample import Raster, read_mirrored
+from wsi_unet.slides.slide import Slide
+from wsi_unet.slides.tissue import mask_in_box, mask_touches
+
+Mask = NDArray[np.bool_]
+"""Tissue, as a small raster stretched over the whole slide."""
+
+
+@dataclass(frozen=True)
+class BlockPixels:
+    """What a block computed.
+
+    Attributes:
+        labels: label values, uint8 (rows, columns).
+        probabilities: per class, 0..255, uint8 (classes, rows, columns), or None.
+        predicted: number of pixels inside the tissue mask.
+    """
+
+    labels: NDArray[np.uint8]
+    probabilities: NDArray[np.uint8] | None
+    predicted: int
+
+
+@dataclass(frozen=True)
+class LabelBlocks:
+    """What a process holds open to compute the blocks of one label group.
+
+    Attributes:
+        parameters: the run's parameters.
+        slide: the open slide behind `raster`.
+        raster: the slide on the model's pixel grid.
+        mask: tissue, stretched over the slide; None predicts everywhere.
+        predictor: the model on its device.
+        objects: the output store.
+        progress: the label group's progress files.
+    """
+
+    parameters: LabelParameters
+    slide: Slide
+    raster: Raster
+    mask: Mask | None
+    predictor: Predictor
+    objects: Objects
+    progress: Progress
+
+    def run(self, index: BlockIndex, attempt: int) -> BlockMarker:
+        """Compute and store one block, and mark it done; a marked block is left alone.
+
+        Raises:
+            BlockError: if anything fails; the message names the slide and the block.
+        """
+
+        def work(clock: Stopwatch) -> Written:
+            pixels = self.compute(index, clock)
+            with clock("write"):
+                counts = count_labels(pixels.labels, self.predictor.label_count)
+                return Written(self._write(index, pixels), counts, pixels.predicted)
+
+        return run_once(self.progress, index, attempt, self.parameters.slide.name, work)
+
+    def compute(self, index: BlockIndex, clock: Stopwatch) -> BlockPixels:
+        """Read and predict one block; nothing is written."""
+        return predict_box(
+            self.raster,
+            self.parameters.grid.core(index),
+            self.predictor,
+            tile=self.parameters.tile,
+            mask=self.mask,
+            probabilities=self.parameters.probabilities,
+            clock=clock,
+        )
+
+    def _write(self, index: BlockIndex, pixels: BlockPixels) -> dict[str, ShardRecord]:
+        label, pyramid = self.parameters.label, self.parameters.pyramid
+        groups: list[tuple[str, Pixels, Reduce]] = [(f"labels/{label}", pixels.labels, reduce_mode)]
+        if pixels.probabilities is not None:
+            groups.append((f"probability/{label}", pixels.probabilities, reduce_mean))
+        shards: dict[str, ShardRecord] = {}
+        for group, data, reduction in groups:
+            shards |= write_block(self.objects, group, pyramid, index, data, reduction)
+        return shards
+
+    def close(self) -> None:
+        """Close the slide."""
+        self.slide.close()
+
+
+def predict_box(
+    raster: Raster,
+    box: Box,
+    predictor: Predictor,
+    *,
+    tile: int,
+    mask: Mask | None,
+    probabilities: bool,
+    clock: Stopwatch,
+) -> BlockPixels:
+    """Return the labels of `box`: those of one forward pass over the whole raster, cut out.
+
+    Args:
+        raster: the slide on the model's pixel grid; only the window of `box` is read.
+        box: px of that grid, inside it; starts at multiples of the network's period.
+        predictor: the model on its device.
+        tile: side of a tile's core, px, a multiple of the period.
+        mask: tissue, stretched over the raster; outside it everything is 0. None: no mask.
+        probabilities: whether class probabilities are wanted too.
+        clock: gets the seconds spent as "read", "wait" and "predict".
+    """
+    border, shape = predictor.border, raster.shape
+    labels = np.zeros(box.shape, np.uint8)
+    classes = (
+        np.zeros((len(predictor.model.spec.classes), *box.shape), np.uint8)
+        if probabilities
+        else None
+    )
+    cores = tiles_of(box, border, tile, mask, shape)
+    if not cores:
+        return BlockPixels(labels, classes, 0)
+    windows = [border.window(core, shape) for core in cores]
+    extent = reduce(Box.union, windows)
+    with clock("read"):
+        pixels = read_mirrored(raster, extent)
+    for core, window in zip(cores, windows, strict=True):
+        prediction = predictor.predict(
+            pixels[window.relative_to(extent).slices()],
+            border.core_in_output(core, window),
+            probabilities=probabilities,
+        )
+        clock.add("wait", prediction.seconds_waited)
+        clock.add("predict", prediction.seconds_busy)
+        inside = core.intersection(box)
+        there, kept = inside.relative_to(box).slices(), inside.relative_to(core).slices()
+        labels[there] = prediction.labels[kept]
+        if classes is not None and prediction.probabilities is not None:
+            classes[:, *there] = prediction.probabilities[:, *kept]
+    return _masked(BlockPixels(labels, classes, box.area), box, mask, shape)
+
+
+def _masked(block: BlockPixels, box: Box, mask: Mask | None, shape: Shape) -> BlockPixels:
+    """Set what lies outside the tissue to 0."""
+    if mask is None:
+        return block
+    tissue = mask_in_box(mask, box, shape)
+    np.multiply(block.labels, tissue, out=block.labels)
+    if block.probabilities is not None:
+        np.multiply(block.probabilities, tissue, out=block.probabilities)
+    return replace(block, predicted=int(np.count_nonzero(tissue)))
+
+
+def tiles_of(box: Box, border: Border, side: int, mask: Mask | None, shape: Shape) -> list[Box]:
+    """Return the cores of a block's tiles, those without tissue left out.
+
+    Args:
+        box: the block, px of the model's grid.
+        border: the network's border; cores start at multiples of its period.
+        side: side of a tile's core, px, a multiple of the period.
+        mask: tissue, stretched over `shape`; None keeps all tiles.
+        shape: (rows, columns) of the whole model grid, px.
+    """
+    tiles = border.core(box).tiles(side)
+    if mask is None:
+        return list(tiles)
+    return [tile for tile in tiles if mask_touches(mask, tile.intersection(box), shape)]
+
+
+def count_labels(labels: NDArray[np.uint8], values: int) -> tuple[int, ...]:
+    """Return the number of pixels of each label value 0 .. values − 1.
+
+    Counting value by value is several times faster than `np.bincount`, which widens every pixel
+    to 8 bytes first.
+    """
+    counts = [int(np.count_nonzero(labels == value)) for value in range(1, values)]
+    return (labels.size - sum(counts), *counts)

@@ -1,0 +1,184 @@
+"""A U-Net over lazy arrays: for notebooks, where there is no slide file and no output store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+from dask.delayed import delayed
+from numpy.typing import NDArray
+
+from wsi_unet.errors import OptionError
+from wsi_unet.geometry import BlockGrid, Box, Shape, reflect
+from wsi_unet.models.border import derive_border
+from wsi_unet.models.checkpoint import Model, load_model
+from wsi_unet.models.devices import resolve_device, resolve_precision
+from wsi_unet.segment.block import predict_box
+from wsi_unet.segment.marking import Stopwatch
+from wsi_unet.segment.task import resident_predictor
+
+DEFAULT_CHUNK = 2048
+DEFAULT_TILE = 512
+
+
+@dataclass(frozen=True)
+class _Held:
+    """The part of a raster that was computed for one chunk; the rest can't be read."""
+
+    shape: Shape
+    pixels: NDArray[np.uint8]
+    place: Box
+
+    def read(self, box: Box) -> NDArray[np.uint8]:
+        """Return RGB (h, w, 3) of a box inside the held part."""
+        return self.pixels[box.relative_to(self.place).slices()]
+
+
+@overload
+def map_unet(
+    image: xr.DataArray,
+    model: str | Path | Model = ...,
+    *,
+    tile: int = ...,
+    chunk: int = ...,
+    precision: str = ...,
+    device: str = ...,
+) -> xr.DataArray: ...
+
+
+@overload
+def map_unet(
+    image: da.Array | NDArray[np.uint8],
+    model: str | Path | Model = ...,
+    *,
+    tile: int = ...,
+    chunk: int = ...,
+    precision: str = ...,
+    device: str = ...,
+) -> da.Array: ...
+
+
+def map_unet(
+    image: xr.DataArray | da.Array | NDArray[np.uint8],
+    model: str | Path | Model = "nuclei-he",
+    *,
+    tile: int = DEFAULT_TILE,
+    chunk: int = DEFAULT_CHUNK,
+    precision: str = "auto",
+    device: str = "auto",
+) -> xr.DataArray | da.Array:
+    """Return the labels of an image lazily: those of one forward pass over the whole of it.
+
+    Computing a part of the result reads the part's window of the image and nothing else. Pixels
+    are taken as they are: resample the image to the model's pixel size first.
+
+    >>> labels = map_unet(image, "nuclei-he")                        # doctest: +SKIP
+    >>> labels[10_000:11_000, 20_000:21_000].compute()               # doctest: +SKIP
+
+    Args:
+        image: uint8 RGB: an array (rows, columns, 3), or an xarray with dimensions y, x and c in
+            any order. Dask arrays stay lazy.
+        model: a model, its path, or the name of a bundled one.
+        tile: side of a tile's core, px; a multiple of the network's period.
+        chunk: side of a chunk of the result, px; a multiple of the tile.
+        precision: "auto", "float32", "bfloat16" or "float16".
+        device: "auto", "cpu", "cuda" or "cuda:<index>", on the workers.
+
+    Returns:
+        uint8 label values (rows, columns); for an xarray, with its y and x coordinates and the
+        classes' names in `attrs["classes"]`.
+
+    Raises:
+        OptionError: the image isn't uint8 RGB, or tile and chunk don't fit the model.
+        ModelError: the model can't be loaded.
+    """
+    loaded = model if isinstance(model, Model) else load_model(model)
+    if isinstance(image, xr.DataArray):
+        if set(image.dims) != {"y", "x", "c"}:
+            raise OptionError(f"image has dimensions {image.dims}; give it y, x and c")
+        image = image.transpose("y", "x", "c")
+    pixels = da.asarray(image.data if isinstance(image, xr.DataArray) else image)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise OptionError(
+            f"image is {pixels.dtype} {pixels.shape}; give uint8 RGB of shape (rows, columns, 3)"
+        )
+    _check_sides(loaded, tile, chunk)
+    labels = _map(pixels, loaded, tile, chunk, precision, device)
+    if not isinstance(image, xr.DataArray):
+        return labels
+    return xr.DataArray(
+        labels,
+        dims=("y", "x"),
+        coords={name: image.coords[name] for name in ("y", "x") if name in image.coords},
+        name=loaded.spec.name,
+        attrs={"classes": {label.value: label.name for label in loaded.spec.labels}},
+    )
+
+
+def _check_sides(model: Model, tile: int, chunk: int) -> None:
+    period = derive_border(model.spec.architecture).period
+    if tile < 1 or tile % period:
+        raise OptionError(f"tile {tile} is not a multiple of the network's period {period}")
+    if chunk < 1 or chunk % tile:
+        raise OptionError(f"chunk {chunk} is not a multiple of the tile {tile}")
+
+
+def _map(
+    pixels: da.Array, model: Model, tile: int, chunk: int, precision: str, device: str
+) -> da.Array:
+    shape: Shape = (pixels.shape[0], pixels.shape[1])
+    grid = BlockGrid(shape, chunk)
+    border = derive_border(model.spec.architecture)
+    predict = delayed(_predict_chunk, pure=True)
+    rows, columns = grid.size
+
+    def lazy_chunk(i: int, j: int) -> da.Array:
+        core = grid.core((i, j))
+        place = _mirrored_extent(border.window(border.core(core), shape), shape)
+        part = pixels[place.slices()]
+        value = predict(part, place, core, shape, model, tile, precision, device)
+        lazy: da.Array = da.from_delayed(value, shape=core.shape, dtype=np.uint8)
+        return lazy
+
+    labels: da.Array = da.block([[lazy_chunk(i, j) for j in range(columns)] for i in range(rows)])
+    return labels
+
+
+def _mirrored_extent(window: Box, shape: Shape) -> Box:
+    """Return the part of a raster that its mirrored continuation in `window` comes from."""
+    rows = reflect(window.y0, window.y1, shape[0])
+    columns = reflect(window.x0, window.x1, shape[1])
+    return Box(int(rows.min()), int(columns.min()), int(rows.max()) + 1, int(columns.max()) + 1)
+
+
+def _predict_chunk(
+    part: NDArray[np.uint8],
+    place: Box,
+    core: Box,
+    shape: Shape,
+    model: Model,
+    tile: int,
+    precision: str,
+    device: str,
+) -> NDArray[np.uint8]:
+    device = resolve_device(device)
+    predictor = resident_predictor(
+        model,
+        device=device,
+        precision=resolve_precision(precision, device),
+        processes_per_host=1,
+    )
+    block = predict_box(
+        _Held(shape, part, place),
+        core,
+        predictor,
+        tile=tile,
+        mask=None,
+        probabilities=False,
+        clock=Stopwatch(),
+    )
+    return block.labels

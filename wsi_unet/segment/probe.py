@@ -1,0 +1,177 @@
+"""What only a worker knows: its device, its memory, and how fast the model runs there."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from wsi_unet.geometry import BlockGrid, Box
+from wsi_unet.models.checkpoint import load_model
+from wsi_unet.models.costs import tile_memory
+from wsi_unet.models.devices import free_memory, resolve_device, resolve_precision
+from wsi_unet.models.predictor import Predictor
+from wsi_unet.models.tiles import agreement, fastest_tile
+from wsi_unet.segment.block import Mask
+from wsi_unet.segment.parameters import Precision, SlideReference
+from wsi_unet.segment.task import open_reference, resident_predictor
+from wsi_unet.slides.resample import Sampling, open_raster, read_mirrored
+from wsi_unet.slides.tissue import mask_touches
+
+CPU_TILES = (256, 512, 1024)
+GPU_TILES = (256, 512, 1024, 2048, 4096)
+"""Tiles to choose from, px: those that cut a block without a remainder."""
+
+PROBE_SECONDS = 4.0
+MEMORY_SHARE = 0.5
+"""Share of the free memory that a tile may take when the choice is ours."""
+
+AGREEMENT_TILE = 512
+AGREEMENT_WINDOWS = 4
+
+
+@dataclass(frozen=True)
+class ProbeRequest:
+    """What a worker is asked to resolve.
+
+    Attributes:
+        slide: the slide, as workers find it.
+        sampling: how the model's pixel grid is read from it.
+        model: path of the model.
+        device: "auto", "cpu", "cuda" or "cuda:<index>".
+        precision: "auto" or one of the precisions.
+        tile: side of a tile's core, px; None lets the worker choose.
+        block: side of a block, px.
+        mask: tissue, stretched over the slide; None is everywhere.
+        probabilities: whether class probabilities are wanted too.
+        agreement: what an earlier run measured; None measures it.
+        processes_per_host: worker processes that share a host's cores.
+    """
+
+    slide: SlideReference
+    sampling: Sampling
+    model: str
+    device: str
+    precision: str
+    tile: int | None
+    block: int
+    mask: Mask | None = field(repr=False)
+    probabilities: bool
+    agreement: float | None
+    processes_per_host: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a worker resolved and measured.
+
+    Attributes:
+        host: the worker's host name.
+        device: the kind of device, "cpu" or "cuda", or the one device asked for.
+        precision: the precision.
+        tile: side of a tile's core, px.
+        mpx_per_s: millions of core pixels per second of one process; None if not measured.
+        agreement: share of labels equal to float32's on windows of this slide; None in float32.
+        tile_memory: peak memory of the network on one tile, bytes.
+        base_memory: what the process holds already, bytes.
+        host_memory: bytes available on the host.
+        device_memory: bytes available on the device; None where it is the host's.
+    """
+
+    host: str
+    device: str
+    precision: Precision
+    tile: int
+    mpx_per_s: float | None
+    agreement: float | None
+    tile_memory: int
+    base_memory: int
+    host_memory: int
+    device_memory: int | None
+
+
+def measure(request: ProbeRequest, *, estimate: bool) -> Measured:
+    """Resolve what is left open, on the worker that this runs on.
+
+    Args:
+        request: what is known.
+        estimate: measure the speed even where the tile is given.
+
+    Raises:
+        OptionError: the worker has no such device, or no tile fits its memory.
+        ModelError: the worker can't load the model.
+        SlideError: the worker can't open the slide.
+    """
+    device = resolve_device(request.device)
+    precision = resolve_precision(request.precision, device)
+    model = load_model(request.model)
+    predictor = resident_predictor(
+        model,
+        device=device,
+        precision=precision,
+        processes_per_host=request.processes_per_host,
+    )
+    tile, speed = request.tile, None
+    if tile is None or estimate:
+        tile, speed = _choose_tile(predictor, request)
+    probabilities = request.probabilities
+    architecture = model.spec.architecture
+    return Measured(
+        host=socket.gethostname(),
+        device=request.device if ":" in request.device else device.partition(":")[0],
+        precision=precision,
+        tile=tile,
+        mpx_per_s=speed,
+        agreement=_agreement(predictor, request),
+        tile_memory=tile_memory(architecture, tile, precision, probabilities=probabilities),
+        base_memory=psutil.Process().memory_info().rss,
+        host_memory=psutil.virtual_memory().available,
+        device_memory=free_memory(device),
+    )
+
+
+def _choose_tile(predictor: Predictor, request: ProbeRequest) -> tuple[int, float]:
+    """Return the tile and its speed, millions of core pixels per second."""
+    on_cpu = predictor.device == "cpu"
+    longest = -(-max(request.sampling.shape) // predictor.border.period) * predictor.border.period
+    most = min(request.block, longest)
+    sides = [side for side in (CPU_TILES if on_cpu else GPU_TILES) if side <= most] or [most]
+    free = free_memory(predictor.device)
+    available = psutil.virtual_memory().available if free is None else free
+    choice = fastest_tile(
+        predictor,
+        sides if request.tile is None else [request.tile],
+        memory=int(MEMORY_SHARE * available / (request.processes_per_host if on_cpu else 1)),
+        budget_seconds=PROBE_SECONDS,
+        probabilities=request.probabilities,
+    )
+    return choice.tile, choice.speeds[choice.tile]
+
+
+def _agreement(predictor: Predictor, request: ProbeRequest) -> float | None:
+    """Return what was measured before, or measure it on windows spread over the tissue."""
+    if predictor.precision == "float32" or request.agreement is not None:
+        return request.agreement
+    return agreement(predictor, _real_windows(predictor, request))
+
+
+def _real_windows(
+    predictor: Predictor, request: ProbeRequest
+) -> Iterator[tuple[NDArray[np.uint8], Box]]:
+    border, shape = predictor.border, request.sampling.shape
+    grid = BlockGrid(shape, -(-AGREEMENT_TILE // border.period) * border.period)
+    cores = [grid.core(index) for index in grid]
+    if request.mask is not None:
+        cores = [core for core in cores if mask_touches(request.mask, core, shape)]
+    with open_reference(request.slide) as slide:
+        raster = open_raster(slide, request.sampling)
+        for core in cores[:: max(1, -(-len(cores) // AGREEMENT_WINDOWS))]:
+            whole = border.core(core)
+            window = border.window(whole, shape)
+            inside = core.relative_to(whole).intersection(Box.of_shape(core.shape))
+            place = border.core_in_output(whole, window)
+            yield read_mirrored(raster, window), inside.shift(place.y0, place.x0)

@@ -1,0 +1,170 @@
+"""What a run reports when it ends, while it goes on, and when asked later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from wsi_unet.labels.progress import BlockMarker
+
+State = Literal["finished", "incomplete", "interrupted"]
+
+
+@dataclass(frozen=True)
+class ClassArea:
+    """How much of the slide a class covers.
+
+    Attributes:
+        value: its label value.
+        name: its name.
+        color: "#rrggbb".
+        pixels: number of level-0 pixels of the label array.
+        area_mm2: the same in mm²; None where the slide's pixel size is unknown.
+        fraction: share of the predicted pixels (those inside the tissue mask), 0 to 1.
+    """
+
+    value: int
+    name: str
+    color: str
+    pixels: int
+    area_mm2: float | None
+    fraction: float
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """How many blocks there are, and what became of them.
+
+    Attributes:
+        total: blocks of the run.
+        done: blocks with a valid marker, those of earlier runs included.
+        resumed: done by earlier runs.
+        failed: failed at their last attempt.
+        empty: done, with nothing but background.
+    """
+
+    total: int
+    done: int
+    resumed: int
+    failed: int
+    empty: int
+
+    @property
+    def left(self) -> int:
+        """Blocks neither done nor failed."""
+        return self.total - self.done - self.failed
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A block that failed, and why."""
+
+    block: tuple[int, int]
+    error: str
+
+
+@dataclass(frozen=True)
+class Waits:
+    """What the workers' threads spent their time on, seconds summed over blocks.
+
+    Attributes:
+        read: reading and resampling the slide.
+        device: waiting for the device while another block used it.
+        predict: using the device.
+        write: reducing, encoding and writing.
+    """
+
+    read: float = 0.0
+    device: float = 0.0
+    predict: float = 0.0
+    write: float = 0.0
+
+    @classmethod
+    def of(cls, markers: Iterable[BlockMarker]) -> Waits:
+        """Return the sums over `markers`."""
+        sums = dict.fromkeys(("read", "wait", "predict", "write"), 0.0)
+        for marker in markers:
+            for name in sums:
+                sums[name] += marker.seconds.get(name, 0.0)
+        return cls(sums["read"], sums["wait"], sums["predict"], sums["write"])
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run did.
+
+    Attributes:
+        output: the output store.
+        label: the label group.
+        slide: the slide's file name.
+        state: "finished", "incomplete" (blocks failed) or "interrupted".
+        blocks: label blocks.
+        classes: areas by class, background included; of the done blocks only.
+        seconds: from the first task to the end, finishing included.
+        startup_seconds: before that: opening, planning, measuring.
+        mpx_per_s: level-0 label pixels of this run's blocks per second, in millions.
+        waits: what this run's blocks spent their time on.
+        device_busy: share of the time that the devices were in use, 0 to 1.
+        failures: every failed block, the image's too.
+        image: blocks of the slide's image; None where none is stored.
+        parameters: as resolved.
+    """
+
+    output: str
+    label: str
+    slide: str
+    state: State
+    blocks: Blocks
+    classes: tuple[ClassArea, ...]
+    seconds: float
+    startup_seconds: float
+    mpx_per_s: float
+    waits: Waits
+    device_busy: float
+    failures: tuple[Failure, ...]
+    image: Blocks | None
+    parameters: dict[str, Any] = field(repr=False)
+
+    @property
+    def exactness(self) -> str:
+        """Whether tiling can change a label: "exact" or "approximate"."""
+        return str(self.parameters["exactness"])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON-able values."""
+        return asdict(self) | {"exactness": self.exactness}
+
+
+@dataclass(frozen=True)
+class RunProgress:
+    """Where a run is now.
+
+    Attributes:
+        phase: "opening", "measuring", "segmenting", "finishing".
+        blocks_done: done blocks, those of earlier runs included.
+        blocks_total: blocks of the run.
+        blocks_failed: failed blocks.
+        pixels_done: level-0 label pixels of the blocks this run has done.
+        seconds: since the first task.
+        mpx_per_s: millions of them per second.
+        seconds_left: estimate; None while there is none.
+        device_busy: share of the time that the devices were in use, 0 to 1.
+    """
+
+    phase: str
+    blocks_done: int = 0
+    blocks_total: int = 0
+    blocks_failed: int = 0
+    pixels_done: int = 0
+    seconds: float = 0.0
+    mpx_per_s: float = 0.0
+    seconds_left: float | None = None
+    device_busy: float = 0.0
+
+
+ProgressCallback = Callable[[RunProgress], None]
+
+
+def ignore_progress(_: RunProgress) -> None:
+    """Show nothing."""

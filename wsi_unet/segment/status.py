@@ -1,0 +1,132 @@
+"""How far the runs of an output are, asked at any time, by anyone who can read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from wsi_unet.errors import OutputError
+from wsi_unet.geometry import BlockIndex
+from wsi_unet.labels import layout
+from wsi_unet.labels.objects import open_objects
+from wsi_unet.labels.progress import BlockMarker, Progress
+from wsi_unet.segment.parameters import ImageParameters, LabelParameters
+from wsi_unet.segment.report import Blocks, Failure, Waits
+from wsi_unet.segment.target import stored_image, stored_labels
+from wsi_unet.segment.task import IMAGE
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How far one label group, or the image, is.
+
+    Attributes:
+        label: the label group, or "image".
+        slide: the slide's file name.
+        model: the model's name; None for the image.
+        state: "finished", "incomplete" (blocks failed) or "unfinished" (blocks are left).
+        blocks: how many there are, and what became of them.
+        seconds: what the done blocks took, summed over blocks.
+        mpx_per_s: level-0 pixels of the done blocks per second of that, in millions.
+        waits: what they spent it on.
+        failures: failed blocks.
+        damaged: blocks whose shards aren't what was written; their markers were removed.
+    """
+
+    label: str
+    slide: str
+    model: str | None
+    state: Literal["finished", "incomplete", "unfinished"]
+    blocks: Blocks
+    seconds: float
+    mpx_per_s: float
+    waits: Waits
+    failures: tuple[Failure, ...]
+    damaged: tuple[BlockIndex, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the status as JSON-able values."""
+        return asdict(self)
+
+
+def run_status(output: str | Path, *, verify: bool = False) -> list[RunStatus]:
+    """Return how far every run of an output is, the label groups first, then the image.
+
+    Args:
+        output: the output store.
+        verify: read every shard and compare its checksum; what is damaged is forgotten, so that
+            the next run computes it again. Without it only the shards' lengths are compared.
+
+    Raises:
+        OutputError: if there is no output of ours.
+    """
+    objects = open_objects(output)
+    if not layout.check_output(objects):
+        raise OutputError(f"{output}: there is no output here; make one with `wsi-unet segment`")
+    found = []
+    for name in layout.label_names(objects):
+        progress = Progress(objects, name)
+        labels = stored_labels(progress)
+        if labels is not None:
+            found.append(_status(progress, labels, labels.model.name, verify))
+    image = Progress(objects, IMAGE)
+    parameters = stored_image(image)
+    if parameters is not None:
+        found.append(_status(image, parameters, None, verify))
+    if not found:
+        raise OutputError(f"{output}: no run has begun here; start one with `wsi-unet segment`")
+    return found
+
+
+def _status(
+    progress: Progress,
+    parameters: LabelParameters | ImageParameters,
+    model: str | None,
+    verify: bool,
+) -> RunStatus:
+    indices = set(parameters.blocks())
+    markers = [marker for marker in progress.markers() if marker.block in indices]
+    sound = progress.shards_intact if verify else progress.shards_exist
+    damaged = [marker for marker in markers if not sound(marker)]
+    if verify:
+        _forget(progress, damaged)
+    done = [marker for marker in markers if marker not in damaged]
+    tail = progress.read_tail()
+    tail_sound = tail is not None and sound(tail)
+    if verify and tail is not None and not tail_sound:
+        progress.forget_tail()
+    complete = len(done) == len(indices) and tail_sound
+    if verify and model is not None and not complete:
+        layout.unfinish_labels(progress.objects, progress.name)
+    failures = tuple(
+        Failure(failure.block, failure.error)
+        for failure in progress.failures()
+        if failure.block in indices
+    )
+    pixels = sum(parameters.grid.core(marker.block).area for marker in done)
+    seconds = sum(sum(marker.seconds.values()) for marker in done)
+    return RunStatus(
+        label=progress.name,
+        slide=parameters.slide.name,
+        model=model,
+        state="finished" if complete else "incomplete" if failures else "unfinished",
+        blocks=Blocks(
+            total=len(indices),
+            done=len(done),
+            resumed=0,
+            failed=len(failures),
+            empty=sum(not any(marker.counts[1:]) for marker in done),
+        ),
+        seconds=seconds,
+        mpx_per_s=pixels / seconds / 1e6 if seconds else 0.0,
+        waits=Waits.of(done),
+        failures=failures,
+        damaged=tuple(sorted(marker.block for marker in damaged)),
+    )
+
+
+def _forget(progress: Progress, markers: Iterable[BlockMarker]) -> None:
+    for marker in markers:
+        progress.forget(marker.block)
