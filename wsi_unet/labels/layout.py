@@ -50,6 +50,7 @@ __all__ = [
     "group_attributes",
     "label_names",
     "read_frame",
+    "remove_all",
     "remove_labels",
     "stored_levels",
     "unfinish_labels",
@@ -280,6 +281,22 @@ def remove_labels(objects: Objects, name: str) -> None:
         _put_names(objects, [other for other in names if other != name])
     objects.delete_all(f"labels/{name}")
     objects.delete_all(f"probability/{name}")
+
+
+def remove_all(objects: Objects) -> None:
+    """Remove everything of ours; the root's metadata last, so an interruption leaves it ours.
+
+    Raises:
+        OutputError: if something can't be removed.
+    """
+    for name in label_names(objects):
+        remove_labels(objects, name)
+    Progress(objects, IMAGE_NAME).clear()
+    for level in range(stored_levels(objects) or 0):
+        objects.delete_all(str(level))
+    for group in ("labels", "probability"):
+        objects.delete_all(group)
+    objects.delete("zarr.json")
 
 
 def label_names(objects: Objects) -> list[str]:

@@ -159,7 +159,7 @@ def lay_out(plan: Plan, target: Target, model: Model) -> Opened:
     """
     objects = open_objects(plan.output)
     if target.replaces == WHOLE_STORE:
-        objects.delete_all("")
+        layout.remove_all(objects)
     elif target.replaces is not None:
         layout.remove_labels(objects, target.replaces)
     objects.clean()
