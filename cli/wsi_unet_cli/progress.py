@@ -48,7 +48,7 @@ def numbers(progress: RunProgress) -> str:
         parts.append(f"{progress.blocks_failed} failed")
     if progress.mpx_per_s:
         parts.append(f"{progress.mpx_per_s:.2f} Mpx/s")
-    if progress.seconds_left is not None:
+    if progress.seconds_left:
         parts.append(f"{duration(progress.seconds_left)} left")
     if progress.device_busy:
         parts.append(f"device {100 * progress.device_busy:.0f} % busy")

@@ -74,7 +74,7 @@ def show_report(report: Report) -> None:
         [
             ("written to", f"{report.output} (labels/{report.label})"),
             ("blocks", blocks_in_words(report.blocks)),
-            ("image", "" if report.image is None else blocks_in_words(report.image)),
+            ("image", "" if report.image is None else blocks_in_words(report.image, labels=False)),
             ("time", _time(report) if computed else "nothing was left to compute"),
             ("spent on", waits_in_words(report.waits) if computed else ""),
             (
@@ -106,12 +106,17 @@ def area(item: ClassArea) -> str:
     return f"{item.pixels} px" if item.area_mm2 is None else f"{item.area_mm2:.4f} mm²"
 
 
-def blocks_in_words(blocks: Blocks) -> str:
-    """Return how many blocks there are and what became of them."""
+def blocks_in_words(blocks: Blocks, *, labels: bool = True) -> str:
+    """Return how many blocks there are and what became of them.
+
+    Args:
+        blocks: the blocks.
+        labels: whether they are labels; an image's are never called empty.
+    """
     parts = [f"{blocks.done} of {blocks.total} done"]
     if blocks.resumed:
         parts.append(f"{blocks.resumed} by earlier runs")
-    if blocks.empty:
+    if blocks.empty and labels:
         parts.append(f"{blocks.empty} empty")
     if blocks.failed:
         parts.append(f"{blocks.failed} failed")

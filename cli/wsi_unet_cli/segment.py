@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Unpack
 
 import click
@@ -215,7 +216,7 @@ def _plan(job: Job, model: str, options: OptionArguments, *, overwrite: bool, sh
 def _segment(
     job: Job, model: str, options: OptionArguments, *, overwrite: bool, quiet: bool, show: bool
 ) -> Result:
-    with progress_display(job.slide, quiet=quiet) as display:
+    with progress_display(PurePath(job.slide).name, quiet=quiet) as display:
         report = wsi_unet.segment(
             job.slide, job.output, model, overwrite=overwrite, on_progress=display, **options
         )

@@ -48,13 +48,14 @@ def status(ctx: click.Context, result: str, verify: bool, as_json: bool) -> None
 
 
 def _show(run: RunStatus) -> None:
+    blocks = blocks_in_words(run.blocks, labels=run.model is not None)
     damaged = ", ".join(f"{row}.{column}" for row, column in run.damaged)
     print_facts(
         f"{run.label}: {run.state}",
         [
             ("slide", run.slide),
             ("model", run.model or ""),
-            ("blocks", f"{blocks_in_words(run.blocks)}, {run.blocks.left} left"),
+            ("blocks", f"{blocks}, {run.blocks.left} left"),
             ("damaged", damaged),
             ("speed", f"{run.mpx_per_s:.2f} Mpx/s per thread" if run.mpx_per_s else ""),
             ("spent on", waits_in_words(run.waits) if run.seconds else ""),
