@@ -18,6 +18,8 @@ from wsi_unet.geometry import Shape
 
 MOST_CELLS = 8192
 """Cells along the longer side of a mask drawn from polygons."""
+FARTHEST = 1e9
+"""px: no slide has coordinates like that."""
 DEEPEST = 32
 """How far GeometryCollections may be nested."""
 
@@ -54,9 +56,7 @@ def _read_image(path: Path) -> NDArray[np.bool_]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                if image.mode == "P":
-                    image = image.convert("RGBA")  # noqa: PLW2901
-                pixels = np.asarray(image)
+                pixels = np.asarray(image.convert("RGBA") if image.mode == "P" else image)
     except UnidentifiedImageError as error:
         raise MaskError(
             f"{path}: the mask is neither an image (PNG, TIFF) nor GeoJSON; check the file"
@@ -81,8 +81,7 @@ def _read_tiff(path: Path) -> NDArray[np.bool_]:
 
 
 def _marked(pixels: NDArray[Any]) -> NDArray[np.bool_]:
-    marked: NDArray[np.bool_] = pixels != 0
-    return marked.any(axis=2) if marked.ndim == 3 else marked
+    return np.asarray(pixels.reshape(*pixels.shape[:2], -1).any(axis=2))
 
 
 def _read_json(path: Path) -> Any:
@@ -141,8 +140,8 @@ def _rings(path: Path, rings: Any) -> list[Ring]:
             raise MaskError(f"{path}: a polygon's coordinates aren't pairs of numbers") from error
         if points.ndim != 2 or points.shape[1] != 2 or len(points) < 3:
             raise MaskError(f"{path}: a polygon needs at least three (x, y) points per ring")
-        if not np.isfinite(points).all():
-            raise MaskError(f"{path}: a polygon's coordinates aren't finite")
+        if not (np.abs(points) < FARTHEST).all():
+            raise MaskError(f"{path}: a polygon's coordinates aren't pixels of a slide")
         found.append(points[:, ::-1])
     return found
 
@@ -203,4 +202,4 @@ def _crossings(ring: Ring, top: int, bottom: int) -> tuple[NDArray[np.intp], NDA
     rows = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count) + first[edge]
     (y0, x0), (y1, x1) = start[edge].T, stop[edge].T
     x = x0 + (rows + 0.5 - y0) * (x1 - x0) / (y1 - y0)
-    return rows, np.ceil(np.clip(x, -1, 1 << 30) - 0.5).astype(np.intp)
+    return rows, np.ceil(x - 0.5).astype(np.intp)

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 from tifffile import COMPRESSION, PHOTOMETRIC
+from tifffile.tifffile import jpeg_decode_colorspace
 
 from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Shape
-from wsi_unet.slides.tiff import TiffLevel
+from wsi_unet.slides.tiff import JpegTiles, TiffLevel
 
 _COMPRESSIONS = {1: "none", 5: "LZW", 7: "JPEG", 8: "Deflate", 32946: "Deflate", 50000: "Zstandard"}
 _JPEG = frozenset({6, 7, 33007, 34892})
@@ -72,9 +73,10 @@ def tiff_level(path: Path, frame: Any, page: Any) -> TiffLevel:
         tile=tile_shape(frame),
         offsets=np.asarray(page.dataoffsets, np.int64),
         lengths=np.asarray(page.databytecounts, np.int64),
+        samples=int(frame.samplesperpixel),
         decode=frame.decode,
         arguments={key: value for key, value in arguments.items() if value is not None},
-        ends_in_marker=int(frame.compression) in _JPEG and frame.jpegheader is None,
+        jpeg=_jpeg(frame, page) if int(frame.compression) in _JPEG else None,
         fill=int(frame.nodata),
     )
     rows, columns = level.grid
@@ -85,6 +87,13 @@ def tiff_level(path: Path, frame: Any, page: Any) -> TiffLevel:
             "is damaged, fetch it again"
         )
     return level
+
+
+def _jpeg(frame: Any, page: Any) -> JpegTiles:
+    colorspace, outcolorspace = jpeg_decode_colorspace(
+        frame.photometric, frame.planarconfig, frame.extrasamples, frame.is_jfif
+    )
+    return JpegTiles(page.jpegtables, frame.jpegheader, colorspace, outcolorspace)
 
 
 def refuse_truncated(path: Path, pages: Sequence[Any], complaints: Sequence[str]) -> None:

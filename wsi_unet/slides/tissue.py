@@ -123,7 +123,9 @@ def _from_glass(overview: NDArray[np.uint8]) -> NDArray[np.float32]:
 def _otsu(values: NDArray[np.float32]) -> float:
     from skimage.filters import threshold_otsu
 
-    return float(threshold_otsu(values)) if values.max() > values.min() else float(values.max())
+    if values.min() == values.max():
+        return float(values.max())
+    return float(threshold_otsu(values))  # type: ignore[no-untyped-call]
 
 
 def _tidy(found: NDArray[np.bool_], cell: float) -> NDArray[np.bool_]:
@@ -186,7 +188,8 @@ def mask_in_box(mask: NDArray[np.bool_], box: Box, shape: Shape) -> NDArray[np.b
     columns = _cells(box.x0, box.x1, shape[1], mask.shape[1])
     # Widened first, row by row after: gathering whole rows is a plain copy.
     wide = mask[rows[0] : rows[-1] + 1][:, columns]
-    return wide[rows - rows[0]]
+    result: NDArray[np.bool_] = wide[rows - rows[0]]
+    return result
 
 
 def mask_touches(mask: NDArray[np.bool_], box: Box, shape: Shape) -> bool:
