@@ -8,6 +8,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+PYTEST_ARGS ?=
 BIN := $(VENV)/bin
 SLIDE := examples/CMU-1-Small-Region.svs
 DEMO := demo/CMU-1-Small-Region
@@ -58,7 +59,7 @@ format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest $(PYTEST_ARGS)
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
