@@ -8,20 +8,29 @@ and M = 2^d:
   2k(M − 1). Its input side n is legal where every pooling divides it: n ≡ −2k (mod M). So a core
   of T px (a multiple of M) takes n = T + 2k(3M − 1), the least legal side that yields T, and the
   last 2k rows and columns of the output are dropped: 3kM px of context after the core.
-- A same-padding network's pixel depends on k(3M − 1) px per side; rounded up to the period,
+- A same-padding network's core depends on k(3M − 1) px per side; rounded up to the period,
   since its windows must start on the pooling grid, 3kM.
-- Bilinear upsampling makes a pixel at level j depend on its neighbours at level j + 1 too: at
-  most 1 + 2 + … + 2^(d−1) = M − 1 px more per side. Hence one period more before and after; in
-  a valid network those pixels of the output are wrong near the window's edge, where the
-  interpolation repeats the edge pixel, and fall off with the context.
+- Bilinear upsampling looks at the neighbours of the coarser pixel too, which is M px more per
+  side: one period. In a valid network the output's outermost M px, where interpolation had to
+  repeat the map's edge, aren't what a larger window gives; so they are never in a core.
+
+These are the least legal numbers where 2k < M (as in the paper). In shallower networks the
+rounding inside differs, and up to 2k px too many are taken.
 
 `measure_border` and the tests prove these numbers on real networks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 from wsi_unet.geometry import Border, round_up
 from wsi_unet.models.config import UNetConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 def derive_border(config: UNetConfig) -> Border:
@@ -62,3 +71,108 @@ def next_legal_side(config: UNetConfig, side: int) -> int:
         return max(period, round_up(side, period))
     least = 2 * derive_border(config).shrink + 1
     return round_up(max(side, least) + 2 * k, period) - 2 * k
+
+
+@dataclass(frozen=True)
+class MeasuredBorder:
+    """What a network was seen to depend on, in px of its input.
+
+    Attributes:
+        before: rows or columns above or left of an aligned core that reach it; None if the
+            outermost ones tried still did (the network has no finite border).
+        after: likewise below or right of it.
+        shrink: what the output lacks on each side.
+        deviation: largest difference, relative to the output's range, between the middle of a
+            large image's output and the same place computed from a smaller window that has all
+            the context. Rounding apart, anything but 0 means that the network isn't local.
+    """
+
+    before: int | None
+    after: int | None
+    shrink: int
+    deviation: float
+
+    def rounded(self, period: int) -> tuple[int, int] | None:
+        """Return (before, after) as legal windows need them; None where there is no border.
+
+        Windows start `shrink` px (or whole periods more) before a core, which puts the core on
+        the pooling grid, and end whole periods after it.
+        """
+        if self.before is None or self.after is None:
+            return None
+        before = round_up(max(0, self.before - self.shrink), period) + self.shrink
+        return before, round_up(self.after, period)
+
+
+def measure_border(
+    network: nn.Module, *, in_channels: int, period: int, side: int
+) -> MeasuredBorder:
+    """Find the border of any network by experiment, in float64 on the CPU.
+
+    Two experiments, because neither is enough: rows and columns of NaN are moved towards a core
+    until they reach it (which misses interpolation whose weights depend on the image's size),
+    and the core is computed from windows of two sizes (which misses rare dependences).
+
+    Args:
+        network: in evaluation mode; it is left as it was.
+        in_channels: channels of its input.
+        period: where its cores may start, px.
+        side: a legal side of the network's input, px, several borders long, to which the network
+            also takes `side` − 2·`period`.
+
+    Raises:
+        ValueError: if the network doesn't take such sides, or its output is constant (a dead
+            network would pass every test).
+    """
+    import copy
+
+    import torch
+
+    probe = copy.deepcopy(network).double().eval()
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(1, in_channels, side, side, dtype=torch.float64, generator=generator)
+    with torch.inference_mode():
+        whole: Tensor = probe(image)
+        shrink = (side - whole.shape[2]) // 2
+        start = round_up((whole.shape[2] - period) // 2, period)
+        core = slice(start, start + period)
+
+        def reached(rows: slice, columns: slice) -> bool:
+            spoilt = image.clone()
+            spoilt[:, :, rows, columns] = torch.nan
+            return bool(probe(spoilt)[:, :, core, core].isnan().any())
+
+        first, last = start + shrink, start + shrink + period  # of the core, in the input
+        everything = slice(None)
+        before = _farthest(
+            first,
+            lambda n: (
+                reached(slice(0, first - n), everything) or reached(everything, slice(0, first - n))
+            ),
+        )
+        after = _farthest(
+            side - last,
+            lambda n: (
+                reached(slice(last + n, None), everything)
+                or reached(everything, slice(last + n, None))
+            ),
+        )
+        inner = slice(period, side - period)
+        moved = slice(start - period, start)
+        smaller = probe(image[:, :, inner, inner])[:, :, moved, moved]
+        spread = whole.max() - whole.min()
+        difference = (smaller - whole[:, :, core, core]).abs().max()
+    if not spread:
+        raise ValueError("the network's output is constant, which tells nothing about its border")
+    return MeasuredBorder(before, after, shrink, float(difference / spread))
+
+
+def _farthest(most: int, reaches: Callable[[int], bool]) -> int | None:
+    """Return the smallest n < `most` at which what lies n px away doesn't reach; None if none."""
+    low, high = 0, most - 1
+    if reaches(high):
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (middle + 1, high) if reaches(middle) else (low, middle)
+    return low

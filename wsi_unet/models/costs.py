@@ -58,12 +58,10 @@ def tile_memory(
     logits = config.classes * side * side
     tally.hold(logits * item)
     tally.drop(map_bytes)
-    # The core's logits in float32, their test for being finite, and the arrays that go out.
-    core = tile * tile
-    per_pixel = config.classes * (4 * (item != 4) + 6) + 10
-    tally.hold(core * per_pixel)
-    if probabilities:
-        tally.hold(core * config.classes * 5)
+    # The core's logits in float32, then the temporaries of the labels or of the softmax.
+    per_pixel = 4 * config.classes * (item != 4)
+    per_pixel += 6 * config.classes + 5 if probabilities else 14
+    tally.hold(tile * tile * per_pixel)
     return tally.peak + ALLOCATOR_SLACK
 
 
@@ -81,7 +79,7 @@ def _follow(config: UNetConfig, side: int, item: int, tally: _Tally) -> tuple[in
         return width * side * side * item
 
     def convolve(held: int, width: int, side: int) -> tuple[int, int]:
-        """k convolutions on a map whose bytes the caller holds until they are all done."""
+        """Convolve k times a map whose bytes the caller holds until they are all done."""
         previous = 0
         for _ in range(config.convolutions):
             side -= 2 if config.padding == "valid" else 0

@@ -143,8 +143,9 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another C library
         return False
-    settings = ((m_arena_max, 1), (m_mmap_max, 0), (m_trim_threshold, 2**30))
-    return all([bool(mallopt(name, value)) for name, value in settings])
+    settings = {m_arena_max: 1, m_mmap_max: 0, m_trim_threshold: 2**30}
+    taken = [mallopt(name, value) == 1 for name, value in settings.items()]
+    return all(taken)
 
 
 def synchronize(device: str) -> None:

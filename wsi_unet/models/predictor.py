@@ -135,9 +135,9 @@ class Predictor:
             with self._section(window.shape), torch.inference_mode():
                 entered = time.perf_counter()
                 logits = self._logits(image, core)
-                labels = _label(logits, self.model.spec.label_values)
+                labels, best = _label(logits, self.model.spec.label_values)
                 quantised = _quantise(logits) if probabilities else None
-                finite = bool(logits.isfinite().all())  # waits for the device
+                finite = bool(best.isfinite().all())  # waits for the device
                 left = time.perf_counter()
         if not finite:
             raise ModelError(
@@ -186,14 +186,17 @@ class Predictor:
                 ) from error
 
 
-def _label(logits: Tensor, values: tuple[int, ...]) -> Tensor:
-    """Return uint8 (rows, columns): the value of the largest logit, of the first among equals."""
+def _label(logits: Tensor, values: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Return, both (rows, columns), the label values as uint8 and the largest logits.
+
+    The first among equals wins. Anything not a number in a pixel's logits shows in the largest.
+    """
     best = logits[0]
     labels = torch.full(best.shape, values[0], dtype=torch.uint8, device=logits.device)
     for value, logit in zip(values[1:], logits[1:], strict=True):
         labels.masked_fill_(logit > best, value)
         best = torch.maximum(best, logit)
-    return labels
+    return labels, best
 
 
 def _quantise(logits: Tensor) -> Tensor:

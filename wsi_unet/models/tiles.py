@@ -114,7 +114,13 @@ class _Trial:
         self.best[side] = min(seconds, self.best.get(side, seconds))
         return seconds
 
+    def expected(self, side: int) -> float:
+        """Seconds that a core of `side` px should take, from those tried."""
+        nearest = min(self.best, key=lambda tried: abs(tried - side))
+        return self.best[nearest] * (side / nearest) ** 2
+
     def choice(self, tile: int) -> TileChoice:
+        """The choice of `tile`, with the speeds of all that were tried."""
         speeds = {side: side * side / seconds / 1e6 for side, seconds in self.best.items()}
         return TileChoice(tile, dict(sorted(speeds.items())))
 
@@ -123,12 +129,12 @@ def _fastest(trial: _Trial, sides: Sequence[int], preferred: int, budget: float)
     deadline = time.perf_counter() + budget
     trial.run(sides[0])  # the first forward of a process builds kernels: not counted
     trial.best.clear()
+    # The preferred tile first: if the time is out after it, it is the choice.
+    order = sorted(sides, key=lambda side: (side != preferred, side))
     for _ in range(3):  # in turns, so that a busy moment doesn't hit one tile alone
-        for side in sides:
-            nearest = max((s for s in trial.best if s <= side), default=side)
-            expected = trial.best.get(nearest, 0.0) * (side / nearest) ** 2
-            if trial.best and time.perf_counter() + 2 * expected > deadline:
-                break  # twice: a side's first run also allocates
+        for side in order:
+            if trial.best and time.perf_counter() + 2 * trial.expected(side) > deadline:
+                continue  # twice: the first run of a side also allocates
             if side not in trial.best:
                 trial.run(side)
                 trial.best.pop(side)
