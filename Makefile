@@ -2,7 +2,7 @@
 # make test   format, lint, types and the whole test suite
 # make lint   format, lint and types only
 # make bench  the benchmarks, as one table
-# make docs   docs/cli.md, from the commands' own help
+# make docs   docs/cli.md from the commands' own help, and the README's picture from the demo
 #
 # Each target prepares the virtual environment it needs; nothing is installed twice.
 
@@ -64,8 +64,9 @@ test: lint
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
 
-docs: $(VENV)/.package
+docs: demo
 	$(BIN)/python docs/make_cli.py > docs/cli.md
+	$(BIN)/wsi-unet overlay $(DEMO).ome.zarr --output docs/images/overlay.png --size 1200
 
 clean:
 	rm -rf demo build dist .mypy_cache .pytest_cache .ruff_cache
