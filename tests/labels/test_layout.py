@@ -21,6 +21,7 @@ from wsi_unet.labels.layout import (
     group_attributes,
     label_names,
     read_frame,
+    remove_all,
     remove_labels,
     stored_levels,
     unfinish_labels,
@@ -81,6 +82,7 @@ def test_a_new_or_empty_folder_becomes_ours(tmp_path: Path) -> None:
         assert not check_output(objects)
         ensure_root(objects, {"slide": "first"})
         assert check_output(objects)
+        create_labels(objects, "nuclei", PYRAMID, FRAME, [], {})
         ensure_root(objects, {"slide": "second"})
         root = group_attributes(objects, "")
         assert root == {"wsi_unet": {"format_version": 1, "slide": "first"}}
@@ -244,6 +246,27 @@ def test_removing_a_label_group_removes_nothing_else(make_output: Any) -> None:
     assert label_names(objects) == ["tumour"]
     changed = [path for path, data in tree(root).items() if before[path] != data]
     assert changed == [str(root / "labels/zarr.json")]
+
+
+@pytest.mark.parametrize("image", [False, True])
+def test_removing_everything_leaves_a_root_of_ours_and_what_is_not_ours(
+    make_output: Any, image: bool
+) -> None:
+    output = make_output(image=image)
+    objects = output.objects
+    note = output.path / "note.txt"
+    note.write_text("looks good")
+    run = RunRecord(name="nuclei", signature="", parameters={}, created="")
+    Progress(objects, "nuclei").write_run(run)
+    Progress(objects, "image").write_run(run)
+    remove_all(objects)
+    remove_all(objects)
+    expected = [".wsi_unet/zarr.json", "note.txt", "zarr.json"]
+    assert sorted(objects.list("")) == expected
+    assert check_output(objects)
+    assert stored_levels(objects) is None
+    ensure_root(objects, {"slide": "another"})
+    assert group_attributes(objects, "") == {"wsi_unet": {"format_version": 1, "slide": "another"}}
 
 
 def test_damaged_metadata_is_one_clear_line(objects: LocalObjects) -> None:

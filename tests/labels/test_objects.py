@@ -191,9 +191,8 @@ WRITE_FOR_EVER = """
 import itertools, sys
 from wsi_unet.labels.objects import open_objects
 objects = open_objects(sys.argv[1])
-print("ready", flush=True)
 for turn in itertools.count():
-    objects.put("key", bytes([turn % 200]) * 3_000_000)
+    objects.put("key", bytes([turn % 200]) * 20_000_000)
 """
 
 
@@ -201,23 +200,24 @@ def test_a_killed_writer_leaves_a_whole_object_and_its_temporary_is_cleaned(
     objects: LocalObjects,
 ) -> None:
     objects.put("key", b"first")
+    folder = objects.root / TEMPORARY
     moments = random.Random(5)
     caught = 0
-    for _ in range(40):
+    for _ in range(20):
         command = [sys.executable, "-c", WRITE_FOR_EVER, str(objects.root)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            process.stdout.readline()
-            time.sleep(moments.uniform(0, 0.03))
+        with subprocess.Popen(command) as process:
+            while not list(folder.iterdir()):
+                assert process.poll() is None
+            time.sleep(moments.uniform(0, 0.005))
             process.send_signal(signal.SIGKILL)
             process.wait()
         data = objects.get("key")
         assert data is not None
-        assert data == b"first" or (len(data) == 3_000_000 and len(set(data)) == 1)
+        assert data == b"first" or (len(data) == 20_000_000 and len(set(data)) == 1)
         assert list(objects.list("")) == ["key"]
-        caught += len(list((objects.root / TEMPORARY).iterdir()))
+        caught += len(list(folder.iterdir()))
         objects.clean()
-        assert list((objects.root / TEMPORARY).iterdir()) == []
+        assert list(folder.iterdir()) == []
         if caught >= 3:
             return
-    pytest.fail(f"only {caught} of 40 writers were killed in the middle of a put")
+    pytest.fail(f"only {caught} of 20 writers were killed in the middle of a put")

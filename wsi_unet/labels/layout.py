@@ -15,13 +15,22 @@ what a reader can find is complete.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import JsonValue
 
-from wsi_unet.errors import OptionError, OutputError
+from wsi_unet.errors import OutputError
+from wsi_unet.labels.contents import (
+    FORMAT_VERSION,
+    IMAGE_NAME,
+    check_name,
+    check_output,
+    group_attributes,
+    label_names,
+    read_frame,
+    stored_levels,
+)
 from wsi_unet.labels.metadata import (
     OME_VERSION,
     Document,
@@ -56,57 +65,9 @@ __all__ = [
     "unfinish_labels",
 ]
 
-FORMAT_VERSION = 1
-IMAGE_NAME = "image"
-LABEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
-
-def check_name(name: str) -> str:
-    """Return `name` if a label group can have it.
-
-    Raises:
-        OptionError: if it can't be a folder's name, or is reserved for the image's progress.
-    """
-    if not LABEL_NAME.fullmatch(name) or name in (IMAGE_NAME, "zarr.json"):
-        raise OptionError(
-            f"{name!r} can't name a label group: use up to 64 letters, digits, '.', '_' and '-', "
-            f"beginning with a letter or digit, and not {IMAGE_NAME!r}"
-        )
-    return name
-
-
-def check_output(objects: Objects) -> bool:
-    """Return whether the output holds earlier results of ours (False: it is new or empty).
-
-    Raises:
-        OutputError: if there is anything else; nothing is touched.
-    """
-    document = objects.get("zarr.json")
-    if document is None:
-        for key in objects.list(""):
-            if not key.startswith(f"{BOOKKEEPING}/"):
-                raise OutputError(
-                    f"{objects}: the folder isn't empty (it holds {key!r}) and was not written by "
-                    "wsi-unet; choose another output"
-                )
-        return False
-    try:
-        ours = json.loads(document)["attributes"]["wsi_unet"]
-        version = ours["format_version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise OutputError(
-            f"{objects}: is a Zarr that wsi-unet did not write; choose another output"
-        ) from error
-    if version != FORMAT_VERSION:
-        raise OutputError(
-            f"{objects}: was written in format version {version}, this wsi-unet knows "
-            f"{FORMAT_VERSION}; choose another output or install that version"
-        )
-    return True
-
 
 def ensure_root(objects: Objects, provenance: Mapping[str, JsonValue]) -> None:
-    """Make the output ours: the root group, unless it is there.
+    """Make the output ours: the root group, unless there is one with something in it.
 
     Args:
         objects: the output.
@@ -115,7 +76,7 @@ def ensure_root(objects: Objects, provenance: Mapping[str, JsonValue]) -> None:
     Raises:
         OutputError: if there is something else, or nothing can be written.
     """
-    if check_output(objects):
+    if check_output(objects) and stored_levels(objects) is not None:
         return
     ours: Document = {"format_version": FORMAT_VERSION, **provenance}
     _put_json(objects, "zarr.json", group_document({"wsi_unet": ours}))
@@ -284,7 +245,10 @@ def remove_labels(objects: Objects, name: str) -> None:
 
 
 def remove_all(objects: Objects) -> None:
-    """Remove everything of ours; the root's metadata last, so an interruption leaves it ours.
+    """Remove everything of ours but the root group, which then says nothing about a slide.
+
+    It stays so that the output remains ours, interrupted or not: whatever else somebody has put
+    beside our files is neither removed nor a reason to refuse the folder from now on.
 
     Raises:
         OutputError: if something can't be removed.
@@ -296,55 +260,8 @@ def remove_all(objects: Objects) -> None:
         objects.delete_all(str(level))
     for group in ("labels", "probability"):
         objects.delete_all(group)
-    objects.delete("zarr.json")
-
-
-def label_names(objects: Objects) -> list[str]:
-    """Return the names of the label groups, in the order they were made."""
-    ome = (group_attributes(objects, "labels") or {}).get("ome")
-    return list(ome["labels"]) if isinstance(ome, dict) else []
-
-
-def stored_levels(objects: Objects) -> int | None:
-    """Return the number of levels that everything in this output has; None if nothing is there.
-
-    New arrays must have as many: make their `Pyramid` with it.
-    """
-    for group in ("", *(f"labels/{name}" for name in label_names(objects))):
-        ome = (group_attributes(objects, group) or {}).get("ome", {})
-        if "multiscales" in ome:
-            return len(ome["multiscales"][0]["datasets"])
-    return None
-
-
-def group_attributes(objects: Objects, group: str) -> dict[str, Any] | None:
-    """Return the attributes of a group ("" for the root), None if there is no such group.
-
-    Raises:
-        OutputError: if its metadata is damaged.
-    """
-    key = f"{group}/zarr.json" if group else "zarr.json"
-    data = objects.get(key)
-    if data is None:
-        return None
-    try:
-        document = json.loads(data)
-        return dict(document["attributes"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise OutputError(
-            f"{objects}: {key!r} is damaged; compute the labels anew with --overwrite"
-        ) from error
-
-
-def read_frame(attributes: Mapping[str, Any], level: int = 0) -> Frame:
-    """Return the frame of a level from a group's attributes."""
-    multiscale = attributes["ome"]["multiscales"][0]
-    scale, translation = multiscale["datasets"][level]["coordinateTransformations"]
-    return Frame(
-        scale=(scale["scale"][-2], scale["scale"][-1]),
-        translation=(translation["translation"][-2], translation["translation"][-1]),
-        unit=multiscale["axes"][-1].get("unit"),
-    )
+    ours: Document = {"format_version": FORMAT_VERSION}
+    _put_json(objects, "zarr.json", group_document({"wsi_unet": ours}))
 
 
 def _label_attributes(objects: Objects, name: str) -> dict[str, Any]:

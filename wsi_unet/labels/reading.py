@@ -16,7 +16,7 @@ import xarray as xr
 import zarr
 
 from wsi_unet.errors import OutputError
-from wsi_unet.labels.layout import check_output, group_attributes, label_names, read_frame
+from wsi_unet.labels.contents import check_output, group_attributes, label_names, read_frame
 from wsi_unet.labels.objects import LocalObjects, open_objects
 
 

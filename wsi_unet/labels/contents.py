@@ -1,0 +1,108 @@
+"""What an output holds, read from its metadata."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from wsi_unet.errors import OptionError, OutputError
+from wsi_unet.labels.metadata import Frame
+from wsi_unet.labels.objects import BOOKKEEPING, Objects
+
+FORMAT_VERSION = 1
+IMAGE_NAME = "image"
+LABEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def check_name(name: str) -> str:
+    """Return `name` if a label group can have it.
+
+    Raises:
+        OptionError: if it can't be a folder's name, or is reserved for the image's progress.
+    """
+    if not LABEL_NAME.fullmatch(name) or name in (IMAGE_NAME, "zarr.json"):
+        raise OptionError(
+            f"{name!r} can't name a label group: use up to 64 letters, digits, '.', '_' and '-', "
+            f"beginning with a letter or digit, and not {IMAGE_NAME!r}"
+        )
+    return name
+
+
+def check_output(objects: Objects) -> bool:
+    """Return whether the output holds earlier results of ours (False: it is new or empty).
+
+    Raises:
+        OutputError: if there is anything else; nothing is touched.
+    """
+    document = objects.get("zarr.json")
+    if document is None:
+        for key in objects.list(""):
+            if not key.startswith(f"{BOOKKEEPING}/"):
+                raise OutputError(
+                    f"{objects}: the folder isn't empty (it holds {key!r}) and was not written by "
+                    "wsi-unet; choose another output"
+                )
+        return False
+    try:
+        ours = json.loads(document)["attributes"]["wsi_unet"]
+        version = ours["format_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise OutputError(
+            f"{objects}: is a Zarr that wsi-unet did not write; choose another output"
+        ) from error
+    if version != FORMAT_VERSION:
+        raise OutputError(
+            f"{objects}: was written in format version {version}, this wsi-unet knows "
+            f"{FORMAT_VERSION}; choose another output or install that version"
+        )
+    return True
+
+
+def label_names(objects: Objects) -> list[str]:
+    """Return the names of the label groups, in the order they were made."""
+    ome = (group_attributes(objects, "labels") or {}).get("ome")
+    return list(ome["labels"]) if isinstance(ome, dict) else []
+
+
+def stored_levels(objects: Objects) -> int | None:
+    """Return the number of levels that everything in this output has; None if nothing is there.
+
+    New arrays must have as many: make their `Pyramid` with it.
+    """
+    for group in ("", *(f"labels/{name}" for name in label_names(objects))):
+        ome = (group_attributes(objects, group) or {}).get("ome", {})
+        if "multiscales" in ome:
+            return len(ome["multiscales"][0]["datasets"])
+    return None
+
+
+def group_attributes(objects: Objects, group: str) -> dict[str, Any] | None:
+    """Return the attributes of a group ("" for the root), None if there is no such group.
+
+    Raises:
+        OutputError: if its metadata is damaged.
+    """
+    key = f"{group}/zarr.json" if group else "zarr.json"
+    data = objects.get(key)
+    if data is None:
+        return None
+    try:
+        document = json.loads(data)
+        return dict(document["attributes"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise OutputError(
+            f"{objects}: {key!r} is damaged; compute the labels anew with --overwrite"
+        ) from error
+
+
+def read_frame(attributes: Mapping[str, Any], level: int = 0) -> Frame:
+    """Return the frame of a level from a group's attributes."""
+    multiscale = attributes["ome"]["multiscales"][0]
+    scale, translation = multiscale["datasets"][level]["coordinateTransformations"]
+    return Frame(
+        scale=(scale["scale"][-2], scale["scale"][-1]),
+        translation=(translation["translation"][-2], translation["translation"][-1]),
+        unit=multiscale["axes"][-1].get("unit"),
+    )
