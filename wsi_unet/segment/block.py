@@ -5,12 +5,14 @@ This is all a worker does for a label group. It knows nothing of Dask.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
+from threading import Event
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_unet.errors import BlockError
 from wsi_unet.geometry import BlockIndex, Border, Box, Shape
 from wsi_unet.labels.objects import Objects
 from wsi_unet.labels.progress import BlockMarker, Progress, ShardRecord
@@ -54,6 +56,7 @@ class LabelBlocks:
         predictor: the model on its device.
         objects: the output store.
         progress: the label group's progress files.
+        stop: set when the run is over; blocks in work then end at their next tile.
     """
 
     parameters: LabelParameters
@@ -63,6 +66,7 @@ class LabelBlocks:
     predictor: Predictor
     objects: Objects
     progress: Progress
+    stop: Event = field(default_factory=Event)
 
     def run(self, index: BlockIndex, attempt: int) -> BlockMarker:
         """Compute and store one block, and mark it done; a marked block is left alone.
@@ -89,6 +93,7 @@ class LabelBlocks:
             mask=self.mask,
             probabilities=self.parameters.probabilities,
             clock=clock,
+            stop=self.stop,
         )
 
     def _write(self, index: BlockIndex, pixels: BlockPixels) -> dict[str, ShardRecord]:
@@ -102,7 +107,8 @@ class LabelBlocks:
         return shards
 
     def close(self) -> None:
-        """Close the slide."""
+        """End blocks in work at their next tile, then close the slide."""
+        self.stop.set()
         self.slide.close()
 
 
@@ -115,6 +121,7 @@ def predict_box(
     mask: Mask | None,
     probabilities: bool,
     clock: Stopwatch,
+    stop: Event | None = None,
 ) -> BlockPixels:
     """Return the labels of `box`: those of one forward pass over the whole raster, cut out.
 
@@ -126,6 +133,10 @@ def predict_box(
         mask: tissue, stretched over the raster; outside it everything is 0. None: no mask.
         probabilities: whether class probabilities are wanted too.
         clock: gets the seconds spent as "read", "wait" and "predict".
+        stop: looked at before each tile.
+
+    Raises:
+        BlockError: if `stop` was set.
     """
     border, shape = predictor.border, raster.shape
     labels = np.zeros(box.shape, np.uint8)
@@ -142,6 +153,8 @@ def predict_box(
     with clock("read"):
         pixels = read_mirrored(raster, extent)
     for core, window in zip(cores, windows, strict=True):
+        if stop is not None and stop.is_set():
+            raise BlockError("the run was stopped")
         prediction = predictor.predict(
             pixels[window.relative_to(extent).slices()],
             border.core_in_output(core, window),

@@ -7,6 +7,7 @@ the run's parameters from the store and opens the slide, the model and the mask 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from threading import Thread
 from typing import Literal
 
 from wsi_unet.errors import OutputError
@@ -65,6 +66,8 @@ class Task:
         return f"block-{self.run.run_id}-{self.run.name}-{i}.{j}-{self.attempt}"
 
 
+CLOSING_SECONDS = 2.0
+
 _BLOCKS: Resident[Blocks] = Resident(capacity=8)
 _PREDICTORS: Resident[Predictor] = Resident(capacity=2)
 
@@ -81,10 +84,15 @@ def run_task(task: Task) -> BlockMarker:
 
 
 def release_run(run: Run) -> None:
-    """Close what this process holds open for `run`."""
+    """Close what this process holds open for `run`; a block in work ends at its next tile.
+
+    A read that hangs would hold up the closing, so that isn't waited for.
+    """
     blocks = _BLOCKS.release(run)
     if blocks is not None:
-        blocks.close()
+        closing = Thread(target=blocks.close, daemon=True)
+        closing.start()
+        closing.join(timeout=CLOSING_SECONDS)
 
 
 def resident_predictor(
