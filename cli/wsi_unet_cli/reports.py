@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wsi_unet_cli.output import (
     duration,
@@ -15,7 +15,7 @@ from wsi_unet_cli.output import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from wsi_unet.segment.plan import Plan
     from wsi_unet.segment.report import Blocks, ClassArea, Failure, Report, Waits
@@ -66,8 +66,8 @@ def _sampling_in_words(plan: Plan) -> str:
     return words if plan.mpp is None else f"{words}, at {micrometres(*plan.mpp)}"
 
 
-def show_report(report: Report) -> None:
-    """Print on stdout what a run has done and found."""
+def show_report(report: Report, *, verbose: bool) -> None:
+    """Print on stdout what a run has done and found, and with what when `verbose`."""
     computed = report.blocks.done - report.blocks.resumed
     print_facts(
         f"{report.slide}: {report.state}",
@@ -89,6 +89,16 @@ def show_report(report: Report) -> None:
         ],
     )
     show_classes(report.classes)
+    if verbose:
+        print_facts("parameters", list(_flat("", report.parameters)))
+
+
+def _flat(prefix: str, parameters: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, value in parameters.items():
+        if isinstance(value, dict):
+            yield from _flat(f"{prefix}{name}.", value)
+        else:
+            yield f"{prefix}{name}", str(value)
 
 
 def show_classes(classes: Sequence[ClassArea]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Unpack
 
@@ -170,21 +171,51 @@ def segment(
     if options["workers"] is not None and options["scheduler"] is not None:
         raise click.UsageError("Give either --workers or --scheduler, not both.")
     jobs = jobs_for(slides, output)
-    show = not as_json
-
-    def plan_one(job: Job) -> Result:
-        return _plan(job, model, options, overwrite=overwrite, show=show)
-
-    def segment_one(job: Job) -> Result:
-        return _segment(job, model, options, overwrite=overwrite, quiet=quiet, show=show)
-
-    results = _work(jobs, plan_one if only_plan else segment_one, verbose=ctx.meta[VERBOSE])
+    task = _Task(model, options, overwrite, quiet, as_json, ctx.meta[VERBOSE])
+    results = _work(jobs, task.plan if only_plan else task.segment, verbose=task.verbose)
     code = overall_exit_code(results)
     if as_json:
         print_json({"exit_code": code, "slides": [result.document for result in results]})
-    if not only_plan:
-        _say_how_to_go_on(results, ctx.meta[ARGUMENTS])
+    _say_how_to_go_on(results, ctx.meta[ARGUMENTS])
     ctx.exit(code)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is to be done with each slide."""
+
+    model: str
+    options: OptionArguments
+    overwrite: bool
+    quiet: bool
+    as_json: bool
+    verbose: bool
+
+    def plan(self, job: Job) -> Result:
+        """Plan one slide and show the plan."""
+        found = wsi_unet.plan(
+            job.slide, job.output, self.model, overwrite=self.overwrite, **self.options
+        )
+        if not self.as_json:
+            show_plan(found)
+        document = {**found.to_json(), "slide": job.slide, "state": "planned"}
+        return Result(job, EXIT_OK, document)
+
+    def segment(self, job: Job) -> Result:
+        """Segment one slide, showing progress, and show the report."""
+        with progress_display(PurePath(job.slide).name, quiet=self.quiet) as display:
+            report = wsi_unet.segment(
+                job.slide,
+                job.output,
+                self.model,
+                overwrite=self.overwrite,
+                on_progress=display,
+                **self.options,
+            )
+        if not self.as_json:
+            show_report(report, verbose=self.verbose)
+        code = EXIT_OK if report.state == "finished" else EXIT_FAILED
+        return Result(job, code, {**report.to_json(), "slide": job.slide})
 
 
 def _work(jobs: Sequence[Job], work: Callable[[Job], Result], *, verbose: bool) -> list[Result]:
@@ -205,27 +236,6 @@ def _work(jobs: Sequence[Job], work: Callable[[Job], Result], *, verbose: bool) 
     return results
 
 
-def _plan(job: Job, model: str, options: OptionArguments, *, overwrite: bool, show: bool) -> Result:
-    found = wsi_unet.plan(job.slide, job.output, model, overwrite=overwrite, **options)
-    if show:
-        show_plan(found)
-    document = {**found.to_json(), "slide": job.slide, "state": "planned"}
-    return Result(job, EXIT_OK, document)
-
-
-def _segment(
-    job: Job, model: str, options: OptionArguments, *, overwrite: bool, quiet: bool, show: bool
-) -> Result:
-    with progress_display(PurePath(job.slide).name, quiet=quiet) as display:
-        report = wsi_unet.segment(
-            job.slide, job.output, model, overwrite=overwrite, on_progress=display, **options
-        )
-    if show:
-        show_report(report)
-    code = EXIT_OK if report.state == "finished" else EXIT_FAILED
-    return Result(job, code, {**report.to_json(), "slide": job.slide})
-
-
 def _say_how_to_go_on(results: Sequence[Result], arguments: Sequence[str]) -> None:
     """Print the very command that continues what was interrupted or failed in part."""
     states = [result.document["state"] for result in results]
@@ -235,5 +245,7 @@ def _say_how_to_go_on(results: Sequence[Result], arguments: Sequence[str]) -> No
         click.echo("some blocks failed; the rest is kept. To try just those again:", err=True)
     else:
         return
-    again = [argument for argument in arguments if argument != "--overwrite"]
+    # What this run has begun must not be thrown away by the next one.
+    begun = any("blocks" in result.document for result in results)
+    again = [argument for argument in arguments if not (begun and argument == "--overwrite")]
     click.echo(f"  {shlex.join(['wsi-unet', *again])}", err=True)

@@ -255,6 +255,18 @@ def test_an_interruption_ends_it_and_says_how_to_resume(
     )
 
 
+def test_overwrite_stays_in_the_command_while_nothing_has_begun(calls: Calls) -> None:
+    calls.outcomes["a.svs"] = KeyboardInterrupt()
+    done = run("a.svs", "--overwrite")
+    assert done.exit_code == 1
+    assert done.stderr.splitlines()[-1] == "  wsi-unet segment a.svs --overwrite"
+
+
+def test_verbose_adds_the_parameters(calls: Calls) -> None:
+    assert "agreement  None" in run("a.svs", "-v").stdout
+    assert "agreement" not in run("a.svs").stdout
+
+
 def test_sigterm_interrupts_and_is_restored_afterwards(
     calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
