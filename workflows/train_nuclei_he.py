@@ -65,6 +65,10 @@ SCALING = Scaling(mean=(0.7, 0.6, 0.7), std=(0.25, 0.25, 0.25))
 DYES = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]], dtype=np.float32)
 """Optical density (R, G, B) of haematoxylin, eosin and DAB: Ruifrok and Johnston 2001."""
 
+RED_CELLS = np.array([0.05, 0.8, 0.6], dtype=np.float32)[:, None, None]
+INK = np.array([0.9, 0.3, 0.4], dtype=np.float32)[:, None, None]
+"""Optical densities (R, G, B) of red blood cells and of the green ink that marks margins."""
+
 
 @dataclass(frozen=True)
 class Field:
@@ -160,8 +164,17 @@ def dye(purple: float, rng: np.random.Generator) -> Array:
     return unit[:, None, None]
 
 
+def lines(rng: np.random.Generator) -> Array:
+    """Return thin curved lines (SIDE, SIDE), 0..1: where a smooth field crosses a level."""
+    smooth = rng.uniform(6, 30)
+    field = texture(smooth, smooth, rng) - rng.uniform(-1, 1)
+    slope = np.hypot(*np.gradient(field)) + 1e-3
+    line: Array = np.exp(-((field / slope / rng.uniform(0.6, 2)) ** 2) / 2)
+    return line
+
+
 def tissue_without_nuclei(rng: np.random.Generator) -> Array:
-    """Return optical densities (3, SIDE, SIDE) of made-up cytoplasm, fibres and red cells.
+    """Return optical densities (3, SIDE, SIDE) of made-up cytoplasm, fibres, membranes, cells.
 
     Nearly all fields have plain backgrounds, which teaches a network that whatever is dark is
     a nucleus. Slides have more to show. Optical densities of what lies in the light's way add
@@ -172,25 +185,28 @@ def tissue_without_nuclei(rng: np.random.Generator) -> Array:
         cloud = texture(rng.uniform(10, 40), rng.uniform(10, 40), rng) + rng.uniform(-1, 2)
         density += np.clip(cloud, 0, None) * rng.uniform(0, 0.5) * dye(rng.uniform(0, 0.8), rng)
     for _ in range(int(rng.integers(0, 4))):
-        width = rng.uniform(0.6, 4)
+        width, pink = rng.uniform(0.6, 4), dye(rng.uniform(0, 0.25), rng)
         fibres = texture(width * rng.uniform(5, 20), width, rng) + rng.uniform(-1.2, 1)
-        density += (
-            np.clip(fibres, 0, None) * rng.uniform(0.05, 0.6) * dye(rng.uniform(0, 0.25), rng)
-        )
-    if rng.random() < 0.15:
-        cells = texture(2.5, 2.5, rng) > rng.uniform(1.2, 2.5)
-        density += cells * rng.uniform(0.3, 1) * np.array([0.05, 0.8, 0.6])[:, None, None]
+        density += np.clip(fibres, 0, None) * rng.uniform(0.05, 0.6) * pink
+    for _ in range(int(rng.integers(0, 3))):
+        density += lines(rng) * rng.uniform(0.1, 0.9) * dye(rng.uniform(0, 0.8), rng)
+    for colour in (RED_CELLS, INK):
+        if rng.random() < 0.15:
+            size = rng.uniform(1, 3)
+            specks = texture(size, size, rng) > rng.uniform(1.2, 2.5)
+            density += specks * rng.uniform(0.3, 1.3) * colour
     grain: Array = density * (1 + rng.uniform(0, 0.15) * texture(0.7, 0.7, rng))
     return grain
 
 
 def keratin(rng: np.random.Generator) -> Array:
-    """Return optical densities (3, SIDE, SIDE) of dark sheets, far longer than any nucleus."""
-    sheets = texture(rng.uniform(40, 80), rng.uniform(0.8, 5), rng) + rng.uniform(-1, 1.5)
-    density: Array = (
-        np.clip(sheets, 0, None) * rng.uniform(0.4, 1.4) * dye(rng.uniform(0.2, 0.9), rng)
-    )
-    return density
+    """Return optical densities (3, SIDE, SIDE) of dark sheets and flakes, larger than nuclei."""
+    if rng.random() < 0.5:
+        sheets = texture(rng.uniform(40, 80), rng.uniform(0.8, 5), rng) + rng.uniform(-1, 1.5)
+    else:
+        sheets = np.maximum(lines(rng), lines(rng))
+    dark: Array = np.clip(sheets, 0, None) * rng.uniform(0.4, 1.6) * dye(rng.uniform(0.2, 0.9), rng)
+    return dark
 
 
 def restain(density: Array, rng: np.random.Generator) -> Array:
@@ -240,7 +256,7 @@ class Samples(IterableDataset[tuple[Tensor, Tensor]]):
         worker = get_worker_info()
         rng = np.random.default_rng([self.seed, worker.id if worker else 0])
         while True:
-            yield self.without_nuclei(rng) if rng.random() < 0.12 else self.with_nuclei(rng)
+            yield self.without_nuclei(rng) if rng.random() < 0.15 else self.with_nuclei(rng)
 
     def with_nuclei(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """A piece of a field, restained; fields with a plain background get another one."""
@@ -259,7 +275,7 @@ class Samples(IterableDataset[tuple[Tensor, Tensor]]):
         density = np.full((3, SIDE, SIDE), rng.uniform(0, 0.15), np.float32)
         if rng.random() < 0.7:
             density += tissue_without_nuclei(rng)
-        if rng.random() < 0.4:
+        if rng.random() < 0.5:
             density += keratin(rng)
         return scan(density, rng), torch.zeros(CORE, CORE, dtype=torch.long)
 
