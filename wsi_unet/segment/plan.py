@@ -143,7 +143,7 @@ def make_plan(
         ProbeRequest(
             slide=reference,
             sampling=sampling,
-            model=str(model.path),
+            model=str(model.path.absolute()),
             device=_choice(options.device, stored.device if stored else None),
             precision=_choice(options.precision, stored.precision if stored else None),
             tile=tile,
@@ -156,7 +156,7 @@ def make_plan(
     )
     labels = LabelParameters(
         slide=reference,
-        model=ModelReference(path=str(model.path), name=model.spec.name, sha256=model.sha256),
+        model=ModelReference(path=str(model.path.absolute()), name=model.spec.name, sha256=model.sha256),
         label=target.label,
         sampling=sampling,
         levels=levels,

@@ -26,7 +26,7 @@ CPU_TILES = (256, 512, 1024)
 GPU_TILES = (256, 512, 1024, 2048, 4096)
 """Tiles to choose from, px: those that cut a block without a remainder."""
 
-PROBE_SECONDS = 4.0
+PROBE_SECONDS = 2.0
 MEMORY_SHARE = 0.5
 """Share of the free memory that a tile may take when the choice is ours."""
 

@@ -1,0 +1,141 @@
+"""Real schedulers and workers: the same labels as in one process, and nothing heavy on the wire."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from support.oracle import balanced_model, textured, whole_image_forward, write_png
+
+import wsi_unet
+from wsi_unet.geometry import BlockGrid
+from wsi_unet.models import UNetConfig
+from wsi_unet.segment.cluster import open_client, worker_threads
+from wsi_unet.segment.stream import TASKS_PER_THREAD, Done, stream
+from wsi_unet.segment.task import Run, Task
+
+OPTIONS: dict[str, Any] = {
+    "tissue": "none",
+    "precision": "float32",
+    "device": "cpu",
+    "block": 512,
+    "tile": 128,
+}
+CONFIG = UNetConfig(depth=2, base_width=4)
+
+
+@pytest.fixture(scope="module")
+def image() -> NDArray[np.uint8]:
+    return textured(1300, 1100)
+
+
+@pytest.fixture(scope="module")
+def scheduler() -> Iterator[str]:
+    """A `dask scheduler` and two `dask worker` on loopback, as a user would start them."""
+    dask = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
+    process = subprocess.Popen(
+        [*dask, "--host", "127.0.0.1", "--port", "0", "--no-dashboard"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    address = ""
+    for line in process.stderr:
+        found = re.search(r"Scheduler at:\s+(tcp://\S+)", line)
+        if found:
+            address = found[1]
+            break
+    worker = [sys.executable, "-m", "distributed.cli.dask_worker", address]
+    workers = [
+        subprocess.Popen([*worker, "--nthreads", "2", "--no-dashboard"], stderr=subprocess.DEVNULL)
+        for _ in range(2)
+    ]
+    yield address
+    for stop in workers:
+        stop.terminate()
+        stop.wait(timeout=30)
+    process.terminate()
+    process.wait(timeout=30)
+    process.stderr.close()
+
+
+def test_an_existing_cluster_gives_the_same_labels(
+    scheduler: str, tmp_path: Path, image: NDArray[np.uint8]
+) -> None:
+    slide = write_png(tmp_path / "slide.png", image)
+    _, network = balanced_model(CONFIG, image, tmp_path / "model")
+    truth = whole_image_forward(network, CONFIG, image)
+    wait_for_workers(scheduler, 2)
+    report = wsi_unet.segment(
+        slide, tmp_path / "out", tmp_path / "model", scheduler=scheduler, **OPTIONS
+    )
+    assert report.state == "finished"
+    assert report.parameters["processes_per_host"] == 2
+    labels = wsi_unet.open_labels(tmp_path / "out").values
+    assert not ((labels != truth.labels) & truth.decided).any()
+
+
+def test_a_relative_path_means_the_clients_folder(
+    scheduler: str, tmp_path: Path, image: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_png(tmp_path / "slide.png", image)
+    balanced_model(CONFIG, image, tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    report = wsi_unet.segment("slide.png", "out", "model", scheduler=scheduler, **OPTIONS)
+    assert report.state == "finished"
+    assert (tmp_path / "out" / "zarr.json").exists()
+
+
+def wait_for_workers(scheduler: str, count: int) -> None:
+    deadline = time.monotonic() + 60
+    with open_client(scheduler=scheduler) as client:
+        while len(client.nthreads()) < count:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+def test_tasks_are_small_and_hold_neither_slide_nor_model() -> None:
+    task = Task(Run("/somewhere/out.ome.zarr", "nuclei-he", "0123456789ab"), (123, 456))
+    assert pickle.loads(pickle.dumps(task)) == task
+    assert len(pickle.dumps(task)) < 400
+    assert task.key.startswith("block-")
+    assert task.key != Task(task.run, task.index, attempt=2).key
+
+
+def test_few_tasks_are_in_flight_however_many_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from wsi_unet.labels.progress import BlockMarker
+    from wsi_unet.segment import stream as module
+
+    taken = ended = most = 0
+
+    def instant(task: Task) -> BlockMarker:
+        return BlockMarker(block=task.index, counts=(), seconds={}, attempts=1, shards={})
+
+    def tasks() -> Iterator[Task]:
+        nonlocal taken, most
+        for index in BlockGrid((60, 60), 2):
+            taken += 1
+            most = max(most, taken - ended)
+            yield Task(Run("nowhere", "labels", "0"), index)
+
+    monkeypatch.setattr(module, "run_task", instant)
+    with open_client() as client:
+        bound = TASKS_PER_THREAD * worker_threads(client)
+        seen = set()
+        for event in stream(client, tasks(), deadline=60):
+            if isinstance(event, Done):
+                ended += 1
+                seen.add(event.marker.block)
+    assert len(seen) == 900
+    assert most <= bound
