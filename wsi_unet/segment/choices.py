@@ -1,0 +1,193 @@
+"""What the client decides by itself: pixel grid, blocks, tissue, regions, image."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from wsi_unet.errors import OptionError, SignatureError, SlideError
+from wsi_unet.geometry import Box, round_up
+from wsi_unet.labels.pyramid import Pyramid
+from wsi_unet.models.border import derive_border
+from wsi_unet.models.checkpoint import Model
+from wsi_unet.segment.block import Mask
+from wsi_unet.segment.options import DEFAULT_BLOCK, Options
+from wsi_unet.segment.parameters import ImageParameters, LabelParameters, SlideReference
+from wsi_unet.segment.target import Target
+from wsi_unet.slides.resample import Sampling, choose_sampling
+from wsi_unet.slides.slide import PixelSize, Slide, check_mpp
+from wsi_unet.slides.tissue import find_tissue, load_mask
+
+IMAGE_BLOCK = 2048
+OVERVIEW_REDUCTION = 8
+OVERVIEW_SIDE = 2048
+"""Longer side, px, that the overview of a small slide keeps if it has it."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What is decided before a worker is asked.
+
+    Attributes:
+        slide: how workers find the slide.
+        sampling: how the model's pixel grid is read from it.
+        levels: number of pyramid levels.
+        block: side of a block, px.
+        tile: side of a tile's core, px; None where a worker will choose.
+        tissue: "auto", "none" or "mask:<sha256>".
+        mask: tissue, stretched over the slide; None predicts everywhere.
+        regions: computed regions as level-0 boxes; none means all of the slide.
+        image: what is stored of the slide itself; None for nothing.
+    """
+
+    slide: SlideReference
+    sampling: Sampling
+    levels: int
+    block: int
+    tile: int | None
+    tissue: str
+    mask: Mask | None = field(repr=False)
+    regions: tuple[tuple[int, int, int, int], ...]
+    image: ImageParameters | None
+
+
+def choose(slide: Slide, model: Model, target: Target, options: Options) -> Choices:
+    """Decide what follows from the slide, the model, the output and the options alone.
+
+    Raises:
+        InputError: an option doesn't fit the slide or the model.
+        SignatureError: the output holds another slide, or another image than is asked for.
+    """
+    stored = target.stored
+    reference = refer_to(slide, options)
+    _check_same_slide(target, reference)
+    sampling = sample_for(slide, reference, model)
+    levels = target.levels or Pyramid.levels_for(sampling.shape)
+    block = options.block or (stored.block if stored else DEFAULT_BLOCK)
+    tile = options.tile or (stored.tile if stored else None)
+    _check_tile(tile, derive_border(model.spec.architecture).period, block)
+    regions = _regions(slide, options, stored)
+    image = _image(slide, reference, target, options, levels)
+    tissue, mask = _tissue(slide, target, options)
+    return Choices(reference, sampling, levels, block, tile, tissue, mask, regions, image)
+
+
+def refer_to(slide: Slide, options: Options) -> SlideReference:
+    """Return how workers find the slide, with the caller's pixel size where one is given.
+
+    Raises:
+        SlideError: the pixel size is absurd; the message says how to give it.
+    """
+    mpp = slide.mpp if options.mpp is None else PixelSize(options.mpp, options.mpp)
+    if mpp is not None:
+        check_mpp(mpp)
+    return SlideReference(
+        path=str(slide.path.absolute()),
+        name=slide.path.name,
+        reader=slide.reader,
+        fingerprint=slide.fingerprint(),
+        shape=slide.shape,
+        mpp=None if mpp is None else (mpp.y, mpp.x),
+    )
+
+
+def sample_for(slide: Slide, reference: SlideReference, model: Model) -> Sampling:
+    """Return how the model's pixel grid is read from the slide.
+
+    Raises:
+        SlideError: the model needs a pixel size that the slide doesn't have.
+    """
+    wanted = model.spec.mpp
+    if wanted is None:
+        return choose_sampling(slide, (1.0, 1.0))
+    if reference.mpp is None:
+        raise SlideError(
+            f"{reference.name} doesn't say how large its pixels are, and {model.spec.name} needs "
+            f"{wanted} µm; give the slide's pixel size with --mpp"
+        )
+    return choose_sampling(slide, (wanted / reference.mpp[0], wanted / reference.mpp[1]))
+
+
+def _check_same_slide(target: Target, slide: SlideReference) -> None:
+    for stored in (target.stored, target.stored_image):
+        if stored is not None and stored.slide.fingerprint != slide.fingerprint:
+            raise SignatureError(
+                f"{target.path} holds another slide ({stored.slide.name}); choose another output, "
+                "or --overwrite"
+            )
+
+
+def _check_tile(tile: int | None, period: int, block: int) -> None:
+    if block % period:
+        raise OptionError(f"block {block} is not a multiple of the network's period {period}")
+    if tile is not None and (tile % period or tile > block):
+        nearest = min(round_up(tile, period), block)
+        raise OptionError(
+            f"tile {tile} must be a multiple of the network's period {period} and at most the "
+            f"block {block}; try {nearest}"
+        )
+
+
+def _tissue(slide: Slide, target: Target, options: Options) -> tuple[str, Mask | None]:
+    if options.tissue == "none":
+        return "none", None
+    if options.mask_path is not None:
+        mask = load_mask(options.mask_path, slide)
+        return f"mask:{_digest(mask)}", mask
+    if target.stored is not None and target.stored.tissue == "auto" and target.mask is not None:
+        return "auto", target.mask
+    return "auto", find_tissue(slide)
+
+
+def _digest(mask: Mask) -> str:
+    """Return a hash of a mask's size and pixels."""
+    return hashlib.sha256(f"{mask.shape}".encode() + np.packbits(mask).tobytes()).hexdigest()
+
+
+def _regions(
+    slide: Slide, options: Options, stored: LabelParameters | None
+) -> tuple[tuple[int, int, int, int], ...]:
+    """Return the computed regions: an earlier run's grow, none means all of the slide."""
+    wanted = options.region_box
+    if wanted is None:
+        return ()
+    inside = wanted.intersection(Box.of_shape(slide.shape))
+    if not inside.area:
+        rows, columns = slide.shape
+        raise OptionError(
+            f"region {options.region} lies outside the slide, which is {columns} x {rows} px"
+        )
+    region = (inside.y0, inside.x0, inside.y1, inside.x1)
+    if stored is None:
+        return (region,)
+    if not stored.regions:
+        return ()
+    return stored.regions if region in stored.regions else (*stored.regions, region)
+
+
+def _image(
+    slide: Slide, reference: SlideReference, target: Target, options: Options, levels: int
+) -> ImageParameters | None:
+    if target.levels is not None:  # the store has its image, or was made without one
+        mode = target.stored_image.mode if target.stored_image else "none"
+        if options.image not in (None, mode):
+            raise SignatureError(
+                f"{target.path}: image ({mode} there, {options.image} asked for) can't be changed; "
+                "choose another output, or --overwrite"
+            )
+        return target.stored_image
+    if options.image == "none":
+        return None
+    reduction = 1.0
+    if options.image != "full":
+        while reduction < OVERVIEW_REDUCTION and max(slide.shape) >= 2 * reduction * OVERVIEW_SIDE:
+            reduction *= 2
+    return ImageParameters(
+        slide=reference,
+        mode="full" if options.image == "full" else "overview",
+        sampling=choose_sampling(slide, (reduction, reduction)),
+        levels=levels,
+        block=IMAGE_BLOCK,
+    )
