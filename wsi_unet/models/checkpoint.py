@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -46,7 +46,7 @@ class Model:
             the same for the folder and the single-file form, whatever the names and colours.
     """
 
-    spec: ModelSpec
+    spec: ModelSpec = field(hash=False)  # its metrics are a dictionary
     path: Path
     sha256: str
 

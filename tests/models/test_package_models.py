@@ -1,0 +1,27 @@
+"""The room's door: what it exports, and that torch stays outside until it is needed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import wsi_unet.models
+
+
+def test_everything_exported_is_there() -> None:
+    for name in wsi_unet.models.__all__:
+        assert getattr(wsi_unet.models, name) is not None
+    assert sorted(wsi_unet.models.__all__) == wsi_unet.models.__all__
+
+
+def test_specs_and_costs_need_no_torch(tmp_path: object) -> None:
+    code = """
+import sys
+from wsi_unet.models import UNetConfig, bundled_models, derive_border, read_spec
+from wsi_unet.models.costs import tile_memory, window_flops
+for name in bundled_models():
+    derive_border(read_spec(name).architecture)
+tile_memory(UNetConfig(), 512)
+assert "torch" not in sys.modules, "torch was imported"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,0 +1,198 @@
+"""Choosing tiles and devices, and what tiles cost."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from wsi_unet.errors import OptionError
+from wsi_unet.geometry import Box
+from wsi_unet.models import devices, tiles
+from wsi_unet.models.checkpoint import Model
+from wsi_unet.models.config import UNetConfig
+from wsi_unet.models.costs import largest_map, tile_memory, window_side
+from wsi_unet.models.predictor import Predictor
+from wsi_unet.models.tiles import agreement, fastest_tile
+
+MakeModel = Callable[..., Model]
+
+
+@pytest.fixture
+def predictor(make_model: MakeModel) -> Predictor:
+    return Predictor(make_model(), device="cpu", precision="float32", threads=1)
+
+
+class FakeTrial(tiles._Trial):
+    """Takes the seconds that it is told a tile takes."""
+
+    seconds: dict[int, float]
+
+    def run(self, side: int) -> float:
+        self.best[side] = self.seconds[side]
+        return self.seconds[side]
+
+
+@pytest.mark.parametrize(
+    ("speeds", "expected"),
+    [
+        ({256: 2.5, 512: 2.4, 1024: 2.3}, 512),
+        ({256: 2.4, 512: 2.4, 1024: 2.6}, 512),  # within the noise of the preferred one
+        ({256: 2.4, 512: 2.4, 1024: 2.9}, 1024),
+        ({256: 2.9, 1024: 2.4}, 256),
+    ],
+)
+def test_choice_is_stable_under_noise(
+    predictor: Predictor, speeds: dict[int, float], expected: int
+) -> None:
+    trial = FakeTrial(predictor, False)
+    trial.seconds = {side: side * side / 1e6 / speed for side, speed in speeds.items()}
+    choice = tiles._fastest(trial, sorted(speeds), 512, budget=60)
+    assert choice.tile == expected
+    assert choice.speeds == pytest.approx(speeds)
+
+
+def test_preferred_tile_is_tried_first_when_time_is_short(predictor: Predictor) -> None:
+    trial = FakeTrial(predictor, False)
+    trial.seconds = {256: 10.0, 512: 40.0, 1024: 160.0}
+    choice = tiles._fastest(trial, [256, 512, 1024], 512, budget=5)
+    assert choice.tile == 512
+    assert set(choice.speeds) == {512}
+
+
+def test_fastest_tile_for_real(predictor: Predictor) -> None:
+    choice = fastest_tile(predictor, (30, 64), budget_seconds=2)
+    assert choice.tile in (32, 64)  # 30 isn't a multiple of the period
+    assert set(choice.speeds) <= {32, 64}
+    assert all(speed > 0 for speed in choice.speeds.values())
+
+
+def test_tiles_that_do_not_fit_are_left_out_or_refused(predictor: Predictor) -> None:
+    config = predictor.model.spec.architecture
+    limit = tile_memory(config, 64)
+    choice = fastest_tile(predictor, (64, 256), memory=limit, budget_seconds=1)
+    assert choice.tile == 64
+    with pytest.raises(OptionError, match=r"a tile of 64 px needs about \d+ MiB.*smaller --tile"):
+        fastest_tile(predictor, (64,), memory=limit - 1)
+
+
+MEASURE = """
+import re, sys
+from pathlib import Path
+import numpy as np
+from wsi_unet.geometry import Box
+from wsi_unet.models.checkpoint import load_model
+from wsi_unet.models.costs import tile_memory
+from wsi_unet.models.predictor import Predictor
+precision, probabilities = sys.argv[2], bool(int(sys.argv[3]))
+predictor = Predictor(load_model(sys.argv[1]), device="cpu", precision=precision, threads=1)
+def status(key):
+    return int(re.search(key + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+def run(side):
+    core = Box(512, 512, 512 + side, 512 + side)
+    window = predictor.border.window(core, (9000, 9000))
+    pixels = np.full((*window.shape, 3), 128, dtype=np.uint8)
+    inside = predictor.border.core_in_output(core, window)
+    predictor.predict(pixels, inside, probabilities=probabilities)
+run(32)
+before = status("VmRSS")
+Path("/proc/self/clear_refs").write_text("5")
+run(1024)
+config = predictor.model.spec.architecture
+estimate = tile_memory(config, 1024, precision, probabilities=probabilities)
+print(estimate / (status("VmHWM") - before))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    ("precision", "probabilities", "architecture"),
+    [
+        ("float32", 0, {"base_width": 8, "depth": 3}),
+        ("float32", 1, {"base_width": 8, "depth": 2, "padding": "same", "classes": 8}),
+        ("bfloat16", 1, {"base_width": 16, "depth": 2, "upsampling": "bilinear"}),
+    ],
+)
+def test_memory_estimate_against_the_process(
+    make_model: MakeModel, precision: str, probabilities: int, architecture: dict[str, object]
+) -> None:
+    path = make_model(**architecture).path
+    command = [sys.executable, "-c", MEASURE, str(path), precision, str(probabilities)]
+    result = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    assert 0.85 < float(result.stdout) < 1.5
+
+
+def test_memory_grows_with_everything() -> None:
+    small = UNetConfig(base_width=16)
+    assert window_side(small, 384) == 572
+    assert tile_memory(small, 512) < tile_memory(small, 1024)
+    assert tile_memory(small, 512, "bfloat16") < tile_memory(small, 512)
+    many = UNetConfig(base_width=16, classes=40)
+    assert tile_memory(many, 512) < tile_memory(many, 512, probabilities=True)
+    assert tile_memory(small, 512) < tile_memory(UNetConfig(base_width=32), 512)
+    assert largest_map(UNetConfig(), 384) == 64 * 570 * 570
+    assert largest_map(UNetConfig(), 4096) > 2**31
+
+
+def test_agreement_is_measured(make_model: MakeModel) -> None:
+    model = make_model()
+    exact, rough = (
+        Predictor(model, device="cpu", precision=p, threads=1) for p in ("float32", "bfloat16")
+    )
+    core = Box(48, 48, 112, 112)
+    window = exact.border.window(core, (400, 400))
+    pixels = np.random.default_rng(0).integers(0, 256, (*window.shape, 3), dtype=np.uint8)
+    inside = exact.border.core_in_output(core, window)
+    labels = [p.predict(pixels, inside).labels for p in (exact, rough)]
+    share = agreement(rough, [(pixels, inside)])
+    assert share is not None
+    assert share == (labels[0] == labels[1]).mean()
+    assert 0.9 < share < 1
+    assert agreement(exact, [(pixels, inside)]) == 1
+    assert agreement(rough, []) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gpu", "is not auto, cpu, cuda"),
+        ("cuda:x", "is not auto, cpu, cuda"),
+        ("cuda:", "is not auto, cpu, cuda"),
+        ("cuda:99", "isn't here: .* use --device cpu"),
+    ],
+)
+def test_devices_that_are_not_there(name: str, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        devices.resolve_device(name)
+
+
+def test_devices_and_precisions(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert devices.resolve_device("cpu") == "cpu"
+    described = devices.describe_devices()
+    assert described[-1].name == "cpu"
+    assert described[0].name == devices.resolve_device("auto")
+    assert devices.matmul_rate("cpu", "float32", seconds=0.01) > 1e8
+    for amx, expected in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda amx=amx: {"amx_bf16": amx})
+        assert devices.matrix_units("cpu") is amx
+        assert devices.resolve_precision("auto", "cpu") == expected
+    assert devices.resolve_precision("bfloat16", "cpu") == "bfloat16"
+    with pytest.raises(OptionError, match="doesn't compute in float16"):
+        devices.resolve_precision("float16", "cpu")
+    with pytest.raises(OptionError, match="'int8' is not auto, float32, bfloat16, float16"):
+        devices.resolve_precision("int8", "cpu")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    assert devices.resolve_precision("auto", "cuda:0") == "float32"
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    assert devices.resolve_precision("auto", "cuda:0") == "bfloat16"
+
+
+def test_freed_memory_is_kept_where_the_c_library_can() -> None:
+    code = "from wsi_unet.models.devices import keep_freed_memory as f; print(f())"
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    assert result.stdout.strip() in ("True", "False")
