@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from wsi_unet.errors import MaskError
 from wsi_unet.geometry import Shape
+from wsi_unet.slides.quiet import quiet
 
 MOST_CELLS = 8192
 """Cells along the longer side of a mask drawn from polygons."""
@@ -72,7 +73,8 @@ def _read_tiff(path: Path) -> NDArray[np.bool_]:
     import tifffile
 
     try:
-        pixels = tifffile.imread(path)
+        with quiet(), tifffile.TiffFile(path) as tiff:
+            pixels = tiff.pages[0].asarray() if len(tiff.pages) == 1 else tiff.asarray()
     except (tifffile.TiffFileError, OSError, ValueError, KeyError, IndexError) as error:
         raise MaskError(f"{path}: the mask can't be decoded ({error})") from error
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3)):

@@ -7,11 +7,9 @@ itself.
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 import struct
 import threading
-import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +25,7 @@ from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box
 from wsi_unet.slides.colour import to_rgb
 from wsi_unet.slides.fingerprint import file_digest
+from wsi_unet.slides.quiet import quiet
 from wsi_unet.slides.slide import PixelSize, UnknownLayoutError, pyramid
 from wsi_unet.slides.tiff import TiffLevel, TileSource, default_threads, first_line
 from wsi_unet.slides.tiff_pages import (
@@ -38,11 +37,6 @@ from wsi_unet.slides.tiff_pages import (
     tile_shape,
 )
 
-_OPENING = threading.Lock()
-_KNOWN_WARNINGS = (
-    "hamamatsu-format metadata parsing only partially implemented",
-    "no special ventana-format metadata parsing implemented yet",
-)
 _MALFORMED = (
     TiffFileError,
     ValueError,
@@ -78,7 +72,7 @@ class TiffReader:
         self._lock = threading.Lock()
         self._fallback: TiffSlide | None = None
         self._tiles: TileSource | None = None
-        with _quiet() as complaints, _reading(path, complaints):
+        with quiet() as complaints, _reading(path, complaints):
             slide = TiffSlide(path)
             try:
                 levels = self._describe(slide, complaints)
@@ -174,37 +168,6 @@ def _reading(path: Path, complaints: Sequence[str] = ()) -> Iterator[None]:
             f"{path}: tiffslide can't read this TIFF ({first_line(error)}); it may be damaged, "
             "or of a kind that only another reader knows (--reader openslide)"
         ) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[list[str]]:
-    """Silence tiffslide's standing warnings and collect what tifffile would log.
-
-    Warning filters belong to the whole process, hence the lock.
-    """
-    logger = logging.getLogger("tifffile")
-    collector = _Collector()
-    with _OPENING, warnings.catch_warnings():
-        for message in _KNOWN_WARNINGS:
-            warnings.filterwarnings("ignore", message=message, category=UserWarning)
-        propagate, logger.propagate = logger.propagate, False
-        logger.addHandler(collector)
-        try:
-            yield collector.lines
-        finally:
-            logger.removeHandler(collector)
-            logger.propagate = propagate
-
-
-class _Collector(logging.Handler):
-    """Keeps the first line of each message."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage().splitlines()[0])
 
 
 def _mpp(properties: Mapping[str, Any]) -> PixelSize | None:

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from numpy.typing import NDArray
+
+from wsi_unet.errors import SlideError
+from wsi_unet.geometry import Box
+from wsi_unet.slides import PixelSize, open_slide
+
+Pixels = NDArray[np.uint8]
+
+
+def plain(path: Path, pixels: NDArray[Any], version: int, names: list[str] | None = None) -> Path:
+    if version == 3:
+        zarr.create_array(str(path), data=pixels, chunks="auto", dimension_names=names)
+    else:
+        array = zarr.create_array(str(path), data=pixels, zarr_format=2)
+        if names:
+            array.attrs["_ARRAY_DIMENSIONS"] = names
+    return path
+
+
+def image(
+    path: Path,
+    levels: list[NDArray[Any]],
+    version: str,
+    axes: str = "cyx",
+    unit: str | None = "micrometer",
+    scale: float = 0.5,
+    more: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write an OME-Zarr image by hand, as the specification has it."""
+    described: list[dict[str, Any]] = []
+    for axis in axes:
+        space = {"name": axis, "type": "space", **({"unit": unit} if unit else {})}
+        described.append({"name": axis, "type": "channel"} if axis == "c" else space)
+    datasets = []
+    for index, level in enumerate(levels):
+        side = [scale * 2**index if axis in "yx" else 1 for axis in axes]
+        datasets.append(
+            {"path": str(index), "coordinateTransformations": [{"type": "scale", "scale": side}]}
+        )
+        zarr.create_array(
+            str(path / str(index)), data=level, zarr_format=2 if version == "0.4" else 3
+        )
+    multiscales = [{"axes": described, "datasets": datasets, "name": "a slide"}]
+    if version == "0.4":
+        multiscales[0]["version"] = "0.4"
+        (path / ".zgroup").write_text('{"zarr_format": 2}')
+        (path / ".zattrs").write_text(json.dumps({"multiscales": multiscales, **(more or {})}))
+    else:
+        ome = {"version": "0.5", "multiscales": multiscales, **(more or {})}
+        document = {"zarr_format": 3, "node_type": "group", "attributes": {"ome": ome}}
+        (path / "zarr.json").write_text(json.dumps(document))
+    return path
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_plain_arrays_are_slides_in_any_layout(
+    tmp_path: Path, random_rgb: Pixels, version: int
+) -> None:
+    channels_first = np.moveaxis(random_rgb, -1, 0)
+    layouts: list[tuple[NDArray[Any], list[str] | None]] = [
+        (random_rgb, None),
+        (channels_first, None),
+        (channels_first[None, :, None], ["t", "c", "z", "y", "x"]),
+        (random_rgb[None, None], None),
+        (np.swapaxes(random_rgb, 0, 1), ["x", "y", "channel"]),
+    ]
+    for number, (pixels, names) in enumerate(layouts):
+        path = plain(tmp_path / f"{number}.zarr", np.ascontiguousarray(pixels), version, names)
+        with open_slide(path) as slide:
+            assert (slide.reader, slide.shape, slide.mpp) == ("zarr", (90, 70), None)
+            assert (slide.read(0, Box(3, 5, 80, 70)) == random_rgb[3:80, 5:70]).all()
+    grey = plain(tmp_path / "grey.zarr", random_rgb[..., 0], version)
+    with open_slide(grey) as slide:
+        assert (slide.read(0, Box(3, 5, 80, 70)) == random_rgb[3:80, 5:70, :1]).all()
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("axes", ["cyx", "yxc", "tczyx"])
+def test_ome_zarr_images_are_slides(
+    tmp_path: Path, random_rgb: Pixels, version: str, axes: str
+) -> None:
+    def arranged(pixels: Pixels) -> Pixels:
+        if axes == "yxc":
+            return pixels
+        first = np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
+        return first if axes == "cyx" else first[None, :, None]
+
+    small = random_rgb[::2, ::2]
+    path = image(tmp_path / "a.zarr", [arranged(random_rgb), arranged(small)], version, axes)
+    with open_slide(path) as slide:
+        assert [level.downsample for level in slide.levels] == [(1.0, 1.0), (2.0, 2.0)]
+        assert slide.mpp == PixelSize(0.5, 0.5)
+        assert slide.properties["ome.version"] == version
+        assert (slide.read(0, Box(3, 5, 80, 70)) == random_rgb[3:80, 5:70]).all()
+        assert (slide.read(1, Box(1, 2, 45, 30)) == small[1:45, 2:30]).all()
+
+
+@pytest.mark.parametrize(
+    ("unit", "scale", "expected"),
+    [("nanometer", 250.0, 0.25), ("millimeter", 0.0005, 0.5), (None, 0.5, None), ("inch", 1, None)],
+)
+def test_pixel_sizes_follow_the_unit(
+    tmp_path: Path, random_rgb: Pixels, unit: str | None, scale: float, expected: float | None
+) -> None:
+    path = image(tmp_path / "a.zarr", [random_rgb], "0.5", "yxc", unit, scale)
+    with open_slide(path) as slide:
+        if expected is None:
+            assert slide.mpp is None
+        else:
+            assert slide.mpp is not None
+            assert (slide.mpp.y, slide.mpp.x) == pytest.approx((expected, expected))
+
+
+def test_what_is_no_rgb_plane_is_refused(tmp_path: Path, random_rgb: Pixels) -> None:
+    first = np.ascontiguousarray(np.moveaxis(random_rgb, -1, 0))
+    colours = {"omero": {"channels": [{"color": one} for one in ("0000FF", "00FF00", "FF0000")]}}
+    zarr.create_group(str(tmp_path / "group.zarr")).create_group("inner")
+    cases = [
+        (plain(tmp_path / "16.zarr", random_rgb.astype(np.uint16), 3), "uint16"),
+        (image(tmp_path / "5c.zarr", [np.concatenate([first, first[:2]])], "0.5"), "5 channels"),
+        (image(tmp_path / "stack.zarr", [np.stack([first[0]] * 4)], "0.5", "zyx"), "is a stack"),
+        (image(tmp_path / "dapi.zarr", [first], "0.5", more=colours), "fluorescence, not RGB"),
+        (plain(tmp_path / "1d.zarr", random_rgb[0, :, 0], 3), "isn't an image"),
+        (tmp_path / "group.zarr", "without an OME-Zarr image"),
+    ]
+    for path, match in cases:
+        with pytest.raises(SlideError, match=match) as caught:
+            open_slide(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_damaged_metadata_and_chunks_are_errors(tmp_path: Path, random_rgb: Pixels) -> None:
+    path = plain(tmp_path / "a.zarr", random_rgb, 3)
+    chunk = next(file for file in (path / "c").rglob("*") if file.is_file())
+    chunk.write_bytes(b"torn")
+    with open_slide(path) as slide, pytest.raises(SlideError, match="chunk may be damaged"):
+        slide.read(0, Box(0, 0, 90, 70))
+    chunk.unlink()
+    with open_slide(path) as slide:  # an absent chunk holds the fill value
+        assert slide.read(0, Box(0, 0, 9, 9)).max() == 0
+    (path / "zarr.json").write_text("{torn")
+    with pytest.raises(SlideError, match="isn't valid JSON"):
+        open_slide(path)
+
+
+def test_converters_that_nest_the_image_are_understood(tmp_path: Path, random_rgb: Pixels) -> None:
+    image(tmp_path / "a.zarr" / "0", [random_rgb], "0.4", "yxc")
+    (tmp_path / "a.zarr" / ".zgroup").write_text('{"zarr_format": 2}')
+    (tmp_path / "a.zarr" / ".zattrs").write_text('{"bioformats2raw.layout": 3}')
+    with open_slide(tmp_path / "a.zarr") as slide:
+        assert slide.shape == (90, 70)
+
+
+def test_fingerprints_follow_the_image_not_its_place_nor_its_labels(
+    tmp_path: Path, random_rgb: Pixels
+) -> None:
+    path = image(tmp_path / "a.zarr", [random_rgb, random_rgb[::2, ::2]], "0.5", "yxc")
+    with open_slide(path) as slide:
+        original = slide.fingerprint()
+    copy = Path(shutil.copytree(path, tmp_path / "b.zarr"))
+    (copy / "labels").mkdir()
+    (copy / "labels" / "zarr.json").write_text("{}")
+    with open_slide(copy) as slide:
+        assert slide.fingerprint() == original
+    zarr.open_array(str(copy / "1"), mode="r+")[:20] = 7
+    with open_slide(copy) as slide:
+        assert slide.fingerprint() != original
