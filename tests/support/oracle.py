@@ -6,6 +6,7 @@ shared: its weights have to be the same.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,9 +46,16 @@ class Truth:
     probabilities: NDArray[np.float32]
 
 
-def whole_image_forward(network: nn.Module, config: UNetConfig, image: NDArray[np.uint8]) -> Truth:
+def whole_image_forward(
+    network: nn.Module,
+    config: UNetConfig,
+    image: NDArray[np.uint8],
+    *,
+    mean: Sequence[float] = (MEAN,) * 3,
+    std: Sequence[float] = (STD,) * 3,
+) -> Truth:
     """Run the network once over the whole image, in float32 and plain memory order."""
-    logits = whole_image_logits(network, config, image)
+    logits = whole_image_logits(network, config, image, mean, std)
     ordered = np.sort(logits, axis=0)
     exponents = np.exp(logits - logits.max(axis=0))
     return Truth(
@@ -58,7 +66,11 @@ def whole_image_forward(network: nn.Module, config: UNetConfig, image: NDArray[n
 
 
 def whole_image_logits(
-    network: nn.Module, config: UNetConfig, image: NDArray[np.uint8]
+    network: nn.Module,
+    config: UNetConfig,
+    image: NDArray[np.uint8],
+    mean: Sequence[float] = (MEAN,) * 3,
+    std: Sequence[float] = (STD,) * 3,
 ) -> NDArray[np.float32]:
     rows, columns, _ = image.shape
     period = 2**config.depth
@@ -76,7 +88,7 @@ def whole_image_logits(
         ]
         padding.append((0, 0))
     padded = np.pad(image, padding, mode="reflect")
-    scaled = (padded.astype(np.float32) / 255 - MEAN) / STD
+    scaled = (padded.astype(np.float32) / 255 - np.float32(mean)) / np.float32(std)
     batch = torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))[None]
     with torch.inference_mode():
         logits = network(batch)[0].numpy()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from distributed import Client
 
+from wsi_unet.errors import OutputError
 from wsi_unet.geometry import BlockIndex
 from wsi_unet.labels.layout import Frame
 from wsi_unet.labels.progress import BlockFailure, BlockMarker
@@ -149,9 +151,9 @@ class Execution:
         elif isinstance(event, Failed):
             task = event.task
             self._tallies[task.run.name].failures.append(Failure(task.index, event.error))
-            self._opened.progress(task.run).write_failure(
-                BlockFailure(block=task.index, error=event.error, attempts=task.attempt)
-            )
+            failure = BlockFailure(block=task.index, error=event.error, attempts=task.attempt)
+            with suppress(OutputError):  # on a full disk the report alone can tell
+                self._opened.progress(task.run).write_failure(failure)
 
     def _complete(self) -> None:
         """Build the small levels of what has all its blocks, unless that was done before."""

@@ -1,0 +1,77 @@
+"""A disk that fills up in the middle of a run: nothing is lost, and the rerun ends it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.oracle import balanced_model, textured, write_png
+
+import wsi_unet
+from wsi_unet.errors import PlanError
+from wsi_unet.models import UNetConfig
+
+SIZE_MIB = 80
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, 80 MiB large."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE_MIB}m", "tmpfs", str(disk)]
+    try:
+        mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no mount command")
+    if mounted.returncode:
+        pytest.skip(f"can't mount a small file system here: {mounted.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_loses_nothing(tmp_path: Path, small_disk: Path) -> None:
+    image = textured(1500, 1500)
+    slide = write_png(tmp_path / "slide.png", image)
+    balanced_model(UNetConfig(depth=2, base_width=4), image, tmp_path / "model")
+    options: dict[str, Any] = {
+        "tissue": "none",
+        "image": "none",
+        "precision": "float32",
+        "device": "cpu",
+        "block": 512,
+        "tile": 256,
+    }
+    ballast = small_disk / "ballast"
+
+    def fill(progress: wsi_unet.RunProgress) -> None:
+        if progress.blocks_done >= 2 and not ballast.exists():
+            with ballast.open("wb", buffering=0) as file:
+                try:
+                    while True:
+                        file.write(bytes(4096))
+                except OSError:
+                    pass
+
+    output = small_disk / "out"
+    report = wsi_unet.segment(slide, output, tmp_path / "model", on_progress=fill, **options)
+    assert report.state == "incomplete"
+    assert "No space left on device" in report.failures[0].error
+    assert "\n" not in report.failures[0].error
+    assert 2 <= report.blocks.done < report.blocks.total
+
+    with pytest.raises(PlanError, match="disk: "):
+        wsi_unet.segment(slide, output, tmp_path / "model", **options)
+
+    ballast.unlink()
+    rerun = wsi_unet.segment(slide, output, tmp_path / "model", **options)
+    assert rerun.state == "finished"
+    assert rerun.blocks.resumed == report.blocks.done
+    whole = tmp_path / "whole"
+    wsi_unet.segment(slide, whole, tmp_path / "model", **options)
+    assert (wsi_unet.open_labels(output).values == wsi_unet.open_labels(whole).values).all()
+    leftovers = [path for path in output.rglob("*") if path.name.endswith(".partial")]
+    assert leftovers == []

@@ -1,0 +1,96 @@
+"""Real slides of every kind, end to end with the bundled model; larger ones where they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.oracle import whole_image_forward
+
+import wsi_unet
+from wsi_unet.geometry import Box
+from wsi_unet.models import load_model
+from wsi_unet.slides import open_slide
+
+SLIDES: dict[str, dict[str, Any]] = {
+    "luna_1065626.svs": {},
+    "hamamatsu_DAPI.ndpi": {},
+    "OS-1-detail.ome.tif": {},
+    "OS-2-ndpi.ome.tif": {},
+    "camelyon_jpeg.dcm": {"mpp": 0.25},
+    "glycogen_HE_15071x13500.tiff": {"mpp": 0.5, "region": (6000, 6000, 900, 900)},
+}
+
+
+def test_the_example_slide_end_to_end(example_slide_path: Path, tmp_path: Path) -> None:
+    """What `make demo` does: nuclei in the tissue, none on the glass, areas in mm²."""
+    output = tmp_path / "out"
+    report = wsi_unet.segment(example_slide_path, output)
+    assert report.state == "finished"
+    assert report.exactness == "exact"
+    nuclei = report.classes[1]
+    assert nuclei.name == "nuclei"
+    assert nuclei.area_mm2 is not None
+    assert 0.03 < nuclei.area_mm2 < 0.2
+    labels = wsi_unet.open_labels(output)
+    with open_slide(example_slide_path) as slide:
+        pixels = slide.read(0, Box.of_shape(slide.shape))
+    glass = (pixels > 225).all(axis=-1)
+    assert glass.mean() > 0.3
+    assert labels.values[glass].mean() < 0.002
+    assert pixels[labels.values == 1].mean() < pixels[labels.values == 0].mean() - 50
+
+
+@pytest.mark.parametrize("name", SLIDES)
+def test_other_real_slides_end_to_end(shared_data: Path, tmp_path: Path, name: str) -> None:
+    options = SLIDES[name]
+    output = tmp_path / "out"
+    slide = shared_data / "slides" / name
+    region = options.get("region")
+    if region is None:
+        with open_slide(slide) as opened:
+            rows, columns = opened.shape
+        # A block in the middle is enough of the large ones.
+        region = None if max(rows, columns) < 3000 else (columns // 2, rows // 2, 400, 400)
+    report = wsi_unet.segment(slide, output, **(options | {"region": region, "block": 1024}))
+    assert report.state == "finished", report.failures
+    assert wsi_unet.run_status(output, verify=True)[0].state == "finished"
+
+
+def test_bfloat16_says_how_far_it_agrees(example_slide_path: Path, tmp_path: Path) -> None:
+    """Labels may differ from float32's where two classes tie, and the run says how often."""
+    region = (900, 1400, 100, 100)
+    reports = {
+        precision: wsi_unet.segment(
+            example_slide_path,
+            tmp_path / precision,
+            precision=precision,
+            region=region,
+            block=512,
+            image="none",
+        )
+        for precision in ("float32", "bfloat16")
+    }
+    assert reports["float32"].parameters["agreement"] is None
+    agreement = reports["bfloat16"].parameters["agreement"]
+    assert 0.98 < agreement <= 1
+    exact, rounded = (wsi_unet.open_labels(tmp_path / name).values for name in reports)
+    assert (exact == rounded).mean() > 0.98
+    assert wsi_unet.open_labels(tmp_path / "bfloat16").attrs["provenance"]["agreement"] == agreement
+
+
+def test_the_bundled_model_is_exact(example_slide_path: Path, tmp_path: Path) -> None:
+    model = load_model("nuclei-he")
+    spec = model.spec
+    with open_slide(example_slide_path) as slide:
+        image = slide.read(0, Box.of_shape(slide.shape))
+    truth = whole_image_forward(
+        model.build(), spec.architecture, image, mean=spec.scaling.mean, std=spec.scaling.std
+    )
+    output = tmp_path / "out"
+    wsi_unet.segment(
+        example_slide_path, output, tissue="none", image="none", block=1024, precision="float32"
+    )
+    assert truth.decided.mean() > 0.999
+    assert not ((wsi_unet.open_labels(output).values != truth.labels) & truth.decided).any()
