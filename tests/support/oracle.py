@@ -88,7 +88,8 @@ def whole_image_logits(
         ]
         padding.append((0, 0))
     padded = np.pad(image, padding, mode="reflect")
-    scaled = (padded.astype(np.float32) / 255 - np.float32(mean)) / np.float32(std)
+    shift, spread = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+    scaled = (padded.astype(np.float32) / 255 - shift) / spread
     batch = torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))[None]
     with torch.inference_mode():
         logits = network(batch)[0].numpy()
