@@ -204,6 +204,9 @@ def _write_new(path: Path, data: bytes) -> None:
         file = path.open("xb")
     with file:
         file.write(data)
+        file.flush()
+        # A marker must not survive a power cut that its shards didn't.
+        os.fsync(file.fileno())
 
 
 def _abandoned(path: Path) -> bool:
