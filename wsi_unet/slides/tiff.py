@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box, Shape
 from wsi_unet.slides.colour import to_rgb
+from wsi_unet.slides.memory import WindowMemory
 
 Decode = Callable[..., tuple[NDArray[np.uint8] | None, Any, Any]]
 """tifffile's `TiffPage.decode`: (data, index, jpegtables=, jpegheader=) to a decoded segment."""
@@ -131,6 +132,7 @@ class TileSource:
         self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
         self._local = threading.local()
+        self._memory = WindowMemory()
         self._kept: dict[tuple[int, int], NDArray[np.uint8]] = {}
 
     def read(self, level: int, box: Box) -> NDArray[np.uint8]:
@@ -139,7 +141,7 @@ class TileSource:
         Raises:
             SlideError: a tile is truncated or can't be decoded; the message names it.
         """
-        result = np.empty((*box.shape, 3), np.uint8)
+        result = self._memory.empty((*box.shape, 3))
         rows, columns = self._levels[level].tile
         tiles = [
             (i, j)
@@ -270,6 +272,7 @@ class TileSource:
             self._pool.shutdown()
         os.close(self._file)
         self._kept.clear()
+        self._memory.clear()
 
 
 def first_line(error: BaseException) -> str:
