@@ -1,0 +1,81 @@
+"""All benchmarks as one table: `python -m benchmarks [name …]`, or `make bench`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.common import ROOT, Row
+
+PROGRAMS = {
+    "startup": "start-up of commands",
+    "reading": "reading windows",
+    "overhead": "a run without a network on 3 Gpx",
+    "memory": "peak memory on a small and a large slide",
+    "tiles": "the network by tile, number type and memory order",
+    "comparison": "against a hand-written loop and MONAI",
+    "end_to_end": "whole runs against the network alone",
+}
+"""In order of duration. `benchmarks.gpu` is a program of its own."""
+
+
+def main() -> None:
+    names = ", ".join(PROGRAMS)
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="name", help=f"which: {names}; default all")
+    parser.add_argument("--tiny", action="store_true", help="a smoke run, meaningless numbers")
+    parser.add_argument("--repeats", type=int, default=3, help="of each alternative")
+    parser.add_argument("--json", type=Path, help="write the rows here too")
+    given = parser.parse_args()
+    for name in given.names:
+        if name not in PROGRAMS:
+            parser.error(f"no benchmark {name!r}; there are {names}")
+    options = ["--repeats", str(given.repeats), *(["--tiny"] if given.tiny else [])]
+    rows: list[Row] = []
+    failed = []
+    for name in given.names or PROGRAMS:
+        print(f"{name}: {PROGRAMS[name]}", file=sys.stderr, flush=True)
+        with subprocess.Popen(
+            [sys.executable, "-m", f"benchmarks.{name}", *options],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        ) as process:
+            rows += _read(process.stdout or iter(()))
+        if process.returncode:
+            failed.append(name)
+        if given.json:
+            given.json.write_text(json.dumps([vars(row) for row in rows], indent=1) + "\n")
+    Console(width=max(120, Console().width)).print(_table(rows))
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+def _read(lines: Iterator[str]) -> Iterator[Row]:
+    return (Row(**json.loads(line)) for line in lines)
+
+
+def _table(rows: list[Row]) -> Table:
+    table = Table(title="wsi-unet benchmarks: medians", show_lines=False)
+    for heading in ("benchmark", "what", "median", "", "bar", "", "detail"):
+        table.add_column(
+            heading, overflow="fold", justify="right" if heading == "median" else "left"
+        )
+    for row in rows:
+        bars = (("≥", row.least), ("<", row.most))
+        bar = " ".join(f"{sign} {value:g}" for sign, value in bars if value is not None)
+        table.add_row(
+            row.benchmark, row.what, f"{row.value:.3g}", row.unit, bar, row.verdict, row.detail
+        )
+    return table
+
+
+if __name__ == "__main__":
+    main()

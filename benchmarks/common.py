@@ -1,0 +1,189 @@
+"""What all benchmarks share: rows of the table, child processes, medians.
+
+Every measurement happens in a process of its own, so that none inherits another's warm caches,
+allocator state or thread settings. The parents must stay small: on Linux a child's peak memory
+starts at its parent's size, so they import neither torch nor zarr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        benchmark: which program measured it.
+        what: what was measured, on which layout.
+        value: the median.
+        unit: of the value.
+        least: the value must be at least this; None: no such bar.
+        most: the value must be below this; None: no such bar.
+        detail: the numbers behind the value, for people.
+    """
+
+    benchmark: str
+    what: str
+    value: float
+    unit: str
+    least: float | None = None
+    most: float | None = None
+    detail: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """Whether the bar is met, in words; empty without a bar."""
+        if self.least is None and self.most is None:
+            return ""
+        low = self.least is not None and self.value < self.least
+        high = self.most is not None and self.value >= self.most
+        return "missed" if low or high else "met"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much work the benchmarks do.
+
+    Attributes:
+        tiny: a smoke run: seconds, and numbers that mean nothing.
+        repeats: how often each alternative runs; the median counts.
+    """
+
+    tiny: bool = False
+    repeats: int = 3
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A child process that ended well.
+
+    Attributes:
+        stdout: what it printed.
+        seconds: from its start to its end.
+        peak_bytes: the most memory it held at once.
+    """
+
+    stdout: str
+    seconds: float
+    peak_bytes: int
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The JSON object that it printed."""
+        parsed: dict[str, Any] = json.loads(self.stdout)
+        return parsed
+
+
+def run_process(*command: str | Path, accept: Sequence[int] = (0,)) -> Finished:
+    """Run a program to its end.
+
+    Raises:
+        SystemExit: if it ends with a status that isn't accepted; its errors are shown.
+    """
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        start = time.perf_counter()
+        arguments = [str(part) for part in command]
+        process = subprocess.Popen(arguments, stdout=out, stderr=err, cwd=ROOT)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        err.seek(0)
+        if process.returncode not in accept:
+            said = err.read().decode(errors="replace")[-2000:]
+            raise SystemExit(f"{' '.join(arguments)} ended with {process.returncode}:\n{said}")
+        unit = 1 if sys.platform == "darwin" else 1024
+        return Finished(out.read().decode(), seconds, usage.ru_maxrss * unit)
+
+
+def run_module(name: str, *arguments: str | Path) -> Finished:
+    """Run `python -m benchmarks.<name>`."""
+    return run_process(sys.executable, "-m", f"benchmarks.{name}", *arguments)
+
+
+def run_command(*arguments: str | Path) -> Finished:
+    """Run `wsi-unet`, the one that belongs to this Python."""
+    return run_process(Path(sys.executable).with_name("wsi-unet"), *arguments)
+
+
+def segment(slide: Path, output: Path, *options: str | Path) -> tuple[dict[str, Any], Finished]:
+    """Run `wsi-unet segment` as a user would; return its report, and the process."""
+    done = run_command("segment", slide, "-o", output, "--json", "-q", "--overwrite", *options)
+    report: dict[str, Any] = done.document["slides"][0]
+    return report, done
+
+
+def in_turns(alternatives: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+    """Run A B C A B C …, so that a busy minute doesn't hit one of them alone.
+
+    Returns:
+        What each returned, in order.
+    """
+    values: dict[str, list[float]] = {name: [] for name in alternatives}
+    for turn in range(repeats):
+        for name, run in alternatives.items():
+            values[name].append(run())
+            tell(f"  {turn + 1}/{repeats} {name}: {values[name][-1]:.4g}")
+    return values
+
+
+def median(values: Sequence[float]) -> float:
+    """Return the median."""
+    return float(statistics.median(values))
+
+
+def spread(values: Sequence[float], digits: int = 3) -> str:
+    """Return the median, and the extremes where there are several values.
+
+    >>> spread([2.0, 1.0, 4.0])
+    '2 (1 to 4)'
+    """
+    middle = f"{median(values):.{digits}g}"
+    if len(values) == 1:
+        return middle
+    return f"{middle} ({min(values):.{digits}g} to {max(values):.{digits}g})"
+
+
+def tell(line: str) -> None:
+    """Say on stderr what is going on."""
+    print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def workspace() -> Iterator[Path]:
+    """Yield a folder that vanishes afterwards."""
+    with tempfile.TemporaryDirectory(prefix="wsi-unet-bench-") as folder:
+        yield Path(folder)
+
+
+def parse_scale(arguments: Sequence[str] | None = None) -> Scale:
+    """Read `--tiny` and `--repeats` from the command line."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--tiny", action="store_true", help="seconds of work, meaningless numbers")
+    parser.add_argument("--repeats", type=int, default=3)
+    given = parser.parse_args(arguments)
+    return Scale(given.tiny, 1 if given.tiny else given.repeats)
+
+
+def emit(rows: Iterator[Row]) -> None:
+    """Print rows as one JSON object per line, as they come."""
+    for row in rows:
+        print(json.dumps(asdict(row)), flush=True)
+        tell(f"{row.what}: {row.value:.4g} {row.unit} {row.verdict}  {row.detail}")

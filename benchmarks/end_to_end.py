@@ -1,0 +1,88 @@
+"""A whole run against its network alone: what reading, writing, Dask and all the rest cost.
+
+Both in turns, on the same windows with the same tile, threads and number type. The run is the
+command line's; its time goes from the first task to `finished`, the network's from the start of
+a forward pass to its end, summed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import (
+    Row,
+    Scale,
+    emit,
+    in_turns,
+    median,
+    parse_scale,
+    run_module,
+    segment,
+    spread,
+    workspace,
+)
+from benchmarks.layouts import glycogen, random_network
+
+NAME = "end-to-end"
+BARS = {32: 0.92, 16: 0.90}
+REGIONS = {32: (0, 0, 8192, 4096), 16: (0, 0, 12288, 4096)}
+"""(x, y, width, height) of what is segmented, by base width: about a minute each."""
+
+TINY = (4096, 1024, 1024, 512)
+
+
+def rows(scale: Scale) -> Iterator[Row]:
+    slide = glycogen()
+    with workspace() as folder:
+        for base in (8,) if scale.tiny else (32, 16):
+            model = random_network(folder, base)
+            for tissue in ("none", "auto"):
+                yield from _compare(slide, folder, model, base, tissue, scale)
+
+
+def _compare(
+    slide: Path, folder: Path, model: Path, base: int, tissue: str, scale: Scale
+) -> Iterator[Row]:
+    output = folder / "run.ome.zarr"
+    label = f"random-valid-{base}"
+    region = TINY if scale.tiny else REGIONS[base]
+    options = ["-m", str(model), "--tissue", tissue, "--region", ",".join(map(str, region))]
+    if scale.tiny:
+        options += ["--block", "512", "--tile", "256"]
+    # The first run chooses tile and number type; the others take what it chose.
+    first, _ = segment(slide, output, *options)
+    chosen = first["parameters"]
+    options += ["--tile", str(chosen["tile"]), "--precision", chosen["precision"]]
+    reports: list[dict[str, Any]] = []
+    documents: list[dict[str, Any]] = []
+
+    def run() -> float:
+        report, _ = segment(slide, output, *options)
+        reports.append(report)
+        return float(report["seconds"])
+
+    def alone() -> float:
+        documents.append(run_module("model_only", output, label).document)
+        return float(documents[-1]["seconds"])
+
+    seconds = in_turns({"run": run, "model": alone}, scale.repeats)
+    whole, model_only = (median(seconds[name]) for name in ("run", "model"))
+    pixels = documents[0]["core_pixels"]
+    busy = median([report["device_busy"] for report in reports])
+    yield Row(
+        NAME,
+        f"base {base}, tissue {tissue}: run ÷ model only",
+        model_only / whole,
+        "×",
+        least=BARS.get(base),
+        detail=f"run {spread(seconds['run'])} s, model {spread(seconds['model'])} s for "
+        f"{pixels / 1e6:.0f} Mpx of tiles; {pixels / whole / 1e6:.3g} and "
+        f"{pixels / model_only / 1e6:.3g} Mpx/s; {chosen['precision']}, tile {chosen['tile']}, "
+        f"device busy {busy:.0%}",
+    )
+
+
+if __name__ == "__main__":
+    emit(rows(parse_scale()))

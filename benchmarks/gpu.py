@@ -1,0 +1,279 @@
+"""Check and measure everything that only a GPU can show, in one go: `python -m benchmarks.gpu`.
+
+It makes its own slides from the example in the repository and needs nothing else. In order:
+
+1. exactness: labels of whole runs in float32 against one float64 forward over the whole slide;
+2. agreement of bfloat16 and float16 with float32;
+3. the paper's network (64 channels, 31 million weights) alone, by tile, against the measured
+   peak of bfloat16 matrix products, in FLOP without any border;
+4. where a forward's time goes, by kernel;
+5. whole runs on a slide of 1 Gpx: speed, device-busy share, where the threads' time goes, by
+   number of task threads.
+
+`--dry-run` does all of it on the CPU with tiny networks in a minute; the numbers mean nothing.
+Ends with status 3 where there is no CUDA device.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import wsi_unet
+from benchmarks.big_slide import write_big_slide
+from benchmarks.common import ROOT, Row, spread, tell, workspace
+from benchmarks.gpu_network import layer_times, model_only
+from benchmarks.networks import write_network
+from benchmarks.reference import whole_image
+from wsi_unet.geometry import Box
+from wsi_unet.models import Model, UNetConfig
+from wsi_unet.models.devices import Precision, describe_devices, matmul_rate
+from wsi_unet.segment import cluster
+
+EXAMPLE = ROOT / "examples" / "CMU-1-Small-Region.svs"
+NO_CUDA = 3
+FLOP_PER_PIXEL = 1.470e6
+"""Of the paper's network for RGB, per output pixel, without any border."""
+
+GOAL_PEAK, GOAL_BUSY = 50.0, 90.0
+CUT = Box(200, 300, 1700, 2000)
+"""Part of the example that is compared with the whole-image forward."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a session on a device does.
+
+    Attributes:
+        device: "cuda:0", or "cpu" for a dry run.
+        base: base width of the network that is timed; the paper's is 64.
+        exact: base widths whose labels are checked.
+        cut: what they are checked on, px of the example.
+        tiles: sides of cores to time.
+        gigapixels: size of the slide that is segmented as a whole.
+        threads: numbers of task threads to try.
+        block: side of a block of the whole runs, px; None: the default.
+        tile: side of their tiles; None: chosen by the run.
+    """
+
+    device: str = "cuda:0"
+    base: int = 64
+    exact: tuple[int, ...] = (16, 64)
+    cut: Box = CUT
+    tiles: tuple[int, ...] = (256, 512, 1024, 1536, 2048, 2560, 3072, 4096)
+    gigapixels: float = 1.0
+    threads: tuple[int, ...] = (2, 4, 8)
+    block: int | None = None
+    tile: int | None = None
+
+
+DRY = Setting(
+    device="cpu",
+    base=8,
+    exact=(8,),
+    cut=Box(200, 300, 500, 700),
+    tiles=(64, 128),
+    gigapixels=0.004,
+    threads=(1, 2),
+    block=512,
+    tile=256,
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--dry-run", action="store_true", help="tiny, on the CPU")
+    parser.add_argument("--json", type=Path, help="write the rows here too")
+    given = parser.parse_args()
+    if not given.dry_run and not torch.cuda.is_available():
+        tell(f"no CUDA device: torch {torch.__version__} sees none; --dry-run works without")
+        sys.exit(NO_CUDA)
+    setting = DRY if given.dry_run else Setting()
+    done: list[Row] = []
+    for device in describe_devices():
+        tell(f"{device.name}: {device.description}; auto means {device.precision}")
+    for row in rows(setting):
+        done.append(row)
+        goal = f" (goal {row.least:g}: {row.verdict})" if row.least is not None else ""
+        print(f"{row.what}: {row.value:.5g} {row.unit}{goal}  {row.detail}", flush=True)
+        if given.json:  # after every row, so that a session cut short leaves what it had
+            given.json.write_text(json.dumps([asdict(one) for one in done], indent=1))
+
+
+def rows(setting: Setting) -> Iterator[Row]:
+    with workspace() as folder:
+        yield from exactness(setting, folder)
+        paper = write_network(folder / "paper.safetensors", UNetConfig(base_width=setting.base))
+        yield from alone(setting, paper)
+        yield from whole_runs(setting, folder, paper)
+
+
+# --- 1 and 2: the right labels ---------------------------------------------------------------
+
+
+def exactness(setting: Setting, folder: Path) -> Iterator[Row]:
+    """Compare whole runs with one forward over the whole image; then 16 bits with 32."""
+    slide, image = _cut_out(setting.cut, folder)
+    for base in setting.exact:
+        for padding in ("valid", "same"):
+            for upsampling in ("transpose", "bilinear"):
+                architecture = UNetConfig.model_validate(
+                    {"padding": padding, "upsampling": upsampling, "base_width": base}
+                )
+                path = folder / f"{padding}-{upsampling}-{base}.safetensors"
+                model = write_network(path, architecture)
+                name = f"base {base}, {padding}, {upsampling}"
+                yield from _exact(setting, folder, slide, image, model, name)
+
+
+def _exact(
+    setting: Setting, folder: Path, slide: Path, image: Any, model: Model, name: str
+) -> Iterator[Row]:
+    truth = whole_image(model, image, setting.device)
+    for block, tile in ((512, 256), (1024, 512)):
+        labels = _labels(setting, folder, slide, model, "float32", block, tile)
+        wrong = int(np.count_nonzero((labels != truth.labels) & truth.decided))
+        yield Row(
+            "gpu",
+            f"{name}, tile {tile}, float32: labels that differ",
+            wrong,
+            "px",
+            most=1,
+            detail=f"{truth.decided.mean():.4%} decided, {(labels > 0).mean():.0%} foreground",
+        )
+    exact = labels
+    halves: tuple[Precision, ...] = ("bfloat16",)
+    if setting.device != "cpu":
+        halves += ("float16",)
+    for precision in halves:
+        labels = _labels(setting, folder, slide, model, precision, 1024, 512)
+        same = 100 * float((labels == exact).mean())
+        yield Row("gpu", f"{name}, {precision}: agreement with float32", same, "%")
+
+
+def _labels(
+    setting: Setting,
+    folder: Path,
+    slide: Path,
+    model: Model,
+    precision: Precision,
+    block: int,
+    tile: int,
+) -> Any:
+    output = folder / f"{model.path.stem}.ome.zarr"
+    wsi_unet.segment(
+        slide,
+        output,
+        model.path,
+        device=setting.device,
+        precision=precision,
+        block=block,
+        tile=tile,
+        tissue="none",
+        image="none",
+        overwrite=True,
+    )
+    return wsi_unet.open_labels(output).to_numpy()
+
+
+def _cut_out(box: Box, folder: Path) -> tuple[Path, Any]:
+    """Write a part of the example as a slide of its own; return it and its pixels."""
+    from PIL import Image
+
+    with wsi_unet.open_slide(EXAMPLE) as slide:
+        pixels = slide.read(0, box)
+    path = folder / "cut.png"
+    Image.fromarray(pixels).save(path)
+    return path, pixels
+
+
+# --- 3 and 4: the network alone ----------------------------------------------------------------
+
+
+def alone(setting: Setting, model: Model) -> Iterator[Row]:
+    """Time the paper's network by tile and number type, and one forward by kernel."""
+    flop = FLOP_PER_PIXEL * (setting.base / 64) ** 2
+    for precision in ("bfloat16", "float32"):
+        peak = matmul_rate(setting.device, precision, seconds=2.0)
+        yield Row("gpu", f"matrix products, {precision}", peak / 1e12, "TFLOP/s")
+        best = 0.0
+        for tile, speeds in model_only(model, setting.device, precision, setting.tiles).items():
+            speed = float(np.median(speeds))
+            best = max(best, speed)
+            share = 100 * speed * flop / peak
+            rates = spread([one / 1e6 for one in speeds])
+            detail = f"{rates} Mpx/s; {share:.1f} % of the matrix peak"
+            what = f"base {setting.base}, {precision}, tile {tile}: network alone"
+            yield Row("gpu", what, speed / 1e6, "Mpx/s", detail=detail)
+        what = f"base {setting.base}, {precision}, best tile: halo-free FLOP ÷ matrix peak"
+        goal = GOAL_PEAK if precision == "bfloat16" else None
+        yield Row("gpu", what, 100 * best * flop / peak, "%", least=goal)
+    tile = setting.tiles[len(setting.tiles) // 2]
+    for kernel, share in layer_times(model, setting.device, "bfloat16", tile):
+        yield Row("gpu", f"tile {tile}, bfloat16, time in {kernel}", 100 * share, "%")
+
+
+# --- 5: whole runs -------------------------------------------------------------------------------
+
+
+def whole_runs(setting: Setting, folder: Path, paper: Model) -> Iterator[Row]:
+    """Segment a large slide as a whole, with several numbers of task threads."""
+    slide = folder / "large.tiff"
+    write_big_slide(EXAMPLE, slide, setting.gigapixels)
+    quarter = setting.base // 4
+    small = write_network(folder / "small.safetensors", UNetConfig(base_width=quarter))
+    models = {f"base {setting.base}": paper, f"base {quarter}": small}
+    for name, model in models.items():
+        for threads in setting.threads:
+            with _task_threads(threads):
+                report = wsi_unet.segment(
+                    slide,
+                    folder / f"{model.path.stem}-large.ome.zarr",
+                    model.path,
+                    device=setting.device,
+                    block=setting.block,
+                    tile=setting.tile,
+                    tissue="none",
+                    image="none",
+                    overwrite=True,
+                )
+            yield from _report_rows(f"{name}, {threads} task threads", report, threads)
+
+
+def _report_rows(name: str, report: wsi_unet.Report, threads: int) -> Iterator[Row]:
+    waits = asdict(report.waits)
+    shares = ", ".join(
+        f"{what} {seconds / (threads * report.seconds):.0%}" for what, seconds in waits.items()
+    )
+    chosen = report.parameters
+    pixels = chosen["sampling"]["shape"]
+    detail = (
+        f"{report.state}, {pixels[0] * pixels[1] / 1e9:.2f} Gpx in {report.seconds:.1f} s, "
+        f"{chosen['precision']}, tile {chosen['tile']}; threads' time: {shares}"
+    )
+    yield Row("gpu", f"{name}: whole run", report.mpx_per_s, "Mpx/s", detail=detail)
+    busy = 100 * report.device_busy
+    yield Row("gpu", f"{name}: device busy", busy, "%", least=GOAL_BUSY)
+
+
+@contextmanager
+def _task_threads(count: int) -> Iterator[None]:
+    """Have runs open clients with this many task threads per process inside."""
+    before, cluster.THREADS_PER_PROCESS = cluster.THREADS_PER_PROCESS, count
+    try:
+        yield
+    finally:
+        cluster.THREADS_PER_PROCESS = before
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Time the network alone on the very windows that a finished run computed.
+
+`python -m benchmarks.model_only OUTPUT LABEL` reads the run's parameters from its output, cuts
+the same windows from the slide, and times nothing but the forward passes: input scaled and in
+place beforehand, output dropped. Prints a JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from functools import reduce
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.networks import place
+from wsi_unet.geometry import Box
+from wsi_unet.labels.objects import open_objects
+from wsi_unet.labels.progress import Progress
+from wsi_unet.models import derive_border, load_model
+from wsi_unet.models.devices import (
+    cpu_threads,
+    full_float32,
+    keep_freed_memory,
+    resolve_device,
+    synchronize,
+    usable_cores,
+)
+from wsi_unet.models.folding import fold_batch_norm
+from wsi_unet.segment.block import tiles_of
+from wsi_unet.segment.target import stored_labels
+from wsi_unet.segment.task import open_reference
+from wsi_unet.slides.resample import open_raster, read_mirrored
+
+
+def windows(output: Path, label: str) -> Iterator[tuple[NDArray[np.uint8], Box]]:
+    """Yield every window of a run, RGB uint8 (h, w, 3), and the part of its core in the slide."""
+    progress = Progress(open_objects(output), label)
+    labels = stored_labels(progress)
+    assert labels is not None
+    mask = None if labels.tissue == "none" else progress.read_mask()
+    border = derive_border(load_model(labels.model.path).spec.architecture)
+    shape = labels.sampling.shape
+    with open_reference(labels.slide) as slide:
+        raster = open_raster(slide, labels.sampling)
+        for index in labels.blocks():
+            box = labels.grid.core(index)
+            cores = tiles_of(box, border, labels.tile, mask, shape)
+            if not cores:
+                continue
+            places = [border.window(core, shape) for core in cores]
+            extent = reduce(Box.union, places)
+            pixels = read_mirrored(raster, extent)
+            for core, place in zip(cores, places, strict=True):
+                yield pixels[place.relative_to(extent).slices()], core.intersection(box)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("output", type=Path)
+    parser.add_argument("label")
+    given = parser.parse_args()
+    keep_freed_memory()
+    labels = stored_labels(Progress(open_objects(given.output), given.label))
+    assert labels is not None
+    model = load_model(labels.model.path)
+    device, dtype = resolve_device(labels.device), getattr(torch, labels.precision)
+    network = place(fold_batch_norm(model.build()), device, dtype, torch.channels_last)
+    mean, std = (torch.tensor(part) for part in (model.spec.scaling.mean, model.spec.scaling.std))
+    busy, count, pixels = 0.0, 0, 0
+    with torch.inference_mode(), full_float32(), cpu_threads(usable_cores()):
+        for window, core in windows(given.output, given.label):
+            scaled = (torch.from_numpy(window) / 255 - mean) / std
+            image = scaled.permute(2, 0, 1)[None].to(device=device, dtype=dtype)
+            if not count:  # the first forward of a process builds kernels
+                network(image)
+            synchronize(device)
+            start = time.perf_counter()
+            network(image)
+            synchronize(device)
+            busy += time.perf_counter() - start
+            count, pixels = count + 1, pixels + core.area
+    document = {"seconds": busy, "windows": count, "core_pixels": pixels}
+    print(json.dumps(document))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""A run with a network that does nothing: `python -m benchmarks.noop SLIDE OUTPUT --model M`.
+
+Everything is as in a real run (plan, windows with the model's border, shards, markers, pyramid)
+but the network is replaced by a threshold on the red channel. Prints the run's report, with the
+process's peak memory, as a JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import wsi_unet
+from benchmarks.peers import peak_bytes
+from wsi_unet.geometry import Box
+from wsi_unet.models import Model, derive_border
+from wsi_unet.models.predictor import Prediction
+from wsi_unet.segment import probe, task
+
+THRESHOLD = 200
+"""Red below this is foreground: stained tissue, as bright glass is above."""
+
+
+class NoNetwork:
+    """Stands in for a `Predictor`: same border, same labels' type and shape, no arithmetic."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.device = "cpu"
+        self.precision = "float32"
+        self.threads = 1
+        self.border = derive_border(model.spec.architecture)
+        self.label_count = max(model.spec.label_values) + 1
+
+    def predict(
+        self, window: NDArray[np.uint8], core: Box, *, probabilities: bool = False
+    ) -> Prediction:
+        """Return whether each pixel of the core is dark."""
+        start = time.perf_counter()
+        shrink = self.border.shrink
+        inside = window[core.shift(shrink, shrink).slices()]
+        labels = (inside[..., 0] < THRESHOLD).view(np.uint8)
+        return Prediction(labels, None, time.perf_counter() - start, 0.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("slide", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--image", default="overview")
+    parser.add_argument("--tissue", default="none")
+    parser.add_argument("--tile", type=int, default=1024)
+    given = parser.parse_args()
+
+    def no_network(model: Model, **_: object) -> NoNetwork:
+        return NoNetwork(model)
+
+    # The two places that ask for a predictor: the workers' tasks, and the probe before them.
+    task.resident_predictor = no_network  # type: ignore[assignment]
+    probe.resident_predictor = no_network  # type: ignore[assignment, attr-defined]
+    report = wsi_unet.segment(
+        given.slide,
+        given.output,
+        given.model,
+        image=given.image,
+        tissue=given.tissue,
+        tile=given.tile,
+        mpp=0.5,
+        overwrite=True,
+    )
+    print(json.dumps(report.to_json() | {"peak_bytes": peak_bytes()}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Reading windows of 4096 x 4096 px: ours, tiffslide's, and the bare decoding of the tiles.
+
+All on the same windows of a JPEG slide that lies in the page cache, in turns. The bare decoding
+reads and decodes every tile that a window touches, and throws it away: no reader can be faster
+than that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import Row, Scale, emit, median, parse_scale, run_module, spread
+from benchmarks.layouts import glycogen
+
+NAME = "reading"
+SIDE = 4096
+CORNERS = ((0, 0), (2048, 1024), (4000, 6500), (8192, 0), (9300, 5000), (1234, 8765))
+"""(y, x) of the windows, px: some aligned to the slide's tiles, most not."""
+
+THREADS = 2
+BAR_TIFFSLIDE, BAR_RAW = 2.2, 0.9
+
+
+def rows(scale: Scale) -> Iterator[Row]:
+    side = 512 if scale.tiny else SIDE
+    arguments = ["--repeats", str(1 if scale.tiny else 3 * scale.repeats), "--side", str(side)]
+    speeds = run_module("reading", "--time", glycogen(), *arguments).document
+    for name, values in speeds.items():
+        yield Row(NAME, f"{side}² windows, {name}", median(values), "Mpx/s", detail=spread(values))
+    ours, tiffslide, raw = (median(speeds[name]) for name in (OURS, TIFFSLIDE, RAW))
+    yield Row(NAME, f"{OURS} ÷ {TIFFSLIDE}", ours / tiffslide, "×", least=BAR_TIFFSLIDE)
+    yield Row(NAME, f"{OURS} ÷ {RAW}", ours / raw, "×", least=BAR_RAW)
+
+
+OURS = f"ours, {THREADS} threads"
+OURS_DEFAULT = "ours, default threads"
+TIFFSLIDE = "tiffslide.read_region"
+RAW = f"bare decoding, {THREADS} threads"
+
+
+def time_reads() -> None:
+    """Time the reads; runs in a child process."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--time", type=Path, required=True)
+    parser.add_argument("--repeats", type=int, required=True)
+    parser.add_argument("--side", type=int, required=True)
+    given = parser.parse_args()
+    readers = _readers(given.time, given.side)
+    speeds: dict[str, list[float]] = {name: [] for name in readers}
+    for turn in range(given.repeats + 1):
+        for name, read in readers.items():
+            start = time.perf_counter()
+            for y, x in CORNERS:
+                read(y, x)
+            seconds = time.perf_counter() - start
+            if turn:  # the first turn fills the page cache and starts threads
+                speeds[name].append(len(CORNERS) * given.side**2 / seconds / 1e6)
+    print(json.dumps(speeds))
+
+
+def _readers(path: Path, side: int) -> dict[str, Callable[[int, int], Any]]:
+    from tiffslide import TiffSlide
+
+    from wsi_unet.geometry import Box
+    from wsi_unet.slides.tiffslide_reader import TiffReader
+
+    two, default = TiffReader(path, threads=THREADS), TiffReader(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        peer = TiffSlide(path)
+    return {
+        OURS: lambda y, x: two.read(0, Box(y, x, y + side, x + side)),
+        OURS_DEFAULT: lambda y, x: default.read(0, Box(y, x, y + side, x + side)),
+        TIFFSLIDE: lambda y, x: peer.read_region((x, y), 0, (side, side), as_array=True),
+        RAW: _bare_decoding(path, side),
+    }
+
+
+def _bare_decoding(path: Path, side: int) -> Callable[[int, int], Any]:
+    """Return a function that decodes all tiles of a window, `os.pread` and tifffile's decoder."""
+    import tifffile
+
+    page = tifffile.TiffFile(path).pages.first
+    file = os.open(path, os.O_RDONLY)
+    rows, columns = page.tilelength, page.tilewidth
+    per_row = -(-page.imagewidth // columns)
+    pool = ThreadPoolExecutor(THREADS)
+
+    def decode(number: int) -> None:
+        data = os.pread(file, page.databytecounts[number], page.dataoffsets[number])
+        page.decode(data, number, jpegtables=page.jpegtables)
+
+    def read(y: int, x: int) -> None:
+        bottom, right = min(y + side, page.imagelength), min(x + side, page.imagewidth)
+        numbers = [
+            i * per_row + j
+            for i in range(y // rows, -(-bottom // rows))
+            for j in range(x // columns, -(-right // columns))
+        ]
+        list(pool.map(decode, numbers))
+
+    return read
+
+
+if __name__ == "__main__":
+    if "--time" in sys.argv:
+        time_reads()
+    else:
+        emit(rows(parse_scale()))

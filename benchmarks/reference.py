@@ -1,0 +1,65 @@
+"""One forward pass over a whole image, in float64: what every tiling has to agree with.
+
+Written apart from the package's own windows and borders; only the network is shared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from wsi_unet.models import Model
+
+MARGIN = 1e-4
+"""Least difference of the two largest logits at which float32 has to agree."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What one forward pass over the whole image says.
+
+    Attributes:
+        labels: label values, uint8 (rows, columns).
+        decided: where the two largest logits differ by more than `MARGIN`.
+    """
+
+    labels: NDArray[np.uint8]
+    decided: NDArray[np.bool_]
+
+
+def whole_image(model: Model, image: NDArray[np.uint8], device: str) -> Truth:
+    """Run the network over a whole image at once.
+
+    Args:
+        model: any of the package's U-Nets.
+        image: RGB uint8 (rows, columns, 3).
+        device: where to compute.
+    """
+    architecture = model.spec.architecture
+    rows, columns, _ = image.shape
+    period, k = architecture.period, architecture.convolutions
+    before = extra = 0
+    if architecture.padding == "valid":
+        extra = period if architecture.upsampling == "bilinear" else 0
+        before = k * (3 * period - 2) + extra
+    # As much after as before, and what the poolings need to divide evenly.
+    wanted = 0 if architecture.padding == "same" else -2 * k
+    after = [before + (wanted - side - 2 * before) % period for side in (rows, columns)]
+    padding = [(before, after[0]), (before, after[1]), (0, 0)]
+    mirrored = np.pad(image, padding, mode="reflect")
+    mean, std = (
+        torch.tensor(part, dtype=torch.float64)
+        for part in (model.spec.scaling.mean, model.spec.scaling.std)
+    )
+    scaled = (torch.from_numpy(mirrored).double() / 255 - mean) / std
+    network = model.build().to(device=device, dtype=torch.float64)
+    with torch.inference_mode():
+        output = network(scaled.permute(2, 0, 1)[None].to(device))[0]
+        logits = output[:, extra : extra + rows, extra : extra + columns]
+        best, second = logits.topk(2, dim=0).values
+        values = torch.tensor(model.spec.label_values, dtype=torch.uint8, device=device)
+        labels = values[logits.argmax(0)]
+    return Truth(labels.cpu().numpy(), (best - second > MARGIN).cpu().numpy())

@@ -1,0 +1,99 @@
+"""The network alone by tile, number type and memory order: which tile is best on this device?
+
+Rates are core pixels per second: the border that a tile recomputes counts as work, not as
+result. One process per number type and order; inside it the tiles take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.common import (
+    Row,
+    Scale,
+    emit,
+    median,
+    parse_scale,
+    run_module,
+    spread,
+    tell,
+    workspace,
+)
+from benchmarks.layouts import random_network
+
+NAME = "tiles"
+SIDES = (256, 384, 512, 768, 1024, 2048)
+VARIANTS = (
+    ("float32", "NHWC"),
+    ("float32", "NCHW"),
+    ("bfloat16", "NHWC"),
+    ("bfloat16", "NCHW"),
+)
+"""Number type and order of the values in memory: channels last (NHWC) or first (NCHW)."""
+
+
+def rows(scale: Scale) -> Iterator[Row]:
+    sides = (64, 128) if scale.tiny else SIDES
+    with workspace() as folder:
+        for base in (8,) if scale.tiny else (16, 32):
+            model = random_network(folder, base)
+            for precision, order in VARIANTS:
+                tell(f"  base {base}, {precision} {order}")
+                arguments = [precision, order, "--repeats", str(scale.repeats)]
+                done = run_module("tiles", "--time", model, *arguments, *map(str, sides))
+                for side, speeds in done.document.items():
+                    yield Row(
+                        NAME,
+                        f"base {base}, {precision} {order}, tile {side}",
+                        median(speeds),
+                        "Mpx/s",
+                        detail=spread(speeds),
+                    )
+
+
+def time_tiles() -> None:
+    """Time the forward passes of one variant; runs in a child process."""
+    import torch
+
+    from benchmarks.networks import place
+    from wsi_unet.models import load_model
+    from wsi_unet.models.costs import window_side
+    from wsi_unet.models.devices import full_float32, keep_freed_memory, usable_cores
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--time", type=Path, required=True)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("precision")
+    parser.add_argument("order", choices=("NCHW", "NHWC"))
+    parser.add_argument("sides", type=int, nargs="+")
+    given = parser.parse_args()
+    keep_freed_memory()
+    torch.set_num_threads(usable_cores())
+    torch.manual_seed(0)
+    model, dtype = load_model(given.time), getattr(torch, given.precision)
+    last = given.order == "NHWC"
+    memory = torch.channels_last if last else torch.contiguous_format
+    network = place(model.build(), "cpu", dtype, memory)
+    speeds: dict[int, list[float]] = {side: [] for side in given.sides}
+    with torch.inference_mode(), full_float32():
+        for turn in range(given.repeats + 1):
+            for side in given.sides:
+                window = window_side(model.spec.architecture, side)
+                image = torch.randn(1, 3, window, window).to(dtype=dtype, memory_format=memory)
+                start = time.perf_counter()
+                network(image)
+                if turn:  # the first forward of a size builds its kernels
+                    speeds[side].append(side**2 / (time.perf_counter() - start) / 1e6)
+    print(json.dumps(speeds))
+
+
+if __name__ == "__main__":
+    if "--time" in sys.argv:
+        time_tiles()
+    else:
+        emit(rows(parse_scale()))
