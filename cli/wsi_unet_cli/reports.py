@@ -85,6 +85,7 @@ def show_report(report: Report, *, verbose: bool) -> None:
                     report.parameters["agreement"],
                 ),
             ),
+            *(("beware", warning) for warning in report.warnings),
             *failures_in_words(report.failures),
         ],
     )

@@ -203,6 +203,9 @@ class _Task:
 
     def segment(self, job: Job) -> Result:
         """Segment one slide, showing progress, and show the report."""
+        from wsi_unet.models.devices import keep_freed_memory
+
+        keep_freed_memory()
         with progress_display(PurePath(job.slide).name, quiet=self.quiet) as display:
             report = wsi_unet.segment(
                 job.slide,

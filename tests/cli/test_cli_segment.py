@@ -40,6 +40,7 @@ def report(output: str, state: State = "finished", resumed: int = 0) -> Report:
         device_busy=0.9,
         failures=(Failure((1, 0), "SlideError: bad tile"),) if failed else (),
         image=None,
+        warnings=(),
         parameters={"exactness": "exact", "precision": "float32", "agreement": None},
     )
 

@@ -75,6 +75,11 @@ class BlockMarker(_Record):
     attempts: int
     shards: dict[str, ShardRecord]
 
+    @property
+    def empty(self) -> bool:
+        """Whether the block is all background: nothing is stored of it."""
+        return all(shard.empty for shard in self.shards.values())
+
 
 class BlockFailure(_Record):
     """A block that failed.

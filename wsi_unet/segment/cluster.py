@@ -10,6 +10,7 @@ import dask
 from distributed import Client, LocalCluster
 
 from wsi_unet.errors import OptionError
+from wsi_unet.models.devices import keep_freed_memory
 
 THREADS_PER_PROCESS = 2
 """Blocks in work per process, so that reading, predicting and writing of two of them overlap."""
@@ -56,6 +57,8 @@ def open_client(workers: int | None = None, scheduler: str | None = None) -> Ite
         ) as cluster,
         Client(cluster) as client,
     ):
+        if workers is not None:
+            _prepare(client)
         yield client
 
 
@@ -75,7 +78,13 @@ def _connected(scheduler: str) -> Iterator[Client]:
             raise OptionError(
                 f"the scheduler at {scheduler} has no workers; start some with `dask worker`"
             ) from error
+        _prepare(client)
         yield client
+
+
+def _prepare(client: Client) -> None:
+    """Set up worker processes, those that join later too; this process is its owner's affair."""
+    client.register_worker_callbacks(keep_freed_memory)
 
 
 def worker_threads(client: Client) -> int:

@@ -65,7 +65,7 @@ class _Tally:
             done=len(markers),
             resumed=len(self.resumed),
             failed=len(self.failures),
-            empty=sum(not any(marker.counts[1:]) for marker in markers),
+            empty=sum(marker.empty for marker in markers),
         )
 
 
@@ -233,6 +233,7 @@ class Execution:
             device_busy=self._device_busy(seconds),
             failures=tuple(f for tally in tallies.values() for f in tally.failures),
             image=tallies[IMAGE].blocks() if IMAGE in tallies else None,
+            warnings=self._plan.warnings,
             parameters=labels.model_dump(mode="json"),
         )
 

@@ -25,6 +25,10 @@ from wsi_unet.segment.target import Target
 from wsi_unet.slides.slide import Slide
 
 
+MOST_ENLARGED = 1.5
+"""How much larger than the model's a slide's pixels may be before a warning."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a run will do and what it costs.
@@ -149,8 +153,7 @@ def make_plan(
     warnings = check_affordable(
         labels, costs, measured, processes=processes, free_disk=target.free_disk
     )
-    if not costs.tissue:
-        warnings.append("no tissue was found; --tissue none predicts everywhere")
+    warnings += _doubts(labels, costs)
     return Plan(
         output=target.path,
         labels=labels,
@@ -161,6 +164,21 @@ def make_plan(
         resumes=target.stored is not None,
         warnings=tuple(warnings),
     )
+
+
+def _doubts(labels: LabelParameters, costs: Costs) -> list[str]:
+    """Say what makes the result doubtful, though it can be computed."""
+    doubts = []
+    if not costs.tissue:
+        doubts.append("no tissue was found; --tissue none predicts everywhere")
+    enlarged = 1 / min(labels.sampling.downsample)
+    if enlarged > MOST_ENLARGED:
+        doubts.append(
+            f"the slide's pixels are {enlarged:.3g} times as large as the model's, so it will be "
+            "enlarged and lacks the detail the model was trained on; is its pixel size right? "
+            "(--mpp)"
+        )
+    return doubts
 
 
 def _request(

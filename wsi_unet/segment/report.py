@@ -41,7 +41,7 @@ class Blocks:
         done: blocks with a valid marker, those of earlier runs included.
         resumed: done by earlier runs.
         failed: failed at their last attempt.
-        empty: done, with nothing but background.
+        empty: done, and stored as nothing, being all background.
     """
 
     total: int
@@ -108,6 +108,7 @@ class Report:
         device_busy: share of the time that the devices were in use, 0 to 1.
         failures: every failed block, the image's too.
         image: blocks of the slide's image; None where none is stored.
+        warnings: what a careful person would want to know, one line each.
         parameters: as resolved.
     """
 
@@ -124,6 +125,7 @@ class Report:
     device_busy: float
     failures: tuple[Failure, ...]
     image: Blocks | None
+    warnings: tuple[str, ...]
     parameters: dict[str, Any] = field(repr=False)
 
     @property

@@ -117,7 +117,7 @@ def _status(
             done=len(done),
             resumed=0,
             failed=len(failures),
-            empty=sum(not any(marker.counts[1:]) for marker in done),
+            empty=sum(marker.empty for marker in done),
         ),
         seconds=seconds,
         mpx_per_s=pixels / seconds / 1e6 if seconds else 0.0,
