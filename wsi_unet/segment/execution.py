@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from distributed import Client
 
 from wsi_unet.errors import OutputError
-from wsi_unet.geometry import BlockIndex
+from wsi_unet.geometry import BlockGrid, BlockIndex
 from wsi_unet.labels.layout import Frame
 from wsi_unet.labels.progress import BlockFailure, BlockMarker
 from wsi_unet.models.spec import ModelSpec
 from wsi_unet.segment.cluster import process_count
-from wsi_unet.segment.parameters import LabelParameters
+from wsi_unet.segment.parameters import ImageParameters, LabelParameters
 from wsi_unet.segment.plan import Plan
 from wsi_unet.segment.report import (
     Blocks,
@@ -47,26 +47,65 @@ DEADLINE_FACTOR = 20.0
 
 @dataclass
 class _Tally:
-    """What became of the blocks of one array so far."""
+    """What became of the blocks of one array so far: sums only, however many blocks there are.
 
+    Attributes:
+        grid: of the blocks.
+        tissue: blocks that take time, as opposed to those of background alone.
+        total: blocks of the run.
+        resumed: blocks done before this run.
+        done: blocks done by this run.
+        empty: blocks among both that are stored as nothing.
+        tissue_resumed: blocks with tissue among `resumed`.
+        tissue_done: blocks with tissue among `done`.
+        pixels: level-0 pixels of `done`.
+        waits: what `done` took.
+        failures: blocks that failed.
+    """
+
+    grid: BlockGrid
+    tissue: frozenset[BlockIndex]
     total: int
-    resumed: tuple[BlockMarker, ...]
-    done: list[BlockMarker] = field(default_factory=list)
+    resumed: int = 0
+    done: int = 0
+    empty: int = 0
+    tissue_resumed: int = 0
+    tissue_done: int = 0
+    pixels: int = 0
+    waits: Waits = field(default_factory=Waits)
     failures: list[Failure] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
-        return len(self.resumed) + len(self.done) == self.total
+        return self.resumed + self.done == self.total
+
+    def take_resumed(self, marker: BlockMarker) -> None:
+        self.resumed += 1
+        self.empty += marker.empty
+        self.tissue_resumed += marker.block in self.tissue
+
+    def take_done(self, marker: BlockMarker) -> None:
+        self.done += 1
+        self.empty += marker.empty
+        self.tissue_done += marker.block in self.tissue
+        self.pixels += self.grid.core(marker.block).area
+        self.waits += Waits.of(marker)
 
     def blocks(self) -> Blocks:
-        markers = [*self.resumed, *self.done]
         return Blocks(
             total=self.total,
-            done=len(markers),
-            resumed=len(self.resumed),
+            done=self.resumed + self.done,
+            resumed=self.resumed,
             failed=len(self.failures),
-            empty=sum(marker.empty for marker in markers),
+            empty=self.empty,
         )
+
+    def seconds_left(self, seconds: float) -> float | None:
+        """Estimate from the blocks with tissue alone, since the others take next to no time."""
+        if not self.tissue_done:
+            return None
+        left = len(self.tissue) - self.tissue_done - self.tissue_resumed
+        return seconds / self.tissue_done * left
 
 
 class Execution:
@@ -115,27 +154,35 @@ class Execution:
 
         The image's blocks don't use the device, so they hide behind those that do.
         """
-        queues = [self._left_of(self._opened.labels, self._plan.labels.blocks())]
+        tissue = self._plan.costs.tissue
+        queues = [self._left_of(self._opened.labels, self._plan.labels, tissue)]
         if self._opened.image is not None and self._plan.image is not None:
-            queues.append(self._left_of(self._opened.image, self._plan.image.blocks()))
+            queues.append(self._left_of(self._opened.image, self._plan.image, frozenset()))
         ranked = (
             [((rank + 1) / len(queue), task) for rank, task in enumerate(queue)] for queue in queues
         )
         return (task for _, task in heapq.merge(*ranked, key=lambda pair: pair[0]))
 
-    def _left_of(self, run: Run, indices: Iterable[BlockIndex]) -> list[Task]:
+    def _left_of(
+        self,
+        run: Run,
+        parameters: LabelParameters | ImageParameters,
+        tissue: frozenset[BlockIndex],
+    ) -> list[Task]:
         progress = self._opened.progress(run)
-        wanted = list(indices)
-        markers = {marker.block: marker for marker in progress.markers()}
-        resumed = {
-            index: markers[index]
-            for index in wanted
-            if index in markers and progress.shards_exist(markers[index])
-        }
-        for index in markers.keys() & set(wanted) - resumed.keys():
-            progress.forget(index)
-        self._tallies[run.name] = _Tally(len(wanted), tuple(resumed.values()))
-        return [Task(run, index) for index in wanted if index not in resumed]
+        indices = parameters.blocks()
+        tally = _Tally(parameters.grid, tissue, total=len(indices))
+        left = dict.fromkeys(indices)
+        for marker in progress.markers():
+            if marker.block not in left:
+                continue
+            if progress.shards_exist(marker):
+                tally.take_resumed(marker)
+                del left[marker.block]
+            else:
+                progress.forget(marker.block)
+        self._tallies[run.name] = tally
+        return [Task(run, index) for index in left]
 
     def _deadline(self) -> float:
         """Return after how many seconds a submitted block counts as hung."""
@@ -147,7 +194,7 @@ class Execution:
 
     def _take(self, event: Event) -> None:
         if isinstance(event, Done):
-            self._tallies[event.task.run.name].done.append(event.marker)
+            self._tallies[event.task.run.name].take_done(event.marker)
         elif isinstance(event, Failed):
             task = event.task
             self._tallies[task.run.name].failures.append(Failure(task.index, event.error))
@@ -167,7 +214,7 @@ class Execution:
         tally = self._tallies[name]
         if not tally.complete:
             return False
-        return bool(tally.done) or not is_complete(self._opened, name)
+        return tally.done > 0 or not is_complete(self._opened, name)
 
     def _release(self) -> None:
         for run in (self._opened.labels, self._opened.image):
@@ -179,38 +226,23 @@ class Execution:
         return self._tallies[self._plan.labels.label]
 
     def _tell(self, phase: str) -> None:
-        blocks = self._labels.blocks()
-        seconds = time.perf_counter() - self._started
-        pixels = self._pixels()
+        tally, seconds = self._labels, time.perf_counter() - self._started
         self._on_progress(
             RunProgress(
                 phase=phase,
-                blocks_done=blocks.done,
-                blocks_total=blocks.total,
-                blocks_failed=blocks.failed,
-                pixels_done=pixels,
+                blocks_done=tally.resumed + tally.done,
+                blocks_total=tally.total,
+                blocks_failed=len(tally.failures),
+                pixels_done=tally.pixels,
                 seconds=seconds,
-                mpx_per_s=pixels / seconds / 1e6,
-                seconds_left=self._seconds_left(seconds),
+                mpx_per_s=tally.pixels / seconds / 1e6,
+                seconds_left=tally.seconds_left(seconds),
                 device_busy=self._device_busy(seconds),
             )
         )
 
-    def _seconds_left(self, seconds: float) -> float | None:
-        """Estimate from the blocks with tissue alone, since the others take next to no time."""
-        tissue = self._plan.costs.tissue
-        done = sum(marker.block in tissue for marker in self._labels.done)
-        if not done:
-            return None
-        resumed = sum(marker.block in tissue for marker in self._labels.resumed)
-        return seconds / done * (len(tissue) - done - resumed)
-
-    def _pixels(self) -> int:
-        grid = self._plan.labels.grid
-        return sum(grid.core(marker.block).area for marker in self._labels.done)
-
     def _device_busy(self, seconds: float) -> float:
-        return min(1.0, Waits.of(self._labels.done).predict / (seconds * self._processes))
+        return min(1.0, self._labels.waits.predict / (seconds * self._processes))
 
     def _report(self, seconds: float, startup_seconds: float, interrupted: bool) -> Report:
         tallies, labels = self._tallies, self._plan.labels
@@ -228,8 +260,8 @@ class Execution:
             classes=class_areas(self._opened, labels, self._spec),
             seconds=seconds,
             startup_seconds=startup_seconds,
-            mpx_per_s=self._pixels() / seconds / 1e6,
-            waits=Waits.of(self._labels.done),
+            mpx_per_s=self._labels.pixels / seconds / 1e6,
+            waits=self._labels.waits,
             device_busy=self._device_busy(seconds),
             failures=tuple(f for tally in tallies.values() for f in tally.failures),
             image=tallies[IMAGE].blocks() if IMAGE in tallies else None,

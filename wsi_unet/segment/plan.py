@@ -24,7 +24,6 @@ from wsi_unet.segment.probe import Measured, ProbeRequest
 from wsi_unet.segment.target import Target
 from wsi_unet.slides.slide import Slide
 
-
 MOST_ENLARGED = 1.5
 """How much larger than the model's a slide's pixels may be before a warning."""
 

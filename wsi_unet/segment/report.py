@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -81,13 +81,20 @@ class Waits:
     write: float = 0.0
 
     @classmethod
-    def of(cls, markers: Iterable[BlockMarker]) -> Waits:
-        """Return the sums over `markers`."""
-        sums = dict.fromkeys(("read", "wait", "predict", "write"), 0.0)
-        for marker in markers:
-            for name in sums:
-                sums[name] += marker.seconds.get(name, 0.0)
-        return cls(sums["read"], sums["wait"], sums["predict"], sums["write"])
+    def of(cls, marker: BlockMarker) -> Waits:
+        """Return what one block spent its time on."""
+        read, device, predict, write = (
+            marker.seconds.get(name, 0.0) for name in ("read", "wait", "predict", "write")
+        )
+        return cls(read, device, predict, write)
+
+    def __add__(self, other: Waits) -> Waits:
+        return Waits(
+            self.read + other.read,
+            self.device + other.device,
+            self.predict + other.predict,
+            self.write + other.write,
+        )
 
 
 @dataclass(frozen=True)

@@ -89,10 +89,11 @@ def _status(
     indices = set(parameters.blocks())
     markers = [marker for marker in progress.markers() if marker.block in indices]
     sound = progress.shards_intact if verify else progress.shards_exist
-    damaged = [marker for marker in markers if not sound(marker)]
+    done, damaged = [], []
+    for marker in markers:
+        (done if sound(marker) else damaged).append(marker)
     if verify:
         _forget(progress, damaged)
-    done = [marker for marker in markers if marker not in damaged]
     tail = progress.read_tail()
     tail_sound = tail is not None and sound(tail)
     if verify and tail is not None and not tail_sound:
@@ -121,7 +122,7 @@ def _status(
         ),
         seconds=seconds,
         mpx_per_s=pixels / seconds / 1e6 if seconds else 0.0,
-        waits=Waits.of(done),
+        waits=sum(map(Waits.of, done), start=Waits()),
         failures=failures,
         damaged=tuple(sorted(marker.block for marker in damaged)),
     )
