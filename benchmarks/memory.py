@@ -45,9 +45,7 @@ def rows(scale: Scale) -> Iterator[Row]:
         peaks = []
         for slide in parts:
             output = folder / "n.ome.zarr"
-            report = run_module(
-                "noop", slide, output, "--model", model, "--tissue", "auto"
-            ).document
+            report = run_module("noop", slide, output, "--model", model).document
             peaks.append(report["peak_bytes"])
             yield Row(
                 NAME,

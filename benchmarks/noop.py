@@ -19,6 +19,7 @@ import wsi_unet
 from benchmarks.peers import peak_bytes
 from wsi_unet.geometry import Box
 from wsi_unet.models import Model, derive_border
+from wsi_unet.models.devices import keep_freed_memory
 from wsi_unet.models.predictor import Prediction
 from wsi_unet.segment import probe, task
 
@@ -57,6 +58,7 @@ def main() -> None:
     parser.add_argument("--tissue", default="none")
     parser.add_argument("--tile", type=int, default=1024)
     given = parser.parse_args()
+    keep_freed_memory()  # as the command line does
 
     def no_network(model: Model, **_: object) -> NoNetwork:
         return NoNetwork(model)

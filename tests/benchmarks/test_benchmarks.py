@@ -1,0 +1,137 @@
+"""The benchmark programs run, and what they measure is what they say. Nothing here is timed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.oracle import whole_image_forward
+
+import wsi_unet
+from benchmarks.common import ROOT, Row, in_turns, median, spread
+from benchmarks.gpu_network import model_only
+from benchmarks.networks import balanced, write_network
+from benchmarks.noop import THRESHOLD
+from benchmarks.reference import whole_image
+from wsi_unet.geometry import Box
+from wsi_unet.models import UNetConfig
+
+
+def _run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("value", "least", "most", "verdict"),
+    [
+        (1.0, None, None, ""),
+        (0.92, 0.92, None, "met"),
+        (0.91, 0.92, None, "missed"),
+        (1.49, None, 1.5, "met"),
+        (1.5, None, 1.5, "missed"),
+        (1.2, 0.9, 1.1, "missed"),
+        (0.8, 0.9, 1.1, "missed"),
+        (1.0, 0.9, 1.1, "met"),
+    ],
+)
+def test_a_bar_is_met_or_missed(
+    value: float, least: float | None, most: float | None, verdict: str
+) -> None:
+    assert Row("b", "w", value, "s", least, most).verdict == verdict
+
+
+def test_alternatives_take_turns(capsys: pytest.CaptureFixture[str]) -> None:
+    order: list[str] = []
+
+    def run(name: str) -> float:
+        order.append(name)
+        return float(len(order))
+
+    values = in_turns({"a": lambda: run("a"), "b": lambda: run("b")}, repeats=3)
+    assert order == ["a", "b"] * 3
+    assert values == {"a": [1, 3, 5], "b": [2, 4, 6]}
+    assert "3/3 b: 6" in capsys.readouterr().err
+
+
+def test_the_median_is_shown_with_its_extremes() -> None:
+    assert median([3.0, 1.0, 2.0]) == 2.0
+    assert spread([3.0, 1.0, 2.0]) == "2 (1 to 3)"
+    assert spread([0.12345]) == "0.123"
+
+
+def test_the_table_has_every_row(tmp_path: Path) -> None:
+    done = _run("benchmarks", "startup", "--tiny", "--json", tmp_path / "rows.json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert [row["what"] for row in rows if row["most"]] == [
+        "wsi-unet --help",
+        "wsi-unet info",
+        "import wsi_unet",
+    ]
+    assert all(row["what"] in done.stdout for row in rows)
+
+
+def test_an_unknown_benchmark_is_refused() -> None:
+    done = _run("benchmarks", "speed")
+    assert done.returncode == 2
+    assert "no benchmark 'speed'; there are startup" in done.stderr
+
+
+def test_a_run_without_a_network_stores_the_threshold(
+    example_slide_path: Path, tmp_path: Path
+) -> None:
+    model = write_network(tmp_path / "model.safetensors", UNetConfig(depth=2, base_width=2))
+    output = tmp_path / "out.ome.zarr"
+    done = _run("benchmarks.noop", example_slide_path, output, "--model", model.path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["state"] == "finished"
+    assert report["peak_bytes"] > 2**27
+    with wsi_unet.open_slide(example_slide_path) as slide:
+        red = slide.read(0, Box.of_shape(slide.shape))[..., 0]
+    np.testing.assert_array_equal(wsi_unet.open_labels(output).to_numpy(), red < THRESHOLD)
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize("upsampling", ["transpose", "bilinear"])
+def test_the_reference_agrees_with_the_tests_own(
+    padding: str, upsampling: str, tmp_path: Path
+) -> None:
+    config = UNetConfig.model_validate(
+        {"padding": padding, "upsampling": upsampling, "depth": 2, "base_width": 8}
+    )
+    model = write_network(tmp_path / "model.safetensors", config)
+    image = np.random.default_rng(0).integers(0, 256, (75, 101, 3), dtype=np.uint8)
+    truth = whole_image(model, image, "cpu")
+    scaling = model.spec.scaling
+    oracle = whole_image_forward(model.build(), config, image, mean=scaling.mean, std=scaling.std)
+    both = truth.decided & oracle.decided
+    assert both.mean() > 0.9
+    np.testing.assert_array_equal(truth.labels[both], oracle.labels[both])
+
+
+def test_random_networks_have_two_live_classes_and_the_same_weights_for_both_paddings() -> None:
+    valid = balanced(UNetConfig(depth=2, base_width=8), seed=0).state_dict()
+    same = balanced(UNetConfig(padding="same", depth=2, base_width=8), seed=0).state_dict()
+    assert all(torch.equal(valid[name], same[name]) for name in valid)
+
+
+def test_the_network_is_timed_at_every_tile_that_fits_its_period(tmp_path: Path) -> None:
+    model = write_network(tmp_path / "model.safetensors", UNetConfig(depth=2, base_width=2))
+    speeds = model_only(model, "cpu", "float32", (16, 18, 32))
+    assert speeds.keys() == {16, 32}
+    assert min(map(min, speeds.values())) > 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_without_a_gpu_its_benchmark_says_so() -> None:
+    done = _run("benchmarks.gpu")
+    assert done.returncode == 3
+    assert done.stderr.count("\n") == 1
+    assert "no CUDA device" in done.stderr
