@@ -16,7 +16,7 @@ from wsi_unet.geometry import Box, reflect
 from wsi_unet.models import Model, bundled_models, derive_border, load_model
 
 FIELDS = Path(__file__).parents[1] / "data" / "nuclei_he"
-SHA256 = "f243541e7090100be352a31d62cbd505d1c0a8d989376ff90a5b3fb2277f07ad"
+SHA256 = "e20ef3b43568aa82bc7642214e0d64c59d8b589327990bf0d289d248b811d12a"
 NAMES = ("0c2550a23b8a", "3934a094e853", "87ea72894f65")
 
 
