@@ -8,7 +8,8 @@ and `instances` (16-bit PNG of the same names, one number per nucleus, 0 elsewhe
 
 Every fifth field of nuclei_he is held out: never trained on, only measured. `--hold-out-nucls`
 keeps all of nucls_he out too, which gives a figure for a laboratory, scanner and stain that the
-network has never seen. The bundled model came from these two runs, a quarter of an hour of one core in all:
+network has never seen. The bundled model came from these two runs, a quarter of an hour of one
+core in all:
 
     … DATA twin --iterations 600 --hold-out-nucls
     … DATA wsi_unet/models/bundled/nuclei-he --twin twin
