@@ -89,7 +89,8 @@ def _status(
     indices = set(parameters.blocks())
     markers = [marker for marker in progress.markers() if marker.block in indices]
     sound = progress.shards_intact if verify else progress.shards_exist
-    done, damaged = [], []
+    done: list[BlockMarker] = []
+    damaged: list[BlockMarker] = []
     for marker in markers:
         (done if sound(marker) else damaged).append(marker)
     if verify:
