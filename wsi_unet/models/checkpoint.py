@@ -150,7 +150,7 @@ def save_model(
 
 def _write(network: nn.Module, spec: ModelSpec, path: Path, weights: WeightType) -> None:
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     dtype = getattr(torch, weights)
     tensors = {
@@ -160,10 +160,10 @@ def _write(network: nn.Module, spec: ModelSpec, path: Path, weights: WeightType)
     }
     text = json.dumps(spec.model_dump(mode="json"), indent=2, ensure_ascii=False)
     if path.suffix == ".safetensors":
-        save_file(tensors, path, metadata={METADATA_KEY: text})
+        path.write_bytes(save(tensors, metadata={METADATA_KEY: text}))
         return
     path.mkdir()
-    save_file(tensors, path / WEIGHTS_FILE)
+    (path / WEIGHTS_FILE).write_bytes(save(tensors))
     (path / SPEC_FILE).write_text(text + "\n", encoding="utf-8")
 
 
