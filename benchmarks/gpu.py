@@ -30,8 +30,9 @@ import torch
 
 import wsi_unet
 from benchmarks.big_slide import write_big_slide
-from benchmarks.common import ROOT, Row, spread, tell, workspace
+from benchmarks.common import Row, spread, tell, workspace
 from benchmarks.gpu_network import layer_times, model_only
+from benchmarks.layouts import EXAMPLE
 from benchmarks.networks import write_network
 from benchmarks.reference import whole_image
 from wsi_unet.geometry import Box
@@ -39,7 +40,6 @@ from wsi_unet.models import Model, UNetConfig
 from wsi_unet.models.devices import Precision, describe_devices, matmul_rate
 from wsi_unet.segment import cluster
 
-EXAMPLE = ROOT / "examples" / "CMU-1-Small-Region.svs"
 NO_CUDA = 3
 FLOP_PER_PIXEL = 1.470e6
 """Of the paper's network for RGB, per output pixel, without any border."""

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from benchmarks.common import ROOT, run_module
 
+EXAMPLE = ROOT / "examples" / "CMU-1-Small-Region.svs"
+"""Breast, H&E, 2220 x 2967 px, JPEG tiles of 240 px, in the repository (OpenSlide, CC0)."""
+
 GLYCOGEN = "glycogen_HE_15071x13500.tiff"
 """Liver, H&E, 15071 x 13500 px, JPEG tiles of 512 px, no pixel size (pathologyatlas, MIT)."""
 
@@ -47,12 +50,18 @@ def random_network(folder: Path, base: int, padding: str = "valid", depth: int =
     return path
 
 
-def big_slide(folder: Path, gigapixels: float = 3.0) -> Path:
-    """Write a slide of at least so many 10^9 px: the glycogen slide's JPEG tiles, repeated.
+def big_slide(folder: Path, gigapixels: float = 3.0, source: Path | None = None) -> Path:
+    """Write a slide of at least so many 10^9 px: a slide's JPEG tiles, repeated byte for byte.
 
     Its pixel size is stated as 0.5 µm.
+
+    Args:
+        folder: where to write it.
+        gigapixels: its least size.
+        source: the slide to repeat; by default the glycogen slide.
     """
-    path = folder / "big.tiff"
+    source = source or glycogen()
+    path = folder / f"{source.stem}-{gigapixels:g}.tiff"
     if not path.exists():
-        run_module("big_slide", glycogen(), path, "--gigapixels", str(gigapixels))
+        run_module("big_slide", source, path, "--gigapixels", str(gigapixels))
     return path

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from benchmarks.common import ROOT
+from benchmarks.layouts import EXAMPLE
 from wsi_unet.geometry import Box
 from wsi_unet.models import (
     Model,
@@ -59,7 +59,7 @@ def balanced(architecture: UNetConfig, seed: int) -> UNet:
     # The bias is found on the valid form, so that both paddings get the same weights.
     shape = architecture.model_copy(update={"padding": "valid"})
     side = window_side(shape, 8 * architecture.period)
-    with open_slide(ROOT / "examples" / "CMU-1-Small-Region.svs") as slide:
+    with open_slide(EXAMPLE) as slide:
         tissue = slide.read(0, Box(*TISSUE, TISSUE[0] + side, TISSUE[1] + side))
     scaled = (torch.from_numpy(tissue) / 255 - MEAN) / STD
     while True:

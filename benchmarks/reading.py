@@ -18,8 +18,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import Row, Scale, emit, median, parse_scale, run_module, spread
-from benchmarks.layouts import glycogen
+from benchmarks.common import (
+    Row,
+    Scale,
+    emit,
+    median,
+    parse_scale,
+    run_module,
+    spread,
+    workspace,
+)
+from benchmarks.layouts import EXAMPLE, big_slide, glycogen
 
 NAME = "reading"
 SIDE = 4096
@@ -33,12 +42,19 @@ BAR_TIFFSLIDE, BAR_RAW = 2.2, 0.9
 def rows(scale: Scale) -> Iterator[Row]:
     side = 512 if scale.tiny else SIDE
     arguments = ["--repeats", str(1 if scale.tiny else 3 * scale.repeats), "--side", str(side)]
-    speeds = run_module("reading", "--time", glycogen(), *arguments).document
-    for name, values in speeds.items():
-        yield Row(NAME, f"{side}² windows, {name}", median(values), "Mpx/s", detail=spread(values))
-    ours, tiffslide, raw = (median(speeds[name]) for name in (OURS, TIFFSLIDE, RAW))
-    yield Row(NAME, f"{OURS} ÷ {TIFFSLIDE}", ours / tiffslide, "×", least=BAR_TIFFSLIDE)
-    yield Row(NAME, f"{OURS} ÷ {RAW}", ours / raw, "×", least=BAR_RAW)
+    with workspace() as folder:
+        slides = {
+            "glycogen (tiles of 512 px)": glycogen(),
+            "example, repeated (tiles of 240 px)": big_slide(folder, 0.25, source=EXAMPLE),
+        }
+        for layout, slide in slides.items():
+            speeds = run_module("reading", "--time", slide, *arguments).document
+            for name, values in speeds.items():
+                what = f"{layout}, {side}² windows, {name}"
+                yield Row(NAME, what, median(values), "Mpx/s", detail=spread(values))
+            ours, tiffslide, raw = (median(speeds[name]) for name in (OURS, TIFFSLIDE, RAW))
+            for other, speed, bar in ((TIFFSLIDE, tiffslide, BAR_TIFFSLIDE), (RAW, raw, BAR_RAW)):
+                yield Row(NAME, f"{layout}: {OURS} ÷ {other}", ours / speed, "×", least=bar)
 
 
 OURS = f"ours, {THREADS} threads"

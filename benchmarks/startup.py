@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterator
 
 from benchmarks.common import (
-    ROOT,
     Row,
     Scale,
     emit,
@@ -17,20 +16,20 @@ from benchmarks.common import (
     run_process,
     spread,
 )
+from benchmarks.layouts import EXAMPLE
 
 NAME = "start-up"
-SLIDE = ROOT / "examples" / "CMU-1-Small-Region.svs"
 BARS = {"wsi-unet --help": 0.5, "wsi-unet info": 1.5, "import wsi_unet": 0.5}
 
 
 def rows(scale: Scale) -> Iterator[Row]:
     commands: dict[str, Callable[[], float]] = {
         "wsi-unet --help": lambda: run_command("--help").seconds,
-        "wsi-unet info": lambda: run_command("info", SLIDE).seconds,
+        "wsi-unet info": lambda: run_command("info", EXAMPLE).seconds,
         "import wsi_unet": lambda: run_process(sys.executable, "-c", "import wsi_unet").seconds,
         "python -c pass": lambda: run_process(sys.executable, "-c", "pass").seconds,
     }
-    run_command("info", SLIDE)  # fills the page cache
+    run_command("info", EXAMPLE)  # fills the page cache
     seconds = in_turns(commands, 1 if scale.tiny else 3 * scale.repeats)
     for name, values in seconds.items():
         yield Row(NAME, name, median(values), "s", most=BARS.get(name), detail=spread(values))
