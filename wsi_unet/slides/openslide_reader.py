@@ -16,6 +16,9 @@ from wsi_unet.slides.colour import to_rgb
 from wsi_unet.slides.fingerprint import file_digest
 from wsi_unet.slides.slide import PixelSize, pyramid
 
+PIECE = 512
+"""Side of the squares in which coarse levels are read, px of the level."""
+
 
 class OpenSlideReader:
     """Reads through OpenSlide; what a slide doesn't hold is white."""
@@ -57,9 +60,29 @@ class OpenSlideReader:
     def read(self, level: int, box: Box) -> NDArray[np.uint8]:
         """Return RGB (h, w, 3) of a box inside an existing level.
 
+        OpenSlide takes positions in level-0 px. A coarse level's downsample is rarely an exact
+        integer to OpenSlide, so most of that level's pixels have no such position, and it
+        interpolates, differently from each origin. Coarse levels are therefore put together from
+        squares of one fixed grid, each always read from its own origin: the same pixel has the
+        same value in every window.
+
         Raises:
             SlideError: OpenSlide can't read the file there.
         """
+        if level == 0:
+            return self._region(level, box)
+        whole = Box.of_shape(self.levels[level].shape)
+        result = np.empty((*box.shape, 3), np.uint8)
+        first, left = box.y0 // PIECE * PIECE, box.x0 // PIECE * PIECE
+        for tile in Box(first, left, box.y1, box.x1).tiles(PIECE):
+            piece = Box(tile.y0, tile.x0, tile.y0 + PIECE, tile.x0 + PIECE).intersection(whole)
+            common = piece.intersection(box)
+            pixels = self._region(level, piece)
+            result[common.relative_to(box).slices()] = pixels[common.relative_to(piece).slices()]
+        return result
+
+    def _region(self, level: int, box: Box) -> NDArray[np.uint8]:
+        """Return RGB (h, w, 3) of a box as one call of OpenSlide gives it."""
         with self._lock:
             slide = self._slide
         factor = slide.level_downsamples[level]
@@ -87,8 +110,11 @@ class OpenSlideReader:
             SlideError: the file can't be read.
         """
         beside = self._path.with_suffix("")
-        files = sorted(beside.rglob("*")) if beside.is_dir() else []
-        sizes = [(file.relative_to(beside).as_posix(), file.stat().st_size) for file in files]
+        try:
+            files = sorted(beside.rglob("*")) if beside.is_dir() else []
+            sizes = [(file.relative_to(beside).as_posix(), file.stat().st_size) for file in files]
+        except OSError as error:
+            raise SlideError(f"{beside}: can't be read: {error.strerror or error}") from error
         return file_digest(self._path, json.dumps([self.properties, sizes], sort_keys=True))
 
     def close(self) -> None:
