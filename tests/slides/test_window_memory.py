@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from wsi_unet.slides import memory
+from wsi_unet.errors import SlideError
+from wsi_unet.geometry import Box
+from wsi_unet.slides import memory, open_slide
 from wsi_unet.slides.memory import WindowMemory
+from wsi_unet.slides.tiffslide_reader import TiffReader
 
 
 @pytest.fixture(autouse=True)
@@ -75,3 +80,48 @@ def test_threads_never_share_a_block() -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(work, range(4)))
+
+
+def test_memory_that_comes_back_in_the_middle_of_another_call_stops_nothing() -> None:
+    """The garbage collector may run a finaliser in the thread that holds the lock."""
+    source = WindowMemory()
+
+    def interrupted() -> None:
+        with source._lock:
+            source.give_back(np.empty(300, np.uint8))
+
+    thread = threading.Thread(target=interrupted, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert len(source._free) == 1
+
+
+def test_a_failed_read_gives_its_window_back_at_once(
+    example_slide_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "pread", lambda file, length, offset: b"")
+    reader = TiffReader(example_slide_path, threads=2)
+    assert reader._tiles is not None
+    gc.collect()
+    gc.disable()  # what is left over must not need it
+    try:
+        with pytest.raises(SlideError, match="truncated") as caught:
+            reader.read(0, Box(0, 0, 960, 960))
+        del caught
+        assert len(reader._tiles._memory._free) == 1
+    finally:
+        gc.enable()
+        reader.close()
+
+
+def test_a_slide_that_is_dropped_leaves_no_file_open(example_slide_path: Path) -> None:
+    open_files = Path("/proc/self/fd")
+    gc.collect()
+    before = len(list(open_files.iterdir()))
+    for _ in range(3):
+        slide = open_slide(example_slide_path)
+        slide.read(0, Box(0, 0, 500, 500))
+        del slide
+    gc.collect()
+    assert len(list(open_files.iterdir())) == before

@@ -22,7 +22,9 @@ class WindowMemory:
     """Hands out arrays and takes their memory back when nobody refers to it any more."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # The garbage collector may run `_Lease.__del__` at any moment, also in a thread that
+        # holds the lock: a plain one would never be released.
+        self._lock = threading.RLock()
         self._free: list[NDArray[np.uint8]] = []
 
     def empty(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +130,9 @@ class TileSource:
         self._levels = levels
         self._threads = threads
         self._file = os.open(path, os.O_RDONLY)
+        # A slide may be dropped without having been closed.
+        self._close_file = weakref.finalize(self, os.close, self._file)
+        self._close_file.atexit = False
         self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
         self._local = threading.local()
@@ -157,10 +161,15 @@ class TileSource:
         pool = self._start_pool()
         running = [pool.submit(self._drain, queue, level, box, result) for _ in range(workers)]
         # All of them must have stopped before the array is given away or dropped.
-        errors = [error for task in running if (error := task.exception())]
-        if errors:
-            raise errors[0]
-        return result
+        error = _first_error(running)
+        if error is None:
+            return result
+        try:
+            raise error
+        finally:
+            # Its traceback refers to this frame: together they would keep the window alive until
+            # the garbage collector comes by.
+            del error, running
 
     def _start_pool(self) -> ThreadPoolExecutor:
         with self._lock:
@@ -270,9 +279,15 @@ class TileSource:
         """Stop the threads and close the file; no read may be in progress."""
         if self._pool is not None:
             self._pool.shutdown()
-        os.close(self._file)
+        self._close_file()
         self._kept.clear()
         self._memory.clear()
+
+
+def _first_error(tasks: Sequence[Future[None]]) -> BaseException | None:
+    """Wait for all tasks; return what the first of those that failed raised."""
+    errors = [task.exception() for task in tasks]
+    return next((error for error in errors if error is not None), None)
 
 
 def first_line(error: BaseException) -> str:
