@@ -115,6 +115,17 @@ def test_a_url_or_a_file_is_refused(tmp_path: Path) -> None:
     assert file.read_text() == "mine"
 
 
+def test_a_path_that_cannot_be_looked_at_is_one_clear_line(tmp_path: Path) -> None:
+    for path, match in (
+        (tmp_path / ("long" * 99), "File name too long; choose another folder"),
+        (Path("~nobody-of-this-name/out"), "home directory"),
+    ):
+        with pytest.raises(OutputError, match=match) as caught:
+            open_objects(path)
+        assert str(caught.value).startswith(str(path))
+        assert "\n" not in str(caught.value)
+
+
 def test_an_unwritable_place_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(OutputError, match=r"can't write 'zarr\.json'") as caught:

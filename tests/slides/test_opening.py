@@ -28,6 +28,24 @@ def refused(path: Path, match: str, reader: str = "auto") -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_path_that_cannot_be_looked_at_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for reader in ("auto", "openslide"):
+        refused(tmp_path / ("long" * 99), "File name too long", reader)
+    (tmp_path / "locked").mkdir()
+    is_file = Path.is_file
+
+    def locked(path: Path) -> bool:
+        if path.parent.name == "locked":
+            raise PermissionError(13, "Permission denied")
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", locked)
+    for reader in ("auto", "zarr"):
+        refused(tmp_path / "locked", "Permission denied", reader)
+
+
 def test_what_is_no_slide_is_refused_in_one_line(tmp_path: Path) -> None:
     refused(tmp_path / "missing.svs", "no such file")
     refused(tmp_path, "is a folder, but neither a Zarr")

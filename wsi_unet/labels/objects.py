@@ -64,9 +64,9 @@ class LocalObjects:
     """Objects as files below a folder.
 
     A file is written under `TEMPORARY` and renamed into place, so a killed writer leaves nothing
-    where a Zarr reader would list it. Nothing is flushed to the disk one by one (it would cost
-    more than the writing): after a power cut, the lengths and checksums in the progress markers
-    tell which objects are whole.
+    where a Zarr reader would list it. A file's content is flushed to the disk before it is
+    renamed, so that a power cut leaves no name without its bytes. Folders aren't flushed: the
+    newest renames may be undone, and an object whose name is gone is simply made again.
 
     Attributes:
         root: the output folder; made by the first `put`.
@@ -181,12 +181,19 @@ def open_objects(path: str | Path) -> LocalObjects:
     """Return the objects below the folder `path`, which need not exist yet. Touches nothing.
 
     Raises:
-        OutputError: if `path` is a URL or something that is no folder.
+        OutputError: if `path` is a URL, something that is no folder, or can't be looked at.
     """
     if "://" in str(path):
         raise OutputError(f"{path}: only folders on a mounted file system can be written to")
-    root = Path(path).expanduser().absolute()
-    if root.exists() and not root.is_dir():
+    try:
+        root = Path(path).expanduser().absolute()
+        occupied = root.exists() and not root.is_dir()
+    except OSError as error:  # a folder on the way may not be entered, a name is too long
+        reason = error.strerror or error
+        raise OutputError(f"{path}: can't be looked at: {reason}; choose another folder") from error
+    except RuntimeError as error:  # "~somebody" who isn't there
+        raise OutputError(f"{path}: {error}; give the folder's full path") from error
+    if occupied:
         raise OutputError(f"{path}: is a file; choose a folder that is new or holds earlier output")
     return LocalObjects(root)
 

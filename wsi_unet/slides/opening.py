@@ -108,7 +108,11 @@ def _choose_for_folder(path: Path) -> str:
 
 
 def _check_exists(path: Path) -> None:
-    if not path.exists():
+    try:
+        there = path.exists()
+    except OSError as error:  # a folder on the way may not be entered, a name is too long
+        raise SlideError(f"{path}: can't be looked at: {error.strerror or error}") from error
+    if not there:
         raise SlideError(f"{path}: no such file; check the path")
 
 

@@ -33,8 +33,19 @@ _RGB = ["FF0000", "00FF00", "0000FF"]
 
 
 def is_zarr(path: Path) -> bool:
-    """Whether a folder is a Zarr node."""
-    return any((path / name).is_file() for name in DOCUMENTS)
+    """Whether a folder is a Zarr node.
+
+    Raises:
+        SlideError: the folder may not be entered.
+    """
+    return any(_is_file(path / name) for name in DOCUMENTS)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise SlideError(f"{path}: can't be looked at: {error.strerror or error}") from error
 
 
 @dataclass(frozen=True)
@@ -57,7 +68,7 @@ def load_node(folder: Path) -> Node:
     Raises:
         SlideError: there is none, or it isn't JSON as Zarr has it.
     """
-    found = next((folder / name for name in DOCUMENTS if (folder / name).is_file()), None)
+    found = next((folder / name for name in DOCUMENTS if _is_file(folder / name)), None)
     if found is None:
         raise SlideError(f"{folder}: isn't a Zarr array or group (no {', '.join(DOCUMENTS)})")
     document = _read_json(found)
@@ -65,7 +76,7 @@ def load_node(folder: Path) -> Node:
         attributes = document.get("attributes", {})
         return Node(document, attributes if isinstance(attributes, dict) else {}, 3)
     separate = folder / ".zattrs"
-    return Node(document, _read_json(separate) if separate.is_file() else {}, 2)
+    return Node(document, _read_json(separate) if _is_file(separate) else {}, 2)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
