@@ -37,7 +37,8 @@ from benchmarks.networks import write_network
 from benchmarks.reference import whole_image
 from wsi_unet.geometry import Box
 from wsi_unet.models import Model, UNetConfig
-from wsi_unet.models.devices import Precision, describe_devices, matmul_rate
+from wsi_unet.models.config import Precision
+from wsi_unet.models.devices import describe_devices, matmul_rate
 from wsi_unet.segment import cluster
 
 NO_CUDA = 3

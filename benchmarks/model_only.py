@@ -33,7 +33,8 @@ from wsi_unet.models.devices import (
 )
 from wsi_unet.models.folding import fold_batch_norm
 from wsi_unet.segment.block import tiles_of
-from wsi_unet.segment.target import stored_labels
+from wsi_unet.segment.parameters import LabelParameters
+from wsi_unet.segment.target import stored_parameters
 from wsi_unet.segment.task import open_reference
 from wsi_unet.slides.resample import open_raster, read_mirrored
 
@@ -41,7 +42,7 @@ from wsi_unet.slides.resample import open_raster, read_mirrored
 def windows(output: Path, label: str) -> Iterator[tuple[NDArray[np.uint8], Box]]:
     """Yield every window of a run, RGB uint8 (h, w, 3), and the part of its core in the slide."""
     progress = Progress(open_objects(output), label)
-    labels = stored_labels(progress)
+    labels = stored_parameters(progress, LabelParameters)
     assert labels is not None
     mask = None if labels.tissue == "none" else progress.read_mask()
     border = derive_border(load_model(labels.model.path).spec.architecture)
@@ -66,7 +67,7 @@ def main() -> None:
     parser.add_argument("label")
     given = parser.parse_args()
     keep_freed_memory()
-    labels = stored_labels(Progress(open_objects(given.output), given.label))
+    labels = stored_parameters(Progress(open_objects(given.output), given.label), LabelParameters)
     assert labels is not None
     model = load_model(labels.model.path)
     device, dtype = resolve_device(labels.device), getattr(torch, labels.precision)

@@ -14,7 +14,8 @@ from wsi_unet_cli.options import json_option, verbose_option
 from wsi_unet_cli.output import print_facts, print_json, size
 
 if TYPE_CHECKING:
-    from wsi_unet.models.devices import DeviceInfo, Precision
+    from wsi_unet.models.config import Precision
+    from wsi_unet.models.devices import DeviceInfo
 
 PACKAGES = (
     "torch",

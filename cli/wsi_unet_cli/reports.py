@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from wsi_unet.segment.plan import Plan
-    from wsi_unet.segment.report import Blocks, ClassArea, Failure, Report, Waits
+    from wsi_unet.segment.report import BlockCounts, ClassArea, Failure, Report, Waits
 
 MOST_FAILURES = 10
 """Failed blocks that are listed; `--json` has all."""
@@ -117,7 +117,7 @@ def area(item: ClassArea) -> str:
     return f"{item.pixels} px" if item.area_mm2 is None else f"{item.area_mm2:.4f} mm²"
 
 
-def blocks_in_words(blocks: Blocks, *, labels: bool = True) -> str:
+def blocks_in_words(blocks: BlockCounts, *, labels: bool = True) -> str:
     """Return how many blocks there are and what became of them.
 
     Args:

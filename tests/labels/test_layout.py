@@ -228,7 +228,7 @@ def test_removing_a_label_group_removes_nothing_else(make_output: Any) -> None:
         progress = Progress(objects, name)
         progress.write_run(RunRecord(name=name, signature="", parameters={}, created=""))
         progress.write_marker(
-            BlockMarker(block=(0, 0), counts=(), seconds={}, attempts=1, shards={})
+            BlockMarker(block=(0, 0), signature="s", counts=(), seconds={}, attempts=1, shards={})
         )
     before = tree(objects.root)
     remove_labels(objects, "nuclei")

@@ -33,6 +33,7 @@ def a_marker(objects: LocalObjects, index: tuple[int, int] = (3, 12)) -> BlockMa
     }
     return BlockMarker(
         block=index,
+        signature="s",
         counts=(5, 0, 7),
         predicted=12,
         seconds={"read": 0.5},
@@ -45,7 +46,6 @@ A_RUN = RunRecord(
     name="nuclei",
     signature="ab12",
     parameters={"mpp": 0.5, "outputs": ["labels"]},
-    resolved={"tile": 1024},
     created="2026-01-02T03:04:05+00:00",
 )
 
@@ -68,11 +68,11 @@ def test_a_damaged_run_is_one_clear_line(
 
 def test_a_marker_is_remembered(objects: LocalObjects, progress: Progress) -> None:
     marker = a_marker(objects)
-    assert progress.read_marker((3, 12)) is None
+    assert progress.read_marker((3, 12), "s") is None
     progress.write_marker(marker)
-    assert progress.read_marker((3, 12)) == marker
-    assert list(progress.markers()) == [marker]
-    assert list(Progress(objects, "image").markers()) == []
+    assert progress.read_marker((3, 12), "s") == marker
+    assert list(progress.markers("s")) == [marker]
+    assert list(Progress(objects, "image").markers("s")) == []
     stored = json.loads(objects.get(".wsi_unet/nuclei/blocks/3.12.json") or b"")
     assert stored["format_version"] == 1
     assert stored["shards"]["labels/nuclei/1/c/3/12"] == {"length": 0, "sha256": None}
@@ -91,8 +91,8 @@ def test_a_torn_marker_is_no_marker(
     torn = whole[: min(kept, len(whole) - 1)] + more
     objects.put(key, torn)
     if torn.strip() != whole:
-        assert progress.read_marker((3, 12)) is None
-        assert list(progress.markers()) == []
+        assert progress.read_marker((3, 12), "s") is None
+        assert list(progress.markers("s")) == []
 
 
 def test_a_marker_of_another_version_or_block_is_no_marker(
@@ -101,11 +101,11 @@ def test_a_marker_of_another_version_or_block_is_no_marker(
     progress.write_marker(a_marker(objects))
     whole = objects.get(".wsi_unet/nuclei/blocks/3.12.json") or b""
     objects.put(".wsi_unet/nuclei/blocks/0.0.json", whole)
-    assert progress.read_marker((0, 0)) is None
-    assert [marker.block for marker in progress.markers()] == [(3, 12)]
+    assert progress.read_marker((0, 0), "s") is None
+    assert [marker.block for marker in progress.markers("s")] == [(3, 12)]
     newer = whole.replace(b'"format_version":1', b'"format_version":2')
     objects.put(".wsi_unet/nuclei/blocks/3.12.json", newer)
-    assert progress.read_marker((3, 12)) is None
+    assert progress.read_marker((3, 12), "s") is None
 
 
 def test_shards_are_looked_for_and_checked(objects: LocalObjects, progress: Progress) -> None:
@@ -138,7 +138,7 @@ def test_a_block_fails_until_it_is_done(objects: LocalObjects, progress: Progres
     assert list(progress.failures()) == [failure]
     progress.write_marker(a_marker(objects))
     assert list(progress.failures()) == []
-    assert progress.read_marker((3, 12)) is not None
+    assert progress.read_marker((3, 12), "s") is not None
 
 
 def test_a_forgotten_block_is_computed_again(objects: LocalObjects, progress: Progress) -> None:
@@ -146,7 +146,7 @@ def test_a_forgotten_block_is_computed_again(objects: LocalObjects, progress: Pr
     progress.write_failure(BlockFailure(block=(3, 12), error="damaged", attempts=1))
     progress.forget((3, 12))
     progress.forget((3, 12))
-    assert progress.read_marker((3, 12)) is None
+    assert progress.read_marker((3, 12), "s") is None
     assert list(progress.failures()) == []
     assert objects.get("labels/nuclei/0/c/3/12") == b"some shard"
 
@@ -174,13 +174,13 @@ def test_a_damaged_mask_is_one_clear_line(objects: LocalObjects, progress: Progr
 
 
 def test_the_tail_is_remembered(objects: LocalObjects, progress: Progress) -> None:
-    assert progress.read_tail() is None
+    assert progress.read_tail("s") is None
     objects.put("labels/nuclei/4/c/0/0", b"tail")
-    progress.write_tail({"labels/nuclei/4/c/0/0": ShardRecord.of(b"tail")})
-    tail = progress.read_tail()
+    progress.write_tail({"labels/nuclei/4/c/0/0": ShardRecord.of(b"tail")}, "s")
+    tail = progress.read_tail("s")
     assert tail is not None
     assert progress.shards_intact(tail)
-    assert list(progress.markers()) == []
+    assert list(progress.markers("s")) == []
 
 
 def test_clearing_leaves_other_files_and_other_runs(
@@ -192,7 +192,7 @@ def test_clearing_leaves_other_files_and_other_runs(
         each.write_mask(np.ones((2, 2), bool))
         each.write_marker(a_marker(objects))
         each.write_failure(BlockFailure(block=(0, 0), error="x", attempts=1))
-        each.write_tail({})
+        each.write_tail({}, "s")
     objects.put(".wsi_unet/nuclei/lock", b"")
     progress.clear()
     assert list(objects.list(".wsi_unet/nuclei")) == [".wsi_unet/nuclei/lock"]
@@ -211,5 +211,5 @@ def test_no_marker_outlives_its_run(
     monkeypatch.setattr(LocalObjects, "delete", fail)
     with pytest.raises(OutputError, match="interrupted"):
         progress.clear()
-    assert list(progress.markers()) == []
+    assert list(progress.markers("s")) == []
     assert progress.read_run() == A_RUN

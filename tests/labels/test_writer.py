@@ -171,7 +171,9 @@ def test_a_torn_shard_is_noticed_and_replaced(
     lay_out(objects, pyramid)
     for block in pyramid.grid:
         records = write(objects, pyramid, labels, block)
-        marker = BlockMarker(block=block, counts=(), seconds={}, attempts=1, shards=records)
+        marker = BlockMarker(
+            block=block, signature="s", counts=(), seconds={}, attempts=1, shards=records
+        )
         Progress(objects, "nuclei").write_marker(marker)
     key = f"{GROUP}/0/c/{index[0]}/{index[1]}"
     whole = objects.get(key)
@@ -179,7 +181,7 @@ def test_a_torn_shard_is_noticed_and_replaced(
     (objects.root / key).write_bytes(whole[:kept])
 
     progress = Progress(objects, "nuclei")
-    torn = progress.read_marker(index)
+    torn = progress.read_marker(index, "s")
     assert torn is not None
     assert not progress.shards_exist(torn)
     assert not progress.shards_intact(torn)

@@ -3,6 +3,7 @@
     <output>/.wsi_unet/<label name>/
         run.json               the run: signature, parameters
         mask.png               the tissue mask it uses
+        tail.json              what was built from all blocks together
         blocks/<i>.<j>.json    a finished block: what it counted and which shards it wrote
         failures/<i>.<j>.json  a block that failed
 
@@ -44,15 +45,13 @@ class RunRecord(_Record):
     Attributes:
         name: of the label group, or "image".
         signature: hash of everything that determines the pixels; hexadecimal.
-        parameters: what the signature was made of, by name, to tell what differs.
-        resolved: choices made once on the workers and reused on resume ("auto" tile, precision).
-        created: UTC time, ISO 8601.
+        parameters: the resolved parameters, those that don't decide pixels too.
+        created: UTC time of the first run, ISO 8601.
     """
 
     name: str
     signature: str
     parameters: dict[str, JsonValue]
-    resolved: dict[str, JsonValue] = Field(default_factory=dict)
     created: str
 
 
@@ -61,6 +60,7 @@ class BlockMarker(_Record):
 
     Attributes:
         block: (row, column) of the block.
+        signature: of the run that computed it; another run's marker means nothing.
         counts: number of level-0 pixels per label value 0, 1, …; empty for image blocks.
         predicted: number of level-0 pixels that the model predicted (those in tissue).
         seconds: time spent by what it was spent on.
@@ -69,6 +69,7 @@ class BlockMarker(_Record):
     """
 
     block: BlockIndex
+    signature: str
     counts: tuple[Count, ...]
     predicted: Count = 0
     seconds: dict[str, float]
@@ -162,13 +163,16 @@ class Progress:
         self.objects.put(self._key("blocks", marker.block), _to_json(marker))
         self.objects.delete(self._key("failures", marker.block))
 
-    def read_marker(self, index: BlockIndex) -> BlockMarker | None:
-        """Return the marker of a block, None if there is no readable one."""
-        return self._read(BlockMarker, "blocks", index)
+    def read_marker(self, index: BlockIndex, signature: str) -> BlockMarker | None:
+        """Return the marker that a run with `signature` left of a block, None if there is none."""
+        found = self._read(BlockMarker, "blocks", index)
+        return found if found is not None and found.signature == signature else None
 
-    def markers(self) -> Iterator[BlockMarker]:
-        """Yield the readable markers."""
-        return self._read_all(BlockMarker, "blocks")
+    def markers(self, signature: str) -> Iterator[BlockMarker]:
+        """Yield the readable markers of runs with `signature`."""
+        for marker in self._read_all(BlockMarker, "blocks"):
+            if marker.signature == signature:
+                yield marker
 
     def write_failure(self, failure: BlockFailure) -> None:
         """Record that a block failed."""
@@ -193,14 +197,17 @@ class Progress:
         for name in ("tail.json", "mask.png", "run.json"):
             self.objects.delete(f"{self._root}/{name}")
 
-    def write_tail(self, shards: dict[str, ShardRecord]) -> None:
+    def write_tail(self, shards: dict[str, ShardRecord], signature: str) -> None:
         """Store what `build_tail` wrote, so that it can be checked as blocks are."""
-        marker = BlockMarker(block=(0, 0), counts=(), seconds={}, attempts=1, shards=shards)
+        marker = BlockMarker(
+            block=(0, 0), signature=signature, counts=(), seconds={}, attempts=1, shards=shards
+        )
         self.objects.put(f"{self._root}/tail.json", _to_json(marker))
 
-    def read_tail(self) -> BlockMarker | None:
+    def read_tail(self, signature: str) -> BlockMarker | None:
         """Return the tail's marker (its block and counts mean nothing), None if not built."""
-        return _parse(BlockMarker, self.objects.get(f"{self._root}/tail.json"))
+        found = _parse(BlockMarker, self.objects.get(f"{self._root}/tail.json"))
+        return found if found is not None and found.signature == signature else None
 
     def forget_tail(self) -> None:
         """Remove the tail's marker, so that the small levels are built again."""

@@ -6,6 +6,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Precision = Literal["float32", "bfloat16", "float16"]
+"""Number types that a network can run in."""
+
 
 class UNetConfig(BaseModel):
     """The shape of one U-Net (Ronneberger et al. 2015, figure 1, and its common variants).

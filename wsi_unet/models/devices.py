@@ -7,14 +7,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 import torch
 from dask.system import cpu_count
 
 from wsi_unet.errors import OptionError
-
-Precision = Literal["float32", "bfloat16", "float16"]
+from wsi_unet.models.config import Precision
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,11 @@ def usable_cores() -> int:
 
 def free_memory(device: str) -> int | None:
     """Return the free bytes of a CUDA device; None for the CPU, whose memory is the host's."""
-    return None if device == "cpu" else int(torch.cuda.mem_get_info(device)[0])
+    if device == "cpu":
+        return None
+    # What torch holds for reuse is as good as free.
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0] + cached)
 
 
 def matmul_rate(device: str, precision: Precision, seconds: float = 0.3) -> float:

@@ -130,9 +130,9 @@ class Predictor:
         """
         if window.dtype != np.uint8 or window.ndim != 3 or window.shape[2] != 3:
             raise ValueError(f"a window is uint8 (h, w, 3), not {window.dtype} {window.shape}")
-        with self._transfer.uploaded(window) as image:
+        with self._enough_memory(window.shape), self._transfer.uploaded(window) as image:
             start = time.perf_counter()
-            with self._section(window.shape), torch.inference_mode():
+            with self._section(), torch.inference_mode():
                 entered = time.perf_counter()
                 logits = self._logits(image, core)
                 labels, best = _label(logits, self.model.spec.label_values)
@@ -172,18 +172,23 @@ class Predictor:
         return intensities.sub_(self._shift).mul_(self._factor).to(self._dtype)
 
     @contextmanager
-    def _section(self, shape: tuple[int, ...]) -> Iterator[None]:
+    def _section(self) -> Iterator[None]:
         """The device for one thread alone, with this predictor's settings."""
         with _DEVICE_SECTION, full_float32(), cpu_threads(self.threads):
-            try:
-                yield
-            except RuntimeError as error:
-                if not _is_out_of_memory(error):
-                    raise
-                raise OptionError(
-                    f"{self.device} has too little memory for a window of "
-                    f"{shape[0]}×{shape[1]} px in {self.precision}; use a smaller --tile"
-                ) from error
+            yield
+
+    @contextmanager
+    def _enough_memory(self, shape: tuple[int, ...]) -> Iterator[None]:
+        """Say what helps when the device runs out of memory inside."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise OptionError(
+                f"{self.device} has too little memory for a window of "
+                f"{shape[0]}×{shape[1]} px in {self.precision}; use a smaller --tile"
+            ) from error
 
 
 def _label(logits: Tensor, values: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -205,5 +210,6 @@ def _quantise(logits: Tensor) -> Tensor:
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    # The CPU's allocator raises a plain RuntimeError.
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    # The CPU's allocator and NVIDIA's libraries raise a plain RuntimeError.
+    signs = ("can't allocate memory", "_STATUS_ALLOC_FAILED", "CUDA out of memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in signs)

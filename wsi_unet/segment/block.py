@@ -19,14 +19,11 @@ from wsi_unet.labels.progress import BlockMarker, Progress, ShardRecord
 from wsi_unet.labels.pyramid import Pixels, Reduce, reduce_mean, reduce_mode
 from wsi_unet.labels.writer import write_block
 from wsi_unet.models.predictor import Predictor
-from wsi_unet.segment.marking import Stopwatch, Written, run_once
+from wsi_unet.segment.marking import Stopwatch, Written, check_current, run_once
 from wsi_unet.segment.parameters import LabelParameters
 from wsi_unet.slides.resample import Raster, read_mirrored
 from wsi_unet.slides.slide import Slide
-from wsi_unet.slides.tissue import mask_in_box, mask_touches
-
-Mask = NDArray[np.bool_]
-"""Tissue, as a small raster stretched over the whole slide."""
+from wsi_unet.slides.tissue import Mask, mask_in_box, mask_touches
 
 
 @dataclass(frozen=True)
@@ -74,14 +71,17 @@ class LabelBlocks:
         Raises:
             BlockError: if anything fails; the message names the slide and the block.
         """
+        signature = self.parameters.signature()
 
         def work(clock: Stopwatch) -> Written:
             pixels = self.compute(index, clock)
             with clock("write"):
+                check_current(self.progress, signature)
                 counts = count_labels(pixels.labels, self.predictor.label_count)
                 return Written(self._write(index, pixels), counts, pixels.predicted)
 
-        return run_once(self.progress, index, attempt, self.parameters.slide.name, work)
+        name = self.parameters.slide.name
+        return run_once(self.progress, signature, index, attempt, name, work)
 
     def compute(self, index: BlockIndex, clock: Stopwatch) -> BlockPixels:
         """Read and predict one block; nothing is written."""

@@ -12,13 +12,12 @@ from wsi_unet.geometry import Box, round_up
 from wsi_unet.labels.pyramid import Pyramid
 from wsi_unet.models.border import derive_border
 from wsi_unet.models.checkpoint import Model
-from wsi_unet.segment.block import Mask
 from wsi_unet.segment.options import DEFAULT_BLOCK, Options
 from wsi_unet.segment.parameters import ImageParameters, LabelParameters, SlideReference
 from wsi_unet.segment.target import Target
 from wsi_unet.slides.resample import Sampling, choose_sampling
 from wsi_unet.slides.slide import PixelSize, Slide, check_mpp
-from wsi_unet.slides.tissue import find_tissue, load_mask
+from wsi_unet.slides.tissue import Mask, find_tissue, load_mask
 
 IMAGE_BLOCK = 2048
 OVERVIEW_REDUCTION = 8
@@ -111,12 +110,16 @@ def sample_for(slide: Slide, reference: SlideReference, model: Model) -> Samplin
 
 
 def _check_same_slide(target: Target, slide: SlideReference) -> None:
-    for stored in (target.stored, target.stored_image):
-        if stored is not None and stored.slide.fingerprint != slide.fingerprint:
-            raise SignatureError(
-                f"{target.path} holds another slide ({stored.slide.name}); choose another output, "
-                "or --overwrite"
-            )
+    if target.slide is None:
+        return
+    name, fingerprint = target.slide
+    if fingerprint != slide.fingerprint:
+        hint = ", or --overwrite"
+        if target.others:
+            hint = f" (it also holds the labels {', '.join(target.others)})"
+        raise SignatureError(
+            f"{target.path} holds another slide ({name}); choose another output{hint}"
+        )
 
 
 def _check_tile(tile: int | None, period: int, block: int) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import dask
 from distributed import Client, LocalCluster
@@ -46,7 +48,24 @@ def open_client(workers: int | None = None, scheduler: str | None = None) -> Ite
         return
     with (
         dask.config.set(_SETTINGS),
-        LocalCluster(
+        _local_cluster(workers) as cluster,
+        Client(cluster) as client,
+    ):
+        if workers is not None:
+            # Ours to set up; a process that isn't, this one or a cluster's, is its owner's affair.
+            client.register_worker_callbacks(keep_freed_memory)
+        yield client
+
+
+def _local_cluster(workers: int | None) -> LocalCluster:
+    """Start workers that leave Ctrl-C to this process.
+
+    A terminal sends it to all of them, and workers that die of it can't end their blocks. They
+    are started with the signal blocked, which processes inherit; here it arrives a little later.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return LocalCluster(
             n_workers=workers or 1,
             threads_per_worker=THREADS_PER_PROCESS,
             processes=workers is not None,
@@ -54,12 +73,9 @@ def open_client(workers: int | None = None, scheduler: str | None = None) -> Ite
             dashboard_address=":0",
             scheduler_kwargs={"dashboard": False},
             silence_logs="CRITICAL",
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        if workers is not None:
-            _prepare(client)
-        yield client
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -78,26 +94,34 @@ def _connected(scheduler: str) -> Iterator[Client]:
             raise OptionError(
                 f"the scheduler at {scheduler} has no workers; start some with `dask worker`"
             ) from error
-        _prepare(client)
         yield client
 
 
-def _prepare(client: Client) -> None:
-    """Set up worker processes, those that join later too; this process is its owner's affair."""
-    client.register_worker_callbacks(keep_freed_memory)
+@dataclass(frozen=True)
+class Workers:
+    """The worker processes of a cluster.
+
+    Attributes:
+        processes: how many there are.
+        threads: task threads of the largest: blocks that are in work there at once.
+        per_host: processes that share the busiest host's cores.
+        total_threads: task threads of all of them.
+    """
+
+    processes: int
+    threads: int
+    per_host: int
+    total_threads: int
 
 
-def worker_threads(client: Client) -> int:
-    """Return the number of task threads of all workers."""
-    return sum(client.nthreads().values())
-
-
-def process_count(client: Client) -> int:
-    """Return the number of worker processes."""
-    return max(1, len(client.nthreads()))
-
-
-def processes_per_host(client: Client) -> int:
-    """Return how many worker processes share the busiest host's cores."""
+def count_workers(client: Client) -> Workers:
+    """Return what workers there are now; at least one with one thread."""
+    threads = client.nthreads().values()
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    return max(Counter(worker["host"] for worker in workers).values(), default=1)
+    hosts = Counter(worker["host"] for worker in workers)
+    return Workers(
+        processes=max(1, len(threads)),
+        threads=max(threads, default=1),
+        per_host=max(hosts.values(), default=1),
+        total_threads=max(1, sum(threads)),
+    )

@@ -10,10 +10,10 @@ import numpy as np
 from wsi_unet.errors import PlanError
 from wsi_unet.geometry import BlockIndex, Border
 from wsi_unet.labels.pyramid import Pyramid
-from wsi_unet.segment.block import Mask, tiles_of
-from wsi_unet.segment.cluster import THREADS_PER_PROCESS
+from wsi_unet.segment.block import tiles_of
 from wsi_unet.segment.parameters import ImageParameters, LabelParameters
 from wsi_unet.segment.probe import Measured
+from wsi_unet.slides.tissue import Mask
 
 GIB = 2**30
 MIB = 2**20
@@ -39,6 +39,7 @@ class Costs:
         process_bytes: peak memory of one worker process.
         device_bytes: peak memory on the device; None where that is the process's own.
         seconds: estimate; None where no speed was measured.
+        seconds_per_block: of one block full of tissue; None where no speed was measured.
     """
 
     tissue: frozenset[BlockIndex]
@@ -50,6 +51,7 @@ class Costs:
     process_bytes: int
     device_bytes: int | None
     seconds: float | None
+    seconds_per_block: float | None
 
     def to_json(self) -> dict[str, Any]:
         """Return the costs as JSON-able values, the blocks with tissue as their number."""
@@ -67,6 +69,7 @@ def count_costs(
     mask: Mask | None,
     measured: Measured,
     processes: int,
+    threads: int,
 ) -> Costs:
     """Count what the run needs; nothing is read or written.
 
@@ -78,6 +81,7 @@ def count_costs(
         mask: tissue, stretched over the slide; None predicts everywhere.
         measured: what a worker measured.
         processes: number of worker processes.
+        threads: blocks in work per process.
     """
     blocks = labels.blocks()
     grid, shape = labels.grid, labels.sampling.shape
@@ -102,12 +106,15 @@ def count_costs(
         output_bytes=sum(stored.values()),
         expected_bytes=int(sum(EXPECTED_RATIO[name] * size for name, size in stored.items())),
         process_bytes=measured.base_memory
-        + THREADS_PER_PROCESS * work
+        + threads * work
         + (0 if on_device else measured.tile_memory),
         device_bytes=measured.tile_memory if on_device else None,
         seconds=None
         if measured.mpx_per_s is None
         else core_pixels / (measured.mpx_per_s * 1e6 * processes),
+        seconds_per_block=None
+        if measured.mpx_per_s is None
+        else labels.block**2 / (measured.mpx_per_s * 1e6),
     )
 
 
@@ -157,7 +164,7 @@ def check_affordable(
         costs: what it needs.
         measured: what a worker has.
         processes: number of worker processes.
-        free_disk: bytes free where the output goes.
+        free_disk: bytes that this run may use where the output goes.
 
     Returns:
         Warnings, one line each.
@@ -171,32 +178,34 @@ def check_affordable(
     if need > measured.host_memory:
         fewer = "--workers" if on_host > 1 else "--block"
         raise PlanError(
-            f"memory: {on_host} worker process(es) need {_gib(need)} more, but {measured.host} has "
-            f"{_gib(measured.host_memory)} free; use a smaller --tile (now {labels.tile}) or "
-            f"{fewer} (now {on_host if on_host > 1 else labels.block})"
+            f"memory: {on_host} worker process(es) need {_size(need)} more, but "
+            f"{measured.host} has {_size(measured.host_memory)} free; use a smaller --tile "
+            f"(now {labels.tile}) or {fewer} (now {on_host if on_host > 1 else labels.block})"
         )
     if (
         costs.device_bytes is not None
         and measured.device_memory is not None
-        and costs.device_bytes > measured.device_memory
+        and costs.device_bytes * on_host > measured.device_memory
     ):
         raise PlanError(
-            f"device memory: a tile of {labels.tile} px needs {_gib(costs.device_bytes)}, but "
-            f"{measured.device} has {_gib(measured.device_memory)} free; use a smaller --tile or "
+            f"device memory: {on_host} process(es) with tiles of {labels.tile} px need "
+            f"{_size(costs.device_bytes * on_host)}, but "
+            f"{measured.device} has {_size(measured.device_memory)} free; use a smaller --tile or "
             "--device cpu"
         )
     if costs.expected_bytes + DISK_MARGIN > free_disk:
         raise PlanError(
-            f"disk: about {_gib(costs.expected_bytes)} will be written, but {_gib(free_disk)} are "
-            f"free; choose another place with --output, or a smaller --region, or --image none"
+            f"disk: about {_size(costs.expected_bytes)} will be stored and {_size(DISK_MARGIN)} "
+            f"kept free, but there are {_size(free_disk)}; choose another place with --output, "
+            "or a smaller --region, or --image none"
         )
     if costs.output_bytes > free_disk:
         return [
-            f"disk: {_gib(free_disk)} are free; enough unless labels compress unusually badly "
-            f"(upper bound {_gib(costs.output_bytes)})"
+            f"disk: {_size(free_disk)} are free; enough unless labels compress unusually badly "
+            f"(upper bound {_size(costs.output_bytes)})"
         ]
     return []
 
 
-def _gib(size: float) -> str:
-    return f"{size / GIB:.2f} GiB"
+def _size(count: float) -> str:
+    return f"{count / MIB:.0f} MiB" if count < GIB else f"{count / GIB:.2f} GiB"

@@ -6,106 +6,38 @@ import heapq
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 from distributed import Client
 
 from wsi_unet.errors import OutputError
-from wsi_unet.geometry import BlockGrid, BlockIndex
 from wsi_unet.labels.layout import Frame
-from wsi_unet.labels.progress import BlockFailure, BlockMarker
+from wsi_unet.labels.progress import BlockFailure
+from wsi_unet.models.costs import window_flops
 from wsi_unet.models.spec import ModelSpec
-from wsi_unet.segment.cluster import process_count
+from wsi_unet.segment.cluster import count_workers
 from wsi_unet.segment.parameters import ImageParameters, LabelParameters
 from wsi_unet.segment.plan import Plan
-from wsi_unet.segment.report import (
-    Blocks,
-    ClassArea,
-    Failure,
-    ProgressCallback,
-    Report,
-    RunProgress,
-    State,
-    Waits,
-)
-from wsi_unet.segment.stream import Done, Event, Failed, stream
-from wsi_unet.segment.target import (
-    Opened,
+from wsi_unet.segment.report import ClassArea, Failure, ProgressCallback, Report, RunProgress, State
+from wsi_unet.segment.store import (
+    OpenOutput,
     complete_image,
     complete_labels,
     is_complete,
     label_pixels,
+    reopen,
 )
-from wsi_unet.segment.task import IMAGE, Run, Task, release_run
+from wsi_unet.segment.stream import Done, Event, Failed, stream
+from wsi_unet.segment.tally import Tally
+from wsi_unet.segment.task import Run, Task, release_run
 
 SHORTEST_DEADLINE = 900.0
-"""Seconds that any block is given before it counts as hung."""
+"""Seconds without any block ending after which blocks count as hung."""
 
 DEADLINE_FACTOR = 20.0
-"""How many times its estimated time a block is given, its wait for others included."""
+"""How many times its estimated time a block is given at least."""
 
-
-@dataclass
-class _Tally:
-    """What became of the blocks of one array so far: sums only, however many blocks there are.
-
-    Attributes:
-        grid: of the blocks.
-        tissue: blocks that take time, as opposed to those of background alone.
-        total: blocks of the run.
-        resumed: blocks done before this run.
-        done: blocks done by this run.
-        empty: blocks among both that are stored as nothing.
-        tissue_resumed: blocks with tissue among `resumed`.
-        tissue_done: blocks with tissue among `done`.
-        pixels: level-0 pixels of `done`.
-        waits: what `done` took.
-        failures: blocks that failed.
-    """
-
-    grid: BlockGrid
-    tissue: frozenset[BlockIndex]
-    total: int
-    resumed: int = 0
-    done: int = 0
-    empty: int = 0
-    tissue_resumed: int = 0
-    tissue_done: int = 0
-    pixels: int = 0
-    waits: Waits = field(default_factory=Waits)
-    failures: list[Failure] = field(default_factory=list)
-
-    @property
-    def complete(self) -> bool:
-        return self.resumed + self.done == self.total
-
-    def take_resumed(self, marker: BlockMarker) -> None:
-        self.resumed += 1
-        self.empty += marker.empty
-        self.tissue_resumed += marker.block in self.tissue
-
-    def take_done(self, marker: BlockMarker) -> None:
-        self.done += 1
-        self.empty += marker.empty
-        self.tissue_done += marker.block in self.tissue
-        self.pixels += self.grid.core(marker.block).area
-        self.waits += Waits.of(marker)
-
-    def blocks(self) -> Blocks:
-        return Blocks(
-            total=self.total,
-            done=self.resumed + self.done,
-            resumed=self.resumed,
-            failed=len(self.failures),
-            empty=self.empty,
-        )
-
-    def seconds_left(self, seconds: float) -> float | None:
-        """Estimate from the blocks with tissue alone, since the others take next to no time."""
-        if not self.tissue_done:
-            return None
-        left = len(self.tissue) - self.tissue_done - self.tissue_resumed
-        return seconds / self.tissue_done * left
+SLOWEST_FLOPS = 5e9
+"""FLOP/s that any device reaches; bounds a block's time where no speed was measured."""
 
 
 class Execution:
@@ -116,16 +48,26 @@ class Execution:
         client: Client,
         plan: Plan,
         spec: ModelSpec,
-        opened: Opened,
+        output: OpenOutput,
         on_progress: ProgressCallback,
     ) -> None:
         self._client = client
         self._plan = plan
         self._spec = spec
-        self._opened = opened
+        self._output = output
         self._on_progress = on_progress
-        self._processes = process_count(client)
-        self._tallies: dict[str, _Tally] = {}
+        self._processes = count_workers(client).processes
+        self._arrays: dict[Run, LabelParameters | ImageParameters] = {output.labels: plan.labels}
+        if output.image is not None and plan.image is not None:
+            self._arrays[output.image] = plan.image
+        self._tallies = {
+            run: Tally(
+                parameters.grid,
+                plan.costs.tissue if run == output.labels else frozenset(),
+                total=len(parameters.blocks()),
+            )
+            for run, parameters in self._arrays.items()
+        }
         self._started = time.perf_counter()
 
     def run(self, startup_seconds: float) -> Report:
@@ -145,8 +87,9 @@ class Execution:
             self._complete()
         except KeyboardInterrupt:
             interrupted = True
-        seconds = time.perf_counter() - self._started
-        self._release()
+        finally:
+            seconds = time.perf_counter() - self._started
+            self._release()
         return self._report(seconds, startup_seconds, interrupted)
 
     def _left(self) -> Iterator[Task]:
@@ -154,26 +97,16 @@ class Execution:
 
         The image's blocks don't use the device, so they hide behind those that do.
         """
-        tissue = self._plan.costs.tissue
-        queues = [self._left_of(self._opened.labels, self._plan.labels, tissue)]
-        if self._opened.image is not None and self._plan.image is not None:
-            queues.append(self._left_of(self._opened.image, self._plan.image, frozenset()))
+        queues = [self._left_of(run) for run in self._arrays]
         ranked = (
             [((rank + 1) / len(queue), task) for rank, task in enumerate(queue)] for queue in queues
         )
         return (task for _, task in heapq.merge(*ranked, key=lambda pair: pair[0]))
 
-    def _left_of(
-        self,
-        run: Run,
-        parameters: LabelParameters | ImageParameters,
-        tissue: frozenset[BlockIndex],
-    ) -> list[Task]:
-        progress = self._opened.progress(run)
-        indices = parameters.blocks()
-        tally = _Tally(parameters.grid, tissue, total=len(indices))
-        left = dict.fromkeys(indices)
-        for marker in progress.markers():
+    def _left_of(self, run: Run) -> list[Task]:
+        progress, tally = self._output.progress(run), self._tallies[run]
+        left = dict.fromkeys(self._arrays[run].blocks())
+        for marker in progress.markers(run.signature):
             if marker.block not in left:
                 continue
             if progress.shards_exist(marker):
@@ -181,49 +114,55 @@ class Execution:
                 del left[marker.block]
             else:
                 progress.forget(marker.block)
-        self._tallies[run.name] = tally
+        if left:
+            reopen(self._output, run)
         return [Task(run, index) for index in left]
 
     def _deadline(self) -> float:
-        """Return after how many seconds a submitted block counts as hung."""
-        seconds = self._plan.costs.seconds
-        if seconds is None:
-            return SHORTEST_DEADLINE
-        per_block = seconds * self._processes / max(1, len(self._plan.costs.tissue))
-        return max(SHORTEST_DEADLINE, DEADLINE_FACTOR * per_block)
+        """Return how many seconds without any block ending mean that they hang."""
+        labels, costs = self._plan.labels, self._plan.costs
+        per_block = costs.seconds_per_block
+        if per_block is not None:
+            return max(SHORTEST_DEADLINE, DEADLINE_FACTOR * per_block)
+        tiles = (labels.block / labels.tile) ** 2
+        slowest = tiles * window_flops(self._spec.architecture, labels.tile) / SLOWEST_FLOPS
+        return max(SHORTEST_DEADLINE, slowest)
 
     def _take(self, event: Event) -> None:
         if isinstance(event, Done):
-            self._tallies[event.task.run.name].take_done(event.marker)
+            self._tallies[event.task.run].take_done(event.marker)
         elif isinstance(event, Failed):
-            task = event.task
-            self._tallies[task.run.name].failures.append(Failure(task.index, event.error))
-            failure = BlockFailure(block=task.index, error=event.error, attempts=task.attempt)
-            with suppress(OutputError):  # on a full disk the report alone can tell
-                self._opened.progress(task.run).write_failure(failure)
+            self._take_failure(event.task, event.error)
+
+    def _take_failure(self, task: Task, error: str) -> None:
+        progress, tally = self._output.progress(task.run), self._tallies[task.run]
+        marker = progress.read_marker(task.index, task.run.signature)
+        if marker is not None:  # an attempt that was given up has ended after all
+            tally.take_done(marker)
+            return
+        tally.failures.append(Failure(task.index, error))
+        failure = BlockFailure(block=task.index, error=error, attempts=task.attempt)
+        with suppress(OutputError):  # on a full disk the report alone can tell
+            progress.write_failure(failure)
 
     def _complete(self) -> None:
         """Build the small levels of what has all its blocks, unless that was done before."""
-        image, labels = self._plan.image, self._plan.labels
-        if image is not None and self._needs_completion(IMAGE):
-            complete_image(self._opened, image)
-        if self._needs_completion(labels.label):
-            complete_labels(self._opened, labels, classes=len(self._spec.classes))
+        image, labels = self._output.image, self._output.labels
+        if image is not None and self._plan.image is not None and self._needs_completion(image):
+            complete_image(self._output, self._plan.image)
+        if self._needs_completion(labels):
+            complete_labels(self._output, self._plan.labels, classes=len(self._spec.classes))
 
-    def _needs_completion(self, name: str) -> bool:
-        tally = self._tallies[name]
-        if not tally.complete:
-            return False
-        return tally.done > 0 or not is_complete(self._opened, name)
+    def _needs_completion(self, run: Run) -> bool:
+        return self._tallies[run].complete and not is_complete(self._output, run)
 
     def _release(self) -> None:
-        for run in (self._opened.labels, self._opened.image):
-            if run is not None:
-                self._client.run(release_run, run, on_error="ignore")
+        for run in self._arrays:
+            self._client.run(release_run, run, on_error="ignore")
 
     @property
-    def _labels(self) -> _Tally:
-        return self._tallies[self._plan.labels.label]
+    def _labels(self) -> Tally:
+        return self._tallies[self._output.labels]
 
     def _tell(self, phase: str) -> None:
         tally, seconds = self._labels, time.perf_counter() - self._started
@@ -257,22 +196,24 @@ class Execution:
             slide=labels.slide.name,
             state=state,
             blocks=self._labels.blocks(),
-            classes=class_areas(self._opened, labels, self._spec),
+            classes=class_areas(self._output, labels, self._spec),
             seconds=seconds,
             startup_seconds=startup_seconds,
             mpx_per_s=self._labels.pixels / seconds / 1e6,
             waits=self._labels.waits,
             device_busy=self._device_busy(seconds),
             failures=tuple(f for tally in tallies.values() for f in tally.failures),
-            image=tallies[IMAGE].blocks() if IMAGE in tallies else None,
+            image=None if self._output.image is None else tallies[self._output.image].blocks(),
             warnings=self._plan.warnings,
             parameters=labels.model_dump(mode="json"),
         )
 
 
-def class_areas(opened: Opened, labels: LabelParameters, spec: ModelSpec) -> tuple[ClassArea, ...]:
+def class_areas(
+    output: OpenOutput, labels: LabelParameters, spec: ModelSpec
+) -> tuple[ClassArea, ...]:
     """Return the area of every class over the blocks that are done."""
-    pixels = label_pixels(opened.progress(opened.labels), labels) or [0] * 256
+    pixels = label_pixels(output.progress(output.labels), labels) or [0] * 256
     frame = Frame.of(labels.sampling.downsample, labels.slide.mpp)
     predicted = sum(pixels)
     return tuple(

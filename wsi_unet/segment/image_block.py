@@ -11,7 +11,7 @@ from wsi_unet.labels.objects import Objects
 from wsi_unet.labels.progress import BlockMarker, Progress
 from wsi_unet.labels.pyramid import reduce_mean
 from wsi_unet.labels.writer import write_block
-from wsi_unet.segment.marking import Stopwatch, Written, run_once
+from wsi_unet.segment.marking import Stopwatch, Written, check_current, run_once
 from wsi_unet.segment.parameters import ImageParameters
 from wsi_unet.slides.resample import Raster
 from wsi_unet.slides.slide import Slide
@@ -41,17 +41,19 @@ class ImageBlocks:
         Raises:
             BlockError: if anything fails; the message names the slide and the block.
         """
+        signature = self.parameters.signature()
 
         def work(clock: Stopwatch) -> Written:
             with clock("read"):
                 pixels = self.raster.read(self.parameters.grid.core(index))
             with clock("write"):
+                check_current(self.progress, signature)
                 channels = np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
                 pyramid = self.parameters.pyramid
                 return Written(write_block(self.objects, "", pyramid, index, channels, reduce_mean))
 
         name = f"{self.parameters.slide.name} (image)"
-        return run_once(self.progress, index, attempt, name, work)
+        return run_once(self.progress, signature, index, attempt, name, work)
 
     def close(self) -> None:
         """Close the slide."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Protocol
 
-from wsi_unet.errors import BlockError
+from wsi_unet.errors import BlockError, OutputError
 from wsi_unet.geometry import BlockIndex
 from wsi_unet.labels.progress import BlockMarker, Progress, ShardRecord
 
@@ -58,8 +58,23 @@ class Blocks(Protocol):
         """Give back what it holds open."""
 
 
+def check_current(progress: Progress, signature: str) -> None:
+    """Make sure, before pixels are stored, that they are still wanted.
+
+    A task can outlive its run: its client was killed, and another run has begun at the same
+    output.
+
+    Raises:
+        OutputError: if another run has taken the place of the one with `signature`.
+    """
+    record = progress.read_run()
+    if record is None or record.signature != signature:
+        raise OutputError(f"another run of {progress.name!r} has taken this one's place")
+
+
 def run_once(
     progress: Progress,
+    signature: str,
     index: BlockIndex,
     attempt: int,
     name: str,
@@ -69,6 +84,7 @@ def run_once(
 
     Args:
         progress: where the markers are.
+        signature: of the run.
         index: the block.
         attempt: 1 for the first try.
         name: of the array, for the error message.
@@ -77,7 +93,7 @@ def run_once(
     Raises:
         BlockError: if `work` fails in any way; the message names the block.
     """
-    done = progress.read_marker(index)
+    done = progress.read_marker(index, signature)
     if done is not None and progress.shards_exist(done):
         return done
     clock = Stopwatch()
@@ -85,6 +101,7 @@ def run_once(
         written = work(clock)
         marker = BlockMarker(
             block=index,
+            signature=signature,
             counts=written.counts,
             predicted=written.predicted,
             seconds=clock.seconds,

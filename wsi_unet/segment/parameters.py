@@ -9,27 +9,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from wsi_unet.geometry import BlockGrid, BlockIndex, Box, Shape
+from wsi_unet.labels.contents import FORMAT_VERSION
 from wsi_unet.labels.pyramid import Pyramid
+from wsi_unet.models.config import Precision
 from wsi_unet.slides.resample import Sampling
-
-STORE_FORMAT = 1
-"""Version of the store's layout and progress files; another version is another run."""
-
-
-Precision = Literal["float32", "bfloat16", "float16"]
-
-
-class _Parameters(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    def identity(self) -> dict[str, Any]:
-        """Return everything that decides the stored pixels, by name."""
-        raise NotImplementedError
-
-    def signature(self) -> str:
-        """Return the sha256 of the identity."""
-        text = json.dumps(self.identity(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
 
 
 class SlideReference(BaseModel):
@@ -52,6 +35,32 @@ class SlideReference(BaseModel):
     fingerprint: str
     shape: Shape
     mpp: tuple[float, float] | None
+
+
+class _Parameters(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    slide: SlideReference
+
+    def _pixels(self) -> dict[str, Any]:
+        """Return what decides the stored pixels beside the slide, by name."""
+        raise NotImplementedError
+
+    def identity(self) -> dict[str, Any]:
+        """Return everything that decides the stored pixels, by name, as JSON would read it."""
+        identity = {
+            "store format": FORMAT_VERSION,
+            "slide": self.slide.fingerprint,
+            "reader": self.slide.reader,
+            **self._pixels(),
+        }
+        normalised: dict[str, Any] = json.loads(json.dumps(identity))
+        return normalised
+
+    def signature(self) -> str:
+        """Return the sha256 of the identity."""
+        text = json.dumps(self.identity(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 class ModelReference(BaseModel):
@@ -85,7 +94,6 @@ class LabelParameters(_Parameters):
         processes_per_host: worker processes that share a host's cores.
     """
 
-    slide: SlideReference
     model: ModelReference
     label: str
     sampling: Sampling
@@ -101,15 +109,9 @@ class LabelParameters(_Parameters):
     agreement: float | None = None
     processes_per_host: int = 1
 
-    def identity(self) -> dict[str, Any]:
-        """Return everything that decides the stored pixels, by name.
-
-        In float32 neither the tile nor the device does, as the network is exact there.
-        """
-        identity: dict[str, Any] = {
-            "store format": STORE_FORMAT,
-            "slide": self.slide.fingerprint,
-            "reader": self.slide.reader,
+    def _pixels(self) -> dict[str, Any]:
+        """Return what decides the labels: in float32 neither the tile nor the device."""
+        pixels: dict[str, Any] = {
             "mpp": self.slide.mpp,
             "sampling": [self.sampling.level, self.sampling.ratio, self.sampling.shape],
             "model": self.model.sha256,
@@ -120,9 +122,8 @@ class LabelParameters(_Parameters):
             "levels": self.levels,
         }
         if self.precision != "float32" or self.exactness != "exact":
-            identity |= {"tile": self.tile, "device": self.device.partition(":")[0]}
-        normalised: dict[str, Any] = json.loads(json.dumps(identity))
-        return normalised
+            pixels |= {"tile": self.tile, "device": self.device.partition(":")[0]}
+        return pixels
 
     @property
     def pyramid(self) -> Pyramid:
@@ -166,24 +167,17 @@ class ImageParameters(_Parameters):
         block: side of a block, px of the stored image.
     """
 
-    slide: SlideReference
     mode: Literal["overview", "full"]
     sampling: Sampling
     levels: int
     block: int
 
-    def identity(self) -> dict[str, Any]:
-        """Return everything that decides the stored pixels, by name."""
-        identity = {
-            "store format": STORE_FORMAT,
-            "slide": self.slide.fingerprint,
-            "reader": self.slide.reader,
+    def _pixels(self) -> dict[str, Any]:
+        return {
             "image": self.mode,
             "sampling": [self.sampling.level, self.sampling.ratio, self.sampling.shape],
             "levels": self.levels,
         }
-        normalised: dict[str, Any] = json.loads(json.dumps(identity))
-        return normalised
 
     @property
     def pyramid(self) -> Pyramid:

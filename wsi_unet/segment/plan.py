@@ -10,8 +10,8 @@ from typing import Any
 from wsi_unet.errors import SignatureError
 from wsi_unet.models.border import derive_border
 from wsi_unet.models.checkpoint import Model
-from wsi_unet.segment.block import Mask
 from wsi_unet.segment.choices import Choices, choose
+from wsi_unet.segment.cluster import Workers
 from wsi_unet.segment.costs import Costs, check_affordable, count_costs
 from wsi_unet.segment.options import Options
 from wsi_unet.segment.parameters import (
@@ -23,6 +23,7 @@ from wsi_unet.segment.parameters import (
 from wsi_unet.segment.probe import Measured, ProbeRequest
 from wsi_unet.segment.target import Target
 from wsi_unet.slides.slide import Slide
+from wsi_unet.slides.tissue import Mask
 
 MOST_ENLARGED = 1.5
 """How much larger than the model's a slide's pixels may be before a warning."""
@@ -68,7 +69,7 @@ class Plan:
         return {
             "output": str(self.output),
             "signature": self.signature,
-            "slide": self.labels.slide.model_dump(mode="json"),
+            "opened_slide": self.labels.slide.model_dump(mode="json"),
             "model": self.labels.model.model_dump(mode="json"),
             "label": self.labels.label,
             "mpp": self.mpp,
@@ -100,8 +101,7 @@ def make_plan(
     options: Options,
     *,
     probe: Callable[[ProbeRequest], Measured],
-    processes: int,
-    processes_per_host: int,
+    workers: Workers,
 ) -> Plan:
     """Work out a run; nothing is written.
 
@@ -111,8 +111,7 @@ def make_plan(
         target: where it goes.
         options: what the caller wants.
         probe: measures on a worker.
-        processes: number of worker processes.
-        processes_per_host: how many of them share a host's cores.
+        workers: the worker processes there are.
 
     Raises:
         InputError: an option doesn't fit the slide or the model.
@@ -120,7 +119,7 @@ def make_plan(
         PlanError: the machine can't afford it.
     """
     choices = choose(slide, model, target, options)
-    measured = probe(_request(model, target, options, choices, processes_per_host))
+    measured = probe(_request(model, target, options, choices, workers.per_host))
     labels = LabelParameters(
         slide=choices.slide,
         model=ModelReference(
@@ -137,7 +136,7 @@ def make_plan(
         outputs=options.outputs,
         regions=choices.regions,
         agreement=measured.agreement,
-        processes_per_host=processes_per_host,
+        processes_per_host=workers.per_host,
     )
     _check_same_run(target, labels)
     costs = count_costs(
@@ -147,12 +146,13 @@ def make_plan(
         classes=len(model.spec.classes),
         mask=choices.mask,
         measured=measured,
-        processes=processes,
+        processes=workers.processes,
+        threads=workers.threads,
     )
     warnings = check_affordable(
-        labels, costs, measured, processes=processes, free_disk=target.free_disk
+        labels, costs, measured, processes=workers.processes, free_disk=target.free_disk
     )
-    warnings += _doubts(labels, costs)
+    warnings += _doubts(labels, costs, options)
     return Plan(
         output=target.path,
         labels=labels,
@@ -165,7 +165,7 @@ def make_plan(
     )
 
 
-def _doubts(labels: LabelParameters, costs: Costs) -> list[str]:
+def _doubts(labels: LabelParameters, costs: Costs, options: Options) -> list[str]:
     """Say what makes the result doubtful, though it can be computed."""
     doubts = []
     if not costs.tissue:
@@ -177,6 +177,8 @@ def _doubts(labels: LabelParameters, costs: Costs) -> list[str]:
             "enlarged and lacks the detail the model was trained on; is its pixel size right? "
             "(--mpp)"
         )
+    if options.region is not None and not labels.regions:
+        doubts.append("the output was begun for the whole slide, so --region doesn't shrink it")
     return doubts
 
 

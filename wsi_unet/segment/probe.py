@@ -12,19 +12,15 @@ from numpy.typing import NDArray
 
 from wsi_unet.geometry import BlockGrid, Box
 from wsi_unet.models.checkpoint import load_model
+from wsi_unet.models.config import Precision
 from wsi_unet.models.costs import tile_memory
 from wsi_unet.models.devices import free_memory, resolve_device, resolve_precision
 from wsi_unet.models.predictor import Predictor
-from wsi_unet.models.tiles import agreement, fastest_tile
-from wsi_unet.segment.block import Mask
-from wsi_unet.segment.parameters import Precision, SlideReference
+from wsi_unet.models.tiles import CPU_TILES, GPU_TILES, agreement, fastest_tile
+from wsi_unet.segment.parameters import SlideReference
 from wsi_unet.segment.task import open_reference, resident_predictor
 from wsi_unet.slides.resample import Sampling, open_raster, read_mirrored
-from wsi_unet.slides.tissue import mask_touches
-
-CPU_TILES = (256, 512, 1024)
-GPU_TILES = (256, 512, 1024, 2048, 4096)
-"""Tiles to choose from, px: those that cut a block without a remainder."""
+from wsi_unet.slides.tissue import Mask, mask_touches
 
 PROBE_SECONDS = 2.0
 MEMORY_SHARE = 0.5
@@ -139,13 +135,15 @@ def _choose_tile(predictor: Predictor, request: ProbeRequest) -> tuple[int, floa
     on_cpu = predictor.device == "cpu"
     longest = -(-max(request.sampling.shape) // predictor.border.period) * predictor.border.period
     most = min(request.block, longest)
-    sides = [side for side in (CPU_TILES if on_cpu else GPU_TILES) if side <= most] or [most]
+    whole = [side for side in (CPU_TILES if on_cpu else GPU_TILES) if request.block % side == 0]
+    sides = [side for side in whole if side <= most] or [most]
     free = free_memory(predictor.device)
     available = psutil.virtual_memory().available if free is None else free
+    share = int(MEMORY_SHARE * available / request.processes_per_host)
     choice = fastest_tile(
         predictor,
         sides if request.tile is None else [request.tile],
-        memory=int(MEMORY_SHARE * available / (request.processes_per_host if on_cpu else 1)),
+        memory=share if request.tile is None else None,
         budget_seconds=PROBE_SECONDS,
         probabilities=request.probabilities,
     )

@@ -33,7 +33,7 @@ class ClassArea:
 
 
 @dataclass(frozen=True)
-class Blocks:
+class BlockCounts:
     """How many blocks there are, and what became of them.
 
     Attributes:
@@ -52,7 +52,7 @@ class Blocks:
 
     @property
     def left(self) -> int:
-        """Blocks neither done nor failed."""
+        """BlockCounts neither done nor failed."""
         return self.total - self.done - self.failed
 
 
@@ -123,7 +123,7 @@ class Report:
     label: str
     slide: str
     state: State
-    blocks: Blocks
+    blocks: BlockCounts
     classes: tuple[ClassArea, ...]
     seconds: float
     startup_seconds: float
@@ -131,7 +131,7 @@ class Report:
     waits: Waits
     device_busy: float
     failures: tuple[Failure, ...]
-    image: Blocks | None
+    image: BlockCounts | None
     warnings: tuple[str, ...]
     parameters: dict[str, Any] = field(repr=False)
 

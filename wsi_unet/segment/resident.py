@@ -42,7 +42,13 @@ class Resident(Generic[T]):
             return slot.value
 
     def release(self, key: Hashable) -> T | None:
-        """Forget the value of `key` and return it, so that the caller can close it."""
+        """Forget the value of `key` and return it, so that the caller can close it.
+
+        One that is being made is waited for.
+        """
         with self._lock:
             slot = self._slots.pop(key, None)
-        return None if slot is None else slot.value
+        if slot is None:
+            return None
+        with slot.lock:
+            return slot.value

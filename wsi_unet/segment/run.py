@@ -15,13 +15,14 @@ from typing import Unpack
 from distributed import Client
 
 from wsi_unet.models.checkpoint import Model, load_model
-from wsi_unet.segment.cluster import open_client, process_count, processes_per_host
+from wsi_unet.segment.cluster import count_workers, open_client
 from wsi_unet.segment.execution import Execution
 from wsi_unet.segment.options import OptionArguments, Options
 from wsi_unet.segment.plan import Plan, make_plan
 from wsi_unet.segment.probe import Measured, ProbeRequest, measure
 from wsi_unet.segment.report import ProgressCallback, Report, RunProgress, ignore_progress
-from wsi_unet.segment.target import Target, inspect_target, lay_out
+from wsi_unet.segment.store import lay_out
+from wsi_unet.segment.target import Target, inspect_target
 from wsi_unet.slides.opening import open_slide
 
 
@@ -138,7 +139,6 @@ def _prepared(
                 target,
                 options,
                 probe=probe,
-                processes=process_count(client),
-                processes_per_host=processes_per_host(client),
+                workers=count_workers(client),
             )
             yield _Prepared(client, loaded, target, made)

@@ -10,12 +10,13 @@ from typing import Any, Literal
 from wsi_unet.errors import OutputError
 from wsi_unet.geometry import BlockIndex
 from wsi_unet.labels import layout
+from wsi_unet.labels.contents import IMAGE_NAME
 from wsi_unet.labels.objects import open_objects
 from wsi_unet.labels.progress import BlockMarker, Progress
 from wsi_unet.segment.parameters import ImageParameters, LabelParameters
-from wsi_unet.segment.report import Blocks, Failure, Waits
-from wsi_unet.segment.target import stored_image, stored_labels
-from wsi_unet.segment.task import IMAGE
+from wsi_unet.segment.report import BlockCounts, Failure, Waits
+from wsi_unet.segment.store import is_finished
+from wsi_unet.segment.target import stored_parameters
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class RunStatus:
     slide: str
     model: str | None
     state: Literal["finished", "incomplete", "unfinished"]
-    blocks: Blocks
+    blocks: BlockCounts
     seconds: float
     mpx_per_s: float
     waits: Waits
@@ -68,11 +69,11 @@ def run_status(output: str | Path, *, verify: bool = False) -> list[RunStatus]:
     found = []
     for name in layout.label_names(objects):
         progress = Progress(objects, name)
-        labels = stored_labels(progress)
+        labels = stored_parameters(progress, LabelParameters)
         if labels is not None:
             found.append(_status(progress, labels, labels.model.name, verify))
-    image = Progress(objects, IMAGE)
-    parameters = stored_image(image)
+    image = Progress(objects, IMAGE_NAME)
+    parameters = stored_parameters(image, ImageParameters)
     if parameters is not None:
         found.append(_status(image, parameters, None, verify))
     if not found:
@@ -86,8 +87,8 @@ def _status(
     model: str | None,
     verify: bool,
 ) -> RunStatus:
-    indices = set(parameters.blocks())
-    markers = [marker for marker in progress.markers() if marker.block in indices]
+    indices, signature = set(parameters.blocks()), parameters.signature()
+    markers = [marker for marker in progress.markers(signature) if marker.block in indices]
     sound = progress.shards_intact if verify else progress.shards_exist
     done: list[BlockMarker] = []
     damaged: list[BlockMarker] = []
@@ -95,12 +96,13 @@ def _status(
         (done if sound(marker) else damaged).append(marker)
     if verify:
         _forget(progress, damaged)
-    tail = progress.read_tail()
+    tail = progress.read_tail(signature)
     tail_sound = tail is not None and sound(tail)
     if verify and tail is not None and not tail_sound:
         progress.forget_tail()
-    complete = len(done) == len(indices) and tail_sound
-    if verify and model is not None and not complete:
+    finished = model is None or is_finished(progress.objects, progress.name)
+    complete = len(done) == len(indices) and tail_sound and finished
+    if verify and finished and model is not None and not complete:
         layout.unfinish_labels(progress.objects, progress.name)
     failures = tuple(
         Failure(failure.block, failure.error)
@@ -114,7 +116,7 @@ def _status(
         slide=parameters.slide.name,
         model=model,
         state="finished" if complete else "incomplete" if failures else "unfinished",
-        blocks=Blocks(
+        blocks=BlockCounts(
             total=len(indices),
             done=len(done),
             resumed=0,

@@ -6,12 +6,14 @@ the run's parameters from the store and opens the slide, the model and the mask 
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from threading import Thread
 from typing import Literal
 
-from wsi_unet.errors import OutputError
+from wsi_unet.errors import BlockError, OutputError
 from wsi_unet.geometry import BlockIndex
+from wsi_unet.labels.contents import IMAGE_NAME
 from wsi_unet.labels.objects import open_objects
 from wsi_unet.labels.progress import BlockMarker, Progress
 from wsi_unet.models.checkpoint import Model, load_model
@@ -26,9 +28,6 @@ from wsi_unet.slides.opening import open_slide
 from wsi_unet.slides.resample import open_raster
 from wsi_unet.slides.slide import Slide
 
-IMAGE = "image"
-"""Name of the progress files of the slide's image; no label group may have it."""
-
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -36,19 +35,20 @@ class Run:
 
     Attributes:
         output: the output store.
-        name: the label group, or `IMAGE`.
-        run_id: tells this run from earlier ones at the same place, whose parameters a worker may
-            still hold.
+        name: the label group, or `IMAGE_NAME`.
+        signature: of the run's parameters; a worker that finds others there stops.
+        session: tells one execution of the run from the others.
     """
 
     output: str
     name: str
-    run_id: str
+    signature: str
+    session: str
 
     @property
     def kind(self) -> Literal["labels", "image"]:
         """What the run fills."""
-        return "image" if self.name == IMAGE else "labels"
+        return "image" if self.name == IMAGE_NAME else "labels"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +63,15 @@ class Task:
     def key(self) -> str:
         """Dask's name for the task: a constant prefix, then what makes it unique."""
         i, j = self.index
-        return f"block-{self.run.run_id}-{self.run.name}-{i}.{j}-{self.attempt}"
+        return f"block-{self.run.session}-{self.run.name}-{i}.{j}-{self.attempt}"
 
 
 CLOSING_SECONDS = 2.0
 
 _BLOCKS: Resident[Blocks] = Resident(capacity=8)
+_ENDED: deque[str] = deque(maxlen=1000)
+"""Sessions that are over here; their tasks may still be in some queue."""
+
 _PREDICTORS: Resident[Predictor] = Resident(capacity=2)
 
 
@@ -76,9 +79,11 @@ def run_task(task: Task) -> BlockMarker:
     """Run one block in this process.
 
     Raises:
-        BlockError: if the block fails.
+        BlockError: if the block fails, or its session is over.
         WsiUnetError: if the slide, the model or the run can't be opened.
     """
+    if task.run.session in _ENDED:
+        raise BlockError("the run was stopped")
     blocks = _BLOCKS.get(task.run, lambda: _open(task.run))
     return blocks.run(task.index, task.attempt)
 
@@ -88,11 +93,16 @@ def release_run(run: Run) -> None:
 
     A read that hangs would hold up the closing, so that isn't waited for.
     """
-    blocks = _BLOCKS.release(run)
-    if blocks is not None:
-        closing = Thread(target=blocks.close, daemon=True)
-        closing.start()
-        closing.join(timeout=CLOSING_SECONDS)
+    _ENDED.append(run.session)
+
+    def close() -> None:
+        blocks = _BLOCKS.release(run)
+        if blocks is not None:
+            blocks.close()
+
+    closing = Thread(target=close, daemon=True)
+    closing.start()
+    closing.join(timeout=CLOSING_SECONDS)
 
 
 def resident_predictor(
@@ -123,6 +133,8 @@ def _open(run: Run) -> Blocks:
             f"{run.output} holds no run {run.name!r}; can this worker see the same files as the "
             "client?"
         )
+    if record.signature != run.signature:
+        raise OutputError(f"{run.output}: another run of {run.name!r} has taken this one's place")
     if run.kind == "image":
         image = ImageParameters.model_validate(record.parameters)
         slide = open_reference(image.slide)
@@ -132,11 +144,18 @@ def _open(run: Run) -> Blocks:
     if model.sha256 != labels.model.sha256:
         raise OutputError(f"{labels.model.path} is not the model this run was planned with")
     slide = open_reference(labels.slide)
+    mask = None if labels.tissue == "none" else progress.read_mask()
+    if mask is None and labels.tissue != "none":
+        slide.close()
+        raise OutputError(
+            f"{run.output}: the tissue mask of {run.name!r} is missing; compute it anew with "
+            "--overwrite"
+        )
     return LabelBlocks(
         parameters=labels,
         slide=slide,
         raster=open_raster(slide, labels.sampling),
-        mask=None if labels.tissue == "none" else progress.read_mask(),
+        mask=mask,
         predictor=resident_predictor(
             model,
             device=labels.device,

@@ -41,6 +41,10 @@ USUAL_MPP = 0.5
 """µm per level-0 px where the slide doesn't say, or says something absurd."""
 
 
+Mask = NDArray[np.bool_]
+"""Tissue, as a small raster (rows, columns) stretched over a whole slide."""
+
+
 def find_tissue(slide: Slide) -> NDArray[np.bool_]:
     """Find the tissue of a slide, generously.
 
