@@ -1,0 +1,198 @@
+"""The output of a run: laid out before the first block, completed after the last."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from pydantic import JsonValue
+
+from wsi_unet.labels import layout
+from wsi_unet.labels.contents import FORMAT_VERSION, IMAGE_NAME
+from wsi_unet.labels.objects import LocalObjects, Objects, open_objects
+from wsi_unet.labels.progress import Progress, RunRecord
+from wsi_unet.labels.pyramid import reduce_mean, reduce_mode
+from wsi_unet.labels.writer import build_tail
+from wsi_unet.segment.parameters import ImageParameters, LabelParameters
+from wsi_unet.segment.target import WHOLE_STORE, Target, slide_record
+from wsi_unet.segment.task import Run
+
+if TYPE_CHECKING:
+    from wsi_unet.models.checkpoint import Model
+    from wsi_unet.segment.plan import Plan
+
+VERSIONS = ("wsi-unet", "torch", "zarr", "tiffslide", "dask", "numpy")
+
+
+@dataclass(frozen=True)
+class OpenOutput:
+    """An output that is laid out: the store, and the runs that fill it."""
+
+    objects: LocalObjects
+    labels: Run
+    image: Run | None
+
+    def progress(self, run: Run) -> Progress:
+        """Return the progress files of a run."""
+        return Progress(self.objects, run.name)
+
+
+def lay_out(plan: Plan, target: Target, model: Model) -> OpenOutput:
+    """Write everything that isn't pixels, so that blocks can be written in any order.
+
+    What is there already stays as it is, so a run killed in here just resumes. The run's record
+    comes last: without it nothing counts as begun.
+
+    Raises:
+        OutputError: if something can't be written.
+    """
+    objects = open_objects(plan.output)
+    if target.replaces == WHOLE_STORE:
+        layout.remove_all(objects)
+    elif target.replaces is not None:
+        layout.remove_labels(objects, target.replaces)
+    objects.clean()
+    layout.ensure_root(objects, {"slide": slide_record(plan.labels.slide)})
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    if plan.image is not None:
+        if target.stored_image is None:
+            frame = layout.Frame.of(plan.image.sampling.downsample, plan.image.slide.mpp)
+            layout.create_image(objects, plan.image.slide.name, plan.image.pyramid, frame)
+        _record_run(objects, IMAGE_NAME, plan.image, created)
+    if target.stored is None:
+        _create_labels(objects, plan, model, created)
+    _record_run(objects, plan.labels.label, plan.labels, created)
+    output, session = str(plan.output.absolute()), uuid.uuid4().hex[:12]
+    image = plan.image
+    return OpenOutput(
+        objects=objects,
+        labels=Run(output, plan.labels.label, plan.labels.signature(), session),
+        image=None if image is None else Run(output, IMAGE_NAME, image.signature(), session),
+    )
+
+
+def _create_labels(objects: LocalObjects, plan: Plan, model: Model, created: str) -> None:
+    labels, spec = plan.labels, model.spec
+    frame = layout.Frame.of(labels.sampling.downsample, labels.slide.mpp)
+    provenance = _provenance(plan, model, created)
+    layout.create_labels(objects, labels.label, labels.pyramid, frame, spec.labels, provenance)
+    if labels.probabilities:
+        values = {label.value: label for label in spec.labels}
+        channels = [values[value] for value in spec.label_values]
+        layout.create_probabilities(
+            objects, labels.label, labels.pyramid, frame, channels, provenance
+        )
+    if plan.mask is not None:
+        Progress(objects, labels.label).write_mask(plan.mask)
+
+
+def _record_run(
+    objects: LocalObjects,
+    name: str,
+    parameters: LabelParameters | ImageParameters,
+    created: str,
+) -> None:
+    """Store what this run is, unless that is what is stored."""
+    progress = Progress(objects, name)
+    before = progress.read_run()
+    record = RunRecord(
+        name=name,
+        signature=parameters.signature(),
+        parameters=parameters.model_dump(mode="json"),
+        created=created if before is None else before.created,
+    )
+    if record != before:
+        progress.write_run(record)
+
+
+def reopen(output: OpenOutput, run: Run) -> None:
+    """Take back what was made from all blocks together: some are computed (again) now."""
+    progress = output.progress(run)
+    if progress.read_tail(run.signature) is not None:
+        progress.forget_tail()
+    if run.kind == "labels" and is_finished(output.objects, run.name):
+        layout.unfinish_labels(output.objects, run.name)
+
+
+def complete_labels(output: OpenOutput, labels: LabelParameters, classes: int) -> None:
+    """Build the small levels and record what was found; every block must be marked done.
+
+    Args:
+        output: the output.
+        labels: the label group's parameters.
+        classes: number of the network's outputs.
+    """
+    objects, pyramid = output.objects, labels.pyramid
+    progress = output.progress(output.labels)
+    shards = build_tail(objects, f"labels/{labels.label}", pyramid, reduce_mode)
+    if labels.probabilities:
+        group = f"probability/{labels.label}"
+        shards |= build_tail(objects, group, pyramid, reduce_mean, channels=classes)
+    progress.write_tail(shards, output.labels.signature)
+    finished = datetime.now(UTC).isoformat(timespec="seconds")
+    layout.finish_labels(objects, labels.label, label_pixels(progress, labels), finished)
+
+
+def complete_image(output: OpenOutput, image: ImageParameters) -> None:
+    """Build the image's small levels; every block must be marked done."""
+    shards = build_tail(output.objects, "", image.pyramid, reduce_mean, channels=3)
+    Progress(output.objects, IMAGE_NAME).write_tail(shards, image.signature())
+
+
+def is_complete(output: OpenOutput, run: Run) -> bool:
+    """Whether a run that has all its blocks was completed too, its small levels intact."""
+    progress = output.progress(run)
+    tail = progress.read_tail(run.signature)
+    if tail is None or not progress.shards_exist(tail):
+        return False
+    return run.kind == "image" or is_finished(output.objects, run.name)
+
+
+def is_finished(objects: Objects, label: str) -> bool:
+    """Whether a label group says that it is finished."""
+    attributes: dict[str, Any] = layout.group_attributes(objects, f"labels/{label}") or {}
+    return attributes.get("wsi_unet", {}).get("finished") is not None
+
+
+def label_pixels(progress: Progress, labels: LabelParameters) -> list[int]:
+    """Return the number of predicted level-0 pixels per label value, over all done blocks.
+
+    Background counts inside the tissue mask only: what wasn't predicted isn't background tissue.
+    """
+    wanted = set(labels.blocks())
+    sums: list[int] = []
+    predicted = 0
+    for marker in progress.markers(labels.signature()):
+        if marker.block not in wanted:
+            continue
+        sums = sums or [0] * len(marker.counts)
+        sums = [total + count for total, count in zip(sums, marker.counts, strict=True)]
+        predicted += marker.predicted
+    if sums:
+        sums[0] = predicted - sum(sums[1:])
+    return sums
+
+
+def _provenance(plan: Plan, model: Model, created: str) -> dict[str, JsonValue]:
+    """Return what the label group says about its own making."""
+    labels = plan.labels
+    return {
+        "format_version": FORMAT_VERSION,
+        "created": created,
+        "signature": plan.signature,
+        "slide": slide_record(labels.slide),
+        "model": {
+            "name": model.spec.name,
+            "sha256": model.sha256,
+            "spec": model.spec.model_dump(mode="json"),
+        },
+        "parameters": labels.model_dump(
+            mode="json", exclude={"slide", "model", "regions", "processes_per_host"}
+        ),
+        "exactness": labels.exactness,
+        "agreement": labels.agreement,
+        "versions": {name: version(name) for name in VERSIONS},
+    }
