@@ -270,7 +270,7 @@ def test_too_little_memory_is_refused_with_numbers(
 
     memory = psutil.virtual_memory()
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory._replace(available=2**20))
-    with pytest.raises(PlanError, match=r"memory: .* GiB .*--tile \(now 128\)"):
+    with pytest.raises(PlanError, match=r"memory: .* MiB .*--tile \(now 128\)"):
         run(folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
