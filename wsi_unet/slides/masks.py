@@ -1,30 +1,25 @@
-"""Masks that somebody made: rasters over the slide's extent, and GeoJSON polygons."""
+"""Masks that somebody made: GeoJSON polygons, drawn here, and images (`mask_rasters`)."""
 
 from __future__ import annotations
 
 import json
 import math
-import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from wsi_unet.errors import MaskError
 from wsi_unet.geometry import Shape
-from wsi_unet.slides.quiet import quiet
+from wsi_unet.slides.mask_rasters import MOST_CELLS, read_raster
 
-MOST_CELLS = 8192
-"""Cells along the longer side of a mask drawn from polygons."""
 FARTHEST = 1e9
 """px: no slide has coordinates like that."""
 DEEPEST = 32
 """How far GeometryCollections may be nested."""
 
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 Ring = NDArray[np.float64]
 """(n, 2) of (y, x)."""
 
@@ -37,7 +32,7 @@ def read_mask(path: Path, shape: Shape) -> NDArray[np.bool_]:
         shape: (rows, columns) of the slide's level 0, px.
 
     Returns:
-        (rows, columns) bool, stretched over the slide.
+        (rows, columns) bool, at most `MOST_CELLS` per side, stretched over the slide.
 
     Raises:
         MaskError: it can't be read, is neither, or marks nothing of the slide.
@@ -49,41 +44,7 @@ def read_mask(path: Path, shape: Shape) -> NDArray[np.bool_]:
         raise MaskError(f"{path}: the mask can't be read: {error.strerror or error}") from error
     if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"["):
         return draw(_polygons(path, _read_json(path)), shape, path)
-    return _read_tiff(path) if head.startswith(_TIFF) else _read_image(path)
-
-
-def _read_image(path: Path) -> NDArray[np.bool_]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                pixels = np.asarray(image.convert("RGBA") if image.mode == "P" else image)
-    except UnidentifiedImageError as error:
-        raise MaskError(
-            f"{path}: the mask is neither an image (PNG, TIFF) nor GeoJSON; check the file"
-        ) from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise MaskError(f"{path}: the mask can't be decoded ({error})") from error
-    # An alpha channel says where there is anything; it isn't a mark of its own.
-    alpha = pixels.shape[2] in (2, 4) if pixels.ndim == 3 else False
-    return _marked(pixels[..., :-1]) & (pixels[..., -1] > 0) if alpha else _marked(pixels)
-
-
-def _read_tiff(path: Path) -> NDArray[np.bool_]:
-    import tifffile
-
-    try:
-        with quiet(), tifffile.TiffFile(path) as tiff:
-            pixels = tiff.pages[0].asarray() if len(tiff.pages) == 1 else tiff.asarray()
-    except (tifffile.TiffFileError, OSError, ValueError, KeyError, IndexError) as error:
-        raise MaskError(f"{path}: the mask can't be decoded ({error})") from error
-    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3)):
-        raise MaskError(f"{path}: a mask has one plane of pixels, not shape {pixels.shape}")
-    return _marked(pixels)
-
-
-def _marked(pixels: NDArray[Any]) -> NDArray[np.bool_]:
-    return np.asarray(pixels.reshape(*pixels.shape[:2], -1).any(axis=2))
+    return read_raster(path, head)
 
 
 def _read_json(path: Path) -> Any:

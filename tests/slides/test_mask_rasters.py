@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from wsi_unet.errors import MaskError
+from wsi_unet.geometry import Box
+from wsi_unet.slides import mask_in_box, mask_rasters
+from wsi_unet.slides.masks import read_mask
+
+Mask = NDArray[np.bool_]
+
+
+@pytest.fixture
+def few_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Masks are reduced from 17 px on, and come in small pieces."""
+    monkeypatch.setattr(mask_rasters, "MOST_CELLS", 16)
+    monkeypatch.setattr(mask_rasters, "PIECE", 400)
+
+
+def reduced(mask: Mask, most: int = 16) -> Mask:
+    """What `mask` becomes, by the definition: a cell is tissue if any pixel that it meets is."""
+    side = -(-max(mask.shape) // most)
+    rows, columns = (-(-length // side) for length in mask.shape)
+    result = np.zeros((rows, columns), np.bool_)
+    for y, x in np.argwhere(mask):
+        for r in range(rows):
+            if r * mask.shape[0] < (y + 1) * rows and y * rows < (r + 1) * mask.shape[0]:
+                for c in range(columns):
+                    left, right = c * mask.shape[1], (c + 1) * mask.shape[1]
+                    result[r, c] |= left < (x + 1) * columns and x * columns < right
+    return result
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    shape=st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    most=st.integers(1, 40),
+    seed=st.integers(0, 99),
+    piece=st.integers(1, 25),
+)
+def test_cells_are_tissue_if_any_of_their_pixels_is(
+    shape: tuple[int, int], most: int, seed: int, piece: int
+) -> None:
+    mask = np.random.default_rng(seed).random(shape) < 0.02
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mask_rasters, "MOST_CELLS", most)
+        cells = mask_rasters.Cells(shape)
+    for box in Box.of_shape(shape).tiles(piece):
+        cells.add(mask[box.slices()], box.y0, box.x0)
+    assert max(cells.mask.shape) <= most
+    assert (cells.mask == reduced(mask, most)).all()
+    for sides in (shape, (2 * shape[0] + 1, 3 * shape[1]), (shape[0] // 2 + 1, 97)):
+        whole = Box.of_shape(sides)
+        kept = mask_in_box(cells.mask, whole, sides)
+        assert (kept | ~mask_in_box(mask, whole, sides)).all()  # no tissue is lost
+
+
+def written(path: Path, mask: Mask, **options: Any) -> Path:
+    tifffile.imwrite(path, mask.astype(np.uint8) * 255, **options)
+    return path
+
+
+@pytest.mark.usefixtures("few_cells")
+@pytest.mark.parametrize("shape", [(70, 90), (64, 16), (17, 5)])
+def test_images_of_every_kind_are_reduced(tmp_path: Path, shape: tuple[int, int]) -> None:
+    mask = np.random.default_rng(1).random(shape) < 0.03
+    grey = mask.astype(np.uint8) * 255
+    paths = [
+        written(tmp_path / "plain.tif", mask),
+        written(tmp_path / "rows.tif", mask, rowsperstrip=3),
+        written(tmp_path / "strips.tif", mask, rowsperstrip=7, compression="zlib"),
+        written(tmp_path / "tiles.tif", mask, tile=(16, 32), compression="lzw", predictor=True),
+        tmp_path / "bits.tif",
+        tmp_path / "deep.tif",
+        tmp_path / "colour.tif",
+        tmp_path / "a.png",
+        tmp_path / "bits.png",
+        tmp_path / "colour.png",
+        tmp_path / "a.bmp",
+    ]
+    tifffile.imwrite(paths[4], mask)
+    tifffile.imwrite(paths[5], grey.astype(">u2"), byteorder=">")
+    tifffile.imwrite(paths[6], np.dstack([grey * 0, grey, grey * 0]), tile=(16, 16))
+    Image.fromarray(grey).save(paths[7])
+    Image.fromarray(mask).save(paths[8])
+    Image.fromarray(np.dstack([grey, grey, grey * 0, grey | 255])).save(paths[9])
+    Image.fromarray(grey).save(paths[10])
+    for path in paths:
+        assert (read_mask(path, shape) == reduced(mask)).all(), path.name
+
+
+@pytest.mark.usefixtures("few_cells")
+def test_a_coarse_level_of_a_large_pyramid_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "pyramid.tif"
+    levels = [np.full((64 >> k, 48 >> k), 0, np.uint8) for k in range(4)]
+    for number, pixels in enumerate(levels):
+        pixels[number, number] = 1  # tells which level was read
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(levels[0], tile=(16, 16), subifds=3)
+        for pixels in levels[1:]:
+            writer.write(pixels, tile=(16, 16), subfiletype=1)
+    assert (read_mask(path, (64, 48)) == reduced(levels[0] > 0)).all()
+    monkeypatch.setattr(mask_rasters, "QUICK_PIXELS", 32 * 24)
+    assert (read_mask(path, (64, 48)) == reduced(levels[1] > 0)).all()
+    monkeypatch.setattr(mask_rasters, "QUICK_PIXELS", 1)  # but none with fewer cells than wanted
+    assert (read_mask(path, (64, 48)) == reduced(levels[2] > 0)).all()
+
+
+def test_a_mask_as_large_as_its_slide_takes_little_memory(tmp_path: Path) -> None:
+    """One of 3.6 gigapixels, as tools write them: mostly of one value, in compressed tiles."""
+    path = tmp_path / "mask.tif"
+    side, tile = 60_000, 2000
+    marked = np.zeros((tile, tile), np.uint8)
+    marked[7, 9] = 1
+
+    def tiles() -> Iterator[NDArray[np.uint8] | None]:
+        for number in range((side // tile) ** 2):
+            yield marked if number in (0, 31, 899) else None
+
+    tifffile.imwrite(
+        path, tiles(), shape=(side, side), dtype=np.uint8, tile=(tile, tile), compression="zlib"
+    )
+    tracemalloc.start()
+    mask = read_mask(path, (side, side))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert mask.shape == (7500, 7500)  # cells of 8 px
+    assert np.argwhere(mask).tolist() == [[0, 1], [250, 251], [7250, 7251]]
+    assert peak < 150e6
+
+
+def test_large_pngs_are_read_though_pillow_refuses_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask = np.random.default_rng(0).random((90, 70)) < 0.5
+    Image.fromarray(mask).save(tmp_path / "a.png")
+    Image.fromarray(mask).save(tmp_path / "a.bmp")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    assert (read_mask(tmp_path / "a.png", (90, 70)) == mask).all()
+    assert Image.MAX_IMAGE_PIXELS == 1000
+    with pytest.raises(MaskError, match=r"too large.*tiled TIFF"):
+        read_mask(tmp_path / "a.bmp", (90, 70))
+
+
+def refused(path: Path, match: str) -> None:
+    with pytest.raises(MaskError, match=match) as caught:
+        read_mask(path, (90, 70))
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_absurd_sizes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = np.ones((90, 70), np.bool_)
+    Image.fromarray(mask).save(tmp_path / "a.png")
+    strip = written(tmp_path / "strip.tif", mask, rowsperstrip=90, compression="zlib")
+    tiles = written(tmp_path / "tiles.tif", mask, tile=(16, 16))
+    monkeypatch.setattr(mask_rasters, "MOST_AT_ONCE", 2000)
+    refused(tmp_path / "a.png", r"70 x 90 px, is too large.*8192 px")
+    refused(strip, r"in pieces of .* too large.*8192 px")
+    assert read_mask(tiles, (90, 70)).all()
+    monkeypatch.setattr(mask_rasters, "MOST_PIXELS", 2000)
+    refused(tiles, "larger than any slide")
+
+
+def test_a_damaged_tile_is_refused(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).random((90, 70)) < 0.5
+    path = written(tmp_path / "tiles.tif", noise, tile=(16, 16), compression="zlib")
+    with tifffile.TiffFile(path) as tiff:
+        page: Any = tiff.pages[0]
+        offset, length = page.dataoffsets[7], page.databytecounts[7]
+    content = bytearray(path.read_bytes())
+    content[offset : offset + length] = bytes(length)
+    path.write_bytes(content)
+    refused(path, "can't be decoded")
+    path = written(tmp_path / "plain.tif", noise)
+    path.write_bytes(path.read_bytes()[:4000])
+    refused(path, "can't be decoded")
