@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from wsi_unet.errors import OutputError
 from wsi_unet.labels.objects import LocalObjects, open_objects
@@ -160,6 +161,20 @@ def test_the_mask_is_remembered(progress: Progress, shape: tuple[int, int]) -> N
     assert stored is not None
     assert stored.dtype == bool
     assert np.array_equal(stored, mask)
+
+
+def test_a_mask_beyond_pillows_limit_is_read(
+    progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask = np.random.default_rng(0).random((90, 70)) < 0.5
+    progress.write_mask(mask)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # refused from twice that on
+    stored = progress.read_mask()
+    assert stored is not None
+    assert np.array_equal(stored, mask)
+    monkeypatch.setattr("wsi_unet.labels.progress.MOST_MASK_CELLS", 1000)
+    with pytest.raises(OutputError, match=r"mask\.png is damaged.*--overwrite"):
+        progress.read_mask()
 
 
 def test_a_damaged_mask_is_one_clear_line(objects: LocalObjects, progress: Progress) -> None:

@@ -30,6 +30,9 @@ from wsi_unet.labels.shards import ShardRecord
 
 __all__ = ["BlockFailure", "BlockMarker", "Progress", "RunRecord", "ShardRecord"]
 
+MOST_MASK_CELLS = 1 << 28
+"""Cells of a tissue mask: more than any has, few enough to be held in memory."""
+
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -144,13 +147,16 @@ class Progress:
         Raises:
             OutputError: if it is damaged.
         """
-        from PIL import Image
+        from PIL import PngImagePlugin
 
         data = self.objects.get(f"{self._root}/mask.png")
         if data is None:
             return None
         try:
-            with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            # Image.open would refuse large masks by a limit that belongs to the whole process.
+            with PngImagePlugin.PngImageFile(io.BytesIO(data)) as image:
+                if image.width * image.height > MOST_MASK_CELLS:
+                    raise ValueError(f"{image.width} x {image.height} cells")
                 return np.asarray(image.convert("L")) > 0
         except (OSError, ValueError, SyntaxError) as error:
             raise OutputError(
