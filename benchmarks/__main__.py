@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.common import ROOT, Row
+from benchmarks.common import ROOT, Row, add_scale
 
 PROGRAMS = {
     "startup": "start-up of commands",
@@ -30,14 +30,14 @@ def main() -> None:
     names = ", ".join(PROGRAMS)
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="name", help=f"which: {names}; default all")
-    parser.add_argument("--tiny", action="store_true", help="a smoke run, meaningless numbers")
-    parser.add_argument("--repeats", type=int, default=3, help="of each alternative")
+    add_scale(parser)
     parser.add_argument("--json", type=Path, help="write the rows here too")
     given = parser.parse_args()
     for name in given.names:
         if name not in PROGRAMS:
             parser.error(f"no benchmark {name!r}; there are {names}")
-    options = ["--repeats", str(given.repeats), *(["--tiny"] if given.tiny else [])]
+    flags = {"--tiny": given.tiny, "--patient": given.patient}
+    options = ["--repeats", str(given.repeats), *(flag for flag, on in flags.items() if on)]
     rows: list[Row] = []
     failed = []
     for name in given.names or PROGRAMS:

@@ -101,7 +101,7 @@ def rows(scale: Scale) -> Iterator[Row]:
                     "MONAI same padding", "monai", FLOAT32, padding="same"
                 ),
             },
-            scale.repeats,
+            scale,
         )
         for name, values in speeds.items():
             yield Row(

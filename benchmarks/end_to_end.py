@@ -67,7 +67,7 @@ def _compare(
         documents.append(run_module("model_only", output, label).document)
         return float(documents[-1]["seconds"])
 
-    seconds = in_turns({"run": run, "model": alone}, scale.repeats)
+    seconds = in_turns({"run": run, "model": alone}, scale)
     whole, model_only = (median(seconds[name]) for name in ("run", "model"))
     pixels = documents[0]["core_pixels"]
     busy = median([report["device_busy"] for report in reports])

@@ -53,9 +53,7 @@ def rows(scale: Scale) -> Iterator[Row]:
             reports[image].append(run_module("noop", slide, output, *arguments).document)
             return float(reports[image][-1]["mpx_per_s"])
 
-        speeds = in_turns(
-            {"overview": lambda: run("overview"), "none": lambda: run("none")}, scale.repeats
-        )
+        speeds = in_turns({"overview": lambda: run("overview"), "none": lambda: run("none")}, scale)
         for image, values in speeds.items():
             yield Row(
                 NAME,

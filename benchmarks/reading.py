@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from benchmarks.common import (
     parse_scale,
     run_module,
     spread,
+    undisturbed,
     workspace,
 )
 from benchmarks.layouts import EXAMPLE, big_slide, glycogen
@@ -48,7 +50,8 @@ def rows(scale: Scale) -> Iterator[Row]:
             "example, repeated (tiles of 240 px)": big_slide(folder, 0.25, source=EXAMPLE),
         }
         for layout, slide in slides.items():
-            speeds = run_module("reading", "--time", slide, *arguments).document
+            command = partial(run_module, "reading", "--time", slide, *arguments)
+            speeds = undisturbed(command, scale)[0].document
             for name, values in speeds.items():
                 what = f"{layout}, {side}² windows, {name}"
                 yield Row(NAME, what, median(values), "Mpx/s", detail=spread(values))

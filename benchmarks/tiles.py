@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from benchmarks.common import (
@@ -22,6 +23,7 @@ from benchmarks.common import (
     run_module,
     spread,
     tell,
+    undisturbed,
     workspace,
 )
 from benchmarks.layouts import random_network
@@ -45,7 +47,9 @@ def rows(scale: Scale) -> Iterator[Row]:
             for precision, order in VARIANTS:
                 tell(f"  base {base}, {precision} {order}")
                 arguments = [precision, order, "--repeats", str(scale.repeats)]
-                done = run_module("tiles", "--time", model, *arguments, *map(str, sides))
+                arguments += map(str, sides)
+                run = partial(run_module, "tiles", "--time", model, *arguments)
+                done, _ = undisturbed(run, scale)
                 for side, speeds in done.document.items():
                     yield Row(
                         NAME,

@@ -13,7 +13,7 @@ import torch
 from support.oracle import whole_image_forward
 
 import wsi_unet
-from benchmarks.common import ROOT, Row, in_turns, median, spread
+from benchmarks.common import ROOT, Row, Scale, in_turns, median, spread
 from benchmarks.gpu_network import model_only
 from benchmarks.networks import balanced, write_network
 from benchmarks.noop import THRESHOLD
@@ -53,7 +53,7 @@ def test_alternatives_take_turns(capsys: pytest.CaptureFixture[str]) -> None:
         order.append(name)
         return float(len(order))
 
-    values = in_turns({"a": lambda: run("a"), "b": lambda: run("b")}, repeats=3)
+    values = in_turns({"a": lambda: run("a"), "b": lambda: run("b")}, Scale(repeats=3))
     assert order == ["a", "b"] * 3
     assert values == {"a": [1, 3, 5], "b": [2, 4, 6]}
     assert "3/3 b: 6" in capsys.readouterr().err
