@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from wsi_unet.geometry import Box
-from wsi_unet.slides.slide import PixelSize, Slide, pyramid
+from wsi_unet.slides.levels import PixelSize, pyramid
+from wsi_unet.slides.slide import Slide
 
 Pixels = NDArray[np.uint8]
 SlideOf = Callable[..., Slide]

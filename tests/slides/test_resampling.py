@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -183,11 +181,6 @@ def test_dyadic_ratios_are_close_and_stable(ratio: float) -> None:
     assert abs(near / ratio - 1) < 0.00025
     assert dyadic(near) == near
     assert float(np.float32(near)) == near
-
-
-def test_a_sampling_survives_json(slide_of: SlideOf) -> None:
-    sampling = choose_sampling(slide_of(np.zeros((901, 703, 3), np.uint8)), (1.7, 2.3))
-    assert Sampling.from_json(json.loads(json.dumps(asdict(sampling)))) == sampling
 
 
 def test_samplings_of_another_slide_are_refused(slide_of: SlideOf, random_rgb: Pixels) -> None:

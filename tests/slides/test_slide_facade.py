@@ -15,7 +15,7 @@ import wsi_unet.slides
 from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box
 from wsi_unet.slides import PixelSize, Slide, check_mpp, open_slide
-from wsi_unet.slides.slide import pyramid
+from wsi_unet.slides.levels import pyramid
 
 Pixels = NDArray[np.uint8]
 SlideOf = Callable[..., Slide]

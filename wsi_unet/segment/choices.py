@@ -15,8 +15,9 @@ from wsi_unet.models.checkpoint import Model
 from wsi_unet.segment.options import DEFAULT_BLOCK, Options
 from wsi_unet.segment.parameters import ImageParameters, LabelParameters, SlideReference
 from wsi_unet.segment.target import Target
+from wsi_unet.slides.levels import PixelSize, check_mpp
 from wsi_unet.slides.resample import Sampling, choose_sampling
-from wsi_unet.slides.slide import PixelSize, Slide, check_mpp
+from wsi_unet.slides.slide import Slide
 from wsi_unet.slides.tissue import Mask, find_tissue, load_mask
 
 IMAGE_BLOCK = 2048

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from wsi_unet.slides.levels import Level, PixelSize, check_mpp
     from wsi_unet.slides.opening import open_slide
     from wsi_unet.slides.resample import (
         Raster,
@@ -17,17 +18,18 @@ if TYPE_CHECKING:
         open_raster,
         read_mirrored,
     )
-    from wsi_unet.slides.slide import Level, PixelSize, Reader, Slide, check_mpp
-    from wsi_unet.slides.tissue import find_tissue, load_mask, mask_in_box, mask_touches
+    from wsi_unet.slides.slide import Reader, Slide
+    from wsi_unet.slides.tissue import Mask, find_tissue, load_mask, mask_in_box, mask_touches
 
 _HOME_OF = {
-    "Level": "slide",
-    "PixelSize": "slide",
+    "Level": "levels",
+    "Mask": "tissue",
+    "PixelSize": "levels",
     "Raster": "resample",
     "Reader": "slide",
     "Sampling": "resample",
     "Slide": "slide",
-    "check_mpp": "slide",
+    "check_mpp": "levels",
     "choose_sampling": "resample",
     "find_tissue": "tissue",
     "load_mask": "tissue",
@@ -40,6 +42,7 @@ _HOME_OF = {
 
 __all__ = [
     "Level",
+    "Mask",
     "PixelSize",
     "Raster",
     "Reader",

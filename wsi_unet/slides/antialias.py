@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsi_unet.geometry import Box, round_up
-from wsi_unet.slides.slide import Slide
+from wsi_unet.slides.levels import LevelSource
 
 SIGNIFICANT_BITS = 24
 """Bits of a float32 significand: what a position in Pillow's box may have."""
@@ -51,7 +51,9 @@ def dyadic(ratio: float) -> float:
     return max(1, round(ratio * unit)) / unit
 
 
-def resample(slide: Slide, level: int, ratio: tuple[float, float], box: Box) -> NDArray[np.uint8]:
+def resample(
+    slide: LevelSource, level: int, ratio: tuple[float, float], box: Box
+) -> NDArray[np.uint8]:
     """Return a box of the grid that `ratio` lays over a level.
 
     Args:
@@ -169,7 +171,7 @@ class _Rows:
     Rows and columns beyond the level repeat the outermost ones.
     """
 
-    def __init__(self, slide: Slide, level: int, left: int, right: int) -> None:
+    def __init__(self, slide: LevelSource, level: int, left: int, right: int) -> None:
         self._slide = slide
         self._level = level
         self._shape = slide.levels[level].shape

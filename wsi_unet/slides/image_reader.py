@@ -15,7 +15,7 @@ from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box
 from wsi_unet.slides.colour import to_rgb
 from wsi_unet.slides.fingerprint import file_digest
-from wsi_unet.slides.slide import pyramid
+from wsi_unet.slides.levels import pyramid
 
 _CONVERTED = {"1": "L", "L": "L", "LA": "LA", "P": "RGBA", "RGB": "RGB", "RGBA": "RGBA"}
 """Pillow's modes that can be read, and what they are converted to before `to_rgb`."""

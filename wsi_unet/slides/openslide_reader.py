@@ -14,7 +14,7 @@ from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box
 from wsi_unet.slides.colour import to_rgb
 from wsi_unet.slides.fingerprint import file_digest
-from wsi_unet.slides.slide import PixelSize, pyramid
+from wsi_unet.slides.levels import PixelSize, pyramid
 
 PIECE = 512
 """Side of the squares in which coarse levels are read, px of the level."""

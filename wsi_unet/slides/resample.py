@@ -6,16 +6,15 @@ How pixels are resampled is in `antialias`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_unet.geometry import Box, Shape, reflect
 from wsi_unet.slides.antialias import dyadic, resample
-from wsi_unet.slides.slide import Level, Slide
+from wsi_unet.slides.levels import Level, LevelSource
 
 
 class Raster(Protocol):
@@ -45,23 +44,9 @@ class Sampling:
     shape: Shape
     downsample: tuple[float, float]
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Sampling:
-        """Return what `dataclasses.asdict` and a trip through JSON made of a sampling.
-
-        Raises:
-            KeyError: a field is missing.
-        """
-        return cls(
-            level=int(data["level"]),
-            ratio=(float(data["ratio"][0]), float(data["ratio"][1])),
-            shape=(int(data["shape"][0]), int(data["shape"][1])),
-            downsample=(float(data["downsample"][0]), float(data["downsample"][1])),
-        )
-
 
 def choose_sampling(
-    slide: Slide, downsample: tuple[float, float], tolerance: float = 0.01
+    slide: LevelSource, downsample: tuple[float, float], tolerance: float = 0.01
 ) -> Sampling:
     """Choose the level to read, and how to resample it, for a wanted pixel size.
 
@@ -101,14 +86,14 @@ def _quotient(downsample: tuple[float, float], level: Level) -> tuple[float, flo
     return downsample[0] / level.downsample[0], downsample[1] / level.downsample[1]
 
 
-def open_raster(slide: Slide, sampling: Sampling) -> Raster:
+def open_raster(slide: LevelSource, sampling: Sampling) -> Raster:
     """Return the grid that a sampling describes; reading it reads the slide.
 
     Raises:
         ValueError: if the slide has no such level, or the ratio isn't one of `dyadic`.
     """
     if not 0 <= sampling.level < len(slide.levels):
-        raise ValueError(f"{slide.path.name} has no level {sampling.level}")
+        raise ValueError(f"{slide} has no level {sampling.level}")
     if sampling.ratio == (1.0, 1.0):
         return LevelRaster(slide, sampling.level)
     if any(dyadic(ratio) != ratio for ratio in sampling.ratio):
@@ -120,7 +105,7 @@ def open_raster(slide: Slide, sampling: Sampling) -> Raster:
 class LevelRaster:
     """A level as it is."""
 
-    slide: Slide
+    slide: LevelSource
     level: int
 
     @property
@@ -137,7 +122,7 @@ class LevelRaster:
 class ResampledRaster:
     """A level, resampled by the filter that the module describes."""
 
-    slide: Slide
+    slide: LevelSource
     sampling: Sampling
 
     @property
@@ -203,7 +188,7 @@ def _gather_columns(pixels: NDArray[np.uint8], columns: NDArray[np.intp]) -> NDA
     return result
 
 
-def read_thumbnail(slide: Slide, max_side: int) -> NDArray[np.uint8]:
+def read_thumbnail(slide: LevelSource, max_side: int) -> NDArray[np.uint8]:
     """Return the whole slide, reduced (never enlarged) to at most `max_side` px per side.
 
     Returns:
@@ -215,7 +200,7 @@ def read_thumbnail(slide: Slide, max_side: int) -> NDArray[np.uint8]:
     """
     if max_side < 1:
         raise ValueError(f"a thumbnail needs at least 1 px per side, not {max_side}")
-    downsample = max(1.0, max(slide.shape) / max_side)
+    downsample = max(1.0, max(slide.levels[0].shape) / max_side)
     sampling = choose_sampling(slide, (downsample, downsample), tolerance=0.0)
     raster = open_raster(slide, sampling)
     rows, columns = (min(side, max_side) for side in raster.shape)

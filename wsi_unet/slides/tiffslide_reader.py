@@ -25,8 +25,9 @@ from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box
 from wsi_unet.slides.colour import to_rgb
 from wsi_unet.slides.fingerprint import file_digest
+from wsi_unet.slides.levels import PixelSize, pyramid
 from wsi_unet.slides.quiet import quiet
-from wsi_unet.slides.slide import PixelSize, UnknownLayoutError, pyramid
+from wsi_unet.slides.slide import UnknownLayoutError
 from wsi_unet.slides.tiff import TiffLevel, TileSource, default_threads, first_line
 from wsi_unet.slides.tiff_pages import (
     compression,

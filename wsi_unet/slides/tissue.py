@@ -13,8 +13,12 @@ from numpy.typing import NDArray
 
 from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box, Shape
+from wsi_unet.slides.levels import PixelSize, check_mpp
 from wsi_unet.slides.resample import choose_sampling, open_raster
-from wsi_unet.slides.slide import PixelSize, Slide, check_mpp
+from wsi_unet.slides.slide import Slide
+
+Mask = NDArray[np.bool_]
+"""Tissue, as a small raster (rows, columns) stretched over a whole slide."""
 
 CELL = 32
 """Level-0 px per cell: 8 µm at 40x, 16 µm at 20x."""
@@ -41,11 +45,7 @@ USUAL_MPP = 0.5
 """µm per level-0 px where the slide doesn't say, or says something absurd."""
 
 
-Mask = NDArray[np.bool_]
-"""Tissue, as a small raster (rows, columns) stretched over a whole slide."""
-
-
-def find_tissue(slide: Slide) -> NDArray[np.bool_]:
+def find_tissue(slide: Slide) -> Mask:
     """Find the tissue of a slide, generously.
 
     On an overview of fixed cells, tissue is what differs enough from the background: from the
@@ -132,7 +132,7 @@ def _otsu(values: NDArray[np.float32]) -> float:
     return float(threshold_otsu(values))  # type: ignore[no-untyped-call]
 
 
-def _tidy(found: NDArray[np.bool_], cell: float) -> NDArray[np.bool_]:
+def _tidy(found: Mask, cell: float) -> Mask:
     """Drop specks, fill small holes, add the margin; cells have `cell` µm per side."""
     from scipy import ndimage
 
@@ -141,22 +141,22 @@ def _tidy(found: NDArray[np.bool_], cell: float) -> NDArray[np.bool_]:
     if not found.any():
         return found
     distance = ndimage.distance_transform_edt(~found)
-    grown: NDArray[np.bool_] = distance <= max(1.5, MARGIN / cell)
+    grown: Mask = distance <= max(1.5, MARGIN / cell)
     return grown
 
 
-def _without_small(mask: NDArray[np.bool_], least: float) -> NDArray[np.bool_]:
+def _without_small(mask: Mask, least: float) -> Mask:
     """Return the mask without its 8-connected parts of fewer than `least` cells."""
     from scipy import ndimage
 
     parts, _ = ndimage.label(mask, structure=np.ones((3, 3)))
     large = np.bincount(parts.ravel()) >= least
     large[0] = False
-    kept: NDArray[np.bool_] = large[parts]
+    kept: Mask = large[parts]
     return kept
 
 
-def load_mask(path: str | Path, slide: Slide) -> NDArray[np.bool_]:
+def load_mask(path: str | Path, slide: Slide) -> Mask:
     """Load a mask that somebody made.
 
     Args:
@@ -175,7 +175,7 @@ def load_mask(path: str | Path, slide: Slide) -> NDArray[np.bool_]:
     return read_mask(Path(path), slide.shape)
 
 
-def mask_in_box(mask: NDArray[np.bool_], box: Box, shape: Shape) -> NDArray[np.bool_]:
+def mask_in_box(mask: Mask, box: Box, shape: Shape) -> NDArray[np.bool_]:
     """Return the part of a mask that covers a box, at the raster's resolution.
 
     Args:
@@ -196,7 +196,7 @@ def mask_in_box(mask: NDArray[np.bool_], box: Box, shape: Shape) -> NDArray[np.b
     return result
 
 
-def mask_touches(mask: NDArray[np.bool_], box: Box, shape: Shape) -> bool:
+def mask_touches(mask: Mask, box: Box, shape: Shape) -> bool:
     """Whether any cell of the mask between a box's first and last pixel is tissue.
 
     Args:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from wsi_unet.errors import SlideError
-from wsi_unet.slides.slide import PixelSize
+from wsi_unet.slides.levels import PixelSize
 
 DOCUMENTS = ("zarr.json", ".zarray", ".zgroup")
 """A folder that holds one of these is a Zarr node."""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box, Shape
 from wsi_unet.slides.colour import to_rgb
-from wsi_unet.slides.slide import pyramid
+from wsi_unet.slides.levels import pyramid
 from wsi_unet.slides.zarr_metadata import (
     Node,
     array_axes,

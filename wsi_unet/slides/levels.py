@@ -1,0 +1,109 @@
+"""What is known of a slide before any pixel is read: its levels and the size of its pixels.
+
+Level 0 is the finest. A downsample is how many level-0 px one px of a level covers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_unet.errors import SlideError
+from wsi_unet.geometry import Box, Shape
+
+FINEST_MPP = 0.02
+COARSEST_MPP = 100.0
+"""µm per px that a microscope slide can have; real files claim 264.6 and 352.9 (dots per inch)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One level of a slide's pyramid.
+
+    Attributes:
+        shape: (rows, columns), px of this level.
+        downsample: (y, x) level-0 px per px of this level, (1, 1) at level 0.
+        tile: (rows, columns) that the reader decodes at once, px of this level. Reads that
+            start and stop at its multiples decode nothing twice.
+    """
+
+    shape: Shape
+    downsample: tuple[float, float]
+    tile: Shape = (512, 512)
+
+
+@dataclass(frozen=True, slots=True)
+class PixelSize:
+    """The size of a level-0 pixel as the file states it, in µm; not checked (see `check_mpp`)."""
+
+    y: float
+    x: float
+
+
+class LevelSource(Protocol):
+    """Something whose levels can be read: a `Slide`, to whoever only wants its pixels."""
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """The pyramid, finest level first."""
+
+    def read(self, level: int, box: Box) -> NDArray[np.uint8]:
+        """Return RGB (h, w, 3) of a box that lies inside an existing level."""
+
+
+def check_mpp(mpp: PixelSize | float) -> None:
+    """Refuse a pixel size that no microscope slide has.
+
+    Args:
+        mpp: µm per px, stated by a file or a user.
+
+    Raises:
+        SlideError: it is below 0.02 or above 100 µm, or not a number.
+    """
+    sides = (mpp.y, mpp.x) if isinstance(mpp, PixelSize) else (mpp,)
+    for side in sides:
+        if not FINEST_MPP <= side <= COARSEST_MPP:
+            raise SlideError(
+                f"a pixel size of {side:.6g} µm is outside {FINEST_MPP} to {COARSEST_MPP:g} µm, so "
+                "it can't be right; give the true one with --mpp"
+            )
+
+
+def pyramid(shapes: Sequence[Shape], tiles: Sequence[Shape]) -> tuple[Level, ...]:
+    """Return levels with downsamples that follow from their shapes.
+
+    A writer rounds the size of a level, so the quotient of two sizes is a little off; where an
+    integer factor explains the sizes to within that rounding, it is taken to be exact.
+
+    Args:
+        shapes: (rows, columns) of each level, px, finest first.
+        tiles: (rows, columns) that are decoded at once, px of each level.
+
+    >>> [level.downsample for level in pyramid([(13500, 15071), (6750, 7536)], [(512, 512)] * 2)]
+    [(1.0, 1.0), (2.0, 2.0)]
+    """
+    return tuple(
+        Level(shape, _downsample(shapes[0], shape), tile)
+        for shape, tile in zip(shapes, tiles, strict=True)
+    )
+
+
+def _downsample(finest: Shape, shape: Shape) -> tuple[float, float]:
+    longer = 0 if shape[0] >= shape[1] else 1
+    common = round(finest[longer] / shape[longer])
+    if all(_explains(common, big, small) for big, small in zip(finest, shape, strict=True)):
+        return float(common), float(common)
+    y, x = (
+        float(round(big / small)) if _explains(round(big / small), big, small) else big / small
+        for big, small in zip(finest, shape, strict=True)
+    )
+    return y, x
+
+
+def _explains(factor: int, big: int, small: int) -> bool:
+    """Whether `small` is `big / factor`, rounded down or up."""
+    return factor >= 1 and abs(big - factor * small) < factor
