@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 
 import dask
 from distributed import Client, LocalCluster
@@ -63,6 +64,8 @@ def _local_cluster(workers: int | None) -> LocalCluster:
     A terminal sends it to all of them, and workers that die of it can't end their blocks. They
     are started with the signal blocked, which processes inherit; here it arrives a little later.
     """
+    if workers is not None:
+        resource_tracker.ensure_running()  # unblocks the signal when it starts by itself
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return LocalCluster(
