@@ -1,0 +1,30 @@
+"""Worker processes instead of threads: the same labels, the same bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from support.exactness import assert_every_class_is_there, assert_same_labels, segment_labels
+from support.oracle import balanced_model, whole_image_forward
+from support.runs import array_objects
+
+from wsi_unet.geometry import Box
+from wsi_unet.models import UNetConfig
+from wsi_unet.slides import open_slide
+
+
+def test_worker_processes_write_the_same_bytes(example_slide_path: Path, tmp_path: Path) -> None:
+    config = UNetConfig(depth=3, base_width=4)
+    with open_slide(example_slide_path) as slide:
+        image = slide.read(0, Box.of_shape(slide.shape))
+    _, network = balanced_model(config, image[:512, :512], tmp_path / "model")
+    truth = whole_image_forward(network, config, image)
+    assert_every_class_is_there(truth, config.classes)
+    stores = tmp_path / "threads", tmp_path / "processes"
+    for store, workers in zip(stores, (None, 2), strict=True):
+        labels = segment_labels(
+            example_slide_path, store, tmp_path / "model", workers=workers, image="overview"
+        )
+        assert_same_labels(labels, truth)
+    assert len(array_objects(stores[0])) > 30
+    assert array_objects(stores[0]) == array_objects(stores[1])
