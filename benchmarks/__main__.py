@@ -36,8 +36,8 @@ def main() -> None:
     for name in given.names:
         if name not in PROGRAMS:
             parser.error(f"no benchmark {name!r}; there are {names}")
-    flags = {"--tiny": given.tiny, "--patient": given.patient}
-    options = ["--repeats", str(given.repeats), *(flag for flag, on in flags.items() if on)]
+    options = ["--repeats", str(given.repeats), "--patience", str(given.patience)]
+    options += ["--tiny"] if given.tiny else []
     rows: list[Row] = []
     failed = []
     for name in given.names or PROGRAMS:

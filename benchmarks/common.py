@@ -24,12 +24,11 @@ from typing import Any, TypeVar
 ROOT = Path(__file__).resolve().parents[1]
 GIB = 2**30
 
-TRIES = 4
-QUIET_CORES = 0.1
+TRIES = 3
+QUIET_CORES = 0.15
 QUIET_SECONDS = 2.0
-LONGEST_WAIT = 300.0
-"""A patient benchmark waits this long, s, for others to use less than so many cores for so many
-seconds, and tries this often to get through a measurement with as little disturbance."""
+"""A patient benchmark waits for others to use less than so many cores for so many seconds, and
+tries this often to get through a measurement with as little disturbance."""
 
 T = TypeVar("T")
 
@@ -73,13 +72,13 @@ class Scale:
     Attributes:
         tiny: a smoke run: seconds, and numbers that mean nothing.
         repeats: how often each alternative runs; the median counts.
-        patient: wait until other processes leave the machine alone, and do again what they
-            disturbed.
+        patience: how many seconds to wait before each measurement for other processes to leave
+            the machine alone; if above 0, what they disturbed is done again.
     """
 
     tiny: bool = False
     repeats: int = 3
-    patient: bool = False
+    patience: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -169,10 +168,9 @@ def undisturbed(run: Callable[[], T], scale: Scale) -> tuple[T, float]:
         What the least disturbed try returned, and the cores that others took meanwhile.
     """
     tries: list[tuple[float, T]] = []
-    for _ in range(TRIES if scale.patient else 1):
-        if scale.patient:
-            _wait_for_quiet()
-        before = _Usage.now()
+    for _ in range(TRIES if scale.patience else 1):
+        _wait_for_quiet(scale.patience)
+        before = Usage.now()
         result = run()
         tries.append((before.others(), result))
         if tries[-1][0] < QUIET_CORES:
@@ -182,15 +180,16 @@ def undisturbed(run: Callable[[], T], scale: Scale) -> tuple[T, float]:
 
 
 @dataclass(frozen=True)
-class _Usage:
-    """Processor time used so far, s: by everyone, and by this process with its children."""
+class Usage:
+    """Processor time used so far, s: by everyone, and by this process with its ended children."""
 
     time: float
     everyone: float
     mine: float
 
     @classmethod
-    def now(cls) -> _Usage:
+    def now(cls) -> Usage:
+        """Return what has been used so far (Linux)."""
         fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
         user, nice, system, _, _, *interrupts = map(int, fields[:8])
         ticks = user + nice + system + sum(interrupts)  # stolen time too
@@ -203,15 +202,26 @@ class _Usage:
 
     def others(self) -> float:
         """Return how many cores others have used on average since."""
-        now = _Usage.now()
+        now = Usage.now()
         used = (now.everyone - self.everyone) - (now.mine - self.mine)
         return max(0.0, used / (now.time - self.time))
 
 
-def _wait_for_quiet() -> None:
-    deadline = time.monotonic() + LONGEST_WAIT
+def least_disturbed(samples: Sequence[tuple[float, float]]) -> list[float]:
+    """Return the values that others didn't disturb, or the least disturbed third of them.
+
+    Args:
+        samples: (value, cores that others took meanwhile).
+    """
+    ordered = sorted(samples, key=lambda sample: sample[1])
+    quiet = sum(others < QUIET_CORES for _, others in ordered)
+    return [value for value, _ in ordered[: max(quiet, -(-len(ordered) // 3))]]
+
+
+def _wait_for_quiet(patience: float) -> None:
+    deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
-        before = _Usage.now()
+        before = Usage.now()
         time.sleep(QUIET_SECONDS)
         if before.others() < QUIET_CORES:
             return
@@ -257,12 +267,14 @@ def add_scale(parser: argparse.ArgumentParser) -> None:
     """Add the options that make up a scale."""
     parser.add_argument("--tiny", action="store_true", help="a smoke run, meaningless numbers")
     parser.add_argument("--repeats", type=int, default=3, help="of each alternative")
-    parser.add_argument("--patient", action="store_true", help="wait for a quiet machine")
+    parser.add_argument(
+        "--patience", type=float, default=0.0, help="seconds to wait for a quiet machine"
+    )
 
 
 def scale_of(given: argparse.Namespace) -> Scale:
     """Return what those options say."""
-    return Scale(given.tiny, 1 if given.tiny else given.repeats, given.patient)
+    return Scale(given.tiny, 1 if given.tiny else given.repeats, given.patience)
 
 
 def emit(rows: Iterator[Row]) -> None:

@@ -22,7 +22,9 @@ from typing import Any
 from benchmarks.common import (
     Row,
     Scale,
+    Usage,
     emit,
+    least_disturbed,
     median,
     parse_scale,
     run_module,
@@ -74,16 +76,17 @@ def time_reads() -> None:
     parser.add_argument("--side", type=int, required=True)
     given = parser.parse_args()
     readers = _readers(given.time, given.side)
-    speeds: dict[str, list[float]] = {name: [] for name in readers}
+    samples: dict[str, list[tuple[float, float]]] = {name: [] for name in readers}
     for turn in range(given.repeats + 1):
         for name, read in readers.items():
-            start = time.perf_counter()
+            before, start = Usage.now(), time.perf_counter()
             for y, x in CORNERS:
                 read(y, x)
             seconds = time.perf_counter() - start
             if turn:  # the first turn fills the page cache and starts threads
-                speeds[name].append(len(CORNERS) * given.side**2 / seconds / 1e6)
-    print(json.dumps(speeds))
+                speed = len(CORNERS) * given.side**2 / seconds / 1e6
+                samples[name].append((speed, before.others()))
+    print(json.dumps({name: least_disturbed(found) for name, found in samples.items()}))
 
 
 def _readers(path: Path, side: int) -> dict[str, Callable[[int, int], Any]]:

@@ -17,7 +17,9 @@ from pathlib import Path
 from benchmarks.common import (
     Row,
     Scale,
+    Usage,
     emit,
+    least_disturbed,
     median,
     parse_scale,
     run_module,
@@ -83,17 +85,18 @@ def time_tiles() -> None:
     last = given.order == "NHWC"
     memory = torch.channels_last if last else torch.contiguous_format
     network = place(model.build(), "cpu", dtype, memory)
-    speeds: dict[int, list[float]] = {side: [] for side in given.sides}
+    samples: dict[int, list[tuple[float, float]]] = {side: [] for side in given.sides}
     with torch.inference_mode(), full_float32():
         for turn in range(given.repeats + 1):
             for side in given.sides:
                 window = window_side(model.spec.architecture, side)
                 image = torch.randn(1, 3, window, window).to(dtype=dtype, memory_format=memory)
-                start = time.perf_counter()
+                before, start = Usage.now(), time.perf_counter()
                 network(image)
+                speed = side**2 / (time.perf_counter() - start) / 1e6
                 if turn:  # the first forward of a size builds its kernels
-                    speeds[side].append(side**2 / (time.perf_counter() - start) / 1e6)
-    print(json.dumps(speeds))
+                    samples[side].append((speed, before.others()))
+    print(json.dumps({side: least_disturbed(found) for side, found in samples.items()}))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import torch
 from support.oracle import whole_image_forward
 
 import wsi_unet
-from benchmarks.common import ROOT, Row, Scale, in_turns, median, spread
+from benchmarks.common import ROOT, Row, Scale, in_turns, least_disturbed, median, spread
 from benchmarks.gpu_network import model_only
 from benchmarks.networks import balanced, write_network
 from benchmarks.noop import THRESHOLD
@@ -57,6 +57,12 @@ def test_alternatives_take_turns(capsys: pytest.CaptureFixture[str]) -> None:
     assert order == ["a", "b"] * 3
     assert values == {"a": [1, 3, 5], "b": [2, 4, 6]}
     assert "3/3 b: 6" in capsys.readouterr().err
+
+
+def test_disturbed_samples_count_only_where_there_is_nothing_better() -> None:
+    assert least_disturbed([(1.0, 0.0), (2.0, 1.5), (3.0, 0.1)]) == [1.0, 3.0]
+    assert least_disturbed([(1.0, 1.2), (2.0, 0.9), (3.0, 1.0)]) == [2.0]
+    assert least_disturbed([(float(n), 1.0 + n) for n in range(6)]) == [0.0, 1.0]
 
 
 def test_the_median_is_shown_with_its_extremes() -> None:
