@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box, Shape
 from wsi_unet.slides.levels import PixelSize, check_mpp
-from wsi_unet.slides.resample import choose_sampling, open_raster
+from wsi_unet.slides.overview import read_overview
 from wsi_unet.slides.slide import Slide
 
 Mask = NDArray[np.bool_]
@@ -67,8 +67,7 @@ def find_tissue(slide: Slide) -> Mask:
     from scipy import ndimage
 
     cell = cell_side(slide.shape)
-    raster = open_raster(slide, choose_sampling(slide, (cell, cell), tolerance=0.0))
-    overview = raster.read(Box.of_shape(raster.shape))
+    overview = read_overview(slide, cell)
     dark = _is_dark(overview)
     difference = _above_black(overview) if dark else _from_glass(overview)
     sigma, (least, most) = (GLOW_SIGMA, GLOW_BOUNDS) if dark else (STAIN_SIGMA, STAIN_BOUNDS)
