@@ -1,4 +1,4 @@
-"""SIGTERM ends a run the way Ctrl-C does: cleanly, with what is done kept."""
+"""Ctrl-C and SIGTERM end a run cleanly, with what is done kept."""
 
 from __future__ import annotations
 
@@ -9,21 +9,41 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+class Interruption:
+    """Whether the user, or the system, wants the program to end.
+
+    The signal raises KeyboardInterrupt. Python drops an exception that happens to be raised inside
+    a destructor or a garbage collector's callback, so the wish is also kept, to be looked at.
+    """
+
+    def __init__(self) -> None:
+        self._wanted = False
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if the program is to end."""
+        if self._wanted:
+            raise KeyboardInterrupt
+
+    def arrive(self, number: int, frame: FrameType | None) -> None:
+        """Handle the signal."""
+        self._wanted = True
+        raise KeyboardInterrupt
 
 
 @contextmanager
-def sigterm_as_interrupt() -> Iterator[None]:
-    """Turn SIGTERM into KeyboardInterrupt inside the block.
+def interruptible() -> Iterator[Interruption]:
+    """Turn Ctrl-C and SIGTERM into KeyboardInterrupt inside the block, and remember them.
 
     Only the main thread may set signal handlers; elsewhere nothing changes.
     """
+    interruption = Interruption()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield interruption
         return
-    previous = signal.signal(signal.SIGTERM, _interrupt)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    previous = [signal.signal(number, interruption.arrive) for number in numbers]
     try:
-        yield
+        yield interruption
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in zip(numbers, previous, strict=True):
+            signal.signal(number, handler)

@@ -12,7 +12,7 @@ import click
 
 import wsi_unet
 from wsi_unet_cli.failures import VERBOSE, show_error
-from wsi_unet_cli.interrupt import sigterm_as_interrupt
+from wsi_unet_cli.interrupt import Interruption, interruptible
 from wsi_unet_cli.jobs import (
     EXIT_FAILED,
     EXIT_OK,
@@ -40,6 +40,7 @@ from wsi_unet_cli.reports import show_plan, show_report
 
 if TYPE_CHECKING:
     from wsi_unet.segment.options import OptionArguments
+    from wsi_unet.segment.report import RunProgress
 
 ARGUMENTS = "wsi_unet.arguments"
 """Key in `click.Context.meta`: the command line as typed, after the program's name."""
@@ -171,8 +172,9 @@ def segment(
     if options["workers"] is not None and options["scheduler"] is not None:
         raise click.UsageError("Give either --workers or --scheduler, not both.")
     jobs = jobs_for(slides, output)
-    task = _Task(model, options, overwrite, quiet, as_json, ctx.meta[VERBOSE])
-    results = _work(jobs, task.plan if only_plan else task.segment, verbose=task.verbose)
+    with interruptible() as interruption:
+        task = _Task(model, options, overwrite, quiet, as_json, ctx.meta[VERBOSE], interruption)
+        results = _work(jobs, task.plan if only_plan else task.segment, verbose=task.verbose)
     code = overall_exit_code(results)
     if as_json:
         print_json({"exit_code": code, "slides": [result.document for result in results]})
@@ -190,6 +192,7 @@ class _Task:
     quiet: bool
     as_json: bool
     verbose: bool
+    interruption: Interruption
 
     def plan(self, job: Job) -> Result:
         """Plan one slide and show the plan."""
@@ -207,12 +210,17 @@ class _Task:
 
         keep_freed_memory()
         with progress_display(PurePath(job.slide).name, quiet=self.quiet) as display:
+
+            def on_progress(progress: RunProgress) -> None:
+                self.interruption.check()
+                display(progress)
+
             report = wsi_unet.segment(
                 job.slide,
                 job.output,
                 self.model,
                 overwrite=self.overwrite,
-                on_progress=display,
+                on_progress=on_progress,
                 **self.options,
             )
         if not self.as_json:
@@ -224,18 +232,17 @@ class _Task:
 def _work(jobs: Sequence[Job], work: Callable[[Job], Result], *, verbose: bool) -> list[Result]:
     """Do the jobs until one is interrupted, showing each error as it happens."""
     results: list[Result] = []
-    with sigterm_as_interrupt():
-        try:
-            for result in attempt(jobs, work):
-                results.append(result)
-                if result.error is not None:
-                    show_error(result.error, what=result.job.slide, verbose=verbose)
-                if result.document["state"] == INTERRUPTED:
-                    break
-        except KeyboardInterrupt:
-            for job in jobs[len(results) : len(results) + 1]:
-                document = {"slide": job.slide, "output": job.output, "state": INTERRUPTED}
-                results.append(Result(job, EXIT_FAILED, document))
+    try:
+        for result in attempt(jobs, work):
+            results.append(result)
+            if result.error is not None:
+                show_error(result.error, what=result.job.slide, verbose=verbose)
+            if result.document["state"] == INTERRUPTED:
+                break
+    except KeyboardInterrupt:
+        for job in jobs[len(results) : len(results) + 1]:
+            document = {"slide": job.slide, "output": job.output, "state": INTERRUPTED}
+            results.append(Result(job, EXIT_FAILED, document))
     return results
 
 

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from wsi_unet.errors import OptionError, OutputError
-from wsi_unet.labels.metadata import Frame
+from wsi_unet.labels.metadata import Frame, array_document
 from wsi_unet.labels.objects import BOOKKEEPING, Objects
+from wsi_unet.labels.pyramid import Pyramid
 
 FORMAT_VERSION = 1
 IMAGE_NAME = "image"
@@ -62,8 +63,14 @@ def check_output(objects: Objects) -> bool:
 
 def label_names(objects: Objects) -> list[str]:
     """Return the names of the label groups, in the order they were made."""
-    ome = (group_attributes(objects, "labels") or {}).get("ome")
-    return list(ome["labels"]) if isinstance(ome, dict) else []
+    attributes = group_attributes(objects, "labels")
+    if attributes is None:
+        return []
+    ome = attributes.get("ome")
+    names = ome.get("labels") if isinstance(ome, dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise OutputError(f"{objects}: 'labels/zarr.json' is damaged; start again with --overwrite")
+    return names
 
 
 def stored_levels(objects: Objects) -> int | None:
@@ -72,10 +79,49 @@ def stored_levels(objects: Objects) -> int | None:
     New arrays must have as many: make their `Pyramid` with it.
     """
     for group in ("", *(f"labels/{name}" for name in label_names(objects))):
-        ome = (group_attributes(objects, group) or {}).get("ome", {})
-        if "multiscales" in ome:
-            return len(ome["multiscales"][0]["datasets"])
+        levels = described_levels(group_attributes(objects, group) or {})
+        if levels is not None:
+            return levels
     return None
+
+
+def described_levels(attributes: Mapping[str, Any]) -> int | None:
+    """Return how many levels a group's attributes describe, None if they don't describe any."""
+    try:
+        return len(attributes["ome"]["multiscales"][0]["datasets"])
+    except (KeyError, IndexError, TypeError):
+        return None
+
+
+def is_described(objects: Objects, group: str, pyramid: Pyramid, channels: int | None) -> bool:
+    """Whether a group and its arrays are described as they were laid out.
+
+    Args:
+        objects: the output.
+        group: "labels/nuclei", or "" for the root.
+        pyramid: of the arrays in that group.
+        channels: number of channels of (c, y, x) arrays; None for (y, x) ones.
+    """
+    try:
+        attributes = group_attributes(objects, group) or {}
+    except OutputError:
+        return False
+    if described_levels(attributes) != pyramid.levels or "wsi_unet" not in attributes:
+        return False
+    leading = () if channels is None else (channels,)
+    return all(
+        _document(objects, f"{group}/{level}/zarr.json" if group else f"{level}/zarr.json")
+        == array_document((*leading, *shape), pyramid.shard_side(level))
+        for level, shape in enumerate(pyramid.level_shapes)
+    )
+
+
+def _document(objects: Objects, key: str) -> Any:
+    """Return a JSON document, None if it is missing or damaged."""
+    try:
+        return json.loads(objects.get(key) or b"null")
+    except ValueError:
+        return None
 
 
 def group_attributes(objects: Objects, group: str) -> dict[str, Any] | None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
-
-import numpy as np
 
 from wsi_unet.errors import OptionError, SignatureError, SlideError
 from wsi_unet.geometry import Box, round_up
@@ -18,7 +15,7 @@ from wsi_unet.segment.target import Target
 from wsi_unet.slides.levels import PixelSize, check_mpp
 from wsi_unet.slides.resample import Sampling, choose_sampling
 from wsi_unet.slides.slide import Slide
-from wsi_unet.slides.tissue import Mask, find_tissue, load_mask
+from wsi_unet.slides.tissue import Mask, find_tissue, load_mask, mask_digest
 
 IMAGE_BLOCK = 2048
 OVERVIEW_REDUCTION = 8
@@ -36,7 +33,7 @@ class Choices:
         levels: number of pyramid levels.
         block: side of a block, px.
         tile: side of a tile's core, px; None where a worker will choose.
-        tissue: "auto", "none" or "mask:<sha256>".
+        tissue: "none", or "auto:" or "mask:" and the sha256 of the mask.
         mask: tissue, stretched over the slide; None predicts everywhere.
         regions: computed regions as level-0 boxes; none means all of the slide.
         image: what is stored of the slide itself; None for nothing.
@@ -139,15 +136,12 @@ def _tissue(slide: Slide, target: Target, options: Options) -> tuple[str, Mask |
         return "none", None
     if options.mask_path is not None:
         mask = load_mask(options.mask_path, slide)
-        return f"mask:{_digest(mask)}", mask
-    if target.stored is not None and target.stored.tissue == "auto" and target.mask is not None:
-        return "auto", target.mask
-    return "auto", find_tissue(slide)
-
-
-def _digest(mask: Mask) -> str:
-    """Return a hash of a mask's size and pixels."""
-    return hashlib.sha256(f"{mask.shape}".encode() + np.packbits(mask).tobytes()).hexdigest()
+        return f"mask:{mask_digest(mask)}", mask
+    stored = target.stored.tissue if target.stored is not None else ""
+    if target.mask is not None and stored == f"auto:{mask_digest(target.mask)}":
+        return stored, target.mask
+    mask = find_tissue(slide)
+    return f"auto:{mask_digest(mask)}", mask
 
 
 def _regions(

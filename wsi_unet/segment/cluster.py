@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 
@@ -47,11 +48,10 @@ def open_client(workers: int | None = None, scheduler: str | None = None) -> Ite
         with _connected(scheduler) as client:
             yield client
         return
-    with (
-        dask.config.set(_SETTINGS),
-        _local_cluster(workers) as cluster,
-        Client(cluster) as client,
-    ):
+    with dask.config.set(_SETTINGS), ExitStack() as stack:
+        with _starting():
+            cluster = stack.enter_context(_local_cluster(workers))
+            client = stack.enter_context(Client(cluster))
         if workers is not None:
             # Ours to set up; a process that isn't, this one or a cluster's, is its owner's affair.
             client.register_worker_callbacks(keep_freed_memory)
@@ -59,26 +59,39 @@ def open_client(workers: int | None = None, scheduler: str | None = None) -> Ite
 
 
 def _local_cluster(workers: int | None) -> LocalCluster:
-    """Start workers that leave Ctrl-C to this process.
+    return LocalCluster(
+        n_workers=workers or 1,
+        threads_per_worker=THREADS_PER_PROCESS,
+        processes=workers is not None,
+        memory_limit=0,
+        dashboard_address=":0",
+        scheduler_kwargs={"dashboard": False},
+        silence_logs="CRITICAL",
+    )
 
-    A terminal sends it to all of them, and workers that die of it can't end their blocks. They
-    are started with the signal blocked, which processes inherit; here it arrives a little later.
+
+@contextmanager
+def _starting() -> Iterator[None]:
+    """Put off Ctrl-C and SIGTERM inside, and keep Ctrl-C from the processes started here.
+
+    An interruption would leave a cluster half started, which can't be closed properly. And a
+    terminal sends Ctrl-C to worker processes too, whose blocks should end first: they are started
+    with the signal blocked, which processes inherit; here it arrives when all are there.
     """
-    if workers is not None:
-        resource_tracker.ensure_running()  # unblocks the signal when it starts by itself
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    resource_tracker.ensure_running()  # would unblock the signal when it starts by itself
+    arrived: list[int] = []
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    handler = signal.signal(signal.SIGTERM, lambda number, _: arrived.append(number))
     try:
-        return LocalCluster(
-            n_workers=workers or 1,
-            threads_per_worker=THREADS_PER_PROCESS,
-            processes=workers is not None,
-            memory_limit=0,
-            dashboard_address=":0",
-            scheduler_kwargs={"dashboard": False},
-            silence_logs="CRITICAL",
-        )
+        yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGTERM, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number in arrived:
+            signal.raise_signal(number)
 
 
 @contextmanager

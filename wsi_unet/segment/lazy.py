@@ -102,7 +102,7 @@ def map_unet(
             raise OptionError(f"image has dimensions {image.dims}; give it y, x and c")
         image = image.transpose("y", "x", "c")
     pixels = da.asarray(image.data if isinstance(image, xr.DataArray) else image)
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
         raise OptionError(
             f"image is {pixels.dtype} {pixels.shape}; give uint8 RGB of shape (rows, columns, 3)"
         )

@@ -86,7 +86,7 @@ class LabelParameters(_Parameters):
         tile: side of a tile's core, px of the model's grid.
         precision: "float32", "bfloat16" or "float16".
         device: kind of device, "cpu" or "cuda", or one device "cuda:<index>".
-        tissue: "auto", "none" or "mask:<sha256 of the mask>".
+        tissue: "none", or "auto:" or "mask:" and the sha256 of the mask.
         outputs: what is stored.
         regions: computed regions as level-0 boxes (y0, x0, y1, x1); none means all of the slide.
         exactness: "exact" or "approximate": whether tiling can change a label.

@@ -14,6 +14,7 @@ from typing import Unpack
 
 from distributed import Client
 
+from wsi_unet.errors import OptionError
 from wsi_unet.models.checkpoint import Model, load_model
 from wsi_unet.segment.cluster import count_workers, open_client
 from wsi_unet.segment.execution import Execution
@@ -101,6 +102,22 @@ def segment(
         return execution.run(startup_seconds=time.perf_counter() - started)
 
 
+def _output_path(slide: Path, output: str | Path | None) -> Path:
+    """Return where the result goes, absolute.
+
+    Raises:
+        OptionError: if writing there could destroy the slide.
+    """
+    path = Path(default_output(slide) if output is None else output).expanduser().absolute()
+    source, place = slide.resolve(), path.resolve()
+    if source == place or source in place.parents or place in source.parents:
+        raise OptionError(
+            f"the output {path} is the slide itself, or one lies inside the other; choose another "
+            "place with --output"
+        )
+    return path
+
+
 @dataclass(frozen=True)
 class _Prepared:
     """Everything that is known before the first byte is written."""
@@ -123,7 +140,7 @@ def _prepared(
 ) -> Iterator[_Prepared]:
     with open_slide(slide, reader=options.reader) as opened:
         loaded = load_model(model)
-        path = default_output(slide) if output is None else Path(output)
+        path = _output_path(opened.path, output)
         target = inspect_target(path, loaded.spec.name, overwrite=overwrite)
         with open_client(options.workers, options.scheduler) as client:
 

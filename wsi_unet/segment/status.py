@@ -15,7 +15,7 @@ from wsi_unet.labels.objects import open_objects
 from wsi_unet.labels.progress import BlockMarker, Progress
 from wsi_unet.segment.parameters import ImageParameters, LabelParameters
 from wsi_unet.segment.report import BlockCounts, Failure, Waits
-from wsi_unet.segment.store import is_finished
+from wsi_unet.segment.store import is_finished, labels_described
 from wsi_unet.segment.target import stored_parameters
 
 
@@ -100,7 +100,7 @@ def _status(
     tail_sound = tail is not None and sound(tail)
     if verify and tail is not None and not tail_sound:
         progress.forget_tail()
-    finished = model is None or is_finished(progress.objects, progress.name)
+    finished = _finished(progress, parameters)
     complete = len(done) == len(indices) and tail_sound and finished
     if verify and finished and model is not None and not complete:
         layout.unfinish_labels(progress.objects, progress.name)
@@ -129,6 +129,14 @@ def _status(
         failures=failures,
         damaged=tuple(sorted(marker.block for marker in damaged)),
     )
+
+
+def _finished(progress: Progress, parameters: LabelParameters | ImageParameters) -> bool:
+    """Whether the metadata is all there, and that of labels says that they are finished."""
+    if isinstance(parameters, LabelParameters):
+        described = labels_described(progress.objects, parameters)
+        return described and is_finished(progress.objects, progress.name)
+    return layout.is_described(progress.objects, "", parameters.pyramid, channels=3)
 
 
 def _forget(progress: Progress, markers: Iterable[BlockMarker]) -> None:

@@ -19,6 +19,7 @@ from wsi_unet.labels.writer import build_tail
 from wsi_unet.segment.parameters import ImageParameters, LabelParameters
 from wsi_unet.segment.target import WHOLE_STORE, Target, slide_record
 from wsi_unet.segment.task import Run
+from wsi_unet.slides.tissue import Mask, mask_digest
 
 if TYPE_CHECKING:
     from wsi_unet.models.checkpoint import Model
@@ -62,8 +63,10 @@ def lay_out(plan: Plan, target: Target, model: Model) -> OpenOutput:
             frame = layout.Frame.of(plan.image.sampling.downsample, plan.image.slide.mpp)
             layout.create_image(objects, plan.image.slide.name, plan.image.pyramid, frame)
         _record_run(objects, IMAGE_NAME, plan.image, created)
-    if target.stored is None:
+    if target.stored is None or not labels_described(objects, plan.labels):
         _create_labels(objects, plan, model, created)
+    if plan.mask is not None and not _same_mask(plan.mask, target.mask):
+        Progress(objects, plan.labels.label).write_mask(plan.mask)
     _record_run(objects, plan.labels.label, plan.labels, created)
     output, session = str(plan.output.absolute()), uuid.uuid4().hex[:12]
     image = plan.image
@@ -85,8 +88,22 @@ def _create_labels(objects: LocalObjects, plan: Plan, model: Model, created: str
         layout.create_probabilities(
             objects, labels.label, labels.pyramid, frame, channels, provenance
         )
-    if plan.mask is not None:
-        Progress(objects, labels.label).write_mask(plan.mask)
+
+
+def _same_mask(mask: Mask, stored: Mask | None) -> bool:
+    return stored is not None and mask_digest(mask) == mask_digest(stored)
+
+
+def labels_described(objects: Objects, labels: LabelParameters) -> bool:
+    """Whether the metadata of a label group, and of its probabilities, is all there and sound."""
+    groups: list[tuple[str, int | None]] = [(f"labels/{labels.label}", None)]
+    if labels.probabilities:
+        attributes = layout.group_attributes(objects, f"probability/{labels.label}") or {}
+        channels = attributes.get("ome", {}).get("omero", {}).get("channels", [])
+        groups.append((f"probability/{labels.label}", len(channels)))
+    return labels.label in layout.label_names(objects) and all(
+        layout.is_described(objects, group, labels.pyramid, channels) for group, channels in groups
+    )
 
 
 def _record_run(

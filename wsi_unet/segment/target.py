@@ -131,6 +131,11 @@ def _stored_bytes(objects: LocalObjects, name: str) -> int:
 
 def _free_disk(path: Path) -> int:
     place = path.absolute()
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free
+    try:
+        while not place.exists():
+            place = place.parent
+        return shutil.disk_usage(place).free
+    except OSError as error:
+        raise OutputError(
+            f"{path}: can't look at {place}: {error.strerror}; choose a place you may write to"
+        ) from error

@@ -27,6 +27,7 @@ from wsi_unet.segment.resident import Resident
 from wsi_unet.slides.opening import open_slide
 from wsi_unet.slides.resample import open_raster
 from wsi_unet.slides.slide import Slide
+from wsi_unet.slides.tissue import Mask, mask_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,17 +141,11 @@ def _open(run: Run) -> Blocks:
         slide = open_reference(image.slide)
         return ImageBlocks(image, slide, open_raster(slide, image.sampling), objects, progress)
     labels = LabelParameters.model_validate(record.parameters)
+    mask = _read_mask(progress, labels)
     model = load_model(labels.model.path)
     if model.sha256 != labels.model.sha256:
         raise OutputError(f"{labels.model.path} is not the model this run was planned with")
     slide = open_reference(labels.slide)
-    mask = None if labels.tissue == "none" else progress.read_mask()
-    if mask is None and labels.tissue != "none":
-        slide.close()
-        raise OutputError(
-            f"{run.output}: the tissue mask of {run.name!r} is missing; compute it anew with "
-            "--overwrite"
-        )
     return LabelBlocks(
         parameters=labels,
         slide=slide,
@@ -165,6 +160,23 @@ def _open(run: Run) -> Blocks:
         objects=objects,
         progress=progress,
     )
+
+
+def _read_mask(progress: Progress, labels: LabelParameters) -> Mask | None:
+    """Return the run's tissue mask, None for a run without.
+
+    Raises:
+        OutputError: if it isn't the one the run was planned with.
+    """
+    if labels.tissue == "none":
+        return None
+    mask = progress.read_mask()
+    if mask is None or mask_digest(mask) != labels.tissue.partition(":")[2]:
+        raise OutputError(
+            f"{progress.objects}: the tissue mask of {progress.name!r} is missing or isn't the "
+            "run's own; run the same command again"
+        )
+    return mask
 
 
 def open_reference(reference: SlideReference) -> Slide:

@@ -6,6 +6,7 @@ if the cell that its centre lies in does.
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +173,11 @@ def load_mask(path: str | Path, slide: Slide) -> Mask:
     from wsi_unet.slides.masks import read_mask
 
     return read_mask(Path(path), slide.shape)
+
+
+def mask_digest(mask: Mask) -> str:
+    """Return a hash of a mask's size and pixels, hexadecimal."""
+    return hashlib.sha256(f"{mask.shape}".encode() + np.packbits(mask).tobytes()).hexdigest()
 
 
 def mask_in_box(mask: Mask, box: Box, shape: Shape) -> NDArray[np.bool_]:

@@ -34,6 +34,10 @@ from wsi_unet.slides.zarr_metadata import (
     refuse_coloured,
 )
 
+SAMPLED_CHUNKS = 64
+SAMPLED_BYTES = 2**16
+"""How many chunks per level, and how much of each, count for the fingerprint."""
+
 
 class ZarrReader:
     """Reads one image out of a Zarr folder, finest level first."""
@@ -136,9 +140,10 @@ class ZarrReader:
         return np.ascontiguousarray(to_rgb(pixels.transpose(_order(kept, "yxc"))))
 
     def fingerprint(self) -> str:
-        """Return digits of the image's metadata and of its chunks' names and sizes.
+        """Return digits of the image's metadata, its chunks' names and sizes, and some content.
 
-        Labels that lie in the same folder don't count.
+        The content is the start of chunks spread over each level, since the sizes of uncompressed
+        ones never change. Labels that lie in the same folder don't count.
 
         Raises:
             SlideError: the folder can't be read.
@@ -147,12 +152,23 @@ class ZarrReader:
         for folder in self._folders:
             document = load_node(folder).document
             digest.update(json.dumps(document, sort_keys=True).encode())
-            for name, size in sorted(_objects(folder)):
+            objects = sorted(_objects(folder))
+            for name, size in objects:
                 digest.update(f"{name} {size}\n".encode())
+            for name, _ in objects[:: -(-len(objects) // SAMPLED_CHUNKS) or 1]:
+                digest.update(_start(folder / name))
         return digest.hexdigest()
 
     def close(self) -> None:
         """Nothing stays open between reads."""
+
+
+def _start(file: Path) -> bytes:
+    try:
+        with file.open("rb") as chunk:
+            return chunk.read(SAMPLED_BYTES)
+    except OSError as error:
+        raise SlideError(f"{file}: can't be read: {error.strerror}") from error
 
 
 def _order(axes: list[str], wanted: str) -> list[int]:
@@ -166,7 +182,10 @@ def _objects(folder: Path) -> Iterator[tuple[str, int]]:
             if name.startswith(".") or name.endswith(".partial") or name == "zarr.json":
                 continue
             file = Path(place, name)
-            yield file.relative_to(folder).as_posix(), file.stat().st_size
+            try:
+                yield file.relative_to(folder).as_posix(), file.stat().st_size
+            except OSError as error:
+                _raise(error)
 
 
 def _raise(error: OSError) -> None:
