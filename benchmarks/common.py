@@ -88,11 +88,13 @@ class Finished:
     Attributes:
         stdout: what it printed.
         seconds: from its start to its end.
+        cpu_seconds: processor time that it used, all threads together.
         peak_bytes: the most memory it held at once.
     """
 
     stdout: str
     seconds: float
+    cpu_seconds: float
     peak_bytes: int
 
     @property
@@ -121,7 +123,8 @@ def run_process(*command: str | Path, accept: Sequence[int] = (0,)) -> Finished:
             said = err.read().decode(errors="replace")[-2000:]
             raise SystemExit(f"{' '.join(arguments)} ended with {process.returncode}:\n{said}")
         unit = 1 if sys.platform == "darwin" else 1024
-        return Finished(out.read().decode(), seconds, usage.ru_maxrss * unit)
+        cpu_seconds = usage.ru_utime + usage.ru_stime
+        return Finished(out.read().decode(), seconds, cpu_seconds, usage.ru_maxrss * unit)
 
 
 def run_module(name: str, *arguments: str | Path) -> Finished:

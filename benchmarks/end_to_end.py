@@ -57,10 +57,12 @@ def _compare(
     options += ["--tile", str(chosen["tile"]), "--precision", chosen["precision"]]
     reports: list[dict[str, Any]] = []
     documents: list[dict[str, Any]] = []
+    processor: list[float] = []
 
     def run() -> float:
-        report, _ = segment(slide, output, *options)
+        report, done = segment(slide, output, *options)
         reports.append(report)
+        processor.append(done.cpu_seconds)
         return float(report["seconds"])
 
     def alone() -> float:
@@ -81,6 +83,15 @@ def _compare(
         f"{pixels / 1e6:.0f} Mpx of tiles; {pixels / whole / 1e6:.3g} and "
         f"{pixels / model_only / 1e6:.3g} Mpx/s; {chosen['precision']}, tile {chosen['tile']}, "
         f"device busy {busy:.0%}",
+    )
+    run_cpu, model_cpu = median(processor), median([one["cpu_seconds"] for one in documents])
+    yield Row(
+        NAME,
+        f"base {base}, tissue {tissue}: processor time, model only ÷ whole program",
+        model_cpu / run_cpu,
+        "×",
+        detail=f"{model_cpu:.1f} s and {run_cpu:.1f} s, start-up included; less open to what "
+        "else the machine does",
     )
 
 

@@ -2,7 +2,8 @@
 
 By default that is the `wsi-unet segment` process itself. A real model runs on 0.2 Gpx of either
 slide (the large one is planned, masked and given its overview as a whole, all of which could
-grow with the slide); without a network both slides are segmented from corner to corner.
+grow with the slide); without a network both slides are segmented from corner to corner. The tile
+decides the memory, and by default it is chosen by trying; so growth is measured at one tile.
 """
 
 from __future__ import annotations
@@ -29,19 +30,25 @@ def rows(scale: Scale) -> Iterator[Row]:
         name = Path(model).stem
         region = "4096,1024,1024,512" if scale.tiny else REGION
         parts = {small: ["--region", region] if scale.tiny else [], large: ["--region", region]}
-        peaks = []
+        tile = ""
         for slide, options in parts.items():
-            _, done = segment(slide, folder / "m.ome.zarr", "-m", model, "--mpp", "0.5", *options)
-            peaks.append(done.peak_bytes)
+            given = ("-m", model, "--mpp", "0.5", *options)
+            report, done = segment(slide, folder / "m.ome.zarr", *given)
+            tile = tile or str(report["parameters"]["tile"])
             yield Row(
                 NAME,
                 f"{name}, default settings, {_label(slide, small)}",
                 done.peak_bytes / GIB,
                 "GiB",
                 most=MOST_BYTES / GIB,
-                detail="region of 0.2 Gpx" if options else "all of it",
+                detail=f"{'region of 0.2 Gpx' if options else 'all of it'}, "
+                f"tile {report['parameters']['tile']} chosen",
             )
-        yield _growth(f"{name}: large ÷ small", peaks)
+        peaks = []
+        for slide, options in parts.items():
+            given = ("-m", model, "--mpp", "0.5", "--tile", tile, *options)
+            peaks.append(segment(slide, folder / "m.ome.zarr", *given)[1].peak_bytes)
+        yield _growth(f"{name}, tile {tile}: large ÷ small", peaks)
         peaks = []
         for slide in parts:
             output = folder / "n.ome.zarr"
@@ -70,7 +77,9 @@ def _label(slide: Path, small: Path) -> str:
 
 
 def _growth(what: str, peaks: list[int]) -> Row:
-    return Row(NAME, what, peaks[1] / peaks[0], "×", least=1 - WITHIN, most=1 + WITHIN)
+    detail = " and ".join(f"{peak / GIB:.3f}" for peak in reversed(peaks)) + " GiB"
+    ratio = peaks[1] / peaks[0]
+    return Row(NAME, what, ratio, "×", least=1 - WITHIN, most=1 + WITHIN, detail=detail)
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def main() -> None:
     device, dtype = resolve_device(labels.device), getattr(torch, labels.precision)
     network = place(fold_batch_norm(model.build()), device, dtype, torch.channels_last)
     mean, std = (torch.tensor(part) for part in (model.spec.scaling.mean, model.spec.scaling.std))
-    busy, count, pixels = 0.0, 0, 0
+    busy, cpu, count, pixels = 0.0, 0.0, 0, 0
     with torch.inference_mode(), full_float32(), cpu_threads(usable_cores()):
         for window, core in windows(given.output, given.label):
             scaled = (torch.from_numpy(window) / 255 - mean) / std
@@ -81,12 +81,13 @@ def main() -> None:
             if not count:  # the first forward of a process builds kernels
                 network(image)
             synchronize(device)
-            start = time.perf_counter()
+            start, cpu_start = time.perf_counter(), time.process_time()
             network(image)
             synchronize(device)
             busy += time.perf_counter() - start
+            cpu += time.process_time() - cpu_start
             count, pixels = count + 1, pixels + core.area
-    document = {"seconds": busy, "windows": count, "core_pixels": pixels}
+    document = {"seconds": busy, "cpu_seconds": cpu, "windows": count, "core_pixels": pixels}
     print(json.dumps(document))
 
 
