@@ -1,0 +1,135 @@
+"""However many tasks there are, few are in flight: with Dask, and with 10⁵ of them on a stub."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
+from typing import cast
+
+import pytest
+from distributed import Client
+
+from wsi_unet.geometry import BlockGrid
+from wsi_unet.labels.progress import BlockMarker
+from wsi_unet.segment import stream as module
+from wsi_unet.segment.cluster import Workers, count_workers, open_client
+from wsi_unet.segment.stream import TASKS_PER_THREAD, Done, Failed, stream
+from wsi_unet.segment.task import Run, Task
+
+
+class Counted:
+    """Tasks that know how many of them were taken and have not come back."""
+
+    def __init__(self, side: int) -> None:
+        self.total = side * side
+        self.taken = self.most = 0
+        self.ended: set[tuple[int, int]] = set()
+        self._grid = BlockGrid((side, side), 1)
+
+    def __iter__(self) -> Iterator[Task]:
+        for index in self._grid:
+            self.taken += 1
+            self.most = max(self.most, self.taken - len(self.ended))
+            yield Task(Run("nowhere", "labels", "s", "0"), index)
+
+    def run(self, client: Client) -> int:
+        """Stream them all; return how many failed."""
+        failed = 0
+        for event in stream(client, self, deadline=600):
+            if isinstance(event, Done):
+                self.ended.add(event.marker.block)
+            failed += isinstance(event, Failed)
+        return failed
+
+
+def marker_of(task: Task) -> BlockMarker:
+    return BlockMarker(
+        block=task.index, signature="s", counts=(), seconds={}, attempts=1, shards={}
+    )
+
+
+def test_few_tasks_are_with_dask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "run_task", marker_of)
+    tasks = Counted(side=30)
+    with open_client() as client:
+        bound = TASKS_PER_THREAD * count_workers(client).total_threads
+        assert tasks.run(client) == 0
+    assert len(tasks.ended) == tasks.total == 900
+    assert tasks.most <= bound
+
+
+class StubFuture:
+    """Goes to whoever ends it once there is a callback to be told."""
+
+    def __init__(self, key: str, task: Task, submitted: SimpleQueue[StubFuture | None]) -> None:
+        self.key, self.task, self.status = key, task, "pending"
+        self._submitted = submitted
+        self.callback: Callable[[StubFuture], None]
+
+    def add_done_callback(self, callback: Callable[[StubFuture], None]) -> None:
+        self.callback = callback
+        self._submitted.put(self)
+
+    def result(self) -> BlockMarker:
+        return marker_of(self.task)
+
+    def exception(self) -> Exception:
+        return OSError("the disk went away")
+
+    def cancel(self) -> None:
+        self.status = "cancelled"
+
+
+class StubClient:
+    """Ends what is submitted, in another thread and another order; some fail, some for ever.
+
+    A real scheduler would take minutes for so many tasks.
+    """
+
+    def __init__(self) -> None:
+        self.keys: set[str] = set()
+        self._submitted: SimpleQueue[StubFuture | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work)
+
+    def __enter__(self) -> StubClient:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._submitted.put(None)
+        self._thread.join()
+
+    def submit(self, _: object, task: Task, *, key: str, pure: bool) -> StubFuture:
+        assert not pure
+        assert key not in self.keys, "Dask would return the old future"
+        self.keys.add(key)
+        return StubFuture(key, task, self._submitted)
+
+    def _work(self) -> None:
+        held: list[StubFuture] = []
+        order = random.Random(0)
+        while (future := self._submitted.get()) is not None:
+            held.append(future)
+            while held and self._submitted.empty():
+                ended = held.pop(order.randrange(len(held)))
+                ended.status = "error" if fails(ended.task) else "finished"
+                ended.callback(ended)
+
+
+def fails(task: Task) -> bool:
+    row, column = task.index
+    return column == 7 and (task.attempt == 1 or row == 7)
+
+
+def test_few_of_a_hundred_thousand_tasks_are_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
+    workers = Workers(processes=4, threads=2, per_host=4, total_threads=8)
+    monkeypatch.setattr(module, "count_workers", lambda _: workers)
+    tasks = Counted(side=317)
+    with StubClient() as client:
+        failed = tasks.run(cast(Client, client))
+    assert failed == 1
+    assert len(tasks.ended) == tasks.total - 1 > 10**5
+    assert len(client.keys) == tasks.total + 317  # a column was tried twice
+    assert tasks.most <= TASKS_PER_THREAD * workers.total_threads + failed
