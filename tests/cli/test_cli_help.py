@@ -92,7 +92,7 @@ def test_wrong_usage_exits_with_2_and_says_what(arguments: list[str], message: s
 
 
 def test_choices_are_the_packages_own() -> None:
-    from wsi_unet.models.devices import Precision
+    from wsi_unet.models.config import Precision
     from wsi_unet.segment import options
 
     assert (OUTPUTS, IMAGES, PRECISIONS) == (options.OUTPUTS, options.IMAGES, options.PRECISIONS)

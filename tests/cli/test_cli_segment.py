@@ -14,7 +14,15 @@ from click.testing import CliRunner, Result
 
 import wsi_unet
 from wsi_unet.errors import OutputError, SlideError
-from wsi_unet.segment.report import Blocks, ClassArea, Failure, Report, RunProgress, State, Waits
+from wsi_unet.segment.report import (
+    BlockCounts,
+    ClassArea,
+    Failure,
+    Report,
+    RunProgress,
+    State,
+    Waits,
+)
 from wsi_unet_cli.jobs import jobs_for
 from wsi_unet_cli.main import cli
 
@@ -28,7 +36,7 @@ def report(output: str, state: State = "finished", resumed: int = 0) -> Report:
         label="nuclei-he",
         slide="x.svs",
         state=state,
-        blocks=Blocks(total=4, done=4 - failed, resumed=resumed, failed=failed, empty=1),
+        blocks=BlockCounts(total=4, done=4 - failed, resumed=resumed, failed=failed, empty=1),
         classes=(
             ClassArea(0, "tissue", "#ffffff", 750, 0.75, 0.75),
             ClassArea(1, "nucleus", "#2a6fdb", 250, 0.25, 0.25),
