@@ -36,7 +36,7 @@ TINY = (4096, 1024, 1024, 512)
 def rows(scale: Scale) -> Iterator[Row]:
     slide = glycogen()
     with workspace() as folder:
-        for base in (8,) if scale.tiny else (32, 16):
+        for base in (8,) if scale.tiny else (16, 32):
             model = random_network(folder, base)
             for tissue in ("none", "auto"):
                 yield from _compare(slide, folder, model, base, tissue, scale)
