@@ -2,88 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from support.standin import Calls, error_lines, report, run
 
 import wsi_unet
 from wsi_unet.errors import OutputError, SlideError
 from wsi_unet.segment.report import (
-    BlockCounts,
-    ClassArea,
-    Failure,
-    Report,
-    RunProgress,
     State,
-    Waits,
 )
 from wsi_unet_cli.jobs import jobs_for
-from wsi_unet_cli.main import cli
-
-Run = Callable[..., Report]
-
-
-def report(output: str, state: State = "finished", resumed: int = 0) -> Report:
-    failed = 1 if state == "incomplete" else 0
-    return Report(
-        output=output,
-        label="nuclei-he",
-        slide="x.svs",
-        state=state,
-        blocks=BlockCounts(total=4, done=4 - failed, resumed=resumed, failed=failed, empty=1),
-        classes=(
-            ClassArea(0, "tissue", "#ffffff", 750, 0.75, 0.75),
-            ClassArea(1, "nucleus", "#2a6fdb", 250, 0.25, 0.25),
-        ),
-        seconds=2.0,
-        startup_seconds=1.0,
-        mpx_per_s=3.5,
-        waits=Waits(0.1, 0.2, 1.5, 0.1),
-        device_busy=0.9,
-        failures=(Failure((1, 0), "SlideError: bad tile"),) if failed else (),
-        image=None,
-        warnings=(),
-        parameters={"exactness": "exact", "precision": "float32", "agreement": None},
-    )
-
-
-class Calls:
-    """A stand-in for `segment` that records how it was called."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-        self.outcomes: dict[str, BaseException | State] = {}
-
-    def __call__(self, slide: str, output: str, model: str, **options: Any) -> Report:
-        self.calls.append(((slide, output, model), options))
-        on_progress = options.pop("on_progress")
-        on_progress(RunProgress("opening"))
-        on_progress(RunProgress("segmenting", 1, 4, 0, 100, 1.0, 2.5, 30.0, 0.93))
-        outcome = self.outcomes.get(slide, "finished")
-        if isinstance(outcome, BaseException):
-            raise outcome
-        return report(output, outcome)
-
-
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
-    found = Calls()
-    monkeypatch.setattr(wsi_unet, "segment", found)
-    return found
-
-
-def run(*arguments: str) -> Result:
-    return CliRunner().invoke(cli, ["segment", *arguments])
-
-
-def error_lines(done: Result) -> list[str]:
-    return [line for line in done.stderr.splitlines() if line.startswith("error: ")]
 
 
 @pytest.mark.parametrize(
@@ -240,67 +171,9 @@ def test_verbose_shows_the_traceback(calls: Calls) -> None:
     assert done.stdout == ""
 
 
-def test_failed_blocks_are_listed_with_the_command_that_retries_them(calls: Calls) -> None:
-    calls.outcomes["a.svs"] = "incomplete"
-    done = run("a.svs", "--overwrite")
-    assert done.exit_code == 1
-    assert "block 1.0" in done.stdout
-    assert "SlideError: bad tile" in done.stdout
-    assert done.stderr.splitlines()[-1] == "  wsi-unet segment a.svs"
-
-
-@pytest.mark.parametrize("outcome", ["interrupted", KeyboardInterrupt()])
-def test_an_interruption_ends_it_and_says_how_to_resume(
-    calls: Calls, outcome: BaseException | State
-) -> None:
-    calls.outcomes["b c.svs"] = outcome
-    done = run("a.svs", "b c.svs", "d.svs", "--overwrite", "--tile", "512", "--json", "-o", "o")
-    assert done.exit_code == 1
-    assert [call[0][0] for call in calls.calls] == ["a.svs", "b c.svs"]
-    states = [slide["state"] for slide in json.loads(done.stdout)["slides"]]
-    assert states == ["finished", "interrupted"]
-    assert done.stderr.splitlines()[-1] == (
-        "  wsi-unet segment a.svs 'b c.svs' d.svs --tile 512 --json -o o"
-    )
-
-
-def test_overwrite_stays_in_the_command_while_nothing_has_begun(calls: Calls) -> None:
-    calls.outcomes["a.svs"] = KeyboardInterrupt()
-    done = run("a.svs", "--overwrite")
-    assert done.exit_code == 1
-    assert done.stderr.splitlines()[-1] == "  wsi-unet segment a.svs --overwrite"
-
-
 def test_verbose_adds_the_parameters(calls: Calls) -> None:
     assert "agreement  None" in run("a.svs", "-v").stdout
     assert "agreement" not in run("a.svs").stdout
-
-
-def test_sigterm_interrupts_and_is_restored_afterwards(
-    calls: Calls, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = signal.getsignal(signal.SIGTERM)
-
-    def terminated(*_: Any, **__: Any) -> Report:
-        signal.raise_signal(signal.SIGTERM)
-        raise AssertionError("SIGTERM was ignored")
-
-    monkeypatch.setattr(wsi_unet, "segment", terminated)
-    done = run("a.svs")
-    assert done.exit_code == 1
-    assert "interrupted" in done.stderr
-    assert done.stderr.splitlines()[-1] == "  wsi-unet segment a.svs"
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
-def test_a_closed_pipe_is_no_error_message(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
-    def closed(_: object) -> None:
-        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
-
-    monkeypatch.setattr("wsi_unet_cli.segment.print_json", closed)
-    done = run("a.svs", "--json", "-q")
-    assert done.exit_code == 1
-    assert done.stderr == ""
 
 
 def test_nothing_left_to_do_is_said_so(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,75 @@
+"""How `wsi-unet segment` ends early: failed blocks, signals, closed pipes; how to go on."""
+
+from __future__ import annotations
+
+import errno
+import json
+import signal
+from typing import Any
+
+import pytest
+from support.standin import Calls, run
+
+import wsi_unet
+from wsi_unet.segment.report import (
+    Report,
+    State,
+)
+
+
+def test_failed_blocks_are_listed_with_the_command_that_retries_them(calls: Calls) -> None:
+    calls.outcomes["a.svs"] = "incomplete"
+    done = run("a.svs", "--overwrite")
+    assert done.exit_code == 1
+    assert "block 1.0" in done.stdout
+    assert "SlideError: bad tile" in done.stdout
+    assert done.stderr.splitlines()[-1] == "  wsi-unet segment a.svs"
+
+
+@pytest.mark.parametrize("outcome", ["interrupted", KeyboardInterrupt()])
+def test_an_interruption_ends_it_and_says_how_to_resume(
+    calls: Calls, outcome: BaseException | State
+) -> None:
+    calls.outcomes["b c.svs"] = outcome
+    done = run("a.svs", "b c.svs", "d.svs", "--overwrite", "--tile", "512", "--json", "-o", "o")
+    assert done.exit_code == 1
+    assert [call[0][0] for call in calls.calls] == ["a.svs", "b c.svs"]
+    states = [slide["state"] for slide in json.loads(done.stdout)["slides"]]
+    assert states == ["finished", "interrupted"]
+    assert done.stderr.splitlines()[-1] == (
+        "  wsi-unet segment a.svs 'b c.svs' d.svs --tile 512 --json -o o"
+    )
+
+
+def test_overwrite_stays_in_the_command_while_nothing_has_begun(calls: Calls) -> None:
+    calls.outcomes["a.svs"] = KeyboardInterrupt()
+    done = run("a.svs", "--overwrite")
+    assert done.exit_code == 1
+    assert done.stderr.splitlines()[-1] == "  wsi-unet segment a.svs --overwrite"
+
+
+def test_sigterm_interrupts_and_is_restored_afterwards(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def terminated(*_: Any, **__: Any) -> Report:
+        signal.raise_signal(signal.SIGTERM)
+        raise AssertionError("SIGTERM was ignored")
+
+    monkeypatch.setattr(wsi_unet, "segment", terminated)
+    done = run("a.svs")
+    assert done.exit_code == 1
+    assert "interrupted" in done.stderr
+    assert done.stderr.splitlines()[-1] == "  wsi-unet segment a.svs"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_closed_pipe_is_no_error_message(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(_: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("wsi_unet_cli.segment.print_json", closed)
+    done = run("a.svs", "--json", "-q")
+    assert done.exit_code == 1
+    assert done.stderr == ""
