@@ -149,6 +149,26 @@ def test_too_little_disk_is_refused_with_numbers(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_resumed_run_needs_space_for_what_is_left_only(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is stored already took its space; nearly full disks must not stop the last blocks."""
+    from wsi_unet.segment import costs
+
+    output, everything = tmp_path / "out", tmp_path / "whole"
+    needed = wsi_unet.plan(
+        folder / "slide.png", everything, folder / "model", image="none", **OPTIONS
+    ).costs.expected_bytes
+    run(folder, output, image="none", region=(0, 0, 1100, 1024))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(costs, "DISK_MARGIN", 0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=needed // 2))
+    with pytest.raises(PlanError, match="disk: "):
+        run(folder, everything, image="none")
+    report = run(folder, output, image="none")
+    assert (report.state, report.blocks.resumed) == ("finished", 6)
+
+
 def test_a_plan_writes_nothing(folder: Path, tmp_path: Path) -> None:
     made = wsi_unet.plan(folder / "slide.png", tmp_path / "out", folder / "model", **OPTIONS)
     assert not (tmp_path / "out").exists()
