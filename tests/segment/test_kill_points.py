@@ -22,7 +22,7 @@ from wsi_unet.models import UNetConfig
 from wsi_unet.segment.status import run_status
 from wsi_unet.segment.task import Run, Task, run_task
 
-KILLS = 8
+KILLS = 6
 TESTS = Path(__file__).resolve().parents[1]
 
 
