@@ -156,3 +156,30 @@ def forgotten_block(output: Path) -> tuple[Progress, Task]:
     assert record is not None
     progress.forget((1, 1))
     return progress, Task(Run(str(output), "random", record.signature, "this"), (1, 1))
+
+
+def test_killed_before_the_image_is_recorded_the_rerun_stores_it(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its metadata are there and its run isn't: it must not pass for an output without one."""
+    from wsi_unet.labels.progress import RunRecord
+
+    output = tmp_path / "out"
+    write_run = Progress.write_run
+
+    class Killed(BaseException):
+        pass
+
+    def die(progress: Progress, run: RunRecord) -> None:
+        if progress.name == "image":
+            raise Killed
+        write_run(progress, run)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "write_run", die)
+        with pytest.raises(Killed):
+            study.run(output)
+    assert (output / "0/zarr.json").exists()
+    assert study.run(output).state == "finished"
+    assert [status.label for status in run_status(output)] == ["random", "image"]
+    assert array_objects(output) == array_objects(study.whole)
