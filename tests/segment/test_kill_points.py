@@ -158,28 +158,36 @@ def forgotten_block(output: Path) -> tuple[Progress, Task]:
     return progress, Task(Run(str(output), "random", record.signature, "this"), (1, 1))
 
 
-def test_killed_before_the_image_is_recorded_the_rerun_stores_it(
-    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("moment", ["before", "half way", "after"])
+def test_killed_while_the_image_is_laid_out_the_rerun_stores_it(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    """Its metadata are there and its run isn't: it must not pass for an output without one."""
-    from wsi_unet.labels.progress import RunRecord
+    """An image that is begun must not pass for an output without one, nor for one that is done."""
+    from wsi_unet.labels import layout
 
     output = tmp_path / "out"
-    write_run = Progress.write_run
+    create_image, create_labels = layout.create_image, layout.create_labels
 
     class Killed(BaseException):
         pass
 
-    def die(progress: Progress, run: RunRecord) -> None:
-        if progress.name == "image":
-            raise Killed
-        write_run(progress, run)
+    def die(*_: object) -> None:
+        raise Killed
+
+    def die_half_way(*arguments: Any) -> None:
+        create_image(*arguments)
+        (output / "0/zarr.json").unlink()
+        raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(Progress, "write_run", die)
+        patch.setattr(
+            layout,
+            "create_image",
+            {"before": die, "half way": die_half_way}.get(moment, create_image),
+        )
+        patch.setattr(layout, "create_labels", die if moment == "after" else create_labels)
         with pytest.raises(Killed):
             study.run(output)
-    assert (output / "0/zarr.json").exists()
     assert study.run(output).state == "finished"
     assert [status.label for status in run_status(output)] == ["random", "image"]
     assert array_objects(output) == array_objects(study.whole)

@@ -168,14 +168,15 @@ def _regions(
 def _image(
     slide: Slide, reference: SlideReference, target: Target, options: Options, levels: int
 ) -> ImageParameters | None:
-    if target.levels is not None:  # the store has its image, or was made without one
-        mode = target.stored_image.mode if target.stored_image else "none"
+    stored = target.stored_image
+    if stored is not None or target.levels is not None:  # begun with its image, or without one
+        mode = "none" if stored is None else stored.mode
         if options.image not in (None, mode):
             raise SignatureError(
                 f"{target.path}: image ({mode} there, {options.image} asked for) can't be changed; "
                 "choose another output, or --overwrite"
             )
-        return target.stored_image
+        return stored
     if options.image == "none":
         return None
     reduction = 1.0

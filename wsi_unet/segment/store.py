@@ -44,8 +44,8 @@ class OpenOutput:
 def lay_out(plan: Plan, target: Target, model: Model) -> OpenOutput:
     """Write everything that isn't pixels, so that blocks can be written in any order.
 
-    What is there already stays as it is, so a run killed in here just resumes. The run's record
-    comes last: without it nothing counts as begun.
+    What is there already stays as it is, so a run killed in here just resumes. The record of the
+    labels' run comes last: without it they don't count as begun.
 
     Raises:
         OutputError: if something can't be written.
@@ -59,10 +59,11 @@ def lay_out(plan: Plan, target: Target, model: Model) -> OpenOutput:
     layout.ensure_root(objects, {"slide": slide_record(plan.labels.slide)})
     created = datetime.now(UTC).isoformat(timespec="seconds")
     if plan.image is not None:
-        if target.stored_image is None:
+        # Recorded first: what is described without a record would count as stored already.
+        _record_run(objects, IMAGE_NAME, plan.image, created)
+        if not layout.is_described(objects, "", plan.image.pyramid, channels=3):
             frame = layout.Frame.of(plan.image.sampling.downsample, plan.image.slide.mpp)
             layout.create_image(objects, plan.image.slide.name, plan.image.pyramid, frame)
-        _record_run(objects, IMAGE_NAME, plan.image, created)
     if target.stored is None or not labels_described(objects, plan.labels):
         _create_labels(objects, plan, model, created)
     if plan.mask is not None and not _same_mask(plan.mask, target.mask):
