@@ -1,4 +1,4 @@
-"""Worker processes instead of threads: the same labels, the same bytes."""
+"""Worker processes instead of threads: the same labels, and the same objects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wsi_unet.models import UNetConfig
 from wsi_unet.slides import open_slide
 
 
-def test_worker_processes_write_the_same_bytes(example_slide_path: Path, tmp_path: Path) -> None:
+def test_worker_processes_write_the_same_labels(example_slide_path: Path, tmp_path: Path) -> None:
     config = UNetConfig(depth=3, base_width=4)
     with open_slide(example_slide_path) as slide:
         image = slide.read(0, Box.of_shape(slide.shape))
@@ -26,5 +26,8 @@ def test_worker_processes_write_the_same_bytes(example_slide_path: Path, tmp_pat
             example_slide_path, store, tmp_path / "model", workers=workers, image="overview"
         )
         assert_same_labels(labels, truth)
-    assert len(array_objects(stores[0])) > 30
-    assert array_objects(stores[0]) == array_objects(stores[1])
+    # Not the bytes: two processes have half the cores each, and another number of threads adds up
+    # in another order. Where classes tie to rounding that may decide, where they don't it can't.
+    threads, processes = (array_objects(store) for store in stores)
+    assert len(threads) > 30
+    assert threads.keys() == processes.keys()
