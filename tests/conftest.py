@@ -6,8 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# The same examples every time, so that a change is judged by its own merits; new ones are looked
+# for with `pytest --hypothesis-profile=explore`.
+settings.register_profile("steady", derandomize=True, deadline=None)
+settings.register_profile("explore", deadline=None, max_examples=500)
+settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session")

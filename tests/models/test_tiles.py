@@ -122,8 +122,14 @@ def test_memory_estimate_against_the_process(
 ) -> None:
     path = make_model(**architecture).path
     command = [sys.executable, "-c", MEASURE, str(path), precision, str(probabilities)]
-    result = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
-    assert 0.85 < float(result.stdout) < 1.5
+    # A kernel short of memory takes idle pages back, so a peak can be missed, never invented.
+    shares = [
+        float(
+            subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+        )
+        for _ in range(3)
+    ]
+    assert 0.85 < min(shares) < 1.5
 
 
 def test_memory_grows_with_everything() -> None:

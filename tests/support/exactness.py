@@ -14,9 +14,12 @@ from wsi_unet.models import UNetConfig
 
 
 def assert_same_labels(labels: NDArray[np.uint8], truth: Truth) -> None:
-    """Identical wherever the network decides, and it decides nearly everywhere."""
+    """Identical wherever the network decides, and it decides nearly everywhere.
+
+    Of a handful of pixels two may tie by chance.
+    """
     assert labels.shape == truth.labels.shape
-    assert truth.decided.mean() > 0.999
+    assert np.count_nonzero(~truth.decided) <= max(2, 0.001 * truth.decided.size)
     wrong = (labels != truth.labels) & truth.decided
     assert not wrong.any(), f"{wrong.sum()} labels differ, first at {np.argwhere(wrong)[0]}"
 
