@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 ROOT = Path(__file__).resolve().parents[1]
 GIB = 2**30
 
-TRIES = 3
+TRIES = 2
 QUIET_CORES = 0.15
 QUIET_SECONDS = 2.0
 """A patient benchmark waits for others to use less than so many cores for so many seconds, and
@@ -148,16 +148,17 @@ def in_turns(alternatives: dict[str, Callable[[], float]], scale: Scale) -> dict
     """Run A B C A B C …, so that a busy minute doesn't hit one of them alone.
 
     Returns:
-        What each returned, in order.
+        What each returned, in order of disturbance, disturbed turns left out (see
+        `least_disturbed`).
     """
-    values: dict[str, list[float]] = {name: [] for name in alternatives}
+    samples: dict[str, list[tuple[float, float]]] = {name: [] for name in alternatives}
     for turn in range(scale.repeats):
         for name, run in alternatives.items():
             value, others = undisturbed(run, scale)
-            values[name].append(value)
+            samples[name].append((value, others))
             noise = f"  (others took {others:.2f} cores)"
             tell(f"  {turn + 1}/{scale.repeats} {name}: {value:.4g}{noise}")
-    return values
+    return {name: least_disturbed(found) for name, found in samples.items()}
 
 
 def undisturbed(run: Callable[[], T], scale: Scale) -> tuple[T, float]:
