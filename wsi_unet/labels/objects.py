@@ -20,15 +20,30 @@ from pathlib import Path
 from typing import Protocol
 
 from wsi_unet.errors import OutputError
+from wsi_unet.labels.exclusive import (
+    GUARD,
+    MADE,
+    count_missing,
+    guarded,
+    link_new,
+    note_made,
+    tidy,
+)
 
 BOOKKEEPING = ".wsi_unet"
 """Folder of everything that isn't pixels or their metadata."""
+
+LOCK_KEY = f"{BOOKKEEPING}/lock.json"
+"""The object that says who is writing, see `wsi_unet.labels.lock`."""
 
 TEMPORARY = f"{BOOKKEEPING}/.tmp"
 """Folder of objects being written; on the same file system, so that renaming is atomic."""
 
 STALE_SECONDS = 3600.0
 """Age beyond which a temporary is taken for abandoned, whoever wrote it."""
+
+CREATE_TRIES = 8
+"""How often to begin again when others remove the folders that a file is being made in."""
 
 
 class Objects(Protocol):
@@ -40,6 +55,18 @@ class Objects(Protocol):
 
     def put(self, key: str, data: bytes) -> None:
         """Replace `key` by `data` in one atomic step."""
+        ...
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Put `key` only if it isn't there, in one atomic step; return whether it wasn't."""
+        ...
+
+    def swap(self, key: str, expected: bytes, data: bytes | None) -> bool:
+        """Replace `key` by `data` (None: delete it) only if it still is `expected`.
+
+        One atomic step against every other `create` and `swap`; not against `put` and `delete`.
+        Returns whether it was `expected`.
+        """
         ...
 
     def size(self, key: str) -> int | None:
@@ -97,7 +124,7 @@ class LocalObjects:
             OutputError: if it can't be written (no space, no permission); the old file stays.
         """
         target = self.root / key
-        temporary = self.root / TEMPORARY / f"{_writer()}-{uuid.uuid4().hex}.partial"
+        temporary = self._new_temporary()
         try:
             _write_new(temporary, data)
             try:
@@ -113,6 +140,53 @@ class LocalObjects:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise self._refusal("write", key, error) from error
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Make the file `key` unless there is one; it is complete as soon as it is there.
+
+        Raises:
+            OutputError: if it can't be written; folders made for it are gone again.
+        """
+        if self.size(key) is not None:
+            return False
+        try:
+            for _ in range(CREATE_TRIES):
+                with suppress(FileNotFoundError):  # another run, refused, takes its folders away
+                    return self._create(key, data)
+            return self._create(key, data)
+        except OSError as error:
+            raise self._refusal("write", key, error) from error
+
+    def swap(self, key: str, expected: bytes, data: bytes | None) -> bool:
+        """Replace or delete the file `key` if its content is `expected`.
+
+        A deletion takes the folders along that were made by `create` and hold nothing any more.
+
+        Raises:
+            OutputError: if it can't be read, written or guarded from others; the old file stays.
+        """
+        if self.get(key) != expected:
+            return False
+        guard, temporary = self.root / TEMPORARY / GUARD, self._new_temporary()
+        try:
+            if data is not None:
+                _write_new(temporary, data)
+            with guarded(guard):
+                if self.get(key) != expected:
+                    return False
+                if data is not None:
+                    temporary.replace(self.root / key)
+                    return True
+                (self.root / key).unlink()
+                with suppress(OSError):
+                    guard.unlink()
+        except OSError as error:
+            raise self._refusal("delete" if data is None else "write", key, error) from error
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        tidy(self.root, guard.parent)
+        return True
 
     def size(self, key: str) -> int | None:
         """Return the length of the file `key` in bytes, None if there is no such file."""
@@ -168,6 +242,24 @@ class LocalObjects:
                 if _abandoned(path):
                     _remove(path)
 
+    def _create(self, key: str, data: bytes) -> bool:
+        temporary, made = self._new_temporary(), count_missing(self.root)
+        try:
+            try:
+                _write_new(temporary, data)
+                note_made(temporary.parent, made)
+                (self.root / key).parent.mkdir(parents=True, exist_ok=True)
+                return link_new(temporary, self.root / key, temporary.with_name(GUARD))
+            finally:
+                with suppress(OSError):
+                    temporary.unlink(missing_ok=True)
+        except OSError:
+            tidy(self.root, temporary.parent, made)
+            raise
+
+    def _new_temporary(self) -> Path:
+        return self.root / TEMPORARY / f"{_writer()}-{uuid.uuid4().hex}.partial"
+
     def _refusal(self, verb: str, key: str, error: OSError) -> OutputError:
         what = f"{self.root}: can't {verb} {key!r}: {error.strerror or error}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -217,6 +309,8 @@ def _write_new(path: Path, data: bytes) -> None:
 
 
 def _abandoned(path: Path) -> bool:
+    if path.name in (GUARD, MADE):  # they last as long as the lock does
+        return False
     host, _, process = path.name.rpartition("-")[0].rpartition("-")
     if host == socket.gethostname() and process.isdecimal():
         try:
