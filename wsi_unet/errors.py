@@ -7,7 +7,8 @@
     │   ├── ModelError           a model that can't be loaded or isn't what its spec says
     │   └── MaskError            a tissue mask that can't be read
     ├── OutputError              exit code 2: the output can't be used as it is
-    │   └── SignatureError       it belongs to a run with other parameters
+    │   ├── SignatureError       it belongs to a run with other parameters
+    │   └── LockedError          another run is writing to it
     ├── PlanError                exit code 2: the plan is refused as unaffordable
     └── BlockError               one block failed; names the block
 
@@ -53,6 +54,10 @@ class OutputError(WsiUnetError):
 
 class SignatureError(OutputError):
     """The output belongs to a run with another slide, model or parameters."""
+
+
+class LockedError(OutputError):
+    """Another run is writing to the output."""
 
 
 class PlanError(WsiUnetError):

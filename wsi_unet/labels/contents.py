@@ -9,7 +9,7 @@ from typing import Any
 
 from wsi_unet.errors import OptionError, OutputError
 from wsi_unet.labels.metadata import Frame, array_document
-from wsi_unet.labels.objects import BOOKKEEPING, Objects
+from wsi_unet.labels.objects import BOOKKEEPING, LOCK_NAME, Objects
 from wsi_unet.labels.pyramid import Pyramid
 
 FORMAT_VERSION = 1
@@ -21,9 +21,10 @@ def check_name(name: str) -> str:
     """Return `name` if a label group can have it.
 
     Raises:
-        OptionError: if it can't be a folder's name, or is reserved for the image's progress.
+        OptionError: if it can't be a folder's name, or is reserved for the image's progress, the
+            metadata or the lock.
     """
-    if not LABEL_NAME.fullmatch(name) or name in (IMAGE_NAME, "zarr.json"):
+    if not LABEL_NAME.fullmatch(name) or name in (IMAGE_NAME, "zarr.json", LOCK_NAME):
         raise OptionError(
             f"{name!r} can't name a label group: use up to 64 letters, digits, '.', '_' and '-', "
             f"beginning with a letter or digit, and not {IMAGE_NAME!r}"

@@ -33,7 +33,8 @@ from wsi_unet.labels.exclusive import (
 BOOKKEEPING = ".wsi_unet"
 """Folder of everything that isn't pixels or their metadata."""
 
-LOCK_KEY = f"{BOOKKEEPING}/lock.json"
+LOCK_NAME = "lock.json"
+LOCK_KEY = f"{BOOKKEEPING}/{LOCK_NAME}"
 """The object that says who is writing, see `wsi_unet.labels.lock`."""
 
 TEMPORARY = f"{BOOKKEEPING}/.tmp"
