@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from wsi_unet.errors import (
         BlockError,
+        ClusterError,
         InputError,
         MaskError,
         ModelError,
@@ -30,9 +31,13 @@ if TYPE_CHECKING:
     )
     from wsi_unet.labels import open_labels, open_probabilities
     from wsi_unet.models import Model, bundled_models, load_model, save_model
+    from wsi_unet.segment.cluster import ClusterOptions
+    from wsi_unet.segment.cohort import Outcome, segment_cohort
     from wsi_unet.segment.lazy import map_unet
+    from wsi_unet.segment.options import Options
     from wsi_unet.segment.plan import Plan
-    from wsi_unet.segment.report import Report, RunProgress
+    from wsi_unet.segment.prepare import SlideJob
+    from wsi_unet.segment.report import CohortProgress, Report, RunProgress
     from wsi_unet.segment.run import plan, segment
     from wsi_unet.segment.status import RunStatus, run_status
     from wsi_unet.slides import Slide, open_slide
@@ -43,6 +48,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "wsi_unet.errors": (
         "BlockError",
+        "ClusterError",
         "InputError",
         "MaskError",
         "ModelError",
@@ -55,9 +61,13 @@ _HOMES = {
     ),
     "wsi_unet.labels": ("open_labels", "open_probabilities"),
     "wsi_unet.models": ("Model", "bundled_models", "load_model", "save_model"),
+    "wsi_unet.segment.cluster": ("ClusterOptions",),
+    "wsi_unet.segment.cohort": ("Outcome", "segment_cohort"),
     "wsi_unet.segment.lazy": ("map_unet",),
+    "wsi_unet.segment.options": ("Options",),
     "wsi_unet.segment.plan": ("Plan",),
-    "wsi_unet.segment.report": ("Report", "RunProgress"),
+    "wsi_unet.segment.prepare": ("SlideJob",),
+    "wsi_unet.segment.report": ("CohortProgress", "Report", "RunProgress"),
     "wsi_unet.segment.run": ("plan", "segment"),
     "wsi_unet.segment.status": ("RunStatus", "run_status"),
     "wsi_unet.slides": ("Slide", "open_slide"),
@@ -67,11 +77,16 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "BlockError",
+    "ClusterError",
+    "ClusterOptions",
+    "CohortProgress",
     "InputError",
     "MaskError",
     "Model",
     "ModelError",
     "OptionError",
+    "Options",
+    "Outcome",
     "OutputError",
     "Plan",
     "PlanError",
@@ -81,6 +96,7 @@ __all__ = [
     "SignatureError",
     "Slide",
     "SlideError",
+    "SlideJob",
     "WsiUnetError",
     "__version__",
     "bundled_models",
@@ -93,6 +109,7 @@ __all__ = [
     "run_status",
     "save_model",
     "segment",
+    "segment_cohort",
     "write_overlay",
 ]
 

@@ -10,6 +10,7 @@
     │   ├── SignatureError       it belongs to a run with other parameters
     │   └── LockedError          another run is writing to it
     ├── PlanError                exit code 2: the plan is refused as unaffordable
+    ├── ClusterError             the Dask cluster can't be used, or went away
     └── BlockError               one block failed; names the block
 
 The message is one line: what happened, to what, and what to do about it.
@@ -64,6 +65,10 @@ class PlanError(WsiUnetError):
     """The plan is refused before anything is written, because it can't be afforded."""
 
     exit_code = 2
+
+
+class ClusterError(WsiUnetError):
+    """The Dask cluster can't be used, or went away."""
 
 
 class BlockError(WsiUnetError):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from queue import SimpleQueue
 from typing import cast
 
@@ -13,9 +14,10 @@ from distributed import Client
 
 from wsi_unet.geometry import BlockGrid
 from wsi_unet.labels.progress import BlockMarker
-from wsi_unet.segment import stream as module
-from wsi_unet.segment.cluster import Workers, count_workers, open_client
-from wsi_unet.segment.stream import TASKS_PER_THREAD, Done, Failed, stream
+from wsi_unet.segment import flight as module
+from wsi_unet.segment.cluster import ClusterOptions, Workers, count_workers, open_client
+from wsi_unet.segment.flight import TASKS_PER_THREAD, Done, Failed
+from wsi_unet.segment.stream import stream
 from wsi_unet.segment.task import Run, Task
 
 
@@ -37,7 +39,7 @@ class Counted:
     def run(self, client: Client) -> int:
         """Stream them all; return how many failed."""
         failed = 0
-        for event in stream(client, self, deadline=600):
+        for event in stream(client, self, run=marker_of):
             if isinstance(event, Done):
                 self.ended.add(event.marker.block)
             failed += isinstance(event, Failed)
@@ -50,10 +52,9 @@ def marker_of(task: Task) -> BlockMarker:
     )
 
 
-def test_few_tasks_are_with_dask(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "run_task", marker_of)
+def test_few_tasks_are_with_dask() -> None:
     tasks = Counted(side=30)
-    with open_client() as client:
+    with open_client(ClusterOptions()) as client:
         bound = TASKS_PER_THREAD * count_workers(client).total_threads
         assert tasks.run(client) == 0
     assert len(tasks.ended) == tasks.total == 900
@@ -72,14 +73,8 @@ class StubFuture:
         self.callback = callback
         self._submitted.put(self)
 
-    def result(self) -> BlockMarker:
-        return marker_of(self.task)
-
     def exception(self) -> Exception:
         return OSError("the disk went away")
-
-    def cancel(self) -> None:
-        self.status = "cancelled"
 
 
 class StubClient:
@@ -87,6 +82,8 @@ class StubClient:
 
     A real scheduler would take minutes for so many tasks.
     """
+
+    status = "running"
 
     def __init__(self) -> None:
         self.keys: set[str] = set()
@@ -106,6 +103,16 @@ class StubClient:
         assert key not in self.keys, "Dask would return the old future"
         self.keys.add(key)
         return StubFuture(key, task, self._submitted)
+
+    async def gather(self, futures: list[StubFuture], *, asynchronous: bool) -> list[BlockMarker]:
+        assert asynchronous
+        return [marker_of(future.task) for future in futures]
+
+    def sync(
+        self, gather: Callable[[], Awaitable[list[BlockMarker]]], callback_timeout: float
+    ) -> list[BlockMarker]:
+        assert callback_timeout > 0
+        return asyncio.run(cast(Coroutine[None, None, list[BlockMarker]], gather()))
 
     def _work(self) -> None:
         held: list[StubFuture] = []

@@ -82,6 +82,14 @@ class Objects(Protocol):
         """Remove `prefix` and every key below it ("labels/nuclei")."""
         ...
 
+    def free_bytes(self) -> int | None:
+        """Return the number of bytes that there is room for, None where there is no limit."""
+        ...
+
+    def clean(self) -> None:
+        """Remove what killed writers left."""
+        ...
+
     def list(self, prefix: str) -> Iterator[str]:
         """Yield every key below `prefix` ("" for all), sorted, without temporaries."""
         ...
@@ -227,6 +235,23 @@ class LocalObjects:
             folders[:] = sorted(name for name in folders if here / name != hidden)
             for name in sorted(files):
                 yield (here / name).relative_to(self.root).as_posix()
+
+    def free_bytes(self) -> int | None:
+        """Return the number of bytes free on the root's file system.
+
+        Raises:
+            OutputError: if the place can't be looked at.
+        """
+        place = self.root
+        try:
+            while not place.exists():
+                place = place.parent
+            return shutil.disk_usage(place).free
+        except OSError as error:
+            raise OutputError(
+                f"{self.root}: can't look at {place}: {error.strerror}; choose a place you may "
+                "write to"
+            ) from error
 
     def clean(self) -> None:
         """Remove what killed writers left; to be called when a run starts.

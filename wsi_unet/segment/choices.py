@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from wsi_unet import locations
 from wsi_unet.errors import OptionError, SignatureError, SlideError
 from wsi_unet.geometry import Box, round_up
 from wsi_unet.labels.pyramid import Pyramid
@@ -81,8 +82,8 @@ def refer_to(slide: Slide, options: Options) -> SlideReference:
     if mpp is not None:
         check_mpp(mpp)
     return SlideReference(
-        path=str(slide.path.absolute()),
-        name=slide.path.name,
+        path=locations.resolve(str(slide.path)),
+        name=locations.name(str(slide.path)),
         reader=slide.reader,
         fingerprint=slide.fingerprint(),
         shape=slide.shape,

@@ -155,7 +155,12 @@ def _block_bytes(labels: LabelParameters, border: Border, classes: int) -> int:
 
 
 def check_affordable(
-    labels: LabelParameters, costs: Costs, measured: Measured, *, processes: int, free_disk: int
+    labels: LabelParameters,
+    costs: Costs,
+    measured: Measured,
+    *,
+    per_host: int,
+    free_disk: int | None,
 ) -> list[str]:
     """Refuse a run that can't end well, before anything is written.
 
@@ -163,8 +168,8 @@ def check_affordable(
         labels: the run.
         costs: what it needs.
         measured: what a worker has.
-        processes: number of worker processes.
-        free_disk: bytes that this run may use where the output goes.
+        per_host: worker processes on one host.
+        free_disk: bytes that this run may use where the output goes; None for no limit.
 
     Returns:
         Warnings, one line each.
@@ -173,26 +178,27 @@ def check_affordable(
         PlanError: memory, device memory or disk won't do; the message has the numbers and the
             option that would help.
     """
-    on_host = min(processes, labels.processes_per_host)
-    need = costs.process_bytes * on_host - measured.base_memory
+    need = costs.process_bytes * per_host - measured.base_memory
     if need > measured.host_memory:
-        fewer = "--workers" if on_host > 1 else "--block"
+        fewer = "--workers" if per_host > 1 else "--block"
         raise PlanError(
-            f"memory: {on_host} worker process(es) need {_size(need)} more, but "
+            f"memory: {per_host} worker process(es) need {_size(need)} more, but "
             f"{measured.host} has {_size(measured.host_memory)} free; use a smaller --tile "
-            f"(now {labels.tile}) or {fewer} (now {on_host if on_host > 1 else labels.block})"
+            f"(now {labels.tile}) or {fewer} (now {per_host if per_host > 1 else labels.block})"
         )
     if (
         costs.device_bytes is not None
         and measured.device_memory is not None
-        and costs.device_bytes * on_host > measured.device_memory
+        and costs.device_bytes * per_host > measured.device_memory
     ):
         raise PlanError(
-            f"device memory: {on_host} process(es) with tiles of {labels.tile} px need "
-            f"{_size(costs.device_bytes * on_host)}, but "
+            f"device memory: {per_host} process(es) with tiles of {labels.tile} px need "
+            f"{_size(costs.device_bytes * per_host)}, but "
             f"{measured.device} has {_size(measured.device_memory)} free; use a smaller --tile or "
             "--device cpu"
         )
+    if free_disk is None:
+        return []
     if costs.expected_bytes + DISK_MARGIN > free_disk:
         raise PlanError(
             f"disk: about {_size(costs.expected_bytes)} will be stored and {_size(DISK_MARGIN)} "

@@ -1,4 +1,4 @@
-"""A planned run being carried out: its blocks streamed through Dask, its progress, its end."""
+"""One slide's planned run being carried out: its blocks, its progress, its end."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ import heapq
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import asdict
 
 from distributed import Client
 
+from wsi_unet import logs
 from wsi_unet.errors import OutputError
 from wsi_unet.labels.layout import Frame
-from wsi_unet.labels.progress import BlockFailure
+from wsi_unet.labels.lock import OutputLock
+from wsi_unet.labels.progress import BlockFailure, BlockMarker
 from wsi_unet.models.costs import window_flops
 from wsi_unet.models.spec import ModelSpec
 from wsi_unet.segment.cluster import count_workers
+from wsi_unet.segment.flight import Done, Failed
 from wsi_unet.segment.parameters import ImageParameters, LabelParameters
 from wsi_unet.segment.plan import Plan
-from wsi_unet.segment.report import ClassArea, Failure, ProgressCallback, Report, RunProgress, State
+from wsi_unet.segment.report import ClassArea, Failure, Report, RunProgress, State
 from wsi_unet.segment.store import (
     OpenOutput,
     complete_image,
@@ -26,12 +30,11 @@ from wsi_unet.segment.store import (
     label_pixels,
     reopen,
 )
-from wsi_unet.segment.stream import Done, Event, Failed, stream
 from wsi_unet.segment.tally import Tally
 from wsi_unet.segment.task import Run, Task, release_run
 
 SHORTEST_DEADLINE = 900.0
-"""Seconds without any block ending after which blocks count as hung."""
+"""Seconds that a block is given at least."""
 
 DEADLINE_FACTOR = 20.0
 """How many times its estimated time a block is given at least."""
@@ -41,7 +44,16 @@ SLOWEST_FLOPS = 5e9
 
 
 class Execution:
-    """A planned run, laid out and ready to go."""
+    """One slide's run, laid out and locked; its caller tells it what becomes of its blocks.
+
+    Args:
+        client: the cluster.
+        plan: what is to be done.
+        spec: the model's.
+        output: the store, laid out.
+        lock: on the store, held until `close`.
+        startup_seconds: what it took to get here, for the report.
+    """
 
     def __init__(
         self,
@@ -49,14 +61,16 @@ class Execution:
         plan: Plan,
         spec: ModelSpec,
         output: OpenOutput,
-        on_progress: ProgressCallback,
+        lock: OutputLock,
+        startup_seconds: float,
     ) -> None:
         self._client = client
         self._plan = plan
         self._spec = spec
         self._output = output
-        self._on_progress = on_progress
-        self._processes = count_workers(client).processes
+        self._lock = lock
+        self._startup_seconds = startup_seconds
+        self._processes = max(1, count_workers(client).processes)
         self._arrays: dict[Run, LabelParameters | ImageParameters] = {output.labels: plan.labels}
         if output.image is not None and plan.image is not None:
             self._arrays[output.image] = plan.image
@@ -68,29 +82,130 @@ class Execution:
             )
             for run, parameters in self._arrays.items()
         }
+        self._tasks = self._left()
         self._started = time.perf_counter()
+        self._phase = "segmenting"
 
-    def run(self, startup_seconds: float) -> Report:
-        """Stream all blocks that are left, then complete what is complete.
+    @property
+    def slide(self) -> str:
+        """The slide's file name."""
+        return self._plan.labels.slide.name
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """The arrays that are filled."""
+        return tuple(self._arrays)
+
+    @property
+    def lost(self) -> bool:
+        """Whether another process has taken the output over."""
+        return self._lock.lost
+
+    def start(self) -> None:
+        """Start the clock: its first block is about to be submitted."""
+        self._started = time.perf_counter()
+        blocks = self._labels.blocks()
+        logs.event(
+            "slide started", slide=self.slide, output=self._plan.output, blocks=asdict(blocks)
+        )
+
+    def next_task(self) -> Task | None:
+        """Return a block that is left and wasn't returned before, None when there is none."""
+        return next(self._tasks, None)
+
+    def take(self, event: Done | Failed) -> None:
+        """Count what became of a block of this run."""
+        if isinstance(event, Done):
+            self._take_done(event.task, event.marker)
+        else:
+            self._take_failure(event.task, event.error)
+
+    def complete(self) -> None:
+        """Build the small levels of what has all its blocks, unless that was done before.
+
+        Raises:
+            OutputError: if something can't be written, or another process has taken over.
+        """
+        self._phase = "finishing"
+        if self.lost:
+            raise OutputError(
+                f"{self._plan.output}: another process has taken this output over, since this one "
+                "gave no sign of life; run the same command again when that has ended"
+            )
+        image, labels = self._output.image, self._output.labels
+        if image is not None and self._plan.image is not None and self._needs_completion(image):
+            complete_image(self._output, self._plan.image)
+        if self._needs_completion(labels):
+            complete_labels(self._output, self._plan.labels, classes=len(self._spec.classes))
+
+    def stop(self) -> None:
+        """End blocks in work on the workers at their next tile."""
+        for run in self._arrays:
+            self._client.run(release_run, run, on_error="ignore")
+
+    def close(self) -> None:
+        """Give the output back."""
+        self._lock.release()
+
+    def progress(self) -> RunProgress:
+        """Return where the run is now."""
+        tally, seconds = self._labels, time.perf_counter() - self._started
+        return RunProgress(
+            phase=self._phase,
+            slide=self.slide,
+            blocks_done=tally.resumed + tally.done,
+            blocks_total=tally.total,
+            blocks_failed=len(tally.failures),
+            pixels_done=tally.pixels,
+            seconds=seconds,
+            mpx_per_s=tally.pixels / seconds / 1e6,
+            seconds_left=tally.seconds_left(seconds),
+            device_busy=self._device_busy(seconds),
+        )
+
+    def report(self, *, interrupted: bool = False) -> Report:
+        """Return what was done.
 
         Args:
-            startup_seconds: what it took to get here, for the report.
+            interrupted: whether the run ends early because somebody wants it to.
         """
-        interrupted = False
-        try:
-            tasks = self._left()
-            self._started = time.perf_counter()
-            for event in stream(self._client, tasks, deadline=self._deadline()):
-                self._take(event)
-                self._tell("segmenting")
-            self._tell("finishing")
-            self._complete()
-        except KeyboardInterrupt:
-            interrupted = True
-        finally:
-            seconds = time.perf_counter() - self._started
-            self._release()
-        return self._report(seconds, startup_seconds, interrupted)
+        seconds = time.perf_counter() - self._started
+        tallies, labels = self._tallies, self._plan.labels
+        state: State = "finished"
+        if interrupted:
+            state = "interrupted"
+        elif not all(tally.complete for tally in tallies.values()):
+            state = "incomplete"
+        return Report(
+            output=self._plan.output,
+            label=labels.label,
+            slide=labels.slide.name,
+            state=state,
+            blocks=self._labels.blocks(),
+            classes=class_areas(self._output, labels, self._spec),
+            seconds=seconds,
+            startup_seconds=self._startup_seconds,
+            mpx_per_s=self._labels.pixels / seconds / 1e6,
+            blocks_per_s=self._labels.done / seconds,
+            waits=self._labels.waits,
+            device_busy=self._device_busy(seconds),
+            failures=tuple(f for tally in tallies.values() for f in tally.failures),
+            image=None if self._output.image is None else tallies[self._output.image].blocks(),
+            warnings=self._plan.warnings,
+            parameters=labels.model_dump(mode="json"),
+        )
+
+    @property
+    def pixels(self) -> int:
+        """Level-0 label pixels of the blocks that this run has done."""
+        return self._labels.pixels
+
+    @property
+    def _labels(self) -> Tally:
+        return self._tallies[self._output.labels]
+
+    def _device_busy(self, seconds: float) -> float:
+        return min(1.0, self._labels.waits.predict / (seconds * self._processes))
 
     def _left(self) -> Iterator[Task]:
         """Return the blocks that aren't done, the image's evenly mixed with the labels'.
@@ -116,10 +231,11 @@ class Execution:
                 progress.forget(marker.block)
         if left:
             reopen(self._output, run)
-        return [Task(run, index) for index in left]
+        deadline = self._deadline()
+        return [Task(run, index, deadline=deadline) for index in left]
 
     def _deadline(self) -> float:
-        """Return how many seconds without any block ending mean that they hang."""
+        """Return after how many seconds a block counts as hung."""
         labels, costs = self._plan.labels, self._plan.costs
         per_block = costs.seconds_per_block
         if per_block is not None:
@@ -128,85 +244,30 @@ class Execution:
         slowest = tiles * window_flops(self._spec.architecture, labels.tile) / SLOWEST_FLOPS
         return max(SHORTEST_DEADLINE, slowest)
 
-    def _take(self, event: Event) -> None:
-        if isinstance(event, Done):
-            self._tallies[event.task.run].take_done(event.marker)
-        elif isinstance(event, Failed):
-            self._take_failure(event.task, event.error)
+    def _take_done(self, task: Task, marker: BlockMarker) -> None:
+        self._tallies[task.run].take_done(marker)
+        logs.event("block done", **_names(task), seconds=marker.seconds)
 
     def _take_failure(self, task: Task, error: str) -> None:
         progress, tally = self._output.progress(task.run), self._tallies[task.run]
         marker = progress.read_marker(task.index, task.run.signature)
         if marker is not None:  # an attempt that was given up has ended after all
-            tally.take_done(marker)
+            self._take_done(task, marker)
             return
+        logs.event("block failed", **_names(task), error=error)
         tally.failures.append(Failure(task.index, error))
         failure = BlockFailure(block=task.index, error=error, attempts=task.attempt)
         with suppress(OutputError):  # on a full disk the report alone can tell
             progress.write_failure(failure)
 
-    def _complete(self) -> None:
-        """Build the small levels of what has all its blocks, unless that was done before."""
-        image, labels = self._output.image, self._output.labels
-        if image is not None and self._plan.image is not None and self._needs_completion(image):
-            complete_image(self._output, self._plan.image)
-        if self._needs_completion(labels):
-            complete_labels(self._output, self._plan.labels, classes=len(self._spec.classes))
-
     def _needs_completion(self, run: Run) -> bool:
         return self._tallies[run].complete and not is_complete(self._output, run)
 
-    def _release(self) -> None:
-        for run in self._arrays:
-            self._client.run(release_run, run, on_error="ignore")
 
-    @property
-    def _labels(self) -> Tally:
-        return self._tallies[self._output.labels]
-
-    def _tell(self, phase: str) -> None:
-        tally, seconds = self._labels, time.perf_counter() - self._started
-        self._on_progress(
-            RunProgress(
-                phase=phase,
-                blocks_done=tally.resumed + tally.done,
-                blocks_total=tally.total,
-                blocks_failed=len(tally.failures),
-                pixels_done=tally.pixels,
-                seconds=seconds,
-                mpx_per_s=tally.pixels / seconds / 1e6,
-                seconds_left=tally.seconds_left(seconds),
-                device_busy=self._device_busy(seconds),
-            )
-        )
-
-    def _device_busy(self, seconds: float) -> float:
-        return min(1.0, self._labels.waits.predict / (seconds * self._processes))
-
-    def _report(self, seconds: float, startup_seconds: float, interrupted: bool) -> Report:
-        tallies, labels = self._tallies, self._plan.labels
-        state: State = "finished"
-        if interrupted:
-            state = "interrupted"
-        elif not all(tally.complete for tally in tallies.values()):
-            state = "incomplete"
-        return Report(
-            output=str(self._plan.output),
-            label=labels.label,
-            slide=labels.slide.name,
-            state=state,
-            blocks=self._labels.blocks(),
-            classes=class_areas(self._output, labels, self._spec),
-            seconds=seconds,
-            startup_seconds=startup_seconds,
-            mpx_per_s=self._labels.pixels / seconds / 1e6,
-            waits=self._labels.waits,
-            device_busy=self._device_busy(seconds),
-            failures=tuple(f for tally in tallies.values() for f in tally.failures),
-            image=None if self._output.image is None else tallies[self._output.image].blocks(),
-            warnings=self._plan.warnings,
-            parameters=labels.model_dump(mode="json"),
-        )
+def _names(task: Task) -> dict[str, object]:
+    """Return what a log says of a block."""
+    run = task.run
+    return {"output": run.output, "array": run.name, "block": task.index, "attempt": task.attempt}
 
 
 def class_areas(

@@ -170,7 +170,7 @@ def _predict_chunk(
         model,
         device=device,
         precision=resolve_precision(precision, device),
-        processes_per_host=1,
+        processes_per_core=1,
     )
     block = predict_box(
         _Held(shape, part, place),

@@ -30,8 +30,6 @@ class OptionArguments(TypedDict, total=False):
     tile: int | None
     precision: str
     device: str
-    workers: int | None
-    scheduler: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +49,6 @@ class Options:
         tile: side of a tile's core, px: a multiple of the network's period.
         precision: "auto", "float32", "bfloat16" or "float16".
         device: "auto", "cpu", "cuda" or "cuda:<index>".
-        workers: number of local worker processes; None runs in this process.
-        scheduler: address of a Dask scheduler to use instead.
     """
 
     reader: str = "auto"
@@ -65,8 +61,6 @@ class Options:
     tile: int | None = None
     precision: str = "auto"
     device: str = "auto"
-    workers: int | None = None
-    scheduler: str | None = None
 
     def __post_init__(self) -> None:
         if self.region is not None and (len(self.region) != 4 or min(self.region[2:]) < 1):
@@ -78,10 +72,6 @@ class Options:
             )
         if self.tile is not None and self.tile < 1:
             raise OptionError(f"tile {self.tile} is not a size in pixels")
-        if self.workers is not None and self.workers < 1:
-            raise OptionError(f"workers {self.workers}: at least one is needed")
-        if self.workers is not None and self.scheduler is not None:
-            raise OptionError("give either workers or a scheduler, not both")
 
     def _check_choices(self) -> None:
         if not self.outputs or self.outputs[0] != "labels" or not set(self.outputs) <= set(OUTPUTS):

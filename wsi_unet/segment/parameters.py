@@ -91,7 +91,7 @@ class LabelParameters(_Parameters):
         regions: computed regions as level-0 boxes (y0, x0, y1, x1); none means all of the slide.
         exactness: "exact" or "approximate": whether tiling can change a label.
         agreement: share of labels equal to float32's on real windows; None in float32.
-        processes_per_host: worker processes that share a host's cores.
+        processes_per_core: worker processes that share a core.
     """
 
     model: ModelReference
@@ -107,7 +107,7 @@ class LabelParameters(_Parameters):
     regions: tuple[tuple[int, int, int, int], ...] = ()
     exactness: Literal["exact", "approximate"] = "exact"
     agreement: float | None = None
-    processes_per_host: int = 1
+    processes_per_core: int = 1
 
     def _pixels(self) -> dict[str, Any]:
         """Return what decides the labels: in float32 neither the tile nor the device."""

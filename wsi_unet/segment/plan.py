@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from wsi_unet.errors import SignatureError
@@ -44,7 +43,7 @@ class Plan:
         warnings: what a careful person would want to know, one line each.
     """
 
-    output: Path
+    output: str
     labels: LabelParameters
     image: ImageParameters | None
     costs: Costs
@@ -67,7 +66,7 @@ class Plan:
         """Return the plan as JSON-able values."""
         sampling = self.labels.sampling
         return {
-            "output": str(self.output),
+            "output": self.output,
             "signature": self.signature,
             "opened_slide": self.labels.slide.model_dump(mode="json"),
             "model": self.labels.model.model_dump(mode="json"),
@@ -119,7 +118,7 @@ def make_plan(
         PlanError: the machine can't afford it.
     """
     choices = choose(slide, model, target, options)
-    measured = probe(_request(model, target, options, choices, workers.per_host))
+    measured = probe(_request(model, target, options, choices, workers))
     labels = LabelParameters(
         slide=choices.slide,
         model=ModelReference(
@@ -136,7 +135,7 @@ def make_plan(
         outputs=options.outputs,
         regions=choices.regions,
         agreement=measured.agreement,
-        processes_per_host=workers.per_host,
+        processes_per_core=workers.per_core,
     )
     _check_same_run(target, labels)
     costs = count_costs(
@@ -150,7 +149,7 @@ def make_plan(
         threads=workers.threads,
     )
     warnings = check_affordable(
-        labels, costs, measured, processes=workers.processes, free_disk=target.free_disk
+        labels, costs, measured, per_host=workers.per_host, free_disk=target.free_disk
     )
     warnings += _doubts(labels, costs, options)
     return Plan(
@@ -183,7 +182,7 @@ def _doubts(labels: LabelParameters, costs: Costs, options: Options) -> list[str
 
 
 def _request(
-    model: Model, target: Target, options: Options, choices: Choices, processes_per_host: int
+    model: Model, target: Target, options: Options, choices: Choices, workers: Workers
 ) -> ProbeRequest:
     """Return what a worker has to resolve; what an earlier run resolved stays."""
     stored = target.stored
@@ -202,7 +201,8 @@ def _request(
         mask=choices.mask,
         probabilities=options.probabilities,
         agreement=stored.agreement if stored else None,
-        processes_per_host=processes_per_host,
+        processes_per_host=workers.per_host,
+        processes_per_core=workers.per_core,
     )
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from wsi_unet.geometry import BlockGrid, Box
+from wsi_unet.geometry import BlockGrid, Box, round_up
 from wsi_unet.models.checkpoint import load_model
 from wsi_unet.models.config import Precision
 from wsi_unet.models.costs import tile_memory
@@ -45,7 +45,8 @@ class ProbeRequest:
         mask: tissue, stretched over the slide; None is everywhere.
         probabilities: whether class probabilities are wanted too.
         agreement: what an earlier run measured; None measures it.
-        processes_per_host: worker processes that share a host's cores.
+        processes_per_host: worker processes that share a host's memory.
+        processes_per_core: worker processes that share a core.
     """
 
     slide: SlideReference
@@ -59,6 +60,17 @@ class ProbeRequest:
     probabilities: bool
     agreement: float | None
     processes_per_host: int
+    processes_per_core: int
+
+    def alike(self) -> tuple[Hashable, ...]:
+        """Return what the measured speed and memory depend on, beside the model.
+
+        Of the slide that is its size, where that is less than a block, to a power of two.
+        """
+        side = min(self.block, 1 << (max(self.sampling.shape) - 1).bit_length())
+        chosen = self.device, self.precision, self.tile, self.block
+        shared = self.processes_per_host, self.processes_per_core
+        return *chosen, side, self.probabilities, *shared
 
 
 @dataclass(frozen=True)
@@ -76,6 +88,7 @@ class Measured:
         base_memory: what the process holds already, bytes.
         host_memory: bytes available on the host.
         device_memory: bytes available on the device; None where it is the host's.
+        period: the network's; tiles are multiples of it.
     """
 
     host: str
@@ -88,6 +101,14 @@ class Measured:
     base_memory: int
     host_memory: int
     device_memory: int | None
+    period: int
+
+    def for_slide(self, request: ProbeRequest) -> Measured:
+        """Return the same for another slide: no larger a tile than it needs, unless asked for."""
+        if request.tile is not None:
+            return self
+        needed = round_up(max(request.sampling.shape), self.period)
+        return replace(self, tile=min(self.tile, needed))
 
 
 def measure(request: ProbeRequest, *, estimate: bool) -> Measured:
@@ -109,7 +130,7 @@ def measure(request: ProbeRequest, *, estimate: bool) -> Measured:
         model,
         device=device,
         precision=precision,
-        processes_per_host=request.processes_per_host,
+        processes_per_core=request.processes_per_core,
     )
     tile, speed = request.tile, None
     if tile is None or estimate:
@@ -127,6 +148,7 @@ def measure(request: ProbeRequest, *, estimate: bool) -> Measured:
         base_memory=psutil.Process().memory_info().rss,
         host_memory=psutil.virtual_memory().available,
         device_memory=free_memory(device),
+        period=predictor.border.period,
     )
 
 

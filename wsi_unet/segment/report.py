@@ -111,6 +111,7 @@ class Report:
         seconds: from the first task to the end, finishing included.
         startup_seconds: before that: opening, planning, measuring.
         mpx_per_s: level-0 label pixels of this run's blocks per second, in millions.
+        blocks_per_s: this run's label blocks per second.
         waits: what this run's blocks spent their time on.
         device_busy: share of the time that the devices were in use, 0 to 1.
         failures: every failed block, the image's too.
@@ -128,6 +129,7 @@ class Report:
     seconds: float
     startup_seconds: float
     mpx_per_s: float
+    blocks_per_s: float
     waits: Waits
     device_busy: float
     failures: tuple[Failure, ...]
@@ -150,7 +152,8 @@ class RunProgress:
     """Where a run is now.
 
     Attributes:
-        phase: "opening", "measuring", "segmenting", "finishing".
+        phase: "opening", "segmenting", "finishing".
+        slide: the slide's file name, or what the caller called it while it is opened.
         blocks_done: done blocks, those of earlier runs included.
         blocks_total: blocks of the run.
         blocks_failed: failed blocks.
@@ -162,6 +165,7 @@ class RunProgress:
     """
 
     phase: str
+    slide: str = ""
     blocks_done: int = 0
     blocks_total: int = 0
     blocks_failed: int = 0
@@ -177,3 +181,34 @@ ProgressCallback = Callable[[RunProgress], None]
 
 def ignore_progress(_: RunProgress) -> None:
     """Show nothing."""
+
+
+@dataclass(frozen=True)
+class CohortProgress:
+    """Where a cohort of slides is now.
+
+    Attributes:
+        slides_total: how many slides there are; None where that isn't known yet.
+        slides_done: slides that have ended, however.
+        slides_failed: those of them that aren't finished.
+        blocks_done: label and image blocks done since the start.
+        blocks_in_flight: blocks that are with the workers.
+        pixels_done: level-0 label pixels done since the start.
+        seconds: since the start.
+        mpx_per_s: millions of them per second.
+        blocks_per_s: blocks per second.
+        device_busy: share of the time that the devices were in use, 0 to 1.
+        active: the slides that are being opened, segmented or finished.
+    """
+
+    slides_total: int | None
+    slides_done: int
+    slides_failed: int
+    blocks_done: int
+    blocks_in_flight: int
+    pixels_done: int
+    seconds: float
+    mpx_per_s: float
+    blocks_per_s: float
+    device_busy: float
+    active: tuple[RunProgress, ...]

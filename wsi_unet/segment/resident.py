@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from threading import Lock
 from typing import Generic, TypeVar
 
@@ -16,30 +17,46 @@ class _Slot(Generic[T]):
     def __init__(self) -> None:
         self.lock = Lock()
         self.value: T | None = None
+        self.users = 0
+        self.dropped = False
 
 
 class Resident(Generic[T]):
-    """At most `capacity` values by key; the least recently used one is dropped.
+    """At most `capacity` values by key; beyond that the least recently used ones are dropped.
 
-    A dropped value isn't closed, since another thread may still use it.
+    A dropped value is closed as soon as nobody uses it.
+
+    Args:
+        capacity: how many values are kept.
+        close: gives back what a value holds.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, close: Callable[[T], None] = lambda _: None) -> None:
         self._capacity = capacity
+        self._close = close
         self._slots: OrderedDict[Hashable, _Slot[T]] = OrderedDict()
         self._lock = Lock()
 
+    @contextmanager
+    def use(self, key: Hashable, make: Callable[[], T]) -> Iterator[T]:
+        """Give the value of `key`, made by `make` on the first call, while the context lasts."""
+        slot, dropped = self._enter(key)
+        for old in dropped:
+            self._close_slot(old)
+        try:
+            with slot.lock:
+                if slot.value is None:
+                    slot.value = make()
+                value = slot.value
+            yield value
+        finally:
+            if self._leave(slot):
+                self._close_slot(slot)
+
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Return the value of `key`, made by `make` on the first call."""
-        with self._lock:
-            slot = self._slots.setdefault(key, _Slot())
-            self._slots.move_to_end(key)
-            while len(self._slots) > self._capacity:
-                self._slots.popitem(last=False)
-        with slot.lock:
-            if slot.value is None:
-                slot.value = make()
-            return slot.value
+        """Return the value of `key`, made by `make` on the first call; for what isn't closed."""
+        with self.use(key, make) as value:
+            return value
 
     def release(self, key: Hashable) -> T | None:
         """Forget the value of `key` and return it, so that the caller can close it.
@@ -52,3 +69,27 @@ class Resident(Generic[T]):
             return None
         with slot.lock:
             return slot.value
+
+    def _enter(self, key: Hashable) -> tuple[_Slot[T], list[_Slot[T]]]:
+        """Return the slot of `key`, now with one user more, and slots to be closed for it."""
+        unused = []
+        with self._lock:
+            slot = self._slots.setdefault(key, _Slot())
+            slot.users += 1
+            self._slots.move_to_end(key)
+            while len(self._slots) > self._capacity:
+                _, old = self._slots.popitem(last=False)
+                old.dropped = True
+                if not old.users:
+                    unused.append(old)
+        return slot, unused
+
+    def _leave(self, slot: _Slot[T]) -> bool:
+        """Count a user less; returns whether the slot is to be closed."""
+        with self._lock:
+            slot.users -= 1
+            return slot.dropped and not slot.users
+
+    def _close_slot(self, slot: _Slot[T]) -> None:
+        if slot.value is not None:
+            self._close(slot.value)

@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from wsi_unet.labels import layout
 from wsi_unet.labels.contents import FORMAT_VERSION, IMAGE_NAME
-from wsi_unet.labels.objects import LocalObjects, Objects, open_objects
+from wsi_unet.labels.objects import Objects, open_objects
 from wsi_unet.labels.progress import Progress, RunRecord
 from wsi_unet.labels.pyramid import reduce_mean, reduce_mode
 from wsi_unet.labels.writer import build_tail
@@ -32,7 +32,7 @@ VERSIONS = ("wsi-unet", "torch", "zarr", "tiffslide", "dask", "numpy")
 class OpenOutput:
     """An output that is laid out: the store, and the runs that fill it."""
 
-    objects: LocalObjects
+    objects: Objects
     labels: Run
     image: Run | None
 
@@ -69,16 +69,16 @@ def lay_out(plan: Plan, target: Target, model: Model) -> OpenOutput:
     if plan.mask is not None and not _same_mask(plan.mask, target.mask):
         Progress(objects, plan.labels.label).write_mask(plan.mask)
     _record_run(objects, plan.labels.label, plan.labels, created)
-    output, session = str(plan.output.absolute()), uuid.uuid4().hex[:12]
+    session = uuid.uuid4().hex[:12]
     image = plan.image
     return OpenOutput(
         objects=objects,
-        labels=Run(output, plan.labels.label, plan.labels.signature(), session),
-        image=None if image is None else Run(output, IMAGE_NAME, image.signature(), session),
+        labels=Run(plan.output, plan.labels.label, plan.labels.signature(), session),
+        image=None if image is None else Run(plan.output, IMAGE_NAME, image.signature(), session),
     )
 
 
-def _create_labels(objects: LocalObjects, plan: Plan, model: Model, created: str) -> None:
+def _create_labels(objects: Objects, plan: Plan, model: Model, created: str) -> None:
     labels, spec = plan.labels, model.spec
     frame = layout.Frame.of(labels.sampling.downsample, labels.slide.mpp)
     provenance = _provenance(plan, model, created)
@@ -108,7 +108,7 @@ def labels_described(objects: Objects, labels: LabelParameters) -> bool:
 
 
 def _record_run(
-    objects: LocalObjects,
+    objects: Objects,
     name: str,
     parameters: LabelParameters | ImageParameters,
     created: str,
@@ -208,7 +208,7 @@ def _provenance(plan: Plan, model: Model, created: str) -> dict[str, JsonValue]:
             "spec": model.spec.model_dump(mode="json"),
         },
         "parameters": labels.model_dump(
-            mode="json", exclude={"slide", "model", "regions", "processes_per_host"}
+            mode="json", exclude={"slide", "model", "regions", "processes_per_core"}
         ),
         "exactness": labels.exactness,
         "agreement": labels.agreement,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -12,7 +10,7 @@ from pydantic import ValidationError
 from wsi_unet.errors import OutputError
 from wsi_unet.labels import layout
 from wsi_unet.labels.contents import IMAGE_NAME
-from wsi_unet.labels.objects import LocalObjects, open_objects
+from wsi_unet.labels.objects import Objects, open_objects
 from wsi_unet.labels.progress import Progress
 from wsi_unet.segment.parameters import ImageParameters, LabelParameters, SlideReference
 from wsi_unet.slides.tissue import Mask
@@ -28,7 +26,7 @@ class Target:
     """Where a plan would write, and what is there already.
 
     Attributes:
-        path: the output store.
+        path: location of the output store.
         label: the label group.
         slide: name and fingerprint of the slide that the store is of; None for a new store.
         stored: parameters of the run that is there under that name.
@@ -36,11 +34,12 @@ class Target:
         levels: number of levels that everything in the store has; None for a new store.
         mask: the stored run's tissue mask.
         others: label groups that stay.
-        free_disk: bytes that this run may use: free ones, and what its blocks take already.
+        free_disk: bytes that this run may use: free ones, and what its blocks take already; None
+            where there is no limit.
         replaces: the label group that will be removed first, or `WHOLE_STORE`.
     """
 
-    path: Path
+    path: str
     label: str
     slide: tuple[str, str] | None = None
     stored: LabelParameters | None = None
@@ -48,15 +47,15 @@ class Target:
     levels: int | None = None
     mask: Mask | None = None
     others: tuple[str, ...] = ()
-    free_disk: int = 0
+    free_disk: int | None = None
     replaces: str | None = None
 
 
-def inspect_target(path: Path, label: str, *, overwrite: bool) -> Target:
+def inspect_target(path: str, label: str, *, overwrite: bool) -> Target:
     """Look at what is at `path`.
 
     Args:
-        path: the output store, which need not exist.
+        path: location of the output store, which need not exist.
         label: name of the label group.
         overwrite: whether results under that name will be replaced.
 
@@ -67,10 +66,11 @@ def inspect_target(path: Path, label: str, *, overwrite: bool) -> Target:
     layout.check_name(label)
     objects = open_objects(path)
     ours = layout.check_output(objects)
-    free = _free_disk(path)
+    free = objects.free_bytes()
     if not ours:
         return Target(path, label, free_disk=free)
-    free += _stored_bytes(objects, label) + _stored_bytes(objects, IMAGE_NAME)
+    if free is not None:
+        free += _stored_bytes(objects, label) + _stored_bytes(objects, IMAGE_NAME)
     others = tuple(name for name in layout.label_names(objects) if name != label)
     if overwrite and not others:
         return Target(path, label, free_disk=free, replaces=WHOLE_STORE)
@@ -112,14 +112,14 @@ def slide_record(slide: SlideReference) -> dict[str, Any]:
     return slide.model_dump(mode="json", exclude={"path"})
 
 
-def _slide_of(objects: LocalObjects) -> tuple[str, str] | None:
+def _slide_of(objects: Objects) -> tuple[str, str] | None:
     """Return name and fingerprint of the slide whose store this is."""
     attributes = layout.group_attributes(objects, "") or {}
     slide = attributes.get("wsi_unet", {}).get("slide", {})
     return (slide["name"], slide["fingerprint"]) if slide else None
 
 
-def _stored_bytes(objects: LocalObjects, name: str) -> int:
+def _stored_bytes(objects: Objects, name: str) -> int:
     """Return the bytes that the blocks of a run take, as far as its markers tell."""
     progress = Progress(objects, name)
     record = progress.read_run()
@@ -127,15 +127,3 @@ def _stored_bytes(objects: LocalObjects, name: str) -> int:
         return 0
     markers = progress.markers(record.signature)
     return sum(shard.length for marker in markers for shard in marker.shards.values())
-
-
-def _free_disk(path: Path) -> int:
-    place = path.absolute()
-    try:
-        while not place.exists():
-            place = place.parent
-        return shutil.disk_usage(place).free
-    except OSError as error:
-        raise OutputError(
-            f"{path}: can't look at {place}: {error.strerror}; choose a place you may write to"
-        ) from error

@@ -54,11 +54,19 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One block of one run, tried for the `attempt`-th time."""
+    """One block of one run.
+
+    Attributes:
+        run: the run.
+        index: the block.
+        attempt: 1 for the first try.
+        deadline: seconds after which it counts as hung.
+    """
 
     run: Run
     index: BlockIndex
     attempt: int = 1
+    deadline: float = 900.0
 
     @property
     def key(self) -> str:
@@ -69,7 +77,7 @@ class Task:
 
 CLOSING_SECONDS = 2.0
 
-_BLOCKS: Resident[Blocks] = Resident(capacity=8)
+_BLOCKS: Resident[Blocks] = Resident(capacity=8, close=lambda blocks: blocks.close())
 _ENDED: deque[str] = deque(maxlen=1000)
 """Sessions that are over here; their tasks may still be in some queue."""
 
@@ -85,8 +93,8 @@ def run_task(task: Task) -> BlockMarker:
     """
     if task.run.session in _ENDED:
         raise BlockError("the run was stopped")
-    blocks = _BLOCKS.get(task.run, lambda: _open(task.run))
-    return blocks.run(task.index, task.attempt)
+    with _BLOCKS.use(task.run, lambda: _open(task.run)) as blocks:
+        return blocks.run(task.index, task.attempt)
 
 
 def release_run(run: Run) -> None:
@@ -107,7 +115,7 @@ def release_run(run: Run) -> None:
 
 
 def resident_predictor(
-    model: Model, *, device: str, precision: str, processes_per_host: int
+    model: Model, *, device: str, precision: str, processes_per_core: int
 ) -> Predictor:
     """Return this process's predictor for `model`, loaded at the first call.
 
@@ -115,10 +123,10 @@ def resident_predictor(
         model: the model; its hash is the key.
         device: "cpu", "cuda" or "cuda:<index>".
         precision: "float32", "bfloat16" or "float16".
-        processes_per_host: how many processes share the cores.
+        processes_per_core: how many processes share a core.
     """
     device = resolve_device(device)
-    threads = max(1, usable_cores() // processes_per_host)
+    threads = max(1, usable_cores() // processes_per_core)
     return _PREDICTORS.get(
         (model.sha256, device, precision, threads),
         lambda: Predictor(model, device=device, precision=precision, threads=threads),
@@ -155,7 +163,7 @@ def _open(run: Run) -> Blocks:
             model,
             device=labels.device,
             precision=labels.precision,
-            processes_per_host=labels.processes_per_host,
+            processes_per_core=labels.processes_per_core,
         ),
         objects=objects,
         progress=progress,

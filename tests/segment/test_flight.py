@@ -1,0 +1,307 @@
+"""Retries, deadlines, deaths and losses, block by block, on a cluster that does as it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from distributed import Client, KilledWorker
+from distributed.scheduler import WorkerState
+
+from wsi_unet.errors import ClusterError
+from wsi_unet.labels.progress import BlockMarker
+from wsi_unet.segment import flight as module
+from wsi_unet.segment.cluster import Workers
+from wsi_unet.segment.flight import MOST_LOSSES, TASKS_PER_THREAD, Done, Failed, Flight, Waiting
+from wsi_unet.segment.task import Run, Task
+
+RUN = Run("nowhere", "labels", "signature", "session")
+
+
+@dataclass
+class FakeFuture:
+    key: str
+    task: Task
+    status: str = "pending"
+    error: Exception | None = None
+    callback: Callable[[FakeFuture], None] = lambda _: None
+    lost: bool = False
+
+    def add_done_callback(self, callback: Callable[[FakeFuture], None]) -> None:
+        self.callback = callback
+
+    def exception(self) -> Exception | None:
+        return self.error
+
+    def end(self, status: str = "finished", error: Exception | None = None) -> None:
+        self.status, self.error = status, error
+        self.callback(self)
+
+
+@dataclass
+class FakeClient:
+    status: str = "running"
+    scheduler: None = None
+    futures: list[FakeFuture] = field(default_factory=list)
+    cancelled: list[FakeFuture] = field(default_factory=list)
+
+    def submit(self, _: object, task: Task, *, key: str, pure: bool) -> FakeFuture:
+        assert not pure
+        assert key not in {future.key for future in self.futures}
+        self.futures.append(FakeFuture(key, task))
+        return self.futures[-1]
+
+    def cancel(self, futures: list[FakeFuture]) -> None:
+        self.cancelled += futures
+
+    async def gather(self, futures: list[FakeFuture], *, asynchronous: bool) -> list[BlockMarker]:
+        assert asynchronous
+        if any(future.lost for future in futures):
+            raise TimeoutError
+        return [marker_of(future.task) for future in futures]
+
+    def sync(self, function: Callable[[], Awaitable[Any]], callback_timeout: float) -> Any:
+        assert callback_timeout > 0
+        coroutine = function()
+        try:
+            coroutine.__await__().send(None)
+        except StopIteration as stop:
+            return stop.value
+        raise AssertionError("it waits")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def marker_of(task: Task) -> BlockMarker:
+    return BlockMarker(
+        block=task.index, signature="s", counts=(), seconds={}, attempts=task.attempt, shards={}
+    )
+
+
+def run(_: Task) -> BlockMarker:
+    raise AssertionError("nothing runs here")
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(module, "monotonic", made)
+    return made
+
+
+@pytest.fixture
+def workers(monkeypatch: pytest.MonkeyPatch) -> list[Workers]:
+    there = [Workers(processes=2, threads=2, per_host=2, total_threads=4)]
+    monkeypatch.setattr(module, "count_workers", lambda _: there[-1])
+    return there
+
+
+@pytest.fixture
+def client() -> FakeClient:
+    return FakeClient()
+
+
+@pytest.fixture
+def flight(client: FakeClient, clock: Clock, workers: list[Workers]) -> Flight:
+    made = Flight(cast(Client, client), run, retries=1)
+    made.room()
+    return made
+
+
+def task(number: int, deadline: float = 100.0) -> Task:
+    return Task(RUN, (number, 0), deadline=deadline)
+
+
+def test_a_block_that_fails_is_tried_again_and_then_reported(
+    flight: Flight, client: FakeClient
+) -> None:
+    flight.submit(task(0))
+    client.futures[0].end("error", OSError("no disk"))
+    assert flight.next_events(0) == [Waiting()]
+    assert client.futures[1].task.attempt == 2
+    client.futures[1].end("error", OSError("still no disk"))
+    (event,) = flight.next_events(0)
+    assert isinstance(event, Failed)
+    assert event.error == "still no disk"
+    assert len(flight) == 0
+
+
+def test_many_answers_come_at_once(flight: Flight, client: FakeClient) -> None:
+    for number in range(10):
+        flight.submit(task(number))
+    for future in client.futures[:7]:
+        future.end()
+    events = flight.next_events(0)
+    assert [event.marker.block[0] for event in events if isinstance(event, Done)] == [*range(7)]
+    assert len(flight) == 3
+    assert flight.room() == TASKS_PER_THREAD * 4 - 3
+
+
+def test_blocks_whose_worker_died_again_and_again_are_tried_alone(
+    flight: Flight, client: FakeClient
+) -> None:
+    for number in range(2):
+        flight.submit(task(number))
+    for future in client.futures[:2]:
+        future.end("error", killed(future.task))
+    assert flight.next_events(0) == [Waiting()]
+    assert (len(flight), flight.suspects) == (0, 2)
+    flight.submit_suspect()
+    client.futures[2].end()
+    assert isinstance(flight.next_events(0)[0], Done)
+    flight.submit_suspect()
+    client.futures[3].end("error", killed(client.futures[3].task))
+    (event,) = flight.next_events(0)
+    assert isinstance(event, Failed)
+    assert "worker process" in event.error
+    assert (len(flight), flight.suspects) == (0, 0)
+
+
+def test_a_result_lost_with_its_worker_is_asked_for_again(
+    flight: Flight, client: FakeClient
+) -> None:
+    flight.submit(task(0))
+    client.futures[0].lost = True
+    client.futures[0].end()
+    assert flight.next_events(0) == [Waiting()]
+    client.futures[1].end("cancelled")
+    assert flight.next_events(0) == [Waiting()]
+    client.futures[2].end()
+    (event,) = flight.next_events(0)
+    assert isinstance(event, Done)
+    assert event.task.attempt == 1
+
+
+def test_a_block_that_is_always_lost_fails_in_the_end(flight: Flight, client: FakeClient) -> None:
+    flight.submit(task(0))
+    for _ in range(2 * MOST_LOSSES + 10):
+        client.futures[-1].end("cancelled")
+        (event,) = flight.next_events(0)
+        if isinstance(event, Failed):
+            break
+    assert isinstance(event, Failed)
+    assert "lost" in event.error
+
+
+def test_a_block_that_hangs_while_others_end_is_given_up(
+    flight: Flight, client: FakeClient, clock: Clock
+) -> None:
+    flight.submit(task(0))
+    for number in range(1, 40):
+        flight.submit(task(number))
+        clock.now += 10
+        client.futures[-1].end()
+        flight.next_events(0)
+        if client.cancelled:
+            break
+    assert [future.task.index for future in client.cancelled] == [(0, 0)]
+    assert clock.now - 1000 > 100
+    assert client.futures[-1].task == Task(RUN, (0, 0), attempt=2, deadline=100.0)
+    assert not flight.stuck
+
+
+def test_blocks_that_wait_long_for_a_thread_have_not_hung(
+    flight: Flight, client: FakeClient, clock: Clock
+) -> None:
+    for number in range(12):
+        flight.submit(task(number))
+    for future in list(client.futures):
+        clock.now += 99  # one after the other: the last one waits for twelve times as long
+        future.end()
+        assert isinstance(flight.next_events(0)[0], Done)
+    assert not client.cancelled
+
+
+def test_when_everything_hangs_twice_it_is_over(
+    flight: Flight, client: FakeClient, clock: Clock
+) -> None:
+    for number in range(3):
+        flight.submit(task(number))
+    clock.now += 101
+    assert flight.next_events(0) == [Waiting()]
+    assert len(client.cancelled) == 3
+    assert not flight.stuck
+    clock.now += 101
+    events = flight.next_events(0)
+    assert [type(event) for event in events] == [Failed] * 3
+    assert flight.stuck
+
+
+def test_time_without_workers_does_not_count(
+    flight: Flight, client: FakeClient, clock: Clock, workers: list[Workers]
+) -> None:
+    flight.submit(task(0))
+    workers.append(Workers(0, 0, 0, 0))
+    clock.now += 50
+    assert flight.room() == -1
+    for _ in range(20):
+        clock.now += 50
+        assert flight.next_events(0) == [Waiting()]
+    assert not client.cancelled
+    workers.append(workers[0])
+    clock.now += 6
+    flight.room()
+    client.futures[0].end()
+    assert isinstance(flight.next_events(0)[0], Done)
+
+
+def test_a_straggler_runs_twice_where_a_process_is_idle(
+    flight: Flight, client: FakeClient, clock: Clock
+) -> None:
+    for number in range(3):
+        flight.submit(task(number))
+    clock.now += 5
+    client.futures[0].end()
+    flight.next_events(0)
+    flight.duplicate_stragglers()
+    assert len(client.futures) == 3
+    clock.now += 30
+    flight.duplicate_stragglers()
+    flight.duplicate_stragglers()
+    assert [future.task.index[0] for future in client.futures] == [0, 1, 2, 1, 2]
+    client.futures[3].end("error", OSError("the twin fails, the first goes on"))
+    assert flight.next_events(0) == [Waiting()]
+    client.futures[1].end()
+    client.futures[4].end()
+    client.futures[2].end()
+    events = flight.next_events(0)
+    assert sorted(e.marker.block[0] for e in events if isinstance(e, Done)) == [1, 2]
+    assert len(flight) == 0
+
+
+def test_in_one_process_nothing_runs_twice(
+    client: FakeClient, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = Workers(processes=1, threads=2, per_host=1, total_threads=2)
+    monkeypatch.setattr(module, "count_workers", lambda _: alone)
+    flight = Flight(cast(Client, client), run, retries=1)
+    flight.room()
+    flight.submit(task(0))
+    clock.now += 1
+    client.futures[0].end()
+    flight.next_events(0)
+    flight.submit(task(1))
+    clock.now += 50
+    flight.duplicate_stragglers()
+    assert len(client.futures) == 2
+
+
+def test_a_scheduler_that_went_away_is_said(flight: Flight, client: FakeClient) -> None:
+    flight.submit(task(0))
+    client.status = "closed"
+    with pytest.raises(ClusterError, match="went away"):
+        flight.next_events(0)
+
+
+def killed(task: Task) -> KilledWorker:
+    last_worker = cast(WorkerState, SimpleNamespace(address="tcp://127.0.0.1:1"))
+    return KilledWorker(task.key, last_worker, 4)
