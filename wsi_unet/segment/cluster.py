@@ -9,12 +9,31 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
+from typing import Literal, TypedDict
 
 import dask
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, SpecCluster
 
+from wsi_unet import logs
 from wsi_unet.errors import OptionError
 from wsi_unet.models.devices import keep_freed_memory
+from wsi_unet.segment.connecting import connected
+from wsi_unet.segment.gpus import gpu_cluster, visible_gpus
+from wsi_unet.segment.performance import reporting
+from wsi_unet.segment.versions import check_versions, refusing_others
+from wsi_unet.segment.visibility import check_paths
+from wsi_unet.segment.workers import processes_per_core, scheduler_address
+
+__all__ = [
+    "ClusterArguments",
+    "ClusterOptions",
+    "Workers",
+    "check_paths",
+    "cluster_alive",
+    "count_workers",
+    "open_client",
+    "processes_per_core",
+]
 
 THREADS_PER_PROCESS = 2
 """Blocks in work per process, so that reading, predicting and writing of two of them overlap."""
@@ -38,24 +57,105 @@ _SETTINGS = {
 }
 
 
-@contextmanager
-def open_client(workers: int | None = None, scheduler: str | None = None) -> Iterator[Client]:
-    """Yield a client: in-process by default, `workers` processes, or an existing scheduler's.
+class ClusterArguments(TypedDict, total=False):
+    """The keyword arguments of `ClusterOptions`; see there for each."""
 
-    Args:
-        workers: number of local worker processes to start.
-        scheduler: address of a running scheduler, for example "tcp://127.0.0.1:8786".
+    workers: int | Literal["auto"] | None
+    scheduler: str | None
+    tls_ca: str | None
+    tls_cert: str | None
+    tls_key: str | None
+    max_retries: int
+    performance_report: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterOptions:
+    """Where blocks are computed.
+
+    Attributes:
+        workers: number of local worker processes; None works in this process; "auto" starts one
+            process per GPU that CUDA_VISIBLE_DEVICES allows, and on a machine without a GPU
+            works in this process.
+        scheduler: an existing cluster's scheduler in place of that: its address, or the path of
+            the file that it wrote its address to.
+        tls_ca: file with the certificate of who signs the cluster's certificates (PEM). These
+            three stand in for what Dask's own configuration says.
+        tls_cert: file with this client's certificate (PEM).
+        tls_key: file with its key (PEM); None if that is in the certificate's file.
+        max_retries: how often a block that fails is tried again.
+        performance_report: HTML file to write Dask's report about the run to.
+    """
+
+    workers: int | Literal["auto"] | None = None
+    scheduler: str | None = None
+    tls_ca: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    max_retries: int = 1
+    performance_report: str | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.workers, int) and self.workers < 1:
+            raise OptionError(f"workers {self.workers}: at least one is needed")
+        if isinstance(self.workers, str) and self.workers != "auto":
+            raise OptionError(f"workers {self.workers!r} is neither a number nor 'auto'")
+        if self.workers is not None and self.scheduler is not None:
+            raise OptionError("give either workers or a scheduler, not both")
+        if self.scheduler is None and (self.tls_ca or self.tls_cert or self.tls_key):
+            raise OptionError("TLS certificates are for a scheduler; give its address too")
+        if self.tls_key and not self.tls_cert:
+            raise OptionError("a TLS key without its certificate; give that too")
+        if self.max_retries < 0:
+            raise OptionError(f"max_retries {self.max_retries} is below 0")
+
+
+@contextmanager
+def open_client(options: ClusterOptions | None = None) -> Iterator[Client]:
+    """Yield a client of the workers that are asked for; without options, in this process.
 
     Raises:
-        OptionError: if the scheduler can't be reached or has no workers.
+        OptionError: if the scheduler can't be reached, has no workers, or runs other versions of
+            what matters than this process; or the performance report can't be written.
     """
-    if scheduler is not None:
-        with _connected(scheduler) as client:
-            yield client
-        return
-    with dask.config.set(_SETTINGS), ExitStack() as stack:
+    options = options or ClusterOptions()
+    with ExitStack() as stack:
+        if options.scheduler is None:
+            client = stack.enter_context(_started(options))
+        else:
+            client = stack.enter_context(
+                connected(
+                    options.scheduler,
+                    tls_ca=options.tls_ca,
+                    tls_cert=options.tls_cert,
+                    tls_key=options.tls_key,
+                )
+            )
+            check_versions(client)
+            stack.enter_context(refusing_others(client))
+        if options.performance_report is not None:
+            stack.enter_context(reporting(client, options.performance_report))
+        found = count_workers(client)
+        logs.event(
+            "cluster ready",
+            scheduler=scheduler_address(client),
+            processes=found.processes,
+            threads=found.total_threads,
+        )
+        yield client
+
+
+@contextmanager
+def _started(options: ClusterOptions) -> Iterator[Client]:
+    """Yield a client of workers that this process starts, and stops again."""
+    settings = _SETTINGS | {
+        "distributed.worker.profile.enabled": options.performance_report is not None
+    }
+    gpus = visible_gpus() if options.workers == "auto" else ()
+    workers = len(gpus) or None if options.workers == "auto" else options.workers
+    with dask.config.set(settings), ExitStack() as stack:
         with _starting():
-            cluster = stack.enter_context(_local_cluster(workers))
+            cluster = stack.enter_context(_cluster(gpus, workers))
             client = stack.enter_context(Client(cluster))
         if workers is not None:
             # Ours to set up; a process that isn't, this one or a cluster's, is its owner's affair.
@@ -63,7 +163,10 @@ def open_client(workers: int | None = None, scheduler: str | None = None) -> Ite
         yield client
 
 
-def _local_cluster(workers: int | None) -> LocalCluster:
+def _cluster(gpus: tuple[str, ...], workers: int | None) -> SpecCluster:
+    silence = None if logs.verbose() else "CRITICAL"
+    if gpus:
+        return gpu_cluster(gpus, threads=THREADS_PER_PROCESS, silence=silence)
     return LocalCluster(
         n_workers=workers or 1,
         threads_per_worker=THREADS_PER_PROCESS,
@@ -71,7 +174,7 @@ def _local_cluster(workers: int | None) -> LocalCluster:
         memory_limit=0,
         dashboard_address=":0",
         scheduler_kwargs={"dashboard": False},
-        silence_logs="CRITICAL",
+        silence_logs=silence,
     )
 
 
@@ -99,23 +202,14 @@ def _starting() -> Iterator[None]:
             signal.raise_signal(number)
 
 
-@contextmanager
-def _connected(scheduler: str) -> Iterator[Client]:
-    try:
-        client = Client(scheduler, timeout="10s")
-    except (OSError, TimeoutError, ValueError) as error:
-        raise OptionError(
-            f"no Dask scheduler answers at {scheduler} ({type(error).__name__}); "
-            "start one with `dask scheduler` or check the address"
-        ) from error
-    with client:
-        try:
-            client.wait_for_workers(1, timeout=30)
-        except TimeoutError as error:
-            raise OptionError(
-                f"the scheduler at {scheduler} has no workers; start some with `dask worker`"
-            ) from error
-        yield client
+def cluster_alive(client: Client) -> bool:
+    """Whether there is a scheduler to give blocks to; costs nothing to ask.
+
+    A scheduler that has died shows at once, one whose machine or network is gone after about 20 s,
+    as far as anything is sent. Then nothing in flight comes back, but the client still tries to
+    reach it for 10 s (status "connecting"), in which it may have been started anew.
+    """
+    return client.status in ("running", "connecting")
 
 
 @dataclass(frozen=True)
@@ -125,24 +219,26 @@ class Workers:
     Attributes:
         processes: how many there are.
         threads: task threads of the largest: blocks that are in work there at once.
-        per_host: processes that share the busiest host's cores.
+        per_host: processes on the busiest host, which share its memory.
         total_threads: task threads of all of them.
+        per_core: processes that share the busiest core, where that was asked.
     """
 
     processes: int
     threads: int
     per_host: int
     total_threads: int
+    per_core: int = 1
 
 
 def count_workers(client: Client) -> Workers:
-    """Return what workers there are now; at least one with one thread."""
-    threads = client.nthreads().values()
+    """Return what workers there are now, if any."""
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     hosts = Counter(worker["host"] for worker in workers)
+    threads = [worker["nthreads"] for worker in workers]
     return Workers(
-        processes=max(1, len(threads)),
-        threads=max(threads, default=1),
-        per_host=max(hosts.values(), default=1),
-        total_threads=max(1, sum(threads)),
+        processes=len(threads),
+        threads=max(threads, default=0),
+        per_host=max(hosts.values(), default=0),
+        total_threads=sum(threads),
     )

@@ -1,0 +1,73 @@
+"""One worker process per GPU of this machine."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from distributed import LocalCluster, Nanny, Scheduler, Security, SpecCluster
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them.
+
+    That is an index, a UUID ("GPU-…") or a slice of a GPU ("MIG-…"). They are counted without
+    making a context on one, which would take its memory.
+    """
+    count = torch.cuda.device_count()
+    named = os.environ.get(VISIBLE)
+    if named is None:
+        return tuple(str(index) for index in range(count))
+    # CUDA stops at the first name that it doesn't know, so the count says how many are good.
+    return tuple(name.strip() for name in named.split(","))[:count]
+
+
+def gpu_cluster(gpus: tuple[str, ...], *, threads: int, silence: str | None) -> SpecCluster:
+    """Start a scheduler and one worker process for each of `gpus`, which is its "cuda:0".
+
+    With dask-cuda installed, its cluster: it also keeps each process on the cores near its GPU.
+
+    Args:
+        gpus: names as in CUDA_VISIBLE_DEVICES.
+        threads: task threads per process.
+        silence: what level Dask's own log messages must have to be shown; None changes nothing.
+    """
+    if find_spec("dask_cuda") is not None:
+        return _dask_cuda_cluster(gpus, threads=threads, silence=silence)
+    security = Security()
+    protocol = "tls://" if security.require_encryption else "tcp://"
+    common: dict[str, Any] = {
+        "host": "127.0.0.1",
+        "protocol": protocol,
+        "security": security,
+        "dashboard": False,
+    }
+    worker = common | {"nthreads": threads, "memory_limit": 0, "silence_logs": silence}
+    return SpecCluster(
+        scheduler={"cls": Scheduler, "options": common | {"port": 0}},
+        workers={
+            index: {"cls": Nanny, "options": worker | {"env": {VISIBLE: gpu}}}
+            for index, gpu in enumerate(gpus)
+        },
+        security=security,
+        silence_logs=silence,
+        name="wsi-unet",
+    )
+
+
+def _dask_cuda_cluster(gpus: tuple[str, ...], *, threads: int, silence: str | None) -> LocalCluster:
+    from dask_cuda import LocalCUDACluster
+
+    cluster: LocalCluster = LocalCUDACluster(
+        CUDA_VISIBLE_DEVICES=",".join(gpus),
+        threads_per_worker=threads,
+        memory_limit=None,
+        device_memory_limit=None,
+        dashboard_address=None,
+        silence_logs=silence,
+    )
+    return cluster
