@@ -93,9 +93,12 @@ def _readers(path: Path, side: int) -> dict[str, Callable[[int, int], Any]]:
     from tiffslide import TiffSlide
 
     from wsi_unet.geometry import Box
+    from wsi_unet.slides.source import open_source
     from wsi_unet.slides.tiffslide_reader import TiffReader
 
-    two, default = TiffReader(path, threads=THREADS), TiffReader(path)
+    two, default = (
+        TiffReader(open_source(str(path)), threads=threads) for threads in (THREADS, None)
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         peer = TiffSlide(path)

@@ -46,7 +46,7 @@ def describe_slide(slide: Slide) -> dict[str, object]:
     Sizes are level pixels, `downsample` is level-0 px per level px, `mpp` is µm per level-0 px.
     """
     return {
-        "slide": str(slide.path),
+        "slide": slide.path,
         "vendor": slide.vendor,
         "reader": slide.reader,
         "compression": slide.compression,
@@ -70,7 +70,7 @@ def _show(slide: Slide, *, verbose: bool) -> None:
     rows, columns = slide.shape
     extent = "" if mpp is None else f" ({columns * mpp.x / 1e3:.2f} × {rows * mpp.y / 1e3:.2f} mm)"
     print_facts(
-        slide.path.name,
+        slide.name,
         [
             ("vendor", slide.vendor or "unknown"),
             ("size", pixels(slide.shape) + extent),

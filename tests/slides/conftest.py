@@ -50,7 +50,7 @@ def slide_of() -> SlideOf:
 
     def make(*levels: Pixels, mpp: PixelSize | None = None) -> Slide:
         reader = ArrayReader(list(levels), mpp)
-        slide = Slide(Path("memory"), reader)
+        slide = Slide("memory", reader)
         slide.boxes = reader.boxes  # type: ignore[attr-defined]
         return slide
 

@@ -34,14 +34,14 @@ def test_a_path_that_cannot_be_looked_at_is_refused_in_one_line(
     for reader in ("auto", "openslide"):
         refused(tmp_path / ("long" * 99), "File name too long", reader)
     (tmp_path / "locked").mkdir()
-    is_file = Path.is_file
+    opened = Path.open
 
-    def locked(path: Path) -> bool:
+    def locked(path: Path, *arguments: Any, **options: Any) -> Any:
         if path.parent.name == "locked":
             raise PermissionError(13, "Permission denied")
-        return is_file(path)
+        return opened(path, *arguments, **options)
 
-    monkeypatch.setattr(Path, "is_file", locked)
+    monkeypatch.setattr(Path, "open", locked)
     for reader in ("auto", "zarr"):
         refused(tmp_path / "locked", "Permission denied", reader)
 

@@ -56,7 +56,8 @@ def test_example_slide_tells_what_it_is(example_slide_path: Path) -> None:
         assert slide.reader == "tiffslide"
         assert slide.levels[0].tile == (240, 240)
         assert slide.properties["aperio.AppMag"] == "20"
-        assert slide.path == example_slide_path
+        assert slide.path == str(example_slide_path)
+        assert slide.name == example_slide_path.name
 
 
 def test_boxes_beyond_the_level_are_the_callers_error(

@@ -18,6 +18,7 @@ from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box, Shape
 from wsi_unet.slides import Slide, open_slide
 from wsi_unet.slides import tiff as hot_path
+from wsi_unet.slides.source import open_source
 from wsi_unet.slides.tiffslide_reader import TiffReader
 
 Pixels = NDArray[np.uint8]
@@ -123,7 +124,8 @@ def test_concurrent_reads_overlap(
         time.sleep(0.01)
         return pread(file, length, offset)
 
-    with Slide(example_slide_path, TiffReader(example_slide_path, threads=8)) as slide:
+    reader = TiffReader(open_source(str(example_slide_path)), threads=8)
+    with Slide(str(example_slide_path), reader) as slide:
         slide.read(0, Box(0, 0, 480, 480))  # the threads have started
         monkeypatch.setattr(os, "pread", slow)
         begin = time.perf_counter()
@@ -225,6 +227,7 @@ def test_large_strips_are_kept_decoded(
 
     monkeypatch.setattr(os, "pread", counted)
     with open_slide(path) as slide:
+        preads.clear()
         for _ in range(3):
             assert (slide.read(0, Box(0, 0, 20, 70)) == random_rgb[:20]).all()
         assert len(preads) == 1

@@ -13,6 +13,7 @@ from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box
 from wsi_unet.slides import memory, open_slide
 from wsi_unet.slides.memory import WindowMemory
+from wsi_unet.slides.source import open_source
 from wsi_unet.slides.tiffslide_reader import TiffReader
 
 
@@ -101,7 +102,7 @@ def test_a_failed_read_gives_its_window_back_at_once(
     example_slide_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "pread", lambda file, length, offset: b"")
-    reader = TiffReader(example_slide_path, threads=2)
+    reader = TiffReader(open_source(str(example_slide_path)), threads=2)
     assert reader._tiles is not None
     gc.collect()
     gc.disable()  # what is left over must not need it

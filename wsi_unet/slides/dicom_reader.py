@@ -15,7 +15,7 @@ from wsidicom import WsiDicom
 from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box
 from wsi_unet.slides.colour import to_rgb
-from wsi_unet.slides.fingerprint import file_digest
+from wsi_unet.slides.fingerprint import path_digest
 from wsi_unet.slides.levels import PixelSize, pyramid
 
 _ERRORS = (
@@ -41,13 +41,13 @@ class DicomReader:
 
     name = "dicom"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, location: str) -> None:
         """Open a file or a folder.
 
         Raises:
             SlideError: it holds no whole-slide image.
         """
-        self._path = path
+        self._path = path = Path(location)
         self._lock = threading.Lock()
         self._files = sorted(path.rglob("*.dcm")) if path.is_dir() else [path]
         try:
@@ -102,7 +102,7 @@ class DicomReader:
         Raises:
             SlideError: a file can't be read.
         """
-        digests = sorted(file_digest(file, "dicom") for file in self._files)
+        digests = sorted(path_digest(str(file), "dicom") for file in self._files)
         return hashlib.sha256("".join(digests).encode()).hexdigest()
 
     def close(self) -> None:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from pathlib import Path
 
 from wsi_unet.errors import SlideError
+from wsi_unet.slides.source import Source, open_source
 
 END_BYTES = 1 << 20
 
 
-def file_digest(path: Path, metadata: str) -> str:
+def file_digest(source: Source, metadata: str) -> str:
     """Return the SHA-256 of a file's size, its first and last MiB, and its metadata.
 
     Reading gigabytes to tell two slides apart would cost more than it is worth; sizes, tile
     tables and both ends differ between any two that matter.
 
     Args:
-        path: the file.
+        source: the file.
         metadata: what else identifies the content, such as a digest of its tile tables.
 
     Returns:
@@ -28,13 +27,29 @@ def file_digest(path: Path, metadata: str) -> str:
         SlideError: the file can't be read.
     """
     digest = hashlib.sha256(metadata.encode())
+    size = source.size
+    digest.update(size.to_bytes(8, "little"))
+    length = min(size, END_BYTES)
+    ends = source.request([(0, length), (size - length, length)])
     try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            digest.update(size.to_bytes(8, "little"))
-            digest.update(file.read(END_BYTES))
-            file.seek(max(0, size - END_BYTES))
-            digest.update(file.read(END_BYTES))
+        for end in range(2):
+            digest.update(ends.get(end))
     except OSError as error:
-        raise SlideError(f"{path}: can't be read: {error.strerror or error}") from error
+        raise SlideError(f"{source.location}: can't be read: {error.strerror or error}") from error
     return digest.hexdigest()
+
+
+def path_digest(location: str, metadata: str) -> str:
+    """Return the `file_digest` of a file that isn't open.
+
+    Raises:
+        SlideError: the file can't be read.
+    """
+    try:
+        source = open_source(location)
+    except OSError as error:
+        raise SlideError(f"{location}: can't be read: {error.strerror or error}") from error
+    try:
+        return file_digest(source, metadata)
+    finally:
+        source.close()

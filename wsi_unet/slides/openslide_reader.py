@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box
 from wsi_unet.slides.colour import to_rgb
-from wsi_unet.slides.fingerprint import file_digest
+from wsi_unet.slides.fingerprint import path_digest
 from wsi_unet.slides.levels import PixelSize, pyramid
 
 PIECE = 512
@@ -25,13 +25,13 @@ class OpenSlideReader:
 
     name = "openslide"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, location: str) -> None:
         """Open a slide.
 
         Raises:
             SlideError: OpenSlide doesn't know the format, or the file is damaged.
         """
-        self._path = path
+        self._path = Path(location)
         self._lock = threading.Lock()
         self._slide = self._open()
         properties = dict(self._slide.properties)
@@ -115,7 +115,7 @@ class OpenSlideReader:
             sizes = [(file.relative_to(beside).as_posix(), file.stat().st_size) for file in files]
         except OSError as error:
             raise SlideError(f"{beside}: can't be read: {error.strerror or error}") from error
-        return file_digest(self._path, json.dumps([self.properties, sizes], sort_keys=True))
+        return path_digest(str(self._path), json.dumps([self.properties, sizes], sort_keys=True))
 
     def close(self) -> None:
         """Close the slide."""

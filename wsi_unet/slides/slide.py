@@ -8,13 +8,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_unet import locations
 from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box, Shape
 from wsi_unet.slides.levels import Level, PixelSize
@@ -66,11 +66,16 @@ class Slide:
     """A slide that is open for reading, by several threads at once if need be.
 
     Slides hold files and threads, so they can't be pickled: send the path instead.
+
+    Attributes:
+        path: where the slide is: an absolute path or a URL.
+        name: the last part of that.
     """
 
-    def __init__(self, path: Path, reader: Reader) -> None:
+    def __init__(self, path: str, reader: Reader) -> None:
         """Wrap an open reader, which the slide owns from here on."""
         self.path = path
+        self.name = locations.name(path)
         self._reader = reader
         self._idle = threading.Condition()
         self._reading = 0
@@ -127,13 +132,13 @@ class Slide:
         """
         if not 0 <= level < len(self.levels):
             raise ValueError(
-                f"{self.path.name} has no level {level}; its levels are 0 to {len(self.levels) - 1}"
+                f"{self.name} has no level {level}; its levels are 0 to {len(self.levels) - 1}"
             )
         if not box.area:
             raise ValueError(f"nothing to read: {box} is empty")
         if not Box.of_shape(self.levels[level].shape).contains(box):
             raise ValueError(
-                f"{box} reaches beyond level {level} of {self.path.name}, which has (rows, "
+                f"{box} reaches beyond level {level} of {self.name}, which has (rows, "
                 f"columns) {self.levels[level].shape}; read_mirrored continues a slide outside"
             )
         with self._in_use():
@@ -200,6 +205,6 @@ class Slide:
     def __repr__(self) -> str:
         rows, columns = self.shape
         return (
-            f"<Slide {self.path.name}: {columns} x {rows} px, {len(self.levels)} levels, "
+            f"<Slide {self.name}: {columns} x {rows} px, {len(self.levels)} levels, "
             f"reader {self.reader}>"
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,8 @@ from tifffile.tifffile import jpeg_decode_colorspace
 
 from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Shape
-from wsi_unet.slides.tiff import JpegTiles, TiffLevel
+from wsi_unet.slides.source import Source
+from wsi_unet.slides.tiff_levels import JpegTiles, TiffLevel
 
 _COMPRESSIONS = {1: "none", 5: "LZW", 7: "JPEG", 8: "Deflate", 32946: "Deflate", 50000: "Zstandard"}
 _JPEG = frozenset({6, 7, 33007, 34892})
@@ -22,7 +22,7 @@ _COLOUR_CONVERTING = _JPEG | _JPEG2000 | {50001, 50002, 52546}
 """Compressions whose decoders turn YCbCr into RGB themselves."""
 
 
-def refuse_unsuitable(path: Path, page: Any, axes: str) -> None:
+def refuse_unsuitable(location: str, page: Any, axes: str) -> None:
     """Refuse pixels that aren't 8-bit grey or RGB.
 
     Raises:
@@ -32,19 +32,19 @@ def refuse_unsuitable(path: Path, page: Any, axes: str) -> None:
     samples = int(page.samplesperpixel)
     if page.dtype != np.uint8 or page.bitspersample != 8:
         raise SlideError(
-            f"{path}: its pixels have {page.bitspersample} bits per sample ({page.dtype}); only 8 "
-            "bits are supported, so convert it to 8-bit RGB first"
+            f"{location}: its pixels have {page.bitspersample} bits per sample ({page.dtype}); "
+            "only 8 bits are supported, so convert it to 8-bit RGB first"
         )
     if axes not in ("YXS", "YX") or samples > 4:
         raise SlideError(
-            f"{path}: its axes are {axes} with {samples} samples per pixel: multi-channel "
+            f"{location}: its axes are {axes} with {samples} samples per pixel: multi-channel "
             "fluorescence or a stack; only grey and RGB are supported, so export an RGB image first"
         )
     suitable = {PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR}
     converts = photometric != PHOTOMETRIC.YCBCR or int(page.compression) in _COLOUR_CONVERTING
     if photometric not in suitable or not converts:
         raise SlideError(
-            f"{path}: colours are stored as {PHOTOMETRIC(photometric).name}, which isn't "
+            f"{location}: colours are stored as {PHOTOMETRIC(photometric).name}, which isn't "
             "supported; convert it to RGB first"
         )
 
@@ -56,11 +56,11 @@ def tile_shape(page: Any) -> Shape:
     return min(int(page.rowsperstrip), int(page.imagelength)), int(page.imagewidth)
 
 
-def tiff_level(path: Path, frame: Any, page: Any) -> TiffLevel:
+def tiff_level(location: str, frame: Any, page: Any) -> TiffLevel:
     """Return the tile table of a level.
 
     Args:
-        path: the file.
+        location: of the file.
         frame: tifffile's keyframe: the page whose tags and decoder hold for the level.
         page: the page whose tiles are read; often the same.
 
@@ -83,8 +83,8 @@ def tiff_level(path: Path, frame: Any, page: Any) -> TiffLevel:
     known = min(len(level.offsets), len(level.lengths))
     if known < max(1, rows - 1) * columns:
         raise SlideError(
-            f"{path}: a level of {rows} x {columns} tiles says where {known} of them are; the file "
-            "is damaged, fetch it again"
+            f"{location}: a level of {rows} x {columns} tiles says where {known} of them are; the "
+            "file is damaged, fetch it again"
         )
     return level
 
@@ -96,25 +96,25 @@ def _jpeg(frame: Any, page: Any) -> JpegTiles:
     return JpegTiles(page.jpegtables, frame.jpegheader, colorspace, outcolorspace)
 
 
-def refuse_truncated(path: Path, pages: Sequence[Any], complaints: Sequence[str]) -> None:
+def refuse_truncated(source: Source, pages: Sequence[Any], complaints: Sequence[str]) -> None:
     """Refuse a file that ends too early, wherever it was cut.
 
     Args:
-        path: the file.
+        source: the file.
         pages: all its pages.
         complaints: what tifffile logged; offsets that it calls invalid lie beyond the end.
 
     Raises:
         SlideError: some of its pixels or tags lie beyond its end.
     """
-    size = path.stat().st_size
+    size = source.size
     ends = (_end(page) for page in pages)
     beyond = [f"pixels reach to byte {end}" for end in ends if end > size]
     beyond += [f"it says {one}" for one in complaints if "invalid" in one and "offset" in one]
     if beyond:
         raise SlideError(
-            f"{path}: the file is truncated or damaged: it has {size} bytes, but {beyond[0]}; "
-            "fetch it again"
+            f"{source.location}: the file is truncated or damaged: it has {size} bytes, but "
+            f"{beyond[0]}; fetch it again"
         )
 
 

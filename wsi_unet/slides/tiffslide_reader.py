@@ -13,7 +13,6 @@ import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from tifffile import TiffFileError
 from tiffslide import TiffSlide
 
+from wsi_unet import locations
 from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box
 from wsi_unet.slides.colour import to_rgb
@@ -28,7 +28,9 @@ from wsi_unet.slides.fingerprint import file_digest
 from wsi_unet.slides.levels import PixelSize, pyramid
 from wsi_unet.slides.quiet import quiet
 from wsi_unet.slides.slide import UnknownLayoutError
-from wsi_unet.slides.tiff import TiffLevel, TileSource, default_threads, first_line
+from wsi_unet.slides.source import Source
+from wsi_unet.slides.tiff import TileSource, default_threads, first_line
+from wsi_unet.slides.tiff_levels import TiffLevel
 from wsi_unet.slides.tiff_pages import (
     compression,
     layout,
@@ -59,31 +61,40 @@ class TiffReader:
 
     name = "tiffslide"
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(self, source: Source, threads: int | None = None) -> None:
         """Open a TIFF.
 
         Args:
-            path: the file.
+            source: the file, which the reader owns from here on.
             threads: how many threads decode tiles; a few by default.
 
         Raises:
             SlideError: the file isn't a readable TIFF of 8-bit grey or RGB pixels.
         """
-        self._path = path
+        self._source = source
         self._lock = threading.Lock()
         self._fallback: TiffSlide | None = None
         self._tiles: TileSource | None = None
-        with quiet() as complaints, _reading(path, complaints):
-            slide = TiffSlide(path)
-            try:
-                levels = self._describe(slide, complaints)
-                if levels is None:
-                    self._fallback = slide
-                else:
-                    self._tiles = TileSource(path, levels, threads or default_threads())
-            finally:
-                if self._fallback is None:
-                    slide.close()
+        try:
+            with quiet() as complaints, _reading(source, complaints):
+                self._open(complaints, threads or default_threads())
+        except BaseException:
+            source.close()
+            raise
+
+    def _open(self, complaints: list[str], threads: int) -> None:
+        name = locations.name(self._source.location)
+        file: Any = self._source.open()
+        slide = TiffSlide(file, tifffile_options={"name": name})
+        try:
+            levels = self._describe(slide, complaints)
+            if levels is None:
+                self._fallback = slide
+            else:
+                self._tiles = TileSource(self._source, levels, threads)
+        finally:
+            if self._fallback is None:
+                slide.close()
 
     def _describe(self, slide: TiffSlide, complaints: list[str]) -> tuple[TiffLevel, ...] | None:
         """Note what the file says; return the levels for the direct path if it can be taken."""
@@ -91,8 +102,8 @@ class TiffReader:
         file = slide.ts_tifffile
         series = file.series[properties["tiffslide.series-index"]]
         for level in series.levels:
-            refuse_unsuitable(self._path, level.keyframe, series.axes)
-        refuse_truncated(self._path, list(file.pages), complaints)
+            refuse_unsuitable(self._source.location, level.keyframe, series.axes)
+        refuse_truncated(self._source, list(file.pages), complaints)
         sides = [(rows, columns) for columns, rows in slide.level_dimensions]
         tiles = [tile_shape(level.keyframe) for level in series.levels]
         self.levels = pyramid(sides, tiles)
@@ -108,7 +119,9 @@ class TiffReader:
             return None
         if any(len(one.pages) != 1 or one.keyframe.imagedepth != 1 for one in series.levels):
             return None
-        return tuple(tiff_level(self._path, one.keyframe, one.pages[0]) for one in series.levels)
+        return tuple(
+            tiff_level(self._source.location, one.keyframe, one.pages[0]) for one in series.levels
+        )
 
     @property
     def direct(self) -> bool:
@@ -124,7 +137,7 @@ class TiffReader:
         if self._tiles is not None:
             return self._tiles.read(level, box)
         assert self._fallback is not None
-        with self._lock, _reading(self._path):
+        with self._lock, _reading(self._source):
             pixels = _read_composed(self._fallback, level, box)
         return np.ascontiguousarray(to_rgb(pixels))
 
@@ -134,7 +147,7 @@ class TiffReader:
         Raises:
             SlideError: the file can't be read.
         """
-        return file_digest(self._path, self._digest)
+        return file_digest(self._source, self._digest)
 
     def close(self) -> None:
         """Close the file and stop the threads."""
@@ -142,14 +155,15 @@ class TiffReader:
             self._tiles.close()
         if self._fallback is not None:
             self._fallback.close()
+        self._source.close()
 
 
 @contextmanager
-def _reading(path: Path, complaints: Sequence[str] = ()) -> Iterator[None]:
+def _reading(source: Source, complaints: Sequence[str] = ()) -> Iterator[None]:
     """Turn what tifffile and tiffslide raise on bad files into a SlideError.
 
     Args:
-        path: the file.
+        source: the file.
         complaints: what tifffile logged before it raised; says more than the error does.
     """
     try:
@@ -157,17 +171,17 @@ def _reading(path: Path, complaints: Sequence[str] = ()) -> Iterator[None]:
     except SlideError:
         raise
     except OSError as error:
-        raise SlideError(f"{path}: can't be read: {error.strerror or error}") from error
+        raise SlideError(f"{source.location}: can't be read: {error.strerror or error}") from error
     except _MALFORMED as error:
-        refuse_truncated(path, [], complaints)
+        refuse_truncated(source, [], complaints)
         if "axes=" in str(error):
             raise SlideError(
-                f"{path}: is a stack, or its colours lie in separate planes ({first_line(error)}); "
-                "export one RGB image first"
+                f"{source.location}: is a stack, or its colours lie in separate planes "
+                f"({first_line(error)}); export one RGB image first"
             ) from error
         raise UnknownLayoutError(
-            f"{path}: tiffslide can't read this TIFF ({first_line(error)}); it may be damaged, "
-            "or of a kind that only another reader knows (--reader openslide)"
+            f"{source.location}: tiffslide can't read this TIFF ({first_line(error)}); it may be "
+            "damaged, or of a kind that only another reader knows (--reader openslide)"
         ) from error
 
 

@@ -9,10 +9,11 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from wsi_unet import locations
 from wsi_unet.errors import SlideError
+from wsi_unet.slides.folder import Folder
 from wsi_unet.slides.levels import PixelSize
 
 DOCUMENTS = ("zarr.json", ".zarray", ".zgroup")
@@ -32,20 +33,21 @@ MICROMETRES = {
 _RGB = ["FF0000", "00FF00", "0000FF"]
 
 
-def is_zarr(path: Path) -> bool:
+def is_zarr(folder: Folder) -> bool:
     """Whether a folder is a Zarr node.
 
     Raises:
-        SlideError: the folder may not be entered.
+        SlideError: it can't be looked at.
     """
-    return any(_is_file(path / name) for name in DOCUMENTS)
+    return any(_read(folder, name) is not None for name in DOCUMENTS)
 
 
-def _is_file(path: Path) -> bool:
+def _read(folder: Folder, name: str) -> bytes | None:
     try:
-        return path.is_file()
+        return folder.read(name)
     except OSError as error:
-        raise SlideError(f"{path}: can't be looked at: {error.strerror or error}") from error
+        place = locations.join(folder.location, name)
+        raise SlideError(f"{place}: can't be read: {error.strerror or error}") from error
 
 
 @dataclass(frozen=True)
@@ -62,32 +64,33 @@ class Node:
         return "shape" in self.document
 
 
-def load_node(folder: Path) -> Node:
+def load_node(folder: Folder) -> Node:
     """Return a node's metadata.
 
     Raises:
         SlideError: there is none, or it isn't JSON as Zarr has it.
     """
-    found = next((folder / name for name in DOCUMENTS if _is_file(folder / name)), None)
-    if found is None:
-        raise SlideError(f"{folder}: isn't a Zarr array or group (no {', '.join(DOCUMENTS)})")
-    document = _read_json(found)
-    if found.name == "zarr.json":
-        attributes = document.get("attributes", {})
-        return Node(document, attributes if isinstance(attributes, dict) else {}, 3)
-    separate = folder / ".zattrs"
-    return Node(document, _read_json(separate) if _is_file(separate) else {}, 2)
+    for name in DOCUMENTS:
+        data = _read(folder, name)
+        if data is None:
+            continue
+        document = _parse(folder, name, data)
+        if name == "zarr.json":
+            attributes = document.get("attributes", {})
+            return Node(document, attributes if isinstance(attributes, dict) else {}, 3)
+        separate = _read(folder, ".zattrs")
+        return Node(document, {} if separate is None else _parse(folder, ".zattrs", separate), 2)
+    raise SlideError(f"{folder.location}: isn't a Zarr array or group (no {', '.join(DOCUMENTS)})")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _parse(folder: Folder, name: str, data: bytes) -> dict[str, Any]:
+    place = locations.join(folder.location, name)
     try:
-        document = json.loads(path.read_bytes())
-    except OSError as error:
-        raise SlideError(f"{path}: can't be read: {error.strerror or error}") from error
+        document = json.loads(data)
     except ValueError as error:
-        raise SlideError(f"{path}: isn't valid JSON ({error}); the Zarr is damaged") from error
+        raise SlideError(f"{place}: isn't valid JSON ({error}); the Zarr is damaged") from error
     if not isinstance(document, dict):
-        raise SlideError(f"{path}: isn't a Zarr document; the Zarr is damaged")
+        raise SlideError(f"{place}: isn't a Zarr document; the Zarr is damaged")
     return document
 
 
@@ -104,7 +107,7 @@ def multiscale(node: Node) -> Mapping[str, Any]:
     return images[0] if usable and datasets else {}
 
 
-def image_axes(path: Path, image: Mapping[str, Any], finest: Node) -> str:
+def image_axes(location: str, image: Mapping[str, Any], finest: Node) -> str:
     """Return one letter per dimension. Images before 0.3 have t, c, z, y, x."""
     axes = image.get("axes")
     if axes is None:
@@ -112,11 +115,11 @@ def image_axes(path: Path, image: Mapping[str, Any], finest: Node) -> str:
     names = [axis.get("name", "?") if isinstance(axis, dict) else axis for axis in axes]
     letters = "".join(str(name)[:1].lower() for name in names)
     if len(set(letters)) != len(names) or not {"y", "x"} <= set(letters):
-        raise SlideError(f"{path}: axes {names} aren't those of an image with y and x")
+        raise SlideError(f"{location}: axes {names} aren't those of an image with y and x")
     return letters
 
 
-def array_axes(path: Path, node: Node) -> str:
+def array_axes(location: str, node: Node) -> str:
     """Return one letter per dimension of a plain array, from its names or its shape."""
     shape = tuple(node.document.get("shape", ()))
     names = node.document.get("dimension_names") or node.attributes.get("_ARRAY_DIMENSIONS")
@@ -133,20 +136,20 @@ def array_axes(path: Path, node: Node) -> str:
         if shape[spare] in (1, 3, 4):
             return "tz"[:spare] + "cyx"
     raise SlideError(
-        f"{path}: an array of shape {shape} isn't an image: (y, x), (y, x, c) or (c, y, x) with 1, "
-        "3 or 4 channels is"
+        f"{location}: an array of shape {shape} isn't an image: (y, x), (y, x, c) or (c, y, x) "
+        "with 1, 3 or 4 channels is"
     )
 
 
-def refuse_coloured(path: Path, node: Node) -> None:
+def refuse_coloured(location: str, node: Node) -> None:
     """Refuse three channels that the file itself says aren't red, green and blue."""
     described = node.attributes.get("ome", node.attributes)
     channels = described.get("omero", {}).get("channels", [])
     colours = [str(one.get("color", "")).lstrip("#").upper()[:6] for one in channels]
     if len(colours) == 3 and all(colours) and colours != _RGB:
         raise SlideError(
-            f"{path}: its three channels are coloured {', '.join(colours)}: fluorescence, not RGB; "
-            "make an RGB image of it first"
+            f"{location}: its three channels are coloured {', '.join(colours)}: fluorescence, not "
+            "RGB; make an RGB image of it first"
         )
 
 

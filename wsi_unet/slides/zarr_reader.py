@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
+import re
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from wsi_unet import locations
 from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box, Shape
 from wsi_unet.slides.colour import to_rgb
+from wsi_unet.slides.folder import Folder, open_folder
 from wsi_unet.slides.levels import pyramid
 from wsi_unet.slides.zarr_metadata import (
     Node,
@@ -34,6 +37,14 @@ from wsi_unet.slides.zarr_metadata import (
     refuse_coloured,
 )
 
+T = TypeVar("T")
+
+REQUESTS = 16
+"""How many small files are asked for at once."""
+
+_NO_CHUNK = re.compile(r"(^|/)(\.[^/]*|zarr\.json|[^/]*\.partial)$")
+"""Files that hold metadata, or were being written."""
+
 SAMPLED_CHUNKS = 64
 SAMPLED_BYTES = 2**16
 """How many chunks per level, and how much of each, count for the fingerprint."""
@@ -45,35 +56,36 @@ class ZarrReader:
     name = "zarr"
     vendor = None
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, location: str) -> None:
         """Open a folder that holds an OME-Zarr image or a plain array.
 
         Raises:
             SlideError: it holds none, or its pixels aren't 8-bit grey or RGB in one plane.
         """
-        self._path = path
-        node, folder = self._find_image(path)
+        self._location = location
+        node, folder = self._find_image(open_folder(location))
         if node.is_array:
             self._image: Mapping[str, Any] = {}
-            self._folders = [folder]
-            self._axes = array_axes(path, node)
+            self._folders, self._nodes = [folder], [node]
+            self._axes = array_axes(location, node)
         else:
             self._image = multiscale(node)
-            self._folders = [folder / str(one["path"]) for one in self._image["datasets"]]
-            self._axes = image_axes(path, self._image, load_node(self._folders[0]))
-            refuse_coloured(path, node)
-        self._arrays = [self._open(folder) for folder in self._folders]
+            self._folders = [folder.below(str(one["path"])) for one in self._image["datasets"]]
+            self._nodes = _at_once(load_node, self._folders)
+            self._axes = image_axes(location, self._image, self._nodes[0])
+            refuse_coloured(location, node)
+        self._arrays = _at_once(self._open, self._folders, self._nodes)
         shapes = [self._shape(array) for array in self._arrays]
         self.levels = pyramid(shapes, [self._tile(array) for array in self._arrays])
         self.mpp = pixel_size(self._image, self._axes)
-        self.compression = compression_name(load_node(self._folders[0]).document)
+        self.compression = compression_name(self._nodes[0].document)
         self.properties = describe(self._image, node, self._axes)
 
-    def _find_image(self, path: Path) -> tuple[Node, Path]:
-        node = load_node(path)
+    def _find_image(self, folder: Folder) -> tuple[Node, Folder]:
+        node = load_node(folder)
         if node.is_array or multiscale(node):
-            return node, path
-        inner = path / "0"
+            return node, folder
+        inner = folder.below("0")
         attributes = node.attributes.get("ome", node.attributes)
         if (
             "bioformats2raw.layout" in attributes
@@ -82,33 +94,35 @@ class ZarrReader:
         ):
             return load_node(inner), inner
         kind = "an HCS plate" if "plate" in attributes else "a Zarr group without an OME-Zarr image"
-        raise SlideError(f"{path}: is {kind}; give the path of one image or array inside it")
+        raise SlideError(
+            f"{folder.location}: is {kind}; give the path of one image or array inside it"
+        )
 
-    def _open(self, folder: Path) -> zarr.Array[Any]:
-        node = load_node(folder)
+    def _open(self, folder: Folder, node: Node) -> zarr.Array[Any]:
+        place = folder.location
         try:
             array = zarr.open_array(
-                str(folder), mode="r", zarr_format=2 if node.version == 2 else 3
+                folder.store(), mode="r", zarr_format=2 if node.version == 2 else 3
             )
         except (ValueError, KeyError, TypeError, OSError) as error:
-            raise SlideError(f"{folder}: zarr can't open this array ({error})") from error
+            raise SlideError(f"{place}: zarr can't open this array ({error})") from error
         if array.dtype != np.uint8:
             raise SlideError(
-                f"{self._path}: its pixels are {array.dtype}; only uint8 is supported, so convert "
-                "it to 8-bit RGB first"
+                f"{self._location}: its pixels are {array.dtype}; only uint8 is supported, so "
+                "convert it to 8-bit RGB first"
             )
         if array.ndim != len(self._axes) or 0 in array.shape:
-            raise SlideError(f"{folder}: shape {array.shape} doesn't fit the axes {self._axes}")
+            raise SlideError(f"{place}: shape {array.shape} doesn't fit the axes {self._axes}")
         sides = dict(zip(self._axes, array.shape, strict=True))
         stacked = {axis: sides[axis] for axis in sides if axis not in "cyx" and sides[axis] != 1}
         if stacked:
             raise SlideError(
-                f"{self._path}: is a stack ({stacked}); only single planes are supported, so "
+                f"{self._location}: is a stack ({stacked}); only single planes are supported, so "
                 "extract one first"
             )
         if sides.get("c", 1) not in (1, 3, 4):
             raise SlideError(
-                f"{self._path}: has {sides['c']} channels (multi-channel fluorescence?); only "
+                f"{self._location}: has {sides['c']} channels (multi-channel fluorescence?); only "
                 "grey, RGB and RGBA are supported, so make an RGB image of it first"
             )
         return array
@@ -131,8 +145,9 @@ class ZarrReader:
         try:
             pixels = np.asarray(self._arrays[level][selection])
         except (ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
+            place = self._folders[level].location
             raise SlideError(
-                f"{self._folders[level]}: {box} can't be read ({error}); a chunk may be damaged"
+                f"{place}: {box} can't be read ({error}); a chunk may be damaged"
             ) from error
         kept = [axis for axis in self._axes if axis in picks]
         if "c" not in kept:
@@ -149,44 +164,43 @@ class ZarrReader:
             SlideError: the folder can't be read.
         """
         digest = hashlib.sha256(json.dumps(self._image, sort_keys=True).encode())
-        for folder in self._folders:
-            document = load_node(folder).document
-            digest.update(json.dumps(document, sort_keys=True).encode())
-            objects = sorted(_objects(folder))
+        for folder, node in zip(self._folders, self._nodes, strict=True):
+            digest.update(json.dumps(node.document, sort_keys=True).encode())
+            objects = _chunks(folder)
             for name, size in objects:
                 digest.update(f"{name} {size}\n".encode())
-            for name, _ in objects[:: -(-len(objects) // SAMPLED_CHUNKS) or 1]:
-                digest.update(_start(folder / name))
+            sampled = [name for name, _ in objects[:: -(-len(objects) // SAMPLED_CHUNKS) or 1]]
+            for start in _at_once(partial(_start, folder), sampled):
+                digest.update(start)
         return digest.hexdigest()
 
     def close(self) -> None:
         """Nothing stays open between reads."""
 
 
-def _start(file: Path) -> bytes:
+def _start(folder: Folder, name: str) -> bytes:
     try:
-        with file.open("rb") as chunk:
-            return chunk.read(SAMPLED_BYTES)
+        return folder.read(name, SAMPLED_BYTES) or b""
     except OSError as error:
-        raise SlideError(f"{file}: can't be read: {error.strerror}") from error
+        place = locations.join(folder.location, name)
+        raise SlideError(f"{place}: can't be read: {error.strerror or error}") from error
+
+
+def _chunks(folder: Folder) -> list[tuple[str, int]]:
+    """Return name (relative, with /) and size of every stored chunk, sorted."""
+    try:
+        files = sorted(folder.sizes())
+    except OSError as error:
+        place = error.filename or folder.location
+        raise SlideError(f"{place}: can't be read: {error.strerror or error}") from error
+    return [(file, size) for file, size in files if not _NO_CHUNK.search(file)]
+
+
+def _at_once(work: Callable[..., T], *arguments: Iterable[Any]) -> list[T]:
+    """Do some work for each of the arguments; an object store answers many at a time."""
+    with ThreadPoolExecutor(REQUESTS, thread_name_prefix="zarr") as pool:
+        return list(pool.map(work, *arguments))
 
 
 def _order(axes: list[str], wanted: str) -> list[int]:
     return [axes.index(axis) for axis in wanted]
-
-
-def _objects(folder: Path) -> Iterator[tuple[str, int]]:
-    """Yield name (relative, with /) and size of every stored chunk."""
-    for place, _, names in os.walk(folder, onerror=_raise):
-        for name in names:
-            if name.startswith(".") or name.endswith(".partial") or name == "zarr.json":
-                continue
-            file = Path(place, name)
-            try:
-                yield file.relative_to(folder).as_posix(), file.stat().st_size
-            except OSError as error:
-                _raise(error)
-
-
-def _raise(error: OSError) -> None:
-    raise SlideError(f"{error.filename}: can't be read: {error.strerror}") from error
