@@ -1,0 +1,82 @@
+"""Reading a table that somebody made: CSV with a header, refused where it can't be right."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+from wsi_unet import locations
+from wsi_unet.errors import InputError
+from wsi_unet.labels.objects import open_objects
+
+
+def read_rows(manifest: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the number of the line that each row of a manifest begins at, and its cells by column.
+
+    Headers are stripped of blanks; empty lines are skipped; a short row's missing cells are empty.
+
+    Args:
+        manifest: path or URL of a CSV file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        InputError: it can't be read, isn't CSV, or has no column `slide`; a column appears twice; a
+            row has more cells than there are columns.
+    """
+    rows = _csv_rows(manifest, _read_text(manifest))
+    _, headers = next(rows, (1, []))
+    names = [name.strip() for name in headers]
+    if "slide" not in names:
+        found = f"there are {', '.join(names)}" if names else "it is empty"
+        raise InputError(
+            f"{manifest}: has no column 'slide' ({found}); the first line names the columns, "
+            "separated by commas"
+        )
+    twice = {name for name in names if name and names.count(name) > 1}
+    if twice:
+        raise InputError(f"{manifest}: the column {min(twice)!r} appears twice")
+    for line, cells in rows:
+        rest = [*cells[len(names) :], *(c for n, c in zip(names, cells, strict=False) if not n)]
+        if any(cell.strip() for cell in rest):
+            raise InputError(
+                f"{manifest}, line {line}: has a cell {rest[0]!r} without a column; quote cells "
+                "that hold commas"
+            )
+        cells += [""] * (len(names) - len(cells))
+        yield line, {name: cell for name, cell in zip(names, cells, strict=False) if name}
+
+
+def _read_text(manifest: str) -> str:
+    try:
+        if locations.is_url(manifest):
+            place = locations.resolve(manifest)
+            found = open_objects(locations.parent(place)).get(locations.name(place))
+            if found is None:
+                raise FileNotFoundError(errno.ENOENT, "no such object")
+            data = found
+        else:
+            data = Path(manifest).read_bytes()
+        return data.decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{manifest}: can't be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{manifest}: isn't UTF-8 text (byte {error.start}); save it as CSV in UTF-8"
+        ) from error
+
+
+def _csv_rows(manifest: str, text: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line that each row begins at, and its cells; rows of blanks are left out."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise InputError(f"{manifest}, line {line}: isn't CSV ({error})") from error
+        if cells is None:
+            return
+        if any(cell.strip() for cell in cells):
+            yield line, cells
