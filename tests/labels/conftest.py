@@ -17,7 +17,7 @@ from wsi_unet.labels.layout import (
     create_probabilities,
     ensure_root,
 )
-from wsi_unet.labels.objects import LocalObjects, open_objects
+from wsi_unet.labels.objects import LocalObjects
 from wsi_unet.labels.pyramid import Pyramid, reduce_mean, reduce_mode
 from wsi_unet.labels.writer import build_tail, write_block
 
@@ -81,7 +81,7 @@ def make_output(tmp_path: Path) -> OutputFactory:
         *, image: bool = True, mpp: tuple[float, float] | None = MPP, folder: str = "out.ome.zarr"
     ) -> Output:
         path = tmp_path / folder
-        objects = open_objects(path)
+        objects = LocalObjects(path)
         labels = blobs((1300, 2100))
         pyramid = Pyramid((1300, 2100), 512)
         random = np.random.default_rng(1)

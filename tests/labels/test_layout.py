@@ -36,7 +36,7 @@ FRAME = Frame.of((1, 1), (0.5, 0.25))
 
 @pytest.fixture
 def objects(tmp_path: Path) -> LocalObjects:
-    objects = open_objects(tmp_path / "out.ome.zarr")
+    objects = LocalObjects(tmp_path / "out.ome.zarr")
     ensure_root(objects, {"slide": "a slide"})
     return objects
 

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from wsi_unet.errors import OutputError
-from wsi_unet.labels.objects import LocalObjects, open_objects
+from wsi_unet.labels.objects import LocalObjects
 from wsi_unet.labels.progress import BlockFailure, BlockMarker, Progress, RunRecord, ShardRecord
 
 
 @pytest.fixture
 def objects(tmp_path: Path) -> LocalObjects:
-    return open_objects(tmp_path / "out")
+    return LocalObjects(tmp_path / "out")
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_a_marker_is_remembered(objects: LocalObjects, progress: Progress) -> No
 def test_a_torn_marker_is_no_marker(
     tmp_path_factory: pytest.TempPathFactory, kept: int, more: bytes
 ) -> None:
-    objects = open_objects(tmp_path_factory.mktemp("out"))
+    objects = LocalObjects(tmp_path_factory.mktemp("out"))
     progress = Progress(objects, "nuclei")
     progress.write_marker(a_marker(objects))
     key = ".wsi_unet/nuclei/blocks/3.12.json"

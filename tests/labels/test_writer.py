@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from wsi_unet.errors import OutputError
 from wsi_unet.geometry import Box
 from wsi_unet.labels.layout import Frame, create_labels, ensure_root
-from wsi_unet.labels.objects import LocalObjects, open_objects
+from wsi_unet.labels.objects import LocalObjects
 from wsi_unet.labels.progress import BlockMarker, Progress
 from wsi_unet.labels.pyramid import Pyramid, reduce_mean, reduce_mode
 from wsi_unet.labels.shards import ShardRecord
@@ -31,7 +31,7 @@ GROUP = "labels/nuclei"
 
 @pytest.fixture
 def objects(tmp_path: Path) -> LocalObjects:
-    return open_objects(tmp_path / "out")
+    return LocalObjects(tmp_path / "out")
 
 
 @pytest.fixture
@@ -55,6 +55,18 @@ class MemoryObjects:
 
     def put(self, key: str, data: bytes) -> None:
         self.data[key] = data
+
+    def create(self, key: str, data: bytes) -> bool:
+        return self.data.setdefault(key, data) is data
+
+    def swap(self, key: str, expected: bytes, data: bytes | None) -> bool:
+        raise NotImplementedError
+
+    def clean(self) -> None:
+        pass
+
+    def free_bytes(self) -> int | None:
+        return None
 
     def size(self, key: str) -> int | None:
         return len(self.data[key]) if key in self.data else None

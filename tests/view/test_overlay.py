@@ -47,7 +47,7 @@ def make_output(
     path: Path, *, image: bool = True, mpp: tuple[float, float] | None = (0.5, 0.5)
 ) -> Path:
     """A grey slide with a blue square at the left and a red one at the right."""
-    objects = open_objects(path)
+    objects = LocalObjects(path)
     labels = np.zeros(SHAPE, np.uint8)
     labels[100:300, 100:300] = 1
     labels[100:300, 600:800] = 2
@@ -156,7 +156,7 @@ def test_many_classes_flow_over_the_lines(tmp_path: Path) -> None:
 
 
 def test_memory_follows_the_picture_not_the_slide(tmp_path: Path) -> None:
-    objects = open_objects(tmp_path / "out")
+    objects = LocalObjects(tmp_path / "out")
     pyramid = Pyramid((16384, 16384), 4096)
     ensure_root(objects, {})
     create_labels(objects, "areas", pyramid, Frame.of((1, 1), None), CLASSES, {})

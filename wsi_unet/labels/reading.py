@@ -17,7 +17,8 @@ import zarr
 
 from wsi_unet.errors import OutputError
 from wsi_unet.labels.contents import check_output, group_attributes, label_names, read_frame
-from wsi_unet.labels.objects import LocalObjects, open_objects
+from wsi_unet.labels.objects import Objects, open_objects
+from wsi_unet.remote.zarr_store import open_store
 
 
 def open_labels(path: str | Path, name: str | None = None, level: int = 0) -> xr.DataArray:
@@ -27,7 +28,7 @@ def open_labels(path: str | Path, name: str | None = None, level: int = 0) -> xr
     >>> labels.sel(y=slice(100, 200), x=slice(0, 50)).compute()    # doctest: +SKIP
 
     Args:
-        path: the output folder.
+        path: the output: a folder or an s3:// URL.
         name: of the label group; may be left out where there is only one.
         level: pyramid level, 0 the finest.
 
@@ -67,7 +68,7 @@ def open_probabilities(path: str | Path, name: str | None = None, level: int = 0
     """Open the probabilities of an output lazily.
 
     Args:
-        path: the output folder.
+        path: the output: a folder or an s3:// URL.
         name: of the label group they belong to; may be left out where there is only one.
         level: pyramid level, 0 the finest.
 
@@ -109,7 +110,7 @@ def open_image(path: str | Path, level: int = 0) -> xr.DataArray | None:
     return array.assign_coords(c=["R", "G", "B"])
 
 
-def _open_output(path: str | Path) -> LocalObjects:
+def _open_output(path: str | Path) -> Objects:
     objects = open_objects(path)
     if not check_output(objects):
         raise OutputError(f"{path}: there is no output of wsi-unet here")
@@ -129,7 +130,7 @@ def _choose(path: str | Path, what: str, names: Sequence[str], name: str | None)
     raise OutputError(f"{path}: there are no {what} {name!r}, only {there}")
 
 
-def _attributes(objects: LocalObjects, group: str) -> dict[str, Any]:
+def _attributes(objects: Objects, group: str) -> dict[str, Any]:
     attributes = group_attributes(objects, group)
     if attributes is None:
         raise OutputError(f"{objects}: {group!r} is listed but missing; compute it anew")
@@ -137,7 +138,7 @@ def _attributes(objects: LocalObjects, group: str) -> dict[str, Any]:
 
 
 def _open_level(
-    objects: LocalObjects,
+    objects: Objects,
     group: str,
     attributes: dict[str, Any],
     name: str,
@@ -147,8 +148,7 @@ def _open_level(
     levels = len(attributes["ome"]["multiscales"][0]["datasets"])
     if not 0 <= level < levels:
         raise OutputError(f"{objects}: no level {level} of {name!r}; there are 0 to {levels - 1}")
-    store = zarr.storage.LocalStore(objects.root, read_only=True)
-    stored = zarr.open_array(store, path=f"{group}/{level}", mode="r")
+    stored = zarr.open_array(open_store(str(objects)), path=f"{group}/{level}", mode="r")
     frame = read_frame(attributes, level)
     coordinates = {
         dim: start + step * np.arange(size)

@@ -14,11 +14,20 @@ from zarr.abc.store import (
     SuffixByteRequest,
 )
 from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import LocalStore
 
+from wsi_unet import locations
 from wsi_unet.remote.s3 import Bucket
 
 if TYPE_CHECKING:
     from obstore import GetOptions
+
+
+def open_store(location: str) -> Store:
+    """Return what zarr reads from: a folder or the objects below a URL."""
+    if locations.is_url(location):
+        return ReadStore(location)
+    return LocalStore(location, read_only=True)
 
 
 class ReadStore(Store):

@@ -70,9 +70,9 @@ class LocalFolder:
 
     def store(self) -> Store:
         """Return what zarr reads."""
-        from zarr.storage import LocalStore
+        from wsi_unet.remote.zarr_store import open_store
 
-        return LocalStore(self.location, read_only=True)
+        return open_store(self.location)
 
 
 def _raise(error: OSError) -> None:

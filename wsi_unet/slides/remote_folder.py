@@ -35,6 +35,6 @@ class RemoteFolder:
 
     def store(self) -> Store:
         """Return what zarr reads."""
-        from wsi_unet.remote.zarr_store import ReadStore
+        from wsi_unet.remote.zarr_store import open_store
 
-        return ReadStore(self.location)
+        return open_store(self.location)

@@ -13,6 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from PIL import Image
 
+from wsi_unet import locations
 from wsi_unet.errors import OptionError, OutputError
 from wsi_unet.labels.reading import open_image, open_labels
 from wsi_unet.view.furniture import LegendEntry, draw_scale_bar, with_legend
@@ -39,7 +40,7 @@ def write_overlay(
     `max_side` alone.
 
     Args:
-        output: the output folder.
+        output: the output: a folder or an s3:// URL.
         png: file to write.
         name: of the label group; may be left out where there is only one.
         max_side: longer side of the picture without its legend, px; not enlarged beyond the
@@ -66,7 +67,7 @@ def write_overlay(
     image = Image.fromarray(painted)
     if labels.attrs["unit"] == "micrometer":
         draw_scale_bar(image, _extent(labels)[1] / image.width)
-    title = f"{Path(output).name}: {_title(labels)}"
+    title = f"{locations.name(locations.resolve(output))}: {_title(labels)}"
     return _save(with_legend(image, title, _legend(labels)), Path(png))
 
 
