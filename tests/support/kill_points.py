@@ -1,9 +1,9 @@
 """Kills a run at many of the places where it changes the disk, and runs it again each time.
 
 A program of its own: it forks a process per run, which only a process with one thread may do, and
-which spares each of them the imports. Counted are the changes that the main thread makes: laying
-out the output, removing what is replaced, building the small levels, finishing. (The blocks are
-written by other threads; other tests kill those.)
+which spares each of them the imports. Counted are the changes that the client's own threads make:
+locking and laying out the output, removing what is replaced, building the small levels, finishing.
+(The blocks are written by other threads; other tests kill those.)
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+THREAD_NAME = "wsi-unet"
+"""Name of the threads in which outputs are prepared and completed."""
+
 CHANGES = ("fsync", "replace", "rename", "unlink", "mkdir")
 """Functions of `os` that every change of the disk goes through."""
 
 
 class Counter:
-    """Counts the main thread's changes below a folder; kills the process before the n-th."""
+    """Counts the client's own changes below a folder; kills the process before the n-th."""
 
     def __init__(self, folder: Path, fatal: int | None) -> None:
         self.folder = str(folder)
@@ -36,7 +39,7 @@ class Counter:
     def _watch(self, change: Callable[..., Any]) -> Callable[..., Any]:
         def watched(target: Any, *rest: Any, **options: Any) -> Any:
             ours = isinstance(target, int) or os.fspath(target).startswith(self.folder)
-            if ours and threading.current_thread() is threading.main_thread():
+            if ours and threading.current_thread().name == THREAD_NAME:
                 self.count += 1
                 if self.count == self.fatal:
                     os.kill(os.getpid(), signal.SIGKILL)

@@ -39,6 +39,9 @@ TELL_EVERY = 0.1
 LEAVE_SECONDS = 2.0
 """How long an interruption waits for slides that are being prepared."""
 
+THREAD_NAME = "wsi-unet"
+"""Name of the threads that prepare and complete outputs."""
+
 A = TypeVar("A")
 T = TypeVar("T")
 
@@ -137,9 +140,10 @@ class _Cohort:
                 self._tell()
             self._give_up()
             while self._finishing:
-                yield from self._ended()
                 self._tell()
                 time.sleep(0.01)
+                yield from self._ended()
+            yield from self._ended()
         except KeyboardInterrupt:
             yield from self._interrupted()
         except ClusterError as error:
@@ -309,5 +313,5 @@ def _in_background(work: Callable[[A], T], argument: A) -> Future[T]:
         except BaseException as error:
             future.set_exception(error)
 
-    Thread(target=run, daemon=True).start()
+    Thread(target=run, name=THREAD_NAME, daemon=True).start()
     return future

@@ -153,7 +153,6 @@ class RunProgress:
 
     Attributes:
         phase: "opening", "segmenting", "finishing".
-        slide: the slide's file name, or what the caller called it while it is opened.
         blocks_done: done blocks, those of earlier runs included.
         blocks_total: blocks of the run.
         blocks_failed: failed blocks.
@@ -162,10 +161,10 @@ class RunProgress:
         mpx_per_s: millions of them per second.
         seconds_left: estimate; None while there is none.
         device_busy: share of the time that the devices were in use, 0 to 1.
+        slide: the slide's file name; while it is opened, what the caller called it.
     """
 
     phase: str
-    slide: str = ""
     blocks_done: int = 0
     blocks_total: int = 0
     blocks_failed: int = 0
@@ -174,6 +173,7 @@ class RunProgress:
     mpx_per_s: float = 0.0
     seconds_left: float | None = None
     device_busy: float = 0.0
+    slide: str = ""
 
 
 ProgressCallback = Callable[[RunProgress], None]
