@@ -67,10 +67,12 @@ def worker(
     env: Mapping[str, str] | None = None,
     log: Path | None = None,
     wrapper: tuple[str, ...] = (),
+    nanny: bool = False,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Have a worker inside; it needs a moment to arrive."""
     program = ("distributed.cli.dask_worker", address, "--no-dashboard", "--nthreads", "1")
-    with running(*program, *options, env=env, log=log, wrapper=wrapper) as process:
+    watched = "--nanny" if nanny else "--no-nanny"
+    with running(*program, watched, *options, env=env, log=log, wrapper=wrapper) as process:
         yield process
 
 

@@ -203,8 +203,9 @@ def _why_refused(address: str, error: Exception) -> str:
             f"the certificate of the scheduler at {address} isn't valid here "
             f"({cause.verify_message}); give the CA that signed it with --tls-ca"
         )
-    if isinstance(error, FatalCommClosedError) and isinstance(cause, ssl.SSLError):
-        return f"the scheduler at {address} doesn't speak TLS ({cause.reason}); is it a tcp:// one?"
+    # A plain scheduler speaks first, which tornado may notice before TLS does: a ValueError.
+    if encrypted and (isinstance(cause, ssl.SSLError) or isinstance(error, ValueError)):
+        return f"the scheduler at {address} doesn't speak TLS; is it a tcp:// one?"
     if isinstance(error, CommClosedError) and encrypted:
         return (
             f"the scheduler at {address} refused this client's certificate; give one that its CA "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from distributed import Client, Worker, WorkerPlugin
@@ -13,6 +13,7 @@ from distributed.versions import get_versions
 from wsi_unet import __version__, logs
 from wsi_unet.errors import OptionError
 from wsi_unet.segment.workers import (
+    ANSWER_SECONDS,
     ask_workers,
     cores_of_this_process,
     list_workers,
@@ -90,7 +91,7 @@ def _not_importable(client: Client) -> list[str]:
     return [
         f"{worker} can't import wsi-unet ({answer}): install {_this_version()} there"
         for worker, answer in answers.items()
-        if isinstance(answer, ImportError)
+        if isinstance(answer, Exception) and not isinstance(answer, OSError)
     ]
 
 
@@ -115,13 +116,16 @@ def refusing_others(client: Client) -> Iterator[None]:
     """Let workers that join inside leave again at once if their software differs from ours."""
     guard = VersionGuard(installed_versions())
     client.subscribe_topic(REFUSED, _tell)
-    client.register_plugin(guard)
+    # The scheduler knows at once, and from it those who join; a worker that hangs isn't waited for.
+    with suppress(TimeoutError):
+        client.sync(client.register_plugin, guard, callback_timeout=ANSWER_SECONDS)
     try:
         yield
     finally:
         if client.status == "running":
-            client.unregister_worker_plugin(guard.name)
             client.unsubscribe_topic(REFUSED)
+            with suppress(OSError):
+                client.sync(client.unregister_worker_plugin, guard.name, callback_timeout=2.0)
 
 
 def _tell(event: tuple[float, str]) -> None:
