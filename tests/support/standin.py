@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 from wsi_unet.segment.report import (
     BlockCounts,
     ClassArea,
+    CohortProgress,
     Failure,
     Report,
     RunProgress,
@@ -36,12 +37,29 @@ def report(output: str, state: State = "finished", resumed: int = 0) -> Report:
         seconds=2.0,
         startup_seconds=1.0,
         mpx_per_s=3.5,
+        blocks_per_s=1.5,
         waits=Waits(0.1, 0.2, 1.5, 0.1),
         device_busy=0.9,
         failures=(Failure((1, 0), "SlideError: bad tile"),) if failed else (),
         image=None,
         warnings=(),
         parameters={"exactness": "exact", "precision": "float32", "agreement": None},
+    )
+
+
+def cohort_progress(active: tuple[RunProgress, ...] = (), blocks_done: int = 1) -> CohortProgress:
+    return CohortProgress(
+        slides_total=2,
+        slides_done=1,
+        slides_failed=0,
+        blocks_done=blocks_done,
+        blocks_in_flight=3,
+        pixels_done=100,
+        seconds=1.0,
+        mpx_per_s=2.5,
+        blocks_per_s=1.25,
+        device_busy=0.93,
+        active=active,
     )
 
 

@@ -1,0 +1,343 @@
+"""The table of a cohort: complete at any time, small in memory, cheap to keep up to date."""
+
+from __future__ import annotations
+
+import csv
+import gc
+import io
+import json
+import pathlib
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.standin import cohort_progress, report
+
+from wsi_unet.errors import LockedError, OutputError, SlideError
+from wsi_unet.labels.lock import acquire
+from wsi_unet.labels.objects import LocalObjects, open_objects
+from wsi_unet.segment.cohort import Outcome
+from wsi_unet.segment.cohort_report import CohortReport
+from wsi_unet.segment.cohort_rows import CSV_COLUMNS, read_header, read_rows
+from wsi_unet.segment.manifest import Listed, read_cohort
+from wsi_unet.segment.options import Options
+from wsi_unet.segment.prepare import SlideJob
+
+FOLDER = "out"
+
+
+class Clock:
+    """Time that goes on when told to; each look takes `cost` seconds."""
+
+    def __init__(self, cost: float = 0.0) -> None:
+        self.now = 100.0
+        self.cost = cost
+
+    def __call__(self) -> float:
+        self.now += self.cost
+        return self.now
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def listed(count: int = 3, **columns: str) -> list[Listed]:
+    names, values = tuple(columns), tuple(columns.values())
+    return [
+        Listed(SlideJob(slide=f"/s/{i}.svs", output=f"out/{i}.ome.zarr"), names, values)
+        for i in range(count)
+    ]
+
+
+def finished(slide: Listed, **changes: Any) -> Outcome:
+    return Outcome(slide.job, replace(report(str(slide.job.output)), **changes))
+
+
+def json_file() -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(Path("out/cohort.json").read_bytes())
+    return document
+
+
+def csv_file() -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(Path("out/cohort.csv").read_text(), newline="")))
+
+
+def statuses() -> list[str]:
+    found = [row["status"] for row in json_file()["slides"]]
+    assert found == [row["status"] for row in csv_file()]
+    return found
+
+
+@pytest.mark.usefixtures("here")
+def test_every_slide_has_a_row_from_the_beginning_to_the_end() -> None:
+    slides = listed(4)
+    table = CohortReport(FOLDER, slides, clock=Clock())
+    jobs = iter(table.jobs())
+    assert not Path("out").exists(), "nothing is written before the first slide is taken"
+    assert next(jobs) is slides[0].job
+    assert statuses() == ["waiting"] * 4
+    assert json_file()["state"] == "running"
+    assert list(jobs) == [slide.job for slide in slides[1:]]
+    table.take(finished(slides[0]))
+    table.take(Outcome(slides[1].job, None, SlideError("bad\nslide")))
+    table.take(Outcome(slides[2].job, report("out/2", "incomplete")))
+    table.close("unfinished")
+    assert statuses() == ["finished", "failed", "incomplete", "waiting"]
+    document = json_file()
+    assert document["state"] == "unfinished"
+    assert document["counts"] == {"finished": 1, "failed": 1, "incomplete": 1, "waiting": 1}
+    good, bad, part, _ = document["slides"]
+    assert good["slide"] == "/s/0.svs"
+    assert good["output"] == str(Path("out/0.ome.zarr").absolute())
+    assert good["classes"][1] == {
+        "name": "nucleus", "value": 1, "area_mm2": 0.25, "pixels": 250, "fraction": 0.25,
+    }  # fmt: skip
+    assert good["waits"] == {"read": 0.1, "device": 0.2, "predict": 1.5, "write": 0.1}
+    assert (good["seconds"], good["mpx_per_s"], good["error"]) == (2.0, 3.5, None)
+    assert bad["error"] == "bad slide"
+    assert part["error"] == "1 failed block: SlideError: bad tile"
+
+
+@pytest.mark.usefixtures("here")
+def test_the_table_has_areas_waits_and_the_manifests_columns() -> None:
+    slides = listed(2, patient='P "1", old', status="mine")
+    table = CohortReport(FOLDER, slides, clock=Clock())
+    list(table.jobs())
+    table.take(finished(slides[0]))
+    table.close("unfinished")
+    first, second = csv_file()
+    assert tuple(first)[: len(CSV_COLUMNS)] == CSV_COLUMNS
+    assert tuple(first)[-1] == "patient"
+    assert first["patient"] == second["patient"] == 'P "1", old'
+    assert first["status"] == "finished", "a manifest's column never hides ours"
+    assert (first["area_mm2:nucleus"], first["pixels:tissue"]) == ("0.25", "750")
+    assert (first["blocks"], first["blocks_done"], first["device_wait_seconds"]) == (
+        "4",
+        "4",
+        "0.2",
+    )
+    assert second["area_mm2:nucleus"] == second["seconds"] == second["error"] == ""
+
+
+@pytest.mark.usefixtures("here")
+def test_the_table_is_a_manifest_again() -> None:
+    slides = [
+        replace(slide, job=replace(slide.job, options=Options(mpp=0.25, tissue=tissue)))
+        for slide, tissue in zip(listed(2, patient="P"), ("none", "mask.png"), strict=True)
+    ]
+    table = CohortReport(FOLDER, slides, clock=Clock())
+    list(table.jobs())
+    table.take(finished(slides[0]))
+    table.close("unfinished")
+    again = read_cohort(["out/cohort.csv"], FOLDER).slides
+    assert [slide.job.slide for slide in again] == ["/s/0.svs", "/s/1.svs"]
+    assert [slide.job.options.mpp for slide in again] == [0.25, 0.25]
+    assert [slide.job.options.tissue for slide in again] == [
+        "none",
+        str(Path("mask.png").absolute()),
+    ]
+    second = CohortReport(FOLDER, again, clock=Clock())
+    list(second.jobs())
+    second.close("interrupted")
+    assert statuses() == ["finished", "waiting"]
+    assert [row["patient"] for row in csv_file()] == ["P", "P"]
+
+
+@pytest.mark.usefixtures("here")
+def test_a_rerun_keeps_what_was_finished_and_its_times() -> None:
+    slides = listed(3)
+    table = CohortReport(FOLDER, slides, clock=Clock())
+    list(table.jobs())
+    table.take(finished(slides[0]))
+    table.take(Outcome(slides[1].job, None, SlideError("away")))
+    table.close("unfinished")
+    first = json_file()["slides"]
+
+    table = CohortReport(FOLDER, slides, clock=Clock())
+    jobs = iter(table.jobs())
+    next(jobs)
+    assert statuses() == ["finished", "waiting", "waiting"]
+    list(jobs)
+    blocks = replace(report("").blocks, resumed=4)
+    table.take(finished(slides[0], blocks=blocks, seconds=0.01, mpx_per_s=0.0))
+    table.take(finished(slides[1], blocks=blocks, seconds=0.01))
+    table.close("unfinished")
+    second = json_file()["slides"]
+    assert second[0]["blocks"]["resumed"] == 4
+    assert {**second[0], "blocks": None} == {**first[0], "blocks": None}
+    assert second[1]["seconds"] == 0.01, "there is nothing better to say"
+    assert (second[1]["status"], second[1]["error"]) == ("finished", None)
+
+
+@pytest.mark.usefixtures("here")
+def test_an_earlier_row_counts_only_for_the_same_job() -> None:
+    slides = listed(4)
+    table = CohortReport(FOLDER, slides, clock=Clock())
+    list(table.jobs())
+    for slide in slides:
+        table.take(finished(slide))
+    table.close("finished")
+    jobs = [slide.job for slide in slides]
+    changed = [
+        jobs[0],
+        replace(jobs[1], model="other"),
+        replace(jobs[2], options=Options(mpp=0.3)),
+        replace(jobs[3], overwrite=True),
+    ]
+    table = CohortReport(FOLDER, [Listed(job) for job in changed], clock=Clock())
+    table.begin()
+    assert statuses() == ["finished", "waiting", "waiting", "waiting"]
+    table.close("interrupted")
+
+
+@pytest.mark.parametrize("content", [b"", b"not ours", b"{}", b'{"slides": [\n{"output": 1}\n]}'])
+@pytest.mark.usefixtures("here")
+def test_what_is_not_ours_is_replaced(content: bytes) -> None:
+    Path("out").mkdir()
+    Path("out/cohort.json").write_bytes(content)
+    table = CohortReport(FOLDER, listed(1), clock=Clock())
+    table.begin()
+    table.close("interrupted")
+    assert statuses() == ["waiting"]
+
+
+@pytest.mark.usefixtures("here")
+def test_a_torn_row_is_a_slide_of_which_nothing_is_known() -> None:
+    slides = listed(2)
+    table = CohortReport(FOLDER, slides, clock=Clock())
+    list(table.jobs())
+    for slide in slides:
+        table.take(finished(slide))
+    table.close("finished")
+    path = Path("out/cohort.json")
+    path.write_bytes(path.read_bytes().replace(b'"label":"nuclei-he"', b'"label":"nucl', 1))
+    assert [row["slide"] for row in read_rows(open_objects("out"))] == ["/s/1.svs"]
+    assert (read_header(path.read_bytes()) or {})["counts"] == {"finished": 2}
+
+
+@pytest.mark.usefixtures("here")
+def test_a_second_run_at_the_same_folder_is_refused() -> None:
+    first = CohortReport(FOLDER, listed(1), clock=Clock())
+    first.begin()
+    before = Path("out/cohort.json").read_bytes()
+    with pytest.raises(LockedError, match="is being written by process"):
+        list(CohortReport(FOLDER, listed(2), clock=Clock()).jobs())
+    assert Path("out/cohort.json").read_bytes() == before
+    first.close("interrupted")
+    acquire(open_objects("out")).release()
+
+
+@pytest.mark.usefixtures("here")
+def test_a_folder_that_can_not_be_written_is_refused_and_let_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def put(self: LocalObjects, key: str, data: bytes) -> None:
+        raise OutputError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalObjects, "put", put)
+        with pytest.raises(OutputError, match="disk full"):
+            list(CohortReport(FOLDER, listed(1), clock=Clock()).jobs())
+    acquire(open_objects("out")).release()
+
+
+@pytest.mark.usefixtures("here")
+def test_a_disk_that_is_full_for_a_while_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    slides = listed(2)
+    table = CohortReport(FOLDER, slides, clock=clock)
+    list(table.jobs())
+
+    def put(self: LocalObjects, key: str, data: bytes) -> None:
+        raise OutputError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalObjects, "put", put)
+        clock.now += 60
+        table.take(finished(slides[0]))
+    assert statuses() == ["waiting", "waiting"]
+    clock.now += 60
+    table.take(finished(slides[1]))
+    assert statuses() == ["finished", "finished"]
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalObjects, "put", put)
+        with pytest.raises(OutputError, match="disk full"):
+            table.close("finished")
+    acquire(open_objects("out")).release()
+
+
+@pytest.mark.parametrize(("cost", "share"), [(0.001, 0.002), (1.0, 0.021)])
+@pytest.mark.usefixtures("here")
+def test_updates_take_a_fiftieth_of_the_time_at_most(
+    cost: float, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a write that takes 2 ms, or 2 s, and a slide that ends every 0.1 s for 1000 s."""
+    clock = Clock()
+    slides = listed(10)
+    table = CohortReport(FOLDER, slides, clock=clock)
+    list(table.jobs())
+    spent = 0.0
+
+    def put(self: LocalObjects, key: str, data: bytes) -> None:
+        nonlocal spent
+        clock.now += cost
+        spent += cost
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalObjects, "put", put)
+        begun = clock.now
+        while clock.now < begun + 1000:
+            clock.now += 0.1
+            table.take(finished(slides[0]))
+        assert 0 < spent / (clock.now - begun) <= share
+    table.close("unfinished")
+    assert statuses() == ["finished", *["waiting"] * 9]
+
+
+@pytest.mark.usefixtures("here")
+def test_how_far_the_whole_is_stands_in_the_file() -> None:
+    clock = Clock()
+    table = CohortReport(FOLDER, listed(2), clock=clock)
+    table.begin()
+    assert json_file()["progress"] is None
+    table.tell(cohort_progress(blocks_done=1))
+    clock.now += 60
+    table.tell(cohort_progress(blocks_done=7))
+    progress = json_file()["progress"]
+    assert progress["blocks_done"] == 7
+    assert progress["device_busy"] == 0.93
+    assert "active" not in progress
+    table.close("interrupted")
+
+
+def whole_cohort(here: Path, count: int) -> CohortReport:
+    rows = (f"cohort/slides/case-{i:05}.svs,patient-{i:05}\n" for i in range(count))
+    (here / "m.csv").write_text("slide,patient\n" + "".join(rows))
+    cohort = read_cohort(["m.csv"], FOLDER)
+    table = CohortReport(FOLDER, cohort.slides)
+    for slide, job in zip(cohort.slides, table.jobs(), strict=True):
+        assert slide.job is job
+        table.take(finished(slide))
+    return table
+
+
+def test_a_slide_takes_two_kilobytes(here: Path) -> None:
+    """From the manifest to the last outcome, the job included; 20 MB for ten thousand."""
+    whole_cohort(here, 10).close("finished")  # what is loaded once
+    count = 2_000
+    tracemalloc.start()
+    table = whole_cohort(here, count)
+    gc.collect()
+    snapshot = tracemalloc.take_snapshot()
+    tracemalloc.stop()
+    table.close("finished")
+    assert statuses() == ["finished"] * count
+    # Python's table of interned names grows in few large steps, at any time.
+    counted = snapshot.filter_traces([tracemalloc.Filter(False, pathlib.__file__)])
+    held = sum(trace.size for trace in counted.traces)
+    assert held / count < 2000

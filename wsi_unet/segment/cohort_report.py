@@ -1,0 +1,265 @@
+"""The table of a cohort, one row per slide: cohort.csv for people, cohort.json for programs.
+
+Both are complete from the first moment to the last: every slide has its row before the first one
+begins. They are replaced whole and atomically as slides end, but so rarely that it costs no more
+than a fiftieth of the time, however many slides there are. A row is held as the bytes of its line
+in cohort.json, which is what keeps ten thousand of them small.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Literal
+
+from wsi_unet import locations
+from wsi_unet.errors import OutputError
+from wsi_unet.labels.lock import OutputLock, acquire
+from wsi_unet.labels.objects import open_objects
+from wsi_unet.segment.cohort import Outcome
+from wsi_unet.segment.cohort_rows import (
+    BEFORE_ROWS,
+    CLASS_COLUMNS,
+    CSV_COLUMNS,
+    FORMAT_VERSION,
+    JSON_NAME,
+    TIMES,
+    Row,
+    Status,
+    in_one_line,
+    read_rows,
+    reported,
+    still_holds,
+    to_cells,
+    to_line,
+    waiting_row,
+)
+from wsi_unet.segment.manifest import Listed
+from wsi_unet.segment.prepare import SlideJob
+from wsi_unet.segment.report import CohortProgress
+
+CSV_NAME = "cohort.csv"
+
+SHORTEST_PAUSE = 2.0
+"""Seconds between two updates, at least."""
+
+LARGEST_SHARE = 0.02
+"""Of the time that updates may take."""
+
+State = Literal["running", "finished", "unfinished", "interrupted"]
+
+
+class CohortReport:
+    """The rows of a cohort, and the two files that show them.
+
+    Args:
+        folder: location of the folder that the files go into.
+        slides: every slide of the cohort.
+        clock: seconds that only go up.
+    """
+
+    def __init__(
+        self, folder: str, slides: Sequence[Listed], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._objects = open_objects(folder)
+        self._slides = slides
+        self._clock = clock
+        self._lock: OutputLock | None = None
+        self._rows: list[bytes] = []
+        self._numbers: dict[str | None, int] = {}
+        self._before: dict[int, bytes] = {}
+        self._counts: Counter[Status] = Counter()
+        self._classes: dict[str, None] = {}
+        self._names: dict[str, None] = {}
+        self._progress: CohortProgress | None = None
+        self._next = 0.0
+        self._changed = False
+
+    @property
+    def counts(self) -> dict[Status, int]:
+        """Slides by status, without those that no slide has."""
+        return {status: count for status, count in self._counts.items() if count}
+
+    @property
+    def place(self) -> str:
+        """Location of cohort.csv."""
+        return locations.join(str(self._objects), CSV_NAME)
+
+    def begin(self) -> None:
+        """Take hold of the folder and write both files for the first time.
+
+        What an earlier run of the same slides has finished stays in its rows until this run has
+        looked at it.
+
+        Raises:
+            LockedError: another run is at the same folder.
+            OutputError: it can't be written to.
+        """
+        self._lock = acquire(self._objects)
+        try:
+            self._fill({row["output"]: to_line(row) for row in read_rows(self._objects)})
+            self._write("running")
+        except BaseException:
+            self._lock.release()
+            self._lock = None
+            raise
+
+    def _fill(self, earlier: dict[str, bytes]) -> None:
+        """Make the rows of all slides, with what earlier ones, by output, know of them."""
+        for number, listed in enumerate(self._slides):
+            row = waiting_row(listed)
+            before: Row = json.loads(earlier.pop(row["output"], b"{}"))
+            if before and not listed.job.overwrite and still_holds(before, row):
+                row |= {name: before[name] for name in before.keys() - {"columns"}}
+            self._numbers[listed.job.output] = number
+            self._rows.append(to_line(row))
+            self._counts[row["status"]] += 1
+            self._classes |= dict.fromkeys(one["name"] for one in row["classes"])
+            self._names |= dict.fromkeys(listed.names)
+
+    def jobs(self) -> Collection[SlideJob]:
+        """Return the slides' jobs for `segment_cohort`, which takes them one by one.
+
+        When it takes the first, the report begins: what goes wrong with the cluster before that
+        changes nothing here. From then on the slides that were taken are those being worked on.
+        """
+        return _Jobs(self, self._slides)
+
+    def run(self, job: SlideJob) -> None:
+        """Note that a slide is being worked on."""
+        number = self._numbers[job.output]
+        self._before[number] = self._rows[number]
+        self._change(number, {"status": "running"})
+
+    def take(self, outcome: Outcome) -> Row:
+        """Note what came of a slide, and return its row; update the files if it is time."""
+        number = self._numbers[outcome.job.output]
+        self._before.pop(number, None)
+        report = outcome.report
+        changes: Row = {"status": "failed", "error": None}
+        if report is not None:
+            changes |= reported(report)
+            if report.blocks.done == report.blocks.resumed and self._row(number)["seconds"]:
+                changes = {name: changes[name] for name in changes.keys() - set(TIMES)}
+            self._classes |= dict.fromkeys(one["name"] for one in changes["classes"])
+        if outcome.error is not None:
+            changes["error"] = in_one_line(outcome.error)
+        row = self._change(number, changes)
+        self._update()
+        return row
+
+    def tell(self, progress: CohortProgress) -> None:
+        """Note how far the whole is; update the files if it is time."""
+        before, self._progress = self._progress, progress
+        self._changed |= before is not None and before.blocks_done != progress.blocks_done
+        self._update()
+
+    def close(self, state: State) -> None:
+        """Write both files for the last time and let go of the folder.
+
+        Args:
+            state: how the whole has ended.
+
+        Raises:
+            OutputError: they can't be written.
+        """
+        if self._lock is None:
+            return
+        try:
+            for number, line in self._before.items():  # nothing came of these
+                self._change(number, {"status": json.loads(line)["status"]})
+            self._write(state)
+        finally:
+            self._lock.release()
+            self._lock = None
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield every row as it is now, as JSON, in the order of the slides."""
+        return iter(self._rows)
+
+    def _row(self, number: int) -> Row:
+        row: Row = json.loads(self._rows[number])
+        return row
+
+    def _change(self, number: int, changes: Row) -> Row:
+        row = self._row(number)
+        self._counts[row["status"]] -= 1
+        row |= changes
+        self._counts[row["status"]] += 1
+        self._rows[number] = to_line(row)
+        self._changed = True
+        return row
+
+    def _update(self) -> None:
+        """Write if something is new and the last time is long enough ago."""
+        if not self._changed or self._lock is None or self._clock() < self._next:
+            return
+        try:
+            self._write("running")
+        except OutputError:  # a full disk, a store that is away: later, or at the end
+            self._next = self._clock() + SHORTEST_PAUSE
+
+    def _write(self, state: State) -> None:
+        started = self._clock()
+        if self._lock is not None and self._lock.lost:
+            raise OutputError(
+                f"{self.place}: another run has taken this folder over, since this one gave no "
+                "sign of life; its report is the other's now"
+            )
+        self._objects.put(JSON_NAME, self._json(state))
+        self._objects.put(CSV_NAME, self._csv())
+        self._changed = False
+        ended = self._clock()
+        self._next = ended + max(SHORTEST_PAUSE, (ended - started) / LARGEST_SHARE)
+
+    def _json(self, state: State) -> bytes:
+        progress = None if self._progress is None else asdict(self._progress)
+        if progress is not None:
+            del progress["active"]
+        header = {
+            "format_version": FORMAT_VERSION,
+            "wsi_unet": version("wsi-unet"),
+            "state": state,
+            "updated": datetime.now(UTC).isoformat(timespec="seconds"),
+            "counts": self.counts,
+            "progress": progress,
+        }
+        head = json.dumps(header, indent=1).removesuffix("\n}").encode()
+        return head + BEFORE_ROWS + b",\n".join(self._rows) + b"\n]}\n"
+
+    def _csv(self) -> bytes:
+        classes = [f"{kind}:{name}" for name in self._classes for kind in CLASS_COLUMNS]
+        ours = dict.fromkeys((*CSV_COLUMNS, *classes))
+        names = [*ours, *(name for name in self._names if name not in ours)]
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, names, restval="", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(to_cells(row, ours) for row in map(json.loads, self._rows))
+        return text.getvalue().encode("utf-8", "backslashreplace")
+
+
+class _Jobs(Collection[SlideJob]):
+    """The jobs of a report's slides, which notes what is taken of them."""
+
+    def __init__(self, report: CohortReport, slides: Sequence[Listed]) -> None:
+        self._report = report
+        self._slides = slides
+
+    def __len__(self) -> int:
+        return len(self._slides)
+
+    def __contains__(self, job: object) -> bool:
+        return any(listed.job == job for listed in self._slides)
+
+    def __iter__(self) -> Iterator[SlideJob]:
+        self._report.begin()
+        for listed in self._slides:
+            self._report.run(listed.job)
+            yield listed.job
