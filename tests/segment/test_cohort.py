@@ -1,0 +1,148 @@
+"""Many slides through one window: each as if alone, whatever becomes of the others."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.oracle import balanced_model, textured, write_png
+from support.runs import OPTIONS, array_objects
+
+import wsi_unet
+from wsi_unet import Options, SlideError, SlideJob
+from wsi_unet.labels.lock import acquire
+from wsi_unet.labels.objects import open_objects
+from wsi_unet.models import UNetConfig
+from wsi_unet.segment.cohort import AHEAD, Outcome, segment_cohort
+from wsi_unet.segment.report import CohortProgress
+
+SIZES = [(700, 900), (520, 300), (1300, 600), (100, 90), (600, 1100)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with slides, a model, and what each slide gives alone."""
+    folder = tmp_path_factory.mktemp("cohort")
+    images = [textured(rows, columns, seed) for seed, (rows, columns) in enumerate(SIZES)]
+    balanced_model(UNetConfig(depth=1, base_width=4), images[0], folder / "model")
+    for number, image in enumerate(images):
+        slide = write_png(folder / f"{number}.png", image)
+        wsi_unet.segment(slide, folder / "alone" / f"{number}", folder / "model", **OPTIONS)
+    return folder
+
+
+def jobs(folder: Path, output: Path, numbers: range = range(len(SIZES))) -> list[SlideJob]:
+    return [
+        SlideJob(
+            slide=str(folder / f"{number}.png"),
+            output=str(output / f"{number}"),
+            model=str(folder / "model"),
+            options=Options(**OPTIONS),
+        )
+        for number in numbers
+    ]
+
+
+def states(outcomes: list[Outcome]) -> dict[str, str]:
+    return {Path(outcome.job.slide).name: outcome.state for outcome in outcomes}
+
+
+def test_every_slide_is_as_if_it_were_alone(folder: Path, tmp_path: Path) -> None:
+    told: list[CohortProgress] = []
+    outcomes = list(segment_cohort(jobs(folder, tmp_path), on_progress=told.append))
+    assert states(outcomes) == {f"{number}.png": "finished" for number in range(len(SIZES))}
+    for number in range(len(SIZES)):
+        alone, together = folder / "alone" / f"{number}", tmp_path / f"{number}"
+        assert array_objects(together) == array_objects(alone)
+        assert not (together / ".wsi_unet" / "lock.json").exists()
+    assert told
+    assert told[-1].slides_total == len(SIZES)
+    again = list(segment_cohort(jobs(folder, tmp_path)))
+    reports = [outcome.report for outcome in again if outcome.report is not None]
+    assert [report.blocks.resumed for report in reports] == [r.blocks.total for r in reports]
+
+
+def test_blocks_of_several_slides_are_in_flight_together(folder: Path, tmp_path: Path) -> None:
+    most = 0
+
+    def look(progress: CohortProgress) -> None:
+        nonlocal most
+        most = max(most, sum(one.phase == "segmenting" for one in progress.active))
+
+    many = [job for turn in range(4) for job in jobs(folder, tmp_path / str(turn), range(3, 4))]
+    assert len(list(segment_cohort(many, on_progress=look))) == 4
+    assert most > 1
+
+
+def test_one_bad_slide_does_not_stop_the_rest(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n and nothing else")
+    options = Options(**OPTIONS)
+    bad = [
+        SlideJob(slide=slide, output=f"{slide}.ome.zarr", options=options)
+        for slide in (str(tmp_path / "bad.png"), str(tmp_path / "none.png"))
+    ]
+    wanted = [bad[0], *jobs(folder, tmp_path, range(1)), bad[1]]
+    outcomes = list(segment_cohort(wanted))
+    assert states(outcomes) == {"bad.png": "failed", "0.png": "finished", "none.png": "failed"}
+    assert all(isinstance(o.error, SlideError) for o in outcomes if o.state == "failed")
+
+
+def test_nothing_but_bad_slides_is_said_too(tmp_path: Path) -> None:
+    outcomes = list(segment_cohort([SlideJob(slide=str(tmp_path / "none.png"))]))
+    assert [outcome.state for outcome in outcomes] == ["failed"]
+    assert not list(segment_cohort([]))
+
+
+def test_an_output_in_use_is_refused_and_left_alone(folder: Path, tmp_path: Path) -> None:
+    with acquire(open_objects(tmp_path / "0")):
+        before = sorted((tmp_path / "0").rglob("*"))
+        (refused, *others) = sorted(
+            segment_cohort(jobs(folder, tmp_path, range(2))), key=lambda o: o.job.slide
+        )
+        assert refused.state == "failed"
+        assert "is being written by" in str(refused.error)
+        assert sorted((tmp_path / "0").rglob("*")) == before
+    assert states(others) == {"1.png": "finished"}
+
+
+def test_an_interruption_keeps_what_is_done(folder: Path, tmp_path: Path) -> None:
+    def stop(progress: CohortProgress) -> None:
+        if progress.blocks_done >= 2:
+            raise KeyboardInterrupt
+
+    outcomes = list(segment_cohort(jobs(folder, tmp_path), on_progress=stop))
+    assert "interrupted" in states(outcomes).values()
+    assert set(states(outcomes).values()) <= {"interrupted", "finished"}
+    for lock in tmp_path.rglob("lock.json"):
+        raise AssertionError(f"{lock} is left")
+    outcomes = list(segment_cohort(jobs(folder, tmp_path)))
+    assert set(states(outcomes).values()) == {"finished"}
+    for number in range(len(SIZES)):
+        alone, together = folder / "alone" / f"{number}", tmp_path / f"{number}"
+        assert array_objects(together) == array_objects(alone)
+
+
+def test_slides_are_taken_as_they_are_needed(folder: Path, tmp_path: Path) -> None:
+    taken = ended = most = 0
+
+    def endless() -> Iterator[SlideJob]:
+        nonlocal taken, most
+        for number in range(30):
+            taken += 1
+            most = max(most, taken - ended)
+            yield SlideJob(
+                slide=str(folder / "3.png"),
+                output=str(tmp_path / str(number)),
+                model=str(folder / "model"),
+                options=Options(**OPTIONS),
+            )
+
+    for outcome in segment_cohort(endless()):
+        assert outcome.state == "finished"
+        ended += 1
+    assert ended == 30
+    # Those ahead, and those whose few blocks are in flight or that are being completed.
+    assert most <= AHEAD + 16
+    assert threading.active_count() < 30
