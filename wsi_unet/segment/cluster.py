@@ -172,7 +172,7 @@ def _cluster(gpus: tuple[str, ...], workers: int | None) -> SpecCluster:
         threads_per_worker=THREADS_PER_PROCESS,
         processes=workers is not None,
         memory_limit=0,
-        dashboard_address=":0",
+        dashboard_address="127.0.0.1:0",
         scheduler_kwargs={"dashboard": False},
         silence_logs=silence,
     )

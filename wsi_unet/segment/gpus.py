@@ -48,7 +48,10 @@ def gpu_cluster(gpus: tuple[str, ...], *, threads: int, silence: str | None) -> 
     }
     worker = common | {"nthreads": threads, "memory_limit": 0, "silence_logs": silence}
     return SpecCluster(
-        scheduler={"cls": Scheduler, "options": common | {"port": 0}},
+        scheduler={
+            "cls": Scheduler,
+            "options": common | {"port": 0, "dashboard_address": "127.0.0.1:0"},
+        },
         workers={
             index: {"cls": Nanny, "options": worker | {"env": {VISIBLE: gpu}}}
             for index, gpu in enumerate(gpus)
@@ -67,7 +70,8 @@ def _dask_cuda_cluster(gpus: tuple[str, ...], *, threads: int, silence: str | No
         threads_per_worker=threads,
         memory_limit=None,
         device_memory_limit=None,
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",
+        scheduler_kwargs={"dashboard": False},
         silence_logs=silence,
     )
     return cluster
