@@ -24,6 +24,9 @@ MADE = "made"
 GUARD_SECONDS = 10.0
 """How long to wait for a guard; it is held for about a millisecond."""
 
+TRIES = 8
+"""How often to begin again when others remove the folders that a file is being made in."""
+
 _WITHOUT_FLOCK = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK})
 _WITHOUT_LINKS = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM})
 
@@ -36,7 +39,8 @@ def guarded(guard: Path) -> Iterator[None]:
     beside the guard does the same, but stays when its process is killed within that millisecond.
 
     Args:
-        guard: an empty file, made when it is missing. Only its holder may remove it.
+        guard: an empty file, made when it is missing. Only its holder may remove it, as
+            the last thing it does.
 
     Raises:
         TimeoutError: if another has it all the time: a process that was stopped, most likely.
@@ -159,13 +163,14 @@ def _try_without_flock(guard: Path) -> ExitStack | None:
 
 
 def _open(guard: Path) -> int:
-    try:
-        return os.open(guard, os.O_RDWR | os.O_CREAT)
-    except FileNotFoundError:
+    for _ in range(TRIES):
+        with suppress(FileNotFoundError):
+            try:
+                return os.open(guard, os.O_RDWR | os.O_CREAT)
+            except PermissionError:  # somebody else's, in a folder shared by a group
+                return os.open(guard, os.O_RDONLY)
         guard.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(guard, os.O_RDWR | os.O_CREAT)
-    except PermissionError:
-        return os.open(guard, os.O_RDONLY)  # somebody else's, in a folder shared by a group
+    return os.open(guard, os.O_RDWR | os.O_CREAT)
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

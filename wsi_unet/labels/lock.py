@@ -279,7 +279,9 @@ class _Watch:
                 f"{self._objects}: can't be locked: {LOCK_KEY!r} neither stays nor goes; make sure "
                 "that no other run is there, delete it and try again"
             )
-        self._timing.sleep(min(self._timing.heartbeat / 5, 1))
+        # Without anything to watch, somebody was quicker: how it stands will be clear at once.
+        longest = 0.05 if self._content is None else 1
+        self._timing.sleep(min(self._timing.heartbeat / 5, longest))
 
     def _refusal(self, record: LockRecord | None, silence: float) -> LockedError:
         if record is None:

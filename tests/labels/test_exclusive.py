@@ -1,0 +1,319 @@
+"""Creating and swapping files while others do: threads and processes, and plain file systems."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wsi_unet.errors import OutputError
+from wsi_unet.labels import exclusive
+from wsi_unet.labels.exclusive import GUARD, guarded
+from wsi_unet.labels.objects import STALE_SECONDS, TEMPORARY, LocalObjects
+
+KEY = ".wsi_unet/lock.json"
+
+
+@pytest.fixture
+def objects(tmp_path: Path) -> LocalObjects:
+    return LocalObjects(tmp_path / "out.ome.zarr")
+
+
+def refuse_flock(descriptor: int, operation: int) -> None:
+    raise OSError(errno.ENOLCK, "No locks available")
+
+
+def refuse_links(self: Path, target: Path) -> None:
+    raise OSError(errno.EPERM, "Operation not permitted")
+
+
+@pytest.fixture(params=["flock and links", "no flock", "no links", "neither"])
+def file_system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What the file system can't do."""
+    kind: str = request.param
+    if kind in ("no flock", "neither"):
+        monkeypatch.setattr(fcntl, "flock", refuse_flock)
+    if kind in ("no links", "neither"):
+        monkeypatch.setattr(Path, "hardlink_to", refuse_links)
+    return kind
+
+
+def in_threads(work: Callable[[int], None], threads: int) -> None:
+    errors: list[BaseException] = []
+
+    def guarded_work(number: int) -> None:
+        try:
+            work(number)
+        except BaseException as error:
+            errors.append(error)
+
+    running = [threading.Thread(target=guarded_work, args=(n,)) for n in range(threads)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+@pytest.mark.usefixtures("file_system")
+def test_an_object_is_created_once(objects: LocalObjects) -> None:
+    assert objects.create("a/b", b"first")
+    assert not objects.create("a/b", b"second")
+    assert objects.get("a/b") == b"first"
+    assert list((objects.root / TEMPORARY).glob("*.partial")) == []
+
+
+@pytest.mark.usefixtures("file_system")
+def test_an_object_is_swapped_only_if_it_is_what_was_expected(objects: LocalObjects) -> None:
+    assert not objects.swap("a", b"", b"new")
+    assert not objects.swap("a", b"", None)
+    assert not objects.root.exists()
+    objects.put("a", b"old")
+    assert not objects.swap("a", b"other", b"new")
+    assert not objects.swap("a", b"other", None)
+    assert objects.get("a") == b"old"
+    assert objects.swap("a", b"old", b"new")
+    assert objects.get("a") == b"new"
+    assert objects.swap("a", b"new", None)
+    assert objects.get("a") is None
+    assert list(objects.root.iterdir()) == []
+
+
+def create_together(
+    objects: LocalObjects, key: str, start: threading.Barrier, won: list[int], number: int
+) -> None:
+    start.wait()
+    if objects.create(key, bytes([number]) * 5000):
+        won.append(number)
+    assert objects.size(key) == 5000
+
+
+@pytest.mark.usefixtures("file_system")
+def test_of_many_creators_one_wins_with_a_whole_object(objects: LocalObjects) -> None:
+    for turn in range(30):
+        won: list[int] = []
+        create = partial(create_together, objects, f"key/{turn}", threading.Barrier(4), won)
+        in_threads(create, 4)
+        assert len(won) == 1
+        assert objects.get(f"key/{turn}") == bytes(won) * 5000
+    assert list((objects.root / TEMPORARY).glob("*.partial")) == []
+
+
+def add(objects: LocalObjects, times: int) -> None:
+    while times:
+        found = objects.get(KEY)
+        assert found is not None
+        times -= objects.swap(KEY, found, b"%d" % (int(found) + 1))
+
+
+@pytest.mark.usefixtures("file_system")
+def test_no_swap_between_threads_is_lost(objects: LocalObjects) -> None:
+    objects.create(KEY, b"0")
+    in_threads(lambda number: add(objects, 25), 4)
+    assert objects.get(KEY) == b"100"
+
+
+ADD = """
+import fcntl, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import test_exclusive as here
+if "no-flock" in sys.argv:
+    fcntl.flock = here.refuse_flock
+objects = here.LocalObjects(Path(sys.argv[2]))
+here.in_threads(lambda number: here.add(objects, 25), 2)
+"""
+
+
+@pytest.mark.parametrize("kind", ["flock", "no-flock"])
+def test_no_swap_between_processes_is_lost(objects: LocalObjects, kind: str) -> None:
+    objects.create(KEY, b"0")
+    folder = str(Path(__file__).parent)
+    command = [sys.executable, "-c", ADD, folder, str(objects.root), kind]
+    processes = [subprocess.Popen(command) for _ in range(4)]
+    assert [process.wait() for process in processes] == [0] * 4
+    assert objects.get(KEY) == b"200"
+    assert objects.swap(KEY, b"200", None)
+    assert not objects.root.exists()
+
+
+def test_a_swap_that_comes_too_late_changes_nothing(
+    objects: LocalObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one swaps after the content was looked at, before the guard is held."""
+    objects.put("key", b"old")
+
+    @contextmanager
+    def interfere(guard: Path) -> Iterator[None]:
+        (objects.root / "key").write_bytes(b"theirs")
+        with guarded(guard):
+            yield
+
+    monkeypatch.setattr(f"{LocalObjects.__module__}.guarded", interfere)
+    for data in (b"ours", None):
+        assert not objects.swap("key", b"old", data)
+        assert objects.get("key") == b"theirs"
+        objects.put("key", b"old")
+
+
+def test_creating_survives_others_who_remove_their_folders(objects: LocalObjects) -> None:
+    def come_and_go(number: int) -> None:
+        key = f".wsi_unet/{number}"
+        for _ in range(100):
+            assert objects.create(key, b"here")
+            assert objects.swap(key, b"here", None)
+
+    in_threads(come_and_go, 3)
+    assert [path for path in objects.root.rglob("*") if path.is_file() and path.name != GUARD] == []
+
+
+def test_a_guard_is_held_by_one_even_if_it_is_removed_all_the_time(tmp_path: Path) -> None:
+    inside: list[int] = []
+
+    def hold(number: int) -> None:
+        for turn in range(100):
+            with guarded(tmp_path / "guard"):
+                inside.append(number)
+                time.sleep(0)
+                assert inside == [number]
+                inside.remove(number)
+                if (turn + number) % 2:
+                    (tmp_path / "guard").unlink()
+
+    in_threads(hold, 4)
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from wsi_unet.labels.exclusive import guarded
+with guarded(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_killed_holder_lets_go_and_a_stopped_one_is_one_clear_line(
+    objects: LocalObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects.put("key", b"old")
+    guard = objects.root / TEMPORARY / GUARD
+    monkeypatch.setattr(exclusive, "GUARD_SECONDS", 0.1)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(guard)], stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        process.send_signal(signal.SIGSTOP)
+        with pytest.raises(OutputError, match=r"another process has held .*guard for 0\.1 s") as no:
+            objects.swap("key", b"old", b"new")
+        assert "\n" not in str(no.value)
+        assert objects.get("key") == b"old"
+        process.kill()
+    assert objects.swap("key", b"old", b"new")
+
+
+def test_what_a_killed_holder_left_without_flock_is_named_and_cleaned_in_time(
+    objects: LocalObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects.put("key", b"old")
+    left = objects.root / TEMPORARY / f"{GUARD}.held"
+    left.touch()
+    monkeypatch.setattr(fcntl, "flock", refuse_flock)
+    monkeypatch.setattr(exclusive, "GUARD_SECONDS", 0.05)
+    with pytest.raises(OutputError, match=rf"delete {left} if no process is at it"):
+        objects.swap("key", b"old", b"new")
+    then = time.time() - STALE_SECONDS - 60
+    os.utime(left, (then, then))
+    os.utime(left.with_name(GUARD), (then, then))
+    objects.clean()
+    assert not left.exists()
+    assert left.with_name(GUARD).exists()
+    assert objects.swap("key", b"old", b"new")
+
+
+def test_a_forked_process_keeps_no_guard(tmp_path: Path) -> None:
+    """A process that is forked while the guard is held has the same open file."""
+    script = """
+import os, sys, time
+from pathlib import Path
+from wsi_unet.labels import exclusive
+exclusive.GUARD_SECONDS = 1
+guard = Path(sys.argv[1])
+with exclusive.guarded(guard):
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+try:
+    with exclusive.guarded(guard):
+        pass
+finally:
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+"""
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "guard")], check=True, timeout=60)
+
+
+def test_another_failure_of_the_file_system_is_one_clear_line(
+    objects: LocalObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    objects.put("key", b"old")
+    monkeypatch.setattr(fcntl, "flock", fail)
+    for data in (b"new", None):
+        with pytest.raises(OutputError, match="key': Input/output error"):
+            objects.swap("key", b"old", data)
+    monkeypatch.setattr(Path, "hardlink_to", fail)
+    with pytest.raises(OutputError, match="can't write 'other': Input/output error"):
+        objects.create("other", b"")
+    assert objects.get("key") == b"old"
+    assert list((objects.root / TEMPORARY).glob("*.partial")) == []
+
+
+def test_a_creation_that_fails_leaves_no_folder(
+    objects: LocalObjects, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OutputError, match="No space left on device; free some space"):
+        objects.create(KEY, b"new")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_whose_answer_got_lost_counts(
+    objects: LocalObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = Path.hardlink_to
+
+    def ask_twice(self: Path, target: Path) -> None:
+        link(self, target)
+        link(self, target)
+
+    monkeypatch.setattr(Path, "hardlink_to", ask_twice)
+    assert objects.create("key", b"ours")
+    assert not objects.create("key", b"theirs")
+
+
+def test_a_place_that_cannot_be_written_to_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OutputError, match=r"can't write 'zarr\.json': Not a directory"):
+        LocalObjects(tmp_path / "file" / "out").create("zarr.json", b"{}")
+    assert (tmp_path / "file").read_text() == "mine"
