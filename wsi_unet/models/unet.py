@@ -110,6 +110,8 @@ def _initialise(module: nn.Module) -> None:
         inputs = module.in_channels  # stride = kernel: each output pixel has one input pixel
     else:
         return
+    if module.weight.is_meta:  # nothing to draw; torch would import its compiler for it
+        return
     nn.init.normal_(module.weight, std=(2.0 / inputs) ** 0.5)
     if module.bias is not None:
         nn.init.zeros_(module.bias)
