@@ -1,12 +1,16 @@
-"""Fixtures that every test folder shares: where the real slides are."""
+"""Fixtures that every test folder shares: where the real slides are, and an object store."""
 
 from __future__ import annotations
 
 import os
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from support.proxy import Proxy, running_proxy
+from support.s3_server import FILES, KEYS, S3Server, running_server
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -33,3 +37,38 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"no larger test data at {path}; set WSI_UNET_TEST_DATA to its folder")
     return path
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """A server that speaks S3, on loopback."""
+    pytest.importorskip("moto")
+    with running_server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> S3Server:
+    """The server, with an environment that leads there and knows of nothing else."""
+    for name in [*os.environ]:
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    environment = {**KEYS, "AWS_ENDPOINT_URL": s3_server.endpoint, "AWS_REGION": "us-east-1"}
+    environment |= {name: str(tmp_path / "no-such-file") for name in FILES}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return s3_server
+
+
+@pytest.fixture
+def bucket(s3: S3Server) -> str:
+    """The URL of a new bucket."""
+    return s3.make_bucket(f"bucket-{uuid.uuid4().hex}")
+
+
+@pytest.fixture
+def s3_proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """A proxy in front of the server, which is where the environment leads then."""
+    with running_proxy(s3.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        yield proxy

@@ -3,6 +3,9 @@
 Putting an object is atomic there, and conditional: only if there is none, only if it still is the
 one that was read. Deleting is not conditional everywhere, so what `swap` deletes is emptied
 instead, and an empty object counts as none.
+
+A store may have put an object and fail to say so; asked again, it refuses. So `create` and `swap`
+may return False although they put it: whoever cares looks.
 """
 
 from __future__ import annotations
@@ -61,9 +64,7 @@ class RemoteObjects:
             if self._bucket.create(key, data):
                 return True
         found = self._read(key)
-        return found is not None and (
-            self._was_put(found, data) or (not found.data and self._replace(key, data, found))
-        )
+        return found is not None and not found.data and self._replace(key, data, found)
 
     def swap(self, key: str, expected: bytes, data: bytes | None) -> bool:
         """Replace `key` by `data` (None: empty it) if it is `expected`, in one atomic step.
@@ -132,17 +133,7 @@ class RemoteObjects:
                 "store with conditional writes"
             )
         with self._refusals("write", key):
-            if self._bucket.replace(key, data, found.tag):
-                return True
-        now = self._read(key)
-        return now is not None and self._was_put(now, data)
-
-    def _was_put(self, found: Part, data: bytes) -> bool:
-        """Whether what is there is what was to be put.
-
-        The store may have put it and failed to say so; asked again, it refuses.
-        """
-        return bool(data) and found.data == data
+            return self._bucket.replace(key, data, found.tag)
 
     @contextmanager
     def _refusals(self, verb: str, key: str) -> Iterator[None]:

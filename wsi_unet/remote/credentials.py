@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from wsi_unet.remote.failures import NO_CREDENTIALS
 
 if TYPE_CHECKING:
     from obstore.store import S3Config
@@ -65,7 +69,22 @@ class Access:
         if region:
             config["region"] = region
         credentials = None if session is None else session.get_credentials()
-        return config, None if credentials is None else _provider(credentials)
+        if credentials is not None:
+            return config, _provider(credentials)
+        if not self.anonymous and not self.get(*ELSEWHERE) and not self._on_amazon():
+            raise OSError(errno.EACCES, NO_CREDENTIALS)
+        return config, None
+
+    def _on_amazon(self) -> bool:
+        """Whether there may be a server that gives this machine credentials; quick to tell."""
+        if (self.get("AWS_EC2_METADATA_DISABLED") or "").lower() == "true":
+            return False
+        server = urlsplit(self.get("AWS_METADATA_ENDPOINT") or "http://169.254.169.254")
+        try:
+            with socket.create_connection((server.hostname or "", server.port or 80), timeout=1):
+                return True
+        except OSError:
+            return False
 
     def _session(self) -> Any:
         """Return botocore's view of ~/.aws where that is what holds the credentials, or None."""

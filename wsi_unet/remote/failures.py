@@ -27,6 +27,7 @@ _REGION = frozenset(
 _METADATA_SERVERS = ("169.254.169.254", "169.254.170.2")
 
 KEYS = "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN (or AWS_PROFILE)"
+NO_CREDENTIALS = f"no credentials found; set {KEYS}, or AWS_SKIP_SIGNATURE=true for a public bucket"
 
 
 def import_obstore() -> ModuleType:
@@ -84,10 +85,7 @@ def explain(message: str, bucket: str) -> OSError:
     """
     code, status = _code(message), _status(message)
     if any(server in message for server in _METADATA_SERVERS):
-        return OSError(
-            errno.EACCES,
-            f"no credentials found; set {KEYS}, or AWS_SKIP_SIGNATURE=true for a public bucket",
-        )
+        return OSError(errno.EACCES, NO_CREDENTIALS)
     if code == "NoSuchBucket":
         return OSError(
             errno.ENOENT,

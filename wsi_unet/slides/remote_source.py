@@ -17,7 +17,7 @@ REQUESTS = 16
 """How many requests one slide may have under way."""
 GAP = 128 << 10
 """Bytes between two ranges from which they are asked for separately; fewer are read and dropped."""
-LARGEST = 4 << 20
+LARGEST = 1 << 20
 """Bytes that one request asks for, unless a single range is larger."""
 END = 1 << 20
 """Bytes at either end of an object that are read when it is opened, and kept."""
@@ -25,6 +25,9 @@ BEFORE, BEHIND = 128 << 10, 896 << 10
 """Bytes before and behind a place in the middle that are read along with it, for metadata."""
 MOST_KEPT = 16
 """Pieces from the middle that are kept; what is read again is metadata, all of it early on."""
+
+Piece = tuple[int, bytes]
+"""(offset, data) of some bytes of an object."""
 
 
 class RemoteSource:
@@ -53,7 +56,7 @@ class RemoteSource:
             raise
         self.size, self._tag = head.size, head.tag
         self._ends = [(0, head.data), (self.size - len(tail.data), tail.data)]
-        self._kept: dict[int, bytes] = {}
+        self._kept: list[Piece] = []
 
     def request(self, ranges: Sequence[Range]) -> Ranges:
         """Ask for ranges; those that lie close together in one request, up to `REQUESTS` at once.
@@ -62,13 +65,12 @@ class RemoteSource:
         """
         return _RemoteRanges(self, ranges)
 
+    def known(self, offset: int, length: int) -> bytes | None:
+        """Return bytes that were read when the object was opened, None for others."""
+        return _within(self._ends, offset, offset + length)
+
     def submit(self, start: int, stop: int) -> Future[bytes]:
         """Begin to read bytes [start, stop)."""
-        for first, data in self._ends:
-            if first <= start and stop <= first + len(data):
-                known: Future[bytes] = Future()
-                known.set_result(data[start - first : stop - first])
-                return known
         return self._pool.submit(self._fetch, start, stop)
 
     def _fetch(self, start: int, stop: int) -> bytes:
@@ -87,15 +89,13 @@ class RemoteSource:
         if offset >= stop:
             return b""
         with self._lock:
-            for first, data in (*self._ends, *self._kept.items()):
-                if first <= offset and stop <= first + len(data):
-                    return data[offset - first : stop - first]
+            found = _within(self._ends + self._kept, offset, stop)
+            if found is not None:
+                return found
             first = max(0, offset - BEFORE)
-            data = self._fetch(first, max(stop, offset + BEHIND))
-            while len(self._kept) >= MOST_KEPT:
-                self._kept.pop(next(iter(self._kept)))
-            self._kept[first] = data
-            return data[offset - first : stop - first]
+            piece = first, self._fetch(first, max(stop, offset + BEHIND))
+            self._kept = [*self._kept, piece][-MOST_KEPT:]
+            return _within([piece], offset, stop) or b""
 
     def open(self) -> IO[bytes]:
         """Return a file with a position of its own, for whoever reads metadata."""
@@ -112,44 +112,63 @@ def _there(part: Part | None) -> Part:
     return part
 
 
+def _within(pieces: Sequence[Piece], start: int, stop: int) -> bytes | None:
+    """Return bytes [start, stop) from the piece that holds them all, None if there is none."""
+    for first, data in pieces:
+        if first <= start and stop <= first + len(data):
+            return data[start - first : stop - first]
+    return None
+
+
 class _RemoteRanges:
     """Ranges that are under way, several of them in one request."""
 
     def __init__(self, source: RemoteSource, ranges: Sequence[Range]) -> None:
-        self._place: dict[int, tuple[int, int]] = {}
-        self._requests: list[tuple[int, Future[bytes]]] = []
-        for start, stop, members in merge(ranges):
-            for number in members:
-                self._place[number] = (len(self._requests), ranges[number][0] - start)
-            self._requests.append((start, source.submit(start, stop)))
-        self._lengths = [length for _, length in ranges]
+        self._ranges = ranges
+        self._known: dict[int, bytes] = {}
+        for number, (offset, length) in enumerate(ranges):
+            data = source.known(offset, length)
+            if data is not None:
+                self._known[number] = data
+        wanted = [number for number in range(len(ranges)) if number not in self._known]
+        self._requests: dict[int, tuple[int, Future[bytes]]] = {}
+        for members in merge(ranges, wanted):
+            start = ranges[members[0]][0]
+            request = source.submit(start, max(sum(ranges[number]) for number in members))
+            self._requests |= dict.fromkeys(members, (start, request))
 
     def get(self, number: int) -> bytes:
-        request, skipped = self._place[number]
-        data = self._requests[request][1].result()
-        return data[skipped : skipped + self._lengths[number]]
+        if number in self._known:
+            return self._known[number]
+        (offset, length), (start, request) = self._ranges[number], self._requests[number]
+        return request.result()[offset - start : offset - start + length]
 
     def cancel(self) -> None:
-        for _, request in self._requests:
+        for _, request in self._requests.values():
             request.cancel()
 
 
-def merge(ranges: Sequence[Range]) -> list[tuple[int, int, list[int]]]:
-    """Return the requests for some ranges: (start, stop) in bytes, and the ranges in each.
+def merge(ranges: Sequence[Range], wanted: Sequence[int]) -> list[list[int]]:
+    """Return which ranges to ask for together, each time those that begin first, first.
 
-    >>> merge([(0, 10), (1_000_000, 10), (12, 5)])
-    [(0, 17, [0, 2]), (1000000, 1000010, [1])]
+    >>> merge([(0, 10), (1_000_000, 10), (12, 5), (20, 5)], [0, 1, 2])
+    [[0, 2], [1]]
+
+    Args:
+        ranges: all of them.
+        wanted: the numbers of those that are asked for.
     """
-    merged: list[tuple[int, int, list[int]]] = []
-    for number in sorted(range(len(ranges)), key=lambda number: ranges[number]):
+    merged: list[list[int]] = []
+    start = stop = 0
+    for number in sorted(wanted, key=lambda number: ranges[number]):
         offset, length = ranges[number]
-        if merged:
-            start, stop, members = merged[-1]
-            end = max(stop, offset + length)
-            if offset - stop <= GAP and end - start <= LARGEST:
-                merged[-1] = start, end, [*members, number]
-                continue
-        merged.append((offset, offset + length, [number]))
+        end = max(stop, offset + length)
+        if merged and offset - stop <= GAP and end - start <= LARGEST:
+            merged[-1].append(number)
+            stop = end
+        else:
+            merged.append([number])
+            start, stop = offset, offset + length
     return merged
 
 
