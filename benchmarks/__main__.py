@@ -21,6 +21,7 @@ PROGRAMS = {
     "memory": "peak memory on a small and a large slide",
     "tiles": "the network by tile, number type and memory order",
     "comparison": "against a hand-written loop and MONAI",
+    "cohort": "many small slides, and two worker processes",
     "end_to_end": "whole runs against the network alone",
 }
 """In order of duration. `benchmarks.gpu` is a program of its own."""

@@ -66,7 +66,7 @@ def _compare(
         return float(report["seconds"])
 
     def alone() -> float:
-        documents.append(run_module("model_only", output, label).document)
+        documents.append(run_module("model_only", label, output).document)
         return float(documents[-1]["seconds"])
 
     seconds = in_turns({"run": run, "model": alone}, scale)

@@ -1,8 +1,8 @@
-"""Time the network alone on the very windows that a finished run computed.
+"""Time the network alone on the very windows that finished runs computed.
 
-`python -m benchmarks.model_only OUTPUT LABEL` reads the run's parameters from its output, cuts
-the same windows from the slide, and times nothing but the forward passes: input scaled and in
-place beforehand, output dropped. Prints a JSON object.
+`python -m benchmarks.model_only LABEL OUTPUT...` reads each run's parameters from its output, cuts
+the same windows from its slide, and times nothing but the forward passes: input scaled and in
+place beforehand, output dropped. The runs are of one model. Prints a JSON object.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Iterator
 from functools import reduce
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -63,11 +64,12 @@ def windows(output: Path, label: str) -> Iterator[tuple[NDArray[np.uint8], Box]]
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("output", type=Path)
     parser.add_argument("label")
+    parser.add_argument("outputs", type=Path, nargs="+", metavar="OUTPUT")
     given = parser.parse_args()
     keep_freed_memory()
-    labels = stored_parameters(Progress(open_objects(given.output), given.label), LabelParameters)
+    first = Progress(open_objects(given.outputs[0]), given.label)
+    labels = stored_parameters(first, LabelParameters)
     assert labels is not None
     model = load_model(labels.model.path)
     device, dtype = resolve_device(labels.device), getattr(torch, labels.precision)
@@ -75,7 +77,8 @@ def main() -> None:
     mean, std = (torch.tensor(part) for part in (model.spec.scaling.mean, model.spec.scaling.std))
     busy, cpu, count, pixels = 0.0, 0.0, 0, 0
     with torch.inference_mode(), full_float32(), cpu_threads(usable_cores()):
-        for window, core in windows(given.output, given.label):
+        found = (windows(output, given.label) for output in given.outputs)
+        for window, core in chain.from_iterable(found):
             scaled = (torch.from_numpy(window) / 255 - mean) / std
             image = scaled.permute(2, 0, 1)[None].to(device=device, dtype=dtype)
             if not count:  # the first forward of a process builds kernels
