@@ -18,6 +18,7 @@ class Interruption:
 
     def __init__(self) -> None:
         self._wanted = False
+        self._held = False
 
     def check(self) -> None:
         """Raise KeyboardInterrupt if the program is to end."""
@@ -27,7 +28,17 @@ class Interruption:
     def arrive(self, number: int, frame: FrameType | None) -> None:
         """Handle the signal."""
         self._wanted = True
-        raise KeyboardInterrupt
+        if not self._held:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Only remember the signal inside, for what must not be done by halves."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
 
 
 @contextmanager

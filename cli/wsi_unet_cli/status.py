@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 import wsi_unet
-from wsi_unet_cli.jobs import EXIT_FAILED, EXIT_OK
+from wsi_unet_cli.endings import EXIT_FAILED, EXIT_OK
 from wsi_unet_cli.options import json_option, verbose_option
 from wsi_unet_cli.output import print_facts, print_json
 from wsi_unet_cli.reports import blocks_in_words, failures_in_words, waits_in_words

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from support.standin import Calls
 
@@ -9,7 +11,9 @@ import wsi_unet
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
+    """A stand-in for what does the work, in an empty current folder."""
     found = Calls()
-    monkeypatch.setattr(wsi_unet, "segment", found)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(wsi_unet, "segment_cohort", found)
     return found

@@ -162,7 +162,13 @@ def test_a_file_name_that_is_not_utf8(tmp_path: Path, example_slide_path: Path) 
         ("segment", "empty.svs"),
         ("segment", "garbage.svs"),
         ("segment", "text.svs"),
-        ("segment", "."),
+        ("segment", "nothing"),
+        ("segment", "nothing/*.svs", "-o", "out"),
+        ("segment", "nothing", "text.svs", "-o", "out"),
+        ("segment", "missing.csv"),
+        ("segment", "garbage.csv", "-o", "out"),
+        ("segment", "text.svs", "./missing/text.svs", "-o", "out/"),
+        ("segment", "text.svs", "missing.svs", "-o", "gs://bucket/out"),
         ("info", "garbage.svs"),
         ("status", "."),
         ("overlay", "missing.ome.zarr"),
@@ -175,7 +181,9 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     (tmp_path / "empty.svs").write_bytes(b"")
     (tmp_path / "garbage.svs").write_bytes(np.random.default_rng(1).bytes(1001))
     (tmp_path / "text.svs").write_text("This is not a slide.\n" * 50)
-    before = sorted(tmp_path.iterdir())
+    (tmp_path / "garbage.csv").write_bytes(b"slide\n\xff\n")
+    (tmp_path / "nothing").mkdir()
+    before = sorted(tmp_path.rglob("*"))
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(cli, arguments)
     assert done.exit_code == 2, done.output
@@ -187,7 +195,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         assert json.loads(done.stdout)["exit_code"] == 2
     else:
         assert done.stdout == ""
-    assert sorted(tmp_path.iterdir()) == before
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_process_exits_with_the_code_and_one_line(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
-"""`wsi-unet segment` around a stand-in for the run itself: outputs, exit codes, streams."""
+"""`wsi-unet segment` with one slide, around a stand-in for the run itself."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,49 +11,31 @@ import pytest
 from support.standin import Calls, error_lines, report, run
 
 import wsi_unet
-from wsi_unet.errors import OutputError, SlideError
-from wsi_unet.segment.report import (
-    State,
-)
-from wsi_unet_cli.jobs import jobs_for
+from wsi_unet.errors import ClusterError, OptionError, OutputError, SlideError, WsiUnetError
+from wsi_unet.segment import planning
+from wsi_unet.segment.cluster import ClusterOptions
+from wsi_unet.segment.cohort import Outcome
+from wsi_unet.segment.options import Options
+from wsi_unet.segment.prepare import SlideJob
 
 
 @pytest.mark.parametrize(
-    ("slide", "output"),
+    ("slide", "given", "output"),
     [
-        ("slides/a.svs", "a.ome.zarr"),
-        ("a.ome.tif", "a.ome.zarr"),
-        ("a.ome.zarr/", "a.ome.zarr"),
-        ("case.12.ndpi", "case.12.ome.zarr"),
+        ("slides/a.svs", None, "a.ome.zarr"),
+        ("a.ome.tif", None, "a.ome.zarr"),
+        ("a.ome.zarr/", None, "a.ome.zarr"),
+        ("case.12.ndpi", None, "case.12.ome.zarr"),
+        ("d/a.svs", "out", "out"),
+        ("d/a.svs", "out/", "out/a.ome.zarr"),
+        ("s3://bucket/a.svs", "s3://bucket/out/", "s3://bucket/out/a.ome.zarr"),
     ],
 )
-def test_the_default_output_is_the_slides_name_here(calls: Calls, slide: str, output: str) -> None:
-    assert run(slide).exit_code == 0
-    assert calls.calls[0][0] == (slide, output, "nuclei-he")
-
-
-def test_the_default_output_is_the_packages_too() -> None:
-    from wsi_unet.segment.run import default_output
-
-    for slide in ("slides/a.svs", "a.ome.tif", "a.ome.zarr/", "case.12.ndpi", "plain"):
-        assert jobs_for([slide], None)[0].output == str(default_output(slide))
-
-
-@pytest.mark.parametrize(
-    ("slides", "given", "outputs"),
-    [
-        (["d/a.svs"], "out", ["out"]),
-        (["d/a.svs"], "out/", ["out/a.ome.zarr"]),
-        (["d/a.svs", "d/b.svs"], "out", ["out/a.ome.zarr", "out/b.ome.zarr"]),
-        (["d/a.svs", "d/b.svs"], "s3://bucket/out/", [
-            "s3://bucket/out/a.ome.zarr", "s3://bucket/out/b.ome.zarr"]),
-    ],
-)  # fmt: skip
-def test_output_is_a_folder_for_several_slides(
-    calls: Calls, slides: list[str], given: str, outputs: list[str]
-) -> None:
-    assert run(*slides, "--output", given).exit_code == 0
-    assert [call[0][1] for call in calls.calls] == outputs
+def test_where_the_result_goes(calls: Calls, slide: str, given: str | None, output: str) -> None:
+    assert run(slide, *(() if given is None else ("--output", given))).exit_code == 0
+    (job,) = calls.jobs
+    assert (job.slide, job.output, job.model) == (slide, output, "nuclei-he")
+    assert list(Path().iterdir()) == [], "one slide has no report"
 
 
 def test_options_arrive_as_the_package_expects_them(calls: Calls) -> None:
@@ -60,39 +43,31 @@ def test_options_arrive_as_the_package_expects_them(calls: Calls) -> None:
         *("a.svs", "-o", "o", "-m", "mine", "--mpp", "0.5", "--region", "1,2,30,40"),
         *("--tissue", "none", "--outputs", "probabilities,labels", "--image", "none"),
         *("--block", "1024", "--tile", "512", "--precision", "float32", "--device", "cuda:1"),
-        *("--reader", "openslide", "--workers", "3", "--overwrite"),
+        *("--reader", "openslide", "--workers", "3", "--max-retries", "4", "--overwrite"),
     )
     assert done.exit_code == 0, done.output
-    assert calls.calls == [
-        (
-            ("a.svs", "o", "mine"),
-            {
-                "mpp": 0.5,
-                "region": (1, 2, 30, 40),
-                "tissue": "none",
-                "outputs": ("labels", "probabilities"),
-                "image": "none",
-                "block": 1024,
-                "tile": 512,
-                "precision": "float32",
-                "device": "cuda:1",
-                "reader": "openslide",
-                "workers": 3,
-                "scheduler": None,
-                "overwrite": True,
-            },
-        )
+    options = Options(
+        mpp=0.5,
+        region=(1, 2, 30, 40),
+        tissue="none",
+        outputs=("labels", "probabilities"),
+        image="none",
+        block=1024,
+        tile=512,
+        precision="float32",
+        device="cuda:1",
+        reader="openslide",
+    )
+    assert calls.jobs == [
+        SlideJob(slide="a.svs", output="o", model="mine", options=options, overwrite=True)
     ]
+    assert calls.clusters == [ClusterOptions(workers=3, max_retries=4)]
 
 
 def test_the_defaults_are_the_packages(calls: Calls) -> None:
-    from dataclasses import asdict
-
-    from wsi_unet.segment.options import Options
-
     run("a.svs")
-    given = {k: v for k, v in calls.calls[0][1].items() if k != "overwrite"}
-    assert given == asdict(Options())
+    assert calls.jobs == [SlideJob(slide="a.svs", output="a.ome.zarr")]
+    assert calls.clusters == [ClusterOptions()]
 
 
 def test_text_says_what_was_found_and_where(calls: Calls) -> None:
@@ -108,42 +83,29 @@ def test_quiet_leaves_stderr_empty(calls: Calls) -> None:
 
 
 def test_json_is_one_document_and_alone_on_stdout(calls: Calls) -> None:
-    calls.outcomes["b.svs"] = SlideError("b.svs: no such file")
-    done = run("a.svs", "b.svs", "--json")
+    done = run("a.svs", "--json")
     document = json.loads(done.stdout)
-    assert done.exit_code == document["exit_code"] == 1
-    good, bad = document["slides"]
-    assert good["slide"] == "a.svs"
-    assert good["state"] == "finished"
-    assert good["output"] == "a.ome.zarr"
-    assert good["classes"][1]["area_mm2"] == 0.25
-    assert good["exactness"] == "exact"
-    assert bad["slide"] == "b.svs"
-    assert bad["state"] == "failed"
-    assert bad["error"] == "b.svs: no such file"
+    assert done.exit_code == document["exit_code"] == 0
+    (slide,) = document["slides"]
+    assert (slide["slide"], slide["state"], slide["output"]) == ("a.svs", "finished", "a.ome.zarr")
+    assert slide["classes"][1]["area_mm2"] == 0.25
+    assert slide["exactness"] == "exact"
 
 
-@pytest.mark.parametrize(
-    ("outcomes", "code"),
-    [
-        ({}, 0),
-        ({"a.svs": "incomplete"}, 1),
-        ({"a.svs": SlideError("bad")}, 1),
-        ({"a.svs": SlideError("bad"), "b.svs": OutputError("bad")}, 2),
-        ({"a.svs": ZeroDivisionError(), "b.svs": SlideError("bad")}, 1),
-        ({"a.svs": ZeroDivisionError(), "b.svs": ZeroDivisionError()}, 1),
-    ],
-)
-def test_one_bad_slide_does_not_stop_the_rest(
-    calls: Calls, outcomes: dict[str, BaseException | State], code: int
-) -> None:
-    calls.outcomes = outcomes
-    done = run("a.svs", "b.svs")
-    assert done.exit_code == code
-    assert [call[0][0] for call in calls.calls] == ["a.svs", "b.svs"]
-    raised = [o for o in outcomes.values() if isinstance(o, BaseException)]
-    assert len(error_lines(done)) == len(raised)
-    assert "Traceback" not in done.stderr
+def test_json_says_what_was_wrong(calls: Calls) -> None:
+    calls.outcomes["b.svs"] = SlideError("b.svs: no such file")
+    document = json.loads(run("b.svs", "--json").stdout)
+    assert document == {
+        "exit_code": 2,
+        "slides": [
+            {
+                "slide": "b.svs",
+                "output": "b.ome.zarr",
+                "state": "failed",
+                "error": "b.svs: no such file",
+            }
+        ],
+    }
 
 
 def test_a_single_bad_slide_exits_with_2(calls: Calls) -> None:
@@ -177,21 +139,54 @@ def test_verbose_adds_the_parameters(calls: Calls) -> None:
 
 
 def test_nothing_left_to_do_is_said_so(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wsi_unet, "segment", lambda *_, **__: report("o", resumed=4))
+    def nothing(jobs: Iterable[SlideJob], *_: Any, **__: Any) -> Iterator[Outcome]:
+        return (Outcome(job, report("o", resumed=4)) for job in jobs)
+
+    monkeypatch.setattr(wsi_unet, "segment_cohort", nothing)
     done = run("a.svs")
     assert "nothing was left to compute" in done.stdout
     assert "Mpx/s" not in done.stdout
 
 
-def test_plan_writes_nothing_and_never_segments(
-    calls: Calls, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("error", [OptionError("no scheduler"), ClusterError("no worker left")])
+def test_a_cluster_that_can_not_be_used_is_one_line(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, error: WsiUnetError
 ) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
-        raise OutputError("belongs to somebody else")
+    def refuse(*_: Any, **__: Any) -> Iterator[Outcome]:
+        raise error
 
-    monkeypatch.setattr(wsi_unet, "plan", refuse)
-    done = run("a.svs", "--plan", "-o", str(tmp_path / "o"))
+    monkeypatch.setattr(wsi_unet, "segment_cohort", refuse)
+    done = run("a.svs", "--json", "-q")
+    assert done.exit_code == json.loads(done.stdout)["exit_code"] == error.exit_code
+    assert done.stderr == f"error: {error}\n"
+
+
+def test_a_cluster_lost_on_the_way_keeps_the_report(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(jobs: Iterable[SlideJob], *_: Any, **__: Any) -> Iterator[Outcome]:
+        return (Outcome(job, report("o", "incomplete"), ClusterError("it is gone")) for job in jobs)
+
+    monkeypatch.setattr(wsi_unet, "segment_cohort", lose)
+    done = run("a.svs", "-q")
+    assert done.exit_code == 1
+    assert "3 of 4 done" in done.stdout
+    assert done.stderr.splitlines() == [
+        "error: it is gone",
+        "what is done is kept. To go on:",
+        "  wsi-unet segment a.svs -q",
+    ]
+
+
+def test_plan_writes_nothing_and_never_segments(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(jobs: Iterable[SlideJob], *_: Any) -> Iterator[tuple[SlideJob, Exception]]:
+        return ((job, OutputError("belongs to somebody else")) for job in jobs)
+
+    monkeypatch.setattr(planning, "plan_cohort", refuse)
+    done = run("a.svs", "--plan", "-o", "o")
     assert done.exit_code == 2
     assert error_lines(done) == ["error: belongs to somebody else"]
-    assert calls.calls == []
-    assert list(tmp_path.iterdir()) == []
+    assert calls.jobs == []
+    assert list(Path().iterdir()) == []

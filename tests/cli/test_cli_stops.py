@@ -5,16 +5,15 @@ from __future__ import annotations
 import errno
 import json
 import signal
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from support.standin import Calls, run
 
 import wsi_unet
-from wsi_unet.segment.report import (
-    Report,
-    State,
-)
+from wsi_unet.segment.cohort import Outcome
+from wsi_unet.segment.report import State
 
 
 def test_failed_blocks_are_listed_with_the_command_that_retries_them(calls: Calls) -> None:
@@ -27,18 +26,25 @@ def test_failed_blocks_are_listed_with_the_command_that_retries_them(calls: Call
 
 
 @pytest.mark.parametrize("outcome", ["interrupted", KeyboardInterrupt()])
-def test_an_interruption_ends_it_and_says_how_to_resume(
-    calls: Calls, outcome: BaseException | State
-) -> None:
+def test_an_interruption_says_how_to_resume(calls: Calls, outcome: BaseException | State) -> None:
     calls.outcomes["b c.svs"] = outcome
-    done = run("a.svs", "b c.svs", "d.svs", "--overwrite", "--tile", "512", "--json", "-o", "o")
+    done = run("b c.svs", "--tile", "512", "--json", "-o", "o")
     assert done.exit_code == 1
-    assert [call[0][0] for call in calls.calls] == ["a.svs", "b c.svs"]
+    (slide,) = json.loads(done.stdout)["slides"]
+    assert (slide["slide"], slide["state"]) == ("b c.svs", "interrupted")
+    assert done.stderr.splitlines()[-1] == "  wsi-unet segment 'b c.svs' --tile 512 --json -o o"
+
+
+@pytest.mark.parametrize("outcome", ["interrupted", KeyboardInterrupt()])
+def test_an_interruption_ends_a_cohort(calls: Calls, outcome: BaseException | State) -> None:
+    calls.outcomes["b c.svs"] = outcome
+    done = run("a.svs", "b c.svs", "d.svs", "--overwrite", "--json", "-o", "o")
+    assert done.exit_code == 1
+    assert calls.slides == ["a.svs", "b c.svs"]
     states = [slide["state"] for slide in json.loads(done.stdout)["slides"]]
-    assert states == ["finished", "interrupted"]
-    assert done.stderr.splitlines()[-1] == (
-        "  wsi-unet segment a.svs 'b c.svs' d.svs --tile 512 --json -o o"
-    )
+    ended = outcome if isinstance(outcome, str) else "waiting"
+    assert states == ["finished", ended, "waiting"]
+    assert done.stderr.splitlines()[-1] == "  wsi-unet segment a.svs 'b c.svs' d.svs --json -o o"
 
 
 def test_overwrite_stays_in_the_command_while_nothing_has_begun(calls: Calls) -> None:
@@ -53,11 +59,11 @@ def test_sigterm_interrupts_and_is_restored_afterwards(
 ) -> None:
     before = signal.getsignal(signal.SIGTERM)
 
-    def terminated(*_: Any, **__: Any) -> Report:
+    def terminated(*_: Any, **__: Any) -> Iterator[Outcome]:
         signal.raise_signal(signal.SIGTERM)
         raise AssertionError("SIGTERM was ignored")
 
-    monkeypatch.setattr(wsi_unet, "segment", terminated)
+    monkeypatch.setattr(wsi_unet, "segment_cohort", terminated)
     done = run("a.svs")
     assert done.exit_code == 1
     assert "interrupted" in done.stderr
@@ -69,7 +75,7 @@ def test_a_closed_pipe_is_no_error_message(calls: Calls, monkeypatch: pytest.Mon
     def closed(_: object) -> None:
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
-    monkeypatch.setattr("wsi_unet_cli.segment.print_json", closed)
+    monkeypatch.setattr("wsi_unet_cli.one_slide.print_json", closed)
     done = run("a.svs", "--json", "-q")
     assert done.exit_code == 1
     assert done.stderr == ""

@@ -1,12 +1,16 @@
-"""A stand-in for the run behind `wsi-unet segment`: it returns or raises what a test wants."""
+"""A stand-in for the runs behind `wsi-unet segment`: what comes of them is what a test wants."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import PurePath
+from typing import cast
 
 from click.testing import CliRunner, Result
 
+from wsi_unet.segment.cluster import ClusterOptions
+from wsi_unet.segment.cohort import Outcome
+from wsi_unet.segment.prepare import SlideJob
 from wsi_unet.segment.report import (
     BlockCounts,
     ClassArea,
@@ -18,8 +22,6 @@ from wsi_unet.segment.report import (
     Waits,
 )
 from wsi_unet_cli.main import cli
-
-Run = Callable[..., Report]
 
 
 def report(output: str, state: State = "finished", resumed: int = 0) -> Report:
@@ -63,22 +65,63 @@ def cohort_progress(active: tuple[RunProgress, ...] = (), blocks_done: int = 1) 
     )
 
 
+def segmenting(slide: str) -> RunProgress:
+    return RunProgress(
+        "segmenting",
+        slide=slide,
+        blocks_done=1,
+        blocks_total=4,
+        pixels_done=100,
+        seconds=1.0,
+        mpx_per_s=2.5,
+        seconds_left=30.0,
+        device_busy=0.93,
+    )
+
+
 class Calls:
-    """A stand-in for `segment` that records how it was called."""
+    """A stand-in for `segment_cohort` that records what it is asked for.
+
+    Attributes:
+        jobs: the slides that were taken, in that order.
+        clusters: what each call said about where to compute.
+        outcomes: by slide: a state, or an error; KeyboardInterrupt ends it all.
+    """
 
     def __init__(self) -> None:
-        self.calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        self.jobs: list[SlideJob] = []
+        self.clusters: list[ClusterOptions | None] = []
         self.outcomes: dict[str, BaseException | State] = {}
 
-    def __call__(self, slide: str, output: str, model: str, **options: Any) -> Report:
-        self.calls.append(((slide, output, model), options))
-        on_progress = options.pop("on_progress")
-        on_progress(RunProgress("opening"))
-        on_progress(RunProgress("segmenting", 1, 4, 0, 100, 1.0, 2.5, 30.0, 0.93))
-        outcome = self.outcomes.get(slide, "finished")
-        if isinstance(outcome, BaseException):
-            raise outcome
-        return report(output, outcome)
+    def __call__(
+        self,
+        jobs: Iterable[SlideJob],
+        cluster: ClusterOptions | None = None,
+        *,
+        on_progress: Callable[[CohortProgress], None],
+    ) -> Iterator[Outcome]:
+        self.clusters.append(cluster)
+        for job in jobs:
+            self.jobs.append(job)
+            name = PurePath(job.slide).name
+            on_progress(cohort_progress((RunProgress("opening", slide=name),)))
+            on_progress(cohort_progress((segmenting(name),)))
+            outcome = self.outcomes.get(job.slide, "finished")
+            if isinstance(outcome, KeyboardInterrupt):
+                return
+            if isinstance(outcome, Exception):
+                try:
+                    raise outcome  # for its traceback
+                except type(outcome) as error:
+                    yield Outcome(job, None, error)
+            else:
+                yield Outcome(job, report(str(job.output), cast(State, outcome)))
+                if outcome == "interrupted":
+                    return
+
+    @property
+    def slides(self) -> list[str]:
+        return [job.slide for job in self.jobs]
 
 
 def run(*arguments: str) -> Result:

@@ -62,14 +62,21 @@ class CohortReport:
     Args:
         folder: location of the folder that the files go into.
         slides: every slide of the cohort.
+        skipped: folders that couldn't be searched for slides, one line each.
         clock: seconds that only go up.
     """
 
     def __init__(
-        self, folder: str, slides: Sequence[Listed], *, clock: Callable[[], float] = time.monotonic
+        self,
+        folder: str,
+        slides: Sequence[Listed],
+        *,
+        skipped: Sequence[str] = (),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._objects = open_objects(folder)
         self._slides = slides
+        self._skipped = list(skipped)
         self._clock = clock
         self._lock: OutputLock | None = None
         self._rows: list[bytes] = []
@@ -228,6 +235,7 @@ class CohortReport:
             "wsi_unet": version("wsi-unet"),
             "state": state,
             "updated": datetime.now(UTC).isoformat(timespec="seconds"),
+            "skipped": self._skipped,
             "counts": self.counts,
             "progress": progress,
         }

@@ -1,0 +1,38 @@
+"""The plans of many slides, from one cluster that is opened once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from wsi_unet.segment.cluster import ClusterOptions, open_client
+from wsi_unet.segment.plan import Plan
+from wsi_unet.segment.prepare import Preparation, SlideJob
+
+
+def plan_cohort(
+    jobs: Iterable[SlideJob], cluster: ClusterOptions | None = None
+) -> Iterator[tuple[SlideJob, Plan | Exception]]:
+    """Work out what `segment_cohort` would do with each slide. Nothing is written.
+
+    What slides have in common is measured once.
+
+    Args:
+        jobs: the slides; taken one by one.
+        cluster: where they would be computed; None is this process.
+
+    Yields:
+        Each job with its plan, or with what is wrong with the slide.
+
+    Raises:
+        OptionError: the cluster can't be used as asked.
+        ClusterError: there is no cluster.
+    """
+    with open_client(cluster) as client:
+        preparation = Preparation(client)
+        for job in jobs:
+            try:
+                found: Plan | Exception = preparation.plan(job)
+            # Whatever it is, it is this slide's affair and no other's.
+            except Exception as error:
+                found = error
+            yield job, found
