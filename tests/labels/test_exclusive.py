@@ -196,6 +196,27 @@ def test_a_guard_is_held_by_one_even_if_it_is_removed_all_the_time(tmp_path: Pat
     in_threads(hold, 4)
 
 
+def test_a_guard_that_was_removed_between_opening_and_locking_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard, lock = tmp_path / "guard", fcntl.flock
+    calls: list[int] = []
+
+    def lock_too_late(descriptor: int, operation: int) -> None:
+        if operation != fcntl.LOCK_UN:
+            calls.append(operation)
+        if calls == [operation]:
+            guard.unlink()
+        if calls == [operation] * 2:
+            guard.rename(tmp_path / "theirs")
+            guard.touch()
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", lock_too_late)
+    with guarded(guard), guard.open() as file, pytest.raises(BlockingIOError):
+        lock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 HOLD = """
 import sys, time
 from pathlib import Path

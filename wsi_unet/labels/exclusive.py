@@ -93,8 +93,11 @@ def count_missing(folder: Path) -> int:
 
 
 def note_made(hidden: Path, made: int) -> None:
-    """Remember in `hidden`, the folder of temporaries, that `made` folders weren't there before."""
-    if made:
+    """Remember in `hidden`, the folder of temporaries, that `made` folders weren't there before.
+
+    Of several who make them at once, the first to look has seen the most missing.
+    """
+    if made > _read_count(hidden / MADE):
         (hidden / MADE).write_text(str(made))
 
 

@@ -159,8 +159,6 @@ class OutputLock:
             if self.objects.swap(LOCK_KEY, self._content, data):
                 return True
             found = self.objects.get(LOCK_KEY)
-            if found == data:
-                return True
             record = LockRecord.parse(found)
             if found is None or record is None or record.token != self._record.token:
                 return False
