@@ -133,6 +133,8 @@ def _open(location: str) -> Source | None:
     try:
         if not locations.is_url(location) and Path(location).is_dir():
             return None
+        if locations.parent(location) == location:
+            raise SlideError(f"{location}: is a bucket; give the URL of a slide in it")
         return open_source(location)
     except FileNotFoundError as error:
         if not locations.is_url(location):
