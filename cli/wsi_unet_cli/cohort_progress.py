@@ -102,7 +102,7 @@ class CohortBars:
         self._bars = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=12),
             TextColumn("{task.fields[numbers]}", markup=False),
             console=stderr_console(),
             transient=True,

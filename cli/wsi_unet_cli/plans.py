@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ class Totals:
         expected_bytes: on disk.
         output_bytes: on disk, at most.
         warnings: of all of them.
+        resuming: slides that an earlier run has begun.
     """
 
     slides: int = 0
@@ -40,7 +41,7 @@ class Totals:
     expected_bytes: int = 0
     output_bytes: int = 0
     warnings: int = 0
-    resuming: int = field(default=0)
+    resuming: int = 0
 
     def add(self, plan: Plan) -> None:
         """Add a slide's plan."""
@@ -104,13 +105,12 @@ def _line(slide: str, plan: Plan) -> str:
 
 def _show(totals: Totals, folder: str) -> None:
     print_facts(
-        f"{totals.slides} slides planned, nothing written",
+        f"{totals.slides} of {totals.slides + totals.failed} slides planned, nothing written",
         [
-            ("can't be done", "" if not totals.failed else f"{totals.failed} slides"),
             ("would write to", folder),
             ("blocks", str(totals.blocks)),
             ("disk", f"about {size(totals.expected_bytes)}, {size(totals.output_bytes)} at most"),
             ("time", f"about {duration(totals.seconds)}"),
-            ("goes on", "" if not totals.resuming else f"{totals.resuming} slides"),
+            ("goes on", f"{totals.resuming} of them" if totals.resuming else ""),
         ],
     )
