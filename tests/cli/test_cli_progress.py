@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
+from support.standin import cohort_progress
 
-from wsi_unet.segment.report import RunProgress
+from wsi_unet.segment.report import CohortProgress, RunProgress
+from wsi_unet_cli import cohort_progress as cohort_progress_module
 from wsi_unet_cli import progress
+from wsi_unet_cli.cohort_progress import (
+    CohortBars,
+    CohortLines,
+    CohortSilence,
+    cohort_display,
+    cohort_numbers,
+)
 from wsi_unet_cli.progress import Bar, Lines, Silence, numbers, progress_display
 
 
@@ -60,3 +70,65 @@ def test_the_display_suits_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(stream, "isatty", lambda answer=terminal: answer)
         monkeypatch.setattr("sys.stderr", stream)
         assert isinstance(progress_display("a", quiet=False), kind)
+
+
+def active(count: int, done: int = 0) -> CohortProgress:
+    slides = tuple(
+        RunProgress(
+            "segmenting", slide=f"[b]{i}.svs", blocks_done=done, blocks_total=9, mpx_per_s=1.5
+        )
+        for i in range(count)
+    )
+    return replace(cohort_progress(slides), slides_total=None if count > 9 else 20, slides_failed=3)
+
+
+def test_cohort_numbers_leave_out_what_is_unknown() -> None:
+    assert cohort_numbers(active(1), 75.0) == (
+        "1/20 slides · 3 failed · 1.25 blocks/s · 2.50 Mpx/s · 1 min 15 s left · device 93 % busy"
+    )
+    bare = replace(active(99), slides_failed=0, blocks_done=0, device_busy=0.0)
+    assert cohort_numbers(bare, None) == "1 slides"
+
+
+def test_a_cohorts_lines_come_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    with CohortLines() as show:
+        for second in range(25):
+            show(replace(active(2), slides_done=second, seconds=second), None)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert [line.split()[1] for line in printed.err.splitlines()] == ["0/20", "10/20", "20/20"]
+
+
+def test_a_cohorts_bars_show_the_whole_and_what_is_being_worked_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal = io.StringIO()
+    console = Console(file=terminal, force_terminal=True, width=160, markup=False)
+    monkeypatch.setattr(cohort_progress_module, "stderr_console", lambda: console)
+    pictures = []
+    with CohortBars() as show:
+        for count, done in ((12, 3), (2, 5)):
+            show(active(count, done), 75.0)
+            begun = len(terminal.getvalue())
+            with show.aside():  # draws it once more, then takes it away
+                print("a result")
+                pictures.append(terminal.getvalue()[begun:])
+            assert pictures[-1].rstrip().endswith("\x1b[2K")
+    first, second = pictures
+    for part in ("1 slides", "1 min 15 s left", "[b]5.svs", "3/9 blocks"):
+        assert part in first
+    assert "[b]6.svs" not in first, "there is room for six"
+    assert "[b]1.svs" in second
+    assert "5/9 blocks" in second
+    assert "[b]2.svs" not in second
+    assert terminal.getvalue().rstrip().endswith("\x1b[2K")
+    assert capsys.readouterr().out == "a result\na result\n"
+
+
+def test_a_cohorts_display_suits_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(cohort_display(quiet=True), CohortSilence)
+    for terminal, kind in ((True, CohortBars), (False, CohortLines)):
+        stream = io.StringIO()
+        monkeypatch.setattr(stream, "isatty", lambda answer=terminal: answer)
+        monkeypatch.setattr("sys.stderr", stream)
+        assert isinstance(cohort_display(quiet=False), kind)
