@@ -17,7 +17,7 @@ from wsi_unet.labels.layout import (
     create_probabilities,
     ensure_root,
 )
-from wsi_unet.labels.objects import LocalObjects
+from wsi_unet.labels.objects import LocalObjects, Objects
 from wsi_unet.labels.pyramid import Pyramid, reduce_mean, reduce_mode
 from wsi_unet.labels.writer import build_tail, write_block
 
@@ -41,10 +41,10 @@ CLASSES = (
 
 @dataclass(frozen=True)
 class Output:
-    """What was written, to compare with what is read."""
+    """What was written, to compare with what is read; `path` only if that was to a folder."""
 
     path: Path
-    objects: LocalObjects
+    objects: Objects
     labels: NDArray[np.uint8]
     probabilities: NDArray[np.uint8]
     image: NDArray[np.uint8]
@@ -64,7 +64,7 @@ def blobs(shape: tuple[int, int], seed: int = 0) -> NDArray[np.uint8]:
     return labels
 
 
-def write_all(objects: LocalObjects, group: str, pyramid: Pyramid, data: NDArray[np.uint8]) -> None:
+def write_all(objects: Objects, group: str, pyramid: Pyramid, data: NDArray[np.uint8]) -> None:
     """Write every block and the tail."""
     reduce = reduce_mode if data.ndim == 2 else reduce_mean
     for index in pyramid.grid:
@@ -78,10 +78,14 @@ def make_output(tmp_path: Path) -> OutputFactory:
     """Write labels "nuclei" (1300 x 2100 px in blocks of 512), probabilities and image / 4."""
 
     def make(
-        *, image: bool = True, mpp: tuple[float, float] | None = MPP, folder: str = "out.ome.zarr"
+        *,
+        image: bool = True,
+        mpp: tuple[float, float] | None = MPP,
+        folder: str = "out.ome.zarr",
+        place: Objects | None = None,
     ) -> Output:
         path = tmp_path / folder
-        objects = LocalObjects(path)
+        objects = place or LocalObjects(path)
         labels = blobs((1300, 2100))
         pyramid = Pyramid((1300, 2100), 512)
         random = np.random.default_rng(1)

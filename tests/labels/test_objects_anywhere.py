@@ -58,6 +58,8 @@ def test_keys_are_listed_by_folder(objects: Objects) -> None:
         objects.put(key, b"x")
     assert sorted(objects.list("")) == ["a", "b/1", "b/2", "b/c/3", "bb"]
     assert list(objects.list("b")) == ["b/1", "b/2", "b/c/3"]
+    objects.put("b/2", b"longer")
+    assert list(objects.sizes("b")) == [("b/1", 1), ("b/2", 6), ("b/c/3", 1)]
     assert list(objects.list("nothing")) == []
 
 

@@ -133,6 +133,22 @@ def test_shards_are_looked_for_and_checked(objects: LocalObjects, progress: Prog
     assert not progress.shards_intact(marker)
 
 
+def test_many_markers_are_checked_as_each_of_them_is(
+    objects: LocalObjects, progress: Progress
+) -> None:
+    sound, longer, other, gone, stale = (a_marker(objects, (0, j)) for j in range(5))
+    objects.put("labels/nuclei/0/c/0/1", b"some longer shard")
+    objects.put("labels/nuclei/0/c/0/2", b"other bytes"[:10])
+    objects.delete("labels/nuclei/0/c/0/3")
+    objects.put("labels/nuclei/1/c/0/4", b"stale")
+    markers = [stale, sound, longer, other, gone]
+    for contents, exists in ((False, progress.shards_exist), (True, progress.shards_intact)):
+        found = list(progress.check(iter(markers), contents=contents))
+        assert found == [(marker, exists(marker)) for marker in markers]
+    assert [good for _, good in progress.check(markers)] == [False, True, False, True, False]
+    assert list(progress.check([])) == []
+
+
 def test_a_block_fails_until_it_is_done(objects: LocalObjects, progress: Progress) -> None:
     failure = BlockFailure(block=(3, 12), error="the slide went away", attempts=2)
     progress.write_failure(failure)

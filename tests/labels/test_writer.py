@@ -62,6 +62,9 @@ class MemoryObjects:
     def swap(self, key: str, expected: bytes, data: bytes | None) -> bool:
         raise NotImplementedError
 
+    def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
+        return ((key, len(self.data[key])) for key in self.list(prefix))
+
     def clean(self) -> None:
         pass
 

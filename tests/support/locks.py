@@ -64,6 +64,9 @@ class MemoryObjects:
     def list(self, prefix: str) -> Iterator[str]:
         return iter(sorted(key for key in self.stored if key.startswith(prefix)))
 
+    def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
+        return ((key, len(self.stored[key])) for key in self.list(prefix))
+
     def clean(self) -> None:
         pass
 

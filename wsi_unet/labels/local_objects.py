@@ -176,6 +176,17 @@ class LocalObjects:
             for name in sorted(files):
                 yield (here / name).relative_to(self.root).as_posix()
 
+    def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """Yield the keys and sizes, in bytes, of all files below the folder `prefix`.
+
+        Raises:
+            OutputError: if one can't be looked at.
+        """
+        for key in self.list(prefix):
+            size = self.size(key)
+            if size is not None:
+                yield key, size
+
     def free_bytes(self) -> int | None:
         """Return the number of bytes free on the root's file system.
 

@@ -71,6 +71,10 @@ class Objects(Protocol):
         """Yield every key below `prefix` ("" for all), without temporaries, in a fixed order."""
         ...
 
+    def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """Yield what `list` does, each with its number of bytes."""
+        ...
+
     def clean(self) -> None:
         """Remove what killed writers left; to be called when a run starts."""
         ...

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Literal, TypeVar
 
 import numpy as np
@@ -27,6 +27,7 @@ from wsi_unet.errors import OutputError
 from wsi_unet.geometry import BlockIndex
 from wsi_unet.labels.objects import BOOKKEEPING, Objects
 from wsi_unet.labels.shards import ShardRecord
+from wsi_unet.remote.ahead import map_ahead
 
 __all__ = ["BlockFailure", "BlockMarker", "Progress", "RunRecord", "ShardRecord"]
 
@@ -219,6 +220,37 @@ class Progress:
         """Remove the tail's marker, so that the small levels are built again."""
         self.objects.delete(f"{self._root}/tail.json")
 
+    def check(
+        self, markers: Iterable[BlockMarker], *, contents: bool = False
+    ) -> Iterator[tuple[BlockMarker, bool]]:
+        """Yield markers and whether their shards are as `shards_exist` wants them, all at once.
+
+        Where there are many markers, this asks an object store for thousands of shards in one
+        request.
+
+        Args:
+            markers: of this run.
+            contents: read the shards too, as `shards_intact` does.
+
+        Raises:
+            OutputError: if the shards can't be looked at.
+        """
+        if contents:
+            yield from map_ahead(self._with_contents, markers, str(self.objects))
+            return
+        sizes: dict[str, dict[str, int]] = {}
+        for marker in markers:
+            sound = True
+            for key, shard in marker.shards.items():
+                array = key.partition("/c/")[0]
+                if array not in sizes:
+                    sizes[array] = dict(self.objects.sizes(array))
+                sound &= sizes[array].get(key) == (None if shard.empty else shard.length)
+            yield marker, sound
+
+    def _with_contents(self, marker: BlockMarker) -> tuple[BlockMarker, bool]:
+        return marker, self.shards_intact(marker)
+
     def shards_exist(self, marker: BlockMarker) -> bool:
         """Whether the shards of a marker are there with their length (and empty ones aren't).
 
@@ -247,8 +279,13 @@ class Progress:
         return found if found is not None and found.block == index else None
 
     def _read_all(self, record: type[BlockRecord], kind: str) -> Iterator[BlockRecord]:
-        for key in self.objects.list(f"{self._root}/{kind}"):
-            found = _parse(record, self.objects.get(key))
+        keys = self.objects.list(f"{self._root}/{kind}")
+
+        def read(key: str) -> tuple[str, bytes | None]:
+            return key, self.objects.get(key)
+
+        for key, data in map_ahead(read, keys, str(self.objects)):
+            found = _parse(record, data)
             if found is not None and key == self._key(kind, found.block):
                 yield found
 

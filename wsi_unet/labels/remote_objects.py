@@ -110,10 +110,18 @@ class RemoteObjects:
         Raises:
             OutputError: if the bucket can't be listed.
         """
+        return (key for key, _ in self.sizes(prefix))
+
+    def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """Yield every key below `prefix` with its size in bytes: a thousand per request.
+
+        Raises:
+            OutputError: if the bucket can't be listed.
+        """
         with self._refusals("list", prefix):
             for key, size in self._bucket.list(prefix):
                 if size:
-                    yield key
+                    yield key, size
 
     def clean(self) -> None:
         """Do nothing: a put that was cut short leaves nothing behind."""

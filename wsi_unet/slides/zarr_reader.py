@@ -9,10 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import zarr
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from wsi_unet import locations
 from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box, Shape
+from wsi_unet.remote.ahead import map_ahead
 from wsi_unet.slides.colour import to_rgb
 from wsi_unet.slides.folder import Folder, open_folder
 from wsi_unet.slides.levels import pyramid
@@ -36,11 +36,6 @@ from wsi_unet.slides.zarr_metadata import (
     pixel_size,
     refuse_coloured,
 )
-
-T = TypeVar("T")
-
-REQUESTS = 16
-"""How many small files are asked for at once."""
 
 _NO_CHUNK = re.compile(r"(^|/)(\.[^/]*|zarr\.json|[^/]*\.partial)$")
 """Files that hold metadata, or were being written."""
@@ -71,10 +66,11 @@ class ZarrReader:
         else:
             self._image = multiscale(node)
             self._folders = [folder.below(str(one["path"])) for one in self._image["datasets"]]
-            self._nodes = _at_once(load_node, self._folders)
+            self._nodes = list(map_ahead(load_node, self._folders, location))
             self._axes = image_axes(location, self._image, self._nodes[0])
             refuse_coloured(location, node)
-        self._arrays = _at_once(self._open, self._folders, self._nodes)
+        found = zip(self._folders, self._nodes, strict=True)
+        self._arrays = list(map_ahead(self._open, found, location))
         shapes = [self._shape(array) for array in self._arrays]
         self.levels = pyramid(shapes, [self._tile(array) for array in self._arrays])
         self.mpp = pixel_size(self._image, self._axes)
@@ -98,7 +94,8 @@ class ZarrReader:
             f"{folder.location}: is {kind}; give the path of one image or array inside it"
         )
 
-    def _open(self, folder: Folder, node: Node) -> zarr.Array[Any]:
+    def _open(self, found: tuple[Folder, Node]) -> zarr.Array[Any]:
+        folder, node = found
         place = folder.location
         try:
             array = zarr.open_array(
@@ -170,7 +167,7 @@ class ZarrReader:
             for name, size in objects:
                 digest.update(f"{name} {size}\n".encode())
             sampled = [name for name, _ in objects[:: -(-len(objects) // SAMPLED_CHUNKS) or 1]]
-            for start in _at_once(partial(_start, folder), sampled):
+            for start in map_ahead(partial(_start, folder), sampled, self._location):
                 digest.update(start)
         return digest.hexdigest()
 
@@ -194,12 +191,6 @@ def _chunks(folder: Folder) -> list[tuple[str, int]]:
         place = error.filename or folder.location
         raise SlideError(f"{place}: can't be read: {error.strerror or error}") from error
     return [(file, size) for file, size in files if not _NO_CHUNK.search(file)]
-
-
-def _at_once(work: Callable[..., T], *arguments: Iterable[Any]) -> list[T]:
-    """Do some work for each of the arguments; an object store answers many at a time."""
-    with ThreadPoolExecutor(REQUESTS, thread_name_prefix="zarr") as pool:
-        return list(pool.map(work, *arguments))
 
 
 def _order(axes: list[str], wanted: str) -> list[int]:
