@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import numpy as np
 import pytest
 import xarray as xr
@@ -50,9 +50,11 @@ def test_it_is_read_lazily_and_alike(
     for found, expected in pairs:
         assert is_dask_collection(found)
         xr.testing.assert_identical(found, expected)
-    title = {"name": "nuclei", "max_side": 256}
-    one = write_overlay(url, tmp_path / "one.png", **title)
-    assert one.read_bytes() == write_overlay(local.path, tmp_path / "two.png", **title).read_bytes()
+    pictures = [
+        write_overlay(output, tmp_path / f"{number}.png", max_side=256).read_bytes()
+        for number, output in enumerate((url, local.path))
+    ]
+    assert pictures[0] == pictures[1]
 
 
 def test_shards_are_read_at_once(make_output: Any, url: str, s3_proxy: Proxy) -> None:
@@ -69,9 +71,9 @@ def test_what_is_sent_to_workers_holds_no_credentials(
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "for-your-eyes-only")
     output = make_output(place=open_objects(url))
-    sent = cloudpickle.dumps((open_labels(url), open_objects(url)))
+    sent = pickle.dumps((open_labels(url), open_objects(url)))
     assert b"for-your-eyes-only" not in sent
-    labels, objects = cloudpickle.loads(sent)
+    labels, objects = pickle.loads(sent)
     assert np.array_equal(labels[:100, :100].values, output.labels[:100, :100])
     assert objects.get("zarr.json") == output.objects.get("zarr.json")
 
