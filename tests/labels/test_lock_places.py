@@ -1,0 +1,196 @@
+"""What lies around the lock of an output: folders, disks, buckets."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from support.lock_processes import ask, competing, holding, stored
+from support.locks import START, dead, elsewhere, record_of, release_all
+
+from wsi_unet.errors import LockedError, OptionError, OutputError
+from wsi_unet.labels import layout
+from wsi_unet.labels.lock import (
+    HEARTBEAT_SECONDS,
+    Timing,
+    acquire,
+)
+from wsi_unet.labels.objects import LOCK_KEY, LocalObjects, open_objects
+from wsi_unet.labels.progress import Progress, RunRecord
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_held() -> Iterator[None]:
+    yield
+    assert release_all() == 0
+
+
+# What lies around it
+
+
+def test_the_lock_is_no_part_of_the_output(tmp_path: Path) -> None:
+    objects = LocalObjects(tmp_path / "out.ome.zarr")
+    with acquire(objects):
+        assert not layout.check_output(objects)
+        layout.ensure_root(objects, {"slide": "a slide"})
+        assert layout.check_output(objects)
+        run = RunRecord(name="nuclei", signature="", parameters={}, created="")
+        Progress(objects, "nuclei").write_run(run)
+        before = objects.get(LOCK_KEY)
+        layout.remove_labels(objects, "nuclei")
+        layout.remove_all(objects)
+        assert objects.get(LOCK_KEY) == before
+    assert sorted(objects.list("")) == [".wsi_unet/zarr.json", "zarr.json"]
+    assert list((objects.root / ".wsi_unet/.tmp").iterdir()) == []
+
+
+def test_no_label_group_can_take_its_place() -> None:
+    with pytest.raises(OptionError, match="can't name a label group"):
+        layout.check_name("lock.json")
+
+
+def test_what_was_made_for_the_lock_goes_with_it(tmp_path: Path) -> None:
+    objects = open_objects(tmp_path / "new" / "folder" / "out.ome.zarr")
+    with acquire(objects) as lock:
+        assert lock.beat() == HEARTBEAT_SECONDS
+        objects.clean()
+        with pytest.raises(LockedError):
+            acquire(objects)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_that_were_there_before_stay(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "thesis.docx").write_text("years of work")
+    for name in ("empty", "theirs", "theirs/out.ome.zarr"):
+        acquire(open_objects(tmp_path / name)).release()
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+    assert left == ["empty", "theirs", "theirs/thesis.docx"]
+
+
+def test_what_a_killed_run_made_goes_when_its_successor_is_refused(tmp_path: Path) -> None:
+    objects = open_objects(tmp_path / "new" / "out.ome.zarr")
+    objects.create(LOCK_KEY, record_of(dead()).to_bytes())
+    acquire(objects).release()
+    assert list(tmp_path.iterdir()) == []
+
+
+# Places that can't be written to
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    mounted = tmp_path / "small"
+    mounted.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(mounted)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("no permission to mount a small file system")
+    yield mounted
+    subprocess.run(["umount", str(mounted)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    with (folder / "filling").open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            return folder / "filling"
+
+
+def test_a_full_disk_is_refused_and_survived_while_the_lock_is_held(small_disk: Path) -> None:
+    filling = fill(small_disk)
+    objects = LocalObjects(small_disk / "out.ome.zarr")
+    with pytest.raises(OutputError, match="No space left on device; free some space"):
+        acquire(objects)
+    assert list(small_disk.iterdir()) == [filling]
+    filling.unlink()
+    with acquire(objects, timing=Timing(0.05, 20)) as lock:
+        filling = fill(small_disk)
+        time.sleep(0.2)
+        assert not lock.lost
+        begun = stored(objects).beat
+        filling.unlink()
+        end = time.monotonic() + 10
+        while stored(objects).beat < begun + 2:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+    assert list(small_disk.iterdir()) == []
+
+
+def test_a_read_only_disk_is_one_clear_line(small_disk: Path) -> None:
+    (small_disk / "out.ome.zarr").mkdir()
+    remount = ["mount", "-o", "remount,ro", str(small_disk)]
+    subprocess.run(remount, check=True)
+    for name in ("out.ome.zarr", "new"):
+        with pytest.raises(OutputError, match="choose an output folder that you may") as refused:
+            acquire(open_objects(small_disk / name))
+        assert "\n" not in str(refused.value)
+    assert not list((small_disk / "out.ome.zarr").iterdir())
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_one_clear_line(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(OutputError, match="that you may write to"):
+            acquire(open_objects(tmp_path / "out"))
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_a_lock_that_cannot_be_read_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / LOCK_KEY).mkdir(parents=True)
+    with pytest.raises(OutputError, match=r"can't read '\.wsi_unet/lock\.json'"):
+        acquire(open_objects(tmp_path))
+
+
+def test_a_bucket_is_locked_like_a_folder(bucket: str) -> None:
+    url = f"{bucket}/out.ome.zarr"
+    objects = open_objects(url)
+    with holding(url, 0.2, 5) as first:
+        with pytest.raises(LockedError, match=rf"^{url}: is being written by process \d+ of"):
+            acquire(objects)
+        begun = stored(objects).beat
+        end = time.monotonic() + 10
+        while stored(objects).beat < begun + 2:
+            assert time.monotonic() < end
+        assert first.asked() == "still held"
+        first.process.kill()
+        first.process.wait()
+        with acquire(objects) as lock:
+            assert lock.beat()
+            assert not layout.check_output(objects)
+            assert stored(objects).owner.pid == os.getpid()
+            objects.put(LOCK_KEY, record_of(elsewhere()).to_bytes())
+            assert lock.beat() is None
+            assert lock.lost
+    assert stored(objects).token == "theirs"
+    objects.delete(LOCK_KEY)
+    acquire(objects).release()
+    assert list(objects.list("")) == []
+    with holding(url) as again:
+        assert again.ended() == "released"
+
+
+def test_of_many_who_want_the_lock_in_a_bucket_one_wins_every_time(bucket: str) -> None:
+    with competing(4) as competitors:
+        for turn in range(9):
+            url = f"{bucket}/{turn}"
+            objects = open_objects(url)
+            if turn % 3:
+                owner = dead() if turn % 3 == 1 else elsewhere()
+                objects.put(LOCK_KEY, record_of(owner, START - timedelta(days=1)).to_bytes())
+            answers = ask(competitors, f"take {url} {time.monotonic() + 0.05}")
+            assert sorted(answers) == ["refused"] * 3 + ["won"], turn
+            winner = competitors[answers.index("won")]
+            assert stored(objects).owner.pid == winner.pid
+            assert ask([winner], "release") == ["released"]
+            assert objects.get(LOCK_KEY) is None
