@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
-import socket
 import ssl
 import time
 import warnings
@@ -15,14 +13,10 @@ from pathlib import Path
 import dask
 from distributed import Client, Security
 from distributed.comm.addressing import parse_address, parse_host_port
-from distributed.comm.core import CommClosedError, FatalCommClosedError
 from distributed.versions import VersionMismatchWarning
 
-from wsi_unet import logs
 from wsi_unet.errors import OptionError
-
-CONNECT_SECONDS = 10.0
-"""How long a scheduler may take to answer, at first and after the connection was lost."""
+from wsi_unet.segment.hello import CONNECT_SECONDS, say_hello
 
 WORKERS_SECONDS = 60.0
 """How long to wait for the first worker, which may still be starting."""
@@ -64,15 +58,18 @@ def connected(
     }
     address = _address(scheduler, encrypted=bool(given))
     security = _security(address, given)
-    _check_host(address)
+    if address.startswith(("tcp://", "tls://")):
+        say_hello(address, security)
     with dask.config.set(_SETTINGS):
         try:
             with warnings.catch_warnings():
                 # Versions are checked in full, and in one line, once there is a connection.
                 warnings.simplefilter("ignore", VersionMismatchWarning)
                 client = Client(address, timeout=CONNECT_SECONDS, security=security)
-        except (OSError, ValueError, ImportError, RuntimeError) as error:
-            raise OptionError(_why_refused(address, error)) from error
+        except (OSError, ImportError) as error:
+            raise OptionError(
+                f"the scheduler at {address} can't be used ({type(error).__name__}: {error})"
+            ) from error
         try:
             _wait_for_workers(client, address)
             yield client
@@ -169,54 +166,3 @@ def _security(address: str, given: dict[str, str]) -> Security | None:
             f"{files['cert']}, key {files['key']}"
         ) from error
     return security
-
-
-def _check_host(address: str) -> None:
-    """Look the host up, and warn if what is sent there can be read on the way.
-
-    Raises:
-        OptionError: if there is no such host.
-    """
-    protocol, location = parse_address(address)
-    if protocol not in ("tcp", "tls"):
-        return
-    host, port = parse_host_port(location)
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except socket.gaierror as error:
-        raise OptionError(f"unknown host {host!r} in the scheduler's address {address}") from error
-    local = all(ipaddress.ip_address(end[0]).is_loopback for *_, end in found)
-    if protocol == "tcp" and not local:
-        logs.warn(
-            f"the connection to {address} isn't encrypted, and whoever reaches that port can run "
-            "programs on the cluster; use TLS (--tls-ca, --tls-cert, --tls-key) outside a network "
-            "you trust"
-        )
-
-
-def _why_refused(address: str, error: Exception) -> str:
-    """Return one line for a connection that didn't come about."""
-    encrypted = address.startswith("tls://")
-    cause = error.__cause__
-    if isinstance(error, FatalCommClosedError) and isinstance(cause, ssl.SSLCertVerificationError):
-        return (
-            f"the certificate of the scheduler at {address} isn't valid here "
-            f"({cause.verify_message}); give the CA that signed it with --tls-ca"
-        )
-    # A plain scheduler speaks first, which tornado may notice before TLS does: a ValueError.
-    if encrypted and (isinstance(cause, ssl.SSLError) or isinstance(error, ValueError)):
-        return f"the scheduler at {address} doesn't speak TLS; is it a tcp:// one?"
-    if isinstance(error, CommClosedError) and encrypted:
-        return (
-            f"the scheduler at {address} refused this client's certificate; give one that its CA "
-            "has signed with --tls-cert and --tls-key"
-        )
-    if isinstance(error, CommClosedError):
-        return (
-            f"the scheduler at {address} closed the connection; if it wants TLS, use its tls:// "
-            "address with --tls-ca, --tls-cert and --tls-key"
-        )
-    return (
-        f"no Dask scheduler answers at {address} ({type(error).__name__}); start one with "
-        "`dask scheduler` or check the address"
-    )

@@ -1,0 +1,258 @@
+"""Finding a scheduler, losing it, and what is said meanwhile."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from threading import Timer
+
+import dask
+import pytest
+from support.clusters import running, scheduler, until, worker
+
+from wsi_unet.errors import OptionError
+from wsi_unet.segment import connecting, hello
+from wsi_unet.segment.cluster import (
+    ClusterArguments,
+    ClusterOptions,
+    cluster_alive,
+    count_workers,
+    open_client,
+)
+
+
+def refusal(place: str | Path) -> str:
+    with pytest.raises(OptionError) as raised, open_client(ClusterOptions(scheduler=str(place))):
+        pass
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+@pytest.fixture
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hello, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(connecting, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(connecting, "WORKERS_SECONDS", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"workers": 0}, "workers 0: at least one is needed"),
+        ({"workers": "many"}, "workers 'many' is neither a number nor 'auto'"),
+        ({"workers": 2, "scheduler": "h:1"}, "either workers or a scheduler, not both"),
+        ({"max_retries": -1}, "max_retries -1 is below 0"),
+    ],
+)
+def test_options_that_make_no_sense(options: ClusterArguments, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        ClusterOptions(**options)
+
+
+@pytest.mark.parametrize("address", ["nonsense", "tcp://", "tcp://host", "://", "host:port", ""])
+def test_what_is_no_address(address: str) -> None:
+    assert refusal(address).startswith(f"scheduler {address!r} is neither an address like tcp://")
+
+
+@pytest.mark.usefixtures("hurry")
+def test_a_host_that_does_not_exist() -> None:
+    address = "tcp://no-such-host.invalid:8786"
+    assert refusal(address) == (
+        f"unknown host 'no-such-host.invalid' in the scheduler's address {address}"
+    )
+
+
+@pytest.mark.usefixtures("hurry")
+@pytest.mark.parametrize("protocol", ["", "tcp://"])
+def test_a_port_where_nobody_listens(protocol: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and doesn't listen
+        place = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert refusal(protocol + place).startswith(f"no Dask scheduler answers at tcp://{place}")
+
+
+@pytest.mark.usefixtures("hurry")
+def test_something_else_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        assert refusal(place).startswith(f"something listens at {place} but doesn't answer like")
+
+
+@pytest.mark.usefixtures("hurry")
+def test_a_scheduler_without_workers(tmp_path: Path) -> None:
+    with scheduler(tmp_path) as address:
+        assert refusal(address).startswith(f"the scheduler at {address} has no workers; start some")
+
+
+@pytest.mark.usefixtures("hurry")
+def test_files_without_an_address(tmp_path: Path) -> None:
+    absent, garbage, other = (tmp_path / name for name in ("none.json", "bad.json", "other.json"))
+    garbage.write_text('{"address": "tcp://')
+    other.write_text("[]")
+    assert refusal(absent).startswith(f"the scheduler's file {absent} isn't there; start the sch")
+    assert refusal(garbage).startswith(f"the scheduler's file {garbage} doesn't hold an address")
+    assert refusal(other).startswith(f"the scheduler's file {other} doesn't hold an address")
+    assert refusal(f"{tmp_path}/").startswith(f"the scheduler's file {tmp_path}: Is a directory")
+
+
+def test_a_file_that_the_scheduler_has_yet_to_write(tmp_path: Path) -> None:
+    early = tmp_path / "early.json"
+    with scheduler(tmp_path) as address, worker(address):
+        late = Timer(1.0, shutil.copy, (tmp_path / "scheduler.json", early))
+        late.start()
+        with open_client(ClusterOptions(scheduler=str(early))) as client:
+            assert count_workers(client).processes == 1
+        late.join()
+
+
+def test_a_plain_connection_to_another_machine_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = {"here": "127.0.0.1", "there": "10.1.2.3", "also-here": "::1"}
+
+    def look_up(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        return [(None, None, None, "", (found[host], port))]
+
+    def connect(*_: object, **__: object) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            theirs.sendall(b"hello")
+        return ours
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(socket, "create_connection", connect)
+    for address in ("tcp://here:1", "tls://there:1", "tcp://also-here:1"):
+        hello.say_hello(address, None)
+    assert not caplog.records
+    hello.say_hello("tcp://there:1", None)
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == ("wsi_unet", logging.WARNING)
+    assert record.getMessage().startswith("the connection to tcp://there:1 isn't encrypted, and")
+
+
+def test_settings_are_put_back(tmp_path: Path) -> None:
+    before = dask.config.get("distributed.comm.timeouts.tcp")
+    with (
+        scheduler(tmp_path) as address,
+        worker(address),
+        open_client(ClusterOptions(scheduler=address)),
+    ):
+        assert dask.config.get("distributed.comm.timeouts.tcp") != before
+    assert dask.config.get("distributed.comm.timeouts.tcp") == before
+
+
+def test_workers_that_come_and_go_are_counted(tmp_path: Path) -> None:
+    with (
+        scheduler(tmp_path) as address,
+        worker(address, "--nthreads", "3"),
+        open_client(ClusterOptions(scheduler=address)) as client,
+    ):
+        with worker(address, "--nthreads", "2"):
+            until(lambda: count_workers(client).processes == 2, "a worker comes")
+            found = count_workers(client)
+            assert (found.threads, found.per_host, found.total_threads) == (3, 2, 5)
+        until(lambda: count_workers(client).processes == 1, "it leaves")
+        assert cluster_alive(client)
+
+
+def test_a_scheduler_that_is_killed_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connecting, "CONNECT_SECONDS", 2.0)
+    address, file = "", tmp_path / "scheduler.json"
+    program = ("distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0")
+    with running(*program, "--no-dashboard", "--scheduler-file", file) as process:
+        until(file.exists, "the scheduler starts")
+        address = json.loads(file.read_text())["address"]
+        with worker(address), open_client(ClusterOptions(scheduler=address)) as client:
+            future = client.submit(time.sleep, 5)
+            assert cluster_alive(client)
+            os.kill(process.pid, signal.SIGKILL)
+            begun = time.monotonic()
+            until(lambda: future.status == "cancelled", "what is in flight is given up")
+            assert time.monotonic() - begun < 2
+            until(lambda: not cluster_alive(client), "the cluster is given up")
+            assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 20  # leaving doesn't wait for what is gone
+
+
+CLIENT = """
+import os, signal, sys, time
+from wsi_unet.segment.cluster import ClusterOptions, cluster_alive, open_client
+from wsi_unet_cli.cluster_options import logging_to
+from wsi_unet.segment import connecting, hello
+connecting.CONNECT_SECONDS = 1.0
+with logging_to(None, verbose=False), open_client(ClusterOptions(scheduler=sys.argv[1])) as client:
+    futures = [client.submit(time.sleep, 3 + i / 10) for i in range(5)]
+    time.sleep(0.5)
+    os.kill(int(sys.argv[2]), signal.SIGKILL)
+    while cluster_alive(client):
+        time.sleep(0.1)
+    print("gone")
+"""
+
+
+def test_nothing_but_our_own_lines_is_shown_when_the_scheduler_dies(tmp_path: Path) -> None:
+    file = tmp_path / "scheduler.json"
+    program = ("distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0")
+    with running(*program, "--no-dashboard", "--scheduler-file", file) as process:
+        until(file.exists, "the scheduler starts")
+        address = json.loads(file.read_text())["address"]
+        with worker(address):
+            done = subprocess.run(
+                [sys.executable, "-c", CLIENT, address, str(process.pid)],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "gone\n", "")
+
+
+@pytest.mark.parametrize("kind", ["here", "processes", "cluster"])
+def test_a_performance_report(kind: str, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    with scheduler(tmp_path) as address, worker(address):
+        options: dict[str, ClusterOptions] = {
+            "here": ClusterOptions(performance_report=str(page)),
+            "processes": ClusterOptions(workers=1, performance_report=str(page)),
+            "cluster": ClusterOptions(scheduler=address, performance_report=str(page)),
+        }
+        with open_client(options[kind]) as client:
+            client.submit(abs, -1, key="block-1").result()
+    text = page.read_text()
+    assert re.search(r"<html", text)
+    assert "Task Stream" in text
+    assert '"block"' in text
+
+
+def test_a_report_that_cannot_be_written(tmp_path: Path) -> None:
+    options = ClusterOptions(performance_report=str(tmp_path / "none" / "report.html"))
+    with (
+        pytest.raises(OptionError, match=r"report\.html can't be written: No such file"),
+        open_client(options),
+    ):
+        pass
+
+
+def test_a_report_of_a_scheduler_without_bokeh(tmp_path: Path) -> None:
+    preload = ("--preload", "support.on_workers")
+    env = {"WSI_UNET_TEST_WORKER": "bokeh=none"}
+    page = tmp_path / "report.html"
+    with scheduler(tmp_path, *preload, env=env) as address, worker(address):
+        options = ClusterOptions(scheduler=address, performance_report=str(page))
+        with (
+            pytest.raises(OptionError, match="needs bokeh where the scheduler runs"),
+            open_client(options),
+        ):
+            pass
+    assert not page.exists()
