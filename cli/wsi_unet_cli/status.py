@@ -1,25 +1,32 @@
-"""`wsi-unet status`: how far a result is."""
+"""`wsi-unet status`: how far a result is, or all results of a folder."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from collections import Counter
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import wsi_unet
 from wsi_unet_cli.endings import EXIT_FAILED, EXIT_OK
+from wsi_unet_cli.failures import printable
 from wsi_unet_cli.options import json_option, verbose_option
-from wsi_unet_cli.output import print_facts, print_json
+from wsi_unet_cli.output import duration, print_facts, print_json
 from wsi_unet_cli.reports import blocks_in_words, failures_in_words, waits_in_words
 
 if TYPE_CHECKING:
     from wsi_unet import RunStatus
+    from wsi_unet.segment.cohort_status import OutputStatus
+    from wsi_unet.segment.status import Writer
 
 EPILOG = """\
 \b
 Examples:
   wsi-unet status slide.ome.zarr
   wsi-unet status slide.ome.zarr --verify
+  wsi-unet status results/
 
 Exit code 0 means that everything is finished, 1 that something is left to do.
 """
@@ -37,19 +44,49 @@ Exit code 0 means that everything is finished, 1 that something is left to do.
 @verbose_option
 @click.pass_context
 def status(ctx: click.Context, result: str, verify: bool, as_json: bool) -> None:
-    """Show what is done, failed and left of each label group in the result OUT."""
+    """Show what is done, failed and left of each label group in the result OUT.
+
+    Of a folder with the results of many slides: a line for each, and what they come to. Either way,
+    who is writing there.
+    """
+    from wsi_unet.segment.cohort_status import is_cohort
+
+    if is_cohort(result):
+        finished = _show_cohort(result, verify=verify, as_json=as_json)
+    else:
+        finished = _show_result(result, verify=verify, as_json=as_json)
+    ctx.exit(EXIT_OK if finished else EXIT_FAILED)
+
+
+def _show_result(result: str, *, verify: bool, as_json: bool) -> bool:
+    """Show one result; return whether it is finished."""
+    from wsi_unet.segment.status import read_writer
+
     runs = wsi_unet.run_status(result, verify=verify)
+    writer = read_writer(result)
     if as_json:
-        print_json({"output": result, "runs": [run.to_json() for run in runs]})
+        print_json(
+            {
+                "output": result,
+                "runs": [run.to_json() for run in runs],
+                "writer": None if writer is None else vars(writer),
+            }
+        )
     else:
         for run in runs:
             _show(run)
-    ctx.exit(EXIT_OK if all(run.state == "finished" for run in runs) else EXIT_FAILED)
+        _show_writer(writer)
+    return all(run.state == "finished" for run in runs)
 
 
 def _show(run: RunStatus) -> None:
     blocks = blocks_in_words(run.blocks, labels=run.model is not None)
     damaged = ", ".join(f"{row}.{column}" for row, column in run.damaged)
+    speed = [f"{run.mpx_per_s:.2f} Mpx/s per thread"] if run.mpx_per_s else []
+    if run.blocks_per_s:
+        speed.append(f"{run.blocks_per_s:.2f} blocks/s")
+    if run.device_busy:
+        speed.append(f"device {100 * run.device_busy:.0f} % busy")
     print_facts(
         f"{run.label}: {run.state}",
         [
@@ -57,8 +94,120 @@ def _show(run: RunStatus) -> None:
             ("model", run.model or ""),
             ("blocks", f"{blocks}, {run.blocks.left} left"),
             ("damaged", damaged),
-            ("speed", f"{run.mpx_per_s:.2f} Mpx/s per thread" if run.mpx_per_s else ""),
+            ("speed", ", ".join(speed)),
             ("spent on", waits_in_words(run.waits) if run.seconds else ""),
             *failures_in_words(run.failures),
         ],
     )
+
+
+def _show_writer(writer: Writer | None) -> None:
+    if writer is not None:
+        click.echo(printable(_writer_in_words(writer)))
+
+
+def _writer_in_words(writer: Writer) -> str:
+    silent = f"last sign of life {duration(writer.silent_seconds)} ago"
+    if writer.alive:
+        return f"being written by {writer.who} since {writer.since} ({silent})"
+    return f"was being written by {writer.who}, which is gone ({silent})"
+
+
+def _show_cohort(folder: str, *, verify: bool, as_json: bool) -> bool:
+    """Show every result of a folder, as they are looked at; return whether all are finished."""
+    from wsi_unet.segment.cohort_status import cohort_header, cohort_status
+    from wsi_unet.segment.status import read_writer
+
+    header, writer = cohort_header(folder), read_writer(folder)
+    totals = _Totals()
+    between = ""
+    if as_json:
+        head = {
+            "output": folder,
+            "cohort": header,
+            "writer": None if writer is None else vars(writer),
+        }
+        click.echo(json.dumps(head, indent=1).removesuffix("\n}") + ',\n "outputs": [')
+    for found in cohort_status(folder, verify=verify):
+        totals.add(found)
+        if as_json:
+            click.echo(between + json.dumps(found.to_json(), allow_nan=False), nl=False)
+            between = ",\n"
+        else:
+            click.echo(_line(found))
+    if as_json:
+        click.echo(f'\n ],\n "totals": {json.dumps(totals.to_json())}\n}}')
+    else:
+        totals.show(folder, header)
+        _show_writer(writer)
+    return totals.finished
+
+
+class _Totals:
+    """What the results of a folder come to."""
+
+    def __init__(self) -> None:
+        from wsi_unet.segment.report import Waits
+
+        self.states: Counter[str] = Counter()
+        self.blocks: Counter[str] = Counter()
+        self.waits = Waits()
+
+    @property
+    def finished(self) -> bool:
+        """Whether every result is."""
+        return self.states.keys() == {"finished"}
+
+    def add(self, found: OutputStatus) -> None:
+        self.states[found.state] += 1
+        self.waits += found.waits
+        if found.blocks is not None:
+            for name in ("total", "done", "failed"):
+                self.blocks[name] += getattr(found.blocks, name)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "slides": dict(self.states),
+            "blocks": dict(self.blocks),
+            "waits": vars(self.waits),
+        }
+
+    def show(self, folder: str, header: dict[str, Any] | None) -> None:
+        """Print them, with how fast it goes if a report says so."""
+        states = [f"{count} {state}" for state, count in self.states.items()]
+        progress = (header or {}).get("progress") or {}
+        speed = ""
+        if header is not None and progress.get("blocks_done"):
+            speed = (
+                f"{progress['mpx_per_s']:.2f} Mpx/s, {progress['blocks_per_s']:.2f} blocks/s, "
+                f"device {100 * progress['device_busy']:.0f} % busy (at {header['updated']})"
+            )
+        print_facts(
+            f"{folder}: {self.states.total()} slides",
+            [
+                ("slides", ", ".join(states)),
+                (
+                    "blocks",
+                    f"{self.blocks['done']} of {self.blocks['total']} done in what has begun, "
+                    f"{self.blocks['failed']} failed",
+                ),
+                ("speed", speed),
+                ("spent on", waits_in_words(self.waits) if any(vars(self.waits).values()) else ""),
+            ],
+        )
+
+
+def _line(found: OutputStatus) -> str:
+    """Return how far a result is, in one line."""
+    parts: list[str] = [found.state]
+    if found.blocks is not None:
+        parts.append(f"{found.blocks.done} of {found.blocks.total} blocks")
+    if found.failures:
+        parts.append(f"{found.failures} failed")
+    if found.mpx_per_s:
+        parts.append(f"{found.mpx_per_s:.2f} Mpx/s")
+    if found.error is not None and found.state != "finished":
+        parts.append(found.error)
+    if found.writer is not None:
+        parts.append(_writer_in_words(found.writer))
+    return printable(f"{PurePath(found.output).name}: {', '.join(parts)}")

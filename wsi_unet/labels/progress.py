@@ -69,6 +69,9 @@ class BlockMarker(_Record):
         predicted: number of level-0 pixels that the model predicted (those in tissue).
         seconds: time spent by what it was spent on.
         attempts: how often the block was begun in its last run; 1 if it never failed.
+        ended: when it ended by the clock of the machine that did it, in seconds since 1970; 0 where
+            nobody noted it.
+        worker: the process that did it; no other is called the same.
         shards: what was written, by key.
     """
 
@@ -78,6 +81,8 @@ class BlockMarker(_Record):
     predicted: Count = 0
     seconds: dict[str, float]
     attempts: int
+    ended: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    worker: str = ""
     shards: dict[str, ShardRecord]
 
     @property

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from time import perf_counter
+from os import getpid
+from socket import gethostname
+from time import perf_counter, time
 from typing import Protocol
 
 from wsi_unet.errors import BlockError, OutputError
@@ -106,6 +108,8 @@ def run_once(
             predicted=written.predicted,
             seconds=clock.seconds,
             attempts=attempt,
+            ended=round(time(), 3),
+            worker=f"{gethostname()}:{getpid()}",
             shards=written.shards,
         )
         progress.write_marker(marker)

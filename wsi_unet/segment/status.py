@@ -2,21 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
+
+from pydantic import ValidationError
 
 from wsi_unet.errors import OutputError
 from wsi_unet.geometry import BlockIndex
 from wsi_unet.labels import layout
 from wsi_unet.labels.contents import IMAGE_NAME
-from wsi_unet.labels.objects import open_objects
+from wsi_unet.labels.lock import STALE_SECONDS, LockRecord
+from wsi_unet.labels.objects import LOCK_KEY, open_objects
 from wsi_unet.labels.progress import BlockMarker, Progress
 from wsi_unet.segment.parameters import ImageParameters, LabelParameters
 from wsi_unet.segment.report import BlockCounts, Failure, Waits
 from wsi_unet.segment.store import is_finished, labels_described
 from wsi_unet.segment.target import stored_parameters
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Who writes to an output, or did until it died.
+
+    Attributes:
+        who: "process 123 of user@host".
+        since: since when; UTC, ISO 8601.
+        silent_seconds: how long ago it gave its last sign of life, by the two machines' clocks.
+        alive: whether it still seems to be there.
+    """
+
+    who: str
+    since: str
+    silent_seconds: float
+    alive: bool
+
+
+def read_writer(output: str | Path) -> Writer | None:
+    """Return who writes to an output, or to a cohort's folder; None if nobody does.
+
+    Raises:
+        OutputError: if it can't be read.
+    """
+    content = open_objects(output).get(LOCK_KEY)
+    try:
+        record = None if content is None else LockRecord.model_validate_json(content)
+    except ValidationError:  # torn, or of another version: its taker will find out
+        return None
+    if record is None:
+        return None
+    owner, runs = record.owner, record.owner.runs()
+    silent = max(0.0, (datetime.now(UTC) - record.beat_time).total_seconds())
+    return Writer(
+        who=f"process {owner.pid} of {owner.user}@{owner.host}",
+        since=record.since.isoformat(timespec="seconds"),
+        silent_seconds=silent,
+        alive=silent < STALE_SECONDS if runs is None else runs,
+    )
 
 
 @dataclass(frozen=True)
@@ -31,6 +76,9 @@ class RunStatus:
         blocks: how many there are, and what became of them.
         seconds: what the done blocks took, summed over blocks.
         mpx_per_s: level-0 pixels of the done blocks per second of that, in millions.
+        blocks_per_s: done blocks per second in which any of them was in work; 0 where unknown.
+        device_busy: share of the time in which a worker had one of them in work that its device was
+            in use, 0 to 1.
         waits: what they spent it on.
         failures: failed blocks.
         damaged: blocks whose shards aren't what was written; their markers were removed.
@@ -43,6 +91,8 @@ class RunStatus:
     blocks: BlockCounts
     seconds: float
     mpx_per_s: float
+    blocks_per_s: float
+    device_busy: float
     waits: Waits
     failures: tuple[Failure, ...]
     damaged: tuple[BlockIndex, ...]
@@ -111,6 +161,7 @@ def _status(
     )
     pixels = sum(parameters.grid.core(marker.block).area for marker in done)
     seconds = sum(sum(marker.seconds.values()) for marker in done)
+    blocks_per_s, device_busy = rates(done)
     return RunStatus(
         label=progress.name,
         slide=parameters.slide.name,
@@ -125,10 +176,46 @@ def _status(
         ),
         seconds=seconds,
         mpx_per_s=pixels / seconds / 1e6 if seconds else 0.0,
+        blocks_per_s=blocks_per_s,
+        device_busy=device_busy,
         waits=sum(map(Waits.of, done), start=Waits()),
         failures=failures,
         damaged=tuple(sorted(marker.block for marker in damaged)),
     )
+
+
+def rates(markers: Sequence[BlockMarker]) -> tuple[float, float]:
+    """Return blocks per second, and the share of the time that devices were in use.
+
+    Only time in which blocks were in work counts, so that a pause between two runs doesn't.
+
+    >>> rates([])
+    (0.0, 0.0)
+    """
+    timed = [marker for marker in markers if marker.ended]
+    spans = [(marker.ended - sum(marker.seconds.values()), marker.ended) for marker in timed]
+    by_worker: dict[str, list[tuple[float, float]]] = {}
+    for marker, span in zip(timed, spans, strict=True):
+        by_worker.setdefault(marker.worker, []).append(span)
+    together, worked = covered(spans), sum(map(covered, by_worker.values()))
+    busy = sum(marker.seconds.get("predict", 0.0) for marker in timed)
+    return (
+        len(timed) / together if together else 0.0,
+        min(1.0, busy / worked) if worked else 0.0,
+    )
+
+
+def covered(spans: Iterable[tuple[float, float]]) -> float:
+    """Return how much of a line intervals cover together.
+
+    >>> covered([(0, 2), (1, 3), (5, 6)])
+    4.0
+    """
+    total, end = 0.0, -math.inf
+    for first, last in sorted(spans):
+        total += max(0.0, last - max(first, end))
+        end = max(end, last)
+    return total
 
 
 def _finished(progress: Progress, parameters: LabelParameters | ImageParameters) -> bool:
