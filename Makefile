@@ -2,6 +2,7 @@
 # make test   format, lint, types and the whole test suite
 # make lint   format, lint and types only
 # make bench  the benchmarks, as one table
+# make slurm  a one-node SLURM (Debian packages) and a job on it that is requeued in the middle
 # make docs   docs/cli.md from the commands' own help, and the README's picture from the demo
 #
 # Each target prepares the virtual environment it needs; nothing is installed twice.
@@ -14,7 +15,7 @@ SLIDE := examples/CMU-1-Small-Region.svs
 DEMO := demo/CMU-1-Small-Region
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench docs clean
+.PHONY: help install demo test lint format bench slurm docs clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -63,6 +64,10 @@ test: lint
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
+
+slurm: $(VENV)/.package
+	@workflows/slurm/one_node.sh install
+	$(BIN)/python workflows/slurm/trial.py $(SLIDE)
 
 docs: demo
 	$(BIN)/python docs/make_cli.py > docs/cli.md
