@@ -110,8 +110,11 @@ class Execution:
         )
 
     def next_task(self) -> Task | None:
-        """Return a block that is left and wasn't returned before, None when there is none."""
-        return next(self._tasks, None)
+        """Return a block that is left and wasn't returned before, None when there is none.
+
+        There is none either when another process has taken the output over.
+        """
+        return None if self.lost else next(self._tasks, None)
 
     def take(self, event: Done | Failed) -> None:
         """Count what became of a block of this run."""

@@ -12,7 +12,7 @@ from distributed import Client
 
 from wsi_unet import locations
 from wsi_unet.errors import OptionError
-from wsi_unet.labels.lock import acquire
+from wsi_unet.labels.lock import Owner, acquire
 from wsi_unet.labels.objects import open_objects
 from wsi_unet.models.checkpoint import Model, load_model
 from wsi_unet.segment.cluster import Workers, count_workers
@@ -95,7 +95,8 @@ class Preparation:
         """
         started = time.perf_counter()
         target = self._target(job)  # refuses before anything is written, the lock included
-        lock = acquire(open_objects(target.path))
+        what = f"segment {locations.name(job.slide)}"
+        lock = acquire(open_objects(target.path), owner=Owner.current(what))
         try:
             target = self._target(job)
             plan = self._plan(job, target, estimate=False)
