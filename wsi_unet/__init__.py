@@ -33,9 +33,12 @@ if TYPE_CHECKING:
     from wsi_unet.models import Model, bundled_models, load_model, save_model
     from wsi_unet.segment.cluster import ClusterOptions
     from wsi_unet.segment.cohort import Outcome, segment_cohort
+    from wsi_unet.segment.cohort_report import CohortReport
     from wsi_unet.segment.lazy import map_unet
+    from wsi_unet.segment.manifest import read_cohort
     from wsi_unet.segment.options import Options
     from wsi_unet.segment.plan import Plan
+    from wsi_unet.segment.planning import plan_cohort
     from wsi_unet.segment.prepare import SlideJob
     from wsi_unet.segment.report import CohortProgress, Report, RunProgress
     from wsi_unet.segment.run import plan, segment
@@ -63,9 +66,12 @@ _HOMES = {
     "wsi_unet.models": ("Model", "bundled_models", "load_model", "save_model"),
     "wsi_unet.segment.cluster": ("ClusterOptions",),
     "wsi_unet.segment.cohort": ("Outcome", "segment_cohort"),
+    "wsi_unet.segment.cohort_report": ("CohortReport",),
     "wsi_unet.segment.lazy": ("map_unet",),
+    "wsi_unet.segment.manifest": ("read_cohort",),
     "wsi_unet.segment.options": ("Options",),
     "wsi_unet.segment.plan": ("Plan",),
+    "wsi_unet.segment.planning": ("plan_cohort",),
     "wsi_unet.segment.prepare": ("SlideJob",),
     "wsi_unet.segment.report": ("CohortProgress", "Report", "RunProgress"),
     "wsi_unet.segment.run": ("plan", "segment"),
@@ -80,6 +86,7 @@ __all__ = [
     "ClusterError",
     "ClusterOptions",
     "CohortProgress",
+    "CohortReport",
     "InputError",
     "MaskError",
     "Model",
@@ -106,6 +113,8 @@ __all__ = [
     "open_probabilities",
     "open_slide",
     "plan",
+    "plan_cohort",
+    "read_cohort",
     "run_status",
     "save_model",
     "segment",

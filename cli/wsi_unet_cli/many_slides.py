@@ -18,7 +18,7 @@ from wsi_unet_cli.reports import show_report
 
 if TYPE_CHECKING:
     from wsi_unet import CohortProgress, Outcome, Report
-    from wsi_unet.segment.cohort_report import CohortReport, State
+    from wsi_unet.segment.cohort_report import CohortReport
     from wsi_unet.segment.cohort_rows import Row
 
 
@@ -56,15 +56,15 @@ class _Cohort:
     @property
     def exit_code(self) -> int:
         """0 if every slide is finished and the report says so, otherwise 1."""
-        finished = self._table.counts.keys() == {"finished"} and not self._unwritten
-        return EXIT_OK if finished and not self.interrupted else EXIT_FAILED
+        finished = self._table.finished and not (self._unwritten or self.interrupted)
+        return EXIT_OK if finished else EXIT_FAILED
 
     @property
     def why(self) -> str | None:
         """What to say before the command that goes on."""
         if self.interrupted:
             return INTERRUPTED
-        return UNFINISHED if self._table.counts.keys() != {"finished"} else None
+        return None if self._table.finished else UNFINISHED
 
     def run(self, display: CohortDisplay) -> None:
         """Segment them all, until somebody wants it to end."""
@@ -126,13 +126,8 @@ class _Cohort:
 
     def _close(self) -> None:
         """Write the report for the last time; what can't be written is said and costs the exit."""
-        ended: State = "unfinished"
-        if self.interrupted:
-            ended = "interrupted"
-        elif self._table.counts.keys() == {"finished"}:
-            ended = "finished"
         try:
-            self._table.close(ended)
+            self._table.close(interrupted=self.interrupted)
         except wsi_unet.OutputError as error:
             self._unwritten = True
             show_error(error, verbose=self._asked.verbose)

@@ -86,7 +86,7 @@ def test_every_slide_has_a_row_from_the_beginning_to_the_end() -> None:
     table.take(finished(slides[0]))
     table.take(Outcome(slides[1].job, None, SlideError("bad\nslide")))
     table.take(Outcome(slides[2].job, report("out/2", "incomplete")))
-    table.close("unfinished")
+    table.close()
     assert statuses() == ["finished", "failed", "incomplete", "waiting"]
     document = json_file()
     assert document["state"] == "unfinished"
@@ -109,7 +109,7 @@ def test_the_table_has_areas_waits_and_the_manifests_columns() -> None:
     table = CohortReport(FOLDER, slides, clock=Clock())
     list(table.jobs())
     table.take(finished(slides[0]))
-    table.close("unfinished")
+    table.close()
     first, second = csv_file()
     assert tuple(first)[: len(CSV_COLUMNS)] == CSV_COLUMNS
     assert tuple(first)[-1] == "patient"
@@ -133,7 +133,7 @@ def test_the_table_is_a_manifest_again() -> None:
     table = CohortReport(FOLDER, slides, clock=Clock())
     list(table.jobs())
     table.take(finished(slides[0]))
-    table.close("unfinished")
+    table.close()
     again = read_cohort(["out/cohort.csv"], FOLDER).slides
     assert [slide.job.slide for slide in again] == ["/s/0.svs", "/s/1.svs"]
     assert [slide.job.options.mpp for slide in again] == [0.25, 0.25]
@@ -143,7 +143,7 @@ def test_the_table_is_a_manifest_again() -> None:
     ]
     second = CohortReport(FOLDER, again, clock=Clock())
     list(second.jobs())
-    second.close("interrupted")
+    second.close(interrupted=True)
     assert statuses() == ["finished", "waiting"]
     assert [row["patient"] for row in csv_file()] == ["P", "P"]
 
@@ -155,7 +155,7 @@ def test_a_rerun_keeps_what_was_finished_and_its_times() -> None:
     list(table.jobs())
     table.take(finished(slides[0]))
     table.take(Outcome(slides[1].job, None, SlideError("away")))
-    table.close("unfinished")
+    table.close()
     first = json_file()["slides"]
 
     table = CohortReport(FOLDER, slides, clock=Clock())
@@ -166,7 +166,7 @@ def test_a_rerun_keeps_what_was_finished_and_its_times() -> None:
     blocks = replace(report("").blocks, resumed=4)
     table.take(finished(slides[0], blocks=blocks, seconds=0.01, mpx_per_s=0.0))
     table.take(finished(slides[1], blocks=blocks, seconds=0.01))
-    table.close("unfinished")
+    table.close()
     second = json_file()["slides"]
     assert second[0]["blocks"]["resumed"] == 4
     assert {**second[0], "blocks": None} == {**first[0], "blocks": None}
@@ -181,7 +181,7 @@ def test_an_earlier_row_counts_only_for_the_same_job() -> None:
     list(table.jobs())
     for slide in slides:
         table.take(finished(slide))
-    table.close("finished")
+    table.close()
     jobs = [slide.job for slide in slides]
     changed = [
         jobs[0],
@@ -192,7 +192,7 @@ def test_an_earlier_row_counts_only_for_the_same_job() -> None:
     table = CohortReport(FOLDER, [Listed(job) for job in changed], clock=Clock())
     table.begin()
     assert statuses() == ["finished", "waiting", "waiting", "waiting"]
-    table.close("interrupted")
+    table.close(interrupted=True)
 
 
 @pytest.mark.parametrize("content", [b"", b"not ours", b"{}", b'{"slides": [\n{"output": 1}\n]}'])
@@ -202,7 +202,7 @@ def test_what_is_not_ours_is_replaced(content: bytes) -> None:
     Path("out/cohort.json").write_bytes(content)
     table = CohortReport(FOLDER, listed(1), clock=Clock())
     table.begin()
-    table.close("interrupted")
+    table.close(interrupted=True)
     assert statuses() == ["waiting"]
 
 
@@ -213,7 +213,7 @@ def test_a_torn_row_is_a_slide_of_which_nothing_is_known() -> None:
     list(table.jobs())
     for slide in slides:
         table.take(finished(slide))
-    table.close("finished")
+    table.close()
     path = Path("out/cohort.json")
     path.write_bytes(path.read_bytes().replace(b'"label":"nuclei-he"', b'"label":"nucl', 1))
     assert [row["slide"] for row in read_rows(open_objects("out"))] == ["/s/1.svs"]
@@ -228,7 +228,7 @@ def test_a_second_run_at_the_same_folder_is_refused() -> None:
     with pytest.raises(LockedError, match="is being written by process"):
         list(CohortReport(FOLDER, listed(2), clock=Clock()).jobs())
     assert Path("out/cohort.json").read_bytes() == before
-    first.close("interrupted")
+    first.close(interrupted=True)
     acquire(open_objects("out")).release()
 
 
@@ -267,7 +267,7 @@ def test_a_disk_that_is_full_for_a_while_loses_nothing(monkeypatch: pytest.Monke
     with monkeypatch.context() as patch:
         patch.setattr(LocalObjects, "put", put)
         with pytest.raises(OutputError, match="disk full"):
-            table.close("finished")
+            table.close()
     acquire(open_objects("out")).release()
 
 
@@ -295,7 +295,7 @@ def test_updates_take_a_fiftieth_of_the_time_at_most(
             clock.now += 0.1
             table.take(finished(slides[0]))
         assert 0 < spent / (clock.now - begun) <= share
-    table.close("unfinished")
+    table.close()
     assert statuses() == ["finished", *["waiting"] * 9]
 
 
@@ -312,7 +312,7 @@ def test_how_far_the_whole_is_stands_in_the_file() -> None:
     assert progress["blocks_done"] == 7
     assert progress["device_busy"] == 0.93
     assert "active" not in progress
-    table.close("interrupted")
+    table.close(interrupted=True)
 
 
 def whole_cohort(here: Path, count: int) -> CohortReport:
@@ -328,14 +328,14 @@ def whole_cohort(here: Path, count: int) -> CohortReport:
 
 def test_a_slide_takes_two_kilobytes(here: Path) -> None:
     """From the manifest to the last outcome, the job included; 20 MB for ten thousand."""
-    whole_cohort(here, 10).close("finished")  # what is loaded once
+    whole_cohort(here, 10).close()  # what is loaded once
     count = 2_000
     tracemalloc.start()
     table = whole_cohort(here, count)
     gc.collect()
     snapshot = tracemalloc.take_snapshot()
     tracemalloc.stop()
-    table.close("finished")
+    table.close()
     assert statuses() == ["finished"] * count
     # Python's table of interned names grows in few large steps, at any time.
     counted = snapshot.filter_traces([tracemalloc.Filter(False, pathlib.__file__)])

@@ -168,11 +168,16 @@ class CohortReport:
         self._changed |= before is not None and before.blocks_done != progress.blocks_done
         self._update()
 
-    def close(self, state: State) -> None:
+    @property
+    def finished(self) -> bool:
+        """Whether every slide is finished."""
+        return self._counts["finished"] == len(self._slides)
+
+    def close(self, *, interrupted: bool = False) -> None:
         """Write both files for the last time and let go of the folder.
 
         Args:
-            state: how the whole has ended.
+            interrupted: whether it ends early because somebody wants it to.
 
         Raises:
             OutputError: they can't be written.
@@ -182,7 +187,8 @@ class CohortReport:
         try:
             for number, line in self._before.items():  # nothing came of these
                 self._change(number, {"status": json.loads(line)["status"]})
-            self._write(state)
+            finished: State = "finished" if self.finished else "unfinished"
+            self._write("interrupted" if interrupted else finished)
         finally:
             self._lock.release()
             self._lock = None
