@@ -203,8 +203,9 @@ def public(good: Path) -> Iterator[Path]:
         yield public
 
 
+@pytest.mark.parametrize("slides", [["slide.png"], ["slide.png", "other.png"]], ids=["one", "two"])
 @pytest.mark.parametrize("output", ["locked", "locked/new"])
-def test_an_output_that_may_not_be_written(public: Path, output: str) -> None:
+def test_an_output_that_may_not_be_written(public: Path, output: str, slides: list[str]) -> None:
     """As another user where we are root, who may write everywhere."""
     (public / "locked").mkdir()
     (public / "locked").chmod(0o555)
@@ -219,8 +220,8 @@ def test_an_output_that_may_not_be_written(public: Path, output: str) -> None:
         if able.returncode:
             pytest.skip("another user can't run this Python")
     done = subprocess.run(
-        [*prefix, *PROGRAM, "segment", public / "slide.png", "-m", public / "model",
-         "--image", "none", "-o", public / output],
+        [*prefix, *PROGRAM, "segment", *(public / slide for slide in slides),
+         "-m", public / "model", "--image", "none", "-o", public / output],
         capture_output=True, text=True, cwd="/", env=os.environ | {"HOME": "/nowhere"}, check=False,
     )  # fmt: skip
     assert done.returncode == 2, done.stderr

@@ -64,7 +64,8 @@ def json_file() -> dict[str, Any]:
 
 
 def csv_file() -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(Path("out/cohort.csv").read_text(), newline="")))
+    text = Path("out/cohort.csv").read_bytes().decode()
+    return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
 def statuses() -> list[str]:
@@ -146,6 +147,20 @@ def test_the_table_is_a_manifest_again() -> None:
     second.close(interrupted=True)
     assert statuses() == ["finished", "waiting"]
     assert [row["patient"] for row in csv_file()] == ["P", "P"]
+
+
+@pytest.mark.usefixtures("here")
+def test_names_that_are_no_text_can_be_reported() -> None:
+    job = SlideJob(slide="/s/\udcff\n[1].svs", output="out/\udcff.ome.zarr")
+    table = CohortReport(FOLDER, [Listed(job, ("note",), ('"ü";\r\n',))], clock=Clock())
+    list(table.jobs())
+    table.take(Outcome(job, report("")))
+    table.close()
+    (row,) = json_file()["slides"]
+    assert row["slide"] == "/s/\udcff\n[1].svs"
+    (cells,) = csv_file()
+    assert cells["slide"] == "/s/\\udcff\n[1].svs"
+    assert cells["note"] == '"ü";\r\n'
 
 
 @pytest.mark.usefixtures("here")

@@ -75,6 +75,12 @@ def test_a_pattern_takes_known_suffixes_and_those_it_names(
     assert find_slides(pattern).slides == slides
 
 
+@pytest.mark.parametrize("argument", ["", " "])
+def test_nothing_is_no_slide(folder: Path, argument: str) -> None:
+    with pytest.raises(InputError, match="empty"):
+        find_slides(argument)
+
+
 def test_a_name_with_brackets_is_a_name_where_it_is_there(folder: Path) -> None:
     make(folder, "s/a[1].svs")
     assert find_slides("s/a[1].svs") == inputs.Found(["s/a[1].svs"], searched=False)

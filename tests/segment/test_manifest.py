@@ -185,6 +185,9 @@ def test_equal_options_are_one_object(here: Path) -> None:
         ("slide\na.svs\na.svs\n", "line 3) would both be written to a.ome.zarr"),
         ("slide,output\na.svs,x\nb.svs,./y/../x\n", "(list/m.csv, line 2) and list/b.svs"),
         ("slide,output\na.svs,x\nb.svs,x/y\n", "inside another result"),
+        ("slide\na.svs\ngs://b/c.svs\n", "line 3: gs://b/c.svs: gs:// can't be read"),
+        ("slide,output\na.svs,gs://b/c\n", "line 2: gs://b/c: gs:// can't be read"),
+        ("slide,tissue\na.svs,gs://b/c\n", "line 2: gs://b/c: gs:// can't be read"),
     ],
 )  # fmt: skip
 def test_what_can_not_be_right_is_refused(here: Path, text: str, message: str) -> None:

@@ -117,9 +117,11 @@ def find_slides(argument: str) -> Found:
             "**", or a URL; one that ends in a slash is a folder.
 
     Raises:
-        InputError: a folder or a pattern holds no slide.
+        InputError: a folder or a pattern holds no slide; the argument is empty.
         OutputError: an object store can't be listed.
     """
+    if not argument.strip():
+        raise InputError("a slide without a name: an argument is empty")
     if locations.is_url(argument):
         return _find_remote(argument)
     path = Path(argument)

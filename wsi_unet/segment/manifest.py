@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from wsi_unet import locations
-from wsi_unet.errors import InputError, ModelError
+from wsi_unet.errors import InputError, ModelError, OptionError
 from wsi_unet.labels.objects import open_objects
 from wsi_unet.models.checkpoint import bundled_models, read_spec
 from wsi_unet.segment.inputs import find_slides
@@ -207,7 +207,12 @@ class _Reading:
 
     def _add(self, listed: Listed, where: str = "") -> None:
         output = listed.job.output or ""
-        key = _key(output)
+        try:
+            key = _key(output)
+            for place in (listed.job.slide, listed.job.options.tissue):
+                locations.resolve(place)
+        except OptionError as error:
+            raise InputError(f"{where}: {error}" if where else str(error)) from error
         other, other_where = self.listed.setdefault(key, (listed, where))
         if other is listed or (not where and not other_where and _same_file(other, listed)):
             return
