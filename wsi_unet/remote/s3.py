@@ -28,11 +28,13 @@ CONNECT_TIMEOUT = timedelta(seconds=5)
 TIMEOUT = timedelta(seconds=120)
 """For one request, from its first byte to its answer's last."""
 
-RETRIES = 8
-RETRY_TIMEOUT = timedelta(seconds=45)
+RETRY_TIMEOUT = timedelta(seconds=20)
 """From the first try on; after it nothing is tried again."""
 
-FIRST_PAUSE, LONGEST_PAUSE = timedelta(milliseconds=200), timedelta(seconds=10)
+RETRIES = 1000
+"""More than there is time for."""
+
+FIRST_PAUSE, LONGEST_PAUSE = timedelta(milliseconds=200), timedelta(seconds=5)
 
 
 @dataclass(frozen=True)
