@@ -8,7 +8,7 @@
     │   └── MaskError            a tissue mask that can't be read
     ├── OutputError              exit code 2: the output can't be used as it is
     │   ├── SignatureError       it belongs to a run with other parameters
-    │   └── LockedError          another run is writing to it
+    │   └── LockedError          exit code 1: another run is writing to it
     ├── PlanError                exit code 2: the plan is refused as unaffordable
     ├── ClusterError             the Dask cluster can't be used, or went away
     └── BlockError               one block failed; names the block
@@ -58,7 +58,9 @@ class SignatureError(OutputError):
 
 
 class LockedError(OutputError):
-    """Another run is writing to the output."""
+    """Another run is writing to the output; the same command may work later."""
+
+    exit_code = 1
 
 
 class PlanError(WsiUnetError):

@@ -124,7 +124,8 @@ def refusing_others(client: Client) -> Iterator[None]:
     finally:
         if client.status == "running":
             client.unsubscribe_topic(REFUSED)
-            with suppress(OSError):
+            # ValueError: another run took it away as it ended, or the scheduler was started anew.
+            with suppress(OSError, ValueError):
                 client.sync(client.unregister_worker_plugin, guard.name, callback_timeout=2.0)
 
 
