@@ -11,6 +11,7 @@ from wsi_unet.errors import OptionError, OutputError
 from wsi_unet.labels.metadata import Frame, array_document
 from wsi_unet.labels.objects import BOOKKEEPING, LOCK_NAME, Objects
 from wsi_unet.labels.pyramid import Pyramid
+from wsi_unet.remote.ahead import map_ahead
 
 FORMAT_VERSION = 1
 IMAGE_NAME = "image"
@@ -110,11 +111,13 @@ def is_described(objects: Objects, group: str, pyramid: Pyramid, channels: int |
     if described_levels(attributes) != pyramid.levels or "wsi_unet" not in attributes:
         return False
     leading = () if channels is None else (channels,)
-    return all(
-        _document(objects, f"{group}/{level}/zarr.json" if group else f"{level}/zarr.json")
-        == array_document((*leading, *shape), pyramid.shard_side(level))
-        for level, shape in enumerate(pyramid.level_shapes)
-    )
+
+    def same(level: int) -> bool:
+        key = f"{group}/{level}/zarr.json" if group else f"{level}/zarr.json"
+        shape = (*leading, *pyramid.level_shape(level))
+        return bool(_document(objects, key) == array_document(shape, pyramid.shard_side(level)))
+
+    return all(map_ahead(same, range(pyramid.levels), str(objects)))
 
 
 def _document(objects: Objects, key: str) -> Any:

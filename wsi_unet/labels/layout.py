@@ -46,6 +46,7 @@ from wsi_unet.labels.metadata import (
 from wsi_unet.labels.objects import BOOKKEEPING, Objects
 from wsi_unet.labels.progress import Progress
 from wsi_unet.labels.pyramid import Pyramid
+from wsi_unet.remote.ahead import map_ahead
 
 __all__ = [
     "Frame",
@@ -288,10 +289,14 @@ def _check_levels(objects: Objects, pyramid: Pyramid) -> None:
 
 def _create_arrays(objects: Objects, group: str, pyramid: Pyramid, channels: int | None) -> None:
     leading = () if channels is None else (channels,)
-    for level, shape in enumerate(pyramid.level_shapes):
+
+    def create(level: int) -> None:
         key = f"{group}/{level}/zarr.json" if group else f"{level}/zarr.json"
-        document = array_document((*leading, *shape), pyramid.shard_side(level))
-        _put_json(objects, key, document)
+        shape = (*leading, *pyramid.level_shape(level))
+        _put_json(objects, key, array_document(shape, pyramid.shard_side(level)))
+
+    for _ in map_ahead(create, range(pyramid.levels), str(objects)):
+        pass
 
 
 def _put_names(objects: Objects, names: Sequence[str]) -> None:

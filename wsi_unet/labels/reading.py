@@ -148,7 +148,8 @@ def _open_level(
     levels = len(attributes["ome"]["multiscales"][0]["datasets"])
     if not 0 <= level < levels:
         raise OutputError(f"{objects}: no level {level} of {name!r}; there are 0 to {levels - 1}")
-    stored = zarr.open_array(open_store(str(objects)), path=f"{group}/{level}", mode="r", zarr_format=3)
+    store, path = open_store(str(objects)), f"{group}/{level}"
+    stored = zarr.open_array(store, path=path, mode="r", zarr_format=3)
     frame = read_frame(attributes, level)
     coordinates = {
         dim: start + step * np.arange(size)

@@ -6,6 +6,8 @@ and each object is put whole: nothing is read, a torn one is simply replaced.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from wsi_unet.errors import OutputError
@@ -13,6 +15,7 @@ from wsi_unet.geometry import BlockIndex, Box
 from wsi_unet.labels.objects import Objects
 from wsi_unet.labels.pyramid import Pixels, Pyramid, Reduce, shard_key
 from wsi_unet.labels.shards import ShardRecord, decode_shard, encode_shard
+from wsi_unet.remote.ahead import map_ahead
 
 
 def write_block(
@@ -48,13 +51,18 @@ def write_block(
             f"got {data.dtype} {data.shape}; a task writes exactly its own block, since two "
             "writers in one shard lose data"
         )
-    records = {}
-    for level in range(pyramid.task_levels):
-        if level:
-            data = reduce(data)
-        key = shard_key(group, level, index, data.ndim == 3)
-        records[key] = _put(objects, key, data, pyramid.shard_side(level))
-    return records
+
+    def pieces() -> Iterator[tuple[str, Pixels, int]]:
+        piece = data
+        for level in range(pyramid.task_levels):
+            if level:
+                piece = reduce(piece)
+            yield shard_key(group, level, index, data.ndim == 3), piece, pyramid.shard_side(level)
+
+    def put(piece: tuple[str, Pixels, int]) -> tuple[str, ShardRecord]:
+        return piece[0], _put(objects, *piece)
+
+    return dict(map_ahead(put, pieces(), str(objects)))
 
 
 def build_tail(
