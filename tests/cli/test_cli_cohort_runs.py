@@ -19,6 +19,7 @@ import tifffile
 from click.testing import CliRunner, Result
 from support.oracle import balanced_model, textured
 from support.runs import array_objects, every_file, marker_times
+from support.s3_server import S3Server
 
 from wsi_unet.models import UNetConfig
 from wsi_unet_cli.main import cli
@@ -136,7 +137,7 @@ def test_a_manifest_with_a_bad_slide_and_a_rerun_that_does_what_is_left(
     assert table["a"]["area_mm2:class-1"] == "", "its pixel size is unknown"
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_ended_in_the_middle_and_run_again(good: Path, here: Path, number: signal.Signals) -> None:
     command = arguments(good, "slides", "-o", "out")
     with subprocess.Popen(
@@ -255,6 +256,20 @@ def test_a_cohort_in_an_object_store(good: Path, here: Path, bucket: str) -> Non
     assert out.get(".wsi_unet/lock.json") is None
     done = CliRunner().invoke(cli, ["status", f"{bucket}/out/a.ome.zarr"])
     assert done.exit_code == 0, done.output
+
+
+def test_a_bucket_that_is_forbidden_is_one_line(
+    good: Path, here: Path, bucket: str, s3: S3Server
+) -> None:
+    before = every_file(here)
+    with s3.checking_credentials():
+        for given in (["slides", "-o", f"{bucket}/out"], [f"{bucket}/slides/", "-o", "out"]):
+            done = segment(good, *given)
+            assert done.exit_code == 2, done.output
+            assert len(done.stderr.splitlines()) == 1, done.stderr
+            assert bucket in done.stderr
+    assert every_file(here) == before
+    assert not (here / "out").exists()
 
 
 def test_a_bucket_that_is_not_there_is_one_line(good: Path, here: Path, bucket: str) -> None:

@@ -1,18 +1,12 @@
-"""The table of a cohort: complete at any time, small in memory, cheap to keep up to date."""
+"""The table of a cohort: complete at any time, whatever happens."""
 
 from __future__ import annotations
 
-import csv
-import gc
-import io
-import json
-import pathlib
-import tracemalloc
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
+from support.cohorts import FOLDER, Clock, csv_file, finished, json_file, listed, statuses
 from support.standin import cohort_progress, report
 
 from wsi_unet.errors import LockedError, OutputError, SlideError
@@ -25,53 +19,11 @@ from wsi_unet.segment.manifest import Listed, read_cohort
 from wsi_unet.segment.options import Options
 from wsi_unet.segment.prepare import SlideJob
 
-FOLDER = "out"
-
-
-class Clock:
-    """Time that goes on when told to; each look takes `cost` seconds."""
-
-    def __init__(self, cost: float = 0.0) -> None:
-        self.now = 100.0
-        self.cost = cost
-
-    def __call__(self) -> float:
-        self.now += self.cost
-        return self.now
-
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def listed(count: int = 3, **columns: str) -> list[Listed]:
-    names, values = tuple(columns), tuple(columns.values())
-    return [
-        Listed(SlideJob(slide=f"/s/{i}.svs", output=f"out/{i}.ome.zarr"), names, values)
-        for i in range(count)
-    ]
-
-
-def finished(slide: Listed, **changes: Any) -> Outcome:
-    return Outcome(slide.job, replace(report(str(slide.job.output)), **changes))
-
-
-def json_file() -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(Path("out/cohort.json").read_bytes())
-    return document
-
-
-def csv_file() -> list[dict[str, str]]:
-    text = Path("out/cohort.csv").read_bytes().decode()
-    return list(csv.DictReader(io.StringIO(text, newline="")))
-
-
-def statuses() -> list[str]:
-    found = [row["status"] for row in json_file()["slides"]]
-    assert found == [row["status"] for row in csv_file()]
-    return found
 
 
 @pytest.mark.usefixtures("here")
@@ -286,34 +238,6 @@ def test_a_disk_that_is_full_for_a_while_loses_nothing(monkeypatch: pytest.Monke
     acquire(open_objects("out")).release()
 
 
-@pytest.mark.parametrize(("cost", "share"), [(0.001, 0.002), (1.0, 0.021)])
-@pytest.mark.usefixtures("here")
-def test_updates_take_a_fiftieth_of_the_time_at_most(
-    cost: float, share: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With a write that takes 2 ms, or 2 s, and a slide that ends every 0.1 s for 1000 s."""
-    clock = Clock()
-    slides = listed(10)
-    table = CohortReport(FOLDER, slides, clock=clock)
-    list(table.jobs())
-    spent = 0.0
-
-    def put(self: LocalObjects, key: str, data: bytes) -> None:
-        nonlocal spent
-        clock.now += cost
-        spent += cost
-
-    with monkeypatch.context() as patch:
-        patch.setattr(LocalObjects, "put", put)
-        begun = clock.now
-        while clock.now < begun + 1000:
-            clock.now += 0.1
-            table.take(finished(slides[0]))
-        assert 0 < spent / (clock.now - begun) <= share
-    table.close()
-    assert statuses() == ["finished", *["waiting"] * 9]
-
-
 @pytest.mark.usefixtures("here")
 def test_how_far_the_whole_is_stands_in_the_file() -> None:
     clock = Clock()
@@ -328,31 +252,3 @@ def test_how_far_the_whole_is_stands_in_the_file() -> None:
     assert progress["device_busy"] == 0.93
     assert "active" not in progress
     table.close(interrupted=True)
-
-
-def whole_cohort(here: Path, count: int) -> CohortReport:
-    rows = (f"cohort/slides/case-{i:05}.svs,patient-{i:05}\n" for i in range(count))
-    (here / "m.csv").write_text("slide,patient\n" + "".join(rows))
-    cohort = read_cohort(["m.csv"], FOLDER)
-    table = CohortReport(FOLDER, cohort.slides)
-    for slide, job in zip(cohort.slides, table.jobs(), strict=True):
-        assert slide.job is job
-        table.take(finished(slide))
-    return table
-
-
-def test_a_slide_takes_two_kilobytes(here: Path) -> None:
-    """From the manifest to the last outcome, the job included; 20 MB for ten thousand."""
-    whole_cohort(here, 10).close()  # what is loaded once
-    count = 2_000
-    tracemalloc.start()
-    table = whole_cohort(here, count)
-    gc.collect()
-    snapshot = tracemalloc.take_snapshot()
-    tracemalloc.stop()
-    table.close()
-    assert statuses() == ["finished"] * count
-    # Python's table of interned names grows in few large steps, at any time.
-    counted = snapshot.filter_traces([tracemalloc.Filter(False, pathlib.__file__)])
-    held = sum(trace.size for trace in counted.traces)
-    assert held / count < 2000
