@@ -16,6 +16,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from wsi_unet.cohorts.manifest import read_cohort
+    from wsi_unet.cohorts.planning import plan_cohort
+    from wsi_unet.cohorts.report import CohortReport
     from wsi_unet.errors import (
         BlockError,
         ClusterError,
@@ -33,12 +36,9 @@ if TYPE_CHECKING:
     from wsi_unet.models import Model, bundled_models, load_model, save_model
     from wsi_unet.segment.cluster import ClusterOptions
     from wsi_unet.segment.cohort import Outcome, segment_cohort
-    from wsi_unet.segment.cohort_report import CohortReport
     from wsi_unet.segment.lazy import map_unet
-    from wsi_unet.segment.manifest import read_cohort
     from wsi_unet.segment.options import Options
     from wsi_unet.segment.plan import Plan
-    from wsi_unet.segment.planning import plan_cohort
     from wsi_unet.segment.prepare import SlideJob
     from wsi_unet.segment.report import CohortProgress, Report, RunProgress
     from wsi_unet.segment.run import plan, segment
@@ -66,12 +66,12 @@ _HOMES = {
     "wsi_unet.models": ("Model", "bundled_models", "load_model", "save_model"),
     "wsi_unet.segment.cluster": ("ClusterOptions",),
     "wsi_unet.segment.cohort": ("Outcome", "segment_cohort"),
-    "wsi_unet.segment.cohort_report": ("CohortReport",),
+    "wsi_unet.cohorts.report": ("CohortReport",),
     "wsi_unet.segment.lazy": ("map_unet",),
-    "wsi_unet.segment.manifest": ("read_cohort",),
+    "wsi_unet.cohorts.manifest": ("read_cohort",),
     "wsi_unet.segment.options": ("Options",),
     "wsi_unet.segment.plan": ("Plan",),
-    "wsi_unet.segment.planning": ("plan_cohort",),
+    "wsi_unet.cohorts.planning": ("plan_cohort",),
     "wsi_unet.segment.prepare": ("SlideJob",),
     "wsi_unet.segment.report": ("CohortProgress", "Report", "RunProgress"),
     "wsi_unet.segment.run": ("plan", "segment"),

@@ -18,14 +18,14 @@ from wsi_unet_cli.reports import show_report
 
 if TYPE_CHECKING:
     from wsi_unet import CohortProgress, Outcome, Report
-    from wsi_unet.segment.cohort_report import CohortReport
-    from wsi_unet.segment.cohort_rows import Row
+    from wsi_unet.cohorts.report import CohortReport
+    from wsi_unet.cohorts.rows import Row
 
 
 def segment_slides(asked: Asked) -> Ending:
     """Segment the slides of a cohort, showing progress, and keep its report up to date."""
+    from wsi_unet.cohorts.report import CohortReport
     from wsi_unet.models.devices import keep_freed_memory
-    from wsi_unet.segment.cohort_report import CohortReport
 
     keep_freed_memory()
     folder = asked.cohort.folder or ""

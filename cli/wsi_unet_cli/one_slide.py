@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def plan_slide(asked: Asked) -> Ending:
     """Plan the slide and show the plan."""
-    from wsi_unet.segment.planning import plan_cohort
+    from wsi_unet.cohorts.planning import plan_cohort
 
     job = _job(asked)
     try:

@@ -56,7 +56,7 @@ class Totals:
 
 def plan_slides(asked: Asked) -> Ending:
     """Plan each slide of a cohort and show a line for it; nothing is written."""
-    from wsi_unet.segment.planning import plan_cohort
+    from wsi_unet.cohorts.planning import plan_cohort
 
     totals = Totals()
     jobs = (listed.job for listed in asked.cohort.slides)

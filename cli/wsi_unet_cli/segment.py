@@ -162,7 +162,7 @@ def segment(
     """
     verbose = ctx.meta[VERBOSE]
     with interruptible() as interruption, logging_to(log_file, verbose=verbose):
-        from wsi_unet.segment.manifest import read_cohort
+        from wsi_unet.cohorts.manifest import read_cohort
 
         asked = Asked(
             read_cohort(inputs, output, model, wsi_unet.Options(**options), overwrite=overwrite),

@@ -18,7 +18,7 @@ from wsi_unet_cli.reports import blocks_in_words, failures_in_words, waits_in_wo
 
 if TYPE_CHECKING:
     from wsi_unet import RunStatus
-    from wsi_unet.segment.cohort_status import OutputStatus
+    from wsi_unet.cohorts.status import OutputStatus
     from wsi_unet.segment.status import Writer
 
 EPILOG = """\
@@ -49,7 +49,7 @@ def status(ctx: click.Context, result: str, verify: bool, as_json: bool) -> None
     Of a folder with the results of many slides: a line for each, and what they come to. Either way,
     who is writing there.
     """
-    from wsi_unet.segment.cohort_status import is_cohort
+    from wsi_unet.cohorts.status import is_cohort
 
     if is_cohort(result):
         finished = _show_cohort(result, verify=verify, as_json=as_json)
@@ -115,7 +115,7 @@ def _writer_in_words(writer: Writer) -> str:
 
 def _show_cohort(folder: str, *, verify: bool, as_json: bool) -> bool:
     """Show every result of a folder, as they are looked at; return whether all are finished."""
-    from wsi_unet.segment.cohort_status import cohort_header, cohort_status
+    from wsi_unet.cohorts.status import cohort_header, cohort_status
     from wsi_unet.segment.status import read_writer
 
     header, writer = cohort_header(folder), read_writer(folder)

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wsi_unet.cohorts import manifest as manifest_module
+from wsi_unet.cohorts import table
+from wsi_unet.cohorts.manifest import Cohort, read_cohort
+from wsi_unet.cohorts.table import read_rows
 from wsi_unet.errors import InputError, ModelError, WsiUnetError
 from wsi_unet.labels.objects import LocalObjects
-from wsi_unet.segment import manifest as manifest_module
-from wsi_unet.segment import table
-from wsi_unet.segment.manifest import Cohort, read_cohort
 from wsi_unet.segment.options import Options
-from wsi_unet.segment.table import read_rows
 
 
 def places(cohort: Cohort) -> list[tuple[str, str | None]]:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wsi_unet import locations
+from wsi_unet.cohorts.rows import JSON_NAME, Row, read_header, read_rows
 from wsi_unet.errors import OutputError
 from wsi_unet.labels.objects import BOOKKEEPING, open_objects
-from wsi_unet.segment.cohort_rows import JSON_NAME, Row, read_header, read_rows
 from wsi_unet.segment.report import BlockCounts, Waits
 from wsi_unet.segment.status import RunStatus, Writer, read_writer, run_status
 from wsi_unet.segment.store import is_finished

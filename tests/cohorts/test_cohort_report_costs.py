@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from support.cohorts import FOLDER, Clock, finished, listed, statuses
 
+from wsi_unet.cohorts.manifest import read_cohort
+from wsi_unet.cohorts.report import CohortReport
 from wsi_unet.labels.objects import LocalObjects
-from wsi_unet.segment.cohort_report import CohortReport
-from wsi_unet.segment.manifest import read_cohort
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wsi_unet.cohorts import inputs
+from wsi_unet.cohorts.inputs import find_slides
 from wsi_unet.errors import InputError
 from wsi_unet.labels.objects import LocalObjects
-from wsi_unet.segment import inputs
-from wsi_unet.segment.inputs import find_slides
 
 
 def make(root: Path, *names: str) -> None:

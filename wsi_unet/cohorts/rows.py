@@ -8,9 +8,9 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 from wsi_unet import locations
+from wsi_unet.cohorts.manifest import Listed
 from wsi_unet.errors import WsiUnetError
 from wsi_unet.labels.objects import Objects
-from wsi_unet.segment.manifest import Listed
 from wsi_unet.segment.report import Report
 
 JSON_NAME = "cohort.json"

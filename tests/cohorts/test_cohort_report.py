@@ -9,13 +9,13 @@ import pytest
 from support.cohorts import FOLDER, Clock, csv_file, finished, json_file, listed, statuses
 from support.standin import cohort_progress, report
 
+from wsi_unet.cohorts.manifest import Listed, read_cohort
+from wsi_unet.cohorts.report import CohortReport
+from wsi_unet.cohorts.rows import CSV_COLUMNS, read_header, read_rows
 from wsi_unet.errors import LockedError, OutputError, SlideError
 from wsi_unet.labels.lock import acquire
 from wsi_unet.labels.objects import LocalObjects, open_objects
 from wsi_unet.segment.cohort import Outcome
-from wsi_unet.segment.cohort_report import CohortReport
-from wsi_unet.segment.cohort_rows import CSV_COLUMNS, read_header, read_rows
-from wsi_unet.segment.manifest import Listed, read_cohort
 from wsi_unet.segment.options import Options
 from wsi_unet.segment.prepare import SlideJob
 

@@ -20,13 +20,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from wsi_unet import locations
+from wsi_unet.cohorts.inputs import find_slides
+from wsi_unet.cohorts.table import read_rows
 from wsi_unet.errors import InputError, ModelError, OptionError
 from wsi_unet.labels.objects import open_objects
 from wsi_unet.models.checkpoint import bundled_models, read_spec
-from wsi_unet.segment.inputs import find_slides
 from wsi_unet.segment.options import Options
 from wsi_unet.segment.prepare import SlideJob, default_output
-from wsi_unet.segment.table import read_rows
 
 COLUMNS = ("slide", "output", "model", "mpp", "tissue")
 """The columns of a manifest that mean something here."""

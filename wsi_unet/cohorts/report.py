@@ -20,11 +20,8 @@ from importlib.metadata import version
 from typing import Literal
 
 from wsi_unet import locations
-from wsi_unet.errors import OutputError
-from wsi_unet.labels.lock import OutputLock, acquire
-from wsi_unet.labels.objects import open_objects
-from wsi_unet.segment.cohort import Outcome
-from wsi_unet.segment.cohort_rows import (
+from wsi_unet.cohorts.manifest import Listed
+from wsi_unet.cohorts.rows import (
     BEFORE_ROWS,
     CLASS_COLUMNS,
     CSV_COLUMNS,
@@ -41,7 +38,10 @@ from wsi_unet.segment.cohort_rows import (
     to_line,
     waiting_row,
 )
-from wsi_unet.segment.manifest import Listed
+from wsi_unet.errors import OutputError
+from wsi_unet.labels.lock import OutputLock, acquire
+from wsi_unet.labels.objects import open_objects
+from wsi_unet.segment.cohort import Outcome
 from wsi_unet.segment.prepare import SlideJob
 from wsi_unet.segment.report import CohortProgress
 

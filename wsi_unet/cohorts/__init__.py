@@ -1,0 +1,1 @@
+"""Many slides: finding them, manifests, the report about them, their plans and states."""
