@@ -11,8 +11,8 @@ from typing import Any
 
 from support.standin import report
 
+from wsi_unet.cohorts.manifest import Listed
 from wsi_unet.segment.cohort import Outcome
-from wsi_unet.segment.manifest import Listed
 from wsi_unet.segment.prepare import SlideJob
 
 FOLDER = "out"
