@@ -114,8 +114,19 @@ def test_an_endpoint_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> Non
     )
 
 
+def test_an_empty_object_has_ends(bucket: str) -> None:
+    objects = Bucket(bucket)
+    objects.put("key", b"")
+    for end in (objects.start, objects.tail):
+        found = end("key", 10)
+        assert found is not None
+        assert (found.data, found.size) == (b"", 0)
+        assert end("no such key", 10) is None
+    refused(objects, lambda one: one.read("key", 3, 9, None), "has no such bytes")
+
+
 @pytest.mark.usefixtures("few_tries")
-@pytest.mark.parametrize("asked", ["get", "put", "list"])
+@pytest.mark.parametrize("asked", ["get", "start", "put", "list"])
 def test_a_server_that_never_answers(
     bucket: str, s3_proxy: Proxy, asked: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +135,7 @@ def test_a_server_that_never_answers(
     begin = time.monotonic()
     error = refused(Bucket(bucket), ASKED[asked], r"doesn't answer in time, after 3 tries; check")
     assert isinstance(error, TimeoutError)
+    assert len(s3_proxy.requests) == 3
     assert time.monotonic() - begin < 10
 
 

@@ -106,6 +106,8 @@ def explain(message: str, bucket: str) -> OSError:
             f"access is denied ({code or status}), as is to missing objects where listing isn't "
             f"allowed; check the URL, {KEYS}, and what they may do",
         )
+    if status == 416 or "non-partial response" in message:
+        return OSError(errno.ERANGE, "it has no such bytes; is it whole?")
     if status == 404:
         return OSError(errno.ENOENT, "there is no such object; check the URL")
     return _passing(message, code or status)

@@ -10,6 +10,7 @@ the process that made them: nothing here is pickled but URLs.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -133,9 +134,9 @@ class Bucket:
     def _end(self, key: str, options: GetOptions) -> Part | None:
         try:
             return self._get(key, options)
-        except OSError:
+        except OSError as error:
             # No range of an empty object can be had; S3 calls that an error.
-            if self.size(key) == 0:
+            if error.errno == errno.ERANGE and self.size(key) == 0:
                 return self._get(key, {})
             raise
 
