@@ -253,7 +253,9 @@ class Execution:
 
     def _take_failure(self, task: Task, error: str) -> None:
         progress, tally = self._output.progress(task.run), self._tallies[task.run]
-        marker = progress.read_marker(task.index, task.run.signature)
+        marker = None
+        with suppress(OutputError):  # a store that fails is no reason to end the other slides
+            marker = progress.read_marker(task.index, task.run.signature)
         if marker is not None:  # an attempt that was given up has ended after all
             self._take_done(task, marker)
             return

@@ -1,0 +1,38 @@
+"""What all tests of faults share: clients to start, an undisturbed run, a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.fault_cluster import Cluster
+from support.fault_kinds import WORKER_TTL
+from support.fault_runner import Runner
+from support.fault_study import Study, small_disk
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
+    """Thirty blocks of labels, four of the image, and what an undisturbed run makes of them."""
+    with Runner() as runner:
+        yield Study.make(tmp_path_factory.mktemp("faults"), runner)
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two workers with nannies; every test gives it back whole."""
+    ttl = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": f"{WORKER_TTL}s"}
+    with Cluster(tmp_path_factory.mktemp("cluster") / "c", settings=ttl) as running:
+        yield running
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own that is soon full."""
+    folder = tmp_path / "disk"
+    try:
+        with small_disk(folder, mebibytes=128):
+            yield folder
+    except OSError as error:
+        pytest.skip(str(error))

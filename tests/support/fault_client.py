@@ -1,0 +1,82 @@
+"""`wsi-unet` for the fault harness: a process that forks one client per command.
+
+The clients are as those that a shell starts, but have their imports behind them, and are less (or
+more) patient with blocks. This process does nothing but fork and wait, so it has one
+thread and may do so.
+
+It reads one JSON object per line: `{"arguments", "out", "log", "core", "deadline",
+"slow", "orders"}` starts a client and is
+answered with its process id; `{"pid"}` is answered with its exit status, null while it runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def main() -> None:
+    """Serve until stdin ends."""
+    import distributed.worker  # noqa: F401
+    import zarr  # noqa: F401
+    from support.fault_orders import Orders
+    from support.fault_preload import make_store_fail
+
+    import wsi_unet.segment.cohort
+    import wsi_unet.slides.tissue  # noqa: F401
+    from wsi_unet.segment import execution, flight
+    from wsi_unet_cli.main import main as command_line
+
+    def run(job: dict[str, Any]) -> None:
+        execution.SHORTEST_DEADLINE = job["deadline"]
+        flight.SLOW_SECONDS = job["slow"]
+        flight.LOOK_EVERY = 1.0
+        make_store_fail(Orders(Path(job["orders"])))
+        sys.argv = ["wsi-unet", *job["arguments"]]
+        command_line()
+
+    print("ready", flush=True)
+    for line in sys.stdin:
+        job = json.loads(line)
+        answer = status(job["pid"]) if "pid" in job else fork(job, run)
+        print(json.dumps(answer), flush=True)
+
+
+def fork(job: dict[str, Any], run: Callable[[dict[str, Any]], None]) -> int:
+    """Start a client in a process group of its own; return its process id."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        os.setsid()
+        for stream, path in ((0, os.devnull), (1, job["out"]), (2, job["log"])):
+            flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC
+            os.dup2(os.open(path, os.O_RDONLY if stream == 0 else flags, 0o644), stream)
+        if job["core"] is not None and hasattr(os, "sched_setaffinity"):
+            cores = sorted(os.sched_getaffinity(0))
+            os.sched_setaffinity(0, {cores[job["core"] % len(cores)]})
+        run(job)
+        code = 0
+    except SystemExit as exit:
+        code = exit.code if isinstance(exit.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def status(pid: int) -> int | None:
+    """Return how a client has ended, negative if by a signal; None while it runs."""
+    ended, code = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(code) if ended else None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""A Dask cluster on loopback whose every process may be killed: scheduler, nannies, workers.
+
+Unlike in `support.clusters`, what dies is started again at the same address, as a service manager
+would. Workers are bound to one core each, so that every run computes with the same number of
+threads and gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import distributed
+import psutil
+from support import fault_preload
+from support.fault_orders import Orders
+
+TESTS = Path(__file__).resolve().parents[1]
+THREADS = 2
+"""Blocks in work per worker process."""
+
+STARTING_SECONDS = 60.0
+
+PINNED = """
+import os, sys
+if hasattr(os, "sched_setaffinity"):
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[int(sys.argv[1]) % len(cores)]})
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
+
+
+def start(
+    *arguments: str | Path, log: Path, environment: Mapping[str, str], core: int | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a Python program in a process group of its own.
+
+    Args:
+        arguments: to Python.
+        log: file that its output is appended to.
+        environment: variables to set.
+        core: which core it is bound to; None for all.
+    """
+    paths = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
+    variables = {"PYTHONPATH": os.pathsep.join(paths)} | dict(environment)
+    pinned = [] if core is None else ["-c", PINNED, str(core)]
+    with log.open("ab") as out:
+        return subprocess.Popen(
+            [sys.executable, *pinned, *map(str, arguments)],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=os.environ | variables,
+            start_new_session=True,
+        )
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process that `start` started, stopped or not, and everything that it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(timeout=30)
+
+
+@dataclass
+class Cluster:
+    """Scheduler and workers; what dies is started again by `revive`.
+
+    Attributes:
+        folder: for orders, logs and Dask's files.
+        size: number of workers, each with `THREADS` task threads.
+        block_seconds: how long a block lasts at least.
+        settings: Dask's, for all its processes, as environment variables.
+    """
+
+    folder: Path
+    size: int = 2
+    block_seconds: float = 0.15
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        (self.folder / "orders").mkdir(parents=True)
+        self.orders = Orders(self.folder / "orders")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+        self.scheduler: subprocess.Popen[bytes] | None = None
+        self.workers: dict[str, subprocess.Popen[bytes]] = {}
+        self.restarts = 0
+
+    def __enter__(self) -> Cluster:
+        try:
+            self.revive()
+            self.wait_for_workers()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kill everything."""
+        for process in (*self.workers.values(), self.scheduler):
+            if process is not None:
+                end(process)
+        self.workers.clear()
+        self.scheduler = None
+
+    def revive(self) -> None:
+        """Start what isn't there (any more)."""
+        if self.scheduler is None or self.scheduler.poll() is not None:
+            self.restarts += self.scheduler is not None
+            self.scheduler = self._start_scheduler()
+        for name in [f"w{number}" for number in range(self.size)]:
+            before = self.workers.get(name)
+            if before is None or before.poll() is not None:
+                if before is not None:
+                    end(before)  # its nanny may have left a worker behind
+                    self.restarts += 1
+                self.add_worker(name)
+
+    def add_worker(self, name: str) -> None:
+        """Start one more worker; it needs a few seconds to arrive."""
+        self.workers[name] = start(
+            "-m", "dask", "worker", self.address, "--name", name, "--nthreads", str(THREADS),
+            "--no-dashboard", "--memory-limit", "0", "--death-timeout", "60",
+            "--local-directory", self.folder / name, "--preload", "support.fault_preload",
+            log=self.folder / f"{name}.log",
+            core=int(name.strip("latew")),
+            environment=dict(self.settings)
+            | {
+                fault_preload.ORDERS: str(self.orders.folder),
+                fault_preload.SECONDS: str(self.block_seconds),
+            },
+        )  # fmt: skip
+
+    def remove_late(self) -> None:
+        """Kill the workers that were added."""
+        for name in [name for name in self.workers if name.startswith("late")]:
+            end(self.workers.pop(name))
+
+    def wait_for_workers(self) -> None:
+        """Wait until as many worker processes as there should be have started.
+
+        Raises:
+            AssertionError: if they don't in time; with their logs.
+        """
+        deadline = time.monotonic() + STARTING_SECONDS
+        while len(self.worker_processes()) < len(self.workers):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"workers didn't start\n{self.logs()}")
+            time.sleep(0.05)
+
+    def set_allowed_failures(self, number: int) -> None:
+        """Let the scheduler give up tasks after more than so many deaths of their workers."""
+        with distributed.Client(self.address, set_as_default=False) as client:
+            client.run_on_scheduler(_set_allowed_failures, number)
+
+    def worker_processes(self) -> dict[int, str]:
+        """Return the living worker processes (not their nannies): name by process id."""
+        noted = {
+            event["pid"]: event["name"]
+            for event in self.orders.events()
+            if event["event"] == "worker"
+        }
+        return {pid: name for pid, name in noted.items() if is_alive(pid)}
+
+    def logs(self) -> str:
+        """Return the ends of all logs, without the routine, for the message of a failed test."""
+        ends = []
+        for path in sorted(self.folder.glob("*.log")):
+            lines = path.read_text(errors="replace").splitlines()
+            found = [line for line in lines if " - INFO - " not in line]
+            ends += [f"--- {path.name}", *found[-30:]]
+        return "\n".join(ends)
+
+    def _start_scheduler(self) -> subprocess.Popen[bytes]:
+        host, port = self.address.removeprefix("tcp://").split(":")
+        return start(
+            "-m", "dask", "scheduler", "--host", host, "--port", port, "--no-dashboard",
+            log=self.folder / "scheduler.log", environment=self.settings,
+        )  # fmt: skip
+
+
+def _set_allowed_failures(number: int, dask_scheduler: Any) -> None:
+    dask_scheduler.allowed_failures = number
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process is there and more than a corpse; a stopped one is."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

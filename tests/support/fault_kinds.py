@@ -1,0 +1,248 @@
+"""The faults: what each does, and how it is undone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+
+from support.fault_cluster import end, is_alive
+from support.fault_study import LABEL
+from support.fault_trial import Fault, Trial
+
+WORKER_TTL = 6.0
+"""Seconds of silence after which the cluster's scheduler is to take a worker for dead."""
+
+DEATHS = 4
+"""How often a block kills its worker: once more than Dask allows by default."""
+
+
+def kill_worker(trial: Trial, random: Random) -> bool:
+    """SIGKILL a worker process; its nanny starts another."""
+    workers = list(trial.cluster.worker_processes())
+    if not workers:
+        return False
+    pid = random.choice([one for one in workers if trial.in_flight(one)] or workers)
+    os.kill(pid, signal.SIGKILL)
+    _gone(pid)
+    trial.hit("kill a worker", trial.in_flight(pid))
+    return True
+
+
+def kill_block_workers(trial: Trial, random: Random) -> bool:
+    """SIGKILL whatever process computes a certain block, more than three times."""
+    left = trial.not_begun()
+    if not left:
+        return False
+    trial.cluster.orders.give("die", random.choice(left), times=DEATHS)
+    return True
+
+
+def kill_all_workers(trial: Trial, random: Random) -> bool:
+    """SIGKILL all workers with their nannies; new ones come after a while."""
+    workers = list(trial.cluster.worker_processes())
+    trial.revive_at = time.monotonic() + random.uniform(0, 3)
+    for process in trial.cluster.workers.values():
+        end(process)
+    for pid in workers:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        _gone(pid)
+    trial.hit("kill all workers", trial.in_flight(*workers))
+    return True
+
+
+def kill_scheduler(trial: Trial, random: Random) -> bool:
+    """SIGKILL the scheduler; another one comes at the same address after a while."""
+    process = trial.cluster.scheduler
+    assert process is not None
+    trial.revive_at = time.monotonic() + random.uniform(0.2, 3)
+    workers = list(trial.cluster.worker_processes())
+    end(process)
+    trial.hit("kill the scheduler", trial.in_flight(*workers))
+    return True
+
+
+def kill_client(trial: Trial, random: Random) -> bool:
+    """SIGKILL the client."""
+    if trial.client.ended() is not None:
+        return False
+    trial.client.kill()
+    trial.hit("kill the client", trial.in_flight())
+    return True
+
+
+def stop_client(trial: Trial, random: Random) -> bool:
+    """SIGSTOP the client for a while."""
+    if trial.client.ended() is not None:
+        return False
+    _stop(trial, trial.client.pid, random.uniform(1, 3))
+    trial.hit("stop the client", trial.in_flight())
+    return True
+
+
+def stop_worker(trial: Trial, random: Random) -> bool:
+    """SIGSTOP a worker for a while that its scheduler puts up with."""
+    return _stop_worker(trial, random, "stop a worker", random.uniform(0.5, 2.5), nanny=False)
+
+
+def stop_worker_for_long(trial: Trial, random: Random) -> bool:
+    """SIGSTOP a worker, its nanny too, until it is taken for dead; then it comes back."""
+    return _stop_worker(trial, random, "stop a worker for long", 2 * WORKER_TTL, nanny=True)
+
+
+def delete_shard(trial: Trial, random: Random) -> bool:
+    """Delete a shard of a block that is done."""
+    return _damage(trial, random, "delete a shard", Path.unlink)
+
+
+def truncate_shard(trial: Trial, random: Random) -> bool:
+    """Cut off the end of a shard of a block that is done."""
+
+    def cut(path: Path) -> None:
+        os.truncate(path, random.randrange(path.stat().st_size))
+
+    return _damage(trial, random, "truncate a shard", cut)
+
+
+def truncate_marker(trial: Trial, random: Random) -> bool:
+    """Cut off the end of a marker, as a power cut may."""
+    found = trial.study.marker_files(trial.output)
+    if not found:
+        return False
+    path = random.choice(sorted(found))
+    os.truncate(path, random.randrange(path.stat().st_size))
+    trial.hit("truncate a marker", [(LABEL, path.stem)], damage=True)
+    return True
+
+
+def hang_read(trial: Trial, random: Random) -> bool:
+    """Let a read hang past its block's deadline."""
+    left = trial.not_begun()
+    if not left:
+        return False
+    trial.cluster.orders.give("hold")
+    trial.cluster.orders.give("hang", random.choice(left), times=1)
+    trial.later(20.0, lambda: trial.cluster.orders.withdraw("hold"))
+    return True
+
+
+def store_errors(trial: Trial, random: Random) -> bool:
+    """Let every write fail for a while, and every read of progress, for workers and client."""
+    trial.cluster.orders.give("store-errors")
+    trial.later(random.uniform(0.5, 2), lambda: trial.cluster.orders.withdraw("store-errors"))
+    trial.hit("store errors", [])
+    return True
+
+
+def fill_disk(trial: Trial, random: Random) -> bool:
+    """Fill the disk for a while; the output must lie on a small one."""
+    ballast = trial.output.parent / "ballast"
+    with ballast.open("ab", buffering=0) as file:
+        for size in (1 << 20, 1 << 12):
+            with suppress(OSError):
+                while True:
+                    file.write(bytes(size))
+    trial.later(random.uniform(0.5, 2), lambda: ballast.unlink(missing_ok=True))
+    trial.hit("fill the disk", [])
+    return True
+
+
+def add_worker(trial: Trial, random: Random) -> bool:
+    """Start one more worker, and leave it something to do."""
+    name = f"late{len(trial.cluster.workers)}"
+    trial.cluster.orders.give("slow")
+    trial.cluster.add_worker(name)
+    trial.hit("add a worker late", [])
+    while trial.not_begun() and not trial.marked_by(name):
+        if not trial.goes_on():
+            break
+        trial.tick()
+    trial.cluster.orders.withdraw("slow")
+    return True
+
+
+Inject = Callable[[Trial, Random], bool]
+
+KINDS: dict[str, Inject] = {
+    "kill a worker": kill_worker,
+    "kill a block's workers": kill_block_workers,
+    "kill all workers": kill_all_workers,
+    "kill the scheduler": kill_scheduler,
+    "kill the client": kill_client,
+    "stop the client": stop_client,
+    "stop a worker": stop_worker,
+    "stop a worker for long": stop_worker_for_long,
+    "delete a shard": delete_shard,
+    "truncate a shard": truncate_shard,
+    "truncate a marker": truncate_marker,
+    "hang a read": hang_read,
+    "store errors": store_errors,
+    "fill the disk": fill_disk,
+    "add a worker late": add_worker,
+}
+"""Every kind of fault by its name."""
+
+
+def fault(kind: str, after: int, pause: float = 0.0) -> Fault:
+    """Return a fault of a kind; see `Fault`."""
+    return Fault(kind, KINDS[kind], after, pause)
+
+
+def random_faults(random: Random, kinds: list[str], blocks: int) -> list[Fault]:
+    """Return faults of these kinds at random moments of a run of so many blocks."""
+    return [fault(kind, random.randrange(1, blocks - 2), random.uniform(0, 0.3)) for kind in kinds]
+
+
+def _stop_worker(trial: Trial, random: Random, kind: str, seconds: float, *, nanny: bool) -> bool:
+    workers = trial.cluster.worker_processes()
+    if not workers:
+        return False
+    pid = random.choice([one for one in workers if trial.in_flight(one)] or list(workers))
+    pids = [trial.cluster.workers[workers[pid]].pid, pid] if nanny else [pid]
+    for one in pids:
+        _stop(trial, one, seconds)
+    trial.hit(kind, trial.in_flight(pid))
+    return True
+
+
+def _stop(trial: Trial, pid: int, seconds: float) -> None:
+    def go_on() -> None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGSTOP)
+    trial.later(seconds, go_on)
+
+
+def _damage(trial: Trial, random: Random, kind: str, damage: Callable[[Path], None]) -> bool:
+    from wsi_unet.labels.objects import open_objects
+    from wsi_unet.labels.progress import Progress
+
+    progress = Progress(open_objects(str(trial.output)), LABEL)
+    record = progress.read_run()
+    markers = [] if record is None else list(progress.markers(record.signature))
+    shards = [
+        (marker, trial.output / key)
+        for marker in markers
+        for key, shard in marker.shards.items()
+        if not shard.empty
+    ]
+    if not shards:
+        return False
+    marker, path = random.choice(shards)
+    damage(path)
+    row, column = marker.block
+    trial.hit(kind, [(LABEL, f"{row}.{column}")], damage=True)
+    return True
+
+
+def _gone(pid: int) -> None:
+    """Wait until a process that was killed is gone."""
+    while is_alive(pid):
+        time.sleep(0.005)
