@@ -6,7 +6,7 @@
 #   one_node.sh stop FOLDER    cancel its jobs and stop it
 #
 # It needs no systemd and leaves /etc alone: its own key, sockets and ports let it run beside another
-# SLURM. Jobs run as the user who starts it. The node claims four CPUs and two GPUs, whatever the
+# SLURM. Jobs run as the user who starts it. The node claims 4 CPUs, 64 GiB and 2 GPUs, whatever the
 # machine has, so that recipes which ask for them can be tried anywhere; the GPUs are names only. A
 # job in the partition `urgent` preempts those in `spot`.
 set -euo pipefail
@@ -69,7 +69,7 @@ JobRequeue=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 GresTypes=gpu
-NodeName=$node NodeAddr=127.0.0.1 CPUs=4 Gres=gpu:2
+NodeName=$node NodeAddr=127.0.0.1 CPUs=4 RealMemory=65536 Gres=gpu:2
 PartitionName=spot Nodes=$node Default=YES PriorityTier=1
 PartitionName=urgent Nodes=$node PriorityTier=2
 END
