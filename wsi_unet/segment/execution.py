@@ -224,10 +224,9 @@ class Execution:
     def _left_of(self, run: Run) -> list[Task]:
         progress, tally = self._output.progress(run), self._tallies[run]
         left = dict.fromkeys(self._arrays[run].blocks())
-        for marker in progress.markers(run.signature):
-            if marker.block not in left:
-                continue
-            if progress.shards_exist(marker):
+        markers = (m for m in progress.markers(run.signature) if m.block in left)
+        for marker, sound in progress.check(markers):
+            if sound:
                 tally.take_resumed(marker)
                 del left[marker.block]
             else:

@@ -139,15 +139,16 @@ def _status(
 ) -> RunStatus:
     indices, signature = set(parameters.blocks()), parameters.signature()
     markers = [marker for marker in progress.markers(signature) if marker.block in indices]
-    sound = progress.shards_intact if verify else progress.shards_exist
     done: list[BlockMarker] = []
     damaged: list[BlockMarker] = []
-    for marker in markers:
-        (done if sound(marker) else damaged).append(marker)
+    for marker, sound in progress.check(markers, contents=verify):
+        (done if sound else damaged).append(marker)
     if verify:
         _forget(progress, damaged)
     tail = progress.read_tail(signature)
-    tail_sound = tail is not None and sound(tail)
+    tail_sound = tail is not None and all(
+        sound for _, sound in progress.check([tail], contents=verify)
+    )
     if verify and tail is not None and not tail_sound:
         progress.forget_tail()
     finished = _finished(progress, parameters)
