@@ -77,7 +77,7 @@ def test_an_existing_cluster_gives_the_same_labels(
         slide, tmp_path / "out", tmp_path / "model", scheduler=scheduler, **OPTIONS
     )
     assert report.state == "finished"
-    assert report.parameters["processes_per_host"] == 2
+    assert report.parameters["processes_per_core"] == 2
     labels = wsi_unet.open_labels(tmp_path / "out").values
     assert not ((labels != truth.labels) & truth.decided).any()
 
