@@ -39,7 +39,7 @@ def test_links_lead_to_files(page: Path) -> None:
 def test_commands_can_be_given(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for command in cli.commands.values():
         monkeypatch.setattr(command, "callback", lambda **_: None)
-    for line in "".join(blocks(page, "sh")).splitlines():
+    for line in "".join(blocks(page, "sh")).replace("\\\n", "").splitlines():
         words = shlex.split(line, comments=True)
         if words[:1] == ["wsi-unet"]:
             done = CliRunner().invoke(cli, words[1:])

@@ -55,8 +55,9 @@ def test_out_of_time_and_preempted_it_still_ends_with_the_same_bytes(
     assert len(out_of_time) < len(preempted) < len(after) == 12
     assert out_of_time.items() <= preempted.items() <= after.items()
     assert sound(output)
-    undisturbed(example_slide_path, tmp_path / "whole.ome.zarr", *CHOICES)
-    assert arrays(output) == arrays(tmp_path / "whole.ome.zarr")
+    whole = tmp_path / "whole.ome.zarr"
+    undisturbed(example_slide_path, whole, *CHOICES)
+    assert arrays(output) == arrays(whole)
 
 
 def test_bad_input_ends_the_job_with_its_exit_code(slurm: Slurm, tmp_path: Path) -> None:

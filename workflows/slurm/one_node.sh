@@ -66,6 +66,7 @@ SlurmdParameters=config_overrides
 ReturnToService=2
 KillWait=5
 JobRequeue=1
+SchedulerParameters=bf_interval=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 GresTypes=gpu
