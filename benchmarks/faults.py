@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from json import dumps
 from pathlib import Path
 from random import Random
@@ -98,7 +98,7 @@ def main() -> None:
     for run, complaints in totals.bad.items():
         print(f"{run}\n  " + "\n  ".join(complaints[:20]))
     if given.json:
-        given.json.write_text(dumps(asdict(totals), indent=1) + "\n")
+        given.json.write_text(dumps(vars(totals), indent=1) + "\n")
     sys.exit(1 if totals.bad else 0)
 
 

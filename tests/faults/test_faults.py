@@ -66,8 +66,8 @@ def test_a_killed_scheduler_and_a_stopped_client(
 
 
 def test_stopped_workers_that_come_back(cluster: Cluster, study: Study, tmp_path: Path) -> None:
-    """One in time; one was given up, and what it had begun is being done by others."""
-    disturbed(
+    """One in time; one was given up, and finds its blocks done by another when it goes on."""
+    trial = disturbed(
         cluster,
         study,
         tmp_path / "out",
@@ -76,6 +76,7 @@ def test_stopped_workers_that_come_back(cluster: Cluster, study: Study, tmp_path
             fault("stop a worker", after=8, pause=0.1),
         ],
     )
+    assert trial.account().recomputed["stop a worker for long"] >= 1
 
 
 def test_a_worker_that_joins_late_is_used(cluster: Cluster, study: Study, tmp_path: Path) -> None:

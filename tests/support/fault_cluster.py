@@ -1,8 +1,9 @@
 """A Dask cluster on loopback whose every process may be killed: scheduler, nannies, workers.
 
 Unlike in `support.clusters`, what dies is started again at the same address, as a service manager
-would. Workers are bound to one core each, so that every run computes with the same number of
-threads and gives the same bytes.
+would do it. One worker has a nanny for that; the others are started again from here. Workers are
+bound to one core each, so that every run computes with the same number of threads and gives the
+same bytes.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ from support.fault_orders import Orders
 TESTS = Path(__file__).resolve().parents[1]
 THREADS = 2
 """Blocks in work per worker process."""
+
+NURSED = "w0"
+"""The worker with a nanny: Dask's own service manager."""
 
 STARTING_SECONDS = 60.0
 
@@ -96,7 +100,6 @@ class Cluster:
             self.address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
         self.scheduler: subprocess.Popen[bytes] | None = None
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
-        self.restarts = 0
 
     def __enter__(self) -> Cluster:
         try:
@@ -126,14 +129,12 @@ class Cluster:
     def revive(self) -> None:
         """Start what isn't there (any more)."""
         if self.scheduler is None or self.scheduler.poll() is not None:
-            self.restarts += self.scheduler is not None
             self.scheduler = self._start_scheduler()
         for name in [f"w{number}" for number in range(self.size)]:
             before = self.workers.get(name)
             if before is None or before.poll() is not None:
                 if before is not None:
                     end(before)  # its nanny may have left a worker behind
-                    self.restarts += 1
                 self.add_worker(name)
 
     def add_worker(self, name: str) -> None:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from random import Random
 
-from support.fault_cluster import end, is_alive
+from support.fault_cluster import NURSED, end, is_alive
 from support.fault_study import LABEL
 from support.fault_trial import Fault, Trial
 
@@ -87,12 +87,16 @@ def stop_client(trial: Trial, random: Random) -> bool:
 
 def stop_worker(trial: Trial, random: Random) -> bool:
     """SIGSTOP a worker for a while that its scheduler puts up with."""
-    return _stop_worker(trial, random, "stop a worker", random.uniform(0.5, 2.5), nanny=False)
+    return _stop_worker(trial, random, "stop a worker", random.uniform(0.5, 2.5))
 
 
 def stop_worker_for_long(trial: Trial, random: Random) -> bool:
-    """SIGSTOP a worker, its nanny too, until it is taken for dead; then it comes back."""
-    return _stop_worker(trial, random, "stop a worker for long", 2 * WORKER_TTL, nanny=True)
+    """SIGSTOP a worker until it has been taken for dead; then it comes back.
+
+    One without a nanny, which would kill it.
+    """
+    seconds = 2 * WORKER_TTL + 1  # the scheduler looks that rarely
+    return _stop_worker(trial, random, "stop a worker for long", seconds, but=NURSED)
 
 
 def delete_shard(trial: Trial, random: Random) -> bool:
@@ -198,14 +202,12 @@ def random_faults(random: Random, kinds: list[str], blocks: int) -> list[Fault]:
     return [fault(kind, random.randrange(1, blocks - 2), random.uniform(0, 0.3)) for kind in kinds]
 
 
-def _stop_worker(trial: Trial, random: Random, kind: str, seconds: float, *, nanny: bool) -> bool:
-    workers = trial.cluster.worker_processes()
+def _stop_worker(trial: Trial, random: Random, kind: str, seconds: float, but: str = "") -> bool:
+    workers = [pid for pid, name in trial.cluster.worker_processes().items() if name != but]
     if not workers:
         return False
-    pid = random.choice([one for one in workers if trial.in_flight(one)] or list(workers))
-    pids = [trial.cluster.workers[workers[pid]].pid, pid] if nanny else [pid]
-    for one in pids:
-        _stop(trial, one, seconds)
+    pid = random.choice([one for one in workers if trial.in_flight(one)] or workers)
+    _stop(trial, pid, seconds)
     trial.hit(kind, trial.in_flight(pid))
     return True
 

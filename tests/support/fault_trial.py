@@ -88,6 +88,7 @@ class Trial:
                     self.tick()
             while self.goes_on():
                 self.tick()
+            self._let_all_end()
             if self.damaged or leftovers(self.output):
                 # What was damaged after it was written, or left by the killed, goes with a rerun.
                 self._again()
@@ -219,6 +220,12 @@ class Trial:
         assert len(self.ends) <= 3 + 2 * len(self.injected), f"no end\n{self.story()}"
         self._settle()
         self.client = self._begin()
+
+    def _let_all_end(self) -> None:
+        """Let computations end that the run didn't wait for: they must do no harm."""
+        self._settle()
+        while self.in_flight():
+            self.tick()
 
     def _settle(self) -> None:
         for _, undo in sorted(self._later, key=lambda pair: pair[0]):
