@@ -11,7 +11,7 @@ import pytest
 from distributed import Client, KilledWorker
 from distributed.scheduler import WorkerState
 
-from wsi_unet.errors import ClusterError
+from wsi_unet.errors import BlockError, ClusterError
 from wsi_unet.labels.progress import BlockMarker
 from wsi_unet.segment import flight as module
 from wsi_unet.segment.cluster import Workers
@@ -29,6 +29,7 @@ class FakeFuture:
     error: Exception | None = None
     callback: Callable[[FakeFuture], None] = lambda _: None
     lost: bool = False
+    failed_since: Exception | None = None
 
     def add_done_callback(self, callback: Callable[[FakeFuture], None]) -> None:
         self.callback = callback
@@ -61,6 +62,9 @@ class FakeClient:
         assert asynchronous
         if any(future.lost for future in futures):
             raise TimeoutError
+        for future in futures:
+            if future.failed_since is not None:
+                raise future.failed_since
         return [marker_of(future.task) for future in futures]
 
     def sync(self, function: Callable[[], Awaitable[Any]], callback_timeout: float) -> Any:
@@ -181,6 +185,24 @@ def test_a_result_lost_with_its_worker_is_asked_for_again(
     assert event.task.attempt == 1
 
 
+def test_a_block_that_fails_when_dask_runs_it_again_fails_alone(
+    flight: Flight, client: FakeClient
+) -> None:
+    for number in range(2):
+        flight.submit(task(number))
+    client.futures[0].failed_since = BlockError("its worker died, and the next can't read")
+    for future in client.futures[:2]:
+        future.end()
+    assert flight.next_events(0) == [Waiting()]
+    assert [future.task.index[0] for future in client.futures] == [0, 1, 0, 1]
+    client.futures[2].end("error", BlockError("can't read"))
+    client.futures[3].end()
+    (event,) = flight.next_events(0)
+    assert isinstance(event, Done)
+    assert event.task.index == (1, 0)
+    assert client.futures[4].task == Task(RUN, (0, 0), attempt=2, deadline=100.0)
+
+
 def test_a_block_that_is_always_lost_fails_in_the_end(flight: Flight, client: FakeClient) -> None:
     flight.submit(task(0))
     for _ in range(2 * MOST_LOSSES + 10):
@@ -254,6 +276,22 @@ def test_time_without_workers_does_not_count(
     assert isinstance(flight.next_events(0)[0], Done)
 
 
+def test_workers_are_counted_also_when_there_is_nothing_more_to_submit(
+    flight: Flight, client: FakeClient, clock: Clock, workers: list[Workers]
+) -> None:
+    flight.submit(task(0))
+    workers.append(Workers(0, 0, 0, 0))
+    for _ in range(30):
+        clock.now += 50
+        assert flight.next_events(0) == [Waiting()]
+    assert not client.cancelled
+    workers.append(workers[0])
+    for _ in range(3):  # those who came hang: that is noticed too
+        clock.now += 50
+        flight.next_events(0)
+    assert len(client.cancelled) == 1
+
+
 def test_a_straggler_runs_twice_where_a_process_is_idle(
     flight: Flight, client: FakeClient, clock: Clock
 ) -> None:
@@ -270,6 +308,8 @@ def test_a_straggler_runs_twice_where_a_process_is_idle(
     assert [future.task.index[0] for future in client.futures] == [0, 1, 2, 1, 2]
     client.futures[3].end("error", OSError("the twin fails, the first goes on"))
     assert flight.next_events(0) == [Waiting()]
+    flight.duplicate_stragglers()
+    assert len(client.futures) == 5, "a twin that fails would fail again and again"
     client.futures[1].end()
     client.futures[4].end()
     client.futures[2].end()

@@ -9,7 +9,7 @@ from queue import Empty, SimpleQueue
 from statistics import median
 from time import monotonic
 
-from distributed import CancelledError, Client, Future, KilledWorker
+from distributed import Client, Future, KilledWorker
 
 from wsi_unet import logs
 from wsi_unet.errors import ClusterError
@@ -72,6 +72,7 @@ class _Flown:
         since: when it was last begun.
         ended_before: how many blocks had ended then.
         losses: how often the cluster lost it.
+        twice: whether it was begun a second time, as a straggler.
         alone: whether nothing else is in flight, because it may kill its worker.
     """
 
@@ -80,6 +81,7 @@ class _Flown:
     since: float = 0.0
     ended_before: int = 0
     losses: int = 0
+    twice: bool = False
     alone: bool = False
 
 
@@ -128,11 +130,7 @@ class Flight:
 
     def room(self) -> int:
         """Return how many more tasks may be submitted now."""
-        if monotonic() - self._counted >= COUNT_WORKERS_EVERY:
-            workers, self._counted = count_workers(self._client), monotonic()
-            if workers != self._workers:
-                logs.event("workers", **asdict(workers))
-                self._workers = workers
+        self._count_workers()
         return TASKS_PER_THREAD * self._workers.total_threads - len(self)
 
     def submit(self, task: Task) -> None:
@@ -154,10 +152,11 @@ class Flight:
         late = [
             flown
             for flown in self._blocks.values()
-            if len(flown.futures) == 1 and not flown.alone and monotonic() - flown.since > slow
+            if not (flown.twice or flown.alone) and monotonic() - flown.since > slow
         ]
         for flown in late[:idle]:
             logs.event("block begun twice", block=flown.task.key)
+            flown.twice = True
             self._send(flown)
 
     def next_events(self, patience: float) -> list[Event]:
@@ -167,6 +166,7 @@ class Flight:
         if not keys or monotonic() >= self._look_again:
             self._look_again = monotonic() + LOOK_EVERY
             self._check_cluster()
+            self._count_workers()
             events += self._overdue()
         finished: list[tuple[_Flown, Future[BlockMarker]]] = []
         for key in keys:
@@ -189,8 +189,17 @@ class Flight:
         if futures and self._client.status == "running":
             self._client.cancel(futures)
 
+    def _count_workers(self) -> None:
+        """Look how many workers there are, if the last look is long enough ago."""
+        if monotonic() - self._counted < COUNT_WORKERS_EVERY:
+            return
+        workers, self._counted = count_workers(self._client), monotonic()
+        if workers != self._workers:
+            logs.event("workers", **asdict(workers))
+            self._workers = workers
+
     def _begin(self, flown: _Flown) -> None:
-        flown.since, flown.ended_before = monotonic(), self._ended
+        flown.since, flown.ended_before, flown.twice = monotonic(), self._ended, False
         self._blocks[flown.task.run, flown.task.index] = flown
         self._send(flown)
 
@@ -223,8 +232,10 @@ class Flight:
             return []
         try:
             markers = self._fetch([future for _, future in unique])
-        except (TimeoutError, CancelledError, KilledWorker, OSError):
-            # The worker died with its result. The block is marked, so asking again costs nothing.
+        except Exception:
+            # A worker died with its result; where Dask has run the block again, that may have
+            # failed with anything. It is marked, so asking again costs nothing, and tells whose
+            # error that is.
             self._check_cluster()
             return [event for flown, _ in unique for event in self._take_loss(flown)]
         events: list[Event] = []
