@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 from support.oracle import balanced_model, textured, write_png
 from support.runs import OPTIONS, array_objects
@@ -15,6 +18,8 @@ from wsi_unet import Options, SlideError, SlideJob
 from wsi_unet.labels.lock import acquire
 from wsi_unet.labels.objects import open_objects
 from wsi_unet.models import UNetConfig
+from wsi_unet.segment import execution, prepare, store
+from wsi_unet.segment.cluster import ClusterOptions
 from wsi_unet.segment.cohort import AHEAD, Outcome, segment_cohort
 from wsi_unet.segment.report import CohortProgress
 
@@ -122,6 +127,47 @@ def test_an_interruption_keeps_what_is_done(folder: Path, tmp_path: Path) -> Non
     for number in range(len(SIZES)):
         alone, together = folder / "alone" / f"{number}", tmp_path / f"{number}"
         assert array_objects(together) == array_objects(alone)
+
+
+def test_an_interruption_unlocks_what_is_being_prepared(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked = threading.Event()
+
+    def slowly(*arguments: Any) -> Any:
+        locked.set()
+        time.sleep(0.5)
+        return store.lay_out(*arguments)
+
+    def stop(progress: CohortProgress) -> None:
+        if locked.is_set():
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(prepare, "lay_out", slowly)
+    assert list(segment_cohort(jobs(folder, tmp_path, range(1)), on_progress=stop)) == []
+    assert list(tmp_path.rglob("lock.json")) == []
+
+
+def test_a_worker_that_hangs_does_not_hold_up_an_interruption(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "STOP_SECONDS", 0.5)
+    stopped: list[psutil.Process] = []
+
+    def stop(progress: CohortProgress) -> None:
+        if progress.blocks_done:
+            (worker,) = psutil.Process().children(recursive=True)[-1:]
+            worker.suspend()
+            stopped.append(worker)
+            raise KeyboardInterrupt
+
+    began = time.monotonic()
+    (outcome,) = segment_cohort(
+        jobs(folder, tmp_path, range(2, 3)), ClusterOptions(workers=1), on_progress=stop
+    )
+    assert outcome.state == "interrupted"
+    assert time.monotonic() - began < 60
+    assert not any(worker.is_running() for worker in stopped)
 
 
 def test_slides_are_taken_as_they_are_needed(folder: Path, tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from threading import Event, Thread
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from distributed import Client
 
@@ -37,7 +37,7 @@ TELL_EVERY = 0.1
 """Seconds between two calls of `on_progress`, at least."""
 
 LEAVE_SECONDS = 2.0
-"""How long an interruption waits for slides that are being prepared."""
+"""How long the end waits for slides that are being prepared or finished, to unlock them."""
 
 THREAD_NAME = "wsi-unet"
 """Name of the threads that prepare and complete outputs."""
@@ -255,6 +255,9 @@ class _Cohort:
         for begun in self._all_begun():
             begun.execution.close()
         self._begun.clear()
+        # Their threads end with the process, which may be next; their locks would stay.
+        under_way: list[Future[Any]] = [*self._preparing, *self._finishing]
+        wait(under_way, timeout=LEAVE_SECONDS)
         for future in self._preparing:
             future.add_done_callback(_close_prepared)
 

@@ -32,12 +32,16 @@ from wsi_unet.segment.store import (
 )
 from wsi_unet.segment.tally import Tally
 from wsi_unet.segment.task import Run, Task, release_run
+from wsi_unet.segment.workers import ask_workers, list_workers
 
 SHORTEST_DEADLINE = 900.0
 """Seconds that a block is given at least."""
 
 DEADLINE_FACTOR = 20.0
 """How many times its estimated time a block is given at least."""
+
+STOP_SECONDS = 5.0
+"""How long a worker may take to say that it ends what it does."""
 
 SLOWEST_FLOPS = 5e9
 """FLOP/s that any device reaches; bounds a block's time where no speed was measured."""
@@ -142,9 +146,10 @@ class Execution:
             complete_labels(self._output, self._plan.labels, classes=len(self._spec.classes))
 
     def stop(self) -> None:
-        """End blocks in work on the workers at their next tile."""
+        """End blocks in work on the workers at their next tile; one that hangs isn't waited for."""
+        workers = list_workers(self._client)
         for run in self._arrays:
-            self._client.run(release_run, run, on_error="ignore")
+            ask_workers(self._client, workers, release_run, run, seconds=STOP_SECONDS)
 
     def close(self) -> None:
         """Give the output back."""
