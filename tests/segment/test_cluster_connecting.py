@@ -64,11 +64,10 @@ def test_what_is_no_address(address: str) -> None:
 
 
 @pytest.mark.usefixtures("hurry")
-def test_a_host_that_does_not_exist() -> None:
-    address = "tcp://no-such-host.invalid:8786"
-    assert refusal(address) == (
-        f"unknown host 'no-such-host.invalid' in the scheduler's address {address}"
-    )
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "two..dots", "x" * 64 + ".org"])
+def test_a_host_that_does_not_exist(host: str) -> None:
+    address = f"tcp://{host}:8786"
+    assert refusal(address) == f"unknown host {host!r} in the scheduler's address {address}"
 
 
 @pytest.mark.usefixtures("hurry")

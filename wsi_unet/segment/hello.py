@@ -33,7 +33,7 @@ def say_hello(address: str, security: Security | None) -> None:
     host, port = parse_host_port(location)
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except socket.gaierror as error:
+    except (socket.gaierror, UnicodeError) as error:  # the latter: a label empty or too long
         raise OptionError(f"unknown host {host!r} in the scheduler's address {address}") from error
     with _connection(address, host, port) as plain:
         if protocol == "tls":
