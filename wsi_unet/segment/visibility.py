@@ -82,6 +82,8 @@ def _check_writing(client: Client, workers: list[Worker], folder: str) -> None:
             _refuse_first(ask_workers(client, workers, why_unwritable, folder, name))
             answers = ask_workers(client, workers, answer_name, name)
             for worker, answer in answers.items():
+                if isinstance(answer, OSError):  # it has left, or hangs since it has written
+                    continue
                 if not _appears(Path(folder, str(answer)).exists):
                     raise OptionError(
                         f"{worker}: what it writes to {folder} doesn't appear here; mount the "
