@@ -39,7 +39,8 @@ configure() {
     node=$(hostname -s) user=$(id -un)
     mkdir -p "$folder/state" "$folder/spool"
     (umask 077 && head -c 128 /dev/urandom >"$folder/munge.key")
-    # A requeued job waits until its old credential has expired: 2 minutes, if not told otherwise.
+    # Jobs begin at the next look at the queue, by default once a minute; a requeued one not before
+    # its old credential has expired, by default after two.
     cat >"$folder/slurm.conf" <<END
 ClusterName=one-node
 SlurmctldHost=$node(127.0.0.1)
@@ -66,7 +67,7 @@ SlurmdParameters=config_overrides
 ReturnToService=2
 KillWait=5
 JobRequeue=1
-SchedulerParameters=bf_interval=1
+SchedulerParameters=sched_interval=1,bf_interval=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 GresTypes=gpu
