@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from wsi_unet import Options, SlideError, SlideJob
 from wsi_unet.labels.lock import acquire
 from wsi_unet.labels.objects import open_objects
 from wsi_unet.models import UNetConfig
-from wsi_unet.segment import execution, prepare, store
-from wsi_unet.segment.cluster import ClusterOptions
+from wsi_unet.segment import cohort, execution, prepare, store
+from wsi_unet.segment.cluster import THREADS_PER_PROCESS, ClusterOptions
 from wsi_unet.segment.cohort import AHEAD, Outcome, segment_cohort
+from wsi_unet.segment.execution import Execution
+from wsi_unet.segment.flight import TASKS_PER_THREAD
 from wsi_unet.segment.report import CohortProgress
 
 SIZES = [(700, 900), (520, 300), (1300, 600), (100, 90), (600, 1100)]
@@ -168,6 +171,30 @@ def test_a_worker_that_hangs_does_not_hold_up_an_interruption(
     assert outcome.state == "interrupted"
     assert time.monotonic() - began < 60
     assert not any(worker.is_running() for worker in stopped)
+
+
+def test_few_slides_wait_for_being_completed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_it: set[Execution] = set()
+    most = 0
+    complete = Execution.complete
+
+    def slowly(self: Execution) -> None:
+        nonlocal most
+        at_it.add(self)
+        most = max(most, len(at_it))
+        time.sleep(1)
+        complete(self)
+        at_it.remove(self)
+
+    monkeypatch.setattr(Execution, "complete", slowly)
+    monkeypatch.setattr(cohort, "FINISHING", 2)
+    (small,) = jobs(folder, tmp_path, range(3, 4))
+    many = [replace(small, output=str(tmp_path / f"{number}")) for number in range(20)]
+    assert [outcome.state for outcome in segment_cohort(many)] == ["finished"] * 20
+    # Two of them, what was ahead, and what was in flight as the second one ended.
+    assert most <= 2 + AHEAD + TASKS_PER_THREAD * THREADS_PER_PROCESS
 
 
 def test_slides_are_taken_as_they_are_needed(folder: Path, tmp_path: Path) -> None:

@@ -33,6 +33,10 @@ AHEAD = 3
 PREPARING = 2
 """Slides being prepared at the same time."""
 
+FINISHING = 8
+"""Slides being completed from which on no more are taken: many workers end more than one client
+completes, and what waits for that takes memory and threads."""
+
 TELL_EVERY = 0.1
 """Seconds between two calls of `on_progress`, at least."""
 
@@ -165,7 +169,7 @@ class _Cohort:
                     continue
                 begun.in_flight += 1
                 yield task
-            elif self._preparing:
+            elif self._preparing or len(self._finishing) >= FINISHING:
                 yield None
             else:
                 return
@@ -185,7 +189,9 @@ class _Cohort:
                 self._prepared.append(begun)
                 self._begun |= dict.fromkeys(begun.execution.runs, begun)
         while (
-            len(self._preparing) < PREPARING and len(self._preparing) + len(self._prepared) < AHEAD
+            len(self._preparing) < PREPARING
+            and len(self._preparing) + len(self._prepared) < AHEAD
+            and len(self._finishing) < FINISHING
         ):
             following = next(self._jobs, None)
             if following is None:
