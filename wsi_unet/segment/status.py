@@ -9,8 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
 from wsi_unet.errors import OutputError
 from wsi_unet.geometry import BlockIndex
 from wsi_unet.labels import layout
@@ -47,11 +45,7 @@ def read_writer(output: str | Path) -> Writer | None:
     Raises:
         OutputError: if it can't be read.
     """
-    content = open_objects(output).get(LOCK_KEY)
-    try:
-        record = None if content is None else LockRecord.model_validate_json(content)
-    except ValidationError:  # torn, or of another version: its taker will find out
-        return None
+    record = LockRecord.parse(open_objects(output).get(LOCK_KEY))
     if record is None:
         return None
     owner, runs = record.owner, record.owner.runs()
