@@ -15,7 +15,7 @@ from support.oracle import balanced_model, textured, write_png
 from support.runs import OPTIONS, array_objects
 
 import wsi_unet
-from wsi_unet import Options, SlideError, SlideJob
+from wsi_unet import Options, OutputError, SlideError, SlideJob
 from wsi_unet.labels.lock import acquire
 from wsi_unet.labels.objects import open_objects
 from wsi_unet.models import UNetConfig
@@ -24,7 +24,7 @@ from wsi_unet.segment.cluster import THREADS_PER_PROCESS, ClusterOptions
 from wsi_unet.segment.cohort import AHEAD, Outcome, segment_cohort
 from wsi_unet.segment.execution import Execution
 from wsi_unet.segment.flight import TASKS_PER_THREAD
-from wsi_unet.segment.report import CohortProgress
+from wsi_unet.segment.report import CohortProgress, Report
 
 SIZES = [(700, 900), (520, 300), (1300, 600), (100, 90), (600, 1100)]
 
@@ -130,6 +130,28 @@ def test_an_interruption_keeps_what_is_done(folder: Path, tmp_path: Path) -> Non
     for number in range(len(SIZES)):
         alone, together = folder / "alone" / f"{number}", tmp_path / f"{number}"
         assert array_objects(together) == array_objects(alone)
+
+
+def test_an_interruption_tells_of_all_slides_when_the_store_of_one_fails(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = Execution.report
+
+    def failing(self: Execution, *, interrupted: bool = False) -> Report:
+        if self.slide == "2.png":
+            raise OutputError("the store is away")
+        return report(self, interrupted=interrupted)
+
+    def stop(progress: CohortProgress) -> None:
+        if {"2.png", "4.png"} <= {slide.slide for slide in progress.active}:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Execution, "report", failing)
+    two = [job for job in jobs(folder, tmp_path) if job.slide.endswith(("2.png", "4.png"))]
+    found = {Path(one.job.slide).name: one for one in segment_cohort(two, on_progress=stop)}
+    assert (found["2.png"].state, str(found["2.png"].error)) == ("failed", "the store is away")
+    assert found["4.png"].state in ("interrupted", "finished")
+    assert list(tmp_path.rglob("lock.json")) == []
 
 
 def test_an_interruption_unlocks_what_is_being_prepared(

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from distributed import Client
 
 from wsi_unet import logs
-from wsi_unet.errors import ClusterError
+from wsi_unet.errors import ClusterError, OutputError
 from wsi_unet.segment.cluster import ClusterOptions, count_workers, open_client
 from wsi_unet.segment.execution import Execution
 from wsi_unet.segment.flight import Done, Failed
@@ -253,7 +253,11 @@ class _Cohort:
             yield from self._ended()
             time.sleep(0.01)
         for one in [*begun, *self._finishing.values()]:
-            yield Outcome(one.job, one.execution.report(interrupted=error is None), error)
+            try:
+                outcome = Outcome(one.job, one.execution.report(interrupted=error is None), error)
+            except OutputError as unreadable:  # one slide's store fails; the others have theirs
+                outcome = Outcome(one.job, None, error or unreadable)
+            yield outcome
 
     def _leave(self) -> None:
         """Give back the outputs of slides that never ended."""
