@@ -52,7 +52,7 @@ class BlockCounts:
 
     @property
     def left(self) -> int:
-        """BlockCounts neither done nor failed."""
+        """Blocks neither done nor failed."""
         return self.total - self.done - self.failed
 
 
