@@ -16,12 +16,13 @@ from threading import Event, Thread
 from typing import Any, TypeVar
 
 from distributed import Client
+from distributed.comm import CommClosedError
 
 from wsi_unet import logs
 from wsi_unet.errors import ClusterError, OutputError
 from wsi_unet.segment.cluster import ClusterOptions, count_workers, open_client
 from wsi_unet.segment.execution import Execution
-from wsi_unet.segment.flight import Done, Failed
+from wsi_unet.segment.flight import Done, Failed, went_away
 from wsi_unet.segment.prepare import Preparation, SlideJob
 from wsi_unet.segment.report import CohortProgress, Report, RunProgress, Waits
 from wsi_unet.segment.stream import stream
@@ -152,6 +153,8 @@ class _Cohort:
             yield from self._interrupted()
         except ClusterError as error:
             yield from self._interrupted(error)
+        except CommClosedError:  # the scheduler died while it was asked something
+            yield from self._interrupted(went_away(self._client))
         finally:
             self._leave()
 
@@ -179,6 +182,8 @@ class _Cohort:
         for future in [future for future in self._preparing if future.done()]:
             job = self._preparing.pop(future)
             error = future.exception()
+            if isinstance(error, CommClosedError):
+                raise error
             if isinstance(error, Exception):
                 self._failed.append(Outcome(job, None, error))
             elif error is not None:

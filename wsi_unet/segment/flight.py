@@ -210,7 +210,7 @@ class Flight:
         try:
             future = self._client.submit(self._run, flown.task, key=key, pure=False)
         except (OSError, RuntimeError) as error:  # the client has closed itself
-            raise _went_away(self._client) from error
+            raise went_away(self._client) from error
         self._keys[key] = flown
         flown.futures[key] = future
         future.add_done_callback(lambda done: self._answers.put(done.key))
@@ -324,10 +324,11 @@ class Flight:
 
     def _check_cluster(self) -> None:
         if self._client.status not in ("running", "connecting"):
-            raise _went_away(self._client)
+            raise went_away(self._client)
 
 
-def _went_away(client: Client) -> ClusterError:
+def went_away(client: Client) -> ClusterError:
+    """Return what to say when there is no scheduler any more."""
     where = "" if client.scheduler is None else f" at {client.scheduler.address}"
     return ClusterError(
         f"the Dask scheduler{where} went away; what is done is kept: start it again and run the "
