@@ -16,7 +16,7 @@ from threading import Event, Thread
 from typing import Any, TypeVar
 
 from distributed import Client
-from distributed.comm import CommClosedError
+from distributed.comm.core import CommClosedError
 
 from wsi_unet import logs
 from wsi_unet.errors import ClusterError, OutputError
