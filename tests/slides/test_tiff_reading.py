@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +175,17 @@ def test_a_tile_that_ends_early_is_an_error(example_slide_path: Path, tmp_path: 
         pytest.raises(SlideError, match=r"row 0, column 0 of level 0 is truncated"),
     ):
         slide.read(0, Box(0, 0, 100, 100))
+
+
+def test_the_tile_that_fails_is_told_rather_than_those_that_are_given_up_for_it() -> None:
+    wrong = SlideError("the tile in row 3 is truncated")
+    tasks: list[Future[None]] = [Future() for _ in range(4)]
+    for task, error in zip(
+        tasks, (None, CancelledError(), wrong, SlideError("later")), strict=True
+    ):
+        task.set_exception(error)
+    assert hot_path._first_error(tasks) is wrong
+    assert hot_path._first_error(tasks[:1]) is None
 
 
 def test_a_garbled_tile_is_an_error(example_slide_path: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -241,9 +241,12 @@ class TileSource:
 
 
 def _first_error(tasks: Sequence[Future[None]]) -> BaseException | None:
-    """Wait for all tasks; return what the first of those that failed raised."""
-    errors = [task.exception() for task in tasks]
-    return next((error for error in errors if error is not None), None)
+    """Wait for all tasks; return what the first of those that failed raised.
+
+    One whose bytes were no longer asked for, since another had failed, doesn't know why.
+    """
+    errors = [error for task in tasks if (error := task.exception()) is not None]
+    return min(errors, key=lambda error: isinstance(error, CancelledError), default=None)
 
 
 def first_line(error: BaseException) -> str:
