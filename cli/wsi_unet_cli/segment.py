@@ -9,7 +9,7 @@ import click
 import wsi_unet
 from wsi_unet_cli.asked import Asked
 from wsi_unet_cli.cluster_options import cluster_options, logging_to
-from wsi_unet_cli.endings import Ending, say_how_to_go_on
+from wsi_unet_cli.endings import EXIT_FAILED, INTERRUPTED, Ending, say_how_to_go_on
 from wsi_unet_cli.failures import VERBOSE, printable
 from wsi_unet_cli.interrupt import interruptible
 from wsi_unet_cli.many_slides import segment_slides
@@ -162,19 +162,24 @@ def segment(
     """
     verbose = ctx.meta[VERBOSE]
     with interruptible() as interruption, logging_to(log_file, verbose=verbose):
-        from wsi_unet.cohorts.manifest import read_cohort
+        try:
+            from wsi_unet.cohorts.manifest import read_cohort
 
-        asked = Asked(
-            read_cohort(inputs, output, model, wsi_unet.Options(**options), overwrite=overwrite),
-            wsi_unet.ClusterOptions(**cluster),
-            quiet=quiet,
-            as_json=as_json,
-            verbose=verbose,
-            interruption=interruption,
-        )
-        for line in asked.cohort.skipped:
-            click.echo(f"warning: {printable(line)}", err=True)
-        ending = _carry_out(asked, only_plan=only_plan)
+            asked = Asked(
+                read_cohort(
+                    inputs, output, model, wsi_unet.Options(**options), overwrite=overwrite
+                ),
+                wsi_unet.ClusterOptions(**cluster),
+                quiet=quiet,
+                as_json=as_json,
+                verbose=verbose,
+                interruption=interruption,
+            )
+            for line in asked.cohort.skipped:
+                click.echo(f"warning: {printable(line)}", err=True)
+            ending = _carry_out(asked, only_plan=only_plan)
+        except KeyboardInterrupt:  # before anything was begun: looking for slides, or importing
+            ending = Ending(EXIT_FAILED, INTERRUPTED)
     say_how_to_go_on(ending, ctx.meta[ARGUMENTS])
     ctx.exit(ending.exit_code)
 

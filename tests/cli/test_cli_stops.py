@@ -54,6 +54,21 @@ def test_overwrite_stays_in_the_command_while_nothing_has_begun(calls: Calls) ->
     assert done.stderr.splitlines()[-1] == "  wsi-unet segment a.svs --overwrite"
 
 
+def test_an_interruption_while_slides_are_looked_for_says_how_to_go_on(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("wsi_unet.cohorts.manifest.read_cohort", interrupted)
+    done = run("slides/", "--overwrite")
+    assert done.exit_code == 1
+    assert done.stderr.splitlines() == [
+        "interrupted; what is done is kept. To go on:",
+        "  wsi-unet segment slides/ --overwrite",
+    ]
+
+
 def test_sigterm_interrupts_and_is_restored_afterwards(
     calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
