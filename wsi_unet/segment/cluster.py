@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 import threading
 from collections import Counter
@@ -15,7 +16,7 @@ import dask
 from distributed import Client, LocalCluster, SpecCluster
 
 from wsi_unet import logs
-from wsi_unet.errors import OptionError
+from wsi_unet.errors import ClusterError, OptionError
 from wsi_unet.models.devices import keep_freed_memory
 from wsi_unet.segment.connecting import connected
 from wsi_unet.segment.gpus import gpu_cluster, visible_gpus
@@ -39,8 +40,8 @@ THREADS_PER_PROCESS = 2
 """Blocks in work per process, so that reading, predicting and writing of two of them overlap."""
 
 _SETTINGS = {
-    # A dying worker makes all its blocks suspicious; they are harmless, so let them go on.
-    "distributed.scheduler.allowed-failures": 100,
+    # Blocks whose worker died this often are set aside and tried alone (see `Flight`).
+    "distributed.scheduler.allowed-failures": 3,
     # One machine's own worker processes are never short of a message for long.
     "distributed.comm.timeouts.connect": "60s",
     # The plan has bounded the memory; pausing or killing workers can only lose work.
@@ -117,6 +118,7 @@ def open_client(options: ClusterOptions | None = None) -> Iterator[Client]:
     Raises:
         OptionError: if the scheduler can't be reached, has no workers, or runs other versions of
             what matters than this process; or the performance report can't be written.
+        ClusterError: if the worker processes can't be started.
     """
     options = options or ClusterOptions()
     with ExitStack() as stack:
@@ -153,14 +155,41 @@ def _started(options: ClusterOptions) -> Iterator[Client]:
     }
     gpus = visible_gpus() if options.workers == "auto" else ()
     workers = len(gpus) or None if options.workers == "auto" else options.workers
+    if workers is not None:
+        _refuse_in_worker()
     with dask.config.set(settings), ExitStack() as stack:
         with _starting():
-            cluster = stack.enter_context(_cluster(gpus, workers))
+            try:
+                cluster = stack.enter_context(_cluster(gpus, workers))
+            except (RuntimeError, OSError) as error:
+                raise ClusterError(
+                    f"the worker processes can't be started: {_root(error)}; "
+                    "they may have said more above"
+                ) from error
             client = stack.enter_context(Client(cluster))
         if workers is not None:
             # Ours to set up; a process that isn't, this one or a cluster's, is its owner's affair.
             client.register_worker_callbacks(keep_freed_memory)
         yield client
+
+
+def _refuse_in_worker() -> None:
+    """Refuse to start worker processes from one that is just starting.
+
+    It reads the script that it comes from, and so gets here if the call there has no guard.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise OptionError(
+            "worker processes start by reading the script that wants them, so it must call this "
+            "below `if __name__ == '__main__':`"
+        )
+
+
+def _root(error: BaseException) -> BaseException:
+    """Return what led to `error`."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _cluster(gpus: tuple[str, ...], workers: int | None) -> SpecCluster:
