@@ -44,6 +44,9 @@ TELL_EVERY = 0.1
 LEAVE_SECONDS = 2.0
 """How long the end waits for slides that are being prepared or finished, to unlock them."""
 
+COMPLETE_SECONDS = 120.0
+"""How long slides may take to be completed after the cluster went away."""
+
 THREAD_NAME = "wsi-unet"
 """Name of the threads that prepare and complete outputs."""
 
@@ -253,7 +256,8 @@ class _Cohort:
         if error is None:
             for one in begun:
                 one.execution.stop()
-        deadline = time.monotonic() + LEAVE_SECONDS
+        # Completing needs no cluster, so its loss is no reason not to end well.
+        deadline = time.monotonic() + (LEAVE_SECONDS if error is None else COMPLETE_SECONDS)
         while self._finishing and time.monotonic() < deadline:
             yield from self._ended()
             time.sleep(0.01)

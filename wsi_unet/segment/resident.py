@@ -41,9 +41,9 @@ class Resident(Generic[T]):
     def use(self, key: Hashable, make: Callable[[], T]) -> Iterator[T]:
         """Give the value of `key`, made by `make` on the first call, while the context lasts."""
         slot, dropped = self._enter(key)
-        for old in dropped:
-            self._close_slot(old)
         try:
+            for old in dropped:
+                self._close_slot(old)
             with slot.lock:
                 if slot.value is None:
                     slot.value = make()
@@ -68,6 +68,7 @@ class Resident(Generic[T]):
         if slot is None:
             return None
         with slot.lock:
+            slot.dropped = slot.value is None  # who makes it now is the last to use it
             return slot.value
 
     def _enter(self, key: Hashable) -> tuple[_Slot[T], list[_Slot[T]]]:

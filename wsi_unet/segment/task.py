@@ -153,18 +153,19 @@ def _open(run: Run) -> Blocks:
     model = load_model(labels.model.path)
     if model.sha256 != labels.model.sha256:
         raise OutputError(f"{labels.model.path} is not the model this run was planned with")
-    slide = open_reference(labels.slide)
+    predictor = resident_predictor(
+        model,
+        device=labels.device,
+        precision=labels.precision,
+        processes_per_core=labels.processes_per_core,
+    )
+    slide = open_reference(labels.slide)  # last: what fails before leaves nothing open
     return LabelBlocks(
         parameters=labels,
         slide=slide,
         raster=open_raster(slide, labels.sampling),
         mask=mask,
-        predictor=resident_predictor(
-            model,
-            device=labels.device,
-            precision=labels.precision,
-            processes_per_core=labels.processes_per_core,
-        ),
+        predictor=predictor,
         objects=objects,
         progress=progress,
     )
