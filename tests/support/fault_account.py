@@ -14,6 +14,7 @@ Block = tuple[str, str]
 
 FAILED = "an attempt that failed"
 OVERDUE = "an attempt given up at its deadline"
+TWICE = "a slow block begun a second time"
 
 
 @dataclass
@@ -26,8 +27,8 @@ class Account:
         faults: how often each kind of fault hit.
         in_flight: by kind of fault, the blocks that it hit: those being computed by what it
             disturbed, or what it damaged.
-        recomputed: by kind of fault, the blocks that were computed again because of it, and those
-            whose attempt before had failed or was given up.
+        recomputed: by kind of fault, the blocks that were computed again because of it; and those
+            whose attempt before had failed, was given up, or was slow.
         unexplained: blocks that were computed again although nothing had happened to them.
         redone: blocks that were computed again although they were done and intact.
         done: blocks that were marked, and not damaged since.
@@ -93,6 +94,7 @@ class _Book:
     def _begin(self, pid: int, block: Block, attempt: int) -> None:
         account = self.account
         account.begun += 1
+        under_way = any(count for (_, other), count in self._open.items() if other == block)
         self._open[pid, block] += 1
         if block not in account.blocks:
             account.blocks.add(block)
@@ -109,6 +111,8 @@ class _Book:
             account.recomputed[FAILED] += 1
         elif attempt > 1:
             account.recomputed[OVERDUE] += 1
+        elif under_way:
+            account.recomputed[TWICE] += 1
         else:
             account.unexplained.append(block)
 

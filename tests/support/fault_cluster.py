@@ -158,13 +158,13 @@ class Cluster:
             end(self.workers.pop(name))
 
     def wait_for_workers(self) -> None:
-        """Wait until as many worker processes as there should be have started.
+        """Wait until every worker has its process.
 
         Raises:
-            AssertionError: if they don't in time; with their logs.
+            AssertionError: if they don't start in time; with their logs.
         """
         deadline = time.monotonic() + STARTING_SECONDS
-        while len(self.worker_processes()) < len(self.workers):
+        while len(self.worker_processes()) < sum(w.poll() is None for w in self.workers.values()):
             if time.monotonic() > deadline:
                 raise AssertionError(f"workers didn't start\n{self.logs()}")
             time.sleep(0.05)

@@ -131,7 +131,7 @@ def hang_read(trial: Trial, random: Random) -> bool:
         return False
     trial.cluster.orders.give("hold")
     trial.cluster.orders.give("hang", random.choice(left), times=1)
-    trial.later(20.0, lambda: trial.cluster.orders.withdraw("hold"))
+    trial.later(45.0, lambda: trial.cluster.orders.withdraw("hold"))
     return True
 
 
@@ -192,14 +192,25 @@ KINDS: dict[str, Inject] = {
 """Every kind of fault by its name."""
 
 
+EARLY = ("kill a block's workers", "hang a read", "add a worker late")
+
+
 def fault(kind: str, after: int, pause: float = 0.0) -> Fault:
     """Return a fault of a kind; see `Fault`."""
     return Fault(kind, KINDS[kind], after, pause)
 
 
 def random_faults(random: Random, kinds: list[str], blocks: int) -> list[Fault]:
-    """Return faults of these kinds at random moments of a run of so many blocks."""
-    return [fault(kind, random.randrange(1, blocks - 2), random.uniform(0, 0.3)) for kind in kinds]
+    """Return faults of these kinds at random moments of a run of so many blocks.
+
+    From before the first block, while the output is laid out, to after the last, while the small
+    levels are built; what needs blocks that nobody has begun comes in the first half.
+    """
+    found = []
+    for kind in kinds:
+        after = random.randrange(blocks // 2 if kind in EARLY else blocks + 1)
+        found.append(fault(kind, after, random.uniform(0, 0.3 if after else 1.5)))
+    return found
 
 
 def _stop_worker(trial: Trial, random: Random, kind: str, seconds: float, but: str = "") -> bool:

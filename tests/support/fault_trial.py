@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from support.fault_account import Account, Block, account, in_flight
+from support.fault_account import TWICE, Account, Block, account, in_flight
 from support.fault_cluster import Cluster
 from support.fault_runner import DEADLINE_SECONDS, RUN_SECONDS, Client, Ended
 from support.fault_study import LABEL, Study, differences, leftovers
@@ -186,6 +186,8 @@ class Trial:
         book = self.account()
         found = differences(self.study, self.output, self.last.report)
         found += [f"computed again for nothing: {block}" for block in book.unexplained]
+        if book.recomputed[TWICE] and self.slow == RUN_SECONDS:
+            found.append(f"begun a second time while under way: {book.recomputed[TWICE]} blocks")
         found += [f"computed again although done: {block}" for block in book.redone]
         found += [
             f"ended badly ({ended.code}): {ended.said}"
