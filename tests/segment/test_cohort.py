@@ -72,14 +72,17 @@ def test_every_slide_is_as_if_it_were_alone(folder: Path, tmp_path: Path) -> Non
     assert [report.blocks.resumed for report in reports] == [r.blocks.total for r in reports]
 
 
-def test_blocks_of_several_slides_are_in_flight_together(folder: Path, tmp_path: Path) -> None:
+def test_blocks_of_several_slides_are_in_flight_together(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cohort, "TELL_EVERY", 0.0)
     most = 0
 
     def look(progress: CohortProgress) -> None:
         nonlocal most
         most = max(most, sum(one.phase == "segmenting" for one in progress.active))
 
-    many = [job for turn in range(4) for job in jobs(folder, tmp_path / str(turn), range(3, 4))]
+    many = [job for turn in range(4) for job in jobs(folder, tmp_path / str(turn), range(2, 3))]
     assert len(list(segment_cohort(many, on_progress=look))) == 4
     assert most > 1
 
