@@ -18,7 +18,7 @@ from support.oracle import balanced_model, textured, whole_image_forward, write_
 
 import wsi_unet
 from wsi_unet.models import UNetConfig
-from wsi_unet.segment.cluster import open_client
+from wsi_unet.segment.cluster import ClusterOptions, open_client
 from wsi_unet.segment.task import Run, Task
 
 OPTIONS: dict[str, Any] = {
@@ -95,7 +95,7 @@ def test_a_relative_path_means_the_clients_folder(
 
 def wait_for_workers(scheduler: str, count: int) -> None:
     deadline = time.monotonic() + 60
-    with open_client(scheduler=scheduler) as client:
+    with open_client(ClusterOptions(scheduler=scheduler)) as client:
         while len(client.nthreads()) < count:
             assert time.monotonic() < deadline
             time.sleep(0.1)

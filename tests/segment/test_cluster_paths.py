@@ -84,6 +84,13 @@ def test_what_is_there_is_seen_and_nothing_stays_behind(client: Client, shared: 
     assert [path.name for path in fine.iterdir()] == ["slide.svs"]
 
 
+def test_a_relative_path_means_this_processs_folder(
+    client: Client, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(shared / "fine")
+    check_paths(client, readable=["slide.svs"], writable=["out"])
+
+
 def test_a_slide_that_is_not_mounted(client: Client, shared: Path) -> None:
     slide = shared / "absent" / "slide.svs"
     fine = shared / "fine" / "slide.svs"

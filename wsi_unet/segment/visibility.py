@@ -32,15 +32,16 @@ def check_paths(
 
     Args:
         client: the cluster.
-        readable: files and folders that are to be read: absolute paths.
+        readable: files and folders that are to be read.
         writable: folders that are to be written to, or where they will be made.
 
     Raises:
         OptionError: if a worker can't see one, or may not use it, or doesn't answer; or this
             process can't write to one.
     """
-    reads = [path for path in readable if not is_url(path)]
-    folders = {_existing(Path(path)) for path in writable if not is_url(path)}
+    # A relative path means this process's folder, not the worker's.
+    reads = [str(Path(path).absolute()) for path in readable if not is_url(path)]
+    folders = {_existing(Path(path).absolute()) for path in writable if not is_url(path)}
     if in_this_process(client) or not (reads or folders):
         return
     workers = list({worker.host: worker for worker in list_workers(client)}.values())
