@@ -17,6 +17,7 @@ from benchmarks.common import ROOT, Row, add_scale
 PROGRAMS = {
     "startup": "start-up of commands",
     "reading": "reading windows",
+    "scheduler": "what one Dask scheduler carries",
     "overhead": "a run without a network on 3 Gpx",
     "memory": "peak memory on a small and a large slide",
     "tiles": "the network by tile, number type and memory order",

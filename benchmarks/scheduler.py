@@ -1,0 +1,196 @@
+"""What one scheduler carries: a slice of a cohort whose blocks only sleep.
+
+A real `dask scheduler`, real `dask worker` processes with many threads and a client that streams
+blocks with the code of a run, all on this machine; each block sleeps 0.2 s. Measured is what they
+take per block and whether they grow. A whole cohort (10,000 slides of 600 blocks) is the same for
+longer: its duration is extrapolated, and said to be.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import psutil
+
+from benchmarks.common import ROOT, Row, Scale, emit, parse_scale, undisturbed, workspace
+
+NAME = "scheduler"
+LEAST_SPEED = 300.0
+MOST_SCHEDULER_MS = 2.0
+MOST_GROWTH = 0.1
+
+WORKERS = 2
+THREADS_PER_WORKER = 64
+BLOCKS, EVERY = 100_000, 10_000
+TINY_THREADS, TINY_BLOCKS, TINY_EVERY = 4, 300, 100
+COHORT_BLOCKS = 10_000 * 600
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where everything was when so many blocks had ended.
+
+    Attributes:
+        blocks: how many.
+        seconds: since the first was submitted.
+        most_in_flight: blocks that had been taken and had not come back, at most, so far.
+        bound: how many there may be.
+        with_the_scheduler: tasks that the scheduler knew of.
+        cpu: processor time used so far by "scheduler", "client" and "workers", s.
+        memory: bytes that each holds.
+    """
+
+    blocks: int
+    seconds: float
+    most_in_flight: int
+    bound: int
+    with_the_scheduler: int
+    cpu: dict[str, float]
+    memory: dict[str, int]
+
+
+def measure(scale: Scale) -> list[Checkpoint]:
+    """Run the cohort once."""
+    threads = TINY_THREADS if scale.tiny else THREADS_PER_WORKER
+    blocks, every = (TINY_BLOCKS, TINY_EVERY) if scale.tiny else (BLOCKS, EVERY)
+    with workspace() as folder, ExitStack() as stack:
+        file = folder / "scheduler.json"
+        scheduler = stack.enter_context(
+            _running(
+                *("distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"),
+                *("--no-dashboard", "--scheduler-file", file),
+            )
+        )
+        while not file.exists():
+            time.sleep(0.05)
+        worker = ("distributed.cli.dask_worker", "--scheduler-file", file, "--no-nanny")
+        options = ("--no-dashboard", "--nthreads", threads, "--memory-limit", "0")
+        workers = [stack.enter_context(_running(*worker, *options)) for _ in range(WORKERS)]
+        client = stack.enter_context(
+            _running(
+                *("benchmarks.sleeping", file, "--blocks", blocks, "--every", every),
+                *("--threads", WORKERS * threads, *(["--tiny"] if scale.tiny else [])),
+                talks=True,
+            )
+        )
+        processes = {"scheduler": [scheduler], "client": [client], "workers": workers}
+        return list(_checkpoints(client, processes))
+
+
+def _checkpoints(
+    client: subprocess.Popen[str], processes: dict[str, list[subprocess.Popen[str]]]
+) -> Iterator[Checkpoint]:
+    watched = {
+        name: [psutil.Process(process.pid) for process in group]
+        for name, group in processes.items()
+    }
+    for line in client.stdout or ():
+        cpu = {
+            name: sum(sum(process.cpu_times()[:2]) for process in group)
+            for name, group in watched.items()
+        }
+        memory = {
+            name: sum(process.memory_info().rss for process in group)
+            for name, group in watched.items()
+        }
+        yield Checkpoint(**json.loads(line), cpu=cpu, memory=memory)
+        print(file=client.stdin, flush=True)
+    if client.wait():
+        raise SystemExit("the client of the scheduler's benchmark failed; see above")
+
+
+@contextmanager
+def _running(*command: object, talks: bool = False) -> Iterator[subprocess.Popen[str]]:
+    """Have a Python module running inside; quiet unless it talks."""
+    pipe = subprocess.PIPE if talks else subprocess.DEVNULL
+    process = subprocess.Popen(
+        [sys.executable, "-m", *map(str, command)],
+        stdin=pipe,
+        stdout=pipe,
+        stderr=None if talks else subprocess.DEVNULL,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def rows(scale: Scale) -> Iterator[Row]:
+    found, others = undisturbed(lambda: measure(scale), scale)
+    yield from rows_of(found, others)
+
+
+def rows_of(found: Sequence[Checkpoint], others: float = 0.0) -> Iterator[Row]:
+    """Return the table's rows.
+
+    Args:
+        found: checkpoints, in order; from the first on everything has warmed up.
+        others: cores that other processes took meanwhile.
+    """
+    first, last = found[0], found[-1]
+    blocks, seconds = last.blocks - first.blocks, last.seconds - first.seconds
+    speed = blocks / seconds
+    spent = {name: 1000 * (last.cpu[name] - first.cpu[name]) / blocks for name in last.cpu}
+    each = ", ".join(f"{name} {ms:.2f}" for name, ms in spent.items())
+    span = f"from {first.blocks:,} to {last.blocks:,} blocks"
+    yield Row(
+        NAME,
+        "blocks of 0.2 s through one scheduler",
+        speed,
+        "blocks/s",
+        least=LEAST_SPEED,
+        detail=f"{span}; processor time per block, ms: {each}; others took {others:.2f} cores",
+    )
+    yield Row(
+        NAME,
+        "the scheduler's processor time per block",
+        spent["scheduler"],
+        "ms",
+        most=MOST_SCHEDULER_MS,
+        detail=span,
+    )
+    yield Row(
+        NAME,
+        "blocks in flight",
+        last.most_in_flight,
+        "blocks at most",
+        most=last.bound + 1,
+        detail=f"bound {last.bound}; with the scheduler at checkpoints: "
+        + ", ".join(str(point.with_the_scheduler) for point in found),
+    )
+    for name in ("scheduler", "client"):
+        yield Row(
+            NAME,
+            f"the {name}'s memory, last against first checkpoint",
+            last.memory[name] / first.memory[name],
+            "×",
+            least=1 - MOST_GROWTH,
+            most=1 + MOST_GROWTH,
+            detail="MiB: " + ", ".join(f"{point.memory[name] / 2**20:.0f}" for point in found),
+        )
+    yield Row(
+        NAME,
+        "10,000 slides of 600 such blocks: extrapolated, not run",
+        COHORT_BLOCKS / speed / 3600,
+        "h",
+        detail=f"{COHORT_BLOCKS:,} blocks at that speed",
+    )
+
+
+def main() -> None:
+    emit(rows(parse_scale()))
+
+
+if __name__ == "__main__":
+    main()
