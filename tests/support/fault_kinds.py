@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from random import Random
 
-from support.fault_cluster import NURSED, end, is_alive
+from support.fault_cluster import NURSED, end, is_alive, is_stopped
 from support.fault_study import LABEL
 from support.fault_trial import Fault, Trial
 
@@ -125,13 +125,12 @@ def truncate_marker(trial: Trial, random: Random) -> bool:
 
 
 def hang_read(trial: Trial, random: Random) -> bool:
-    """Let a read hang past its block's deadline."""
+    """Let a read hang past its block's deadline, until the run has finished without it."""
     left = trial.not_begun()
     if not left:
         return False
     trial.cluster.orders.give("hold")
     trial.cluster.orders.give("hang", random.choice(left), times=1)
-    trial.later(45.0, lambda: trial.cluster.orders.withdraw("hold"))
     return True
 
 
@@ -214,7 +213,8 @@ def random_faults(random: Random, kinds: list[str], blocks: int) -> list[Fault]:
 
 
 def _stop_worker(trial: Trial, random: Random, kind: str, seconds: float, but: str = "") -> bool:
-    workers = [pid for pid, name in trial.cluster.worker_processes().items() if name != but]
+    found = trial.cluster.worker_processes().items()
+    workers = [pid for pid, name in found if name != but and not is_stopped(pid)]
     if not workers:
         return False
     pid = random.choice([one for one in workers if trial.in_flight(one)] or workers)

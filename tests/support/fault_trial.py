@@ -225,6 +225,7 @@ class Trial:
 
     def _let_all_end(self) -> None:
         """Let computations end that the run didn't wait for: they must do no harm."""
+        self.cluster.orders.withdraw("hold")
         self._settle()
         while self.in_flight():
             self.tick()
