@@ -67,7 +67,7 @@ def test_the_first_gets_it_and_the_second_is_told_who_when_and_where(
         assert clock.seconds == 3
         assert not lock.lost
         assert isinstance(refused.value, OutputError)
-        assert refused.value.exit_code == OutputError.exit_code
+        assert refused.value.exit_code == 1  # nothing is wrong with the output; try later
     assert objects.stored == {}
     acquire(objects, timing=clock.timing()).release()
 
