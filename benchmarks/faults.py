@@ -58,6 +58,7 @@ class Totals:
         restarts: times that the command was given again in runs with such a fault.
         in_flight: blocks that were hit by them.
         recomputed: blocks that were computed again because of them.
+        codes: exit codes of the command, with the error that it ended with.
         seconds: since the start.
     """
 
@@ -68,6 +69,7 @@ class Totals:
     restarts: Counter[str] = field(default_factory=Counter)
     in_flight: Counter[str] = field(default_factory=Counter)
     recomputed: Counter[str] = field(default_factory=Counter)
+    codes: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
 
     def add(self, trial: Trial, complaints: list[str]) -> None:
@@ -78,6 +80,9 @@ class Totals:
         self.in_flight.update(book.in_flight)
         self.recomputed.update(book.recomputed)
         self.restarts.update(dict.fromkeys(trial.injected, trial.restarts))
+        for ended in trial.ends:
+            error = next((line for line in ended.said.splitlines() if "error: " in line), "")
+            self.codes[f"{ended.code} {error.rpartition(': ')[2]}".strip()] += 1
         if complaints:
             self.bad[f"seed {trial.seed}: {', '.join(trial.injected)}"] = complaints
         else:

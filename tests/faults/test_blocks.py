@@ -58,7 +58,7 @@ def ended(trial: Trial, block: str) -> int:
 def test_a_block_that_kills_every_worker_is_the_only_one_that_fails(
     cluster: Cluster, study: Study, tmp_path: Path
 ) -> None:
-    cluster.set_allowed_failures(1)  # so that fewer workers have to die
+    cluster.set_allowed_failures(0)  # so that fewer workers have to die
     trial = Trial(cluster, study, tmp_path / "out")
     try:
         cluster.orders.give("die", BLOCK)
