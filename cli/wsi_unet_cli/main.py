@@ -12,6 +12,7 @@ from wsi_unet import __version__
 from wsi_unet_cli.doctor import doctor
 from wsi_unet_cli.failures import VERBOSE, exit_code, show_error
 from wsi_unet_cli.info import info
+from wsi_unet_cli.model import model
 from wsi_unet_cli.models import models
 from wsi_unet_cli.overlay import overlay
 from wsi_unet_cli.segment import ARGUMENTS, segment
@@ -69,7 +70,7 @@ def cli() -> None:
     """
 
 
-for command in (segment, info, status, overlay, models, doctor):
+for command in (segment, info, status, overlay, models, model, doctor):
     cli.add_command(command)
 
 

@@ -23,7 +23,7 @@ def test_help_lists_the_commands_in_the_order_of_use() -> None:
     assert done.exit_code == 0
     assert "For research, not for diagnosis." in done.stdout
     listed = re.findall(r"^  ([a-z]+)  +\S", done.stdout, flags=re.MULTILINE)
-    assert listed == ["segment", "info", "status", "overlay", "models", "doctor"]
+    assert listed == ["segment", "info", "status", "overlay", "models", "model", "doctor"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

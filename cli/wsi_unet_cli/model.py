@@ -1,0 +1,10 @@
+"""`wsi-unet model`: what is done to one model."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.group(short_help="Import a model, look at it, prove it.")
+def model() -> None:
+    """Bring a model from elsewhere, look at what it is, and prove what it says of itself."""
