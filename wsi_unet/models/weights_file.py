@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ LONGEST_HEADER = 16 * 2**20
 
 ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 """The number types that weights may have."""
+
+TORCH_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+"""What torch calls them."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,12 @@ class Header:
     metadata: dict[str, str]
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path, *, sizes: Mapping[str, int] = ITEM_BYTES) -> Header:
     """Read and check the header of a safetensors file.
+
+    Args:
+        path: the file.
+        sizes: bytes of each number type that may be in it.
 
     Raises:
         ModelError: if it can't be read, isn't safetensors (a pickle is named as such), is cut
@@ -73,8 +81,25 @@ def read_header(path: Path) -> Header:
         tensors, metadata = _parse(header, 8 + length)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(f"{path} has a damaged safetensors header; get the file again") from error
-    _check_layout(path, tensors, 8 + length, size)
+    _check_layout(path, tensors, 8 + length, size, sizes)
     return Header(tensors, metadata)
+
+
+def read_tensor(path: Path, entry: TensorEntry) -> bytearray:
+    """Return the bytes of one tensor.
+
+    Raises:
+        ModelError: if they can't be read.
+    """
+    content = bytearray(entry.end - entry.begin)
+    try:
+        with path.open("rb") as file:
+            file.seek(entry.begin)
+            if file.readinto(content) != len(content):
+                raise ModelError(f"{path} was cut short while it was read; get the file again")
+    except OSError as error:
+        raise ModelError(f"can't read {path}: {error.strerror or error}") from error
+    return content
 
 
 def _refuse_pickle(path: Path, start: bytes) -> None:
@@ -102,15 +127,21 @@ def _parse(header: Any, origin: int) -> tuple[dict[str, TensorEntry], dict[str, 
     return tensors, metadata
 
 
-def _check_layout(path: Path, tensors: dict[str, TensorEntry], origin: int, size: int) -> None:
+def _check_layout(
+    path: Path,
+    tensors: dict[str, TensorEntry],
+    origin: int,
+    size: int,
+    sizes: Mapping[str, int],
+) -> None:
     position = origin
     for name, entry in sorted(tensors.items(), key=lambda item: item[1].begin):
-        if entry.dtype not in ITEM_BYTES:
+        if entry.dtype not in sizes:
             raise ModelError(
                 f"{path}: {name} is stored as {entry.dtype}; weights must be one of "
-                f"{', '.join(ITEM_BYTES)}"
+                f"{', '.join(sizes)}"
             )
-        needed = math.prod(entry.shape) * ITEM_BYTES[entry.dtype]
+        needed = math.prod(entry.shape) * sizes[entry.dtype]
         if entry.begin != position or entry.end - entry.begin != needed:
             raise ModelError(
                 f"{path}: {name} should take {needed} bytes from byte {position}, its header "

@@ -1,0 +1,347 @@
+"""Checkpoints from strangers are looked through without running or allocating anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import struct
+import tracemalloc
+import warnings
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import nn
+
+from wsi_unet.errors import ModelError
+from wsi_unet.models.foreign_file import open_foreign
+
+
+class Runs:
+    """Runs a command when it is loaded."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> Any:
+        return os.system, (self.command,)
+
+
+def weights() -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    return dict(network.state_dict())
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    path = tmp_path / "weights.pth"
+    torch.save(weights(), path)
+    return path
+
+
+def rewritten(source: Path, change: Callable[[str, bytes], tuple[str, bytes] | None]) -> Path:
+    """Copy a zip archive, each member changed or left out."""
+    target = source.with_name("rewritten.pth")
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            changed = change(name, old.read(name))
+            if changed is not None:
+                new.writestr(*changed)
+    return target
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: state,
+        lambda state: OrderedDict(state),
+        lambda state: {"state_dict": state, "epoch": 3, "lr": 0.1},
+        lambda state: {"model": {"state_dict": state}, "optimizer": {"step": [1, 2.5, "x"]}},
+        lambda state: {**state, "mask_values": [0, 1]},
+        lambda state: {name: nn.Parameter(t, requires_grad=False) for name, t in state.items()},
+    ],
+)
+def test_a_state_dict_is_found_wherever_it_is(
+    wrap: Callable[[dict[str, torch.Tensor]], Any], legacy: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "weights.ckpt"
+    torch.save(wrap(weights()), path, _use_new_zipfile_serialization=not legacy)
+    file = open_foreign(path)
+    assert file.kind == ("legacy" if legacy else "archive")
+    loaded = file.load()
+    assert loaded.keys() == weights().keys() == file.tensors.keys()
+    for name, tensor in weights().items():
+        torch.testing.assert_close(loaded[name], tensor, rtol=0, atol=0)
+
+
+def test_safetensors_are_read_with_integers_too(tmp_path: Path) -> None:
+    save_file(weights(), tmp_path / "weights.safetensors")
+    file = open_foreign(tmp_path / "weights.safetensors")
+    assert file.tensors["1.num_batches_tracked"].dtype == "int64"
+    assert torch.equal(file.load()["0.weight"], weights()["0.weight"])
+
+
+def test_prefixes_are_stripped_only_where_all_share_them(tmp_path: Path) -> None:
+    torch.save({f"module.model.{name}": t for name, t in weights().items()}, tmp_path / "a.pth")
+    namings = [(prefix, min(names)) for prefix, names in open_foreign(tmp_path / "a.pth").namings()]
+    assert namings == [
+        ("", "module.model.0.bias"),
+        ("module.", "model.0.bias"),
+        ("module.model.", "0.bias"),
+    ]
+    torch.save({"module.a": torch.zeros(1), "b": torch.zeros(1)}, tmp_path / "b.pth")
+    assert [prefix for prefix, _ in open_foreign(tmp_path / "b.pth").namings()] == [""]
+
+
+def test_shared_and_strided_tensors_are_views(tmp_path: Path) -> None:
+    whole = torch.arange(24.0).reshape(4, 6)
+    torch.save({"a": whole.t(), "b": whole[1:3, ::2]}, tmp_path / "a.pth")
+    loaded = open_foreign(tmp_path / "a.pth").load()
+    assert torch.equal(loaded["a"], whole.t())
+    assert torch.equal(loaded["b"], whole[1:3, ::2])
+
+
+@pytest.mark.parametrize(
+    ("how", "protocol"),
+    [
+        ("bare", 0),
+        ("bare", 1),
+        *((how, n) for how in ("bare", "archive", "legacy") for n in (2, 4)),
+    ],
+)
+def test_code_is_named_and_not_run(how: str, protocol: int, tmp_path: Path) -> None:
+    path, witness = tmp_path / "evil.pth", tmp_path / "ran"
+    content = {"state_dict": weights(), "extra": Runs(f"touch {witness}")}
+    if how == "bare":
+        path.write_bytes(pickle.dumps(Runs(f"touch {witness}"), protocol=protocol))
+    else:
+        torch.save(
+            content,
+            path,
+            pickle_protocol=protocol,
+            _use_new_zipfile_serialization=how == "archive",
+        )
+    with pytest.raises(ModelError, match=r"names posix\.system, and loading it would run code"):
+        open_foreign(path)
+    assert not witness.exists()
+
+
+def test_code_is_named_even_where_the_pickle_breaks_off(tmp_path: Path) -> None:
+    path = tmp_path / "evil.pth"
+    path.write_bytes(b"\x80\x02cbuiltins\nexec\nq\x00Q")
+    with pytest.raises(ModelError, match=r"names builtins\.exec"):
+        open_foreign(path)
+
+
+def test_a_whole_network_is_told_from_its_state(tmp_path: Path) -> None:
+    torch.save(nn.Sequential(nn.Conv2d(1, 1, 1)), tmp_path / "network.pth")
+    with pytest.raises(ModelError, match=r"whole pickled network.*state_dict\(\) alone"):
+        open_foreign(tmp_path / "network.pth")
+
+
+def test_programs_are_named(tmp_path: Path) -> None:
+    network = nn.Conv2d(1, 1, 1).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.trace(network, torch.zeros(1, 1, 4, 4)), tmp_path / "a.pt")  # type: ignore[no-untyped-call]
+    with pytest.raises(ModelError, match=r"TorchScript program.*--trust"):
+        open_foreign(tmp_path / "a.pt")
+    with zipfile.ZipFile(tmp_path / "b.pt2", "w") as archive:
+        archive.writestr("b/archive_format", "pt2")
+    with pytest.raises(ModelError, match=r"torch\.export program.*--trust"):
+        open_foreign(tmp_path / "b.pt2")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "empty"),
+        (b"hello", "an unknown kind of file"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(20), "HDF5"),
+        (b"\x08\x07\x12\x07pytorch", "ONNX"),
+        (b"<!DOCTYPE html>", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
+        (bytes(257) + b"ustar\x00" + bytes(300), "tar archive"),
+    ],
+)
+def test_other_files_are_named(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.pth").write_bytes(content)
+    with pytest.raises(ModelError, match=message):
+        open_foreign(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("name", ["../evil", "/etc/evil", "weights/../../evil", "a\\evil"])
+def test_members_that_lead_out_of_the_archive_are_refused(checkpoint: Path, name: str) -> None:
+    with zipfile.ZipFile(checkpoint, "a") as archive:
+        archive.writestr(name, b"")
+    with pytest.raises(ModelError, match="leads out of it"):
+        open_foreign(checkpoint)
+
+
+def test_compressed_members_are_refused(checkpoint: Path) -> None:
+    with zipfile.ZipFile(checkpoint, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("weights/data/99", bytes(10**7))
+    assert checkpoint.stat().st_size < 10**6
+    with pytest.raises(ModelError, match="data/99 is compressed"):
+        open_foreign(checkpoint)
+
+
+def test_a_storage_that_is_not_as_long_as_declared_is_refused(checkpoint: Path) -> None:
+    longer = rewritten(
+        checkpoint,
+        # 4 kernels of 3·3·3 numbers become four thousand million
+        lambda name, data: (name, data.replace(b"Kl", b"J\x00\x00\x00\x70")),
+    )
+    with pytest.raises(ModelError, match="storage 0 should be 1879048192 float32 numbers"):
+        open_foreign(longer)
+    missing = rewritten(
+        checkpoint, lambda name, data: None if name.endswith("data/0") else (name, data)
+    )
+    with pytest.raises(ModelError, match="there is nothing"):
+        open_foreign(missing)
+
+
+def test_a_legacy_storage_is_held_against_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "old.pth"
+    torch.save(weights(), path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes().replace(b"Kl", b"J\x00\x00\x00\x70"))
+    with pytest.raises(ModelError, match="should be 1879048192 float32 numbers"):
+        open_foreign(path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "strides"),
+    [((10**6, 10**6), (0, 0)), ((2, 2), (10**9, 1)), ((109,), (1,)), ((-1,), (1,)), ((1,), ())],
+)
+def test_shapes_that_a_storage_has_no_numbers_for_are_refused(
+    shape: tuple[int, ...], strides: tuple[int, ...], tmp_path: Path
+) -> None:
+    class Tensor:
+        def __reduce__(self) -> Any:
+            storage = weights()["0.weight"].reshape(-1).storage
+            rebuild = torch._utils._rebuild_tensor_v2
+            return rebuild, (storage(), 0, shape, strides, False, OrderedDict())  # type: ignore[no-untyped-call]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TypedStorage is deprecated
+        torch.save({"a": Tensor()}, tmp_path / "a.pth")
+    with pytest.raises(ModelError, match="a tensor of the shape"):
+        open_foreign(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"\x80\x02]r\xff\xff\xff\x7f.",  # a memo index that C's unpickler makes room for
+        b"\x80\x05\x8e" + struct.pack("<Q", 2**40) + b"x.",  # bytes that aren't there
+        b"\x80\x05\x96" + struct.pack("<Q", 2**40) + b"x.",
+        b"\x80\x02\x8b" + struct.pack("<i", 2**30) + b"x.",
+        b"\x80\x02cbuiltins\nbytearray\nJ\x00\x00\x00\x70\x85R.",
+    ],
+)
+def test_pickles_that_ask_for_memory_get_none(pickled: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "bomb.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("bomb/data.pkl", pickled)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelError):
+            open_foreign(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+
+
+def safetensors(header: dict[str, Any] | bytes, length: int | None = None, data: int = 16) -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (safetensors({}, length=2**60), "not a safetensors file"),
+        (safetensors(b"{" * 50), "damaged safetensors header"),
+        (
+            safetensors({"a": {"dtype": "F32", "shape": [2**31], "data_offsets": [0, 16]}}),
+            "should take 8589934592 bytes",
+        ),
+        (
+            safetensors({"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 2**40]}}),
+            "should take 16 bytes",
+        ),
+        (
+            safetensors({"a": {"dtype": "F32", "shape": [8], "data_offsets": [0, 32]}}),
+            "should be",
+        ),
+        (
+            safetensors({"a": {"dtype": "C64", "shape": [2], "data_offsets": [0, 16]}}),
+            "stored as C64",
+        ),
+    ],
+)
+def test_absurd_safetensors_are_refused(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_bytes(content)
+    with pytest.raises(ModelError, match=message):
+        open_foreign(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_cut_file_is_refused_wherever_it_is_cut(legacy: bool, tmp_path: Path) -> None:
+    path = tmp_path / "cut.pth"
+    torch.save(weights(), path, _use_new_zipfile_serialization=not legacy)
+    whole = path.read_bytes()
+    for length in range(0, len(whole) - 1, 53):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ModelError):
+            open_foreign(path)
+
+
+@given(st.data())
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_damage_is_refused_or_loads_as_tensors(tmp_path: Path, data: st.DataObject) -> None:
+    path = tmp_path / "damaged.pth"
+    legacy = data.draw(st.booleans())
+    torch.save(weights(), path, _use_new_zipfile_serialization=not legacy)
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content)
+    with suppress(ModelError):
+        loaded = open_foreign(path).load()
+        assert all(isinstance(tensor, torch.Tensor) for tensor in loaded.values())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"epoch": 3}, "its entry 'epoch' is no tensor"),
+        ([torch.zeros(1)], "no tensors by name"),
+        (torch.zeros(3), "no tensors by name"),
+        ({}, "0 tensors"),
+        ({3: torch.zeros(1)}, "its entry '3' is no tensor"),
+    ],
+)
+def test_what_is_no_state_dict_is_refused(content: Any, message: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(ModelError, match=message):
+        open_foreign(tmp_path / "a.pth")
+
+
+def test_a_real_legacy_file_loads_as_tensors(shared_data: Path) -> None:
+    file = open_foreign(shared_data / "foreign_models" / "cremi_dunet_em" / "state.nn")
+    assert file.kind == "legacy"
+    loaded = file.load()
+    assert loaded["output.conv.weight"].shape == (1, 241, 3, 3)
+    assert all(bool(tensor.isfinite().all()) for tensor in loaded.values())
