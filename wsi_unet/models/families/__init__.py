@@ -1,0 +1,106 @@
+"""Families of U-Net checkpoints: one description each, read by the same code.
+
+What is written here is how others name and arrange their networks' parts, as their
+documentation and checkpoints show; the networks themselves are our own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from wsi_unet.models.families.family import Family, Recognised, recognise
+from wsi_unet.models.families.parts import Answers, Question
+from wsi_unet.models.families.plain import PlainUNet
+
+_OURS = PlainUNet(
+    first="contracting.0",
+    down="contracting.{level}",
+    up="expanding.{stage}",
+    convolution=".{slot}",
+    upsampling=("upsampling.{stage}",),
+    head="head",
+    padding=None,
+)
+
+_MILESIAL = PlainUNet(
+    first="inc.double_conv",
+    down="down{level}.maxpool_conv.1.double_conv",
+    up="up{stage1}.conv.double_conv",
+    convolution=".{slot}",
+    norm=".{norm}",
+    upsampling=("up{stage1}.up",),
+    head="outc.conv",
+    align_corners=True,
+    odd="zeros",
+)
+
+_JVANVUGT = PlainUNet(
+    first="down_path.{level}.block",
+    down="down_path.{level}.block",
+    up="up_path.{stage}.conv_block.block",
+    convolution=".{slot}",
+    upsampling=("up_path.{stage}.up", "up_path.{stage}.up.1"),
+    head="last",
+    skip_first=False,
+    norm_first=False,
+    padding=None,
+)
+
+_MATEUSZBUDA = PlainUNet(
+    first="encoder{level1}.enc{level1}",
+    down="encoder{level1}.enc{level1}",
+    bottom="bottleneck.bottleneck",
+    up="decoder{rise}.dec{rise}",
+    convolution="conv{conv1}",
+    norm="norm{conv1}",
+    upsampling=("upconv{rise}",),
+    head="conv",
+    skip_first=False,
+)
+
+_BASIC = PlainUNet(
+    first="conv_0",
+    down="down_{level}.convs",
+    up="upcat_{rise}.convs",
+    convolution=".conv_{conv}.conv",
+    norm=".conv_{conv}.adn.N",
+    upsampling=("upcat_{rise}.upsample.deconv", "upcat_{rise}.upsample.preconv"),
+    head="final_conv",
+    leak=0.1,
+    align_corners=True,
+    odd="replicate",
+)
+
+FAMILIES = (
+    Family(
+        "wsi-unet",
+        "a network of this package",
+        tuple(
+            replace(_OURS, norm=norm, norm_first=first, convolutions=count)
+            for count in (2, 1, 3, 4)
+            for norm, first in ((None, True), (".{norm}", True), (".{norm}", False))
+        ),
+    ),
+    Family("milesial", "milesial/Pytorch-UNet", (_MILESIAL,)),
+    Family(
+        "milesial-2018",
+        "milesial/Pytorch-UNet before 2019",
+        (
+            replace(
+                _MILESIAL,
+                first="inc.conv.conv",
+                down="down{level}.mpconv.1.conv",
+                up="up{stage1}.conv.conv",
+            ),
+        ),
+        head="sigmoid",
+    ),
+    Family("jvanvugt", "jvanvugt/pytorch-unet", (_JVANVUGT, replace(_JVANVUGT, norm=".{norm}"))),
+    Family(
+        "mateuszbuda", "mateuszbuda/brain-segmentation-pytorch", (_MATEUSZBUDA,), head="sigmoid"
+    ),
+    Family("monai-basic-unet", "MONAI's BasicUNet", (_BASIC, replace(_BASIC, norm=None))),
+)
+"""Every family that is known."""
+
+__all__ = ["FAMILIES", "Answers", "Family", "Question", "Recognised", "recognise"]

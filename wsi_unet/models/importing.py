@@ -1,0 +1,126 @@
+"""Make models of checkpoints from elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wsi_unet.errors import ModelError, OptionError
+from wsi_unet.models.families import FAMILIES, Recognised, recognise
+from wsi_unet.models.foreign_file import open_foreign
+from wsi_unet.models.told import Told, make_spec
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from wsi_unet.models.checkpoint import Model
+    from wsi_unet.models.spec import Architecture, ModelSpec
+
+
+def look_at(path: str | Path, family: str = "auto") -> Recognised:
+    """Find out what a checkpoint is, without loading it.
+
+    Args:
+        path: the checkpoint.
+        family: a family's name, or "auto" for all of them.
+
+    Raises:
+        ModelError: if it is no checkpoint, isn't safe, or is of no known family.
+        OptionError: if there is no such family.
+    """
+    chosen = [one for one in FAMILIES if family in {"auto", one.name}]
+    if not chosen:
+        known = ", ".join(one.name for one in FAMILIES)
+        raise OptionError(f"--family: {family!r} is none of auto, {known}")
+    return recognise(open_foreign(path), chosen)
+
+
+def spec_of(found: Recognised, told: Told) -> ModelSpec:
+    """Return the spec of a checkpoint's network.
+
+    Raises:
+        ModelError: if its tensors' shapes contradict each other.
+        OptionError: if something must be told and wasn't, or was told wrong.
+    """
+    answers = told.answers
+    given = {"--padding": answers.padding, "--activation": answers.leak}
+    asked = [question for question in found.questions if given[question.option] is None]
+    if asked:
+        options = ", ".join(f"{one.option} {'|'.join(one.choices)}" for one in asked)
+        raise OptionError(
+            f"{found.file.path} is a checkpoint of {found.family.title}, whose keys don't tell "
+            f"everything; say {options}"
+        )
+    return make_spec(found.file.path, found.family, found.config(answers), told)
+
+
+def import_checkpoint(path: str | Path, told: Told | None = None) -> tuple[nn.Module, ModelSpec]:
+    """Build our network of a checkpoint's family and give it the checkpoint's weights.
+
+    Returns:
+        The network, in float32 and evaluation mode on the CPU, and its spec.
+
+    Raises:
+        ModelError: if the checkpoint is unsafe, damaged, of no known family, or holds numbers
+            that aren't finite.
+        OptionError: if something must be told and wasn't, or was told wrong.
+    """
+    told = told or Told()
+    found = look_at(path, told.family)
+    spec = spec_of(found, told)
+    return _network(found, spec.architecture), spec
+
+
+def import_model(
+    path: str | Path, output: str | Path, told: Told | None = None, *, overwrite: bool = False
+) -> Model:
+    """Import a checkpoint and save it as a model (see `save_model`).
+
+    Raises:
+        ModelError, OptionError: as `import_checkpoint`.
+        OutputError: if something is at `output` already.
+    """
+    from wsi_unet.models.checkpoint import save_model
+
+    network, spec = import_checkpoint(path, told)
+    return save_model(network, spec, output, overwrite=overwrite)
+
+
+def _network(found: Recognised, architecture: Architecture) -> nn.Module:
+    import torch
+
+    with torch.device("meta"):
+        network = architecture.build()
+    expected = network.state_dict()
+    state = found.state(architecture)
+    for name, tensor in expected.items():
+        if name not in state and (name.endswith(".bias") or not tensor.is_floating_point()):
+            # A convolution without a bias; and batch norm's count of batches.
+            state[name] = torch.zeros(tensor.shape, dtype=tensor.dtype)
+    _check_shapes(found, expected, state)
+    network.load_state_dict(state, strict=True, assign=True)
+    return network.eval()
+
+
+def _check_shapes(found: Recognised, expected: dict[str, Tensor], state: dict[str, Tensor]) -> None:
+    """Compare with what a network of the inferred shape has; names are the checkpoint's.
+
+    Raises:
+        ModelError: if something is missing, superfluous, or of another shape.
+    """
+    where = found.file.path
+    for problem, names in (
+        ("lacks", expected.keys() - state.keys()),
+        ("has no use for", state.keys() - expected.keys()),
+    ):
+        if names:
+            raise ModelError(
+                f"{where} isn't quite a checkpoint of {found.family.title}: the network {problem} "
+                f"{found.theirs(min(names))}"
+            )
+    for name, tensor in state.items():
+        if tensor.shape != expected[name].shape:
+            raise ModelError(
+                f"{where}: {found.theirs(name)} has the shape {list(tensor.shape)} where "
+                f"{found.family.title} of these widths has {list(expected[name].shape)}"
+            )
