@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from benchmarks.common import tell
 from benchmarks.networks import place
-from wsi_unet.models import Model, derive_border
+from wsi_unet.models import Model
 from wsi_unet.models.config import Precision
 from wsi_unet.models.costs import largest_map, tile_memory, window_side
 from wsi_unet.models.devices import free_memory, full_float32, synchronize
@@ -80,14 +80,14 @@ def _network(model: Model, device: str, precision: Precision) -> nn.Module:
 
 
 def _image(model: Model, device: str, precision: Precision, tile: int) -> Tensor:
-    side = window_side(model.spec.architecture, tile)
+    side = window_side(model.spec, tile)
     noise = torch.randn(1, 3, side, side, device=device, dtype=getattr(torch, precision))
     return noise.contiguous(memory_format=torch.channels_last)
 
 
 def _fits(model: Model, device: str, precision: Precision, tile: int) -> bool:
-    config = model.spec.architecture
+    spec = model.spec
     free = free_memory(device)
-    if tile % derive_border(config).period or largest_map(config, tile) > MOST_VALUES:
+    if tile % spec.border().period or largest_map(spec, tile) > MOST_VALUES:
         return False
-    return free is None or GPU_HEADROOM * tile_memory(config, tile, precision) < free
+    return free is None or GPU_HEADROOM * tile_memory(spec, tile, precision) < free

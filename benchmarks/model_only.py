@@ -23,7 +23,7 @@ from benchmarks.networks import place
 from wsi_unet.geometry import Box
 from wsi_unet.labels.objects import open_objects
 from wsi_unet.labels.progress import Progress
-from wsi_unet.models import derive_border, load_model
+from wsi_unet.models import load_model
 from wsi_unet.models.devices import (
     cpu_threads,
     full_float32,
@@ -46,7 +46,7 @@ def windows(output: Path, label: str) -> Iterator[tuple[NDArray[np.uint8], Box]]
     labels = stored_parameters(progress, LabelParameters)
     assert labels is not None
     mask = None if labels.tissue == "none" else progress.read_mask()
-    border = derive_border(load_model(labels.model.path).spec.architecture)
+    border = load_model(labels.model.path).spec.border()
     shape = labels.sampling.shape
     with open_reference(labels.slide) as slide:
         raster = open_raster(slide, labels.sampling)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,8 @@ from numpy.typing import NDArray
 
 import wsi_unet
 from benchmarks.peers import peak_bytes
-from wsi_unet.geometry import Box
-from wsi_unet.models import Model, derive_border
+from wsi_unet.geometry import Box, Shape
+from wsi_unet.models import Model
 from wsi_unet.models.devices import keep_freed_memory
 from wsi_unet.models.predictor import Prediction
 from wsi_unet.segment import probe, task
@@ -35,16 +36,22 @@ class NoNetwork:
         self.device = "cpu"
         self.precision = "float32"
         self.threads = 1
-        self.border = derive_border(model.spec.architecture)
+        self.slots = 1
+        self.border = model.spec.border()
         self.label_count = max(model.spec.label_values) + 1
 
     def predict(
-        self, window: NDArray[np.uint8], core: Box, *, probabilities: bool = False
+        self,
+        pixels: NDArray[np.uint8],
+        window: Box,
+        core: Box,
+        shape: Shape,
+        *,
+        probabilities: bool = False,
     ) -> Prediction:
         """Return whether each pixel of the core is dark."""
         start = time.perf_counter()
-        shrink = self.border.shrink
-        inside = window[core.shift(shrink, shrink).slices()]
+        inside = pixels[core.relative_to(window).slices()]
         labels = (inside[..., 0] < THRESHOLD).view(np.uint8)
         return Prediction(labels, None, time.perf_counter() - start, 0.0)
 
@@ -60,8 +67,8 @@ def main() -> None:
     given = parser.parse_args()
     keep_freed_memory()  # as the command line does
 
-    def no_network(model: Model, **_: object) -> NoNetwork:
-        return NoNetwork(model)
+    def no_network(_: str, load: Callable[[], Model], **__: object) -> NoNetwork:
+        return NoNetwork(load())
 
     # The two places that ask for a predictor: the workers' tasks, and the probe before them.
     task.resident_predictor = no_network  # type: ignore[assignment]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wsi_unet.models import Model
+from wsi_unet.models import Model, UNetConfig
 
 MARGIN = 1e-4
 """Least difference of the two largest logits at which float32 has to agree."""
@@ -39,6 +39,7 @@ def whole_image(model: Model, image: NDArray[np.uint8], device: str) -> Truth:
         device: where to compute.
     """
     architecture = model.spec.architecture
+    assert isinstance(architecture, UNetConfig)
     rows, columns, _ = image.shape
     period, k = architecture.period, architecture.convolutions
     before = extra = 0

@@ -91,7 +91,7 @@ def time_tiles() -> None:
     with torch.inference_mode(), full_float32():
         for turn in range(given.repeats + 1):
             for side in given.sides:
-                window = window_side(model.spec.architecture, side)
+                window = window_side(model.spec, side)
                 image = torch.randn(1, 3, window, window).to(dtype=dtype, memory_format=memory)
                 before, start = Usage.now(), time.perf_counter()
                 network(image)

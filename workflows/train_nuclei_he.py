@@ -48,7 +48,6 @@ from wsi_unet.models import (
     Scaling,
     UNet,
     UNetConfig,
-    derive_border,
     read_spec,
     save_model,
 )
@@ -66,8 +65,8 @@ TWIN_KEYS = ("iterations", "held_out", "other_source")
 CORE = 156
 """Px of output per training sample; 244 px of input."""
 
-ARCHITECTURE = UNetConfig(padding="valid", depth=3, base_width=16, batch_norm=True)
-BORDER = derive_border(ARCHITECTURE)
+ARCHITECTURE = UNetConfig(padding="valid", depth=3, base_width=16, norm="batch")
+BORDER = ARCHITECTURE.border()
 SIDE = CORE + 2 * BORDER.shrink
 SCALING = Scaling(mean=(0.7, 0.6, 0.7), std=(0.25, 0.25, 0.25))
 
@@ -353,7 +352,7 @@ def train(network: UNet, fields: Sequence[Field], iterations: int, seed: int, wo
 
 def fold(network: UNet) -> UNet:
     """Return the same function without batch norm, whose scale and shift go into the weights."""
-    folded = UNet(network.config.model_copy(update={"batch_norm": False})).eval()
+    folded = UNet(network.config.model_copy(update={"norm": "none"})).eval()
     kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d)
     targets = (layer for layer in folded.modules() if isinstance(layer, kinds))
     layers = [layer for layer in network.eval().modules() if isinstance(layer, kinds)]
@@ -369,7 +368,7 @@ def describe(training_data: str, metrics: Mapping[str, JsonValue]) -> ModelSpec:
     """Return the model's card."""
     return ModelSpec(
         name="nuclei-he",
-        architecture=ARCHITECTURE.model_copy(update={"batch_norm": False}),
+        architecture=ARCHITECTURE.model_copy(update={"norm": "none"}),
         classes=(
             ModelClass(name="background", color="#ffffff"),
             ModelClass(name="nuclei", color="#ffd700"),

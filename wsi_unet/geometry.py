@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 Shape = tuple[int, int]
 """(rows, columns)."""
 
+Edge = Literal["mirror", "clip", "cut"]
+"""How a window continues beyond the slide's edge; see `Border`."""
+
 BlockIndex = tuple[int, int]
 """(row, column) of a block in its grid."""
 
@@ -115,23 +118,26 @@ class Border:
         after: the same below and right of it, px.
         shrink: what the output lacks of the input on each side, px (0 for same padding).
         period: cores start at multiples of this and are multiples of it long, px.
-        edge: at the slide's edge a window is continued by mirroring or clipped.
+        edge: at the slide's edge a window is continued by mirroring ("mirror"), or ends at the
+            slide's side rounded up to the period ("clip") or just there ("cut").
     """
 
     before: int
     after: int
     shrink: int
     period: int
-    edge: Literal["mirror", "clip"]
+    edge: Edge
 
     def __post_init__(self) -> None:
         if self.period < 1 or min(self.before, self.after, self.shrink) < 0:
             raise ValueError(f"not a border: {self}")
-        if self.edge == "clip" and (self.shrink or self.before % self.period):
+        if self.edge != "mirror" and (self.shrink or self.before % self.period):
             raise ValueError(f"a clipped window must stay aligned to the period: {self}")
 
     def core(self, box: Box) -> Box:
         """Return `box` with its sides rounded up to the period: what the network can compute.
+
+        Where windows are cut at the slide's edge, a box that ends there stays as it is.
 
         Raises:
             ValueError: if the box doesn't start at a multiple of the period.
@@ -140,6 +146,8 @@ class Border:
             raise ValueError(
                 f"core origin ({box.y0}, {box.x0}) is not a multiple of the period {self.period}"
             )
+        if self.edge == "cut":
+            return box
         rows, columns = (round_up(side, self.period) for side in box.shape)
         return Box(box.y0, box.x0, box.y0 + rows, box.x0 + columns)
 
@@ -149,11 +157,13 @@ class Border:
         Args:
             core: an aligned core (see `core`), px.
             shape: (rows, columns) of the whole raster. Clipping happens at the raster's sides
-                rounded up to the period, since the network can't see less.
+                rounded up to the period, for networks that can't see less.
         """
         window = core.grow(self.before, self.after)
         if self.edge == "mirror":
             return window
+        if self.edge == "cut":
+            return window.intersection(Box.of_shape(shape))
         rows, columns = (round_up(side, self.period) for side in shape)
         return window.intersection(Box(0, 0, rows, columns))
 

@@ -53,7 +53,9 @@ def make_model(make_spec: MakeSpec, tmp_path: Path) -> MakeModel:
     ) -> Model:
         spec = make_spec(changes, **arch)
         torch.manual_seed(3)
-        network = UNet(spec.architecture)
+        config = spec.architecture
+        assert isinstance(config, UNetConfig)
+        network = UNet(config)
         for parameter in network.parameters():
             if parameter.ndim == 1:  # biases that keep most ReLUs open, so that it isn't dead
                 torch.nn.init.uniform_(parameter, 0.0, 0.3)
@@ -67,8 +69,8 @@ def make_model(make_spec: MakeSpec, tmp_path: Path) -> MakeModel:
                     torch.nn.init.normal_(tensor, std=0.3)
         mean, std = (torch.tensor(n)[:, None, None] for n in (spec.scaling.mean, spec.scaling.std))
         with torch.inference_mode():  # balance the classes on noise
-            side = next_legal_side(spec.architecture, 100)
-            noise = torch.rand(1, spec.architecture.in_channels, side, side)
+            side = next_legal_side(config, 100)
+            noise = torch.rand(1, config.in_channels, side, side)
             logits = network.eval()((noise - mean) / std)
             network.get_parameter("head.bias").sub_(logits.mean((0, 2, 3)))
         return save_model(network, spec, path or tmp_path / "model")

@@ -29,7 +29,9 @@ configs = st.builds(
     depth=st.integers(1, 4),
     base_width=st.integers(2, 4),
     upsampling=st.sampled_from(["transpose", "bilinear"]),
-    batch_norm=st.booleans(),
+    norm=st.sampled_from(["none", "batch"]),
+    norm_first=st.booleans(),
+    leak=st.sampled_from([0.0, 0.1]),
     convolutions=st.integers(1, 3),
 )
 

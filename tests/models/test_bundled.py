@@ -13,10 +13,10 @@ from PIL import Image
 from tiffslide import TiffSlide
 
 from wsi_unet.geometry import Box, reflect
-from wsi_unet.models import Model, bundled_models, derive_border, load_model
+from wsi_unet.models import Model, UNetConfig, bundled_models, load_model
 
 FIELDS = Path(__file__).parents[1] / "data" / "nuclei_he"
-SHA256 = "e20ef3b43568aa82bc7642214e0d64c59d8b589327990bf0d289d248b811d12a"
+SHA256 = "70602c97401a546ee94a3ac0a9e51d24d011c673dfc85551f8ad020cab6fb8af"
 NAMES = ("0c2550a23b8a", "3934a094e853", "87ea72894f65")
 
 
@@ -27,7 +27,7 @@ def model() -> Model:
 
 def segment(model: Model, image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Nuclei in an image (h, w, 3) at 0.5 µm per pixel: one forward over all of it, mirrored."""
-    border = derive_border(model.spec.architecture)
+    border = model.spec.border()
     rows, columns = image.shape[:2]
     core = border.core(Box(0, 0, rows, columns))
     window = border.window(core, (rows, columns))
@@ -66,6 +66,7 @@ def test_card_says_what_a_user_must_know(model: Model) -> None:
         (1, "nuclei"),
     ]
     assert (spec.mpp, spec.channel_order, spec.license) == (0.5, "rgb", "CC0-1.0")
+    assert isinstance(spec.architecture, UNetConfig)
     assert spec.architecture.padding == "valid"
     assert "BBBC038" in spec.training_data
     assert "diagnostic" in spec.description

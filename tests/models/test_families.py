@@ -37,10 +37,10 @@ CASES: dict[str, tuple[Make, Told, tuple[tuple[int, int], ...]]] = {
     "milesial-2018, transposed": (lambda: Milesial2018(3, 1, 4, bilinear=False), Told(), ODD),
     **{
         f"jvanvugt, {padding}, norm {norm}, upsample {upsample}": (
-            lambda padding=padding, norm=norm, upsample=upsample: JvanVugt(  # type: ignore[misc]
+            lambda padding=padding, norm=norm, upsample=upsample: JvanVugt(
                 3, 3, 4, padding=padding == "same", norm=norm, upsample=upsample
             ),
-            Told(padding=padding),  # type: ignore[arg-type]
+            Told(padding=padding),
             EVEN if padding == "same" else VALID,
         )
         for padding in ("same", "valid")

@@ -28,16 +28,19 @@ Pixels = NDArray[np.uint8]
 CORE = Box(48, 32, 80, 56)
 
 
+SHAPE = (400, 400)
+
+
 def window_for(predictor: Predictor) -> tuple[Pixels, Box]:
-    """Random pixels around CORE, and where CORE lies in the output."""
-    window = predictor.border.window(CORE, (400, 400))
+    """Random pixels around CORE, and which they are."""
+    window = predictor.border.window(CORE, SHAPE)
     pixels = np.random.default_rng(2).integers(0, 256, (*window.shape, 3), dtype=np.uint8)
-    return pixels, predictor.border.core_in_output(CORE, window)
+    return pixels, window
 
 
 def predict(predictor: Predictor, probabilities: bool = False) -> Prediction:
-    pixels, core = window_for(predictor)
-    return predictor.predict(pixels, core, probabilities=probabilities)
+    pixels, window = window_for(predictor)
+    return predictor.predict(pixels, window, CORE, SHAPE, probabilities=probabilities)
 
 
 def plain_logits(model: Model, pixels: Pixels, core: Box) -> NDArray[np.float64]:
@@ -65,8 +68,8 @@ GRAY: dict[str, object] = {
     ("changes", "architecture"),
     [
         ({}, {}),
-        ({"background": "b"}, {"padding": "same", "batch_norm": True}),
-        ({"background": None}, {"upsampling": "bilinear", "batch_norm": True, "convolutions": 3}),
+        ({"background": "b"}, {"padding": "same", "norm": "batch"}),
+        ({"background": None}, {"upsampling": "bilinear", "norm": "batch", "convolutions": 3}),
         ({"channel_order": "bgr", "background": "c"}, {"padding": "same", "dropout": 0.5}),
         (GRAY, {"in_channels": 1, "classes": 3}),
     ],
@@ -76,9 +79,9 @@ def test_equals_a_plain_forward(
 ) -> None:
     model = make_model(changes, **architecture)
     predictor = Predictor(model, device="cpu", precision="float32", threads=1)
-    pixels, core = window_for(predictor)
-    logits = plain_logits(model, pixels, core)
-    result = predictor.predict(pixels, core, probabilities=True)
+    pixels, window = window_for(predictor)
+    logits = plain_logits(model, pixels, predictor.border.core_in_output(CORE, window))
+    result = predict(predictor, probabilities=True)
     expected = np.array(model.spec.label_values)[logits.argmax(0)]
     ordered = np.sort(logits, axis=0)
     clear = ordered[-1] - ordered[-2] > 1e-4
@@ -100,7 +103,7 @@ def test_equals_a_plain_forward(
 def test_ties_go_to_the_first_class(make_model: MakeModel, tmp_path: Path) -> None:
     model = make_model({"background": "c"})
     network = model.build()
-    torch.nn.init.zeros_(network.head.weight)
+    torch.nn.init.zeros_(network.get_parameter("head.weight"))
     torch.nn.init.zeros_(network.get_parameter("head.bias"))
     even = save_model(network, model.spec, tmp_path / "even")
     labels = predict(Predictor(even, device="cpu", precision="float32", threads=1)).labels
@@ -160,11 +163,11 @@ def test_float32_means_float32_and_settings_come_back(make_model: MakeModel) -> 
     try:
         before = settings_now()
         predict(predictor)
-        assert seen == [["ieee"] * 4 + [2]]
+        assert seen == [["ieee"] * 4 + [2 // predictor.slots]]
         assert settings_now() == before
         assert before[3] == "bf16"
         with pytest.raises(ValueError, match="not inside"):
-            predictor.predict(window_for(predictor)[0], Box(0, 0, 4000, 4))
+            predictor.predict(*window_for(predictor), Box(48, 32, 4048, 36), SHAPE)
         assert settings_now() == before
     finally:
         torch.set_float32_matmul_precision(before_all)
@@ -192,16 +195,17 @@ assert usable_cores() >= 1
 
 def test_wrong_windows_are_the_callers_error(make_model: MakeModel) -> None:
     predictor = Predictor(make_model(), device="cpu", precision="float32", threads=1)
-    pixels, core = window_for(predictor)
-    for wrong in (pixels[..., :1], pixels.astype(np.float32), pixels[0]):
+    pixels, window = window_for(predictor)
+    for wrong in (pixels[..., :1], pixels.astype(np.float32), pixels[0], pixels[:-1]):
         with pytest.raises(ValueError, match="uint8"):
-            predictor.predict(wrong, core)  # type: ignore[arg-type]
+            predictor.predict(wrong, window, CORE, SHAPE)  # type: ignore[arg-type]
+    shorter = Box(window.y0, window.x0, window.y1 - 1, window.x1)
     with pytest.raises(ValueError, match="doesn't fit"):
-        predictor.predict(pixels[:-1], core)
+        predictor.predict(pixels[:-1], shorter, CORE, SHAPE)
     read_only = pixels.copy()
     read_only.flags.writeable = False
     assert np.array_equal(
-        predictor.predict(read_only, core).labels, predictor.predict(pixels, core).labels
+        predictor.predict(read_only, window, CORE, SHAPE).labels, predict(predictor).labels
     )
 
 
@@ -227,14 +231,14 @@ def test_overflow_is_an_error_not_background(make_model: MakeModel, tmp_path: Pa
     model = make_model()
     network = model.build()
     with torch.no_grad():
-        network.head.weight.fill_(3e38)
+        network.get_parameter("head.weight").fill_(3e38)
     wild = save_model(network, model.spec, tmp_path / "wild")
     with pytest.raises(ModelError, match="NaN or infinite logits"):
         predict(Predictor(wild, device="cpu", precision="float32", threads=1))
 
 
 def test_batch_norm_is_folded_exactly(make_model: MakeModel) -> None:
-    network = make_model(batch_norm=True, padding="same").build().double()
+    network = make_model(norm="batch", padding="same").build().double()
     folded = fold_batch_norm(network)
     assert any(isinstance(m, torch.nn.BatchNorm2d) for m in network.modules())
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
@@ -246,7 +250,7 @@ def test_batch_norm_is_folded_exactly(make_model: MakeModel) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_gpu_agrees_with_the_cpu(make_model: MakeModel, precision: str) -> None:
-    model = make_model(batch_norm=True)
+    model = make_model(norm="batch")
     cpu = predict(Predictor(model, device="cpu", precision="float32"), probabilities=True)
     predictor = Predictor(model, device="cuda", precision=precision)
     with ThreadPoolExecutor(4) as pool:

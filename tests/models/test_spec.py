@@ -70,7 +70,7 @@ def test_refuses(make_spec: MakeSpec, changes: dict[str, object], message: str) 
 
 
 @pytest.mark.parametrize(
-    "architecture", [{"depth": 7}, {"depth": 0}, {"classes": 256}, {"classes": 1}, {"padding": "x"}]
+    "architecture", [{"depth": 7}, {"depth": 0}, {"classes": 256}, {"classes": 0}, {"padding": "x"}]
 )
 def test_refuses_architectures(architecture: dict[str, object]) -> None:
     with pytest.raises(ValidationError):

@@ -96,8 +96,7 @@ def run(side):
     core = Box(512, 512, 512 + side, 512 + side)
     window = predictor.border.window(core, (9000, 9000))
     pixels = np.full((*window.shape, 3), 128, dtype=np.uint8)
-    inside = predictor.border.core_in_output(core, window)
-    predictor.predict(pixels, inside, probabilities=probabilities)
+    predictor.predict(pixels, window, core, (9000, 9000), probabilities=probabilities)
 # Locked when touched (MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT): the kernel may take idle pages back
 # before they are counted, and a peak that was missed says nothing of the upper bound.
 locked = ctypes.CDLL(None).mlockall(7) == 0
@@ -157,14 +156,13 @@ def test_agreement_is_measured(make_model: MakeModel) -> None:
     core = Box(48, 48, 112, 112)
     window = exact.border.window(core, (400, 400))
     pixels = np.random.default_rng(0).integers(0, 256, (*window.shape, 3), dtype=np.uint8)
-    inside = exact.border.core_in_output(core, window)
-    labels = [p.predict(pixels, inside).labels for p in (exact, rough)]
-    share = agreement(rough, [(pixels, inside)])
+    labels = [p.predict(pixels, window, core, (400, 400)).labels for p in (exact, rough)]
+    share = agreement(rough, [(pixels, window, core)], (400, 400))
     assert share is not None
     assert share == (labels[0] == labels[1]).mean()
     assert 0.9 < share < 1
-    assert agreement(exact, [(pixels, inside)]) == 1
-    assert agreement(rough, []) is None
+    assert agreement(exact, [(pixels, window, core)], (400, 400)) == 1
+    assert agreement(rough, [], (400, 400)) is None
 
 
 @pytest.mark.parametrize(

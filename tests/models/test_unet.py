@@ -95,7 +95,7 @@ def test_initialisation_keeps_the_variance(upsampling: str) -> None:
 
 
 def test_batch_norm_sits_between_convolution_and_relu_and_dropout_at_the_bottom() -> None:
-    network = UNet(UNetConfig(batch_norm=True, dropout=0.5, base_width=2, depth=2))
+    network = UNet(UNetConfig(norm="batch", dropout=0.5, base_width=2, depth=2))
     level = network.contracting[0]
     assert isinstance(level, torch.nn.Sequential)
     kinds = [type(layer).__name__ for layer in level]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,11 +91,11 @@ def test_a_border_one_period_too_short_fails(
 
     class Short(Predictor):
         def predict(
-            self, window: NDArray[np.uint8], core: Box, *, probabilities: bool = False
+            self, pixels: NDArray[np.uint8], *where: Any, probabilities: bool = False
         ) -> Prediction:
             m = self.border.period
-            cut = np.pad(window[m:-m, m:-m], ((m, m), (m, m), (0, 0)), mode="edge")
-            return super().predict(cut, core, probabilities=probabilities)
+            cut = np.pad(pixels[m:-m, m:-m], ((m, m), (m, m), (0, 0)), mode="edge")
+            return super().predict(cut, *where, probabilities=probabilities)
 
     assert errors(Short(model, device="cpu", precision="float32"), image, truth) > 100
 
@@ -106,11 +107,11 @@ def test_normalising_each_tile_fails(
 
     class PerTile(Predictor):
         def predict(
-            self, window: NDArray[np.uint8], core: Box, *, probabilities: bool = False
+            self, pixels: NDArray[np.uint8], *where: Any, probabilities: bool = False
         ) -> Prediction:
-            stretched = window.astype(float) - window.min()
+            stretched = pixels.astype(float) - pixels.min()
             stretched *= 255 / stretched.max()
-            return super().predict(stretched.astype(np.uint8), core, probabilities=probabilities)
+            return super().predict(stretched.astype(np.uint8), *where, probabilities=probabilities)
 
     assert errors(PerTile(model, device="cpu", precision="float32"), image, truth) > 100
 

@@ -28,7 +28,7 @@ import wsi_unet
 from wsi_unet.models import Model, UNetConfig
 
 NETWORKS = [
-    network_of(padding, upsampling, depth, batch_norm=True)
+    network_of(padding, upsampling, depth, norm="batch")
     for padding, upsampling, depth in product(
         ("valid", "same"), ("transpose", "bilinear"), (1, 2, 3, 4)
     )

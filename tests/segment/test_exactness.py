@@ -24,14 +24,14 @@ from wsi_unet.slides.resample import choose_sampling, open_raster
 # Between them every padding, upsampling and depth, with and without batch norm, and tilings that
 # fit their block well and badly; always at least 3 x 3 blocks.
 ON_THE_REAL_SLIDE = [
-    (network_of("valid", "transpose", 1, batch_norm=True), 512, 130),
+    (network_of("valid", "transpose", 1, norm="batch"), 512, 130),
     (network_of("valid", "bilinear", 2, classes=3), 1024, 388),
-    (network_of("same", "transpose", 3, classes=3, batch_norm=True), 512, 512),
+    (network_of("same", "transpose", 3, classes=3, norm="batch"), 512, 512),
     (network_of("same", "bilinear", 4), 1024, 1024),
     (network_of("valid", "transpose", 4, classes=3), 1024, 400),
-    (network_of("valid", "bilinear", 3, batch_norm=True), 512, 256),
+    (network_of("valid", "bilinear", 3, norm="batch"), 512, 256),
     (network_of("same", "transpose", 2), 512, 188),
-    (network_of("same", "bilinear", 1, classes=3, batch_norm=True), 512, 366),
+    (network_of("same", "bilinear", 1, classes=3, norm="batch"), 512, 366),
 ]
 
 

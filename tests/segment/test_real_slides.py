@@ -10,7 +10,7 @@ from support.oracle import whole_image_forward
 
 import wsi_unet
 from wsi_unet.geometry import Box
-from wsi_unet.models import load_model
+from wsi_unet.models import UNetConfig, load_model
 from wsi_unet.slides import open_slide
 
 SLIDES: dict[str, dict[str, Any]] = {
@@ -83,6 +83,7 @@ def test_bfloat16_says_how_far_it_agrees(example_slide_path: Path, tmp_path: Pat
 def test_the_bundled_model_is_exact(example_slide_path: Path, tmp_path: Path) -> None:
     model = load_model("nuclei-he")
     spec = model.spec
+    assert isinstance(spec.architecture, UNetConfig)
     with open_slide(example_slide_path) as slide:
         image = slide.read(0, Box.of_shape(slide.shape))
     truth = whole_image_forward(

@@ -28,8 +28,10 @@ def threads_of_a_forward(model: str, processes_per_core: int) -> int:
     from wsi_unet.models.checkpoint import load_model
     from wsi_unet.segment.task import resident_predictor
 
+    loaded = load_model(model)
     predictor = resident_predictor(
-        load_model(model),
+        loaded.sha256,
+        lambda: loaded,
         device="cpu",
         precision="float32",
         processes_per_core=processes_per_core,
@@ -41,7 +43,7 @@ def threads_of_a_forward(model: str, processes_per_core: int) -> int:
     core = predictor.border.core(Box(0, 0, 64, 64))
     window = predictor.border.window(core, (64, 64))
     pixels = np.zeros((*window.shape, 3), np.uint8)
-    predictor.predict(pixels, predictor.border.core_in_output(core, window))
+    predictor.predict(pixels, window, core, (64, 64))
     hook.remove()
     (threads,) = seen
     return threads

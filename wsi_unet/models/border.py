@@ -26,11 +26,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wsi_unet.geometry import Border, round_up
-from wsi_unet.models.config import UNetConfig
+from wsi_unet.geometry import Border, Edge, round_up
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from wsi_unet.models.config import UNetConfig
 
 
 def derive_border(config: UNetConfig) -> Border:
@@ -38,7 +39,9 @@ def derive_border(config: UNetConfig) -> Border:
     period, k = config.period, config.convolutions
     context = 3 * k * period + (period if config.upsampling == "bilinear" else 0)
     if config.padding == "same":
-        return Border(before=context, after=context, shrink=0, period=period, edge="clip")
+        # A network that defines odd sides itself sees the slide as it ends.
+        edge: Edge = "clip" if config.odd == "none" else "cut"
+        return Border(before=context, after=context, shrink=0, period=period, edge=edge)
     # Windows of valid networks need not start on the pooling grid: the shrinkage is what
     # puts the core on it, so 2k px less than `context` are enough before the core.
     return Border(
@@ -48,6 +51,39 @@ def derive_border(config: UNetConfig) -> Border:
         period=period,
         edge="mirror",
     )
+
+
+def fixed_border(border: Border, window: int, *, exact: bool) -> tuple[Border, int]:
+    """Return the border and the core of a network that is run on windows of one size only.
+
+    The core is a power of two times the period, so that cores lie on one grid over the whole
+    slide; what the window has beyond the core's border becomes border too.
+
+    Args:
+        border: what the network needs.
+        window: side of its input, px.
+        exact: the core gets the whole border, however small it becomes; else it is at least
+            about half of the window's side, and what the border lacks is lost.
+
+    Raises:
+        ValueError: if no core is left; the message names the least window.
+    """
+    room = window - border.before - border.after
+    if not exact and not border.shrink:
+        room = max(room, window // 2)
+    if room < border.period:
+        least = border.before + border.period + border.after
+        raise ValueError(
+            f"a window of {window} px leaves nothing between its borders of {border.before} and "
+            f"{border.after} px; it takes {least} px"
+        )
+    core = border.period
+    while 2 * core <= room:
+        core *= 2
+    spare = window - core - border.before - border.after
+    before = max(0, border.before + spare // 2 // border.period * border.period)
+    after = window - core - before
+    return Border(before, after, border.shrink, border.period, "mirror"), core
 
 
 def check_side(config: UNetConfig, side: int) -> None:
@@ -67,6 +103,8 @@ def check_side(config: UNetConfig, side: int) -> None:
 def next_legal_side(config: UNetConfig, side: int) -> int:
     """Return the smallest image side (rows or columns, px) >= `side` that the network takes."""
     period, k = config.period, config.convolutions
+    if config.odd != "none":
+        return max(period, side)
     if config.padding == "same":
         return max(period, round_up(side, period))
     least = 2 * derive_border(config).shrink + 1

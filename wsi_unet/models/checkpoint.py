@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,12 +20,18 @@ from pydantic import ValidationError
 
 from wsi_unet.errors import ModelError, OutputError
 from wsi_unet.models.spec import ModelSpec
-from wsi_unet.models.weights_file import Header, read_header
+from wsi_unet.models.weights_file import (
+    TORCH_NAMES,
+    Header,
+    TensorEntry,
+    read_header,
+    read_tensor,
+)
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from collections.abc import Iterator
 
-    from wsi_unet.models.unet import UNet
+    from torch import Tensor, nn
 
 SPEC_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -50,7 +56,7 @@ class Model:
     path: Path
     sha256: str
 
-    def build(self) -> UNet:
+    def build(self) -> nn.Module:
         """Return the network with its weights: float32, evaluation mode, on the CPU.
 
         Raises:
@@ -73,8 +79,7 @@ def load_model(source: str | Path) -> Model:
     """
     path = _find(source)
     spec = read_spec(path)
-    _, sha256 = _read_weights(path, spec)
-    return Model(spec, path, sha256)
+    return Model(spec, path, _check_weights(path, spec))
 
 
 def bundled_models() -> dict[str, Path]:
@@ -125,7 +130,7 @@ def save_model(
     The model appears whole or not at all, and is read back and checked before this returns.
 
     Args:
-        network: the trained network; its state must be that of `UNet(spec.architecture)`.
+        network: the trained network; its state must be that of `spec.architecture.build()`.
         spec: what to say about it.
         path: where to.
         weights: number type in the file; 16 bits halve its size.
@@ -141,16 +146,16 @@ def save_model(
     with tempfile.TemporaryDirectory(prefix=".", suffix=".partial", dir=target.parent) as folder:
         new = Path(folder) / target.name
         _write(network, spec, new, weights)
-        load_model(new.absolute())
+        checked = load_model(new.absolute())
         if target.is_dir():
             target.rename(Path(folder) / "replaced")
         new.replace(target)
-    return load_model(target.absolute())
+    return replace(checked, path=target.absolute())
 
 
 def _write(network: nn.Module, spec: ModelSpec, path: Path, weights: WeightType) -> None:
     import torch
-    from safetensors.torch import save
+    from safetensors.torch import save_file
 
     dtype = getattr(torch, weights)
     tensors = {
@@ -160,10 +165,10 @@ def _write(network: nn.Module, spec: ModelSpec, path: Path, weights: WeightType)
     }
     text = json.dumps(spec.model_dump(mode="json"), indent=2, ensure_ascii=False)
     if path.suffix == ".safetensors":
-        path.write_bytes(save(tensors, metadata={METADATA_KEY: text}))
+        save_file(tensors, path, metadata={METADATA_KEY: text})
         return
     path.mkdir()
-    (path / WEIGHTS_FILE).write_bytes(save(tensors))
+    save_file(tensors, path / WEIGHTS_FILE)
     (path / SPEC_FILE).write_text(text + "\n", encoding="utf-8")
 
 
@@ -202,30 +207,54 @@ def _parse_spec(text: str, where: str) -> ModelSpec:
         return ModelSpec.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
+        # Without the name of the family, which pydantic puts after the field that has several.
+        place = [str(part) for part in first["loc"]]
+        field = ".".join(
+            part for i, part in enumerate(place) if place[i - 1 : i] != ["architecture"]
+        )
         problem = first["msg"].removeprefix("Value error, ")
         raise ModelError(f"{where}: {field + ': ' if field else ''}{problem}") from error
 
 
+def _check_weights(path: Path, spec: ModelSpec) -> str:
+    """Check all weights, one at a time, and return their hash."""
+    digest = _Digest(spec)
+    for name, entry, tensor, content in _stream_weights(path, spec):
+        digest.add(name, entry, content)
+        _check_finite(path, name, tensor)
+    return digest.value
+
+
 def _read_weights(path: Path, spec: ModelSpec) -> tuple[dict[str, Tensor], str]:
-    """Read, check and hash the weights; returns them in float32."""
+    """Return the weights in float32, and their hash."""
     import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load
+
+    digest, weights = _Digest(spec), {}
+    for name, entry, tensor, content in _stream_weights(path, spec):
+        digest.add(name, entry, content)
+        weights[name] = tensor.to(torch.float32)
+    return weights, digest.value
+
+
+def _stream_weights(
+    path: Path, spec: ModelSpec
+) -> Iterator[tuple[str, TensorEntry, Tensor, bytearray]]:
+    """Yield each weight with its bytes, by name; no more than one is held here."""
+    import torch
 
     file = _weights_file(path)
     header = read_header(file)
     _check_names(file, header, spec)
-    try:
-        content = file.read_bytes()
-        tensors = load(content)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"can't read {file}: {error}") from error
-    for name, tensor in tensors.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise ModelError(f"{file}: {name} holds NaN or infinite numbers; train or save again")
-    weights = {name: tensor.to(torch.float32) for name, tensor in tensors.items()}
-    return weights, _hash(header, content, spec)
+    for name, entry in sorted(header.tensors.items()):
+        content = read_tensor(file, entry)
+        dtype = getattr(torch, TORCH_NAMES[entry.dtype])
+        yield name, entry, torch.frombuffer(content, dtype=dtype).reshape(entry.shape), content
+
+
+def _check_finite(file: Path, name: str, tensor: Tensor) -> None:
+    # One pass without a mask as large as the tensor: NaN and ±inf both show in the sum of 0·x.
+    if not bool((tensor.reshape(-1) * 0).sum().isfinite()):
+        raise ModelError(f"{file}: {name} holds NaN or infinite numbers; train or save again")
 
 
 def _weights_file(path: Path) -> Path:
@@ -264,26 +293,40 @@ def _check_names(file: Path, header: Header, spec: ModelSpec) -> None:
             )
 
 
-def _build_empty(spec: ModelSpec) -> UNet:
-    from wsi_unet.models.unet import UNet
-
-    return UNet(spec.architecture)
+def _build_empty(spec: ModelSpec) -> nn.Module:
+    return spec.architecture.build()
 
 
-def _build(spec: ModelSpec, weights: dict[str, Tensor]) -> UNet:
-    network = _build_empty(spec)
-    network.load_state_dict({**network.state_dict(), **weights}, strict=True)
+def _build(spec: ModelSpec, weights: dict[str, Tensor]) -> nn.Module:
+    import torch
+
+    with torch.device("meta"):
+        network = _build_empty(spec)
+    counters = {
+        name: torch.zeros((), dtype=tensor.dtype)
+        for name, tensor in network.state_dict().items()
+        if not tensor.is_floating_point()  # batch norm's count of batches
+    }
+    network.load_state_dict(weights | counters, strict=True, assign=True)
     return network.eval()
 
 
-def _hash(header: Header, content: bytes, spec: ModelSpec) -> str:
-    digest = hashlib.sha256()
+class _Digest:
+    """The hash of a model: its weights and what else decides the labels."""
 
-    def add(part: Any) -> None:
-        digest.update(json.dumps(part, sort_keys=True).encode() + b"\n")
+    def __init__(self, spec: ModelSpec) -> None:
+        self._digest = hashlib.sha256()
+        self._add(spec.pixel_fields())
 
-    add(spec.pixel_fields())
-    for name, entry in sorted(header.tensors.items()):
-        add([name, entry.dtype, list(entry.shape)])
-        digest.update(content[entry.begin : entry.end])
-    return digest.hexdigest()
+    def _add(self, part: Any) -> None:
+        self._digest.update(json.dumps(part, sort_keys=True).encode() + b"\n")
+
+    def add(self, name: str, entry: TensorEntry, content: bytearray) -> None:
+        """Add a weight; they come in the order of their names."""
+        self._add([name, entry.dtype, list(entry.shape)])
+        self._digest.update(content)
+
+    @property
+    def value(self) -> str:
+        """The sha256 of what was added."""
+        return self._digest.hexdigest()

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wsi_unet.errors import ModelError, OptionError
-from wsi_unet.geometry import Box
-from wsi_unet.models.border import derive_border
+from wsi_unet.geometry import Box, Shape
 from wsi_unet.models.checkpoint import Model
 from wsi_unet.models.devices import (
     cpu_threads,
@@ -29,12 +28,20 @@ from wsi_unet.models.devices import (
     usable_cores,
 )
 from wsi_unet.models.folding import fold_batch_norm
+from wsi_unet.models.interpolation import Place
 from wsi_unet.models.transfer import transfer_to
 
-# One for the process, not one per predictor: the number types of float32 products and the
-# thread count, set inside, are settings of the process; and two forwards at once only fight
-# for the same cores or the same memory.
-_DEVICE_SECTION = threading.Lock()
+CPU_SLOTS = 2
+"""Forwards that share a CPU, each on its part of the cores.
+
+A forward on all cores waits, at the end of every layer, for the core that something else (reading,
+writing, the next slide) has taken part of; two forwards fill each other's gaps. Measured on two
+cores: see docs/performance.md.
+"""
+
+# For the process, not for each predictor: more forwards at once only fight for the same cores or
+# the same memory.
+_SECTIONS = {slots: threading.BoundedSemaphore(slots) for slots in (1, CPU_SLOTS)}
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, from R, G, B
 
@@ -47,7 +54,8 @@ class Prediction:
         labels: uint8 (rows, columns), label values.
         probabilities: uint8 (classes, rows, columns), round(255 · softmax), in the order of the
             spec's classes; None unless asked for.
-        seconds_busy: time in which the device computed for this.
+        seconds_busy: time in which the device computed for this; where it computes for several
+            at once, this one's share of it.
         seconds_waited: time spent waiting for the device to be free.
     """
 
@@ -73,6 +81,7 @@ class Predictor:
         device: as resolved.
         precision: as resolved.
         threads: as resolved.
+        slots: how many forwards share the device at once.
         border: the context that a core needs.
         label_count: one more than the largest label value.
 
@@ -93,8 +102,11 @@ class Predictor:
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
         self.threads = usable_cores() if threads is None else threads
-        self.border = derive_border(model.spec.architecture)
+        self.border = model.spec.border()
+        # Told where a window lies, a network needs no windows of one size.
+        self._placed = model.spec.architecture.sized and model.spec.exactness == "exact"
         self.label_count = max(model.spec.label_values) + 1
+        self.slots = CPU_SLOTS if self.device == "cpu" and self.threads > 1 else 1
         self._dtype: torch.dtype = getattr(torch, self.precision)
         self._network: nn.Module = fold_batch_norm(model.build()).to(
             device=self.device,
@@ -112,29 +124,39 @@ class Predictor:
         return torch.tensor(numbers, dtype=torch.float32, device=self.device)
 
     def predict(
-        self, window: NDArray[np.uint8], core: Box, *, probabilities: bool = False
+        self,
+        pixels: NDArray[np.uint8],
+        window: Box,
+        core: Box,
+        shape: Shape,
+        *,
+        probabilities: bool = False,
     ) -> Prediction:
         """Label the pixels of `core`.
 
         Args:
-            window: uint8 (rows, columns, 3), RGB; `Border.window` says which pixels.
-            core: where the wanted pixels lie in the network's output for this window
-                (`Border.core_in_output`), px.
+            pixels: uint8 (rows, columns, 3), RGB; those of `window`, mirrored beyond the raster.
+            window: which pixels those are, px of the raster; `Border.window` of the core.
+            core: the wanted pixels, px of the raster.
+            shape: (rows, columns) of the whole raster, px.
             probabilities: whether to return the classes' probabilities too.
 
         Raises:
-            ValueError: if the window isn't such an array, its size doesn't fit the network, or
-                the core isn't inside the output.
+            ValueError: if the pixels aren't such an array, the window's size doesn't fit the
+                network, or the core isn't inside the output.
             OptionError: if the device's memory isn't enough for this window.
             ModelError: if the network computes something that isn't a number.
         """
-        if window.dtype != np.uint8 or window.ndim != 3 or window.shape[2] != 3:
-            raise ValueError(f"a window is uint8 (h, w, 3), not {window.dtype} {window.shape}")
-        with self._enough_memory(window.shape), self._transfer.uploaded(window) as image:
+        if pixels.dtype != np.uint8 or pixels.shape != (*window.shape, 3):
+            raise ValueError(
+                f"the pixels of {window} are uint8 {(*window.shape, 3)}, not {pixels.dtype} "
+                f"{pixels.shape}"
+            )
+        with self._enough_memory(pixels.shape), self._transfer.uploaded(pixels) as image:
             start = time.perf_counter()
             with self._section(), torch.inference_mode():
                 entered = time.perf_counter()
-                logits = self._logits(image, core)
+                logits = self._logits(image, window, core, shape)
                 labels, best = _label(logits, self.model.spec.label_values)
                 quantised = _quantise(logits) if probabilities else None
                 finite = bool(best.isfinite().all())  # waits for the device
@@ -147,17 +169,21 @@ class Predictor:
         return Prediction(
             self._transfer.download(labels),
             None if quantised is None else self._transfer.download(quantised),
-            seconds_busy=left - entered,
+            seconds_busy=(left - entered) / self.slots,
             seconds_waited=entered - start,
         )
 
-    def _logits(self, image: Tensor, core: Box) -> Tensor:
+    def _logits(self, image: Tensor, window: Box, core: Box, shape: Shape) -> Tensor:
         """Return float32 logits (classes, rows, columns) of the core, from uint8 (h, w, 3)."""
-        scaled = self._scale(image)
-        output = self._network(scaled.permute(2, 0, 1)[None])[0]  # channels last: a view
-        rows, columns = core.slices()
-        if core.y1 > output.shape[1] or core.x1 > output.shape[2]:
-            raise ValueError(f"{core} is not inside the network's output {tuple(output.shape)}")
+        scaled = self._scale(image).permute(2, 0, 1)[None]  # channels last: a view
+        if self._placed:
+            output = self._network(scaled, Place((window.y0, window.x0), shape))[0]
+        else:
+            output = self._network(scaled)[0]
+        inside = self.border.core_in_output(core, window)
+        rows, columns = inside.slices()
+        if inside.y1 > output.shape[1] or inside.x1 > output.shape[2]:
+            raise ValueError(f"{inside} is not inside the network's output {tuple(output.shape)}")
         logits: Tensor = output[:, rows, columns].float()
         return logits
 
@@ -173,8 +199,12 @@ class Predictor:
 
     @contextmanager
     def _section(self) -> Iterator[None]:
-        """The device for one thread alone, with this predictor's settings."""
-        with _DEVICE_SECTION, full_float32(), cpu_threads(self.threads):
+        """The device, or this thread's part of it, with this predictor's settings."""
+        with (
+            _SECTIONS[self.slots],
+            full_float32(),
+            cpu_threads(max(1, self.threads // self.slots)),
+        ):
             yield
 
     @contextmanager

@@ -10,14 +10,25 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
+from wsi_unet.geometry import Border
+from wsi_unet.models.border import fixed_border
 from wsi_unet.models.config import UNetConfig
+from wsi_unet.models.costs import Work
+from wsi_unet.models.program_config import ProgramConfig
 
 FORMAT_VERSION = 1
 BACKGROUND_NAME = "background"
+
+Architecture = Annotated[UNetConfig | ProgramConfig, Field(discriminator="family")]
+"""Every kind of network that can be run."""
+
+Exactness = Literal["exact", "approximate"]
+"""Whether tiling can change a label."""
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -65,10 +76,14 @@ class Scaling(_Frozen):
     Attributes:
         mean: one number per channel of the network, in the network's channel order, 0 to 1.
         std: likewise, above 0.
+        statistics: whose mean and deviation are used: these ("model"), or those of the slide's
+            tissue ("slide"), computed once per slide and stored with the run; these are then
+            for a slide without tissue.
     """
 
     mean: tuple[Finite, ...]
     std: tuple[Positive, ...]
+    statistics: Literal["model", "slide"] = "model"
 
 
 class ModelSpec(_Frozen):
@@ -78,9 +93,16 @@ class ModelSpec(_Frozen):
         format_version: version of this description; 1.
         name: a word that can name a file and a label group, like "nuclei-he".
         architecture: the network's shape.
+        head: how the output becomes probabilities: "softmax" over the classes, or "sigmoid" for
+            each class by itself, so that a pixel may belong to several or to none.
+        activated: whether the output already is probabilities, the head being part of it.
+        thresholds: of a sigmoid head, the probability above which a pixel belongs to a class,
+            one number per class; None is 0.5.
+        window: side of the only window that the network is run on, px; None: any. Set where its
+            result depends on the window's size (then it is best the side it was trained on).
         classes: the meaning of the network's output channels, in order.
         background: name of the class stored as label 0; None where there is none (then label 0
-            means "not predicted" and the classes are stored as 1, 2, …).
+            means "not predicted", or none of the classes, which are stored as 1, 2, …).
         mpp: µm per pixel that the model was trained at; None where it doesn't matter.
         channel_order: what the network's channels are: "rgb", "bgr", or "gray" (Rec. 601 luma,
             0.299 R + 0.587 G + 0.114 B).
@@ -93,8 +115,12 @@ class ModelSpec(_Frozen):
 
     format_version: Literal[1] = 1
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
-    architecture: UNetConfig
-    classes: tuple[ModelClass, ...] = Field(min_length=2, max_length=255)
+    architecture: Architecture
+    head: Literal["softmax", "sigmoid"] = "softmax"
+    activated: bool = False
+    thresholds: tuple[Annotated[float, Field(gt=0, lt=1)], ...] | None = None
+    window: int | None = Field(default=None, ge=16, le=16384)
+    classes: tuple[ModelClass, ...] = Field(min_length=1, max_length=255)
     background: str | None
     mpp: float | None = Field(ge=0.02, le=100, allow_inf_nan=False)
     channel_order: Literal["rgb", "bgr", "gray"] = "rgb"
@@ -114,6 +140,12 @@ class ModelSpec(_Frozen):
             )
         return value
 
+    @field_validator("architecture", mode="before")
+    @classmethod
+    def _family(cls, value: Any) -> Any:
+        """Take a U-Net where the family isn't said."""
+        return {"family": "unet", **value} if isinstance(value, dict) else value
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         names = [item.name for item in self.classes]
@@ -132,6 +164,8 @@ class ModelSpec(_Frozen):
                 f"classes: {len(names)} names for a network with "
                 f"{self.architecture.classes} outputs"
             )
+        self._check_head()
+        self._check_window()
         channels = 1 if self.channel_order == "gray" else 3
         if self.architecture.in_channels != channels:
             raise ValueError(
@@ -142,6 +176,74 @@ class ModelSpec(_Frozen):
             if len(numbers) != channels:
                 raise ValueError(f"scaling.{key}: {len(numbers)} numbers for {channels} channels")
         return self
+
+    def _check_head(self) -> None:
+        if self.head == "softmax":
+            if len(self.classes) < 2:
+                raise ValueError("classes: softmax over one class is always 1; is it a sigmoid?")
+            if self.thresholds is not None:
+                raise ValueError("thresholds: only a sigmoid head has them")
+        elif self.background is not None:
+            raise ValueError("background: where no sigmoid is above its threshold; give null")
+        elif self.thresholds is not None and len(self.thresholds) != len(self.classes):
+            raise ValueError(
+                f"thresholds: {len(self.thresholds)} numbers for {len(self.classes)} classes"
+            )
+
+    def _check_window(self) -> None:
+        if self.window is None:
+            if not self.architecture.local:
+                raise ValueError(
+                    "window: the network's result depends on all of the image, so it needs the "
+                    "side of the windows that it was trained on"
+                )
+            return
+        try:
+            fixed_border(self.architecture.border(), self.window, exact=self.exactness == "exact")
+        except ValueError as error:
+            raise ValueError(f"window: {error}") from error
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the network's input."""
+        return self.architecture.in_channels
+
+    @property
+    def classes_out(self) -> int:
+        """Channels of the network's output."""
+        return self.architecture.classes
+
+    @property
+    def exactness(self) -> Exactness:
+        """Whether tiling can change a label."""
+        architecture = self.architecture
+        if not architecture.local or (self.window is not None and architecture.sized):
+            return "approximate"
+        if self.window is None:
+            return "exact"
+        border = architecture.border()
+        fits = self.window >= border.before + border.period + border.after
+        return "exact" if fits else "approximate"
+
+    def border(self) -> Border:
+        """Return the context that a core needs and how windows end at the slide's edge."""
+        return self._tiling[0]
+
+    @property
+    def tile(self) -> int | None:
+        """Side of a tile's core, px, where there is no choice (see `window`)."""
+        return self._tiling[1]
+
+    @cached_property
+    def _tiling(self) -> tuple[Border, int | None]:
+        border = self.architecture.border()
+        if self.window is None:
+            return border, None
+        return fixed_border(border, self.window, exact=self.exactness == "exact")
+
+    def work(self, side: int, item: int) -> Work:
+        """Return what running the network on `side` × `side` px takes, `item` bytes a number."""
+        return self.architecture.work(side, item)
 
     @property
     def label_values(self) -> tuple[int, ...]:
@@ -170,5 +272,9 @@ class ModelSpec(_Frozen):
             "label_values": list(self.label_values),
             "mpp": self.mpp,
             "channel_order": self.channel_order,
+            "head": self.head,
+            "activated": self.activated,
+            "thresholds": self.thresholds,
+            "window": self.window,
             "scaling": self.scaling.model_dump(mode="json"),
         }

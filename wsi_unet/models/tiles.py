@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_unet.errors import OptionError
-from wsi_unet.geometry import Box, round_up
+from wsi_unet.geometry import Box, Shape, round_up
 from wsi_unet.models.costs import largest_map, tile_memory
 from wsi_unet.models.predictor import Predictor
 
@@ -67,18 +68,18 @@ def fastest_tile(
         OptionError: if not even the smallest candidate fits.
     """
     on_cpu = predictor.device == "cpu"
-    config, period = predictor.model.spec.architecture, predictor.border.period
+    spec, period = predictor.model.spec, predictor.border.period
     wanted = candidates or (CPU_TILES if on_cpu else GPU_TILES)
     sides = sorted({round_up(side, period) for side in wanted})
 
     def needs(side: int) -> float:
-        estimate = tile_memory(config, side, predictor.precision, probabilities=probabilities)
-        return estimate * (1 if on_cpu else GPU_HEADROOM)
+        estimate = tile_memory(spec, side, predictor.precision, probabilities=probabilities)
+        return predictor.slots * estimate * (1 if on_cpu else GPU_HEADROOM)
 
     fitting = [
         side
         for side in sides
-        if (memory is None or needs(side) <= memory) and largest_map(config, side) <= MOST_VALUES
+        if (memory is None or needs(side) <= memory) and largest_map(spec, side) <= MOST_VALUES
     ]
     if not fitting:
         limit = "" if memory is None else f" of {memory / 2**20:.0f} MiB"
@@ -101,16 +102,25 @@ class _Trial:
         self.best: dict[int, float] = {}
 
     def run(self, side: int) -> float:
-        """Predict one core inside a large slide; return the seconds it took."""
-        border = self._predictor.border
+        """Predict as many cores inside a large slide as the device takes at once.
+
+        Returns:
+            The seconds that one took.
+        """
+        border, slots = self._predictor.border, self._predictor.slots
         origin = round_up(border.before, border.period)
         core = Box(origin, origin, origin + side, origin + side)
-        window = border.window(core, (origin + side + border.after,) * 2)
+        shape = (origin + side + border.after,) * 2
+        window = border.window(core, shape)
         pixels = np.random.default_rng(0).integers(0, 256, (*window.shape, 3), dtype=np.uint8)
+
+        def predict(_: int) -> None:
+            self._predictor.predict(pixels, window, core, shape, probabilities=self._probabilities)
+
         start = time.perf_counter()
-        inside = border.core_in_output(core, window)
-        self._predictor.predict(pixels, inside, probabilities=self._probabilities)
-        seconds = time.perf_counter() - start
+        with ThreadPoolExecutor(slots) as pool:
+            list(pool.map(predict, range(slots)))
+        seconds = (time.perf_counter() - start) / slots
         self.best[side] = min(seconds, self.best.get(side, seconds))
         return seconds
 
@@ -160,13 +170,14 @@ def _largest(trial: _Trial, sides: Sequence[int]) -> TileChoice:
 
 
 def agreement(
-    predictor: Predictor, windows: Iterable[tuple[NDArray[np.uint8], Box]]
+    predictor: Predictor, windows: Iterable[tuple[NDArray[np.uint8], Box, Box]], shape: Shape
 ) -> float | None:
     """Return the share of pixels that get the same label as in float32; None without pixels.
 
     Args:
         predictor: whose precision to judge; in float32 the answer is 1 without computing.
-        windows: arguments for `Predictor.predict`, cut from the slide at hand.
+        windows: pixels, window and core for `Predictor.predict`, cut from the slide at hand.
+        shape: (rows, columns) of the slide on the model's grid, px.
     """
     if predictor.precision == "float32":
         return 1.0
@@ -177,8 +188,10 @@ def agreement(
         threads=predictor.threads,
     )
     same = total = 0
-    for window, core in windows:
-        mine, exact = (p.predict(window, core).labels for p in (predictor, reference))
+    for pixels, window, core in windows:
+        mine, exact = (
+            p.predict(pixels, window, core, shape).labels for p in (predictor, reference)
+        )
         same += int(np.count_nonzero(mine == exact))
         total += mine.size
     return same / total if total else None

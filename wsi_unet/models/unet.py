@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from wsi_unet.models.border import check_side
 from wsi_unet.models.config import UNetConfig
+from wsi_unet.models.interpolation import Place, interpolate
 
 
 class UNet(nn.Module):
@@ -24,29 +25,34 @@ class UNet(nn.Module):
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         self.config = config
-        *widths, bottom = config.widths
+        layout = config.layout
         self.contracting = nn.ModuleList()
         channels = config.in_channels
-        for width in (*widths, bottom):
-            self.contracting.append(_convolutions(channels, width, config))
+        for width in layout.contracting:
+            self.contracting.append(_convolutions(channels, (width,) * config.convolutions, config))
             channels = width
         self.dropout = nn.Dropout(config.dropout)
         self.upsampling = nn.ModuleList()
         self.expanding = nn.ModuleList()
-        for width in reversed(widths):
-            self.upsampling.append(_upsampling(2 * width, width, config))
-            self.expanding.append(_convolutions(2 * width, width, config))
-        self.head = nn.Conv2d(config.base_width, config.classes, kernel_size=1)
+        for level, widths in enumerate(layout.expanding):
+            skip = layout.contracting[-2 - level]
+            width = channels if layout.upsampled is None else layout.upsampled[level]
+            self.upsampling.append(_upsampling(channels, width, config))
+            self.expanding.append(_convolutions(skip + width, widths, config))
+            channels = widths[-1]
+        self.head = nn.Conv2d(channels, config.classes, kernel_size=1)
         self.apply(_initialise)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor, place: Place | None = None) -> Tensor:
         """Return the logits of every class.
 
         Args:
             image: (n, in_channels, rows, columns), scaled as the network was trained.
+            place: where the image lies in a larger one, so that interpolation that depends on
+                the size (`align_corners`) uses the larger one's; None: it is the whole.
 
         Returns:
-            (n, classes, rows − 2s, columns − 2s), where s is `derive_border(config).shrink`.
+            (n, classes, rows − 2s, columns − 2s), where s is `config.border().shrink`.
 
         Raises:
             ValueError: if the network's pooling grid doesn't fit the image's size.
@@ -62,37 +68,60 @@ class UNet(nn.Module):
                 x = F.max_pool2d(x, 2)  # 64, 284, 284 | 128, 140, 140 | … | 512, 32, 32
         x = self.dropout(x)
         for upsampling, convolutions in zip(self.upsampling, self.expanding, strict=True):
-            x = upsampling(x)  # 512, 56, 56 | 256, 104, 104 | … | 64, 392, 392
-            x = torch.cat([_crop(skips.pop(), x), x], dim=1)  # 1024, 56, 56 | … | 128, 392, 392
+            x = upsampling(x)
+            if self.config.upsampling == "bilinear":
+                x = interpolate(x, self.config.align_corners, place and place.level(len(skips)))
+            # 512, 56, 56 | 256, 104, 104 | … | 64, 392, 392
+            x = self._join(skips.pop(), x)  # 1024, 56, 56 | … | 128, 392, 392
             x = convolutions(x)  # 512, 52, 52 | 256, 100, 100 | … | 64, 388, 388
         logits: Tensor = self.head(x)  # 2, 388, 388
         return logits
 
+    def _join(self, skip: Tensor, x: Tensor) -> Tensor:
+        """Concatenate, as large as the smaller; or as large as `skip` where sides may be odd."""
+        if self.config.odd != "none":
+            rows, columns = (a - b for a, b in zip(skip.shape[2:], x.shape[2:], strict=True))
+            if rows or columns:
+                mode = "replicate" if self.config.odd == "replicate" else "constant"
+                x = F.pad(x, (0, columns, 0, rows), mode)
+        return torch.cat([_crop(skip, x), x], dim=1)
 
-def _convolutions(channels: int, width: int, config: UNetConfig) -> nn.Sequential:
-    """One level: k times a 3×3 convolution and ReLU, with batch norm between them if wanted."""
+
+def _convolutions(channels: int, widths: tuple[int, ...], config: UNetConfig) -> nn.Sequential:
+    """One level: k times a 3×3 convolution and its activation, normalised if wanted."""
     layers: list[nn.Module] = []
     padding = 0 if config.padding == "valid" else 1
-    for _ in range(config.convolutions):
-        bias = not config.batch_norm  # batch norm's own shift would make it redundant
+    for width in widths:
+        # A normalisation's own shift would make the bias redundant.
+        bias = config.norm == "none" or not config.norm_first
         layers.append(nn.Conv2d(channels, width, kernel_size=3, padding=padding, bias=bias))
-        if config.batch_norm:
-            layers.append(nn.BatchNorm2d(width))
-        layers.append(nn.ReLU(inplace=True))
+        rest = [_activation(config)]
+        if config.norm != "none":
+            rest.insert(0 if config.norm_first else 1, _norm(width, config))
+        layers += rest
         channels = width
     return nn.Sequential(*layers)
 
 
+def _activation(config: UNetConfig) -> nn.Module:
+    return nn.LeakyReLU(config.leak, inplace=True) if config.leak else nn.ReLU(inplace=True)
+
+
+def _norm(width: int, config: UNetConfig) -> nn.Module:
+    if config.norm == "batch":
+        return nn.BatchNorm2d(width)
+    return nn.InstanceNorm2d(width, affine=True)
+
+
 def _upsampling(channels: int, width: int, config: UNetConfig) -> nn.Module:
-    """Twice the rows and columns, half the channels."""
+    """From `channels` to `width`, with twice the rows and columns if it is a convolution's task."""
     if config.upsampling == "transpose":
         return nn.ConvTranspose2d(channels, width, kernel_size=2, stride=2)
+    if config.layout.upsampled is None:
+        return nn.Identity()
     # A 1×1 convolution and an interpolation (whose weights sum to one) commute, so this is the
     # usual "interpolate, then convolve" at a quarter of the multiplications.
-    return nn.Sequential(
-        nn.Conv2d(channels, width, kernel_size=1),
-        nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
-    )
+    return nn.Conv2d(channels, width, kernel_size=1)
 
 
 def _crop(skip: Tensor, like: Tensor) -> Tensor:

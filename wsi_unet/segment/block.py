@@ -5,6 +5,7 @@ This is all a worker does for a label group. It knows nothing of Dask.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from threading import Event
@@ -18,7 +19,7 @@ from wsi_unet.labels.objects import Objects
 from wsi_unet.labels.progress import BlockMarker, Progress, ShardRecord
 from wsi_unet.labels.pyramid import Pixels, Reduce, reduce_mean, reduce_mode
 from wsi_unet.labels.writer import write_block
-from wsi_unet.models.predictor import Predictor
+from wsi_unet.models.predictor import Prediction, Predictor
 from wsi_unet.segment.marking import Stopwatch, Written, check_current, run_once
 from wsi_unet.segment.parameters import LabelParameters
 from wsi_unet.slides.resample import Raster, read_mirrored
@@ -152,21 +153,23 @@ def predict_box(
     extent = reduce(Box.union, windows)
     with clock("read"):
         pixels = read_mirrored(raster, extent)
-    for core, window in zip(cores, windows, strict=True):
+
+    def predict(core: Box, window: Box) -> Prediction:
         if stop is not None and stop.is_set():
             raise BlockError("the run was stopped")
-        prediction = predictor.predict(
-            pixels[window.relative_to(extent).slices()],
-            border.core_in_output(core, window),
-            probabilities=probabilities,
-        )
-        clock.add("wait", prediction.seconds_waited)
-        clock.add("predict", prediction.seconds_busy)
-        inside = core.intersection(box)
-        there, kept = inside.relative_to(box).slices(), inside.relative_to(core).slices()
-        labels[there] = prediction.labels[kept]
-        if classes is not None and prediction.probabilities is not None:
-            classes[:, *there] = prediction.probabilities[:, *kept]
+        part = pixels[window.relative_to(extent).slices()]
+        return predictor.predict(part, window, core, shape, probabilities=probabilities)
+
+    # As many tiles at once as the device takes, so that the last block keeps all of it busy too.
+    with ThreadPoolExecutor(predictor.slots) as pool:
+        for core, prediction in zip(cores, pool.map(predict, cores, windows), strict=True):
+            clock.add("wait", prediction.seconds_waited / predictor.slots)
+            clock.add("predict", prediction.seconds_busy)
+            inside = core.intersection(box)
+            there, kept = inside.relative_to(box).slices(), inside.relative_to(core).slices()
+            labels[there] = prediction.labels[kept]
+            if classes is not None and prediction.probabilities is not None:
+                classes[:, *there] = prediction.probabilities[:, *kept]
     return _masked(BlockPixels(labels, classes, box.area), box, mask, shape)
 
 

@@ -8,7 +8,6 @@ from wsi_unet import locations
 from wsi_unet.errors import OptionError, SignatureError, SlideError
 from wsi_unet.geometry import Box, round_up
 from wsi_unet.labels.pyramid import Pyramid
-from wsi_unet.models.border import derive_border
 from wsi_unet.models.checkpoint import Model
 from wsi_unet.segment.options import DEFAULT_BLOCK, Options
 from wsi_unet.segment.parameters import ImageParameters, LabelParameters, SlideReference
@@ -64,8 +63,8 @@ def choose(slide: Slide, model: Model, target: Target, options: Options) -> Choi
     sampling = sample_for(slide, reference, model)
     levels = target.levels or Pyramid.levels_for(sampling.shape)
     block = options.block or (stored.block if stored else DEFAULT_BLOCK)
-    tile = options.tile or (stored.tile if stored else None)
-    _check_tile(tile, derive_border(model.spec.architecture).period, block)
+    tile = options.tile or model.spec.tile or (stored.tile if stored else None)
+    _check_tile(tile, model, block)
     regions = _regions(slide, options, stored)
     image = _image(slide, reference, target, options, levels)
     tissue, mask = _tissue(slide, target, options)
@@ -121,7 +120,13 @@ def _check_same_slide(target: Target, slide: SlideReference) -> None:
         )
 
 
-def _check_tile(tile: int | None, period: int, block: int) -> None:
+def _check_tile(tile: int | None, model: Model, block: int) -> None:
+    fixed, period = model.spec.tile, model.spec.border().period
+    if fixed is not None and tile != fixed:
+        raise OptionError(
+            f"tile {tile}: {model.spec.name} is run on windows of {model.spec.window} px, which "
+            f"makes tiles of {fixed} px; leave --tile out"
+        )
     if block % period:
         raise OptionError(f"block {block} is not a multiple of the network's period {period}")
     if tile is not None and (tile % period or tile > block):

@@ -248,7 +248,7 @@ class Execution:
         if per_block is not None:
             return max(SHORTEST_DEADLINE, DEADLINE_FACTOR * per_block)
         tiles = (labels.block / labels.tile) ** 2
-        slowest = tiles * window_flops(self._spec.architecture, labels.tile) / SLOWEST_FLOPS
+        slowest = tiles * window_flops(self._spec, labels.tile) / SLOWEST_FLOPS
         return max(SHORTEST_DEADLINE, slowest)
 
     def _take_done(self, task: Task, marker: BlockMarker) -> None:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from wsi_unet.errors import OptionError
 from wsi_unet.geometry import BlockGrid, Box, Shape, reflect
-from wsi_unet.models.border import derive_border
 from wsi_unet.models.checkpoint import Model, load_model
 from wsi_unet.models.devices import resolve_device, resolve_precision
 from wsi_unet.segment.block import predict_box
@@ -120,7 +119,7 @@ def map_unet(
 
 
 def _check_sides(model: Model, tile: int, chunk: int) -> None:
-    period = derive_border(model.spec.architecture).period
+    period = model.spec.border().period
     if tile < 1 or tile % period:
         raise OptionError(f"tile {tile} is not a multiple of the network's period {period}")
     if chunk < 1 or chunk % tile:
@@ -132,7 +131,7 @@ def _map(
 ) -> da.Array:
     shape: Shape = (pixels.shape[0], pixels.shape[1])
     grid = BlockGrid(shape, chunk)
-    border = derive_border(model.spec.architecture)
+    border = model.spec.border()
     predict = delayed(_predict_chunk, pure=True)
     rows, columns = grid.size
 
@@ -167,7 +166,8 @@ def _predict_chunk(
 ) -> NDArray[np.uint8]:
     device = resolve_device(device)
     predictor = resident_predictor(
-        model,
+        model.sha256,
+        lambda: model,
         device=device,
         precision=resolve_precision(precision, device),
         processes_per_core=1,

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from wsi_unet.errors import SignatureError
-from wsi_unet.models.border import derive_border
 from wsi_unet.models.checkpoint import Model
 from wsi_unet.segment.choices import Choices, choose
 from wsi_unet.segment.cluster import Workers
@@ -134,6 +133,7 @@ def make_plan(
         tissue=choices.tissue,
         outputs=options.outputs,
         regions=choices.regions,
+        exactness=model.spec.exactness,
         agreement=measured.agreement,
         processes_per_core=workers.per_core,
     )
@@ -141,7 +141,7 @@ def make_plan(
     costs = count_costs(
         labels,
         choices.image,
-        border=derive_border(model.spec.architecture),
+        border=model.spec.border(),
         classes=len(model.spec.classes),
         mask=choices.mask,
         measured=measured,

@@ -84,7 +84,7 @@ class Measured:
         tile: side of a tile's core, px.
         mpx_per_s: millions of core pixels per second of one process; None if not measured.
         agreement: share of labels equal to float32's on windows of this slide; None in float32.
-        tile_memory: peak memory of the network on one tile, bytes.
+        tile_memory: peak memory of the network on the tiles that it computes at once, bytes.
         base_memory: what the process holds already, bytes.
         host_memory: bytes available on the host.
         device_memory: bytes available on the device; None where it is the host's.
@@ -127,7 +127,8 @@ def measure(request: ProbeRequest, *, estimate: bool) -> Measured:
     precision = resolve_precision(request.precision, device)
     model = load_model(request.model)
     predictor = resident_predictor(
-        model,
+        model.sha256,
+        lambda: model,
         device=device,
         precision=precision,
         processes_per_core=request.processes_per_core,
@@ -136,7 +137,6 @@ def measure(request: ProbeRequest, *, estimate: bool) -> Measured:
     if tile is None or estimate:
         tile, speed = _choose_tile(predictor, request)
     probabilities = request.probabilities
-    architecture = model.spec.architecture
     return Measured(
         host=socket.gethostname(),
         device=request.device if ":" in request.device else device.partition(":")[0],
@@ -144,7 +144,8 @@ def measure(request: ProbeRequest, *, estimate: bool) -> Measured:
         tile=tile,
         mpx_per_s=speed,
         agreement=_agreement(predictor, request),
-        tile_memory=tile_memory(architecture, tile, precision, probabilities=probabilities),
+        tile_memory=predictor.slots
+        * tile_memory(model.spec, tile, precision, probabilities=probabilities),
         base_memory=psutil.Process().memory_info().rss,
         host_memory=psutil.virtual_memory().available,
         device_memory=free_memory(device),
@@ -176,12 +177,12 @@ def _agreement(predictor: Predictor, request: ProbeRequest) -> float | None:
     """Return what was measured before, or measure it on windows spread over the tissue."""
     if predictor.precision == "float32" or request.agreement is not None:
         return request.agreement
-    return agreement(predictor, _real_windows(predictor, request))
+    return agreement(predictor, _real_windows(predictor, request), request.sampling.shape)
 
 
 def _real_windows(
     predictor: Predictor, request: ProbeRequest
-) -> Iterator[tuple[NDArray[np.uint8], Box]]:
+) -> Iterator[tuple[NDArray[np.uint8], Box, Box]]:
     border, shape = predictor.border, request.sampling.shape
     grid = BlockGrid(shape, -(-AGREEMENT_TILE // border.period) * border.period)
     cores = [grid.core(index) for index in grid]
@@ -192,6 +193,4 @@ def _real_windows(
         for core in cores[:: max(1, -(-len(cores) // AGREEMENT_WINDOWS))]:
             whole = border.core(core)
             window = border.window(whole, shape)
-            inside = core.relative_to(whole).intersection(Box.of_shape(core.shape))
-            place = border.core_in_output(whole, window)
-            yield read_mirrored(raster, window), inside.shift(place.y0, place.x0)
+            yield read_mirrored(raster, window), window, core

@@ -7,6 +7,7 @@ the run's parameters from the store and opens the slide, the model and the mask 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Thread
 from typing import Literal
@@ -115,12 +116,18 @@ def release_run(run: Run) -> None:
 
 
 def resident_predictor(
-    model: Model, *, device: str, precision: str, processes_per_core: int
+    sha256: str,
+    load: Callable[[], Model],
+    *,
+    device: str,
+    precision: str,
+    processes_per_core: int,
 ) -> Predictor:
-    """Return this process's predictor for `model`, loaded at the first call.
+    """Return this process's predictor for a model, loaded at the first call.
 
     Args:
-        model: the model; its hash is the key.
+        sha256: the model's hash.
+        load: loads the model, if it isn't here yet.
         device: "cpu", "cuda" or "cuda:<index>".
         precision: "float32", "bfloat16" or "float16".
         processes_per_core: how many processes share a core.
@@ -128,8 +135,8 @@ def resident_predictor(
     device = resolve_device(device)
     threads = max(1, usable_cores() // processes_per_core)
     return _PREDICTORS.get(
-        (model.sha256, device, precision, threads),
-        lambda: Predictor(model, device=device, precision=precision, threads=threads),
+        (sha256, device, precision, threads),
+        lambda: Predictor(load(), device=device, precision=precision, threads=threads),
     )
 
 
@@ -150,11 +157,16 @@ def _open(run: Run) -> Blocks:
         return ImageBlocks(image, slide, open_raster(slide, image.sampling), objects, progress)
     labels = LabelParameters.model_validate(record.parameters)
     mask = _read_mask(progress, labels)
-    model = load_model(labels.model.path)
-    if model.sha256 != labels.model.sha256:
-        raise OutputError(f"{labels.model.path} is not the model this run was planned with")
+
+    def load() -> Model:
+        model = load_model(labels.model.path)
+        if model.sha256 != labels.model.sha256:
+            raise OutputError(f"{labels.model.path} is not the model this run was planned with")
+        return model
+
     predictor = resident_predictor(
-        model,
+        labels.model.sha256,
+        load,
         device=labels.device,
         precision=labels.precision,
         processes_per_core=labels.processes_per_core,
