@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -157,29 +158,56 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
+class _FullFloat32:
+    """How many want float32 to mean float32 now, and what the settings were before them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before: list[str] = []
+
+    @staticmethod
+    def _settings() -> list[Any]:
+        backends: Any = torch.backends  # its types don't know all of it
+        # Their own setters, not `allow_tf32`: torch refuses to mix the two ways in one process.
+        return [
+            backends.cudnn.conv,
+            backends.cuda.matmul,
+            backends.mkldnn.conv,
+            backends.mkldnn.matmul,
+        ]
+
+    def enter(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._before = [setting.fp32_precision for setting in self._settings()]
+                for setting in self._settings():
+                    setting.fp32_precision = "ieee"
+            self._inside += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                for setting, value in zip(self._settings(), self._before, strict=True):
+                    setting.fp32_precision = value
+
+
+_FULL_FLOAT32 = _FullFloat32()  # the settings are the process's
+
+
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Make float32 mean float32 inside, and restore the process's settings after.
+    """Make float32 mean float32 inside; the process's settings come back with the last to leave.
 
     CUDA convolutions round their inputs to TF32 by default (torch.backends.cudnn), and a
     process may have allowed TF32 or bfloat16 for matrix products and for oneDNN.
     """
-    backends: Any = torch.backends  # its types don't know all of it
-    # Their own setters, not `allow_tf32`: torch refuses to mix the two ways in one process.
-    settings = (
-        backends.cudnn.conv,
-        backends.cuda.matmul,
-        backends.mkldnn.conv,
-        backends.mkldnn.matmul,
-    )
-    before = [setting.fp32_precision for setting in settings]
+    _FULL_FLOAT32.enter()
     try:
-        for setting in settings:
-            setting.fp32_precision = "ieee"
         yield
     finally:
-        for setting, value in zip(settings, before, strict=True):
-            setting.fp32_precision = value
+        _FULL_FLOAT32.leave()
 
 
 @contextmanager
