@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import click
 
+from wsi_unet_cli.model_import import import_
+from wsi_unet_cli.model_inspect import inspect
+
 
 @click.group(short_help="Import a model, look at it, prove it.")
 def model() -> None:
     """Bring a model from elsewhere, look at what it is, and prove what it says of itself."""
+
+
+for command in (import_, inspect):
+    model.add_command(command)

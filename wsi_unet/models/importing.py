@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsi_unet.errors import ModelError, OptionError
+from wsi_unet import __version__
+from wsi_unet.errors import ModelError, OptionError, OutputError
 from wsi_unet.models.families import FAMILIES, Recognised, recognise
-from wsi_unet.models.foreign_file import open_foreign
+from wsi_unet.models.foreign_file import is_checkpoint, open_foreign
 from wsi_unet.models.told import Told, make_spec
 
 if TYPE_CHECKING:
@@ -49,7 +52,7 @@ def spec_of(found: Recognised, told: Told) -> ModelSpec:
         options = ", ".join(f"{one.option} {'|'.join(one.choices)}" for one in asked)
         raise OptionError(
             f"{found.file.path} is a checkpoint of {found.family.title}, whose keys don't tell "
-            f"everything; say {options}"
+            f"everything: give {options} to wsi-unet model import"
         )
     return make_spec(found.file.path, found.family, found.config(answers), told)
 
@@ -84,6 +87,64 @@ def import_model(
 
     network, spec = import_checkpoint(path, told)
     return save_model(network, spec, output, overwrite=overwrite)
+
+
+def load_any(source: str | Path) -> Model:
+    """Load a model, or a checkpoint of which nothing must be told.
+
+    A checkpoint's model is kept in the user's cache (`cache_folder`), under the checkpoint's
+    SHA-256, so that it is made once and workers find it.
+
+    Raises:
+        ModelError: as `load_model` and `import_checkpoint`.
+        OptionError: if something must be told; `wsi-unet model import` takes it.
+    """
+    from wsi_unet.models.checkpoint import load_model
+
+    if not is_checkpoint(source):
+        return load_model(source)
+    network, spec = import_checkpoint(source)
+    with Path(source).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    kept = cache_folder() / digest / spec.name
+    return _kept(kept) or _keep(network, spec, kept)
+
+
+def cache_folder() -> Path:
+    """Return the folder of the models that were made of checkpoints by this version.
+
+    It is in `$WSI_UNET_CACHE`, else `$XDG_CACHE_HOME`, else `~/.cache`.
+    """
+    given = os.environ.get("WSI_UNET_CACHE")
+    if given:
+        return Path(given) / "models" / __version__
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "wsi-unet" / "models" / __version__
+
+
+def _kept(path: Path) -> Model | None:
+    """Return the model that is kept there; None if there is none, or a damaged one."""
+    from wsi_unet.models.checkpoint import load_model
+
+    try:
+        return load_model(path)
+    except ModelError:
+        return None
+
+
+def _keep(network: nn.Module, spec: ModelSpec, path: Path) -> Model:
+    from wsi_unet.models.checkpoint import save_model
+
+    try:
+        return save_model(network, spec, path, overwrite=True)
+    except OSError as error:
+        made_meanwhile = _kept(path)
+        if made_meanwhile is None:
+            raise OutputError(
+                f"can't keep the imported model in {path} ({error.strerror or error}); "
+                "set WSI_UNET_CACHE, or use wsi-unet model import"
+            ) from error
+        return made_meanwhile
 
 
 def _network(found: Recognised, architecture: Architecture) -> nn.Module:

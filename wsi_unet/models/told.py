@@ -172,6 +172,11 @@ def _window(path: Path, architecture: Architecture, told: Told) -> int | None:
         raise OptionError(f"--interpolation: {path} has no interpolation with aligned corners")
     if told.interpolation == "global" and told.window is not None:
         raise OptionError("--interpolation global takes windows of any size: leave out --window")
+    border = architecture.border()
+    if told.window is not None and border.edge == "clip" and told.window % border.period:
+        raise OptionError(
+            f"--window {told.window}: {path} takes windows of multiples of {border.period} px"
+        )
     if told.window is not None or told.interpolation == "global" or not architecture.sized:
         return told.window
     return USUAL_WINDOW

@@ -14,7 +14,8 @@ from wsi_unet import locations
 from wsi_unet.errors import OptionError
 from wsi_unet.labels.lock import Owner, acquire
 from wsi_unet.labels.objects import open_objects
-from wsi_unet.models.checkpoint import Model, load_model
+from wsi_unet.models.checkpoint import Model
+from wsi_unet.models.importing import load_any
 from wsi_unet.segment.cluster import Workers, count_workers
 from wsi_unet.segment.execution import Execution
 from wsi_unet.segment.options import Options
@@ -138,7 +139,7 @@ class Preparation:
         """Return a model, loaded and checked once."""
         with self._loading:
             if name not in self._models:
-                self._models[name] = load_model(name)
+                self._models[name] = load_any(name)
             return self._models[name]
 
     def _measure(self, request: ProbeRequest, model: Model, *, estimate: bool) -> Measured:

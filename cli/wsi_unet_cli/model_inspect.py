@@ -1,0 +1,62 @@
+"""`wsi-unet model inspect`: what a model or a checkpoint is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wsi_unet_cli.model_facts import model_document, show_model
+from wsi_unet_cli.options import json_option, verbose_option
+from wsi_unet_cli.output import print_json
+
+if TYPE_CHECKING:
+    from wsi_unet.models import ModelSpec
+    from wsi_unet.models.families import Question
+
+EPILOG = """\
+\b
+Examples:
+  wsi-unet model inspect nuclei-he
+  wsi-unet model inspect unet.pth --json
+"""
+
+
+@click.command(epilog=EPILOG, short_help="Show what a model or checkpoint is.")
+@click.argument("model", metavar="MODEL|CHECKPOINT")
+@json_option
+@verbose_option
+def inspect(model: str, as_json: bool) -> None:
+    """Show family, shape, classes, border, period, tiles and exactness of MODEL.
+
+    Of a CHECKPOINT that was not imported yet, also what must be told. No weights are loaded.
+    """
+    spec, family, questions = _look(model)
+    told = ", ".join(f"{one.option} {'|'.join(one.choices)}" for one in questions)
+    if as_json:
+        asked = {one.option: list(one.choices) for one in questions}
+        document: dict[str, Any] = {"path": model, "family": family, "must_be_told": asked}
+        print_json(document | model_document(spec))
+        return
+    if told:
+        told += f" (shown as {', '.join(one.choices[0] for one in questions)})"
+    show_model(spec, title=model, told=told)
+
+
+def _look(source: str) -> tuple[ModelSpec, str | None, tuple[Question, ...]]:
+    """Return the spec, and of a checkpoint its family and what must be told.
+
+    Until that is told, the spec is that of the first choices.
+    """
+    from wsi_unet.models.checkpoint import read_spec
+    from wsi_unet.models.foreign_file import is_checkpoint
+    from wsi_unet.models.importing import look_at, spec_of
+    from wsi_unet.models.told import Told
+
+    if not is_checkpoint(source):
+        return read_spec(source), None, ()
+    found = look_at(source)
+    first: dict[str, Any] = {
+        question.option.removeprefix("--"): question.choices[0] for question in found.questions
+    }
+    return spec_of(found, Told(**first)), found.family.name, found.questions

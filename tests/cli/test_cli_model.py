@@ -1,0 +1,199 @@
+"""`wsi-unet model`: checkpoints become models, and either can be looked at."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from models.reference_networks import JvanVugt, Milesial, randomise
+from support.oracle import textured, write_png
+
+import wsi_unet
+from wsi_unet.models.importing import cache_folder
+from wsi_unet_cli.main import cli
+from wsi_unet_cli.model import model
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+def document(*arguments: str | Path) -> dict[str, Any]:
+    done = run(*arguments, "--json")
+    assert done.exit_code == 0, done.output
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """milesial, bilinear, three classes."""
+    path = tmp_path / "my unet.pth"
+    torch.save(randomise(Milesial(3, 3, 4, bilinear=True)).state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def unpadded(tmp_path: Path) -> Path:
+    """jvanvugt, whose padding isn't in its keys."""
+    path = tmp_path / "jvanvugt.pth"
+    network = JvanVugt(3, 2, 4, padding=False, norm=True, upsample=False)
+    torch.save(randomise(network).state_dict(), path)
+    return path
+
+
+@pytest.mark.parametrize("command", list(model.commands))
+def test_each_command_explains_itself_with_examples_that_parse(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = run("model", command, "--help").stdout.split("Examples:")[1]
+    examples = re.findall(rf"wsi-unet model {command} (.*)", text)
+    assert examples
+    monkeypatch.setattr(model.commands[command], "callback", lambda **_: None)
+    for arguments in examples:
+        done = run("model", command, *arguments.split())
+        assert done.exit_code == 0, done.output
+
+
+def test_an_imported_model_has_what_was_told(checkpoint: Path, tmp_path: Path) -> None:
+    target = tmp_path / "imported"
+    options = "--classes stroma,background,gland --mpp 0.5 --scale imagenet --channels bgr"
+    options += " --license MIT --interpolation global --name glands"
+    found = document("model", "import", checkpoint, "-o", target, *options.split())
+    assert found["path"] == str(target)
+    loaded = wsi_unet.load_model(target)
+    assert loaded.sha256 == found["sha256"]
+    spec = loaded.spec
+    assert [item.name for item in spec.classes] == ["stroma", "background", "gland"]
+    assert len({item.color for item in spec.classes}) == 3
+    assert (spec.background, spec.mpp, spec.license, spec.name) == (
+        "background",
+        0.5,
+        "MIT",
+        "glands",
+    )
+    assert spec.channel_order == "bgr"
+    assert spec.scaling.mean == (0.406, 0.456, 0.485)
+    assert (spec.window, spec.exactness) == (None, "exact")
+
+
+def test_the_text_says_what_matters(checkpoint: Path, tmp_path: Path) -> None:
+    done = run("model", "import", checkpoint, "-o", tmp_path / "imported")
+    assert done.exit_code == 0, done.output
+    for words in (
+        "my-unet",
+        "milesial/Pytorch-UNet",
+        "class-0, class-1, class-2",
+        "window 512 px",
+        "approximate (its interpolation depends on the size of the window)",
+    ):
+        assert words in done.stdout
+
+
+def test_a_model_is_replaced_only_if_told(checkpoint: Path, tmp_path: Path) -> None:
+    target = tmp_path / "imported"
+    assert run("model", "import", checkpoint, "-o", target).exit_code == 0
+    done = run("model", "import", checkpoint, "-o", target)
+    assert (done.exit_code, "exists" in done.stderr) == (2, True)
+    assert run("model", "import", checkpoint, "-o", target, "--overwrite").exit_code == 0
+
+
+def test_what_must_be_told_is_asked_in_one_line(unpadded: Path, tmp_path: Path) -> None:
+    done = run("model", "import", unpadded, "-o", tmp_path / "imported")
+    assert done.exit_code == 2
+    assert done.stderr.count("\n") == 1
+    assert "give --padding valid|same to wsi-unet model import" in done.stderr
+    assert not (tmp_path / "imported").exists()
+    done = run("model", "import", unpadded, "-o", tmp_path / "imported", "--padding", "valid")
+    assert done.exit_code == 0, done.stderr
+
+
+def test_inspect_says_what_must_be_told(unpadded: Path) -> None:
+    found = document("model", "inspect", unpadded)
+    assert found["must_be_told"] == {"--padding": ["valid", "same"]}
+    assert found["family"] == "jvanvugt"
+    assert "--padding valid|same" in run("model", "inspect", unpadded).stdout
+
+
+def test_a_model_and_its_checkpoint_look_alike(checkpoint: Path, tmp_path: Path) -> None:
+    run("model", "import", checkpoint, "-o", tmp_path / "imported")
+    before = document("model", "inspect", checkpoint)
+    after = document("model", "inspect", tmp_path / "imported")
+    assert before["summary"] == after["summary"]
+    assert before["spec"] == after["spec"]
+    assert (before["family"], before["must_be_told"]) == ("milesial", {})
+
+
+def test_a_bundled_model_can_be_looked_at() -> None:
+    summary = document("model", "inspect", "nuclei-he")["summary"]
+    assert (summary["before"], summary["after"], summary["shrink"], summary["period"]) == (
+        44,
+        48,
+        44,
+        8,
+    )
+    assert summary["exactness"] == "exact"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--classes", "a,b"], "2 names for a network with 3 outputs"),
+        (["--classes", "a,,b"], "an empty name"),
+        (["--classes", "a,a,b"], "'a' is there 2 times"),
+        (["--background", "liver"], "'liver' is none of the classes"),
+        (["--thresholds", "0.5,0.5,0.5"], "only a sigmoid head has them"),
+        (["--thresholds", "1.5"], "not numbers between 0 and 1"),
+        (["--head", "sigmoid", "--thresholds", "0.5"], "1 numbers for 3 classes"),
+        (["--head", "sigmoid", "--background", "class-0"], "background"),
+        (["--scale", "zscore"], "'zscore' is none of"),
+        (["--scale", "0.5/0.2"], "1 numbers for 3 channels"),
+        (["--channels", "gray"], "channel order 'gray' has 1"),
+        (["--activation", "mish"], "none of relu"),
+        (["--family", "vgg"], "none of auto, wsi-unet, milesial"),
+        (["--family", "jvanvugt"], "the nearest is jvanvugt|of no family"),
+        (["--interpolation", "global", "--window", "512"], "leave out --window"),
+        (["--window", "17"], "leaves nothing between its borders"),
+        (["--mpp", "1000"], "mpp"),
+        (["--name", "a/b"], "name"),
+    ],
+)
+def test_what_is_told_wrong_is_refused(
+    options: list[str], message: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    done = run("model", "import", checkpoint, "-o", tmp_path / "imported", *options)
+    assert done.exit_code == 2, done.output
+    assert re.search(message, done.stderr), done.stderr
+    assert not (tmp_path / "imported").exists()
+
+
+def test_a_checkpoint_segments_directly_and_is_kept(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WSI_UNET_CACHE", str(tmp_path / "cache"))
+    slide = write_png(tmp_path / "slide.png", textured(300, 400))
+    options = ["--tissue", "none", "--image", "none", "--block", "512", "-q"]
+    first, second = tmp_path / "first.ome.zarr", tmp_path / "second.ome.zarr"
+    for output in (first, second):
+        done = run("segment", slide, "-m", checkpoint, "-o", output, *options)
+        assert done.exit_code == 0, done.output
+    (kept,) = cache_folder().glob("*/*")
+    assert kept.name == "my-unet"
+    np.testing.assert_array_equal(
+        wsi_unet.open_labels(first).values, wsi_unet.open_labels(second).values
+    )
+
+
+def test_a_checkpoint_that_needs_to_be_told_of_is_not_segmented_with(
+    unpadded: Path, tmp_path: Path
+) -> None:
+    slide = write_png(tmp_path / "slide.png", textured(64, 64))
+    done = run("segment", slide, "-m", unpadded, "-o", tmp_path / "out.ome.zarr", "-q")
+    assert done.exit_code == 2
+    assert "give --padding valid|same to wsi-unet model import" in done.stderr
