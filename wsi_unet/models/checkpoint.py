@@ -3,42 +3,49 @@
     nuclei-he/model.json            the spec (wsi_unet.models.spec)
     nuclei-he/weights.safetensors   the weights
 
-or one `.safetensors` file that carries the spec as text in its header, under the key `wsi_unet`.
-Nothing that can run code is ever loaded.
+or one `.safetensors` file that carries the spec as text in its header, under the key `wsi_unet`;
+or, for a network that is a program, its file in place of the weights (`PROGRAM_FILES`). Nothing
+that can run code is loaded unless the caller trusts it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
+from weakref import WeakValueDictionary
 
 from pydantic import ValidationError
 
 from wsi_unet.errors import ModelError, OutputError
+from wsi_unet.models.program_file import PROGRAM_FILES, ProgramFile, sha256_of
 from wsi_unet.models.spec import ModelSpec
-from wsi_unet.models.weights_file import (
-    TORCH_NAMES,
-    Header,
-    TensorEntry,
-    read_header,
-    read_tensor,
+from wsi_unet.models.stored import (
+    SPEC_FILE,
+    WEIGHTS_FILE,
+    Stored,
+    StoredModule,
+    stored_at,
 )
+from wsi_unet.models.weights_file import read_header
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from torch import nn
 
-    from torch import Tensor, nn
-
-SPEC_FILE = "model.json"
-WEIGHTS_FILE = "weights.safetensors"
 METADATA_KEY = "wsi_unet"
 LARGEST_SPEC = 2**20
 
 WeightType = Literal["float32", "float16", "bfloat16"]
+
+
+IN_PROCESS = "/a module of this process"
+"""Where models seem to lie that are modules of this process."""
+
+# Tasks name models by path; as long as somebody holds the model, its path leads to it.
+_IN_PROCESS: WeakValueDictionary[str, Model] = WeakValueDictionary()
 
 
 @dataclass(frozen=True)
@@ -50,11 +57,13 @@ class Model:
         path: its folder or file.
         sha256: of the weights and of what else decides the labels (see `ModelSpec.pixel_fields`);
             the same for the folder and the single-file form, whatever the names and colours.
+        stored: how its network is stored.
     """
 
     spec: ModelSpec = field(hash=False)  # its metrics are a dictionary
     path: Path
     sha256: str
+    stored: Stored = field(repr=False, compare=False)
 
     def build(self) -> nn.Module:
         """Return the network with its weights: float32, evaluation mode, on the CPU.
@@ -62,24 +71,67 @@ class Model:
         Raises:
             ModelError: if the files have changed since the model was loaded, or aren't sound.
         """
-        weights, sha256 = _read_weights(self.path, self.spec)
-        if sha256 != self.sha256:
-            raise ModelError(f"{self.path} has changed since it was loaded; start again")
-        return _build(self.spec, weights)
+        return self.stored.build(self.sha256)
+
+    @classmethod
+    def from_module(cls, module: nn.Module, spec: ModelSpec) -> Model:
+        """Make a model of any torch module, to be used in this process.
+
+        What is copied is its present state: training it on doesn't change the model.
+
+        Args:
+            module: takes (n, channels, h, w), scaled as the spec says, and returns
+                (n, classes, h, w).
+            spec: what it is. Its architecture is that of one of our networks or, for any other,
+                what `wsi_unet.models.measure_module` measured of it.
+
+        Raises:
+            ModelError: if its weights aren't finite.
+        """
+        from wsi_unet.models.modules import hash_module, private_copy
+
+        own = private_copy(module)
+        sha256 = hash_module(own, spec)
+        # The same weights may be called otherwise; each spec has a place of its own.
+        place = f"{IN_PROCESS}/{sha256_of((sha256 + _spec_text(spec)).encode())}"
+        kept = _IN_PROCESS.get(place)
+        if kept is None:
+            _IN_PROCESS[place] = kept = cls(spec, Path(place), sha256, StoredModule(own))
+        return kept
+
+    @property
+    def in_process(self) -> bool:
+        """Whether it is a module of this process, which other processes can't load."""
+        return str(self.path) in _IN_PROCESS
+
+    @property
+    def trusted(self) -> bool:
+        """Whether it was loaded as something that may run code."""
+        return self.stored.trust
+
+    def __dask_tokenize__(self) -> tuple[str, str]:
+        """Tell models apart for Dask by their hash."""
+        return "wsi_unet.Model", self.sha256
 
 
-def load_model(source: str | Path) -> Model:
+def load_model(source: str | Path, *, trust: bool = False) -> Model:
     """Find a model and check all of it: spec, names, shapes and values of the weights.
 
     Args:
         source: name of a bundled model, or the path of a model's folder or .safetensors file.
+        trust: take a program that can run any code (TorchScript, torch.export); it does so when
+            the network is built.
 
     Raises:
         ModelError: if there is no such model or something in it is wrong.
     """
+    kept = _IN_PROCESS.get(str(source))
+    if kept is not None:
+        return kept
     path = _find(source)
     spec = read_spec(path)
-    return Model(spec, path, _check_weights(path, spec))
+    stored = stored_at(path, spec, trust=trust)
+    return Model(spec, path, stored.check(), stored)
 
 
 def bundled_models() -> dict[str, Path]:
@@ -140,17 +192,59 @@ def save_model(
         OutputError: if something is there already (and isn't a model, or `overwrite` is off).
         ModelError: if the weights don't fit the spec or aren't finite in that number type.
     """
+    return _save(path, lambda new: _write(network, spec, new, weights), overwrite=overwrite)
+
+
+def save_program(
+    file: ProgramFile,
+    spec: ModelSpec,
+    path: str | Path,
+    *,
+    trust: bool = False,
+    overwrite: bool = False,
+) -> Model:
+    """Write a model that is a program: a folder with a copy of its file.
+
+    Args:
+        file: the program.
+        spec: what was measured of it, and the rest.
+        path: where to.
+        trust: whether the file may be one that can run code.
+        overwrite: whether an existing model there may be replaced.
+
+    Raises:
+        OutputError: if something is there already (and isn't a model, or `overwrite` is off).
+        ModelError: if the program can't be read, or needs trust.
+    """
+    content = file.read(trust=trust)
+
+    def write(new: Path) -> None:
+        new.mkdir()
+        (new / PROGRAM_FILES[file.kind]).write_bytes(content)
+        (new / SPEC_FILE).write_text(_spec_text(spec) + "\n", encoding="utf-8")
+
+    return _save(path, write, overwrite=overwrite, trust=trust)
+
+
+def _save(
+    path: str | Path,
+    write: Callable[[Path], None],
+    *,
+    overwrite: bool,
+    trust: bool = False,
+) -> Model:
     target = Path(path)
     _check_target(target, overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".", suffix=".partial", dir=target.parent) as folder:
         new = Path(folder) / target.name
-        _write(network, spec, new, weights)
-        checked = load_model(new.absolute())
+        write(new)
+        checked = load_model(new.absolute(), trust=trust)
         if target.is_dir():
             target.rename(Path(folder) / "replaced")
         new.replace(target)
-    return replace(checked, path=target.absolute())
+    place = target.absolute()
+    return Model(checked.spec, place, checked.sha256, stored_at(place, checked.spec, trust=trust))
 
 
 def _write(network: nn.Module, spec: ModelSpec, path: Path, weights: WeightType) -> None:
@@ -163,13 +257,17 @@ def _write(network: nn.Module, spec: ModelSpec, path: Path, weights: WeightType)
         for name, tensor in network.state_dict().items()
         if tensor.is_floating_point()  # leaves out batch norm's count of batches
     }
-    text = json.dumps(spec.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    text = _spec_text(spec)
     if path.suffix == ".safetensors":
         save_file(tensors, path, metadata={METADATA_KEY: text})
         return
     path.mkdir()
     save_file(tensors, path / WEIGHTS_FILE)
     (path / SPEC_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def _spec_text(spec: ModelSpec) -> str:
+    return json.dumps(spec.model_dump(mode="json"), indent=2, ensure_ascii=False)
 
 
 def _check_target(target: Path, overwrite: bool) -> None:
@@ -180,6 +278,7 @@ def _check_target(target: Path, overwrite: bool) -> None:
     folder_is_model = target.is_dir() and {p.name for p in target.iterdir()} <= {
         SPEC_FILE,
         WEIGHTS_FILE,
+        *PROGRAM_FILES.values(),
     }
     if not folder_is_model and not (target.is_file() and target.suffix == ".safetensors"):
         raise OutputError(f"{target} exists and is not a model: it isn't overwritten")
@@ -214,119 +313,3 @@ def _parse_spec(text: str, where: str) -> ModelSpec:
         )
         problem = first["msg"].removeprefix("Value error, ")
         raise ModelError(f"{where}: {field + ': ' if field else ''}{problem}") from error
-
-
-def _check_weights(path: Path, spec: ModelSpec) -> str:
-    """Check all weights, one at a time, and return their hash."""
-    digest = _Digest(spec)
-    for name, entry, tensor, content in _stream_weights(path, spec):
-        digest.add(name, entry, content)
-        _check_finite(path, name, tensor)
-    return digest.value
-
-
-def _read_weights(path: Path, spec: ModelSpec) -> tuple[dict[str, Tensor], str]:
-    """Return the weights in float32, and their hash."""
-    import torch
-
-    digest, weights = _Digest(spec), {}
-    for name, entry, tensor, content in _stream_weights(path, spec):
-        digest.add(name, entry, content)
-        weights[name] = tensor.to(torch.float32)
-    return weights, digest.value
-
-
-def _stream_weights(
-    path: Path, spec: ModelSpec
-) -> Iterator[tuple[str, TensorEntry, Tensor, bytearray]]:
-    """Yield each weight with its bytes, by name; no more than one is held here."""
-    import torch
-
-    file = _weights_file(path)
-    header = read_header(file)
-    _check_names(file, header, spec)
-    for name, entry in sorted(header.tensors.items()):
-        content = read_tensor(file, entry)
-        dtype = getattr(torch, TORCH_NAMES[entry.dtype])
-        yield name, entry, torch.frombuffer(content, dtype=dtype).reshape(entry.shape), content
-
-
-def _check_finite(file: Path, name: str, tensor: Tensor) -> None:
-    # One pass without a mask as large as the tensor: NaN and ±inf both show in the sum of 0·x.
-    if not bool((tensor.reshape(-1) * 0).sum().isfinite()):
-        raise ModelError(f"{file}: {name} holds NaN or infinite numbers; train or save again")
-
-
-def _weights_file(path: Path) -> Path:
-    if not path.is_dir():
-        return path
-    file = path / WEIGHTS_FILE
-    if not file.exists():
-        others = sorted(p.name for p in path.iterdir() if p.name != SPEC_FILE)
-        found = f"found {', '.join(others[:5])}; " if others else ""
-        raise ModelError(f"{path} has no {WEIGHTS_FILE} ({found}only safetensors are loaded)")
-    return file
-
-
-def _check_names(file: Path, header: Header, spec: ModelSpec) -> None:
-    import torch
-
-    with torch.device("meta"):
-        expected = _build_empty(spec).state_dict()
-    shapes = {n: tuple(t.shape) for n, t in expected.items() if t.is_floating_point()}
-    for problem, names in (
-        ("lacks", shapes.keys() - header.tensors.keys()),
-        ("has, beyond what its spec describes,", header.tensors.keys() - shapes.keys()),
-    ):
-        if names:
-            first = sorted(names)
-            more = f" and {len(first) - 1} more" if len(first) > 1 else ""
-            raise ModelError(
-                f"{file} {problem} the weights {first[0]}{more}; "
-                "weights and spec must belong together"
-            )
-    for name, entry in header.tensors.items():
-        if entry.shape != shapes[name]:
-            raise ModelError(
-                f"{file}: {name} has the shape {list(entry.shape)}, its spec asks for "
-                f"{list(shapes[name])}; weights and spec must belong together"
-            )
-
-
-def _build_empty(spec: ModelSpec) -> nn.Module:
-    return spec.architecture.build()
-
-
-def _build(spec: ModelSpec, weights: dict[str, Tensor]) -> nn.Module:
-    import torch
-
-    with torch.device("meta"):
-        network = _build_empty(spec)
-    counters = {
-        name: torch.zeros((), dtype=tensor.dtype)
-        for name, tensor in network.state_dict().items()
-        if not tensor.is_floating_point()  # batch norm's count of batches
-    }
-    network.load_state_dict(weights | counters, strict=True, assign=True)
-    return network.eval()
-
-
-class _Digest:
-    """The hash of a model: its weights and what else decides the labels."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        self._digest = hashlib.sha256()
-        self._add(spec.pixel_fields())
-
-    def _add(self, part: Any) -> None:
-        self._digest.update(json.dumps(part, sort_keys=True).encode() + b"\n")
-
-    def add(self, name: str, entry: TensorEntry, content: bytearray) -> None:
-        """Add a weight; they come in the order of their names."""
-        self._add([name, entry.dtype, list(entry.shape)])
-        self._digest.update(content)
-
-    @property
-    def value(self) -> str:
-        """The sha256 of what was added."""
-        return self._digest.hexdigest()

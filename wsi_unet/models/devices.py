@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast, get_args
@@ -70,18 +70,30 @@ def matrix_units(device: str) -> bool:
     return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def resolve_precision(name: str, device: str) -> Precision:
+def resolve_precision(
+    name: str, device: str, possible: Collection[Precision] = get_args(Precision)
+) -> Precision:
     """Return the number type meant by "auto" (or by its own name) on a resolved device.
 
+    Args:
+        name: "auto", "float32", "bfloat16" or "float16".
+        device: "cpu" or "cuda:i".
+        possible: what the network can run in (`ModelSpec.precisions`).
+
     Raises:
-        OptionError: if the name isn't "auto", "float32", "bfloat16" or "float16", or it is
+        OptionError: if the name is none of those, or the network can't run in it, or it is
             float16 on a CPU that can't compute in it (torch then takes several times the time
             and memory of float32).
     """
     if name == "auto":
-        return "bfloat16" if matrix_units(device) else "float32"
+        return "bfloat16" if "bfloat16" in possible and matrix_units(device) else "float32"
     if name not in get_args(Precision):
         raise OptionError(f"precision {name!r} is not auto, {', '.join(get_args(Precision))}")
+    if name not in possible:
+        raise OptionError(
+            f"precision {name!r}: a program computes as it was saved, in "
+            f"{' or '.join(possible)}; leave --precision out"
+        )
     capabilities = torch.cpu.get_capabilities()
     if name == "float16" and device == "cpu" and not capabilities.get("avx512_fp16", False):
         raise OptionError(

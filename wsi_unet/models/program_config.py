@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from wsi_unet.geometry import Border
+from wsi_unet.models.config import Precision
 from wsi_unet.models.costs import Work
 
 if TYPE_CHECKING:
@@ -58,6 +59,11 @@ class ProgramConfig(BaseModel):
     def classes_out(self) -> int:
         """Channels of the output."""
         return self.classes
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """Number types that it can run in: a program has its own, float32."""
+        return get_args(Precision) if self.kind == "module" else ("float32",)
 
     def border(self) -> Border:
         """Return the context that a core needs, as measured; beyond the slide it is mirrored."""

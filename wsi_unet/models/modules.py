@@ -1,0 +1,78 @@
+"""Any torch module as a model: a copy of its own, and a hash that tells it from others."""
+
+from __future__ import annotations
+
+import copy
+import types
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from wsi_unet.errors import ModelError
+from wsi_unet.models.stored import ModelDigest
+
+if TYPE_CHECKING:
+    from wsi_unet.models.spec import ModelSpec
+
+
+def private_copy(module: nn.Module) -> nn.Module:
+    """Return a copy in float32 and evaluation mode on the CPU.
+
+    Raises:
+        ModelError: if its weights aren't finite.
+    """
+    own = copy.deepcopy(module).to(device="cpu", dtype=torch.float32).eval()
+    for name, tensor in own.state_dict().items():
+        if tensor.is_floating_point() and not bool((tensor * 0).sum().isfinite()):
+            raise ModelError(f"{type(module).__name__}: {name} holds NaN or infinite numbers")
+    for parameter in own.parameters():
+        parameter.requires_grad_(False)
+    return own
+
+
+def hash_module(module: nn.Module, spec: ModelSpec) -> str:
+    """Return the sha256 of a module: the spec, the state, the classes and their code.
+
+    The code is Python's own, so another version of Python gives another hash.
+    """
+    digest = ModelDigest(spec)
+    digest.add_content("structure", repr(module).encode())
+    for name, part in module.named_modules():
+        digest.add_content(name, _settings_of(part))
+    for kind in sorted({type(part) for part in module.modules()}, key=_name_of):
+        digest.add_content(_name_of(kind), _code_of(kind))
+    for name, tensor in sorted(module.state_dict().items()):
+        content = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        digest.add_content(f"{name} {tensor.dtype} {list(tensor.shape)}", content)
+    return digest.value
+
+
+def _settings_of(module: nn.Module) -> bytes:
+    """Return the plain numbers and words that a module keeps as attributes."""
+    plain = (bool, int, float, str, tuple, list, types.NoneType)
+    settings = {name: value for name, value in vars(module).items() if isinstance(value, plain)}
+    return repr(sorted(settings.items())).encode()
+
+
+def _name_of(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _code_of(kind: type) -> bytes:
+    """Return what the class's own methods do, as far as Python's code objects say."""
+    methods = {
+        name: value for name, value in vars(kind).items() if isinstance(value, types.FunctionType)
+    }
+    return b"".join(
+        name.encode() + _in_bytes(method.__code__) for name, method in sorted(methods.items())
+    )
+
+
+def _in_bytes(code: types.CodeType) -> bytes:
+    names = ",".join((*code.co_names, *code.co_varnames)).encode()
+    return code.co_code + names + b"".join(map(_constant, code.co_consts))
+
+
+def _constant(value: Any) -> bytes:
+    return _in_bytes(value) if isinstance(value, types.CodeType) else repr(value).encode()

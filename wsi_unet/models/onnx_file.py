@@ -1,0 +1,174 @@
+"""ONNX programs as data: what one asks for, and whether it may be run. Nothing is run here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wsi_unet.errors import ModelError, OptionError
+
+if TYPE_CHECKING:
+    from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
+
+STANDARD = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
+"""Domains of operators that onnxruntime itself brings."""
+
+ENDLESS = {"Loop", "Scan"}
+"""Operators with which a file could keep its reader busy for ever."""
+
+LARGEST_CONSTANT = 2**28
+"""Numbers that an operator may make of a shape alone."""
+
+FLOAT32 = 1  # TensorProto.FLOAT
+
+
+@dataclass(frozen=True)
+class OnnxSignature:
+    """What a program takes and gives.
+
+    Attributes:
+        in_channels: channels of its input; None where any.
+        input_side: side of its input, px; None where any.
+    """
+
+    in_channels: int | None
+    input_side: int | None
+
+
+def check_onnx(path: Path, content: bytes) -> OnnxSignature:
+    """Read an ONNX program and refuse what can't or mustn't be run.
+
+    Args:
+        path: where it comes from, for messages.
+        content: the file's bytes.
+
+    Raises:
+        ModelError: if it is damaged, needs other files or operators that aren't onnxruntime's
+            own, may never end, or isn't a network from one image to one map of classes.
+        OptionError: if the packages that read it aren't installed.
+    """
+    model = _parse(path, content)
+    functions = list(model.functions)
+    own = {function.domain for function in functions}
+    for graph in (model.graph, *functions):
+        for node in _nodes(graph):
+            _check_node(path, node, own)
+    for tensor in _tensors(model):
+        if tensor.external_data or tensor.data_location == tensor.EXTERNAL:
+            raise ModelError(
+                f"{path} keeps {tensor.name[:60]!r} in another file; save the program as one file"
+            )
+    _check_constants(path, model.graph)
+    return _signature(path, model)
+
+
+def _parse(path: Path, content: bytes) -> ModelProto:
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError
+    except ImportError as error:
+        raise OptionError(
+            f"{path} is an ONNX program, which takes more packages: pip install 'wsi-unet[onnx]'"
+        ) from error
+    try:
+        model = onnx.load_model_from_string(content)
+    except DecodeError as error:
+        raise ModelError(f"{path} is no ONNX program, or a damaged one") from error
+    if not model.graph.node:
+        raise ModelError(f"{path} is no ONNX program: it has no operators")
+    return model
+
+
+def _nodes(graph: GraphProto | FunctionProto) -> Iterator[NodeProto]:
+    """Yield every operator, also of graphs inside others."""
+    pending: list[Any] = [graph]
+    while pending:
+        for node in pending.pop().node:
+            yield node
+            for attribute in node.attribute:
+                pending += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+
+
+def _check_node(path: Path, node: NodeProto, own: set[str]) -> None:
+    if node.domain not in STANDARD | own:
+        raise ModelError(
+            f"{path} uses the operator {node.domain}.{node.op_type}, which isn't a standard one; "
+            "export the network with standard operators"
+        )
+    if node.op_type in ENDLESS:
+        raise ModelError(f"{path} has a {node.op_type}, which may never end: no such is run")
+
+
+def _tensors(model: ModelProto) -> Iterator[Any]:
+    """Yield every stored tensor."""
+    pending: list[Any] = [model.graph]
+    while pending:
+        graph = pending.pop()
+        yield from graph.initializer
+        for sparse in graph.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+        pending += _inside(graph.node)
+        yield from _attribute_tensors(graph.node)
+    for function in model.functions:
+        yield from _attribute_tensors(_nodes(function))
+
+
+def _inside(nodes: Iterable[NodeProto]) -> list[Any]:
+    return [
+        graph
+        for node in nodes
+        for attribute in node.attribute
+        for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else []))
+    ]
+
+
+def _attribute_tensors(nodes: Iterable[NodeProto]) -> Iterator[Any]:
+    for node in nodes:
+        for attribute in node.attribute:
+            yield from attribute.tensors
+            if attribute.HasField("t"):
+                yield attribute.t
+
+
+def _check_constants(path: Path, graph: GraphProto) -> None:
+    """Refuse a few bytes that become an enormous constant when the program is opened."""
+    from onnx import numpy_helper
+
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.output and node.attribute:
+            stored[node.output[0]] = node.attribute[0].t
+    for node in graph.node:
+        if node.op_type not in {"ConstantOfShape", "Expand", "Tile"}:
+            continue
+        tensor = stored.get(node.input[-1])
+        if tensor is None or math.prod(tensor.dims) > 16:
+            continue
+        shape = [int(side) for side in numpy_helper.to_array(tensor).reshape(-1)]
+        if math.prod(shape) > LARGEST_CONSTANT:
+            raise ModelError(f"{path} makes a constant of {'×'.join(map(str, shape))} numbers")
+
+
+def _signature(path: Path, model: ModelProto) -> OnnxSignature:
+    stored = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in stored]
+    for values, what in ((inputs, "inputs"), (model.graph.output, "outputs")):
+        if len(values) != 1:
+            raise ModelError(
+                f"{path} has {len(values)} {what}; networks with one image in and one map of "
+                "classes out are run"
+            )
+    tensor = inputs[0].type.tensor_type
+    if tensor.elem_type != FLOAT32:
+        raise ModelError(f"{path} takes numbers of another type than float32; export it in float32")
+    sides = [one.dim_value if one.HasField("dim_value") else None for one in tensor.shape.dim]
+    if len(sides) != 4 or sides[0] not in (None, 1):
+        raise ModelError(f"{path} takes {sides}; networks that take (1, channels, h, w) are run")
+    if sides[2] != sides[3]:
+        raise ModelError(
+            f"{path} takes images of {sides[3]}×{sides[2]} px; only square ones are run"
+        )
+    return OnnxSignature(sides[1], sides[2])

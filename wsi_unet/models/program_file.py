@@ -1,0 +1,114 @@
+"""Files that hold a program instead of weights: which kind a file is, and whether it may be used.
+
+Nothing of a program is run here, and torch isn't imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from wsi_unet.errors import ModelError
+
+ProgramKind = Literal["onnx", "torchscript", "export"]
+"""Kinds of programs that come as files."""
+
+PROGRAM_FILES: dict[str, str] = {
+    "onnx": "program.onnx",
+    "torchscript": "program.pt",
+    "export": "program.pt2",
+}
+"""What the file is called in a model's folder, by kind."""
+
+TITLES: dict[str, str] = {
+    "onnx": "an ONNX program",
+    "torchscript": "a TorchScript program",
+    "export": "a torch.export program",
+}
+
+NEED_TRUST = frozenset({"torchscript", "export"})
+"""Kinds that can run any code when they are loaded."""
+
+LARGEST = 2 * 2**30
+"""Bytes of a program: what ONNX (protobuf) can hold in one file."""
+
+
+@dataclass(frozen=True)
+class ProgramFile:
+    """A program's file, not yet loaded.
+
+    Attributes:
+        path: the file.
+        kind: what runs it.
+    """
+
+    path: Path
+    kind: ProgramKind
+
+    def read(self, *, trust: bool) -> bytes:
+        """Return what is in the file.
+
+        Args:
+            trust: whether the caller trusts where the file comes from.
+
+        Raises:
+            ModelError: if it could run code and isn't trusted, is too large, or can't be read.
+        """
+        self.check_trust(trust=trust)
+        try:
+            size = self.path.stat().st_size
+            if size > LARGEST:
+                raise ModelError(
+                    f"{self.path} has {size} bytes; programs of up to {LARGEST} are run"
+                )
+            return self.path.read_bytes()
+        except OSError as error:
+            raise ModelError(f"can't read {self.path}: {error.strerror or error}") from error
+
+    def check_trust(self, *, trust: bool) -> None:
+        """Refuse a file that could run code, unless it is trusted.
+
+        Raises:
+            ModelError: if it could and isn't.
+        """
+        if self.kind in NEED_TRUST and not trust:
+            raise ModelError(
+                f"{self.path} is {TITLES[self.kind]}, which can run any code when it is loaded; "
+                "give --trust (trust=True) if you trust where it comes from"
+            )
+
+
+def open_program(path: str | Path) -> ProgramFile | None:
+    """Tell from its content what kind of program a file holds; None if it is none.
+
+    Checkpoints are zip archives too; only programs hold code or a graph.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+        if start == b"PK\x03\x04":
+            with zipfile.ZipFile(path) as archive:
+                kind = _archive_kind(archive.namelist())
+            return None if kind is None else ProgramFile(path, kind)
+    except (OSError, zipfile.BadZipFile):
+        return None  # whoever opens it next says why
+    if path.suffix == ".onnx" or start[:1] == b"\x08":  # its first field, the version
+        return ProgramFile(path, "onnx")
+    return None
+
+
+def sha256_of(content: bytes) -> str:
+    """Return the hash of a program's bytes."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def _archive_kind(names: list[str]) -> ProgramKind | None:
+    inside = {name.partition("/")[2] or name for name in names}
+    if any(name.startswith("code/") for name in inside):
+        return "torchscript"
+    graphs = {"models/model.json", "serialized_exported_program.json"}
+    return "export" if inside & graphs or set(names) & graphs else None
