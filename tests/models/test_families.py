@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from models.named_weights import image_of, named_weights
 from models.reference_networks import JvanVugt, MateuszBuda, Milesial, Milesial2018, randomise
+from monai.networks.nets.basic_unet import BasicUNet
+from monai.networks.nets.unet import UNet
 from torch import Tensor, nn
 
+from wsi_unet.errors import ModelError, OptionError
+from wsi_unet.geometry import round_up
+from wsi_unet.models.border import measure_border
+from wsi_unet.models.config import UNetConfig
+from wsi_unet.models.folding import fold_batch_norm
 from wsi_unet.models.importing import import_checkpoint, look_at
+from wsi_unet.models.residual_config import ResidualUNetConfig
+from wsi_unet.models.resnet_config import ResNetUNetConfig
 from wsi_unet.models.told import Told
 
 Make = Callable[[], nn.Module]
@@ -22,9 +37,13 @@ VALID = ((92, 108),)
 
 
 def basic_unet(**options: Any) -> nn.Module:
-    nets = pytest.importorskip("monai.networks.nets")
     options = {"features": (4, 8, 12, 16, 20, 6), "norm": "batch"} | options
-    network: nn.Module = nets.BasicUNet(spatial_dims=2, in_channels=3, out_channels=3, **options)
+    network: nn.Module = BasicUNet(spatial_dims=2, in_channels=3, out_channels=3, **options)
+    return network
+
+
+def residual_unet(**options: Any) -> nn.Module:
+    network: nn.Module = UNet(2, 3, 2, (4, 8, 12, 12), (2, 2, 2), **options)
     return network
 
 
@@ -37,9 +56,7 @@ CASES: dict[str, tuple[Make, Told, tuple[tuple[int, int], ...]]] = {
     "milesial-2018, transposed": (lambda: Milesial2018(3, 1, 4, bilinear=False), Told(), ODD),
     **{
         f"jvanvugt, {padding}, norm {norm}, upsample {upsample}": (
-            lambda padding=padding, norm=norm, upsample=upsample: JvanVugt(
-                3, 3, 4, padding=padding == "same", norm=norm, upsample=upsample
-            ),
+            partial(JvanVugt, 3, 3, 4, padding=padding == "same", norm=norm, upsample=upsample),
             Told(padding=padding),
             EVEN if padding == "same" else VALID,
         )
@@ -71,6 +88,22 @@ CASES: dict[str, tuple[Make, Told, tuple[tuple[int, int], ...]]] = {
         Told(activation="relu"),
         ODD,
     ),
+    "monai-unet, no units": (residual_unet, Told(), EVEN),
+    "monai-unet, two units": (lambda: residual_unet(num_res_units=2), Told(), EVEN),
+    "monai-unet, three units, batch": (
+        lambda: residual_unet(num_res_units=3, norm="batch", bias=False),
+        Told(),
+        EVEN,
+    ),
+    "monai-unet, affine, leaky": (
+        lambda: residual_unet(
+            num_res_units=1,
+            norm=("instance", {"affine": True}),
+            act=("leakyrelu", {"negative_slope": 0.2}),
+        ),
+        Told(activation="leaky-relu=0.2"),
+        EVEN,
+    ),
 }
 
 
@@ -93,3 +126,204 @@ def _assert_close(ours: Tensor, theirs: Tensor) -> None:
     spread = float(theirs.amax() - theirs.amin())
     assert spread > 0.1, "a dead network would pass every test"
     assert float((ours - theirs).abs().max()) <= 1e-5 * max(1.0, spread)
+
+
+@pytest.mark.parametrize("encoder", ["resnet18", "resnet34", "resnet50"])
+def test_the_import_computes_what_the_library_computed(encoder: str, tmp_path: Path) -> None:
+    recorded = np.load(Path(__file__).parent / "smp.npz")
+    shapes = json.loads(recorded[encoder].tobytes())
+    state = {
+        name: torch.empty(shape, dtype=torch.float32 if shape else torch.int64, device="meta")
+        for name, shape in shapes.items()
+    }
+    torch.save(named_weights(state), tmp_path / "weights.pth")
+    network, spec = import_checkpoint(tmp_path / "weights.pth")
+    assert spec.description.endswith("(segmentation_models.pytorch's Unet with a ResNet)")
+    with torch.inference_mode():
+        for rows, columns in ((64, 96), (96, 32)):
+            output = network(image_of(rows, columns))[0, :, 3::8, 5::8]
+            _assert_close(output, torch.from_numpy(recorded[f"{encoder}-{rows}x{columns}"]))
+
+
+@pytest.mark.parametrize(
+    ("blocks", "bottleneck", "border"),
+    [((2, 2, 2, 2), False, 281), ((3, 4, 6, 3), False, 513), ((3, 4, 6, 3), True, 277)],
+)
+def test_a_resnets_border_is_the_known_one(
+    blocks: tuple[int, int, int, int], bottleneck: bool, border: int
+) -> None:
+    config = ResNetUNetConfig(blocks=blocks, bottleneck=bottleneck)
+    assert config.border().before == round_up(border, 32)
+
+
+@pytest.mark.parametrize(("blocks", "bottleneck"), [((1, 1, 1, 1), False), ((1, 2, 1, 1), True)])
+def test_a_resnets_border_is_what_it_depends_on(
+    blocks: tuple[int, int, int, int], bottleneck: bool
+) -> None:
+    config = ResNetUNetConfig(
+        blocks=blocks, bottleneck=bottleneck, base_width=2, expanding=(8, 8, 4, 4, 4)
+    )
+    _assert_border(config, seed=1)
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 4), st.integers(0, 3), st.sampled_from([None, 0.0, 0.2]), st.integers(0, 99))
+def test_a_residual_networks_border_is_what_it_depends_on(
+    depth: int, units: int, leak: float | None, seed: int
+) -> None:
+    channels = (4, 6, 8, 8, 8)[: depth + 1]
+    config = ResidualUNetConfig(channels=channels, units=units, norm="batch", leak=leak)
+    _assert_border(config, seed)
+
+
+def _assert_border(config: ResNetUNetConfig | ResidualUNetConfig, seed: int) -> None:
+    border = config.border()
+    side = border.before + border.after + 4 * border.period
+    network = randomise(config.build(), seed)
+    measured = measure_border(network, in_channels=3, period=border.period, side=side)
+    assert measured.rounded(border.period) == (border.before, border.after)
+    assert measured.deviation < 1e-9
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ResNetUNetConfig(),
+        ResNetUNetConfig(blocks=(2, 1, 1, 3), bottleneck=True, base_width=8),
+        ResidualUNetConfig(),
+        ResidualUNetConfig(units=0, channels=(8, 4, 16), norm="batch"),
+    ],
+)
+def test_costs_count_what_the_network_has(config: ResNetUNetConfig | ResidualUNetConfig) -> None:
+    with torch.device("meta"):
+        network = fold_batch_norm(config.build())
+    work = config.work(128, 4)
+    weights = sum(p.numel() for name, p in network.named_parameters() if p.numel() > 1)
+    assert abs(work.parameters - weights) <= 0.01 * weights
+    assert work.side == 128
+    assert work.peak >= work.largest * 4 >= work.last
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module.net."])
+def test_prefixes_of_wrappers_are_taken_off(prefix: str, tmp_path: Path) -> None:
+    original = randomise(Milesial(3, 2, 4, bilinear=False))
+    state = {prefix + name: tensor for name, tensor in original.state_dict().items()}
+    torch.save({"state_dict": state, "epoch": 9}, tmp_path / "weights.ckpt")
+    network, _ = import_checkpoint(tmp_path / "weights.ckpt")
+    image = torch.rand(1, 3, 32, 32)
+    with torch.inference_mode():
+        _assert_close(network(image), original(image))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_number_types_become_float32(dtype: torch.dtype, tmp_path: Path) -> None:
+    original = randomise(Milesial(3, 2, 4, bilinear=False)).to(dtype)
+    torch.save(original.state_dict(), tmp_path / "weights.pth")
+    network, _ = import_checkpoint(tmp_path / "weights.pth")
+    assert {tensor.dtype for tensor in network.parameters()} == {torch.float32}
+    image = torch.rand(1, 3, 32, 32)
+    with torch.inference_mode():
+        _assert_close(network(image), original.float()(image))
+
+
+@pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf])
+def test_numbers_that_are_none_are_refused_by_name(number: float, tmp_path: Path) -> None:
+    state = randomise(Milesial(3, 2, 4, bilinear=False)).state_dict()
+    state["down2.maxpool_conv.1.double_conv.3.weight"][1, 2, 0, 1] = number
+    torch.save(state, tmp_path / "weights.pth")
+    with pytest.raises(ModelError, match=r"down2\.maxpool_conv.*holds NaN or infinite numbers"):
+        import_checkpoint(tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("up1.up.weight"), r"nearest is milesial .*lacks up1\.up\.weight"),
+        (lambda state: state.pop("outc.conv.bias"), None),
+        (lambda state: state.pop("up2.up.bias"), r"lacks up2\.up\.bias"),
+        (
+            lambda state: state.pop("inc.double_conv.1.running_mean"),
+            r"lacks inc\.double_conv\.1\.running_mean",
+        ),
+        (
+            lambda state: state.update({"attention.gate": torch.zeros(3)}),
+            r"also has attention\.gate",
+        ),
+        (
+            lambda state: state.update({"inc.double_conv.3.weight": torch.zeros(4, 5, 3, 3)}),
+            r"inc\.double_conv\.3\.weight has the shape \[4, 5, 3, 3\] where .* \[4, 4, 3, 3\]",
+        ),
+        (
+            lambda state: state.update({"inc.double_conv.0.weight": torch.zeros(4, 3, 3, 3, 3)}),
+            "three-dimensional",
+        ),
+        (
+            lambda state: state.update({"outc.conv.weight": torch.zeros(300, 4, 1, 1)}),
+            "classes",
+        ),
+        (
+            lambda state: state.update({"inc.double_conv.0.weight": torch.zeros(4, 7, 3, 3)}),
+            "images of 7 channels",
+        ),
+    ],
+)
+def test_what_is_not_quite_a_family_is_told_apart(
+    change: Callable[[dict[str, torch.Tensor]], object], message: str | None, tmp_path: Path
+) -> None:
+    state = dict(randomise(Milesial(3, 2, 4, bilinear=False)).state_dict())
+    change(state)
+    torch.save(state, tmp_path / "weights.pth")
+    if message is None:  # a head may do without
+        import_checkpoint(tmp_path / "weights.pth")
+        return
+    with pytest.raises((ModelError, OptionError), match=message) as raised:
+        import_checkpoint(tmp_path / "weights.pth")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_head_of_a_hundred_classes_wants_a_hundred_names(tmp_path: Path) -> None:
+    torch.save(randomise(Milesial(3, 100, 4, bilinear=False)).state_dict(), tmp_path / "a.pth")
+    with pytest.raises(OptionError, match="3 names for a network with 100 outputs"):
+        import_checkpoint(tmp_path / "a.pth", Told(classes=("a", "b", "c")))
+    _, spec = import_checkpoint(tmp_path / "a.pth")
+    assert len({item.color for item in spec.classes}) == 100
+
+
+def test_a_real_network_of_no_family_is_described(shared_data: Path) -> None:
+    with pytest.raises(ModelError, match=r"no family that is known.*encoders\.0\.conv1\.conv"):
+        import_checkpoint(shared_data / "foreign_models" / "cremi_dunet_em" / "state.nn")
+
+
+@given(
+    st.integers(1, 3),
+    st.sampled_from(["valid", "same"]),
+    st.sampled_from(["transpose", "bilinear"]),
+    st.sampled_from([("none", True), ("batch", True), ("batch", False)]),
+    st.integers(1, 3),
+)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_our_own_states_are_imported_as_they_are(
+    tmp_path: Path,
+    depth: int,
+    padding: Any,
+    upsampling: str,
+    norm: tuple[str, bool],
+    convolutions: int,
+) -> None:
+    config = UNetConfig.model_validate(
+        {
+            "depth": depth,
+            "padding": padding,
+            "upsampling": upsampling,
+            "norm": norm[0],
+            "norm_first": norm[1],
+            "convolutions": convolutions,
+            "base_width": 4,
+        }
+    )
+    original = randomise(config.build())
+    torch.save(original.state_dict(), tmp_path / "weights.pth")
+    network, spec = import_checkpoint(tmp_path / "weights.pth", Told(padding=padding))
+    assert spec.architecture == config
+    for name, tensor in original.state_dict().items():
+        assert torch.equal(network.state_dict()[name], tensor)

@@ -20,11 +20,16 @@ from wsi_unet.models.border import fixed_border
 from wsi_unet.models.config import UNetConfig
 from wsi_unet.models.costs import Work
 from wsi_unet.models.program_config import ProgramConfig
+from wsi_unet.models.residual_config import ResidualUNetConfig
+from wsi_unet.models.resnet_config import ResNetUNetConfig
 
 FORMAT_VERSION = 1
 BACKGROUND_NAME = "background"
 
-Architecture = Annotated[UNetConfig | ProgramConfig, Field(discriminator="family")]
+Architecture = Annotated[
+    UNetConfig | ResNetUNetConfig | ResidualUNetConfig | ProgramConfig,
+    Field(discriminator="family"),
+]
 """Every kind of network that can be run."""
 
 Exactness = Literal["exact", "approximate"]

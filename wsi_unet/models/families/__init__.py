@@ -11,6 +11,7 @@ from dataclasses import replace
 from wsi_unet.models.families.family import Family, Recognised, recognise
 from wsi_unet.models.families.parts import Answers, Question
 from wsi_unet.models.families.plain import PlainUNet
+from wsi_unet.models.families.residual import ResidualUNet, ResNetUNet
 
 _OURS = PlainUNet(
     first="contracting.0",
@@ -71,6 +72,29 @@ _BASIC = PlainUNet(
     odd="replicate",
 )
 
+_RESNET = ResNetUNet(
+    stem="encoder.conv1",
+    stem_norm="encoder.bn1",
+    block="encoder.layer{stage1}.{block}",
+    convolution=".conv{conv1}",
+    norm=".bn{conv1}",
+    shortcut=(".downsample.0", ".downsample.1"),
+    expanding=("decoder.blocks.{stage}.conv{conv1}.0", "decoder.blocks.{stage}.conv{conv1}.1"),
+    head="segmentation_head.0",
+)
+
+_RESIDUAL = ResidualUNet(
+    level="1.submodule.",
+    down="0.",
+    up="2.",
+    convolution="conv",
+    norm="adn.N",
+    activation="adn.A",
+    unit="conv.unit{unit}.",
+    shortcut="residual",
+    units=True,
+)
+
 FAMILIES = (
     Family(
         "wsi-unet",
@@ -100,6 +124,8 @@ FAMILIES = (
         "mateuszbuda", "mateuszbuda/brain-segmentation-pytorch", (_MATEUSZBUDA,), head="sigmoid"
     ),
     Family("monai-basic-unet", "MONAI's BasicUNet", (_BASIC, replace(_BASIC, norm=None))),
+    Family("monai-unet", "MONAI's UNet", (_RESIDUAL, replace(_RESIDUAL, units=False))),
+    Family("smp-unet", "segmentation_models.pytorch's Unet with a ResNet", (_RESNET,)),
 )
 """Every family that is known."""
 

@@ -1,0 +1,167 @@
+"""A U-Net of strided convolutions and residual units, as data (`wsi_unet.models.residual_unet`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from wsi_unet.geometry import Border
+from wsi_unet.models import reach
+from wsi_unet.models.costs import Tally, Work
+
+if TYPE_CHECKING:
+    from wsi_unet.models.residual_unet import ResidualUNet
+
+Width = Annotated[int, Field(ge=1, le=65536)]
+
+
+class ResidualUNetConfig(BaseModel):
+    """The shape of one such network (Kerfoot et al. 2019, doi:10.1007/978-3-030-12029-0_40).
+
+    Attributes:
+        family: which kind of network this describes.
+        channels: of each level, from the top (at half the image's size) to the bottom (at that of
+            the level above it).
+        units: convolutions in each residual unit on the way down; 0: a single convolution without
+            a shortcut, on the way up too.
+        in_channels: channels of the image.
+        classes: channels of the output, one logit per class.
+        norm: what normalises each convolution's output: "batch", or "instance" (over all of the
+            image).
+        affine: whether instance normalisation has weights.
+        leak: slope of the activation below 0 (0: ReLU); None: learnt, one number per layer.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    family: Literal["residual-unet"] = "residual-unet"
+    channels: tuple[Width, ...] = Field(default=(16, 32, 64, 128, 256), min_length=2, max_length=8)
+    units: int = Field(default=2, ge=0, le=8)
+    in_channels: int = Field(default=3, ge=1, le=64)
+    classes: int = Field(default=2, ge=1, le=255)
+    norm: Literal["batch", "instance"] = "instance"
+    affine: bool = False
+    leak: float | None = Field(default=None, ge=0.0, lt=1.0, allow_inf_nan=False)
+
+    @property
+    def depth(self) -> int:
+        """Number of halvings."""
+        return len(self.channels) - 1
+
+    @property
+    def classes_out(self) -> int:
+        """Channels of the output."""
+        return self.classes
+
+    @property
+    def period(self) -> int:
+        """The grid of the halvings repeats every so many px."""
+        return int(2**self.depth)
+
+    @property
+    def local(self) -> bool:
+        """Whether a pixel of the output depends only on what is near it."""
+        return self.norm != "instance"
+
+    @property
+    def sized(self) -> bool:
+        """Whether the result depends on the size of the image."""
+        return not self.local
+
+    @property
+    def upwards(self) -> tuple[tuple[int, int], ...]:
+        """Channels (before, after) of each stage on the way up, from the bottom."""
+        widths = self.channels
+        joined = (widths[-1] + widths[-2], *(2 * width for width in widths[-3::-1]))
+        return tuple(zip(joined, (*widths[-3::-1], self.classes), strict=True))
+
+    def border(self) -> Border:
+        """Return the context that a core needs."""
+        wanted = (0, self.period - 1)
+        copied = []
+        for _ in range(self.depth):
+            if self.units:
+                wanted = reach.convolution(wanted, 3, padding=1)
+            wanted = reach.transposed(wanted, 3, stride=2, padding=1)
+            copied.append(wanted)
+        for _ in range(max(1, self.units)):
+            wanted = reach.convolution(wanted, 3, padding=1)
+        for skip in reversed(copied):
+            wanted = reach.union(wanted, skip)
+            for _ in range(max(1, self.units) - 1):
+                wanted = reach.convolution(wanted, 3, padding=1)
+            wanted = reach.convolution(wanted, 3, stride=2, padding=1)
+        return reach.clipped_border(wanted, self.period)
+
+    def work(self, side: int, item: int) -> Work:
+        """Return what running the network on `side` × `side` px takes, `item` bytes a number."""
+        return _Count(self, side, item).work()
+
+    def build(self) -> ResidualUNet:
+        """Return the network, with random weights."""
+        from wsi_unet.models.residual_unet import ResidualUNet
+
+        return ResidualUNet(self)
+
+
+class _Count:
+    """Follows `ResidualUNet.forward` map by map."""
+
+    def __init__(self, config: ResidualUNetConfig, side: int, item: int) -> None:
+        self._config = config
+        self._side = side
+        self._item = item
+        self._tally = Tally()
+        self._flops = 0
+        self._parameters = 0
+
+    def work(self) -> Work:
+        config, tally = self._config, self._tally
+        skips = []
+        held, channels = 0, config.in_channels
+        for level, width in enumerate(config.channels):
+            held = self._unit(channels, width, 1 if level == config.depth else 2)
+            channels = width
+            skips.append(held)
+        skips.pop()
+        for before, after in config.upwards:
+            joined = self._hold(before)
+            tally.drop(held + skips.pop())
+            self._count(before, after, 3)  # of a transposed convolution: by its input's side
+            self._side *= 2
+            held = self._hold(after)
+            tally.drop(joined)
+            if config.units:
+                new = self._convolve(after, after, 3, 1)
+                tally.drop(held)
+                held = new
+        largest = tally.largest // self._item
+        return Work(self._flops, self._parameters, tally.peak, held, largest, self._side)
+
+    def _unit(self, channels: int, width: int, stride: int) -> int:
+        """Run the convolutions of one level and their shortcut; return the result's bytes."""
+        side, shortcut = self._side, 0
+        if self._config.units and (stride > 1 or channels != width):
+            shortcut = self._convolve(channels, width, 3 if stride > 1 else 1, stride)
+            self._side = side
+        previous = 0
+        for index in range(max(1, self._config.units)):
+            before = width if index else channels
+            new = self._convolve(before, width, 3, 1 if index else stride)
+            self._tally.drop(previous)
+            previous = new
+        self._tally.drop(shortcut)
+        return previous
+
+    def _convolve(self, channels: int, width: int, kernel: int, stride: int) -> int:
+        self._side //= stride
+        self._count(channels, width, kernel)
+        return self._hold(width)
+
+    def _count(self, channels: int, width: int, kernel: int) -> None:
+        self._flops += 2 * kernel**2 * channels * width * self._side**2
+        self._parameters += (kernel**2 * channels + 1) * width
+
+    def _hold(self, width: int) -> int:
+        return self._tally.hold(width * self._side**2 * self._item)
