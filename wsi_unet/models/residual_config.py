@@ -36,7 +36,12 @@ class ResidualUNetConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     family: Literal["residual-unet"] = "residual-unet"
-    channels: tuple[Width, ...] = Field(default=(16, 32, 64, 128, 256), min_length=2, max_length=8)
+    channels: tuple[Width, ...] = Field(
+        default=(16, 32, 64, 128, 256),
+        min_length=2,
+        max_length=8,
+        strict=False,  # JSON has lists, not tuples
+    )
     units: int = Field(default=2, ge=0, le=8)
     in_channels: int = Field(default=3, ge=1, le=64)
     classes: int = Field(default=2, ge=1, le=255)

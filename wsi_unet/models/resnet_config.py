@@ -37,10 +37,13 @@ class ResNetUNetConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     family: Literal["resnet-unet"] = "resnet-unet"
-    blocks: tuple[Blocks, Blocks, Blocks, Blocks] = (3, 4, 6, 3)
+    # JSON has lists, not tuples.
+    blocks: tuple[Blocks, Blocks, Blocks, Blocks] = Field(default=(3, 4, 6, 3), strict=False)
     bottleneck: bool = False
     base_width: int = Field(default=64, ge=1, le=512)
-    expanding: tuple[Width, Width, Width, Width, Width] = (256, 128, 64, 32, 16)
+    expanding: tuple[Width, Width, Width, Width, Width] = Field(
+        default=(256, 128, 64, 32, 16), strict=False
+    )
     in_channels: int = Field(default=3, ge=1, le=64)
     classes: int = Field(default=2, ge=1, le=255)
 
