@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 import wsi_unet
 from benchmarks.peers import peak_bytes
 from wsi_unet.geometry import Box, Shape
-from wsi_unet.models import Model
 from wsi_unet.models.devices import keep_freed_memory
+from wsi_unet.models.ensemble import Ensemble, Statistics
 from wsi_unet.models.predictor import Prediction
 from wsi_unet.segment import probe, task
 
@@ -31,14 +31,16 @@ THRESHOLD = 200
 class NoNetwork:
     """Stands in for a `Predictor`: same border, same labels' type and shape, no arithmetic."""
 
-    def __init__(self, model: Model) -> None:
-        self.model = model
+    def __init__(self, ensemble: Ensemble) -> None:
+        self.ensemble = ensemble
         self.device = "cpu"
         self.precision = "float32"
         self.threads = 1
         self.slots = 1
-        self.border = model.spec.border()
-        self.label_count = max(model.spec.label_values) + 1
+        self.border = ensemble.border()
+        self.label_images = len(ensemble.groups)
+        self.label_count = ensemble.label_count
+        self.classes = len(ensemble.spec.classes)
 
     def predict(
         self,
@@ -48,11 +50,12 @@ class NoNetwork:
         shape: Shape,
         *,
         probabilities: bool = False,
+        statistics: tuple[Statistics, ...] = (),
     ) -> Prediction:
         """Return whether each pixel of the core is dark."""
         start = time.perf_counter()
         inside = pixels[core.relative_to(window).slices()]
-        labels = (inside[..., 0] < THRESHOLD).view(np.uint8)
+        labels = (inside[..., 0] < THRESHOLD).view(np.uint8)[None]
         return Prediction(labels, None, time.perf_counter() - start, 0.0)
 
 
@@ -67,7 +70,7 @@ def main() -> None:
     given = parser.parse_args()
     keep_freed_memory()  # as the command line does
 
-    def no_network(_: str, load: Callable[[], Model], **__: object) -> NoNetwork:
+    def no_network(_: str, load: Callable[[], Ensemble], **__: object) -> NoNetwork:
         return NoNetwork(load())
 
     # The two places that ask for a predictor: the workers' tasks, and the probe before them.

@@ -120,6 +120,7 @@ class Border:
         period: cores start at multiples of this and are multiples of it long, px.
         edge: at the slide's edge a window is continued by mirroring ("mirror"), or ends at the
             slide's side rounded up to the period ("clip") or just there ("cut").
+        tile: side of the only core there is, px; None where any multiple of the period is one.
     """
 
     before: int
@@ -127,17 +128,21 @@ class Border:
     shrink: int
     period: int
     edge: Edge
+    tile: int | None = None
 
     def __post_init__(self) -> None:
         if self.period < 1 or min(self.before, self.after, self.shrink) < 0:
             raise ValueError(f"not a border: {self}")
         if self.edge != "mirror" and (self.shrink or self.before % self.period):
             raise ValueError(f"a clipped window must stay aligned to the period: {self}")
+        if self.tile is not None and (self.tile % self.period or self.edge != "mirror"):
+            raise ValueError(f"windows of one size can't be clipped, nor leave the grid: {self}")
 
     def core(self, box: Box) -> Box:
         """Return `box` with its sides rounded up to the period: what the network can compute.
 
-        Where windows are cut at the slide's edge, a box that ends there stays as it is.
+        They are rounded up to the tile where there is only one. Where windows are cut at the
+        slide's edge, a box that ends there stays as it is.
 
         Raises:
             ValueError: if the box doesn't start at a multiple of the period.
@@ -148,8 +153,18 @@ class Border:
             )
         if self.edge == "cut":
             return box
-        rows, columns = (round_up(side, self.period) for side in box.shape)
+        rows, columns = (round_up(side, self.tile or self.period) for side in box.shape)
         return Box(box.y0, box.x0, box.y0 + rows, box.x0 + columns)
+
+    def whole(self, shape: Shape) -> Shape:
+        """Return the (rows, columns) at which windows that aren't mirrored end, px.
+
+        Args:
+            shape: (rows, columns) of the raster, px.
+        """
+        if self.edge != "clip":
+            return shape
+        return round_up(shape[0], self.period), round_up(shape[1], self.period)
 
     def window(self, core: Box, shape: Shape) -> Box:
         """Return the input that the network needs to compute `core`.
@@ -162,10 +177,7 @@ class Border:
         window = core.grow(self.before, self.after)
         if self.edge == "mirror":
             return window
-        if self.edge == "cut":
-            return window.intersection(Box.of_shape(shape))
-        rows, columns = (round_up(side, self.period) for side in shape)
-        return window.intersection(Box(0, 0, rows, columns))
+        return window.intersection(Box.of_shape(self.whole(shape)))
 
     def core_in_output(self, core: Box, window: Box) -> Box:
         """Return where `core` lies in the network's output for `window`, in that output's frame."""

@@ -87,8 +87,8 @@ def test_equals_a_plain_forward(
     clear = ordered[-1] - ordered[-2] > 1e-4
     assert clear.mean() > 0.99
     assert result.labels.dtype == np.uint8
-    assert result.labels.shape == CORE.shape
-    assert np.array_equal(result.labels[clear], expected[clear])
+    assert result.labels.shape == (1, *CORE.shape)
+    assert np.array_equal(result.labels[0][clear], expected[clear])
     assert len(np.unique(result.labels)) > 1
     exponents = np.exp(logits - logits.max(0))
     softmax = exponents / exponents.sum(0)
@@ -140,7 +140,7 @@ def test_only_one_forward_at_a_time_even_of_two_models(
         return hook
 
     for predictor in predictors:
-        network = predictor._network
+        network = predictor.forwards[0].network
         network.register_forward_pre_hook(count(1))
         network.register_forward_hook(count(-1))
     with ThreadPoolExecutor(4) as pool:
@@ -157,7 +157,7 @@ def settings_now() -> list[object]:
 def test_float32_means_float32_and_settings_come_back(make_model: MakeModel) -> None:
     predictor = Predictor(make_model(), device="cpu", precision="float32", threads=2)
     seen: list[list[object]] = []
-    predictor._network.register_forward_hook(lambda *_: seen.append(settings_now()))
+    predictor.forwards[0].network.register_forward_hook(lambda *_: seen.append(settings_now()))
     before_all = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")  # allows TF32 and bfloat16
     try:
@@ -216,12 +216,14 @@ def test_out_of_memory_names_the_option(make_model: MakeModel) -> None:
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
     ):
         with (
-            mock.patch.object(predictor._network, "forward", side_effect=error),
+            mock.patch.object(predictor.forwards[0].network, "forward", side_effect=error),
             pytest.raises(OptionError, match="use a smaller --tile"),
         ):
             predict(predictor)
     with (
-        mock.patch.object(predictor._network, "forward", side_effect=RuntimeError("a bug")),
+        mock.patch.object(
+            predictor.forwards[0].network, "forward", side_effect=RuntimeError("a bug")
+        ),
         pytest.raises(RuntimeError, match="a bug"),
     ):
         predict(predictor)
@@ -233,7 +235,7 @@ def test_overflow_is_an_error_not_background(make_model: MakeModel, tmp_path: Pa
     with torch.no_grad():
         network.get_parameter("head.weight").fill_(3e38)
     wild = save_model(network, model.spec, tmp_path / "wild")
-    with pytest.raises(ModelError, match="NaN or infinite logits"):
+    with pytest.raises(ModelError, match="NaN or infinite numbers"):
         predict(Predictor(wild, device="cpu", precision="float32", threads=1))
 
 

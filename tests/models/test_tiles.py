@@ -72,7 +72,7 @@ def test_fastest_tile_for_real(predictor: Predictor) -> None:
 
 
 def test_tiles_that_do_not_fit_are_left_out_or_refused(predictor: Predictor) -> None:
-    config = predictor.model.spec.architecture
+    config = predictor.ensemble.spec.architecture
     limit = tile_memory(config, 64)
     choice = fastest_tile(predictor, (64, 256), memory=limit, budget_seconds=1)
     assert choice.tile == 64
@@ -104,7 +104,7 @@ run(32)
 before = status("VmRSS")
 Path("/proc/self/clear_refs").write_text("5")
 run(1024)
-config = predictor.model.spec.architecture
+config = predictor.ensemble.spec.architecture
 estimate = tile_memory(config, 1024, precision, probabilities=probabilities)
 share = estimate / (status("VmHWM") - before)
 print(share if locked else min(share, 1.4))

@@ -51,7 +51,7 @@ def errors(predictor: Predictor, image: NDArray[np.uint8], truth: Truth) -> int:
     block = predict_box(
         raster, box, predictor, tile=TILE, mask=None, probabilities=False, clock=Stopwatch()
     )
-    return int(((block.labels != truth.labels) & truth.decided).sum())
+    return int(((block.labels[0] != truth.labels) & truth.decided).sum())
 
 
 def test_the_pipeline_itself_makes_no_error(
@@ -90,12 +90,10 @@ def test_a_border_one_period_too_short_fails(
     model, truth = model_and_truth
 
     class Short(Predictor):
-        def predict(
-            self, pixels: NDArray[np.uint8], *where: Any, probabilities: bool = False
-        ) -> Prediction:
+        def predict(self, pixels: NDArray[np.uint8], *where: Any, **others: Any) -> Prediction:
             m = self.border.period
             cut = np.pad(pixels[m:-m, m:-m], ((m, m), (m, m), (0, 0)), mode="edge")
-            return super().predict(cut, *where, probabilities=probabilities)
+            return super().predict(cut, *where, **others)
 
     assert errors(Short(model, device="cpu", precision="float32"), image, truth) > 100
 
@@ -106,12 +104,10 @@ def test_normalising_each_tile_fails(
     model, truth = model_and_truth
 
     class PerTile(Predictor):
-        def predict(
-            self, pixels: NDArray[np.uint8], *where: Any, probabilities: bool = False
-        ) -> Prediction:
+        def predict(self, pixels: NDArray[np.uint8], *where: Any, **others: Any) -> Prediction:
             stretched = pixels.astype(float) - pixels.min()
             stretched *= 255 / stretched.max()
-            return super().predict(stretched.astype(np.uint8), *where, probabilities=probabilities)
+            return super().predict(stretched.astype(np.uint8), *where, **others)
 
     assert errors(PerTile(model, device="cpu", precision="float32"), image, truth) > 100
 

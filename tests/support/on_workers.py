@@ -26,18 +26,20 @@ def threads_of_a_forward(model: str, processes_per_core: int) -> int:
 
     from wsi_unet.geometry import Box
     from wsi_unet.models.checkpoint import load_model
+    from wsi_unet.models.ensemble import Ensemble
     from wsi_unet.segment.task import resident_predictor
 
     loaded = load_model(model)
     predictor = resident_predictor(
         loaded.sha256,
-        lambda: loaded,
+        lambda: Ensemble((loaded,)),
+        tta="none",
         device="cpu",
         precision="float32",
         processes_per_core=processes_per_core,
     )
     seen: list[int] = []
-    hook = predictor._network.register_forward_pre_hook(
+    hook = predictor.forwards[0].network.register_forward_pre_hook(
         lambda *_: seen.append(torch.get_num_threads())
     )
     core = predictor.border.core(Box(0, 0, 64, 64))

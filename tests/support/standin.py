@@ -33,8 +33,8 @@ def report(output: str, state: State = "finished", resumed: int = 0) -> Report:
         state=state,
         blocks=BlockCounts(total=4, done=4 - failed, resumed=resumed, failed=failed, empty=1),
         classes=(
-            ClassArea(0, "tissue", "#ffffff", 750, 0.75, 0.75),
-            ClassArea(1, "nucleus", "#2a6fdb", 250, 0.25, 0.25),
+            ClassArea(0, "tissue", "#ffffff", 750, 0.75, 0.75, "nuclei-he"),
+            ClassArea(1, "nucleus", "#2a6fdb", 250, 0.25, 0.25, "nuclei-he"),
         ),
         seconds=2.0,
         startup_seconds=1.0,
@@ -45,7 +45,12 @@ def report(output: str, state: State = "finished", resumed: int = 0) -> Report:
         failures=(Failure((1, 0), "SlideError: bad tile"),) if failed else (),
         image=None,
         warnings=(),
-        parameters={"exactness": "exact", "precision": "float32", "agreement": None},
+        parameters={
+            "exactness": "exact",
+            "inexact_because": "",
+            "precision": "float32",
+            "agreement": None,
+        },
     )
 
 

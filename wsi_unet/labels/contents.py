@@ -75,6 +75,22 @@ def label_names(objects: Objects) -> list[str]:
     return names
 
 
+def run_names(objects: Objects) -> list[str]:
+    """Return the names of the runs that made the label groups, in the order they were made."""
+    return list(dict.fromkeys(run_of(objects, name) for name in label_names(objects)))
+
+
+def groups_of(objects: Objects, run: str) -> list[str]:
+    """Return the names of the label groups that a run made, in the order they were made."""
+    return [name for name in label_names(objects) if run_of(objects, name) == run]
+
+
+def run_of(objects: Objects, label: str) -> str:
+    """Return the name of the run that made a label group; most have the group's own."""
+    attributes = group_attributes(objects, f"labels/{label}") or {}
+    return str(attributes.get("wsi_unet", {}).get("run", label))
+
+
 def stored_levels(objects: Objects) -> int | None:
     """Return the number of levels that everything in this output has; None if nothing is there.
 

@@ -3,7 +3,7 @@
     <output>/
         zarr.json                  the image's metadata, if one is stored
         0 … N-1/                   the image (c, y, x)
-        labels/<name>/0 … N-1/     labels (y, x)
+        labels/<name>/0 … N-1/     labels (y, x); one group per class where classes overlap
         probability/<name>/0 …     probabilities (c, y, x)
         .wsi_unet/<name>/          progress
 
@@ -27,9 +27,12 @@ from wsi_unet.labels.contents import (
     check_name,
     check_output,
     group_attributes,
+    groups_of,
     is_described,
     label_names,
     read_frame,
+    run_names,
+    run_of,
     stored_levels,
 )
 from wsi_unet.labels.metadata import (
@@ -59,11 +62,14 @@ __all__ = [
     "ensure_root",
     "finish_labels",
     "group_attributes",
+    "groups_of",
     "is_described",
     "label_names",
     "read_frame",
     "remove_all",
     "remove_labels",
+    "run_names",
+    "run_of",
     "stored_levels",
     "unfinish_labels",
 ]
@@ -230,7 +236,7 @@ def unfinish_labels(objects: Objects, name: str) -> None:
 
 
 def remove_labels(objects: Objects, name: str) -> None:
-    """Remove a label group, its probabilities and its progress; all else stays.
+    """Remove a run's label groups, its probabilities and its progress; all else stays.
 
     The progress goes first: an interruption leaves pixels that nobody takes for done.
 
@@ -239,11 +245,13 @@ def remove_labels(objects: Objects, name: str) -> None:
         OutputError: if something can't be removed.
     """
     check_name(name)
+    groups = groups_of(objects, name)
     Progress(objects, name).clear()
-    names = label_names(objects)
-    if name in names:
-        _put_names(objects, [other for other in names if other != name])
-    objects.delete_all(f"labels/{name}")
+    if groups:
+        names = label_names(objects)
+        _put_names(objects, [other for other in names if other not in groups])
+    for group in groups or [name]:
+        objects.delete_all(f"labels/{group}")
     objects.delete_all(f"probability/{name}")
 
 
@@ -256,7 +264,7 @@ def remove_all(objects: Objects) -> None:
     Raises:
         OutputError: if something can't be removed.
     """
-    for name in label_names(objects):
+    for name in run_names(objects):
         remove_labels(objects, name)
     Progress(objects, IMAGE_NAME).clear()
     for level in range(stored_levels(objects) or 0):

@@ -16,7 +16,14 @@ import xarray as xr
 import zarr
 
 from wsi_unet.errors import OutputError
-from wsi_unet.labels.contents import check_output, group_attributes, label_names, read_frame
+from wsi_unet.labels.contents import (
+    check_output,
+    group_attributes,
+    groups_of,
+    label_names,
+    read_frame,
+    run_names,
+)
 from wsi_unet.labels.objects import Objects, open_objects
 from wsi_unet.remote.zarr_store import open_store
 
@@ -29,7 +36,8 @@ def open_labels(path: str | Path, name: str | None = None, level: int = 0) -> xr
 
     Args:
         path: the output: a folder or an s3:// URL.
-        name: of the label group; may be left out where there is only one.
+        name: of the label group; may be left out where there is only one. Each class of a
+            multi-label model has one, called `model.class`.
         level: pyramid level, 0 the finest.
 
     Returns:
@@ -69,7 +77,8 @@ def open_probabilities(path: str | Path, name: str | None = None, level: int = 0
 
     Args:
         path: the output: a folder or an s3:// URL.
-        name: of the label group they belong to; may be left out where there is only one.
+        name: of the label group they belong to, or of the run where each class has a group; may be
+            left out where there is only one.
         level: pyramid level, 0 the finest.
 
     Returns:
@@ -82,14 +91,14 @@ def open_probabilities(path: str | Path, name: str | None = None, level: int = 0
     objects = _open_output(path)
     names = [
         label
-        for label in label_names(objects)
+        for label in run_names(objects)
         if group_attributes(objects, f"probability/{label}") is not None
     ]
     name = _choose(path, "probabilities", names, name)
     attributes = _attributes(objects, f"probability/{name}")
     array = _open_level(objects, f"probability/{name}", attributes, name, ("c", "y", "x"), level)
     channels = [channel["label"] for channel in attributes["ome"]["omero"]["channels"]]
-    labels = _attributes(objects, f"labels/{name}")
+    labels = _attributes(objects, f"labels/{groups_of(objects, name)[0]}")
     array.attrs["finished"] = labels["wsi_unet"]["finished"]
     return array.assign_coords(c=channels)
 

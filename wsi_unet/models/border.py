@@ -56,6 +56,8 @@ def derive_border(config: UNetConfig) -> Border:
 def fixed_border(border: Border, window: int, *, exact: bool) -> tuple[Border, int]:
     """Return the border and the core of a network that is run on windows of one size only.
 
+    They are mirrored at the slide's edge, and never smaller.
+
     The core is a power of two times the period, so that cores lie on one grid over the whole
     slide; what the window has beyond the core's border becomes border too.
 
@@ -83,7 +85,7 @@ def fixed_border(border: Border, window: int, *, exact: bool) -> tuple[Border, i
     spare = window - core - border.before - border.after
     before = max(0, border.before + spare // 2 // border.period * border.period)
     after = window - core - before
-    return Border(before, after, border.shrink, border.period, "mirror"), core
+    return Border(before, after, border.shrink, border.period, "mirror", core), core
 
 
 def check_side(config: UNetConfig, side: int) -> None:

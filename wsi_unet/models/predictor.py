@@ -1,21 +1,22 @@
 """Run a model on windows of a slide: uint8 in, uint8 labels out, everything between on the device.
 
 The labels are the model's label values (`ModelSpec.label_values`), so nothing downstream needs
-to know the order of the network's classes.
+to know the order of the network's classes. Several models, or several views of a window, are
+averaged here too.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from wsi_unet.errors import ModelError, OptionError
 from wsi_unet.geometry import Box, Shape
@@ -27,8 +28,9 @@ from wsi_unet.models.devices import (
     resolve_precision,
     usable_cores,
 )
-from wsi_unet.models.folding import fold_batch_norm
-from wsi_unet.models.interpolation import Place
+from wsi_unet.models.ensemble import Ensemble, Statistics, member_boxes
+from wsi_unet.models.forward import Forward
+from wsi_unet.models.heads import quantise
 from wsi_unet.models.transfer import transfer_to
 
 CPU_SLOTS = 2
@@ -43,17 +45,16 @@ cores: see docs/performance.md.
 # the same memory.
 _SECTIONS = {slots: threading.BoundedSemaphore(slots) for slots in (1, CPU_SLOTS)}
 
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, from R, G, B
-
 
 @dataclass(frozen=True)
 class Prediction:
     """What the network says about one core.
 
     Attributes:
-        labels: uint8 (rows, columns), label values.
-        probabilities: uint8 (classes, rows, columns), round(255 · softmax), in the order of the
-            spec's classes; None unless asked for.
+        labels: uint8 (label images, rows, columns), label values; one image, or one for each
+            class of a multi-label model (see `wsi_unet.models.label_groups`).
+        probabilities: uint8 (classes, rows, columns), round(255 · probability), in the order of
+            the spec's classes; None unless asked for.
         seconds_busy: time in which the device computed for this; where it computes for several
             at once, this one's share of it.
         seconds_waited: time spent waiting for the device to be free.
@@ -66,62 +67,55 @@ class Prediction:
 
 
 class Predictor:
-    """A model on a device. One per process and model; threads may share it.
+    """A model, or several, on a device. One per process and model; threads may share it.
 
     Args:
         model: what to run.
         device: "auto", "cpu", "cuda" or "cuda:i".
         precision: "auto", "float32", "bfloat16" or "float16". The whole network runs in it;
-            batch norm is folded into the convolutions before, and logits are compared in
+            batch norm is folded into the convolutions before, and outputs are compared in
             float32.
         threads: cores to use on the CPU; by default all that this process may.
 
     Attributes:
-        model: as given.
+        ensemble: what is run.
         device: as resolved.
         precision: as resolved.
         threads: as resolved.
         slots: how many forwards share the device at once.
         border: the context that a core needs.
+        label_images: how many label images it gives.
         label_count: one more than the largest label value.
+        classes: how many there are.
+        forwards: each model on the device.
 
     Raises:
-        ModelError: if the model has changed on disk.
+        ModelError: if a model has changed on disk.
         OptionError: if there is no such device or precision.
     """
 
     def __init__(
         self,
-        model: Model,
+        model: Model | Ensemble,
         *,
         device: str = "auto",
         precision: str = "auto",
         threads: int | None = None,
     ) -> None:
-        self.model = model
+        self.ensemble = model if isinstance(model, Ensemble) else Ensemble((model,))
         self.device = resolve_device(device)
-        self.precision = resolve_precision(precision, self.device)
+        self.precision = resolve_precision(precision, self.device, self.ensemble.precisions)
         self.threads = usable_cores() if threads is None else threads
-        self.border = model.spec.border()
-        # Told where a window lies, a network needs no windows of one size.
-        self._placed = model.spec.architecture.sized and model.spec.exactness == "exact"
-        self.label_count = max(model.spec.label_values) + 1
+        self.border = self.ensemble.border()
+        self.label_images = len(self.ensemble.groups)
+        self.label_count = self.ensemble.label_count
+        self.classes = len(self.ensemble.spec.classes)
         self.slots = CPU_SLOTS if self.device == "cpu" and self.threads > 1 else 1
-        self._dtype: torch.dtype = getattr(torch, self.precision)
-        self._network: nn.Module = fold_batch_norm(model.build()).to(
-            device=self.device,
-            dtype=self._dtype,
-            memory_format=torch.channels_last,  # type: ignore[call-overload]
-        )
+        dtype: torch.dtype = getattr(torch, self.precision)
+        share = max(1, self.threads // self.slots)
+        self.forwards = [Forward(m, self.device, dtype, share) for m in self.ensemble.members]
+        self._head = self.forwards[0].head
         self._transfer = transfer_to(self.device)
-        scaling = model.spec.scaling
-        # (v/255 − mean)/std for v from 0 to 255, as (v − 255·mean) · 1/(255·std).
-        self._shift = self._tensor([255 * mean for mean in scaling.mean])
-        self._factor = self._tensor([1 / (255 * std) for std in scaling.std])
-        self._luma = self._tensor(_LUMA)
-
-    def _tensor(self, numbers: Sequence[float]) -> Tensor:
-        return torch.tensor(numbers, dtype=torch.float32, device=self.device)
 
     def predict(
         self,
@@ -131,15 +125,18 @@ class Predictor:
         shape: Shape,
         *,
         probabilities: bool = False,
+        statistics: tuple[Statistics, ...] = (),
     ) -> Prediction:
         """Label the pixels of `core`.
 
         Args:
             pixels: uint8 (rows, columns, 3), RGB; those of `window`, mirrored beyond the raster.
             window: which pixels those are, px of the raster; `Border.window` of the core.
-            core: the wanted pixels, px of the raster.
+            core: the wanted pixels, px of the raster; of several models, those beyond the raster
+                are left out.
             shape: (rows, columns) of the whole raster, px.
             probabilities: whether to return the classes' probabilities too.
+            statistics: what each model's intensities are scaled with; () is their own constants.
 
         Raises:
             ValueError: if the pixels aren't such an array, the window's size doesn't fit the
@@ -156,14 +153,15 @@ class Predictor:
             start = time.perf_counter()
             with self._section(), torch.inference_mode():
                 entered = time.perf_counter()
-                logits = self._logits(image, window, core, shape)
-                labels, best = _label(logits, self.model.spec.label_values)
-                quantised = _quantise(logits) if probabilities else None
-                finite = bool(best.isfinite().all())  # waits for the device
+                scores, sum_of_all = self._scores(image, window, core, shape, statistics)
+                labels = self._head.labels(scores)
+                quantised = quantise(self._probabilities(scores)) if probabilities else None
+                finite = bool(sum_of_all.isfinite())  # waits for the device
                 left = time.perf_counter()
         if not finite:
+            paths = ", ".join(str(model.path) for model in self.ensemble.models)
             raise ModelError(
-                f"{self.model.path} computes NaN or infinite logits in {self.precision}; "
+                f"{paths} computes NaN or infinite numbers in {self.precision}; "
                 "try --precision float32"
             )
         return Prediction(
@@ -173,29 +171,54 @@ class Predictor:
             seconds_waited=entered - start,
         )
 
-    def _logits(self, image: Tensor, window: Box, core: Box, shape: Shape) -> Tensor:
-        """Return float32 logits (classes, rows, columns) of the core, from uint8 (h, w, 3)."""
-        scaled = self._scale(image).permute(2, 0, 1)[None]  # channels last: a view
-        if self._placed:
-            output = self._network(scaled, Place((window.y0, window.x0), shape))[0]
-        else:
-            output = self._network(scaled)[0]
-        inside = self.border.core_in_output(core, window)
-        rows, columns = inside.slices()
-        if inside.y1 > output.shape[1] or inside.x1 > output.shape[2]:
-            raise ValueError(f"{inside} is not inside the network's output {tuple(output.shape)}")
-        logits: Tensor = output[:, rows, columns].float()
-        return logits
+    def _scores(
+        self,
+        image: Tensor,
+        window: Box,
+        core: Box,
+        shape: Shape,
+        statistics: tuple[Statistics, ...],
+    ) -> tuple[Tensor, Tensor]:
+        """Return what labels are decided on (classes, rows, columns), and the sum of all outputs.
 
-    def _scale(self, image: Tensor) -> Tensor:
-        """Return (h, w, channels) intensities as the network wants them, from uint8 (h, w, 3)."""
-        order = self.model.spec.channel_order
-        intensities = image.float()
-        if order == "gray":
-            intensities = (intensities * self._luma).sum(dim=2, keepdim=True)
-        elif order == "bgr":
-            intensities = intensities.flip(2)
-        return intensities.sub_(self._shift).mul_(self._factor).to(self._dtype)
+        Of several forwards that is the mean of their probabilities. Whatever isn't a number in an
+        output shows in the sum.
+        """
+        outputs = self._outputs(image, window, core, shape, statistics)
+        forward, first = next(outputs)
+        scores, sum_of_all = forward.head.scores(first), first.sum()
+        if self.ensemble.forwards == 1:
+            return scores, sum_of_all
+        mean = forward.head.probabilities(scores).clone()
+        for forward, output in outputs:
+            mean += forward.head.probabilities(forward.head.scores(output))
+            sum_of_all = sum_of_all + output.sum()
+        return mean.div_(self.ensemble.forwards), sum_of_all
+
+    def _outputs(
+        self,
+        image: Tensor,
+        window: Box,
+        core: Box,
+        shape: Shape,
+        statistics: tuple[Statistics, ...],
+    ) -> Iterator[tuple[Forward, Tensor]]:
+        """Yield the output of every model for every view, float32 (classes, rows, columns)."""
+        if len(self.forwards) == 1:
+            (forward,), scale = self.forwards, statistics[0] if statistics else None
+            for output in forward.outputs(image, window, core, shape, scale):
+                yield forward, output
+            return
+        rows, columns = core.intersection(Box.of_shape(shape)).shape
+        for number, forward in enumerate(self.forwards):
+            own_core, own_window = member_boxes(forward.border, core, shape)
+            part = image[own_window.relative_to(window).slices()]
+            scale = statistics[number] if statistics else None
+            for output in forward.outputs(part, own_window, own_core, shape, scale):
+                yield forward, output[:, :rows, :columns]
+
+    def _probabilities(self, scores: Tensor) -> Tensor:
+        return scores if self.ensemble.forwards > 1 else self._head.probabilities(scores)
 
     @contextmanager
     def _section(self) -> Iterator[None]:
@@ -219,24 +242,6 @@ class Predictor:
                 f"{self.device} has too little memory for a window of "
                 f"{shape[0]}×{shape[1]} px in {self.precision}; use a smaller --tile"
             ) from error
-
-
-def _label(logits: Tensor, values: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Return, both (rows, columns), the label values as uint8 and the largest logits.
-
-    The first among equals wins. Anything not a number in a pixel's logits shows in the largest.
-    """
-    best = logits[0]
-    labels = torch.full(best.shape, values[0], dtype=torch.uint8, device=logits.device)
-    for value, logit in zip(values[1:], logits[1:], strict=True):
-        labels.masked_fill_(logit > best, value)
-        best = torch.maximum(best, logit)
-    return labels, best
-
-
-def _quantise(logits: Tensor) -> Tensor:
-    """Return uint8 (classes, rows, columns): softmax, 255 for certain."""
-    return logits.softmax(dim=0).mul_(255).round_().to(torch.uint8).contiguous()
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -11,13 +11,13 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from wsi_unet.geometry import Border
 from wsi_unet.models.border import fixed_border
-from wsi_unet.models.config import UNetConfig
+from wsi_unet.models.config import Precision, UNetConfig
 from wsi_unet.models.costs import Work
 from wsi_unet.models.program_config import ProgramConfig
 from wsi_unet.models.residual_config import ResidualUNetConfig
@@ -196,6 +196,10 @@ class ModelSpec(_Frozen):
             )
 
     def _check_window(self) -> None:
+        if isinstance(self.architecture, ProgramConfig):
+            only = self.architecture.input_side
+            if only not in (None, self.window):
+                raise ValueError(f"window: the program takes images of {only} px only")
         if self.window is None:
             if not self.architecture.local:
                 raise ValueError(
@@ -217,6 +221,18 @@ class ModelSpec(_Frozen):
     def classes_out(self) -> int:
         """Channels of the network's output."""
         return self.architecture.classes
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a pixel may belong to several classes, each of which has labels of its own."""
+        return self.head == "sigmoid" and len(self.classes) > 1
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """Number types that the network can run in."""
+        if isinstance(self.architecture, ProgramConfig):
+            return self.architecture.precisions
+        return get_args(Precision)
 
     @property
     def exactness(self) -> Exactness:
@@ -270,10 +286,12 @@ class ModelSpec(_Frozen):
     def pixel_fields(self) -> dict[str, Any]:
         """Return the part of the spec that, with the weights, decides the labels.
 
-        Names, colours and the card don't; neither does drop-out, which is off in use.
+        Names, colours and the card don't; neither does drop-out, which is off in use, nor what a
+        program costs.
         """
+        unused = {"dropout", "flops_per_pixel", "bytes_per_pixel"}
         return {
-            "architecture": self.architecture.model_dump(mode="json", exclude={"dropout"}),
+            "architecture": self.architecture.model_dump(mode="json", exclude=unused),
             "label_values": list(self.label_values),
             "mpp": self.mpp,
             "channel_order": self.channel_order,

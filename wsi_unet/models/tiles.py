@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from wsi_unet.errors import OptionError
 from wsi_unet.geometry import Box, Shape, round_up
-from wsi_unet.models.costs import largest_map, tile_memory
+from wsi_unet.models.ensemble import Statistics
 from wsi_unet.models.predictor import Predictor
 
 CPU_TILES = (256, 384, 512, 768, 1024)
@@ -68,18 +68,18 @@ def fastest_tile(
         OptionError: if not even the smallest candidate fits.
     """
     on_cpu = predictor.device == "cpu"
-    spec, period = predictor.model.spec, predictor.border.period
+    ensemble, period = predictor.ensemble, predictor.border.period
     wanted = candidates or (CPU_TILES if on_cpu else GPU_TILES)
     sides = sorted({round_up(side, period) for side in wanted})
 
     def needs(side: int) -> float:
-        estimate = tile_memory(spec, side, predictor.precision, probabilities=probabilities)
+        estimate = ensemble.memory(side, predictor.precision, probabilities=probabilities)
         return predictor.slots * estimate * (1 if on_cpu else GPU_HEADROOM)
 
     fitting = [
         side
         for side in sides
-        if (memory is None or needs(side) <= memory) and largest_map(spec, side) <= MOST_VALUES
+        if (memory is None or needs(side) <= memory) and ensemble.largest_map(side) <= MOST_VALUES
     ]
     if not fitting:
         limit = "" if memory is None else f" of {memory / 2**20:.0f} MiB"
@@ -170,7 +170,10 @@ def _largest(trial: _Trial, sides: Sequence[int]) -> TileChoice:
 
 
 def agreement(
-    predictor: Predictor, windows: Iterable[tuple[NDArray[np.uint8], Box, Box]], shape: Shape
+    predictor: Predictor,
+    windows: Iterable[tuple[NDArray[np.uint8], Box, Box]],
+    shape: Shape,
+    statistics: tuple[Statistics, ...] = (),
 ) -> float | None:
     """Return the share of pixels that get the same label as in float32; None without pixels.
 
@@ -178,11 +181,12 @@ def agreement(
         predictor: whose precision to judge; in float32 the answer is 1 without computing.
         windows: pixels, window and core for `Predictor.predict`, cut from the slide at hand.
         shape: (rows, columns) of the slide on the model's grid, px.
+        statistics: what the models' intensities are scaled with; () is their own constants.
     """
     if predictor.precision == "float32":
         return 1.0
     reference = Predictor(
-        predictor.model,
+        predictor.ensemble,
         device=predictor.device,
         precision="float32",
         threads=predictor.threads,
@@ -190,7 +194,8 @@ def agreement(
     same = total = 0
     for pixels, window, core in windows:
         mine, exact = (
-            p.predict(pixels, window, core, shape).labels for p in (predictor, reference)
+            p.predict(pixels, window, core, shape, statistics=statistics).labels
+            for p in (predictor, reference)
         )
         same += int(np.count_nonzero(mine == exact))
         total += mine.size

@@ -19,6 +19,7 @@ from wsi_unet.labels.objects import Objects
 from wsi_unet.labels.progress import BlockMarker, Progress, ShardRecord
 from wsi_unet.labels.pyramid import Pixels, Reduce, reduce_mean, reduce_mode
 from wsi_unet.labels.writer import write_block
+from wsi_unet.models.ensemble import Statistics
 from wsi_unet.models.predictor import Prediction, Predictor
 from wsi_unet.segment.marking import Stopwatch, Written, check_current, run_once
 from wsi_unet.segment.parameters import LabelParameters
@@ -32,7 +33,7 @@ class BlockPixels:
     """What a block computed.
 
     Attributes:
-        labels: label values, uint8 (rows, columns).
+        labels: label values, uint8 (label images, rows, columns).
         probabilities: per class, 0..255, uint8 (classes, rows, columns), or None.
         predicted: number of pixels inside the tissue mask.
     """
@@ -78,7 +79,8 @@ class LabelBlocks:
             pixels = self.compute(index, clock)
             with clock("write"):
                 check_current(self.progress, signature)
-                counts = count_labels(pixels.labels, self.predictor.label_count)
+                values = self.predictor.label_count
+                counts = tuple(n for image in pixels.labels for n in count_labels(image, values))
                 return Written(self._write(index, pixels), counts, pixels.predicted)
 
         name = self.parameters.slide.name
@@ -93,15 +95,20 @@ class LabelBlocks:
             tile=self.parameters.tile,
             mask=self.mask,
             probabilities=self.parameters.probabilities,
+            statistics=self.parameters.statistics,
             clock=clock,
             stop=self.stop,
         )
 
     def _write(self, index: BlockIndex, pixels: BlockPixels) -> dict[str, ShardRecord]:
-        label, pyramid = self.parameters.label, self.parameters.pyramid
-        groups: list[tuple[str, Pixels, Reduce]] = [(f"labels/{label}", pixels.labels, reduce_mode)]
+        pyramid = self.parameters.pyramid
+        groups: list[tuple[str, Pixels, Reduce]] = [
+            (f"labels/{name}", image, reduce_mode)
+            for name, image in zip(self.parameters.label_groups, pixels.labels, strict=True)
+        ]
         if pixels.probabilities is not None:
-            groups.append((f"probability/{label}", pixels.probabilities, reduce_mean))
+            group = f"probability/{self.parameters.label}"
+            groups.append((group, pixels.probabilities, reduce_mean))
         shards: dict[str, ShardRecord] = {}
         for group, data, reduction in groups:
             shards |= write_block(self.objects, group, pyramid, index, data, reduction)
@@ -121,6 +128,7 @@ def predict_box(
     tile: int,
     mask: Mask | None,
     probabilities: bool,
+    statistics: tuple[Statistics, ...] = (),
     clock: Stopwatch,
     stop: Event | None = None,
 ) -> BlockPixels:
@@ -133,6 +141,7 @@ def predict_box(
         tile: side of a tile's core, px, a multiple of the period.
         mask: tissue, stretched over the raster; outside it everything is 0. None: no mask.
         probabilities: whether class probabilities are wanted too.
+        statistics: what the models' intensities are scaled with; () is their own constants.
         clock: gets the seconds spent as "read", "wait" and "predict".
         stop: looked at before each tile.
 
@@ -140,12 +149,8 @@ def predict_box(
         BlockError: if `stop` was set.
     """
     border, shape = predictor.border, raster.shape
-    labels = np.zeros(box.shape, np.uint8)
-    classes = (
-        np.zeros((len(predictor.model.spec.classes), *box.shape), np.uint8)
-        if probabilities
-        else None
-    )
+    labels = np.zeros((predictor.label_images, *box.shape), np.uint8)
+    classes = np.zeros((predictor.classes, *box.shape), np.uint8) if probabilities else None
     cores = tiles_of(box, border, tile, mask, shape)
     if not cores:
         return BlockPixels(labels, classes, 0)
@@ -158,7 +163,9 @@ def predict_box(
         if stop is not None and stop.is_set():
             raise BlockError("the run was stopped")
         part = pixels[window.relative_to(extent).slices()]
-        return predictor.predict(part, window, core, shape, probabilities=probabilities)
+        return predictor.predict(
+            part, window, core, shape, probabilities=probabilities, statistics=statistics
+        )
 
     # As many tiles at once as the device takes, so that the last block keeps all of it busy too.
     with ThreadPoolExecutor(predictor.slots) as pool:
@@ -167,7 +174,7 @@ def predict_box(
             clock.add("predict", prediction.seconds_busy)
             inside = core.intersection(box)
             there, kept = inside.relative_to(box).slices(), inside.relative_to(core).slices()
-            labels[there] = prediction.labels[kept]
+            labels[:, *there] = prediction.labels[:, *kept]
             if classes is not None and prediction.probabilities is not None:
                 classes[:, *there] = prediction.probabilities[:, *kept]
     return _masked(BlockPixels(labels, classes, box.area), box, mask, shape)

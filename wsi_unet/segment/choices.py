@@ -8,13 +8,15 @@ from wsi_unet import locations
 from wsi_unet.errors import OptionError, SignatureError, SlideError
 from wsi_unet.geometry import Box, round_up
 from wsi_unet.labels.pyramid import Pyramid
-from wsi_unet.models.checkpoint import Model
+from wsi_unet.models.ensemble import Ensemble, Statistics
+from wsi_unet.models.spec import ModelSpec
 from wsi_unet.segment.options import DEFAULT_BLOCK, Options
 from wsi_unet.segment.parameters import ImageParameters, LabelParameters, SlideReference
 from wsi_unet.segment.target import Target
 from wsi_unet.slides.levels import PixelSize, check_mpp
-from wsi_unet.slides.resample import Sampling, choose_sampling
+from wsi_unet.slides.resample import Sampling, choose_sampling, open_raster
 from wsi_unet.slides.slide import Slide
+from wsi_unet.slides.statistics import Colours, measure_colours
 from wsi_unet.slides.tissue import Mask, find_tissue, load_mask, mask_digest
 
 IMAGE_BLOCK = 2048
@@ -37,6 +39,8 @@ class Choices:
         mask: tissue, stretched over the slide; None predicts everywhere.
         regions: computed regions as level-0 boxes; none means all of the slide.
         image: what is stored of the slide itself; None for nothing.
+        statistics: what each model's intensities are scaled with; () is their own constants.
+        doubts: what makes the result doubtful, one line each.
     """
 
     slide: SlideReference
@@ -48,10 +52,12 @@ class Choices:
     mask: Mask | None = field(repr=False)
     regions: tuple[tuple[int, int, int, int], ...]
     image: ImageParameters | None
+    statistics: tuple[Statistics, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
-def choose(slide: Slide, model: Model, target: Target, options: Options) -> Choices:
-    """Decide what follows from the slide, the model, the output and the options alone.
+def choose(slide: Slide, ensemble: Ensemble, target: Target, options: Options) -> Choices:
+    """Decide what follows from the slide, the models, the output and the options alone.
 
     Raises:
         InputError: an option doesn't fit the slide or the model.
@@ -60,15 +66,28 @@ def choose(slide: Slide, model: Model, target: Target, options: Options) -> Choi
     stored = target.stored
     reference = refer_to(slide, options)
     _check_same_slide(target, reference)
-    sampling = sample_for(slide, reference, model)
+    sampling = sample_for(slide, reference, ensemble.spec)
     levels = target.levels or Pyramid.levels_for(sampling.shape)
     block = options.block or (stored.block if stored else DEFAULT_BLOCK)
-    tile = options.tile or model.spec.tile or (stored.tile if stored else None)
-    _check_tile(tile, model, block)
+    tile = options.tile or ensemble.tile or (stored.tile if stored else None)
+    _check_tile(tile, ensemble, block)
     regions = _regions(slide, options, stored)
     image = _image(slide, reference, target, options, levels)
     tissue, mask = _tissue(slide, target, options)
-    return Choices(reference, sampling, levels, block, tile, tissue, mask, regions, image)
+    statistics, doubts = _statistics(slide, ensemble, sampling, mask, stored)
+    return Choices(
+        slide=reference,
+        sampling=sampling,
+        levels=levels,
+        block=block,
+        tile=tile,
+        tissue=tissue,
+        mask=mask,
+        regions=regions,
+        image=image,
+        statistics=statistics,
+        doubts=doubts,
+    )
 
 
 def refer_to(slide: Slide, options: Options) -> SlideReference:
@@ -90,18 +109,18 @@ def refer_to(slide: Slide, options: Options) -> SlideReference:
     )
 
 
-def sample_for(slide: Slide, reference: SlideReference, model: Model) -> Sampling:
+def sample_for(slide: Slide, reference: SlideReference, spec: ModelSpec) -> Sampling:
     """Return how the model's pixel grid is read from the slide.
 
     Raises:
         SlideError: the model needs a pixel size that the slide doesn't have.
     """
-    wanted = model.spec.mpp
+    wanted = spec.mpp
     if wanted is None:
         return choose_sampling(slide, (1.0, 1.0))
     if reference.mpp is None:
         raise SlideError(
-            f"{reference.name} doesn't say how large its pixels are, and {model.spec.name} needs "
+            f"{reference.name} doesn't say how large its pixels are, and {spec.name} needs "
             f"{wanted} µm; give the slide's pixel size with --mpp"
         )
     return choose_sampling(slide, (wanted / reference.mpp[0], wanted / reference.mpp[1]))
@@ -120,12 +139,12 @@ def _check_same_slide(target: Target, slide: SlideReference) -> None:
         )
 
 
-def _check_tile(tile: int | None, model: Model, block: int) -> None:
-    fixed, period = model.spec.tile, model.spec.border().period
+def _check_tile(tile: int | None, ensemble: Ensemble, block: int) -> None:
+    fixed, period = ensemble.tile, ensemble.border().period
     if fixed is not None and tile != fixed:
         raise OptionError(
-            f"tile {tile}: {model.spec.name} is run on windows of {model.spec.window} px, which "
-            f"makes tiles of {fixed} px; leave --tile out"
+            f"tile {tile}: {ensemble.name} is run on windows of one size, which makes tiles of "
+            f"{fixed} px; leave --tile out"
         )
     if block % period:
         raise OptionError(f"block {block} is not a multiple of the network's period {period}")
@@ -135,6 +154,39 @@ def _check_tile(tile: int | None, model: Model, block: int) -> None:
             f"tile {tile} must be a multiple of the network's period {period} and at most the "
             f"block {block}; try {nearest}"
         )
+
+
+def _statistics(
+    slide: Slide,
+    ensemble: Ensemble,
+    sampling: Sampling,
+    mask: Mask | None,
+    stored: LabelParameters | None,
+) -> tuple[tuple[Statistics, ...], tuple[str, ...]]:
+    """Return what each model's intensities are scaled with, and what is doubtful about it.
+
+    An earlier run's stay. Where no model asks for the slide's own, there is nothing to choose.
+    """
+    if not ensemble.scaled_by_slide:
+        return (), ()
+    if stored is not None and len(stored.statistics) == len(ensemble.models):
+        return stored.statistics, ()
+    found = measure_colours(open_raster(slide, sampling), mask)
+    if found is None:
+        return ensemble.constants, (
+            f"{ensemble.name} scales with the statistics of the slide's tissue, but there is none: "
+            "its own constants are used",
+        )
+    return tuple(
+        _scaled_with(found, model.spec, constants)
+        for model, constants in zip(ensemble.models, ensemble.constants, strict=True)
+    ), ()
+
+
+def _scaled_with(found: Colours, spec: ModelSpec, constants: Statistics) -> Statistics:
+    if spec.scaling.statistics == "model":
+        return constants
+    return Statistics(*found.channels(spec.channel_order))
 
 
 def _tissue(slide: Slide, target: Target, options: Options) -> tuple[str, Mask | None]:

@@ -125,7 +125,7 @@ def _stored_bytes(
     pyramid = labels.pyramid
     level0 = sum(labels.grid.core(index).area for index in tissue)
     per_pixel = _pyramid_factor(pyramid)
-    stored = {"labels": int(level0 * per_pixel)}
+    stored = {"labels": int(level0 * per_pixel * len(labels.label_groups))}
     if labels.probabilities:
         stored["probabilities"] = int(level0 * per_pixel * classes)
     if image is not None:
@@ -150,7 +150,7 @@ def _block_bytes(labels: LabelParameters, border: Border, classes: int) -> int:
     source = 0.0
     if labels.sampling.ratio != (1.0, 1.0):
         source = window * (labels.sampling.ratio[0] * labels.sampling.ratio[1] * 3 + 8)
-    outputs = 4 + (3 * classes if labels.probabilities else 0)
+    outputs = 3 + len(labels.label_groups) + (3 * classes if labels.probabilities else 0)
     return int(window * 3 + source + side * side * outputs)
 
 

@@ -15,8 +15,7 @@ from wsi_unet.errors import OutputError
 from wsi_unet.labels.layout import Frame
 from wsi_unet.labels.lock import OutputLock
 from wsi_unet.labels.progress import BlockFailure, BlockMarker
-from wsi_unet.models.costs import window_flops
-from wsi_unet.models.spec import ModelSpec
+from wsi_unet.models.ensemble import Ensemble
 from wsi_unet.segment.cluster import count_workers
 from wsi_unet.segment.flight import Done, Failed
 from wsi_unet.segment.parameters import ImageParameters, LabelParameters
@@ -53,7 +52,7 @@ class Execution:
     Args:
         client: the cluster.
         plan: what is to be done.
-        spec: the model's.
+        ensemble: what is run.
         output: the store, laid out.
         lock: on the store, held until `close`.
         startup_seconds: what it took to get here, for the report.
@@ -63,14 +62,14 @@ class Execution:
         self,
         client: Client,
         plan: Plan,
-        spec: ModelSpec,
+        ensemble: Ensemble,
         output: OpenOutput,
         lock: OutputLock,
         startup_seconds: float,
     ) -> None:
         self._client = client
         self._plan = plan
-        self._spec = spec
+        self._ensemble = ensemble
         self._output = output
         self._lock = lock
         self._startup_seconds = startup_seconds
@@ -143,7 +142,9 @@ class Execution:
         if image is not None and self._plan.image is not None and self._needs_completion(image):
             complete_image(self._output, self._plan.image)
         if self._needs_completion(labels):
-            complete_labels(self._output, self._plan.labels, classes=len(self._spec.classes))
+            complete_labels(
+                self._output, self._plan.labels, classes=len(self._ensemble.spec.classes)
+            )
 
     def stop(self) -> None:
         """End blocks in work on the workers at their next tile; one that hangs isn't waited for."""
@@ -190,7 +191,7 @@ class Execution:
             slide=labels.slide.name,
             state=state,
             blocks=self._labels.blocks(),
-            classes=class_areas(self._output, labels, self._spec),
+            classes=class_areas(self._output, labels, self._ensemble),
             seconds=seconds,
             startup_seconds=self._startup_seconds,
             mpx_per_s=self._labels.pixels / seconds / 1e6,
@@ -248,7 +249,7 @@ class Execution:
         if per_block is not None:
             return max(SHORTEST_DEADLINE, DEADLINE_FACTOR * per_block)
         tiles = (labels.block / labels.tile) ** 2
-        slowest = tiles * window_flops(self._spec, labels.tile) / SLOWEST_FLOPS
+        slowest = tiles * self._ensemble.flops(labels.tile) / SLOWEST_FLOPS
         return max(SHORTEST_DEADLINE, slowest)
 
     def _take_done(self, task: Task, marker: BlockMarker) -> None:
@@ -280,20 +281,25 @@ def _names(task: Task) -> dict[str, object]:
 
 
 def class_areas(
-    output: OpenOutput, labels: LabelParameters, spec: ModelSpec
+    output: OpenOutput, labels: LabelParameters, ensemble: Ensemble
 ) -> tuple[ClassArea, ...]:
     """Return the area of every class over the blocks that are done."""
-    pixels = label_pixels(output.progress(output.labels), labels) or [0] * 256
     frame = Frame.of(labels.sampling.downsample, labels.slide.mpp)
-    predicted = sum(pixels)
-    return tuple(
-        ClassArea(
-            value=label.value,
-            name=label.name,
-            color=label.color,
-            pixels=pixels[label.value],
-            area_mm2=frame.area_mm2(pixels[label.value]),
-            fraction=pixels[label.value] / predicted if predicted else 0.0,
-        )
-        for label in spec.labels
-    )
+    counts = label_pixels(output.progress(output.labels), labels)
+    overlapping = ensemble.spec.multi_label  # each group's background is but "not this class"
+    areas = []
+    for name, group, pixels in zip(labels.label_groups, ensemble.groups, counts, strict=True):
+        predicted = sum(pixels)
+        for label in group.classes[1 if overlapping else 0 :]:
+            count = pixels[label.value] if pixels else 0
+            area = ClassArea(
+                value=label.value,
+                name=label.name,
+                color=label.color,
+                pixels=count,
+                area_mm2=frame.area_mm2(count),
+                fraction=count / predicted if predicted else 0.0,
+                group=name,
+            )
+            areas.append(area)
+    return tuple(areas)

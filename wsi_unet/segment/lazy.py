@@ -16,12 +16,14 @@ from wsi_unet.errors import OptionError
 from wsi_unet.geometry import BlockGrid, Box, Shape, reflect
 from wsi_unet.models.checkpoint import Model, load_model
 from wsi_unet.models.devices import resolve_device, resolve_precision
+from wsi_unet.models.ensemble import Ensemble
 from wsi_unet.segment.block import predict_box
 from wsi_unet.segment.marking import Stopwatch
 from wsi_unet.segment.task import resident_predictor
 
 DEFAULT_CHUNK = 2048
 DEFAULT_TILE = 512
+"""Where the model leaves a choice."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def map_unet(
     image: xr.DataArray,
     model: str | Path | Model = ...,
     *,
-    tile: int = ...,
+    tile: int | None = ...,
     chunk: int = ...,
     precision: str = ...,
     device: str = ...,
@@ -54,7 +56,7 @@ def map_unet(
     image: da.Array | NDArray[np.uint8],
     model: str | Path | Model = ...,
     *,
-    tile: int = ...,
+    tile: int | None = ...,
     chunk: int = ...,
     precision: str = ...,
     device: str = ...,
@@ -65,7 +67,7 @@ def map_unet(
     image: xr.DataArray | da.Array | NDArray[np.uint8],
     model: str | Path | Model = "nuclei-he",
     *,
-    tile: int = DEFAULT_TILE,
+    tile: int | None = None,
     chunk: int = DEFAULT_CHUNK,
     precision: str = "auto",
     device: str = "auto",
@@ -82,7 +84,8 @@ def map_unet(
         image: uint8 RGB: an array (rows, columns, 3), or an xarray with dimensions y, x and c in
             any order. Dask arrays stay lazy.
         model: a model, its path, or the name of a bundled one.
-        tile: side of a tile's core, px; a multiple of the network's period.
+        tile: side of a tile's core, px; a multiple of the network's period. None is 512, or the
+            only one that the model is run on.
         chunk: side of a chunk of the result, px; a multiple of the tile.
         precision: "auto", "float32", "bfloat16" or "float16".
         device: "auto", "cpu", "cuda" or "cuda:<index>", on the workers.
@@ -92,7 +95,8 @@ def map_unet(
         classes' names in `attrs["classes"]`.
 
     Raises:
-        OptionError: the image isn't uint8 RGB, or tile and chunk don't fit the model.
+        OptionError: the image isn't uint8 RGB, tile and chunk don't fit the model, or the model
+            needs `segment`.
         ModelError: the model can't be loaded.
     """
     loaded = model if isinstance(model, Model) else load_model(model)
@@ -105,6 +109,8 @@ def map_unet(
         raise OptionError(
             f"image is {pixels.dtype} {pixels.shape}; give uint8 RGB of shape (rows, columns, 3)"
         )
+    _check_model(loaded)
+    tile = tile or loaded.spec.tile or DEFAULT_TILE
     _check_sides(loaded, tile, chunk)
     labels = _map(pixels, loaded, tile, chunk, precision, device)
     if not isinstance(image, xr.DataArray):
@@ -118,8 +124,27 @@ def map_unet(
     )
 
 
+def _check_model(model: Model) -> None:
+    """Refuse models of which one lazy label image can't say everything."""
+    if model.spec.multi_label:
+        raise OptionError(
+            f"{model.spec.name} may give a pixel several classes, so it has several label images; "
+            "use segment"
+        )
+    if model.spec.scaling.statistics == "slide":
+        raise OptionError(
+            f"{model.spec.name} scales with the statistics of a whole slide, which a lazy image "
+            "would have to be computed for; use segment"
+        )
+
+
 def _check_sides(model: Model, tile: int, chunk: int) -> None:
-    period = model.spec.border().period
+    period, only = model.spec.border().period, model.spec.tile
+    if only is not None and tile != only:
+        raise OptionError(
+            f"tile {tile}: {model.spec.name} is run on windows of one size, which makes tiles of "
+            f"{only} px; leave tile out"
+        )
     if tile < 1 or tile % period:
         raise OptionError(f"tile {tile} is not a multiple of the network's period {period}")
     if chunk < 1 or chunk % tile:
@@ -167,7 +192,8 @@ def _predict_chunk(
     device = resolve_device(device)
     predictor = resident_predictor(
         model.sha256,
-        lambda: model,
+        lambda: Ensemble((model,)),
+        tta="none",
         device=device,
         precision=resolve_precision(precision, device),
         processes_per_core=1,
@@ -181,4 +207,5 @@ def _predict_chunk(
         probabilities=False,
         clock=Stopwatch(),
     )
-    return block.labels
+    labels: NDArray[np.uint8] = block.labels[0]
+    return labels

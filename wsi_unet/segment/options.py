@@ -9,6 +9,7 @@ from typing import TypedDict
 
 from wsi_unet.errors import OptionError
 from wsi_unet.geometry import Box
+from wsi_unet.models.augmentation import VIEWS, Tta
 
 SMALLEST_BLOCK = 512
 DEFAULT_BLOCK = 4096
@@ -30,6 +31,7 @@ class OptionArguments(TypedDict, total=False):
     tile: int | None
     precision: str
     device: str
+    tta: Tta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +51,8 @@ class Options:
         tile: side of a tile's core, px: a multiple of the network's period.
         precision: "auto", "float32", "bfloat16" or "float16".
         device: "auto", "cpu", "cuda" or "cuda:<index>".
+        tta: "none", or which views of each window are predicted too and averaged: the 4 "flips",
+            or all 8 flips and rotations, "d4".
     """
 
     reader: str = "auto"
@@ -61,6 +65,7 @@ class Options:
     tile: int | None = None
     precision: str = "auto"
     device: str = "auto"
+    tta: Tta = "none"
 
     def __post_init__(self) -> None:
         if self.region is not None and (len(self.region) != 4 or min(self.region[2:]) < 1):
@@ -86,6 +91,8 @@ class Options:
             raise OptionError(f"precision {self.precision!r} is none of {', '.join(PRECISIONS)}")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise OptionError(f"device {self.device!r} is none of auto, cpu, cuda, cuda:<index>")
+        if self.tta not in VIEWS:
+            raise OptionError(f"tta {self.tta!r} is none of {', '.join(VIEWS)}")
 
     @property
     def probabilities(self) -> bool:

@@ -11,7 +11,9 @@ from pydantic import BaseModel, ConfigDict
 from wsi_unet.geometry import BlockGrid, BlockIndex, Box, Shape
 from wsi_unet.labels.contents import FORMAT_VERSION
 from wsi_unet.labels.pyramid import Pyramid
+from wsi_unet.models.augmentation import Tta
 from wsi_unet.models.config import Precision
+from wsi_unet.models.ensemble import Ensemble, Statistics
 from wsi_unet.slides.resample import Sampling
 
 
@@ -64,13 +66,37 @@ class _Parameters(BaseModel):
 
 
 class ModelReference(BaseModel):
-    """Which model: where a worker finds it, and the hash that tells it from others."""
+    """Which model: where a worker finds it, and the hash that tells it from others.
+
+    Attributes:
+        path: of the model; of several, the first one's.
+        name: of the model, or of what several say together.
+        sha256: the model's hash, or one over all of theirs.
+        members: each of several models whose probabilities are averaged; none where there is one.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: str
     name: str
     sha256: str
+    members: tuple[ModelReference, ...] = ()
+
+    @classmethod
+    def of(cls, ensemble: Ensemble) -> ModelReference:
+        """Return how workers find models."""
+        found = tuple(
+            cls(path=str(model.path.absolute()), name=model.spec.name, sha256=model.sha256)
+            for model in ensemble.models
+        )
+        if len(found) == 1:
+            return found[0]
+        return cls(path=found[0].path, name=ensemble.name, sha256=ensemble.sha256, members=found)
+
+    @property
+    def each(self) -> tuple[ModelReference, ...]:
+        """Every model: the members, or the only one."""
+        return self.members or (self,)
 
 
 class LabelParameters(_Parameters):
@@ -79,7 +105,8 @@ class LabelParameters(_Parameters):
     Attributes:
         slide: the slide.
         model: the model.
-        label: name of the label group.
+        label: name of the run, and of the label group where there is one.
+        groups: names of the label groups, where each class of a multi-label model has one.
         sampling: how the model's pixel grid is read from the slide.
         levels: number of pyramid levels.
         block: side of a block, px of the model's grid.
@@ -88,14 +115,19 @@ class LabelParameters(_Parameters):
         device: kind of device, "cpu" or "cuda", or one device "cuda:<index>".
         tissue: "none", or "auto:" or "mask:" and the sha256 of the mask.
         outputs: what is stored.
+        tta: which views of a window are averaged.
+        statistics: what each model's intensities are scaled with, where any model wants the
+            slide's own statistics.
         regions: computed regions as level-0 boxes (y0, x0, y1, x1); none means all of the slide.
         exactness: "exact" or "approximate": whether tiling can change a label.
+        inexact_because: why it can; empty where it can't.
         agreement: share of labels equal to float32's on real windows; None in float32.
         processes_per_core: worker processes that share a core.
     """
 
     model: ModelReference
     label: str
+    groups: tuple[str, ...] = ()
     sampling: Sampling
     levels: int
     block: int
@@ -104,8 +136,11 @@ class LabelParameters(_Parameters):
     device: str
     tissue: str
     outputs: tuple[str, ...]
+    tta: Tta = "none"
+    statistics: tuple[Statistics, ...] = ()
     regions: tuple[tuple[int, int, int, int], ...] = ()
     exactness: Literal["exact", "approximate"] = "exact"
+    inexact_because: str = ""
     agreement: float | None = None
     processes_per_core: int = 1
 
@@ -123,7 +158,17 @@ class LabelParameters(_Parameters):
         }
         if self.precision != "float32" or self.exactness != "exact":
             pixels |= {"tile": self.tile, "device": self.device.partition(":")[0]}
+        # Left out where unused, so that runs keep the signatures they had before these existed.
+        if self.tta != "none":
+            pixels["tta"] = self.tta
+        if self.statistics:
+            pixels["statistics"] = [[one.mean, one.std] for one in self.statistics]
         return pixels
+
+    @property
+    def label_groups(self) -> tuple[str, ...]:
+        """The names of the label groups, in the order in which they are predicted."""
+        return self.groups or (self.label,)
 
     @property
     def pyramid(self) -> Pyramid:

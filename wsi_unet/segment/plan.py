@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from wsi_unet.errors import SignatureError
-from wsi_unet.models.checkpoint import Model
+from wsi_unet.models.ensemble import Ensemble
 from wsi_unet.segment.choices import Choices, choose
 from wsi_unet.segment.cluster import Workers
 from wsi_unet.segment.costs import Costs, check_affordable, count_costs
@@ -70,6 +70,7 @@ class Plan:
             "opened_slide": self.labels.slide.model_dump(mode="json"),
             "model": self.labels.model.model_dump(mode="json"),
             "label": self.labels.label,
+            "label_groups": list(self.labels.label_groups),
             "mpp": self.mpp,
             "sampling": asdict(sampling),
             "resampled": sampling.ratio != (1.0, 1.0),
@@ -80,9 +81,12 @@ class Plan:
             "precision": self.labels.precision,
             "device": self.labels.device,
             "exactness": self.labels.exactness,
+            "inexact_because": self.labels.inexact_because,
             "agreement": self.labels.agreement,
             "tissue": self.labels.tissue,
             "outputs": list(self.labels.outputs),
+            "tta": self.labels.tta,
+            "statistics": [asdict(one) for one in self.labels.statistics],
             "regions": [list(region) for region in self.labels.regions],
             "image": None if self.image is None else self.image.mode,
             "resumes": self.resumes,
@@ -94,7 +98,7 @@ class Plan:
 
 def make_plan(
     slide: Slide,
-    model: Model,
+    ensemble: Ensemble,
     target: Target,
     options: Options,
     *,
@@ -105,7 +109,7 @@ def make_plan(
 
     Args:
         slide: the open slide.
-        model: the checked model.
+        ensemble: the checked model or models, with the views they are shown.
         target: where it goes.
         options: what the caller wants.
         probe: measures on a worker.
@@ -116,14 +120,13 @@ def make_plan(
         SignatureError: the output holds a run that differs in what decides the pixels.
         PlanError: the machine can't afford it.
     """
-    choices = choose(slide, model, target, options)
-    measured = probe(_request(model, target, options, choices, workers))
+    choices = choose(slide, ensemble, target, options)
+    measured = probe(_request(ensemble, target, options, choices, workers))
     labels = LabelParameters(
         slide=choices.slide,
-        model=ModelReference(
-            path=str(model.path.absolute()), name=model.spec.name, sha256=model.sha256
-        ),
+        model=ModelReference.of(ensemble),
         label=target.label,
+        groups=target.groups if ensemble.spec.multi_label else (),
         sampling=choices.sampling,
         levels=choices.levels,
         block=choices.block,
@@ -132,8 +135,11 @@ def make_plan(
         device=measured.device,
         tissue=choices.tissue,
         outputs=options.outputs,
+        tta=ensemble.tta,
+        statistics=choices.statistics,
         regions=choices.regions,
-        exactness=model.spec.exactness,
+        exactness=ensemble.exactness,
+        inexact_because=ensemble.inexact_because,
         agreement=measured.agreement,
         processes_per_core=workers.per_core,
     )
@@ -141,8 +147,8 @@ def make_plan(
     costs = count_costs(
         labels,
         choices.image,
-        border=model.spec.border(),
-        classes=len(model.spec.classes),
+        border=ensemble.border(),
+        classes=len(ensemble.spec.classes),
         mask=choices.mask,
         measured=measured,
         processes=workers.processes,
@@ -151,7 +157,7 @@ def make_plan(
     warnings = check_affordable(
         labels, costs, measured, per_host=workers.per_host, free_disk=target.free_disk
     )
-    warnings += _doubts(labels, costs, options)
+    warnings += [*_doubts(labels, costs, options), *choices.doubts]
     return Plan(
         output=target.path,
         labels=labels,
@@ -182,7 +188,7 @@ def _doubts(labels: LabelParameters, costs: Costs, options: Options) -> list[str
 
 
 def _request(
-    model: Model, target: Target, options: Options, choices: Choices, workers: Workers
+    ensemble: Ensemble, target: Target, options: Options, choices: Choices, workers: Workers
 ) -> ProbeRequest:
     """Return what a worker has to resolve; what an earlier run resolved stays."""
     stored = target.stored
@@ -193,7 +199,9 @@ def _request(
     return ProbeRequest(
         slide=choices.slide,
         sampling=choices.sampling,
-        model=str(model.path.absolute()),
+        model=ModelReference.of(ensemble),
+        tta=ensemble.tta,
+        statistics=choices.statistics,
         device=auto(options.device, stored.device if stored else None),
         precision=auto(options.precision, stored.precision if stored else None),
         tile=choices.tile,

@@ -15,6 +15,7 @@ from wsi_unet.errors import OptionError
 from wsi_unet.labels.lock import Owner, acquire
 from wsi_unet.labels.objects import open_objects
 from wsi_unet.models.checkpoint import Model
+from wsi_unet.models.ensemble import Ensemble
 from wsi_unet.models.importing import load_any
 from wsi_unet.segment.cluster import Workers, count_workers
 from wsi_unet.segment.execution import Execution
@@ -36,6 +37,7 @@ class SlideJob:
         slide: path or URL of a slide that `open_slide` opens.
         output: path or URL of the OME-Zarr to write; None is `<stem>.ome.zarr` right here.
         model: a bundled model's name, or the path of a model.
+        others: more models, whose probabilities are averaged with the model's.
         options: what the caller wants.
         overwrite: replace what is there under the model's name, if it differs or not.
     """
@@ -43,6 +45,7 @@ class SlideJob:
     slide: str
     output: str | None = None
     model: str = "nuclei-he"
+    others: tuple[str, ...] = ()
     options: Options = field(default_factory=Options)
     overwrite: bool = False
 
@@ -103,28 +106,30 @@ class Preparation:
             plan = self._plan(job, target, estimate=False)
             if self._stop.is_set():
                 raise KeyboardInterrupt
-            model = self._model(job.model)
-            output = lay_out(plan, target, model)
+            ensemble = self._ensemble(job)
+            output = lay_out(plan, target, ensemble)
             seconds = time.perf_counter() - started
-            return Execution(self._client, plan, model.spec, output, lock, seconds)
+            return Execution(self._client, plan, ensemble, output, lock, seconds)
         except BaseException:
             lock.release()
             raise
 
     def _target(self, job: SlideJob) -> Target:
         path = _output_location(job.slide, job.output)
-        return inspect_target(path, self._model(job.model).spec.name, overwrite=job.overwrite)
+        ensemble = self._ensemble(job)
+        groups = tuple(group.name for group in ensemble.groups)
+        return inspect_target(path, ensemble.name, groups, overwrite=job.overwrite)
 
     def _plan(self, job: SlideJob, target: Target, *, estimate: bool) -> Plan:
-        model = self._model(job.model)
+        ensemble = self._ensemble(job)
         with open_slide(job.slide, reader=job.options.reader) as slide:
-            self._check_paths(str(slide.path), target.path, str(model.path))
+            self._check_paths(str(slide.path), target.path, ensemble)
             return make_plan(
                 slide,
-                model,
+                ensemble,
                 target,
                 job.options,
-                probe=lambda request: self._measure(request, model, estimate=estimate),
+                probe=lambda request: self._measure(request, estimate=estimate),
                 workers=self._workers(),
             )
 
@@ -135,6 +140,11 @@ class Preparation:
             return Workers(1, 1, 1, 1)
         return replace(found, per_core=processes_per_core(self._client))
 
+    def _ensemble(self, job: SlideJob) -> Ensemble:
+        """Return what a job runs, its models loaded and checked once."""
+        models = tuple(self._model(name) for name in (job.model, *job.others))
+        return Ensemble(models, job.options.tta)
+
     def _model(self, name: str) -> Model:
         """Return a model, loaded and checked once."""
         with self._loading:
@@ -142,9 +152,9 @@ class Preparation:
                 self._models[name] = load_any(name)
             return self._models[name]
 
-    def _measure(self, request: ProbeRequest, model: Model, *, estimate: bool) -> Measured:
+    def _measure(self, request: ProbeRequest, *, estimate: bool) -> Measured:
         """Measure on a worker; what slides of about one size have in common only once."""
-        key = (model.sha256, *request.alike(), estimate)
+        key = (request.model.sha256, *request.alike(), estimate)
         with self._measuring:
             known = self._measured.get(key)
             if known is None:
@@ -161,13 +171,14 @@ class Preparation:
         measured: Measured = future.result()
         return measured
 
-    def _check_paths(self, slide: str, output: str, model: str) -> None:
+    def _check_paths(self, slide: str, output: str, ensemble: Ensemble) -> None:
         """Make sure that the workers see the same files, once for every folder."""
         folders = locations.parent(slide), locations.parent(output)
         with self._checking:
             if folders in self._folders:
                 return
-            check_paths(self._client, readable=[slide, model], writable=[folders[1]])
+            models = [str(model.path) for model in ensemble.models]
+            check_paths(self._client, readable=[slide, *models], writable=[folders[1]])
             self._folders.add(folders)
 
 

@@ -11,14 +11,14 @@ import psutil
 from numpy.typing import NDArray
 
 from wsi_unet.geometry import BlockGrid, Box, round_up
-from wsi_unet.models.checkpoint import load_model
+from wsi_unet.models.augmentation import Tta
 from wsi_unet.models.config import Precision
-from wsi_unet.models.costs import tile_memory
 from wsi_unet.models.devices import free_memory, resolve_device, resolve_precision
+from wsi_unet.models.ensemble import Statistics
 from wsi_unet.models.predictor import Predictor
 from wsi_unet.models.tiles import CPU_TILES, GPU_TILES, agreement, fastest_tile
-from wsi_unet.segment.parameters import SlideReference
-from wsi_unet.segment.task import open_reference, resident_predictor
+from wsi_unet.segment.parameters import ModelReference, SlideReference
+from wsi_unet.segment.task import load_ensemble, open_reference, resident_predictor
 from wsi_unet.slides.resample import Sampling, open_raster, read_mirrored
 from wsi_unet.slides.tissue import Mask, mask_touches
 
@@ -37,7 +37,9 @@ class ProbeRequest:
     Attributes:
         slide: the slide, as workers find it.
         sampling: how the model's pixel grid is read from it.
-        model: path of the model.
+        model: the model, as workers find it.
+        tta: which views of a window are averaged.
+        statistics: what the models' intensities are scaled with; () is their own constants.
         device: "auto", "cpu", "cuda" or "cuda:<index>".
         precision: "auto" or one of the precisions.
         tile: side of a tile's core, px; None lets the worker choose.
@@ -51,7 +53,9 @@ class ProbeRequest:
 
     slide: SlideReference
     sampling: Sampling
-    model: str
+    model: ModelReference
+    tta: Tta
+    statistics: tuple[Statistics, ...]
     device: str
     precision: str
     tile: int | None
@@ -68,7 +72,7 @@ class ProbeRequest:
         Of the slide that is its size, where that is less than a block, to a power of two.
         """
         side = min(self.block, 1 << (max(self.sampling.shape) - 1).bit_length())
-        chosen = self.device, self.precision, self.tile, self.block
+        chosen = self.tta, self.device, self.precision, self.tile, self.block
         shared = self.processes_per_host, self.processes_per_core
         return *chosen, side, self.probabilities, *shared
 
@@ -125,10 +129,10 @@ def measure(request: ProbeRequest, *, estimate: bool) -> Measured:
     """
     device = resolve_device(request.device)
     precision = resolve_precision(request.precision, device)
-    model = load_model(request.model)
     predictor = resident_predictor(
-        model.sha256,
-        lambda: model,
+        request.model.sha256,
+        lambda: load_ensemble(request.model, request.tta),
+        tta=request.tta,
         device=device,
         precision=precision,
         processes_per_core=request.processes_per_core,
@@ -145,7 +149,7 @@ def measure(request: ProbeRequest, *, estimate: bool) -> Measured:
         mpx_per_s=speed,
         agreement=_agreement(predictor, request),
         tile_memory=predictor.slots
-        * tile_memory(model.spec, tile, precision, probabilities=probabilities),
+        * predictor.ensemble.memory(tile, precision, probabilities=probabilities),
         base_memory=psutil.Process().memory_info().rss,
         host_memory=psutil.virtual_memory().available,
         device_memory=free_memory(device),
@@ -177,14 +181,15 @@ def _agreement(predictor: Predictor, request: ProbeRequest) -> float | None:
     """Return what was measured before, or measure it on windows spread over the tissue."""
     if predictor.precision == "float32" or request.agreement is not None:
         return request.agreement
-    return agreement(predictor, _real_windows(predictor, request), request.sampling.shape)
+    windows = _real_windows(predictor, request)
+    return agreement(predictor, windows, request.sampling.shape, request.statistics)
 
 
 def _real_windows(
     predictor: Predictor, request: ProbeRequest
 ) -> Iterator[tuple[NDArray[np.uint8], Box, Box]]:
     border, shape = predictor.border, request.sampling.shape
-    grid = BlockGrid(shape, -(-AGREEMENT_TILE // border.period) * border.period)
+    grid = BlockGrid(shape, border.tile or round_up(AGREEMENT_TILE, border.period))
     cores = [grid.core(index) for index in grid]
     if request.mask is not None:
         cores = [core for core in cores if mask_touches(request.mask, core, shape)]

@@ -22,6 +22,7 @@ class ClassArea:
         pixels: number of level-0 pixels of the label array.
         area_mm2: the same in mm²; None where the slide's pixel size is unknown.
         fraction: share of the predicted pixels (those inside the tissue mask), 0 to 1.
+        group: the label group that it is in.
     """
 
     value: int
@@ -30,6 +31,7 @@ class ClassArea:
     pixels: int
     area_mm2: float | None
     fraction: float
+    group: str
 
 
 @dataclass(frozen=True)
@@ -103,11 +105,12 @@ class Report:
 
     Attributes:
         output: the output store.
-        label: the label group.
+        label: the run, and the label group where there is one.
         slide: the slide's file name.
         state: "finished", "incomplete" (blocks failed) or "interrupted".
         blocks: label blocks.
-        classes: areas by class, background included; of the done blocks only.
+        classes: areas by class, of the done blocks only; with the background, unless a pixel may
+            belong to several.
         seconds: from the first task to the end, finishing included.
         startup_seconds: before that: opening, planning, measuring.
         mpx_per_s: level-0 label pixels of this run's blocks per second, in millions.
@@ -142,9 +145,15 @@ class Report:
         """Whether tiling can change a label: "exact" or "approximate"."""
         return str(self.parameters["exactness"])
 
+    @property
+    def inexact_because(self) -> str:
+        """Why tiling can change a label; empty where it can't."""
+        return str(self.parameters["inexact_because"])
+
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON-able values."""
-        return asdict(self) | {"exactness": self.exactness}
+        said = {"exactness": self.exactness, "inexact_because": self.inexact_because}
+        return asdict(self) | said
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Unpack
 
+from wsi_unet.errors import OptionError
 from wsi_unet.segment.cluster import ClusterArguments, ClusterOptions, open_client
 from wsi_unet.segment.cohort import segment_cohort
 from wsi_unet.segment.options import OptionArguments, Options
@@ -27,7 +29,7 @@ class RunArguments(OptionArguments, ClusterArguments, total=False):
 def plan(
     slide: str | Path,
     output: str | Path | None = None,
-    model: str | Path = "nuclei-he",
+    model: str | Path | Sequence[str | Path] = "nuclei-he",
     *,
     overwrite: bool = False,
     **options: Unpack[RunArguments],
@@ -50,7 +52,7 @@ def plan(
 def segment(
     slide: str | Path,
     output: str | Path | None = None,
-    model: str | Path = "nuclei-he",
+    model: str | Path | Sequence[str | Path] = "nuclei-he",
     *,
     overwrite: bool = False,
     on_progress: ProgressCallback = ignore_progress,
@@ -65,7 +67,8 @@ def segment(
         slide: path or URL of a slide that `open_slide` opens.
         output: path or URL of the OME-Zarr to write; None is `<stem>.ome.zarr` in the current
             folder.
-        model: a bundled model's name, or the path of a model.
+        model: a bundled model's name, or the path of a model; or several, whose probabilities are
+            averaged.
         overwrite: replace what is there under the model's name, if it differs or not.
         on_progress: called several times per second.
         options: see `Options` and `ClusterOptions`.
@@ -97,18 +100,22 @@ def segment(
 def _job(
     slide: str | Path,
     output: str | Path | None,
-    model: str | Path,
+    model: str | Path | Sequence[str | Path],
     overwrite: bool,
     arguments: RunArguments,
 ) -> tuple[SlideJob, ClusterOptions]:
     """Tell the options of the run from those of the cluster."""
+    models = [model] if isinstance(model, str | Path) else model
+    if not models:
+        raise OptionError("model: name one, or several to be averaged")
     names = {field.name for field in fields(ClusterOptions)}
     given: dict[str, Any] = dict(arguments)
     cluster = ClusterOptions(**{name: given.pop(name) for name in names & given.keys()})
     job = SlideJob(
         slide=str(slide),
         output=None if output is None else str(output),
-        model=str(model),
+        model=str(models[0]),
+        others=tuple(map(str, models[1:])),
         options=Options(**given),
         overwrite=overwrite,
     )

@@ -18,7 +18,7 @@ from wsi_unet.labels.objects import LOCK_KEY, open_objects
 from wsi_unet.labels.progress import BlockMarker, Progress
 from wsi_unet.segment.parameters import ImageParameters, LabelParameters
 from wsi_unet.segment.report import BlockCounts, Failure, Waits
-from wsi_unet.segment.store import is_finished, labels_described
+from wsi_unet.segment.store import is_finished, labels_described, unfinish
 from wsi_unet.segment.target import stored_parameters
 
 
@@ -63,9 +63,12 @@ class RunStatus:
     """How far one label group, or the image, is.
 
     Attributes:
-        label: the label group, or "image".
+        label: the run, or "image".
         slide: the slide's file name.
         model: the model's name; None for the image.
+        groups: the label groups that it fills.
+        exactness: whether tiling can change a label; None for the image.
+        inexact_because: why it can; empty where it can't.
         state: "finished", "incomplete" (blocks failed) or "unfinished" (blocks are left).
         blocks: how many there are, and what became of them.
         seconds: what the done blocks took, summed over blocks.
@@ -81,6 +84,9 @@ class RunStatus:
     label: str
     slide: str
     model: str | None
+    groups: tuple[str, ...]
+    exactness: Literal["exact", "approximate"] | None
+    inexact_because: str
     state: Literal["finished", "incomplete", "unfinished"]
     blocks: BlockCounts
     seconds: float
@@ -111,11 +117,11 @@ def run_status(output: str | Path, *, verify: bool = False) -> list[RunStatus]:
     if not layout.check_output(objects):
         raise OutputError(f"{output}: there is no output here; make one with `wsi-unet segment`")
     found = []
-    for name in layout.label_names(objects):
+    for name in layout.run_names(objects):
         progress = Progress(objects, name)
         labels = stored_parameters(progress, LabelParameters)
         if labels is not None:
-            found.append(_status(progress, labels, labels.model.name, verify))
+            found.append(_status(progress, labels, labels, verify))
     image = Progress(objects, IMAGE_NAME)
     parameters = stored_parameters(image, ImageParameters)
     if parameters is not None:
@@ -128,7 +134,7 @@ def run_status(output: str | Path, *, verify: bool = False) -> list[RunStatus]:
 def _status(
     progress: Progress,
     parameters: LabelParameters | ImageParameters,
-    model: str | None,
+    labels: LabelParameters | None,
     verify: bool,
 ) -> RunStatus:
     indices, signature = set(parameters.blocks()), parameters.signature()
@@ -147,8 +153,8 @@ def _status(
         progress.forget_tail()
     finished = _finished(progress, parameters)
     complete = len(done) == len(indices) and tail_sound and finished
-    if verify and finished and model is not None and not complete:
-        layout.unfinish_labels(progress.objects, progress.name)
+    if verify and finished and labels is not None and not complete:
+        unfinish(progress.objects, progress.name)
     failures = tuple(
         Failure(failure.block, failure.error)
         for failure in progress.failures()
@@ -160,7 +166,10 @@ def _status(
     return RunStatus(
         label=progress.name,
         slide=parameters.slide.name,
-        model=model,
+        model=None if labels is None else labels.model.name,
+        groups=() if labels is None else labels.label_groups,
+        exactness=None if labels is None else labels.exactness,
+        inexact_because="" if labels is None else labels.inexact_because,
         state="finished" if complete else "incomplete" if failures else "unfinished",
         blocks=BlockCounts(
             total=len(indices),

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from wsi_unet.labels import layout
 from wsi_unet.labels.contents import FORMAT_VERSION, IMAGE_NAME
 from wsi_unet.labels.objects import Objects, open_objects
-from wsi_unet.labels.progress import Progress, RunRecord
+from wsi_unet.labels.progress import Progress, RunRecord, ShardRecord
 from wsi_unet.labels.pyramid import reduce_mean, reduce_mode
 from wsi_unet.labels.writer import build_tail
 from wsi_unet.segment.parameters import ImageParameters, LabelParameters
@@ -22,7 +22,7 @@ from wsi_unet.segment.task import Run
 from wsi_unet.slides.tissue import Mask, mask_digest
 
 if TYPE_CHECKING:
-    from wsi_unet.models.checkpoint import Model
+    from wsi_unet.models.ensemble import Ensemble
     from wsi_unet.segment.plan import Plan
 
 VERSIONS = ("wsi-unet", "torch", "zarr", "tiffslide", "dask", "numpy")
@@ -41,7 +41,7 @@ class OpenOutput:
         return Progress(self.objects, run.name)
 
 
-def lay_out(plan: Plan, target: Target, model: Model) -> OpenOutput:
+def lay_out(plan: Plan, target: Target, ensemble: Ensemble) -> OpenOutput:
     """Write everything that isn't pixels, so that blocks can be written in any order.
 
     What is there already stays as it is, so a run killed in here just resumes. The record of the
@@ -65,7 +65,7 @@ def lay_out(plan: Plan, target: Target, model: Model) -> OpenOutput:
             frame = layout.Frame.of(plan.image.sampling.downsample, plan.image.slide.mpp)
             layout.create_image(objects, plan.image.slide.name, plan.image.pyramid, frame)
     if target.stored is None or not labels_described(objects, plan.labels):
-        _create_labels(objects, plan, model, created)
+        _create_labels(objects, plan, ensemble, created)
     if plan.mask is not None and not _same_mask(plan.mask, target.mask):
         Progress(objects, plan.labels.label).write_mask(plan.mask)
     _record_run(objects, plan.labels.label, plan.labels, created)
@@ -78,12 +78,14 @@ def lay_out(plan: Plan, target: Target, model: Model) -> OpenOutput:
     )
 
 
-def _create_labels(objects: Objects, plan: Plan, model: Model, created: str) -> None:
-    labels, spec = plan.labels, model.spec
+def _create_labels(objects: Objects, plan: Plan, ensemble: Ensemble, created: str) -> None:
+    labels = plan.labels
     frame = layout.Frame.of(labels.sampling.downsample, labels.slide.mpp)
-    provenance = _provenance(plan, model, created)
-    layout.create_labels(objects, labels.label, labels.pyramid, frame, spec.labels, provenance)
+    provenance = _provenance(plan, ensemble, created)
+    for name, group in zip(labels.label_groups, ensemble.groups, strict=True):
+        layout.create_labels(objects, name, labels.pyramid, frame, group.classes, provenance)
     if labels.probabilities:
+        spec = ensemble.spec
         values = {label.value: label for label in spec.labels}
         channels = [values[value] for value in spec.label_values]
         layout.create_probabilities(
@@ -96,13 +98,15 @@ def _same_mask(mask: Mask, stored: Mask | None) -> bool:
 
 
 def labels_described(objects: Objects, labels: LabelParameters) -> bool:
-    """Whether the metadata of a label group, and of its probabilities, is all there and sound."""
-    groups: list[tuple[str, int | None]] = [(f"labels/{labels.label}", None)]
+    """Whether the metadata of label groups, and of their probabilities, is all there and sound."""
+    groups: list[tuple[str, int | None]] = [
+        (f"labels/{name}", None) for name in labels.label_groups
+    ]
     if labels.probabilities:
         attributes = layout.group_attributes(objects, f"probability/{labels.label}") or {}
         channels = attributes.get("ome", {}).get("omero", {}).get("channels", [])
         groups.append((f"probability/{labels.label}", len(channels)))
-    return labels.label in layout.label_names(objects) and all(
+    return {*labels.label_groups} <= {*layout.label_names(objects)} and all(
         layout.is_described(objects, group, labels.pyramid, channels) for group, channels in groups
     )
 
@@ -131,8 +135,15 @@ def reopen(output: OpenOutput, run: Run) -> None:
     progress = output.progress(run)
     if progress.read_tail(run.signature) is not None:
         progress.forget_tail()
-    if run.kind == "labels" and is_finished(output.objects, run.name):
-        layout.unfinish_labels(output.objects, run.name)
+    if run.kind == "labels":
+        unfinish(output.objects, run.name)
+
+
+def unfinish(objects: Objects, label: str) -> None:
+    """Take back that a run's label groups are finished, where they say so."""
+    for group in layout.groups_of(objects, label):
+        if _is_finished(objects, group):
+            layout.unfinish_labels(objects, group)
 
 
 def complete_labels(output: OpenOutput, labels: LabelParameters, classes: int) -> None:
@@ -145,13 +156,17 @@ def complete_labels(output: OpenOutput, labels: LabelParameters, classes: int) -
     """
     objects, pyramid = output.objects, labels.pyramid
     progress = output.progress(output.labels)
-    shards = build_tail(objects, f"labels/{labels.label}", pyramid, reduce_mode)
+    shards: dict[str, ShardRecord] = {}
+    for name in labels.label_groups:
+        shards |= build_tail(objects, f"labels/{name}", pyramid, reduce_mode)
     if labels.probabilities:
         group = f"probability/{labels.label}"
         shards |= build_tail(objects, group, pyramid, reduce_mean, channels=classes)
     progress.write_tail(shards, output.labels.signature)
     finished = datetime.now(UTC).isoformat(timespec="seconds")
-    layout.finish_labels(objects, labels.label, label_pixels(progress, labels), finished)
+    pixels = label_pixels(progress, labels)
+    for name, counts in zip(labels.label_groups, pixels, strict=True):
+        layout.finish_labels(objects, name, counts, finished)
 
 
 def complete_image(output: OpenOutput, image: ImageParameters) -> None:
@@ -170,15 +185,21 @@ def is_complete(output: OpenOutput, run: Run) -> bool:
 
 
 def is_finished(objects: Objects, label: str) -> bool:
-    """Whether a label group says that it is finished."""
-    attributes: dict[str, Any] = layout.group_attributes(objects, f"labels/{label}") or {}
+    """Whether the label groups of a run say that they are finished."""
+    groups = layout.groups_of(objects, label)
+    return bool(groups) and all(_is_finished(objects, group) for group in groups)
+
+
+def _is_finished(objects: Objects, group: str) -> bool:
+    attributes: dict[str, Any] = layout.group_attributes(objects, f"labels/{group}") or {}
     return attributes.get("wsi_unet", {}).get("finished") is not None
 
 
-def label_pixels(progress: Progress, labels: LabelParameters) -> list[int]:
-    """Return the number of predicted level-0 pixels per label value, over all done blocks.
+def label_pixels(progress: Progress, labels: LabelParameters) -> list[list[int]]:
+    """Return the predicted level-0 pixels of each label group by value, over all done blocks.
 
     Background counts inside the tissue mask only: what wasn't predicted isn't background tissue.
+    Nothing is counted for any value where no block is done.
     """
     wanted = set(labels.blocks())
     sums: list[int] = []
@@ -189,28 +210,42 @@ def label_pixels(progress: Progress, labels: LabelParameters) -> list[int]:
         sums = sums or [0] * len(marker.counts)
         sums = [total + count for total, count in zip(sums, marker.counts, strict=True)]
         predicted += marker.predicted
-    if sums:
-        sums[0] = predicted - sum(sums[1:])
-    return sums
+    values = len(sums) // len(labels.label_groups)  # every group has as many
+    groups = [sums[i * values : (i + 1) * values] for i in range(len(labels.label_groups))]
+    for group in groups:
+        group[:1] = [predicted - sum(group[1:])] if group else []
+    return groups
 
 
-def _provenance(plan: Plan, model: Model, created: str) -> dict[str, JsonValue]:
+def _provenance(plan: Plan, ensemble: Ensemble, created: str) -> dict[str, JsonValue]:
     """Return what the label group says about its own making."""
     labels = plan.labels
+    models: list[JsonValue] = [
+        {
+            "name": model.spec.name,
+            "sha256": model.sha256,
+            "spec": model.spec.model_dump(mode="json"),
+        }
+        for model in ensemble.models
+    ]
     return {
         "format_version": FORMAT_VERSION,
         "created": created,
         "signature": plan.signature,
+        "run": labels.label,
         "slide": slide_record(labels.slide),
-        "model": {
-            "name": model.spec.name,
-            "sha256": model.sha256,
-            "spec": model.spec.model_dump(mode="json"),
+        "model": models[0]
+        if len(models) == 1
+        else {
+            "name": ensemble.name,
+            "sha256": ensemble.sha256,
+            "mean_of": models,
         },
         "parameters": labels.model_dump(
             mode="json", exclude={"slide", "model", "regions", "processes_per_core"}
         ),
         "exactness": labels.exactness,
+        "inexact_because": labels.inexact_because,
         "agreement": labels.agreement,
         "versions": {name: version(name) for name in VERSIONS},
     }

@@ -27,20 +27,22 @@ class Target:
 
     Attributes:
         path: location of the output store.
-        label: the label group.
+        label: the run, and the label group where there is one.
+        groups: the label groups that it fills; those that an earlier run began keep their names.
         slide: name and fingerprint of the slide that the store is of; None for a new store.
         stored: parameters of the run that is there under that name.
         stored_image: parameters of the image that is there.
         levels: number of levels that everything in the store has; None for a new store.
         mask: the stored run's tissue mask.
-        others: label groups that stay.
+        others: runs whose label groups stay.
         free_disk: bytes that this run may use: free ones, and what its blocks take already; None
             where there is no limit.
-        replaces: the label group that will be removed first, or `WHOLE_STORE`.
+        replaces: the run whose label groups will be removed first, or `WHOLE_STORE`.
     """
 
     path: str
     label: str
+    groups: tuple[str, ...]
     slide: tuple[str, str] | None = None
     stored: LabelParameters | None = None
     stored_image: ImageParameters | None = None
@@ -51,35 +53,40 @@ class Target:
     replaces: str | None = None
 
 
-def inspect_target(path: str, label: str, *, overwrite: bool) -> Target:
+def inspect_target(path: str, label: str, groups: tuple[str, ...], *, overwrite: bool) -> Target:
     """Look at what is at `path`.
 
     Args:
         path: location of the output store, which need not exist.
-        label: name of the label group.
+        label: name of the run.
+        groups: names of the label groups that it fills.
         overwrite: whether results under that name will be replaced.
 
     Raises:
         OptionError: if no label group can have that name.
         OutputError: if something else is there, or the place can't be read.
     """
-    layout.check_name(label)
+    for name in (label, *groups):
+        layout.check_name(name)
     objects = open_objects(path)
     ours = layout.check_output(objects)
     free = objects.free_bytes()
     if not ours:
-        return Target(path, label, free_disk=free)
+        return Target(path, label, groups, free_disk=free)
     if free is not None:
         free += _stored_bytes(objects, label) + _stored_bytes(objects, IMAGE_NAME)
-    others = tuple(name for name in layout.label_names(objects) if name != label)
+    others = tuple(name for name in layout.run_names(objects) if name != label)
     if overwrite and not others:
-        return Target(path, label, free_disk=free, replaces=WHOLE_STORE)
+        return Target(path, label, groups, free_disk=free, replaces=WHOLE_STORE)
+    _check_owner(objects, label, groups)
     progress = Progress(objects, label)
+    stored = None if overwrite else stored_parameters(progress, LabelParameters)
     return Target(
         path=path,
         label=label,
+        groups=groups if stored is None else stored.label_groups,
         slide=_slide_of(objects),
-        stored=None if overwrite else stored_parameters(progress, LabelParameters),
+        stored=stored,
         stored_image=stored_parameters(Progress(objects, IMAGE_NAME), ImageParameters),
         levels=layout.stored_levels(objects),
         mask=None if overwrite else progress.read_mask(),
@@ -87,6 +94,17 @@ def inspect_target(path: str, label: str, *, overwrite: bool) -> Target:
         free_disk=free,
         replaces=label if overwrite else None,
     )
+
+
+def _check_owner(objects: Objects, label: str, groups: tuple[str, ...]) -> None:
+    """Refuse label groups that another run has made."""
+    for name in layout.label_names(objects):
+        owner = layout.run_of(objects, name)
+        if name in groups and owner != label:
+            raise OutputError(
+                f"{objects}: the labels {name!r} there belong to {owner!r}, not to {label!r}; "
+                "choose another output, or rename the model"
+            )
 
 
 def stored_parameters(progress: Progress, kind: type[P]) -> P | None:

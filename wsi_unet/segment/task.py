@@ -17,13 +17,20 @@ from wsi_unet.geometry import BlockIndex
 from wsi_unet.labels.contents import IMAGE_NAME
 from wsi_unet.labels.objects import open_objects
 from wsi_unet.labels.progress import BlockMarker, Progress
-from wsi_unet.models.checkpoint import Model, load_model
+from wsi_unet.models.augmentation import Tta
+from wsi_unet.models.checkpoint import load_model
 from wsi_unet.models.devices import resolve_device, usable_cores
+from wsi_unet.models.ensemble import Ensemble
 from wsi_unet.models.predictor import Predictor
 from wsi_unet.segment.block import LabelBlocks
 from wsi_unet.segment.image_block import ImageBlocks
 from wsi_unet.segment.marking import Blocks
-from wsi_unet.segment.parameters import ImageParameters, LabelParameters, SlideReference
+from wsi_unet.segment.parameters import (
+    ImageParameters,
+    LabelParameters,
+    ModelReference,
+    SlideReference,
+)
 from wsi_unet.segment.resident import Resident
 from wsi_unet.slides.opening import open_slide
 from wsi_unet.slides.resample import open_raster
@@ -117,8 +124,9 @@ def release_run(run: Run) -> None:
 
 def resident_predictor(
     sha256: str,
-    load: Callable[[], Model],
+    load: Callable[[], Ensemble],
     *,
+    tta: Tta,
     device: str,
     precision: str,
     processes_per_core: int,
@@ -126,8 +134,9 @@ def resident_predictor(
     """Return this process's predictor for a model, loaded at the first call.
 
     Args:
-        sha256: the model's hash.
-        load: loads the model, if it isn't here yet.
+        sha256: the hash of the model, or of what several make.
+        load: loads it, if it isn't here yet.
+        tta: which views of a window are averaged.
         device: "cpu", "cuda" or "cuda:<index>".
         precision: "float32", "bfloat16" or "float16".
         processes_per_core: how many processes share a core.
@@ -135,7 +144,7 @@ def resident_predictor(
     device = resolve_device(device)
     threads = max(1, usable_cores() // processes_per_core)
     return _PREDICTORS.get(
-        (sha256, device, precision, threads),
+        (sha256, tta, device, precision, threads),
         lambda: Predictor(load(), device=device, precision=precision, threads=threads),
     )
 
@@ -157,16 +166,10 @@ def _open(run: Run) -> Blocks:
         return ImageBlocks(image, slide, open_raster(slide, image.sampling), objects, progress)
     labels = LabelParameters.model_validate(record.parameters)
     mask = _read_mask(progress, labels)
-
-    def load() -> Model:
-        model = load_model(labels.model.path)
-        if model.sha256 != labels.model.sha256:
-            raise OutputError(f"{labels.model.path} is not the model this run was planned with")
-        return model
-
     predictor = resident_predictor(
         labels.model.sha256,
-        load,
+        lambda: load_ensemble(labels.model, labels.tta),
+        tta=labels.tta,
         device=labels.device,
         precision=labels.precision,
         processes_per_core=labels.processes_per_core,
@@ -181,6 +184,22 @@ def _open(run: Run) -> Blocks:
         objects=objects,
         progress=progress,
     )
+
+
+def load_ensemble(reference: ModelReference, tta: Tta) -> Ensemble:
+    """Load the models that a run was planned with.
+
+    Raises:
+        ModelError: if one can't be loaded.
+        OutputError: if one isn't the same.
+    """
+    models = []
+    for each in reference.each:
+        model = load_model(each.path)
+        if model.sha256 != each.sha256:
+            raise OutputError(f"{each.path} is not the model this run was planned with")
+        models.append(model)
+    return Ensemble(tuple(models), tta)
 
 
 def _read_mask(progress: Progress, labels: LabelParameters) -> Mask | None:

@@ -1,0 +1,97 @@
+"""The colours of a slide's tissue: their mean and how much they vary, for models that want them.
+
+Sums are of whole numbers, so they are the same in whatever order pixels are read; and what is read
+lies on a grid that only the slide decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_unet.geometry import BlockGrid
+from wsi_unet.slides.resample import Raster
+from wsi_unet.slides.tissue import Mask, mask_in_box, mask_touches
+
+CELL = 256
+"""Side of what is read at once, px."""
+
+MOST_CELLS = 256
+"""Cells that are read at most, spread evenly over the tissue: 16.8 million pixels."""
+
+LEAST_DEVIATION = 1 / 255
+"""One grey level: what varies less than that is noise, which isn't to be blown up."""
+
+ChannelOrder = Literal["rgb", "bgr", "gray"]
+
+_WEIGHTS: dict[ChannelOrder, Sequence[tuple[float, float, float]]] = {
+    "rgb": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+    "bgr": ((0, 0, 1), (0, 1, 0), (1, 0, 0)),
+    "gray": ((0.299, 0.587, 0.114),),  # ITU-R BT.601, as the network sees it
+}
+
+
+@dataclass(frozen=True)
+class Colours:
+    """Sums over pixels of R, G and B, 0 to 255.
+
+    Attributes:
+        pixels: how many there are; at least one.
+        sums: of each colour.
+        products: of each pair of colours, multiplied; three rows of three.
+    """
+
+    pixels: int
+    sums: tuple[int, ...]
+    products: tuple[tuple[int, ...], ...]
+
+    def channels(self, order: ChannelOrder) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return mean and deviation of each channel of a network, of intensities 0 to 1."""
+        mean = np.array(self.sums) / self.pixels / 255
+        square = np.array(self.products) / self.pixels / 255**2
+        covariance = square - np.outer(mean, mean)
+        means, deviations = [], []
+        for weights in np.array(_WEIGHTS[order], np.float64):
+            means.append(float(weights @ mean))
+            variance = max(0.0, float(weights @ covariance @ weights))
+            deviations.append(max(LEAST_DEVIATION, variance**0.5))
+        return tuple(means), tuple(deviations)
+
+
+def measure_colours(raster: Raster, mask: Mask | None) -> Colours | None:
+    """Sum up the colours of a slide's tissue, in memory that doesn't grow with the slide.
+
+    Args:
+        raster: the slide on the grid that the network sees.
+        mask: tissue, stretched over the slide; None is everywhere.
+
+    Returns:
+        The sums over the tissue of all cells that touch any, or of `MOST_CELLS` of them that lie
+        evenly among them row by row; None where there is no tissue.
+
+    Raises:
+        SlideError: the slide can't be read.
+    """
+    shape, total = raster.shape, 0
+    grid = BlockGrid(shape, CELL)
+    cores = [grid.core(index) for index in grid]
+    if mask is not None:
+        cores = [core for core in cores if mask_touches(mask, core, shape)]
+    sums, products = np.zeros(3, np.int64), np.zeros((3, 3), np.int64)
+    count = min(len(cores), MOST_CELLS)
+    for number in range(count):
+        core = cores[number * len(cores) // count]
+        pixels: NDArray[np.uint8] = raster.read(core).reshape(-1, 3)
+        if mask is not None:
+            pixels = pixels[mask_in_box(mask, core, shape).reshape(-1)]
+        exact = pixels.astype(np.float64)  # sums of a cell stay below 2^53
+        total += len(pixels)
+        sums += exact.sum(axis=0).astype(np.int64)
+        products += (exact.T @ exact).astype(np.int64)
+    if not total:
+        return None
+    return Colours(total, tuple(sums.tolist()), tuple(tuple(row) for row in products.tolist()))
