@@ -5,7 +5,9 @@
     │   ├── OptionError          an option's value, or options that contradict each other
     │   ├── SlideError           a slide that can't be opened or read
     │   ├── ModelError           a model that can't be loaded or isn't what its spec says
-    │   └── MaskError            a tissue mask that can't be read
+    │   ├── MaskError            a tissue mask that can't be read
+    │   ├── AnnotationError      annotations that can't be read or don't fit the slide
+    │   └── EvaluationError      a prediction and a truth that can't be compared
     ├── OutputError              exit code 2: the output can't be used as it is
     │   ├── SignatureError       it belongs to a run with other parameters
     │   └── LockedError          exit code 1: another run is writing to it
@@ -45,6 +47,14 @@ class ModelError(InputError):
 
 class MaskError(InputError):
     """A tissue mask can't be read."""
+
+
+class AnnotationError(InputError):
+    """Annotations can't be read, or don't fit the slide."""
+
+
+class EvaluationError(InputError):
+    """A prediction and a truth can't be compared."""
 
 
 class OutputError(WsiUnetError):

@@ -8,11 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
-from skimage.measure import points_in_poly
 
 from wsi_unet.errors import MaskError
 from wsi_unet.slides import Slide, load_mask, masks, open_slide
@@ -108,33 +105,6 @@ def test_large_slides_get_coarser_cells(slide_of: SlideOf, tmp_path: Path) -> No
     assert mask.shape == (62, 7693)  # cells of 13 px
     assert mask[:30, :30].all()
     assert not mask[32:].any()
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.lists(
-        st.tuples(st.floats(-5, 25, width=16), st.floats(-5, 20, width=16)), min_size=3, max_size=9
-    )
-)
-def test_a_cell_is_inside_if_its_centre_is(points: list[tuple[float, float]]) -> None:
-    """Against scikit-image's point-in-polygon test, away from the edges themselves."""
-    ring = np.array(points)[:, ::-1] + 0.013
-    mask = np.zeros((15, 20), np.bool_)
-    masks._fill([ring], mask)
-    centres = np.indices((15, 20)).reshape(2, -1).T + 0.5
-    found = points_in_poly(centres, ring)  # type: ignore[no-untyped-call]
-    inside = np.asarray(found).reshape(15, 20)
-    assert (mask == inside)[distance_to_edges(centres, ring).reshape(15, 20) > 1e-6].all()
-
-
-def distance_to_edges(points: NDArray[Any], ring: NDArray[Any]) -> Any:
-    closest = np.full(len(points), np.inf)
-    for a, b in zip(ring, np.roll(ring, -1, axis=0), strict=True):
-        along = b - a
-        length = max(along @ along, 1e-12)
-        t = np.clip((points - a) @ along / length, 0, 1)[:, None]
-        closest = np.minimum(closest, np.linalg.norm(points - a - t * along, axis=1))
-    return closest
 
 
 @pytest.mark.parametrize(

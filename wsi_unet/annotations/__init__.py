@@ -1,0 +1,1 @@
+"""What people draw on slides: polygons with class names, and drawing them into pixels."""
