@@ -16,6 +16,7 @@ from benchmarks.common import ROOT, Row, add_scale
 
 PROGRAMS = {
     "startup": "start-up of commands",
+    "importing": "importing a checkpoint",
     "reading": "reading windows",
     "scheduler": "what one Dask scheduler carries",
     "overhead": "a run without a network on 3 Gpx",

@@ -89,14 +89,15 @@ class Recognised:
         """
         import torch
 
+        from wsi_unet.models.finite import all_finite
+
         loaded = self.file.load()
         state = {}
         for theirs, ours in self.fit.names.items():
             tensor = loaded.pop(self.prefix + theirs)
             if not ours.endswith("num_batches_tracked"):
                 state[ours] = tensor.to(torch.float32)
-                # NaN and ±inf both show in the sum of 0·x, without a mask as large as the tensor.
-                if not bool((state[ours].reshape(-1) * 0).sum().isfinite()):
+                if not all_finite(state[ours]):
                     raise ModelError(
                         f"{self.file.path}: {self.prefix}{theirs} holds NaN or infinite numbers"
                     )
