@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,8 +52,8 @@ def whole_image_forward(
     config: UNetConfig,
     image: NDArray[np.uint8],
     *,
-    mean: Sequence[float] = (MEAN,) * 3,
-    std: Sequence[float] = (STD,) * 3,
+    mean: Sequence[float] = (MEAN,),
+    std: Sequence[float] = (STD,),
 ) -> Truth:
     """Run the network once over the whole image, in float32 and plain memory order."""
     logits = whole_image_logits(network, config, image, mean, std)
@@ -68,9 +69,9 @@ def whole_image_forward(
 def whole_image_logits(
     network: nn.Module,
     config: UNetConfig,
-    image: NDArray[np.uint8],
-    mean: Sequence[float] = (MEAN,) * 3,
-    std: Sequence[float] = (STD,) * 3,
+    image: NDArray[np.uint8] | NDArray[np.float32],
+    mean: Sequence[float] = (MEAN,),
+    std: Sequence[float] = (STD,),
 ) -> NDArray[np.float32]:
     rows, columns, _ = image.shape
     period = 2**config.depth
@@ -106,16 +107,18 @@ def _after(side: int, eaten: int, offset: int, period: int, convolutions: int) -
 
 def balanced_model(
     config: UNetConfig,
-    image: NDArray[np.uint8],
+    image: NDArray[np.uint8] | NDArray[np.float32],
     path: Path,
     *,
     seed: int = 0,
     mpp: float | None = None,
     name: str = "random",
+    **changes: Any,
 ) -> tuple[Model, UNet]:
     """Save a random network whose every class wins on a good part of `image`.
 
-    Its head is shifted and scaled so that all logits have the same mean and spread.
+    Its head is shifted and scaled so that all logits have the same mean and spread. `changes` are
+    fields of its spec.
 
     Returns:
         The model on disk and the same network, for the oracle.
@@ -136,19 +139,20 @@ def balanced_model(
         head.weight /= spreads[:, None, None, None]
         if head.bias is not None:
             head.bias.copy_((head.bias - means) / spreads)
-    spec = ModelSpec(
-        name=name,
-        architecture=config,
-        classes=tuple(
+    channels = config.in_channels
+    fields = {
+        "name": name,
+        "architecture": config,
+        "classes": tuple(
             ModelClass(name=f"class-{index}", color=f"#{40 * index:02x}80ff")
             for index in range(config.classes)
         ),
-        background="class-0",
-        mpp=mpp,
-        scaling=Scaling(mean=(MEAN,) * 3, std=(STD,) * 3),
-        license="CC0-1.0",
-    )
-    save_model(network, spec, path)
+        "background": "class-0",
+        "mpp": mpp,
+        "scaling": Scaling(mean=(MEAN,) * channels, std=(STD,) * channels),
+        "license": "CC0-1.0",
+    }
+    save_model(network, ModelSpec.model_validate(fields | changes), path)
     return load_model(path), network
 
 
