@@ -50,7 +50,7 @@ def check_onnx(path: Path, content: bytes) -> OnnxSignature:
             own, may never end, or isn't a network from one image to one map of classes.
         OptionError: if the packages that read it aren't installed.
     """
-    model = _parse(path, content)
+    model = parse_onnx(path, content)
     functions = list(model.functions)
     own = {function.domain for function in functions}
     for graph in (model.graph, *functions):
@@ -65,7 +65,13 @@ def check_onnx(path: Path, content: bytes) -> OnnxSignature:
     return _signature(path, model)
 
 
-def _parse(path: Path, content: bytes) -> ModelProto:
+def parse_onnx(path: Path, content: bytes) -> ModelProto:
+    """Read an ONNX program without checking it.
+
+    Raises:
+        ModelError: if it is none.
+        OptionError: if the packages that read it aren't installed.
+    """
     try:
         import onnx
         from google.protobuf.message import DecodeError

@@ -10,14 +10,17 @@ import warnings
 from collections.abc import Callable
 from functools import singledispatch
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from wsi_unet.errors import ModelError, OptionError
 from wsi_unet.models.folding import fold_batch_norm
-from wsi_unet.models.onnx_file import check_onnx
+from wsi_unet.models.onnx_file import check_onnx, parse_onnx
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 
 class Program(nn.Module):
@@ -85,6 +88,10 @@ class OnnxProgram(Program):
         placed = OnnxProgram(self.path, self._content)
         placed._session = _open_session(self.path, self._content, device, threads)
         return placed
+
+    def proto(self) -> ModelProto:
+        """Return the program as ONNX's own description of it."""
+        return parse_onnx(self.path, self._content)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the network's output, on the device of the input.
