@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import shapely
+import shapely  # type: ignore[import-untyped]
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ def filled(polygon: list[Points], box: Box) -> NDArray[np.bool_]:
     return mask
 
 
-def distance_to_edges(points: Points, ring: Points) -> Any:
+def distance_to_edges(points: NDArray[Any], ring: NDArray[Any]) -> Any:
     closest = np.full(len(points), np.inf)
     for a, b in zip(ring, np.roll(ring, -1, axis=0), strict=True):
         along = b - a
@@ -44,7 +44,7 @@ def distance_to_edges(points: Points, ring: Points) -> Any:
 def test_a_pixel_is_inside_if_its_centre_is(points: list[tuple[float, float]]) -> None:
     """Against scikit-image's point-in-polygon test, away from the edges themselves."""
     ring = np.array(points)[:, ::-1] + 0.013
-    centres = np.indices((15, 20)).reshape(2, -1).T + 0.5
+    centres: NDArray[Any] = np.indices((15, 20)).reshape(2, -1).T + 0.5
     found = np.asarray(points_in_poly(centres, ring))  # type: ignore[no-untyped-call]
     clear = distance_to_edges(centres, ring).reshape(15, 20) > 1e-6
     assert (filled([ring], Box(0, 0, 15, 20)) == found.reshape(15, 20))[clear].all()

@@ -1,0 +1,114 @@
+"""The confusion matrix of classes, and each class's scores.
+
+For a class c let TP be the pixels that are c in both, FP those that are c in the prediction only,
+FN those that are c in the truth only, and N all pixels that were compared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_unet.metrics.overlaps import Overlaps
+
+
+def ratio(part: float, whole: float) -> float:
+    """Return part / whole, NaN where there is nothing to be a part of.
+
+    >>> ratio(1, 4), ratio(0, 0)
+    (0.25, nan)
+    """
+    return part / whole if whole else math.nan
+
+
+def mean_of(values: Sequence[float]) -> float:
+    """Return the mean of the values that aren't NaN, NaN if there are none.
+
+    >>> mean_of([0.5, math.nan, 1.0])
+    0.75
+    """
+    there = [value for value in values if not math.isnan(value)]
+    return ratio(math.fsum(there), len(there))
+
+
+@dataclass(frozen=True)
+class ClassPixels:
+    """How one class was found, in pixels; NaN is a score of nothing.
+
+    Attributes:
+        tp: pixels of the class in both.
+        fp: pixels of it in the prediction only.
+        fn: pixels of it in the truth only.
+        total: pixels compared.
+    """
+
+    tp: int
+    fp: int
+    fn: int
+    total: int
+
+    @property
+    def dice(self) -> float:
+        """2 TP / (2 TP + FP + FN) (Dice 1945); NaN where the class is in neither."""
+        return ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
+
+    @property
+    def iou(self) -> float:
+        """TP / (TP + FP + FN) (Jaccard 1912), D / (2 - D); NaN where the class is in neither."""
+        return ratio(self.tp, self.tp + self.fp + self.fn)
+
+    @property
+    def precision(self) -> float:
+        """TP / (TP + FP); NaN where nothing was predicted to be of the class."""
+        return ratio(self.tp, self.tp + self.fp)
+
+    @property
+    def recall(self) -> float:
+        """TP / (TP + FN); NaN where nothing is of the class."""
+        return ratio(self.tp, self.tp + self.fn)
+
+    @property
+    def pixel_error(self) -> float:
+        """(FP + FN) / N: the share of pixels on which class or not class is wrong."""
+        return ratio(self.fp + self.fn, self.total)
+
+
+def confusion_matrix(overlaps: Overlaps, values: Sequence[int]) -> NDArray[np.int64]:
+    """Return the counts as a matrix.
+
+    Args:
+        overlaps: of class values; pairs with other values than those given are left out.
+        values: the classes, in the order of the rows and columns.
+
+    Returns:
+        (k, k) pixels: row i, column j are those of class i in the truth and j in the prediction.
+    """
+    place = {value: number for number, value in enumerate(values)}
+    matrix = np.zeros((len(values), len(values)), np.int64)
+    for truth, prediction, pixels in zip(
+        overlaps.truth.tolist(), overlaps.prediction.tolist(), overlaps.pixels.tolist(), strict=True
+    ):
+        if truth in place and prediction in place:
+            matrix[place[truth], place[prediction]] += pixels
+    return matrix
+
+
+def class_pixels(matrix: NDArray[np.int64], number: int) -> ClassPixels:
+    """Return the counts of the class in row and column `number` of a confusion matrix."""
+    tp = int(matrix[number, number])
+    return ClassPixels(
+        tp=tp,
+        fp=int(matrix[:, number].sum()) - tp,
+        fn=int(matrix[number].sum()) - tp,
+        total=int(matrix.sum()),
+    )
+
+
+def pixel_error(matrix: NDArray[np.int64]) -> float:
+    """Return the share of pixels whose class is wrong; NaN of no pixels."""
+    total = int(matrix.sum())
+    return ratio(total - int(np.trace(matrix)), total)
