@@ -19,7 +19,9 @@ if TYPE_CHECKING:
         save_model,
     )
     from wsi_unet.models.config import UNetConfig
+    from wsi_unet.models.importing import import_checkpoint, import_model
     from wsi_unet.models.spec import LabelClass, ModelClass, ModelSpec, Scaling
+    from wsi_unet.models.told import Told
     from wsi_unet.models.unet import UNet
 
 _HOME_OF = {
@@ -28,10 +30,13 @@ _HOME_OF = {
     "ModelClass": "spec",
     "ModelSpec": "spec",
     "Scaling": "spec",
+    "Told": "told",
     "UNet": "unet",
     "UNetConfig": "config",
     "bundled_models": "checkpoint",
     "derive_border": "border",
+    "import_checkpoint": "importing",
+    "import_model": "importing",
     "load_model": "checkpoint",
     "read_spec": "checkpoint",
     "save_model": "checkpoint",
@@ -43,10 +48,13 @@ __all__ = [
     "ModelClass",
     "ModelSpec",
     "Scaling",
+    "Told",
     "UNet",
     "UNetConfig",
     "bundled_models",
     "derive_border",
+    "import_checkpoint",
+    "import_model",
     "load_model",
     "read_spec",
     "save_model",

@@ -20,9 +20,6 @@ from wsi_unet.models.torch_file import scan_archive, scan_legacy
 if TYPE_CHECKING:
     from torch import Tensor
 
-SUFFIXES = (".pth", ".pt", ".nn", ".ckpt", ".bin", ".safetensors")
-"""What such files are usually called; what they are is told from their content."""
-
 MOST_TENSORS = 20_000
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "weights")

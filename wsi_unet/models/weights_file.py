@@ -109,7 +109,7 @@ def _refuse_pickle(path: Path, start: bytes) -> None:
         kind = "a zip archive as torch.save writes it" if zipped else "a pickle"
         raise ModelError(
             f"{path} is {kind}, which can run code when loaded; only safetensors files are "
-            "loaded: convert it where you trust it (safetensors.torch.save_file)"
+            "loaded: make a model of it with wsi-unet model import"
         )
 
 
