@@ -73,6 +73,49 @@ def whole_image_logits(
     mean: Sequence[float] = (MEAN,),
     std: Sequence[float] = (STD,),
 ) -> NDArray[np.float32]:
+    batch, offset = _whole_input(config, image, mean, std)
+    with torch.inference_mode():
+        logits = network(batch)[0].numpy()
+    return _cropped(logits, offset, image)
+
+
+def whole_image_views(
+    network: nn.Module,
+    config: UNetConfig,
+    image: NDArray[np.uint8] | NDArray[np.float32],
+    *,
+    quarters: Sequence[int],
+    mean: Sequence[float] = (MEAN,),
+    std: Sequence[float] = (STD,),
+) -> NDArray[np.float64]:
+    """Return the mean softmax (classes, rows, columns) over views of the whole image.
+
+    Each is turned by so many quarters, and then flipped upside down or not.
+    """
+    batch, offset = _whole_input(config, image, mean, std)
+    total = []
+    for quarter in quarters:
+        for flipped in (False, True):
+            view = torch.rot90(batch, quarter, (2, 3))
+            with torch.inference_mode():
+                output = network(view.flip(2) if flipped else view)
+            upright = torch.rot90(output.flip(2) if flipped else output, -quarter, (2, 3))
+            total.append(upright[0].double().softmax(0).numpy())
+    return _cropped(np.mean(total, axis=0), offset, image)
+
+
+def _cropped(output: NDArray[Any], offset: int, image: NDArray[Any]) -> NDArray[Any]:
+    rows, columns, _ = image.shape
+    return np.ascontiguousarray(output[:, offset : offset + rows, offset : offset + columns])
+
+
+def _whole_input(
+    config: UNetConfig,
+    image: NDArray[np.uint8] | NDArray[np.float32],
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> tuple[torch.Tensor, int]:
+    """Return the image as the network takes it, and where in the output it begins, px."""
     rows, columns, _ = image.shape
     period = 2**config.depth
     if config.padding == "same":
@@ -91,10 +134,7 @@ def whole_image_logits(
     padded = np.pad(image, padding, mode="reflect")
     shift, spread = np.asarray(mean, np.float32), np.asarray(std, np.float32)
     scaled = (padded.astype(np.float32) / 255 - shift) / spread
-    batch = torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))[None]
-    with torch.inference_mode():
-        logits = network(batch)[0].numpy()
-    return np.ascontiguousarray(logits[:, offset : offset + rows, offset : offset + columns])
+    return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))[None], offset
 
 
 def _after(side: int, eaten: int, offset: int, period: int, convolutions: int) -> int:
