@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,8 @@ from wsi_unet import __version__
 from wsi_unet.errors import ModelError, OptionError, OutputError
 from wsi_unet.models.families import FAMILIES, Recognised, recognise
 from wsi_unet.models.foreign_file import is_checkpoint, open_foreign
-from wsi_unet.models.told import Told, make_spec
+from wsi_unet.models.program_file import ProgramFile, open_program
+from wsi_unet.models.told import Origin, Told, make_spec, model_name
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -54,7 +56,8 @@ def spec_of(found: Recognised, told: Told) -> ModelSpec:
             f"{found.file.path} is a checkpoint of {found.family.title}, whose keys don't tell "
             f"everything: give {options} to wsi-unet model import"
         )
-    return make_spec(found.file.path, found.family, found.config(answers), told)
+    origin = Origin(found.family.title, found.family.head)
+    return make_spec(found.file.path, origin, found.config(answers), told)
 
 
 def import_checkpoint(path: str | Path, told: Told | None = None) -> tuple[nn.Module, ModelSpec]:
@@ -89,25 +92,51 @@ def import_model(
     return save_model(network, spec, output, overwrite=overwrite)
 
 
-def load_any(source: str | Path) -> Model:
-    """Load a model, or a checkpoint of which nothing must be told.
+def load_any(source: str | Path, *, trust: bool = False) -> Model:
+    """Load a model, or a checkpoint or program of which nothing must be told.
 
     A checkpoint's model is kept in the user's cache (`cache_folder`), under the checkpoint's
     SHA-256, so that it is made once and workers find it.
 
+    Args:
+        source: a bundled model's name, or the path of a model, checkpoint or program.
+        trust: whether it may be a program that can run code.
+
     Raises:
-        ModelError: as `load_model` and `import_checkpoint`.
+        ModelError: as `load_model`, `import_checkpoint` and `import_program`.
         OptionError: if something must be told; `wsi-unet model import` takes it.
     """
-    from wsi_unet.models.checkpoint import load_model
+    from wsi_unet.models.checkpoint import load_model, save_model
 
+    program = open_program(source)
+    if program is not None:
+        program.check_trust(trust=trust)
+        return _load_program(program, trust=trust)
     if not is_checkpoint(source):
-        return load_model(source)
+        return load_model(source, trust=trust)
     network, spec = import_checkpoint(source)
-    with Path(source).open("rb") as file:
+    kept = _place(Path(source), spec.name)
+    return _kept(kept) or _keep(kept, lambda: save_model(network, spec, kept, overwrite=True))
+
+
+def _load_program(program: ProgramFile, *, trust: bool) -> Model:
+    """Return a program's model: measuring it takes long, so one that is kept comes first."""
+    from wsi_unet.models.program_import import import_program_model
+
+    kept = _place(program.path, model_name(program.path))
+    found = _kept(kept, trust=trust)
+    if found is not None:
+        return found
+    return _keep(
+        kept, lambda: import_program_model(program.path, kept, trust=trust, overwrite=True)
+    )
+
+
+def _place(source: Path, name: str) -> Path:
+    """Return where the model made of a file is kept."""
+    with source.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    kept = cache_folder() / digest / spec.name
-    return _kept(kept) or _keep(network, spec, kept)
+    return cache_folder() / digest / name
 
 
 def cache_folder() -> Path:
@@ -122,21 +151,19 @@ def cache_folder() -> Path:
     return Path(root) / "wsi-unet" / "models" / __version__
 
 
-def _kept(path: Path) -> Model | None:
+def _kept(path: Path, *, trust: bool = False) -> Model | None:
     """Return the model that is kept there; None if there is none, or a damaged one."""
     from wsi_unet.models.checkpoint import load_model
 
     try:
-        return load_model(path)
+        return load_model(path, trust=trust)
     except ModelError:
         return None
 
 
-def _keep(network: nn.Module, spec: ModelSpec, path: Path) -> Model:
-    from wsi_unet.models.checkpoint import save_model
-
+def _keep(path: Path, save: Callable[[], Model]) -> Model:
     try:
-        return save_model(network, spec, path, overwrite=True)
+        return save()
     except OSError as error:
         made_meanwhile = _kept(path)
         if made_meanwhile is None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
-MOST_INSTRUCTIONS = 5_000_000
+MOST_INSTRUCTIONS = 2_000_000
 """A checkpoint of a large network has some ten thousand."""
 
 ITEM_BYTES = {

@@ -1,0 +1,76 @@
+"""Checkpoints are made models of once, and kept where they are found again."""
+
+from __future__ import annotations
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from models.reference_networks import Milesial, randomise
+
+from wsi_unet.errors import ModelError, OutputError
+from wsi_unet.models import load_model
+from wsi_unet.models.importing import cache_folder, import_model, load_any
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WSI_UNET_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    path = tmp_path / "unet.pth"
+    torch.save(randomise(Milesial(3, 2, 4, bilinear=False)).state_dict(), path)
+    return path
+
+
+def test_a_checkpoint_is_kept_by_its_content(checkpoint: Path, tmp_path: Path) -> None:
+    model = load_any(checkpoint)
+    elsewhere = tmp_path / "elsewhere" / "unet.pth"
+    elsewhere.parent.mkdir()
+    shutil.copy(checkpoint, elsewhere)
+    assert load_any(elsewhere) == model
+    torch.save(randomise(Milesial(3, 2, 4, bilinear=False), seed=1).state_dict(), checkpoint)
+    assert load_any(checkpoint).sha256 != model.sha256
+    assert len(list(cache_folder().iterdir())) == 2
+
+
+def test_what_is_kept_is_what_an_import_makes(checkpoint: Path, tmp_path: Path) -> None:
+    imported = import_model(checkpoint, tmp_path / "model")
+    assert load_any(checkpoint).sha256 == imported.sha256 == load_model(imported.path).sha256
+
+
+def test_a_damaged_copy_is_made_again(checkpoint: Path) -> None:
+    model = load_any(checkpoint)
+    weights = model.path / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    assert load_any(checkpoint).sha256 == model.sha256
+    assert load_model(model.path).sha256 == model.sha256
+
+
+def test_several_may_want_it_at_once(checkpoint: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        models = list(pool.map(load_any, [checkpoint] * 8))
+    assert len({model.sha256 for model in models}) == 1
+    assert len(list(cache_folder().glob("*/*"))) == 1
+
+
+def test_a_folder_that_cannot_be_written_is_named(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("WSI_UNET_CACHE", str(tmp_path / "file"))
+    with pytest.raises(OutputError, match="can't keep the imported model in"):
+        load_any(checkpoint)
+
+
+def test_models_are_loaded_as_ever(checkpoint: Path, tmp_path: Path) -> None:
+    assert load_any("nuclei-he") == load_model("nuclei-he")
+    single = import_model(checkpoint, tmp_path / "model.safetensors")
+    assert load_any(single.path).sha256 == single.sha256
+    assert not cache_folder().exists()
+    with pytest.raises(ModelError, match="neither a path nor a bundled model"):
+        load_any(tmp_path / "nothing")
