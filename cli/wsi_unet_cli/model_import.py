@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from wsi_unet_cli.model_facts import model_document, show_model
-from wsi_unet_cli.options import json_option, verbose_option
+from wsi_unet_cli.options import json_option, trust_option, verbose_option
 from wsi_unet_cli.output import print_json
 
 EPILOG = """\
@@ -17,6 +17,7 @@ Examples:
   wsi-unet model import unet.pth
   wsi-unet model import unet.pth -o nuclei/ --classes background,nuclei --mpp 0.5
   wsi-unet model import weights.pt --padding valid --scale imagenet
+  wsi-unet model import unet.onnx --classes background,nuclei
   wsi-unet model import brain.pt --head sigmoid --classes tumour --thresholds 0.4
 """
 
@@ -120,24 +121,26 @@ def parse_numbers(
 )
 @click.option("--license", default="", metavar="SPDX", help="Of the weights.")
 @click.option("--name", metavar="NAME", help="Of the model.  [default: the file's]")
+@trust_option
 @click.option("--overwrite", is_flag=True, help="Replace a model.")
 @json_option
 @verbose_option
 def import_(
-    checkpoint: str, output: str | None, overwrite: bool, as_json: bool, **told: Any
+    checkpoint: str, output: str | None, trust: bool, overwrite: bool, as_json: bool, **told: Any
 ) -> None:
-    """Make a model of CHECKPOINT, a file that PyTorch or safetensors saved.
+    """Make a model of CHECKPOINT, a file that PyTorch or safetensors saved, or of a program.
 
     Depth, widths, classes and upsampling are read off the weights. What they can't tell is asked
     for. Nothing in the file is run; anything but tensors is refused.
+
+    A program is an ONNX file or, with --trust, one of TorchScript or torch.export: its border and
+    period are measured, which takes some ten runs on images of a few hundred pixels.
     """
-    from wsi_unet.models.checkpoint import save_model
-    from wsi_unet.models.importing import import_checkpoint
+    from wsi_unet.models.importing import import_model
     from wsi_unet.models.told import Told
 
-    network, spec = import_checkpoint(checkpoint, Told(**told))
-    model = save_model(network, spec, output or spec.name, overwrite=overwrite)
+    model = import_model(checkpoint, output, Told(**told), trust=trust, overwrite=overwrite)
     if as_json:
-        print_json({"path": str(model.path), "sha256": model.sha256, **model_document(spec)})
+        print_json({"path": str(model.path), "sha256": model.sha256, **model_document(model.spec)})
         return
-    show_model(spec, title=str(model.path))
+    show_model(model.spec, title=str(model.path))

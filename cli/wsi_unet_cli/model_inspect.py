@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wsi_unet_cli.model_facts import model_document, show_model
-from wsi_unet_cli.options import json_option, verbose_option
+from wsi_unet_cli.options import json_option, trust_option, verbose_option
 from wsi_unet_cli.output import print_json
 
 if TYPE_CHECKING:
@@ -24,14 +24,16 @@ Examples:
 
 @click.command(epilog=EPILOG, short_help="Show what a model or checkpoint is.")
 @click.argument("model", metavar="MODEL|CHECKPOINT")
+@trust_option
 @json_option
 @verbose_option
-def inspect(model: str, as_json: bool) -> None:
+def inspect(model: str, trust: bool, as_json: bool) -> None:
     """Show family, shape, classes, border, period, tiles and exactness of MODEL.
 
-    Of a CHECKPOINT that was not imported yet, also what must be told. No weights are loaded.
+    Of a CHECKPOINT that was not imported yet, also what must be told. No weights are loaded. A
+    program that was not imported yet is measured.
     """
-    spec, family, questions = _look(model)
+    spec, family, questions = _look(model, trust=trust)
     told = ", ".join(f"{one.option} {'|'.join(one.choices)}" for one in questions)
     if as_json:
         asked = {one.option: list(one.choices) for one in questions}
@@ -43,7 +45,7 @@ def inspect(model: str, as_json: bool) -> None:
     show_model(spec, title=model, told=told)
 
 
-def _look(source: str) -> tuple[ModelSpec, str | None, tuple[Question, ...]]:
+def _look(source: str, *, trust: bool) -> tuple[ModelSpec, str | None, tuple[Question, ...]]:
     """Return the spec, and of a checkpoint its family and what must be told.
 
     Until that is told, the spec is that of the first choices.
@@ -51,8 +53,12 @@ def _look(source: str) -> tuple[ModelSpec, str | None, tuple[Question, ...]]:
     from wsi_unet.models.checkpoint import read_spec
     from wsi_unet.models.foreign_file import is_checkpoint
     from wsi_unet.models.importing import look_at, spec_of
+    from wsi_unet.models.program_file import open_program
+    from wsi_unet.models.program_import import import_program
     from wsi_unet.models.told import Told
 
+    if open_program(source) is not None:
+        return import_program(source, trust=trust)[1], "program", ()
     if not is_checkpoint(source):
         return read_spec(source), None, ()
     found = look_at(source)

@@ -98,6 +98,15 @@ def json_option(command: Decorated) -> Decorated:
     )(command)
 
 
+def trust_option(command: Decorated) -> Decorated:
+    """Add `--trust`."""
+    return click.option(
+        "--trust",
+        is_flag=True,
+        help="Take a program that can run any code when it is loaded (TorchScript, torch.export).",
+    )(command)
+
+
 def reader_option(command: Decorated) -> Decorated:
     """Add `--reader`."""
     return click.option(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +70,7 @@ class Measured:
         sized: whether the result depends on the image's size, or on the place in it.
         deviation: largest difference, relative to the output's range, that a shift by the period
             or a cut makes in what has all its context. Rounding apart, it is 0 unless `sized`.
-        head: how the output looks: "logits", or already "sigmoid" or "softmax".
+        head: what the output already looks as if it had been through; None for logits.
     """
 
     sides: Sides
@@ -80,7 +81,7 @@ class Measured:
     local: bool
     sized: bool
     deviation: float
-    head: str
+    head: Literal["softmax", "sigmoid"] | None
 
 
 def measure(network: nn.Module, in_channels: int, *, input_side: int | None = None) -> Measured:
@@ -320,12 +321,12 @@ def _windows(reach: Reach | None, sides: Sides, period: int) -> tuple[int, int]:
     return max(before, sides.shrink), max(after, (sides.side - sides.shrink) % period)
 
 
-def _head(subject: Subject, sides: Sides) -> str:
+def _head(subject: Subject, sides: Sides) -> Literal["softmax", "sigmoid"] | None:
     """Tell logits from probabilities, by outputs for weak and for strong noise."""
     image = subject.image(sides.side)
     outputs = [subject.run(image * factor) for factor in (1, 30)]
     if any(float(output.min()) < 0 or float(output.max()) > 1 for output in outputs):
-        return "logits"
+        return None
     return "softmax" if _sums_to_one(outputs) else "sigmoid"
 
 

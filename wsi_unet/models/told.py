@@ -15,7 +15,6 @@ from wsi_unet.models.families.parts import Answers
 from wsi_unet.models.spec import BACKGROUND_NAME, ModelClass, ModelSpec, Scaling
 
 if TYPE_CHECKING:
-    from wsi_unet.models.families import Family
     from wsi_unet.models.spec import Architecture
 
 USUAL_WINDOW = 512
@@ -80,26 +79,42 @@ class Told:
         return Answers(self.padding, None if self.activation is None else _leak(self.activation))
 
 
-def make_spec(path: Path, family: Family, architecture: Architecture, told: Told) -> ModelSpec:
+@dataclass(frozen=True)
+class Origin:
+    """What an imported network is known to be, whatever the user says.
+
+    Attributes:
+        title: what it is, for people.
+        head: of its output, where it is known.
+        activated: whether the head is part of the network.
+    """
+
+    title: str
+    head: Literal["softmax", "sigmoid"] | None
+    activated: bool = False
+
+
+def make_spec(path: Path, origin: Origin, architecture: Architecture, told: Told) -> ModelSpec:
     """Make the spec of an imported model.
 
     Args:
         path: of the checkpoint, after which the model is called unless told.
-        family: the checkpoint's.
+        origin: whose it is.
         architecture: what was inferred.
         told: the rest.
 
     Raises:
         OptionError: if what was told contradicts itself or the network.
     """
-    head = told.head or family.head or ("softmax" if architecture.classes > 1 else "sigmoid")
+    head = told.head or origin.head or ("softmax" if architecture.classes > 1 else "sigmoid")
     order = told.channels or _usual_order(path, architecture)
     classes = _classes(architecture.classes, told.classes)
     try:
         return ModelSpec(
-            name=told.name or _name(path),
+            name=told.name or model_name(path),
             architecture=architecture,
             head=head,
+            activated=origin.activated,
             thresholds=told.thresholds,
             window=_window(path, architecture, told),
             classes=classes,
@@ -108,7 +123,7 @@ def make_spec(path: Path, family: Family, architecture: Architecture, told: Told
             channel_order=order,
             scaling=_scaling(told.scale or "0..1", order),
             license=told.license,
-            description=f"imported from {path.name} ({family.title})",
+            description=f"imported from {path.name} ({origin.title})",
         )
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
@@ -210,6 +225,7 @@ def _leak(activation: str) -> float:
     return 0.0 if activation == "relu" else float(match[1] or 0.01)  # torch's own slope
 
 
-def _name(path: Path) -> str:
+def model_name(path: Path) -> str:
+    """Return what a model is called that is made of a file."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("._-")[:64]
     return name or "imported"
