@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
@@ -9,6 +10,7 @@ from queue import Empty, SimpleQueue
 from statistics import median
 from time import monotonic
 
+from dask.utils import key_split
 from distributed import Client, Future, KilledWorker
 
 from wsi_unet import logs
@@ -32,6 +34,9 @@ LOOK_EVERY = 5.0
 
 MOST_LOSSES = 20
 """How often the cluster may lose one block's task, with its worker or its result."""
+
+NAMES_KEPT = 10_000
+"""Blocks after which the scheduler forgets old names: Dask keeps 100,000 of them, some 60 MB."""
 
 SLOW_FACTOR, SLOW_SECONDS = 4.0, 10.0
 """A last block is begun a second time when it takes this many times the usual, and this long."""
@@ -111,7 +116,7 @@ class Flight:
         self._suspects: deque[Task] = deque()
         self._workers = Workers(0, 0, 0, 0)
         self._counted = -COUNT_WORKERS_EVERY
-        self._begun = self._ended = self._stalls = 0
+        self._begun = self._named = self._ended = self._stalls = 0
         self._last_end = self._look_again = monotonic()
         self._durations: deque[float] = deque(maxlen=50)
 
@@ -167,6 +172,7 @@ class Flight:
             self._look_again = monotonic() + LOOK_EVERY
             self._check_cluster()
             self._count_workers()
+            self._forget_names()
             events += self._overdue()
         finished: list[tuple[_Flown, Future[BlockMarker]]] = []
         for key in keys:
@@ -197,6 +203,13 @@ class Flight:
         if workers != self._workers:
             logs.event("workers", **asdict(workers))
             self._workers = workers
+
+    def _forget_names(self) -> None:
+        """Empty the cache in which Dask's scheduler keeps what the tasks were called."""
+        if self._begun - self._named >= NAMES_KEPT:
+            self._named = self._begun
+            # Only what Dask and Python have by themselves: it may be a scheduler without us.
+            self._client.run_on_scheduler(operator.call, key_split.cache_clear)
 
     def _begin(self, flown: _Flown) -> None:
         flown.since, flown.ended_before, flown.twice = monotonic(), self._ended, False
