@@ -195,7 +195,7 @@ def _predict_chunk(
         lambda: Ensemble((model,)),
         tta="none",
         device=device,
-        precision=resolve_precision(precision, device),
+        precision=resolve_precision(precision, device, model.spec.precisions),
         processes_per_core=1,
     )
     block = predict_box(

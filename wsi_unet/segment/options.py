@@ -32,6 +32,7 @@ class OptionArguments(TypedDict, total=False):
     precision: str
     device: str
     tta: Tta
+    trust: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +54,8 @@ class Options:
         device: "auto", "cpu", "cuda" or "cuda:<index>".
         tta: "none", or which views of each window are predicted too and averaged: the 4 "flips",
             or all 8 flips and rotations, "d4".
+        trust: whether the model may be a program that can run any code when it is loaded
+            (TorchScript, torch.export).
     """
 
     reader: str = "auto"
@@ -66,6 +69,7 @@ class Options:
     precision: str = "auto"
     device: str = "auto"
     tta: Tta = "none"
+    trust: bool = False
 
     def __post_init__(self) -> None:
         if self.region is not None and (len(self.region) != 4 or min(self.region[2:]) < 1):

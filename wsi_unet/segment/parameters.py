@@ -73,6 +73,7 @@ class ModelReference(BaseModel):
         name: of the model, or of what several say together.
         sha256: the model's hash, or one over all of theirs.
         members: each of several models whose probabilities are averaged; none where there is one.
+        trust: whether it may be a program that can run code: who started the run said so.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -81,12 +82,18 @@ class ModelReference(BaseModel):
     name: str
     sha256: str
     members: tuple[ModelReference, ...] = ()
+    trust: bool = False
 
     @classmethod
     def of(cls, ensemble: Ensemble) -> ModelReference:
         """Return how workers find models."""
         found = tuple(
-            cls(path=str(model.path.absolute()), name=model.spec.name, sha256=model.sha256)
+            cls(
+                path=str(model.path.absolute()),
+                name=model.spec.name,
+                sha256=model.sha256,
+                trust=model.trusted,
+            )
             for model in ensemble.models
         )
         if len(found) == 1:

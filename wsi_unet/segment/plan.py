@@ -204,6 +204,7 @@ def _request(
         statistics=choices.statistics,
         device=auto(options.device, stored.device if stored else None),
         precision=auto(options.precision, stored.precision if stored else None),
+        precisions=ensemble.precisions,
         tile=choices.tile,
         block=choices.block,
         mask=choices.mask,

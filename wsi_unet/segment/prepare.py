@@ -11,12 +11,13 @@ from typing import Any
 from distributed import Client
 
 from wsi_unet import locations
-from wsi_unet.errors import OptionError
+from wsi_unet.errors import ModelError, OptionError
 from wsi_unet.labels.lock import Owner, acquire
 from wsi_unet.labels.objects import open_objects
 from wsi_unet.models.checkpoint import Model
 from wsi_unet.models.ensemble import Ensemble
 from wsi_unet.models.importing import load_any
+from wsi_unet.models.stored import OTHER_PROCESS
 from wsi_unet.segment.cluster import Workers, count_workers
 from wsi_unet.segment.execution import Execution
 from wsi_unet.segment.options import Options
@@ -25,7 +26,7 @@ from wsi_unet.segment.probe import Measured, ProbeRequest, measure
 from wsi_unet.segment.store import lay_out
 from wsi_unet.segment.target import Target, inspect_target
 from wsi_unet.segment.visibility import check_paths
-from wsi_unet.segment.workers import processes_per_core
+from wsi_unet.segment.workers import in_this_process, processes_per_core
 from wsi_unet.slides.opening import open_slide
 
 
@@ -71,7 +72,7 @@ class Preparation:
     def __init__(self, client: Client, stop: Event | None = None) -> None:
         self._client = client
         self._stop = stop or Event()
-        self._models: dict[str, Model] = {}
+        self._models: dict[tuple[str, bool], Model] = {}
         self._loading = Lock()
         self._measured: dict[tuple[Any, ...], Measured] = {}
         self._measuring = Lock()
@@ -142,15 +143,22 @@ class Preparation:
 
     def _ensemble(self, job: SlideJob) -> Ensemble:
         """Return what a job runs, its models loaded and checked once."""
-        models = tuple(self._model(name) for name in (job.model, *job.others))
+        trust = job.options.trust
+        models = tuple(self._model(name, trust) for name in (job.model, *job.others))
         return Ensemble(models, job.options.tta)
 
-    def _model(self, name: str) -> Model:
-        """Return a model, loaded and checked once."""
+    def _model(self, name: str, trust: bool) -> Model:
+        """Return a model, loaded and checked once.
+
+        Raises:
+            ModelError: if it can't be loaded, or not by the workers.
+        """
         with self._loading:
-            if name not in self._models:
-                self._models[name] = load_any(name)
-            return self._models[name]
+            model = self._models.get((name, trust)) or load_any(name, trust=trust)
+            self._models[name, trust] = model
+        if model.in_process and not in_this_process(self._client):
+            raise ModelError(OTHER_PROCESS)
+        return model
 
     def _measure(self, request: ProbeRequest, *, estimate: bool) -> Measured:
         """Measure on a worker; what slides of about one size have in common only once."""

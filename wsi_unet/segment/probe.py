@@ -42,6 +42,7 @@ class ProbeRequest:
         statistics: what the models' intensities are scaled with; () is their own constants.
         device: "auto", "cpu", "cuda" or "cuda:<index>".
         precision: "auto" or one of the precisions.
+        precisions: those that the model can run in.
         tile: side of a tile's core, px; None lets the worker choose.
         block: side of a block, px.
         mask: tissue, stretched over the slide; None is everywhere.
@@ -58,6 +59,7 @@ class ProbeRequest:
     statistics: tuple[Statistics, ...]
     device: str
     precision: str
+    precisions: tuple[Precision, ...]
     tile: int | None
     block: int
     mask: Mask | None = field(repr=False)
@@ -128,7 +130,7 @@ def measure(request: ProbeRequest, *, estimate: bool) -> Measured:
         SlideError: the worker can't open the slide.
     """
     device = resolve_device(request.device)
-    precision = resolve_precision(request.precision, device)
+    precision = resolve_precision(request.precision, device, request.precisions)
     predictor = resident_predictor(
         request.model.sha256,
         lambda: load_ensemble(request.model, request.tta),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from wsi_unet.errors import OptionError
+from wsi_unet.models.checkpoint import Model
 from wsi_unet.segment.cluster import ClusterArguments, ClusterOptions, open_client
 from wsi_unet.segment.cohort import segment_cohort
 from wsi_unet.segment.options import OptionArguments, Options
@@ -21,6 +22,9 @@ from wsi_unet.segment.report import (
     ignore_progress,
 )
 
+Source = str | Path | Model
+"""A bundled model's name, the path of a model, or a loaded model."""
+
 
 class RunArguments(OptionArguments, ClusterArguments, total=False):
     """The keyword arguments of `plan` and `segment`; see `Options` and `ClusterOptions`."""
@@ -29,7 +33,7 @@ class RunArguments(OptionArguments, ClusterArguments, total=False):
 def plan(
     slide: str | Path,
     output: str | Path | None = None,
-    model: str | Path | Sequence[str | Path] = "nuclei-he",
+    model: Source | Sequence[Source] = "nuclei-he",
     *,
     overwrite: bool = False,
     **options: Unpack[RunArguments],
@@ -52,7 +56,7 @@ def plan(
 def segment(
     slide: str | Path,
     output: str | Path | None = None,
-    model: str | Path | Sequence[str | Path] = "nuclei-he",
+    model: Source | Sequence[Source] = "nuclei-he",
     *,
     overwrite: bool = False,
     on_progress: ProgressCallback = ignore_progress,
@@ -67,8 +71,8 @@ def segment(
         slide: path or URL of a slide that `open_slide` opens.
         output: path or URL of the OME-Zarr to write; None is `<stem>.ome.zarr` in the current
             folder.
-        model: a bundled model's name, or the path of a model; or several, whose probabilities are
-            averaged.
+        model: a bundled model's name, the path of a model, or a loaded one; or several, whose
+            probabilities are averaged.
         overwrite: replace what is there under the model's name, if it differs or not.
         on_progress: called several times per second.
         options: see `Options` and `ClusterOptions`.
@@ -100,23 +104,30 @@ def segment(
 def _job(
     slide: str | Path,
     output: str | Path | None,
-    model: str | Path | Sequence[str | Path],
+    model: Source | Sequence[Source],
     overwrite: bool,
     arguments: RunArguments,
 ) -> tuple[SlideJob, ClusterOptions]:
     """Tell the options of the run from those of the cluster."""
-    models = [model] if isinstance(model, str | Path) else model
+    models = [model] if isinstance(model, str | Path | Model) else model
     if not models:
         raise OptionError("model: name one, or several to be averaged")
+    if any(isinstance(one, Model) and one.trusted for one in models):
+        arguments = {**arguments, "trust": True}
     names = {field.name for field in fields(ClusterOptions)}
     given: dict[str, Any] = dict(arguments)
     cluster = ClusterOptions(**{name: given.pop(name) for name in names & given.keys()})
     job = SlideJob(
         slide=str(slide),
         output=None if output is None else str(output),
-        model=str(models[0]),
-        others=tuple(map(str, models[1:])),
+        model=_place(models[0]),
+        others=tuple(map(_place, models[1:])),
         options=Options(**given),
         overwrite=overwrite,
     )
     return job, cluster
+
+
+def _place(model: Source) -> str:
+    """Return what workers find a model by."""
+    return str(model.path if isinstance(model, Model) else model)

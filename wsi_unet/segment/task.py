@@ -165,6 +165,8 @@ def _open(run: Run) -> Blocks:
         slide = open_reference(image.slide)
         return ImageBlocks(image, slide, open_raster(slide, image.sampling), objects, progress)
     labels = LabelParameters.model_validate(record.parameters)
+    if labels.signature() != run.signature:  # above all, of the model: it may be trusted
+        raise OutputError(f"{run.output}: the parameters of {run.name!r} were changed; start again")
     mask = _read_mask(progress, labels)
     predictor = resident_predictor(
         labels.model.sha256,
@@ -195,7 +197,7 @@ def load_ensemble(reference: ModelReference, tta: Tta) -> Ensemble:
     """
     models = []
     for each in reference.each:
-        model = load_model(each.path)
+        model = load_model(each.path, trust=each.trust)
         if model.sha256 != each.sha256:
             raise OutputError(f"{each.path} is not the model this run was planned with")
         models.append(model)
