@@ -16,6 +16,8 @@ READERS = ("auto", "tiffslide", "zarr", "image", "openslide", "dicom")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 OUTPUTS = ("labels", "probabilities")
 IMAGES = ("overview", "full", "none")
+TTAS = ("none", "flips", "d4")
+ENSEMBLES = ("mean",)
 SMALLEST_BLOCK = 512
 
 Region = tuple[int, int, int, int]

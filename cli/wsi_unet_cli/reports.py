@@ -17,8 +17,12 @@ from wsi_unet_cli.output import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from wsi_unet.segment.parameters import ModelReference
     from wsi_unet.segment.plan import Plan
     from wsi_unet.segment.report import BlockCounts, ClassArea, Failure, Report, Waits
+
+VIEWS = {"none": "", "flips": "4 flips, averaged", "d4": "8 flips and rotations, averaged"}
+"""What each kind of test-time augmentation looks at."""
 
 MOST_FAILURES = 10
 """Failed blocks that are listed; `--json` has all."""
@@ -31,10 +35,11 @@ def show_plan(plan: Plan) -> None:
     print_facts(
         f"{labels.slide.name}: planned, nothing written",
         [
-            ("would write to", f"{plan.output} (labels/{labels.label})"),
+            ("would write to", f"{plan.output} ({groups_in_words(labels.label_groups)})"),
             ("outputs", ", ".join(labels.outputs)),
             ("image", "none" if plan.image is None else plan.image.mode),
-            ("model", labels.model.name),
+            ("model", _models_in_words(labels.model)),
+            ("views", VIEWS[labels.tta]),
             ("pixels", _sampling_in_words(plan)),
             ("blocks", f"{blocks} of {labels.block} px, {len(costs.tissue)} with tissue"),
             (
@@ -43,7 +48,12 @@ def show_plan(plan: Plan) -> None:
                 "the pixels it labels",
             ),
             ("runs on", f"{labels.device} in {labels.precision}"),
-            ("exactness", _exactness(labels.exactness, labels.precision, labels.agreement)),
+            (
+                "exactness",
+                exactness_in_words(
+                    labels.exactness, labels.inexact_because, labels.precision, labels.agreement
+                ),
+            ),
             ("disk", f"about {size(costs.expected_bytes)}, {size(costs.output_bytes)} at most"),
             ("memory", f"{size(costs.process_bytes)} per process"),
             ("device memory", "" if costs.device_bytes is None else size(costs.device_bytes)),
@@ -72,15 +82,16 @@ def show_report(report: Report, *, verbose: bool) -> None:
     print_facts(
         f"{report.slide}: {report.state}",
         [
-            ("written to", f"{report.output} (labels/{report.label})"),
+            ("written to", f"{report.output} ({groups_in_words(_groups(report))})"),
             ("blocks", blocks_in_words(report.blocks)),
             ("image", "" if report.image is None else blocks_in_words(report.image, labels=False)),
             ("time", _time(report) if computed else "nothing was left to compute"),
             ("spent on", waits_in_words(report.waits) if computed else ""),
             (
                 "exactness",
-                _exactness(
+                exactness_in_words(
                     report.exactness,
+                    report.inexact_because,
                     report.parameters["precision"],
                     report.parameters["agreement"],
                 ),
@@ -157,7 +168,30 @@ def _time(report: Report) -> str:
     )
 
 
-def _exactness(exactness: str, precision: str, agreement: float | None) -> str:
+def exactness_in_words(
+    exactness: str, because: str, precision: str = "", agreement: float | None = None
+) -> str:
+    """Return whether tiling can change a label, and why; and what the number type does."""
+    words = f"{exactness} ({because})" if because else exactness
+    if not precision:
+        return words
     if agreement is None:
-        return f"{exactness}, in {precision}"
-    return f"{exactness}, in {precision}: {100 * agreement:.2f} % of labels as in float32"
+        return f"{words}, in {precision}"
+    return f"{words}, in {precision}: {100 * agreement:.2f} % of labels as in float32"
+
+
+def groups_in_words(groups: Sequence[str]) -> str:
+    """Return where in an output the labels are."""
+    if len(groups) <= 2:
+        return ", ".join(f"labels/{group}" for group in groups)
+    return f"labels/{groups[0]} … {groups[-1]}, {len(groups)} of them"
+
+
+def _groups(report: Report) -> Sequence[str]:
+    return report.parameters.get("groups") or (report.label,)
+
+
+def _models_in_words(model: ModelReference) -> str:
+    if not model.members:
+        return model.name
+    return f"the mean of {', '.join(member.name for member in model.members)}"

@@ -15,8 +15,10 @@ from wsi_unet_cli.interrupt import interruptible
 from wsi_unet_cli.many_slides import segment_slides
 from wsi_unet_cli.one_slide import plan_slide, segment_slide
 from wsi_unet_cli.options import (
+    ENSEMBLES,
     IMAGES,
     PRECISIONS,
+    TTAS,
     json_option,
     parse_block,
     parse_device,
@@ -24,6 +26,7 @@ from wsi_unet_cli.options import (
     parse_region,
     parse_tile,
     reader_option,
+    trust_option,
     verbose_option,
 )
 from wsi_unet_cli.plans import plan_slides
@@ -43,6 +46,7 @@ Examples:
   wsi-unet segment slides/ --output results/ --workers 4
   wsi-unet segment cohort.csv --output s3://bucket/results/ --scheduler tcp://head:8786
   wsi-unet segment slide.svs --model my-model/ --region 4096,0,8192,8192
+  wsi-unet segment slide.svs -m fold-1/ -m fold-2/ --ensemble mean --tta flips
   wsi-unet segment slide.svs --tissue tumour.geojson --outputs labels,probabilities
 
 A run that was interrupted continues where it was when the same command is given again.
@@ -61,10 +65,17 @@ A run that was interrupted continues where it was when the same command is given
 @click.option(
     "-m",
     "--model",
-    default="nuclei-he",
+    "models",
+    multiple=True,
+    default=("nuclei-he",),
     show_default=True,
     metavar="MODEL",
-    help="A bundled model's name, or the path of a model.",
+    help="A bundled model's name, or the path of a model. Several, with --ensemble.",
+)
+@click.option(
+    "--ensemble",
+    type=click.Choice(ENSEMBLES),
+    help="Average the probabilities of several models: -m A -m B --ensemble mean.",
 )
 @click.option(
     "--mpp",
@@ -129,6 +140,15 @@ A run that was interrupted continues where it was when the same command is given
     metavar="auto|cpu|cuda[:i]",
     help="What the network runs on.",
 )
+@click.option(
+    "--tta",
+    type=click.Choice(TTAS),
+    default="none",
+    show_default=True,
+    help="Average the probabilities over the 4 flips of each window, or over its 8 flips and "
+    "rotations; takes 4 or 8 times as long.",
+)
+@trust_option
 @reader_option
 @cluster_options
 @click.option("--overwrite", is_flag=True, help="Replace a result made with other parameters.")
@@ -141,7 +161,8 @@ def segment(
     ctx: click.Context,
     inputs: tuple[str, ...],
     output: str | None,
-    model: str,
+    models: tuple[str, ...],
+    ensemble: str | None,
     overwrite: bool,
     only_plan: bool,
     as_json: bool,
@@ -161,13 +182,20 @@ def segment(
     command again does only what is left.
     """
     verbose = ctx.meta[VERBOSE]
+    if len(models) > 1 and ensemble is None:
+        raise click.UsageError("several models: say --ensemble mean to average what they predict.")
     with interruptible() as interruption, logging_to(log_file, verbose=verbose):
         try:
             from wsi_unet.cohorts.manifest import read_cohort
 
             asked = Asked(
                 read_cohort(
-                    inputs, output, model, wsi_unet.Options(**options), overwrite=overwrite
+                    inputs,
+                    output,
+                    models[0],
+                    wsi_unet.Options(**options),
+                    others=models[1:],
+                    overwrite=overwrite,
                 ),
                 wsi_unet.ClusterOptions(**cluster),
                 quiet=quiet,

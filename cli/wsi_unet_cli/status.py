@@ -14,7 +14,13 @@ from wsi_unet_cli.endings import EXIT_FAILED, EXIT_OK
 from wsi_unet_cli.failures import printable
 from wsi_unet_cli.options import json_option, verbose_option
 from wsi_unet_cli.output import duration, print_facts, print_json
-from wsi_unet_cli.reports import blocks_in_words, failures_in_words, waits_in_words
+from wsi_unet_cli.reports import (
+    blocks_in_words,
+    exactness_in_words,
+    failures_in_words,
+    groups_in_words,
+    waits_in_words,
+)
 
 if TYPE_CHECKING:
     from wsi_unet import RunStatus
@@ -92,6 +98,8 @@ def _show(run: RunStatus) -> None:
         [
             ("slide", run.slide),
             ("model", run.model or ""),
+            ("labels", groups_in_words(run.groups) if len(run.groups) > 1 else ""),
+            ("exactness", exactness_in_words(run.exactness or "", run.inexact_because)),
             ("blocks", f"{blocks}, {run.blocks.left} left"),
             ("damaged", damaged),
             ("speed", ", ".join(speed)),

@@ -73,7 +73,7 @@ def whole_image_logits(
     mean: Sequence[float] = (MEAN,),
     std: Sequence[float] = (STD,),
 ) -> NDArray[np.float32]:
-    batch, offset = _whole_input(config, image, mean, std)
+    batch, offset = _whole_input(config, image, mean, std, odd=config.odd != "none")
     with torch.inference_mode():
         logits = network(batch)[0].numpy()
     return _cropped(logits, offset, image)
@@ -92,7 +92,7 @@ def whole_image_views(
 
     Each is turned by so many quarters, and then flipped upside down or not.
     """
-    batch, offset = _whole_input(config, image, mean, std)
+    batch, offset = _whole_input(config, image, mean, std, odd=False)
     total = []
     for quarter in quarters:
         for flipped in (False, True):
@@ -114,11 +114,18 @@ def _whole_input(
     image: NDArray[np.uint8] | NDArray[np.float32],
     mean: Sequence[float],
     std: Sequence[float],
+    *,
+    odd: bool,
 ) -> tuple[torch.Tensor, int]:
-    """Return the image as the network takes it, and where in the output it begins, px."""
+    """Return the image as the network takes it, and where in the output it begins, px.
+
+    `odd`: it takes any size as it is.
+    """
     rows, columns, _ = image.shape
     period = 2**config.depth
-    if config.padding == "same":
+    if odd:
+        padding, offset = [(0, 0)] * 3, 0
+    elif config.padding == "same":
         # The image mirrored right and bottom to what the poolings divide.
         padding = [(0, -rows % period), (0, -columns % period), (0, 0)]
         offset = 0

@@ -76,6 +76,7 @@ def read_cohort(
     model: str = "nuclei-he",
     options: Options | None = None,
     *,
+    others: Sequence[str] = (),
     overwrite: bool = False,
 ) -> Cohort:
     """Return the slides that are to be segmented, and where each result goes.
@@ -88,6 +89,7 @@ def read_cohort(
             current folder.
         model: for slides whose manifest names none.
         options: likewise; a manifest's `mpp` and `tissue` replace those in here.
+        others: more models, to be averaged with `model`; not for slides whose manifest names one.
         overwrite: of every job.
 
     Raises:
@@ -96,8 +98,16 @@ def read_cohort(
         ModelError: the model of several slides isn't there.
         OutputError: an object store can't be listed.
     """
-    found = model if model in bundled_models() else locations.resolve(model)
-    defaults = SlideJob(slide="", model=found, options=options or Options(), overwrite=overwrite)
+    found, *found_others = (
+        name if name in bundled_models() else locations.resolve(name) for name in (model, *others)
+    )
+    defaults = SlideJob(
+        slide="",
+        model=found,
+        others=tuple(found_others),
+        options=options or Options(),
+        overwrite=overwrite,
+    )
     reading = _Reading(output, defaults)
     for argument in arguments:
         reading.take(argument)
@@ -105,11 +115,12 @@ def read_cohort(
     if len(arguments) == 1 and not reading.searched:
         whole = output is not None and not output.endswith("/")
         (single,) = slides
-        job = replace(single.job, model=model)
+        job = replace(single.job, model=model, others=tuple(others))
         return Cohort((Listed(replace(job, output=output) if whole else job),), None)
     _refuse_nested(reading.listed)
     if any(listed.job.model == found for listed in slides):
-        read_spec(found)  # one line now, rather than one per slide
+        for name in (found, *found_others):  # one line now, rather than one per slide
+            read_spec(name)
     folder = locations.resolve(output or ".")
     if open_objects(folder).get("zarr.json") is not None:
         raise InputError(
@@ -167,6 +178,7 @@ class _Reading:
             slide=slide,
             output=self._named(manifest, output) if output else self._place(slide),
             model=self._model(manifest, where, model) if model else self._defaults.model,
+            others=() if model else self._defaults.others,
             options=self._changed(
                 _pixel_size(where, mpp) if mpp else self._defaults.options.mpp,
                 (tissue if tissue in ("auto", "none") else _beside(manifest, tissue))
