@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from wsi_unet.cohorts.planning import plan_cohort
     from wsi_unet.cohorts.report import CohortReport
     from wsi_unet.errors import (
+        AnnotationError,
         BlockError,
         ClusterError,
+        EvaluationError,
         InputError,
         MaskError,
         ModelError,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
         SlideError,
         WsiUnetError,
     )
+    from wsi_unet.evaluation import Evaluation, evaluate
     from wsi_unet.labels import open_labels, open_probabilities
     from wsi_unet.models import Model, bundled_models, load_model, save_model
     from wsi_unet.segment.cluster import ClusterOptions
@@ -50,8 +53,10 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "wsi_unet.errors": (
+        "AnnotationError",
         "BlockError",
         "ClusterError",
+        "EvaluationError",
         "InputError",
         "MaskError",
         "ModelError",
@@ -62,6 +67,7 @@ _HOMES = {
         "SlideError",
         "WsiUnetError",
     ),
+    "wsi_unet.evaluation": ("Evaluation", "evaluate"),
     "wsi_unet.labels": ("open_labels", "open_probabilities"),
     "wsi_unet.models": ("Model", "bundled_models", "load_model", "save_model"),
     "wsi_unet.segment.cluster": ("ClusterOptions",),
@@ -82,11 +88,14 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AnnotationError",
     "BlockError",
     "ClusterError",
     "ClusterOptions",
     "CohortProgress",
     "CohortReport",
+    "Evaluation",
+    "EvaluationError",
     "InputError",
     "MaskError",
     "Model",
@@ -107,6 +116,7 @@ __all__ = [
     "WsiUnetError",
     "__version__",
     "bundled_models",
+    "evaluate",
     "load_model",
     "map_unet",
     "open_labels",

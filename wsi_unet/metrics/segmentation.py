@@ -36,6 +36,7 @@ class SegmentScores:
         v_info_merge: I / H(T); low if segments are merged.
         rand_error: 1 - F-score of pairs of two different pixels: of V_rand with N (N - 1) in place
             of N^2 for each sum ("adapted Rand error"). NaN if no two pixels lie together in either.
+            The challenge took it, before its revision, of borders as they are.
     """
 
     v_rand: float

@@ -1,0 +1,124 @@
+"""Annotations as pixels of a grid, drawn box by box."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_unet.annotations.geojson import Annotation, read_annotations
+from wsi_unet.annotations.polygons import Polygon, area, bounds, crosses_itself, inside
+from wsi_unet.errors import AnnotationError
+from wsi_unet.evaluation.grids import Grid
+from wsi_unet.geometry import Box
+
+
+@dataclass(frozen=True)
+class AnnotationFacts:
+    """What was read from a file of annotations.
+
+    Attributes:
+        annotations: features with an area.
+        polygons: polygons of those.
+        repaired: polygons with a ring that crosses or touches itself; see `polygons`.
+    """
+
+    annotations: int
+    polygons: int
+    repaired: int
+
+
+class Drawing:
+    """Annotations on a grid. Where several overlap, the smallest lies on top."""
+
+    def __init__(self, path: Path, grid: Grid) -> None:
+        """Read annotations in full-resolution px of the slide.
+
+        Args:
+            path: of GeoJSON.
+            grid: whose pixels are asked for.
+
+        Raises:
+            AnnotationError: they can't be read, or one lies outside of the slide.
+        """
+        self.path = path
+        self._shape = grid.shape
+        found = read_annotations(path)
+        self.names = {number: one.name for number, one in enumerate(found, 1)}
+        self.facts = _facts(found)
+        placed = [
+            (number, grid.on_grid(polygon))
+            for number, one in enumerate(found, 1)
+            for polygon in one.polygons
+        ]
+        sizes = [area(polygon) for _, polygon in placed]
+        order = np.argsort(-np.asarray(sizes), kind="stable")
+        self._numbers = [placed[place][0] for place in order]
+        self._polygons: list[Polygon] = [placed[place][1] for place in order]
+        self._bounds = np.array([bounds(polygon) for polygon in self._polygons])
+        self._refuse_outside(grid)
+
+    def _refuse_outside(self, grid: Grid) -> None:
+        y0, x0, y1, x1 = self._bounds.T
+        height, width = grid.shape
+        beside = np.flatnonzero((y1 <= 0) | (x1 <= 0) | (y0 >= height) | (x0 >= width))
+        if not len(beside):
+            return
+        number = self._numbers[beside[0]]
+        top, left, bottom, right = (
+            end * step + (first - step / 2 + 0.5)
+            for end, step, first in zip(
+                self._bounds[beside[0]],
+                grid.on_slide.step * 2,
+                grid.on_slide.first * 2,
+                strict=True,
+            )
+        )
+        raise AnnotationError(
+            f"{self.path}: annotation {number} ({self.names[number]!r}, x {left:.0f} to "
+            f"{right:.0f}, y {top:.0f} to {bottom:.0f}) lies outside of the slide; coordinates "
+            "must be full-resolution pixels of the same slide"
+        )
+
+    def touching(self, box: Box) -> NDArray[np.intp]:
+        """Return the places of the polygons whose bounding box meets a box."""
+        y0, x0, y1, x1 = self._bounds.T
+        found: NDArray[np.intp] = np.flatnonzero(
+            (y0 < box.y1) & (y1 > box.y0) & (x0 < box.x1) & (x1 > box.x0)
+        )
+        return found
+
+    def read(self, box: Box) -> NDArray[np.int32]:
+        """Return the number of the annotation that each pixel's centre lies in, 0 for none.
+
+        Args:
+            box: px of the grid.
+
+        Returns:
+            (h, w); annotations are numbered from 1 as they stand in the file.
+        """
+        drawn = np.zeros(box.shape, np.int32)
+        for place in self.touching(box).tolist():
+            found = inside(self._polygons[place], box)
+            if found is not None:
+                part, mask = found
+                drawn[part.relative_to(box).slices()][mask] = self._numbers[place]
+        return drawn
+
+    def extent(self) -> Box:
+        """Return the smallest box of the grid that holds all annotations."""
+        low = np.floor(self._bounds[:, :2].min(axis=0)).astype(int).tolist()
+        high = np.ceil(self._bounds[:, 2:].max(axis=0)).astype(int).tolist()
+        return Box(*low, *high).intersection(Box.of_shape(self._shape))
+
+
+def _facts(annotations: Sequence[Annotation]) -> AnnotationFacts:
+    polygons = [polygon for one in annotations for polygon in one.polygons]
+    return AnnotationFacts(
+        annotations=len(annotations),
+        polygons=len(polygons),
+        repaired=sum(any(crosses_itself(ring) for ring in polygon) for polygon in polygons),
+    )

@@ -1,0 +1,233 @@
+"""Evaluating a prediction, from what it is to what it is worth."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_unet import locations
+from wsi_unet.errors import EvaluationError, OptionError
+from wsi_unet.evaluation.classes import (
+    GivenClasses,
+    Key,
+    find_ignored,
+    resolve_classes,
+)
+from wsi_unet.evaluation.counting import Kinds, count_classes, count_objects, has_several_values
+from wsi_unet.evaluation.drawing import Drawing
+from wsi_unet.evaluation.grids import Region
+from wsi_unet.evaluation.pairs import Pair
+from wsi_unet.evaluation.report import Evaluation, Kind, score_classes, summary_of
+from wsi_unet.evaluation.sources import Labels, Source, open_source
+from wsi_unet.evaluation.truths import open_truth
+from wsi_unet.geometry import Box
+from wsi_unet.metrics.boundaries import count_boundaries
+from wsi_unet.metrics.confusion import confusion_matrix
+from wsi_unet.metrics.instances import score_objects
+from wsi_unet.metrics.overlaps import Overlaps, count_overlaps
+from wsi_unet.metrics.segmentation import score_segments, segments_of, thin_borders
+
+MOST_OF_SEGMENTS = 1 << 26
+"""Pixels whose borders are thinned at once: 8192 x 8192."""
+LARGEST_TOLERANCE = 256.0
+"""px"""
+
+
+def evaluate(
+    prediction: Labels,
+    truth: Labels,
+    *,
+    instances: bool = False,
+    em: bool = False,
+    classes: GivenClasses | None = None,
+    ignore: Iterable[Key] = (),
+    region: Region | None = None,
+    within: str | os.PathLike[str] | None = None,
+    tolerance: float | None = 2.0,
+    label: str | None = None,
+    truth_label: str | None = None,
+) -> Evaluation:
+    """Compare a prediction with the truth, on the prediction's pixels.
+
+    >>> found = evaluate("slide.ome.zarr", "annotations.geojson")    # doctest: +SKIP
+    >>> found.mean_dice, found.to_json()                             # doctest: +SKIP
+
+    Args:
+        prediction: a label OME-Zarr of ours, a PNG or TIFF, or what `open_labels` returned.
+        truth: the same, or GeoJSON with polygons in full-resolution px of the slide.
+        instances: score objects. Values of images are the numbers of objects (of an image with
+            just one value, its connected parts are), every annotation is an object, and of class
+            labels the connected parts of one class are.
+        em: score segments that borders part, of value 0: V_rand, V_info and the Rand error. The
+            area is read as a whole.
+        classes: what a class is, by name: its value or name in the prediction, or a tuple of that
+            and its value or name in the truth. Where both have names, equal names need no mention.
+        ignore: values or names in the truth whose pixels aren't compared.
+        region: (x, y, width, height) outside of which nothing is compared, full-resolution px.
+        within: GeoJSON outside of whose polygons nothing is compared.
+        tolerance: distance up to which boundaries agree, px of the prediction; None to do without.
+        label: the label group of the prediction, if it holds several.
+        truth_label: the same of the truth.
+
+    Raises:
+        EvaluationError: they can't be read or compared, or there is nothing to compare.
+        AnnotationError: annotations can't be read, or lie outside of the slide.
+        OptionError: an option that can't be used.
+        OutputError: a folder is no output of ours, or has no such label group.
+    """
+    _check(instances, em, classes, tolerance)
+    source = open_source(prediction, label)
+    drawing = None if within is None else Drawing(_path(within), source.grid)
+    true = open_truth(truth, source, truth_label)
+    ignored = find_ignored(true, ignore)
+    pair = Pair(source, true, _area(source, region, drawing), ignored, drawing)
+    kind: Kind = "objects" if instances else "segments" if em else "classes"
+    if kind == "objects":
+        found = _of_objects(pair, tolerance)
+    elif kind == "segments":
+        found = _of_segments(pair, tolerance)
+    else:
+        found = _of_classes(pair, classes or {}, tolerance)
+    return Evaluation(
+        prediction=source.name,
+        truth=true.name,
+        kind=kind,
+        pixels_left_out=source.grid.shape[0] * source.grid.shape[1] - found["pixels"],
+        tolerance=tolerance,
+        truth_annotations=true.drawn,
+        within_annotations=None if drawing is None else drawing.facts,
+        **found,
+    )
+
+
+def _check(
+    instances: bool, em: bool, classes: GivenClasses | None, tolerance: float | None
+) -> None:
+    if instances and em:
+        raise OptionError("instances and em: choose one of them")
+    if classes and (instances or em):
+        raise OptionError("classes: objects and segments are scored whatever their class")
+    if tolerance is not None and not 0 <= tolerance <= LARGEST_TOLERANCE:
+        raise OptionError(f"tolerance {tolerance:g} px: choose 0 to {LARGEST_TOLERANCE:g}")
+
+
+def _path(place: str | os.PathLike[str]) -> Path:
+    return Path(locations.resolve(os.fspath(place)))
+
+
+def _area(source: Source, region: Region | None, within: Drawing | None) -> Box:
+    """Return the box outside of which nothing is looked at, px of the prediction.
+
+    Raises:
+        EvaluationError: it is empty.
+    """
+    area = Box.of_shape(source.grid.shape)
+    if region is not None:
+        area = area.intersection(source.grid.box_of(region))
+        if not area.area:
+            raise EvaluationError(
+                f"{source.name}: the region {','.join(map(str, region))} lies outside of it; give "
+                "X,Y,W,H in full-resolution pixels"
+            )
+    if within is not None:
+        area = area.intersection(within.extent())
+    if not area.area:
+        raise EvaluationError(f"{source.name}: nothing of it lies in the regions to compare")
+    return area
+
+
+def _of_classes(pair: Pair, given: GivenClasses, tolerance: float | None) -> dict[str, Any]:
+    classes = resolve_classes(
+        pair.prediction.name, pair.prediction.classes, pair.truth, given, pair.ignored
+    )
+    counts = count_classes(pair, pair.blocks(), classes, tolerance)
+    _refuse_nothing(pair, counts.overlaps)
+    there = np.union1d(counts.overlaps.truth, counts.overlaps.prediction).tolist()
+    names = classes.names or {value: str(value) for value in there}
+    _refuse_others(pair, counts.overlaps, names)
+    matrix = confusion_matrix(counts.overlaps, list(names))
+    boundaries = None if tolerance is None else counts.boundaries
+    return summary_of(score_classes(names, matrix, boundaries), matrix)
+
+
+def _refuse_others(pair: Pair, overlaps: Overlaps, names: Mapping[int, str]) -> None:
+    """Refuse values that are no class.
+
+    Raises:
+        EvaluationError: names the first of them and how many pixels have it.
+    """
+    for name, values in (
+        (pair.prediction.name, overlaps.prediction),
+        (pair.truth.name, overlaps.truth),
+    ):
+        others = sorted({*values.tolist()} - {*names})
+        if others:
+            pixels = int(overlaps.pixels[values == others[0]].sum())
+            known = ", ".join(f"{value} {one!r}" for value, one in names.items())
+            raise EvaluationError(
+                f"{name}: {pixels} px have the value {others[0]}, which is none of the classes "
+                f"({known}); name it with --classes, or leave it out with --ignore {others[0]}"
+            )
+
+
+def _of_objects(pair: Pair, tolerance: float | None) -> dict[str, Any]:
+    blocks = pair.blocks()
+    numbered = [pair.truth.numbered, pair.prediction.classes is None]
+    if any(numbered):
+        several = has_several_values(pair, blocks)
+        drawn = pair.truth.drawn is not None
+        numbered[0] = numbered[0] and (several[0] or drawn)
+        numbered[1] = numbered[1] and several[1]
+    counts = count_objects(pair, blocks, Kinds(*numbered), tolerance)
+    _refuse_nothing(pair, counts.overlaps)
+    names = {0: "background", 1: "objects"}
+    matrix = _of_two(counts.overlaps, names)
+    boundaries = None if tolerance is None else counts.boundaries
+    scores = score_classes(names, matrix, boundaries)
+    return {**summary_of(scores, matrix), "objects": score_objects(counts.overlaps)}
+
+
+def _of_segments(pair: Pair, tolerance: float | None) -> dict[str, Any]:
+    if pair.area.area > MOST_OF_SEGMENTS:
+        raise EvaluationError(
+            f"{pair.prediction.name}: {pair.area.shape[1]} x {pair.area.shape[0]} px are too many "
+            "for --em, which thins all borders at once; give a --region"
+        )
+    pixels = pair.read(pair.area)
+    truth, prediction = (segments_of(values) for values in pixels.objects)
+    raw = count_overlaps(truth, prediction, pixels.valid)
+    _refuse_nothing(pair, raw)
+    thin = count_overlaps(thin_borders(truth), thin_borders(prediction), pixels.valid)
+    names = {0: "border", 1: "segments"}
+    matrix = _of_two(raw, names)
+    boundaries = None
+    if tolerance is not None:
+        whole = Box.of_shape(pair.area.shape)
+        boundaries = count_boundaries(truth > 0, prediction > 0, pixels.valid, whole, tolerance)
+    scores = score_classes(names, matrix, boundaries)
+    segments = replace(score_segments(thin), rand_error=score_segments(raw).rand_error)
+    return {**summary_of(scores, matrix), "segments": segments}
+
+
+def _of_two(overlaps: Overlaps, names: Mapping[int, str]) -> NDArray[np.int64]:
+    """Return the confusion matrix of something, 1, and the rest, 0."""
+    two = Overlaps.of(
+        (overlaps.truth > 0).astype(np.int64),
+        (overlaps.prediction > 0).astype(np.int64),
+        overlaps.pixels,
+    )
+    return confusion_matrix(two, list(names))
+
+
+def _refuse_nothing(pair: Pair, overlaps: Overlaps) -> None:
+    if not overlaps.total:
+        raise EvaluationError(
+            f"{pair.prediction.name} and {pair.truth.name} have no pixel in common to compare; "
+            "check that they are of one slide, and the regions and what is ignored"
+        )
