@@ -26,17 +26,22 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
         layers = list(parent)
         for index in reversed(range(1, len(layers))):
             before, norm = layers[index - 1 : index + 1]
-            if isinstance(before, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            if isinstance(before, _CONVOLUTIONS) and isinstance(norm, nn.BatchNorm2d):
                 _fold(before, norm)
                 del parent[index]
     return folded
 
 
-def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+_CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
+
+
+def _fold(convolution: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> None:
     if norm.running_mean is None or norm.running_var is None:
         raise ValueError("batch norm without running statistics depends on its input")
     factor = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
-    weight = convolution.weight.double() * factor[:, None, None, None]
+    # A transposed convolution's weights have the outputs second.
+    shape = (-1, 1, 1, 1) if isinstance(convolution, nn.Conv2d) else (-1, 1, 1)
+    weight = convolution.weight.double() * factor.reshape(shape)
     bias = 0.0 if convolution.bias is None else convolution.bias.double()
     shifted = norm.bias.double() + (bias - norm.running_mean.double()) * factor
     dtype = convolution.weight.dtype

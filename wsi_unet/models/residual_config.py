@@ -135,7 +135,7 @@ class _Count:
             tally.drop(held + skips.pop())
             self._count(before, after, 3)  # of a transposed convolution: by its input's side
             self._side *= 2
-            held = self._hold(after)
+            held = self._activated(self._hold(after))
             tally.drop(joined)
             if config.units:
                 new = self._convolve(after, after, 3, 1)
@@ -153,11 +153,18 @@ class _Count:
         previous = 0
         for index in range(max(1, self._config.units)):
             before = width if index else channels
-            new = self._convolve(before, width, 3, 1 if index else stride)
+            new = self._activated(self._convolve(before, width, 3, 1 if index else stride))
             self._tally.drop(previous)
             previous = new
         self._tally.drop(shortcut)
         return previous
+
+    def _activated(self, held: int) -> int:
+        """Apply the activation: a learnt one makes a new map."""
+        if self._config.leak is None:
+            self._tally.hold(held)
+            self._tally.drop(held)
+        return held
 
     def _convolve(self, channels: int, width: int, kernel: int, stride: int) -> int:
         self._side //= stride

@@ -65,7 +65,9 @@ class ResidualUNet(nn.Module):
             skips.append(x)
         x = skips.pop()
         for stage in self.expanding:
-            x = stage(torch.cat([skips.pop(), x], dim=1))
+            x = torch.cat([skips.pop(), x], dim=1)
+            for part in stage.children():  # one by one: each frees its input
+                x = part(x)
         return x
 
 
@@ -121,4 +123,4 @@ def _normed_and_activated(width: int, config: ResidualUNetConfig) -> list[nn.Mod
         norm = nn.BatchNorm2d(width)
     if config.leak is None:
         return [norm, nn.PReLU()]
-    return [norm, nn.LeakyReLU(config.leak) if config.leak else nn.ReLU()]
+    return [norm, nn.LeakyReLU(config.leak, inplace=True) if config.leak else nn.ReLU(inplace=True)]

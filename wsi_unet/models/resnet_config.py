@@ -132,7 +132,9 @@ class _Count:
         config, tally = self._config, self._tally
         skips = [self._convolve(config.in_channels, config.base_width, 7, 2)]
         self._side //= 2
-        held, channels = self._hold(config.base_width), config.base_width  # the pooling
+        held, channels = self._hold(config.base_width), config.base_width  # the pooling, and the
+        indices = 8 * config.base_width * self._side**2  # places of its maxima, in int64
+        tally.peak = max(tally.peak, tally.live + indices)
         for stage, after in enumerate(config.stages):
             for block in range(config.blocks[stage]):
                 stride = 2 if stage and not block else 1
@@ -150,11 +152,10 @@ class _Count:
             if skip:
                 held = self._hold(channels + skip)
                 tally.drop(upsampled + skips.pop())
-            for before in (channels + skip, after):
-                new = self._convolve(before, after, 3, 1)
-                tally.drop(held)
-                held = new
-            channels = after
+            first = self._convolve(channels + skip, after, 3, 1)
+            second = self._convolve(after, after, 3, 1)
+            tally.drop(held + first)
+            held, channels = second, after
         self._count(channels, config.classes, 3)
         largest = tally.largest // self._item
         return Work(self._flops, self._parameters, tally.peak, held, largest, self._side)

@@ -70,7 +70,8 @@ class ResNetUNet(nn.Module):
         skips = [x]
         x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
         for stage in self.stages:
-            x = stage(x)  # 1/4 | 1/8 | 1/16 | 1/32
+            for block in stage.children():  # one by one: each frees its input
+                x = block(x)  # 1/4 | 1/8 | 1/16 | 1/32
             skips.append(x)
         x = skips.pop()
         for convolutions in self.expanding:
