@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from support.oracle import Truth, balanced_model, textured, whole_image_forward
+from support.oracle import ArrayRaster, Truth, balanced_model, textured, whole_image_forward
 
 from wsi_unet.geometry import Border, Box
 from wsi_unet.models import Model, UNetConfig
@@ -20,15 +20,6 @@ from wsi_unet.segment.marking import Stopwatch
 SHAPE = (640, 576)
 TILE = 128
 CONFIG = UNetConfig(depth=4, base_width=4)
-
-
-class ArrayRaster:
-    def __init__(self, pixels: NDArray[np.uint8]) -> None:
-        self.pixels = pixels
-        self.shape = (pixels.shape[0], pixels.shape[1])
-
-    def read(self, box: Box) -> NDArray[np.uint8]:
-        return self.pixels[box.slices()]
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
+from wsi_unet.geometry import Box
 from wsi_unet.models import (
     Model,
     ModelClass,
@@ -201,6 +202,15 @@ def balanced_model(
     }
     save_model(network, ModelSpec.model_validate(fields | changes), path)
     return load_model(path), network
+
+
+class ArrayRaster:
+    def __init__(self, pixels: NDArray[np.uint8]) -> None:
+        self.pixels = pixels
+        self.shape = (pixels.shape[0], pixels.shape[1])
+
+    def read(self, box: Box) -> NDArray[np.uint8]:
+        return self.pixels[box.slices()]
 
 
 def last_convolution(network: nn.Module) -> nn.Conv2d:
