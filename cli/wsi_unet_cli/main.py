@@ -10,6 +10,7 @@ import click
 
 from wsi_unet import __version__
 from wsi_unet_cli.doctor import doctor
+from wsi_unet_cli.evaluate import evaluate
 from wsi_unet_cli.failures import VERBOSE, exit_code, show_error
 from wsi_unet_cli.info import info
 from wsi_unet_cli.model import model
@@ -70,7 +71,7 @@ def cli() -> None:
     """
 
 
-for command in (segment, info, status, overlay, models, model, doctor):
+for command in (segment, info, status, overlay, evaluate, models, model, doctor):
     cli.add_command(command)
 
 

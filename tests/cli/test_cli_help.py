@@ -15,7 +15,7 @@ from wsi_unet_cli.main import cli
 from wsi_unet_cli.options import IMAGES, OUTPUTS, PRECISIONS, READERS
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("segment", "info", "status", "overlay", "models", "doctor")
+COMMANDS = ("segment", "info", "status", "overlay", "evaluate", "models", "doctor")
 
 
 def test_help_lists_the_commands_in_the_order_of_use() -> None:
@@ -23,7 +23,16 @@ def test_help_lists_the_commands_in_the_order_of_use() -> None:
     assert done.exit_code == 0
     assert "For research, not for diagnosis." in done.stdout
     listed = re.findall(r"^  ([a-z]+)  +\S", done.stdout, flags=re.MULTILINE)
-    assert listed == ["segment", "info", "status", "overlay", "models", "model", "doctor"]
+    assert listed == [
+        "segment",
+        "info",
+        "status",
+        "overlay",
+        "evaluate",
+        "models",
+        "model",
+        "doctor",
+    ]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
