@@ -30,6 +30,7 @@ from wsi_unet.models.predictor import Predictor
 from wsi_unet.segment import choices, task
 from wsi_unet.slides import statistics
 from wsi_unet.slides.statistics import measure_colours
+from wsi_unet.slides.tissue import mask_in_box
 
 SHAPE = (600, 530)
 CONFIG = network_of("valid", "transpose", 2)
@@ -69,7 +70,7 @@ def test_sums_are_numpys(rows: int, columns: int, seed: int, most: int) -> None:
     for given_mask in (None, mask):
         inside = np.ones((rows, columns), bool)
         if given_mask is not None:
-            inside = statistics.mask_in_box(mask, Box(0, 0, rows, columns), (rows, columns))
+            inside = mask_in_box(mask, Box(0, 0, rows, columns), (rows, columns))
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(statistics, "MOST_CELLS", most)
             found = measure_colours(ArrayRaster(image), given_mask)

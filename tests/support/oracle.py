@@ -51,7 +51,7 @@ class Truth:
 def whole_image_forward(
     network: nn.Module,
     config: UNetConfig,
-    image: NDArray[np.uint8],
+    image: NDArray[np.uint8] | NDArray[np.float32],
     *,
     mean: Sequence[float] = (MEAN,),
     std: Sequence[float] = (STD,),
