@@ -6,6 +6,7 @@ import click
 
 from wsi_unet_cli.model_import import import_
 from wsi_unet_cli.model_inspect import inspect
+from wsi_unet_cli.verify import verify
 
 
 @click.group(short_help="Import a model, look at it, prove it.")
@@ -13,5 +14,5 @@ def model() -> None:
     """Bring a model from elsewhere, look at what it is, and prove what it says of itself."""
 
 
-for command in (import_, inspect):
+for command in (import_, inspect, verify):
     model.add_command(command)
