@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from wsi_unet_cli.main import cli
-from wsi_unet_cli.options import IMAGES, OUTPUTS, PRECISIONS, READERS
+from wsi_unet_cli.options import IMAGES, OUTPUTS, PRECISIONS, READERS, TTAS
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = ("segment", "info", "status", "overlay", "evaluate", "models", "doctor")
@@ -88,6 +88,8 @@ def test_the_examples_in_the_help_parse(command: str, monkeypatch: pytest.Monkey
         (["segment", "x.svs", "--workers", "2", "--scheduler", "tcp://a:1"], "not both"),
         (["segment", "a/x.svs", "b/x.ndpi"], "both be written to x.ome.zarr"),
         (["segment", "x.svs", "--reader", "vips"], "is not one of"),
+        (["segment", "x.svs", "--tta", "all"], "is not one of"),
+        (["segment", "x.svs", "-m", "a", "-m", "b"], "say --ensemble mean"),
         (["info"], "Missing argument"),
         (["info", "a.svs", "b.svs"], "unexpected extra argument"),
         (["status"], "Missing argument"),
@@ -102,11 +104,14 @@ def test_wrong_usage_exits_with_2_and_says_what(arguments: list[str], message: s
 
 
 def test_choices_are_the_packages_own() -> None:
+    from wsi_unet.models.augmentation import VIEWS
     from wsi_unet.models.config import Precision
     from wsi_unet.segment import options
+    from wsi_unet_cli.reports import VIEWS as VIEWS_IN_WORDS
 
     assert (OUTPUTS, IMAGES, PRECISIONS) == (options.OUTPUTS, options.IMAGES, options.PRECISIONS)
     assert set(PRECISIONS) == {"auto", *get_args(Precision)}
+    assert set(TTAS) == {*VIEWS} == {*VIEWS_IN_WORDS}
     assert READERS[0] == "auto"
 
 

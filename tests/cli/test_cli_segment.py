@@ -44,6 +44,7 @@ def test_options_arrive_as_the_package_expects_them(calls: Calls) -> None:
         *("--tissue", "none", "--outputs", "probabilities,labels", "--image", "none"),
         *("--block", "1024", "--tile", "512", "--precision", "float32", "--device", "cuda:1"),
         *("--reader", "openslide", "--workers", "3", "--max-retries", "4", "--overwrite"),
+        *("--tta", "d4", "--ensemble", "mean", "-m", "hers", "-m", "his"),
     )
     assert done.exit_code == 0, done.output
     options = Options(
@@ -57,10 +58,17 @@ def test_options_arrive_as_the_package_expects_them(calls: Calls) -> None:
         precision="float32",
         device="cuda:1",
         reader="openslide",
+        tta="d4",
     )
-    assert calls.jobs == [
-        SlideJob(slide="a.svs", output="o", model="mine", options=options, overwrite=True)
-    ]
+    job = SlideJob(
+        slide="a.svs",
+        output="o",
+        model="mine",
+        others=("hers", "his"),
+        options=options,
+        overwrite=True,
+    )
+    assert calls.jobs == [job]
     assert calls.clusters == [ClusterOptions(workers=3, max_retries=4)]
 
 

@@ -159,6 +159,17 @@ def test_models_may_lie_beside_the_manifest(here: Path, monkeypatch: pytest.Monk
     assert sorted(looked) == sorted({*models}), "each is looked at once"
 
 
+def test_a_manifests_model_runs_alone(here: Path) -> None:
+    """An ensemble is for the slides that are given no model of their own."""
+    save = "slide,model\ns/a.svs,\ns/b.ome.tif,nuclei-he\n"
+    listed = read_cohort([manifest(here, save, "m.csv")], None, "nuclei-he", others=["nuclei-he"])
+    assert [job.job.others for job in listed.slides] == [("nuclei-he",), ()]
+    single = read_cohort(["s/a.svs"], None, "mine/", others=["hers/"])
+    assert (single.slides[0].job.model, single.slides[0].job.others) == ("mine/", ("hers/",))
+    with pytest.raises(ModelError, match="absent"):
+        read_cohort(["s", "t"], None, "nuclei-he", others=["absent"])
+
+
 def test_equal_options_are_one_object(here: Path) -> None:
     rows = "".join(f"{number}.svs,0.25,none\n" for number in range(10))
     cohort = read_cohort([manifest(here, f"slide,mpp,tissue\n{rows}")], None)
