@@ -292,6 +292,25 @@ def test_what_is_not_quite_a_family_is_told_apart(
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (partial(UNet, 3, 1, 2, (4, 8), (2,), num_res_units=2), "three-dimensional"),
+        (partial(UNet, 2, 3, 2, (4, 8, 8), (2, 1), num_res_units=2), "level 1 doesn't halve"),
+        (partial(UNet, 2, 3, 2, (4, 8, 8), (2, 2), kernel_size=5), r"has the shape \[4, 3, 5, 5\]"),
+        (partial(basic_unet, upsample="pixelshuffle"), "nearest is monai-basic-unet"),
+        (partial(JvanVugt, 3, 2, 4, padding=True, norm=True, upsample=True), "--padding valid"),
+        (partial(residual_unet, act="relu"), "--activation relu"),
+    ],
+)
+def test_variants_that_are_not_supported_are_refused(
+    make: Make, message: str, tmp_path: Path
+) -> None:
+    torch.save(make().state_dict(), tmp_path / "weights.pth")
+    with pytest.raises((ModelError, OptionError), match=message):
+        import_checkpoint(tmp_path / "weights.pth")
+
+
 def test_a_head_of_a_hundred_classes_wants_a_hundred_names(tmp_path: Path) -> None:
     torch.save(randomise(Milesial(3, 100, 4, bilinear=False)).state_dict(), tmp_path / "a.pth")
     with pytest.raises(OptionError, match="3 names for a network with 100 outputs"):
