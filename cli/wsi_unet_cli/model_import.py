@@ -63,6 +63,11 @@ def parse_numbers(
     help="Whether its convolutions pad with zeros.",
 )
 @click.option(
+    "--norm",
+    type=click.Choice(["none", "instance"]),
+    help="Which normalisation there is that has no weights.",
+)
+@click.option(
     "--activation",
     metavar="relu|leaky-relu[=SLOPE]",
     help="Its activation, if it isn't the family's usual one.",

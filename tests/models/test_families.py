@@ -24,7 +24,7 @@ from wsi_unet.geometry import round_up
 from wsi_unet.models.border import measure_border
 from wsi_unet.models.config import UNetConfig
 from wsi_unet.models.folding import fold_batch_norm
-from wsi_unet.models.importing import import_checkpoint, look_at
+from wsi_unet.models.importing import import_checkpoint, look_at, spec_of
 from wsi_unet.models.residual_config import ResidualUNetConfig
 from wsi_unet.models.resnet_config import ResNetUNetConfig
 from wsi_unet.models.told import Told
@@ -85,8 +85,23 @@ CASES: dict[str, tuple[Make, Told, tuple[tuple[int, int], ...]]] = {
     ),
     "monai-basic-unet, no norm, ReLU": (
         lambda: basic_unet(norm=None, act="relu"),
-        Told(activation="relu"),
+        Told(activation="relu", norm="none"),
         ODD,
+    ),
+    "monai-basic-unet, instance without weights": (
+        partial(basic_unet, norm="instance"),
+        Told(norm="instance"),
+        ODD,
+    ),
+    "monai-basic-unet, the same, nontrainable": (
+        partial(basic_unet, norm="instance", upsample="nontrainable"),
+        Told(norm="instance"),
+        ODD,
+    ),
+    "monai-unet, no norm": (
+        partial(residual_unet, norm=None, num_res_units=2),
+        Told(norm="none"),
+        EVEN,
     ),
     "monai-unet, no units": (residual_unet, Told(), EVEN),
     "monai-unet, two units": (lambda: residual_unet(num_res_units=2), Told(), EVEN),
@@ -215,6 +230,95 @@ def test_batch_norm_is_folded_into_transposed_convolutions_too(units: int) -> No
         torch.testing.assert_close(folded(image), network(image), rtol=1e-9, atol=1e-9)
 
 
+@given(
+    st.integers(1, 5),
+    st.integers(1, 9),
+    st.integers(1, 5),
+    st.sampled_from([1, 3]),
+    st.booleans(),
+    st.booleans(),
+)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_depth_widths_and_classes_are_read_off_the_weights(
+    tmp_path: Path,
+    depth: int,
+    base: int,
+    classes: int,
+    channels: int,
+    norm: bool,
+    upsample: bool,
+) -> None:
+    original = JvanVugt(
+        channels, classes, base, depth=depth, padding=True, norm=norm, upsample=upsample
+    )
+    torch.save(original.state_dict(), tmp_path / "weights.pth")
+    spec = spec_of(look_at(tmp_path / "weights.pth"), Told(padding="same"))
+    assert spec.architecture == UNetConfig(
+        padding="same",
+        depth=depth,
+        base_width=base,
+        in_channels=channels,
+        classes=classes,
+        upsampling="bilinear" if upsample else "transpose",
+        norm="batch" if norm else "none",
+        norm_first=False,
+    )
+    assert (spec.head, spec.channel_order) == (
+        "sigmoid" if classes == 1 else "softmax",
+        "gray" if channels == 1 else "rgb",
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "told", "border", "exactness"),
+    [
+        (partial(Milesial, 3, 2, 4, bilinear=False), Told(), (96, 96, 0), "exact"),
+        (
+            partial(Milesial, 3, 2, 4, bilinear=True),
+            Told(interpolation="global"),
+            (112, 112, 0),
+            "exact",
+        ),
+        (
+            partial(JvanVugt, 3, 2, 4, depth=4, padding=False, norm=False, upsample=False),
+            Told(padding="valid"),
+            (92, 96, 92),
+            "exact",
+        ),
+        (partial(MateuszBuda, 3, 1, 4), Told(), (96, 96, 0), "exact"),
+        (basic_unet, Told(), (96, 96, 0), "exact"),
+        (
+            partial(residual_unet, num_res_units=2, norm="batch"),
+            Told(),
+            (48, 48, 0),
+            "exact",
+        ),
+    ],
+)
+def test_borders_are_the_known_ones(
+    make: Make, told: Told, border: tuple[int, int, int], exactness: str, tmp_path: Path
+) -> None:
+    torch.save(make().state_dict(), tmp_path / "weights.pth")
+    spec = spec_of(look_at(tmp_path / "weights.pth"), told)
+    found = spec.border()
+    assert (found.before, found.after, found.shrink) == border
+    assert spec.exactness == exactness
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(Milesial, 3, 2, 4, bilinear=True),
+        partial(basic_unet, norm=("instance", {"affine": True})),
+        residual_unet,
+    ],
+)
+def test_what_depends_on_the_window_gets_one_and_is_approximate(make: Make, tmp_path: Path) -> None:
+    torch.save(make().state_dict(), tmp_path / "weights.pth")
+    spec = spec_of(look_at(tmp_path / "weights.pth"), Told())
+    assert (spec.window, spec.exactness) == (512, "approximate")
+
+
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module.net."])
 def test_prefixes_of_wrappers_are_taken_off(prefix: str, tmp_path: Path) -> None:
     original = randomise(Milesial(3, 2, 4, bilinear=False))
@@ -301,6 +405,7 @@ def test_what_is_not_quite_a_family_is_told_apart(
         (partial(basic_unet, upsample="pixelshuffle"), "nearest is monai-basic-unet"),
         (partial(JvanVugt, 3, 2, 4, padding=True, norm=True, upsample=True), "--padding valid"),
         (partial(residual_unet, act="relu"), "--activation relu"),
+        (partial(basic_unet, norm="instance"), r"--norm none\|instance"),
     ],
 )
 def test_variants_that_are_not_supported_are_refused(

@@ -48,7 +48,11 @@ def spec_of(found: Recognised, told: Told) -> ModelSpec:
         OptionError: if something must be told and wasn't, or was told wrong.
     """
     answers = told.answers
-    given = {"--padding": answers.padding, "--activation": answers.leak}
+    given = {
+        "--padding": answers.padding,
+        "--activation": answers.leak,
+        "--norm": answers.norm,
+    }
     asked = [question for question in found.questions if given[question.option] is None]
     if asked:
         options = ", ".join(f"{one.option} {'|'.join(one.choices)}" for one in asked)

@@ -27,8 +27,8 @@ class ResidualUNetConfig(BaseModel):
             a shortcut, on the way up too.
         in_channels: channels of the image.
         classes: channels of the output, one logit per class.
-        norm: what normalises each convolution's output: "batch", or "instance" (over all of the
-            image).
+        norm: what normalises each convolution's output: "none", "batch", or "instance" (over all
+            of the image).
         affine: whether instance normalisation has weights.
         leak: slope of the activation below 0 (0: ReLU); None: learnt, one number per layer.
     """
@@ -45,7 +45,7 @@ class ResidualUNetConfig(BaseModel):
     units: int = Field(default=2, ge=0, le=8)
     in_channels: int = Field(default=3, ge=1, le=64)
     classes: int = Field(default=2, ge=1, le=255)
-    norm: Literal["batch", "instance"] = "instance"
+    norm: Literal["none", "batch", "instance"] = "instance"
     affine: bool = False
     leak: float | None = Field(default=None, ge=0.0, lt=1.0, allow_inf_nan=False)
 

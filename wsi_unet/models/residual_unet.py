@@ -118,9 +118,11 @@ class _Unit(nn.Module):
 
 
 def _normed_and_activated(width: int, config: ResidualUNetConfig) -> list[nn.Module]:
-    norm: nn.Module = nn.InstanceNorm2d(width, affine=config.affine)
+    norm: nn.Module = nn.Identity()
     if config.norm == "batch":
         norm = nn.BatchNorm2d(width)
+    elif config.norm == "instance":
+        norm = nn.InstanceNorm2d(width, affine=config.affine)
     if config.leak is None:
         return [norm, nn.PReLU()]
     return [norm, nn.LeakyReLU(config.leak, inplace=True) if config.leak else nn.ReLU(inplace=True)]

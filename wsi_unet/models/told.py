@@ -39,6 +39,7 @@ class Told:
     Attributes:
         family: its family's name, or "auto".
         padding: "valid" or "same".
+        norm: which normalisation there is that has no weights: "none" or "instance".
         activation: "relu", "leaky-relu", or "leaky-relu=SLOPE".
         mpp: µm per pixel that it was trained at.
         classes: the names of its outputs.
@@ -56,6 +57,7 @@ class Told:
 
     family: str = "auto"
     padding: Literal["valid", "same"] | None = None
+    norm: Literal["none", "instance"] | None = None
     activation: str | None = None
     mpp: float | None = None
     classes: tuple[str, ...] | None = None
@@ -76,7 +78,8 @@ class Told:
         Raises:
             OptionError: if the activation is none of those that are known.
         """
-        return Answers(self.padding, None if self.activation is None else _leak(self.activation))
+        leak = None if self.activation is None else _leak(self.activation)
+        return Answers(self.padding, leak, self.norm)
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,11 @@ FAMILIES = (
     Family(
         "mateuszbuda", "mateuszbuda/brain-segmentation-pytorch", (_MATEUSZBUDA,), head="sigmoid"
     ),
-    Family("monai-basic-unet", "MONAI's BasicUNet", (_BASIC, replace(_BASIC, norm=None))),
+    Family(
+        "monai-basic-unet",
+        "MONAI's BasicUNet",
+        (_BASIC, replace(_BASIC, norm=None, hidden_norm=True)),
+    ),
     Family("monai-unet", "MONAI's UNet", (_RESIDUAL, replace(_RESIDUAL, units=False))),
     Family("smp-unet", "segmentation_models.pytorch's Unet with a ResNet", (_RESNET,)),
 )

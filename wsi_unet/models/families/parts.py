@@ -71,10 +71,12 @@ class Answers:
     Attributes:
         padding: "valid" or "same"; None: not told.
         leak: slope of the activation below 0 (0: ReLU); None: not told.
+        norm: which normalisation there is that has no weights; None: not told.
     """
 
     padding: Literal["valid", "same"] | None = None
     leak: float | None = None
+    norm: Literal["none", "instance"] | None = None
 
 
 class Layout(Protocol):

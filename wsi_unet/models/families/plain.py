@@ -40,6 +40,8 @@ class PlainUNet:
         align_corners: of bilinear upsampling.
         odd: what odd sides are filled up with.
         padding: None where it must be told.
+        hidden_norm: whether there may be an instance normalisation without weights, so that it
+            must be told.
     """
 
     first: str
@@ -57,6 +59,7 @@ class PlainUNet:
     align_corners: bool = False
     odd: Literal["none", "zeros", "replicate"] = "none"
     padding: Literal["valid", "same"] | None = "same"
+    hidden_norm: bool = False
 
     def parts(self, tensors: Tensors) -> Sequence[Part]:
         """List the parts of a network as deep as the checkpoint's keys suggest."""
@@ -79,7 +82,11 @@ class PlainUNet:
 
     def questions(self, parts: Sequence[Part]) -> tuple[Question, ...]:
         """Return what must be told besides."""
-        return () if self.padding else (Question("--padding", ("valid", "same")),)
+        padding = () if self.padding else (Question("--padding", ("valid", "same")),)
+        return (
+            *padding,
+            *((Question("--norm", ("none", "instance")),) if self.hidden_norm else ()),
+        )
 
     def config(self, shapes: Shapes, answers: Answers) -> UNetConfig:
         """Infer the network's shape."""
@@ -100,7 +107,7 @@ class PlainUNet:
             "classes": shapes["head.weight"][0],
             "upsampling": upsampling,
             "align_corners": self.align_corners and upsampling == "bilinear",
-            "norm": self._norm_type(shapes),
+            "norm": (self.hidden_norm and answers.norm) or self._norm_type(shapes),
             "norm_first": self.norm_first,
             "leak": self.leak if answers.leak is None else answers.leak,
             "odd": self.odd if padding == "same" else "none",
@@ -128,6 +135,8 @@ class PlainUNet:
                 state[f"upsampling.{stage}.weight"] = torch.eye(width)[:, :, None, None]
         if self.norm is not None and self.norm_first:
             self._move_biases(state)
+        elif cast("UNetConfig", config).norm == "instance":
+            self._add_norms(state)
 
     def _move_biases(self, state: dict[str, Tensor]) -> None:
         """Subtract each convolution's bias from the mean of the norm that follows it.
@@ -141,6 +150,24 @@ class PlainUNet:
             bias, mean = state.pop(name), f"{path}.{int(slot) + 1}.running_mean"
             if mean in state:
                 state[mean] = state[mean] - bias
+
+    def _add_norms(self, state: dict[str, Tensor]) -> None:
+        """Give each convolution a normalisation with weights that change nothing.
+
+        That takes a place of its own after each convolution, and undoes the convolution's bias.
+        """
+        import torch
+
+        for name in sorted((n for n in state if n.count(".") == 3), reverse=True):
+            path, _, slot = name.removesuffix(".weight").rpartition(".")
+            if name.endswith(".bias"):
+                del state[name]
+                continue
+            place = 3 * self._slots.index(int(slot))
+            weight = state.pop(name)
+            state[f"{path}.{place}.weight"] = weight
+            state[f"{path}.{place + 1}.weight"] = torch.ones(len(weight))
+            state[f"{path}.{place + 1}.bias"] = torch.zeros(len(weight))
 
     @property
     def _slots(self) -> tuple[int, ...]:

@@ -201,7 +201,7 @@ class ResidualUNet:
                 "units": units if self.units else 0,
                 "in_channels": shapes["contracting.0.body.0.weight"][1],
                 "classes": shapes[last][0 if self.units else 1],
-                "norm": "batch" if moving else "instance",
+                "norm": "batch" if moving else answers.norm or "instance",
                 "affine": not moving and "contracting.0.body.1.weight" in shapes,
                 "leak": answers.leak,
             }
