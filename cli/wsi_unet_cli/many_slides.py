@@ -14,7 +14,7 @@ from wsi_unet_cli.cohort_progress import CohortDisplay, cohort_display
 from wsi_unet_cli.endings import EXIT_FAILED, EXIT_OK, INTERRUPTED, UNFINISHED, Ending
 from wsi_unet_cli.failures import printable, show_error
 from wsi_unet_cli.output import duration, print_facts
-from wsi_unet_cli.reports import show_report
+from wsi_unet_cli.reports import exactness_in_words, show_report
 
 if TYPE_CHECKING:
     from wsi_unet import CohortProgress, Outcome, Report
@@ -148,12 +148,14 @@ class _Cohort:
 def _line(row: Row, report: Report) -> str:
     """Return what came of a slide, in one line."""
     blocks, name = report.blocks, printable(PurePath(row["slide"]).name)
+    because = report.inexact_because
+    inexact = [exactness_in_words(report.exactness, because)] if because else []
     if report.state == "finished" and blocks.done == blocks.resumed:
-        return f"{name}: finished, nothing was left to compute"
+        return ", ".join([f"{name}: finished, nothing was left to compute", *inexact])
     parts = [f"{blocks.done} of {blocks.total} blocks"]
     if blocks.failed:
         parts.append(f"{blocks.failed} failed")
-    parts.append(f"{duration(report.seconds)} at {report.mpx_per_s:.2f} Mpx/s")
+    parts += [f"{duration(report.seconds)} at {report.mpx_per_s:.2f} Mpx/s", *inexact]
     beware = "".join(f"\n  beware  {printable(warning)}" for warning in report.warnings)
     return f"{name}: {report.state}, {', '.join(parts)}{beware}"
 

@@ -13,7 +13,7 @@ from wsi_unet_cli.asked import Asked
 from wsi_unet_cli.endings import EXIT_FAILED, EXIT_OK, Ending
 from wsi_unet_cli.failures import describe, printable, show_error
 from wsi_unet_cli.output import duration, print_facts, size
-from wsi_unet_cli.reports import show_plan
+from wsi_unet_cli.reports import exactness_in_words, show_plan
 
 if TYPE_CHECKING:
     from wsi_unet import Plan
@@ -97,6 +97,8 @@ def _line(slide: str, plan: Plan) -> str:
     ]
     if costs.seconds is not None:
         parts.append(f"about {duration(costs.seconds)}")
+    if labels.inexact_because:
+        parts.append(exactness_in_words(labels.exactness, labels.inexact_because))
     if plan.resumes:
         parts.append("goes on")
     beware = "".join(f"\n  beware  {printable(warning)}" for warning in plan.warnings)

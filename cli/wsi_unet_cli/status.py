@@ -214,6 +214,8 @@ def _line(found: OutputStatus) -> str:
         parts.append(f"{found.failures} failed")
     if found.mpx_per_s:
         parts.append(f"{found.mpx_per_s:.2f} Mpx/s")
+    if found.inexact_because:
+        parts.append(exactness_in_words("approximate", found.inexact_because))
     if found.error is not None and found.state != "finished":
         parts.append(found.error)
     if found.writer is not None:

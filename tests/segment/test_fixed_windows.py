@@ -158,6 +158,14 @@ def test_wherever_a_user_looks_it_says_approximate(
     as_json = said("status", output, "--json")
     assert '"exactness": "approximate"' in as_json
     assert '"inexact_because": "its result depends on all of the window"' in as_json
+    results = str(tmp_path / "results") + "/"
+    cohort = ["segment", str(slide), str(tmp_path / "second.png"), "-o", results, *options]
+    write_png(tmp_path / "second.png", image[:500])
+    assert said(*cohort, "--plan").count(told) == 2
+    assert said(*cohort, "-q").count(told) == 2
+    assert said(*cohort, "-q").count(told) == 2  # nothing was left to compute
+    assert said("status", results).count(told) == 2
+    assert (tmp_path / "results" / "cohort.csv").read_text().count("approximate") == 2
     provenance = wsi_unet.open_labels(output).attrs["provenance"]
     assert provenance["exactness"] == "approximate"
     assert provenance["inexact_because"] == "its result depends on all of the window"

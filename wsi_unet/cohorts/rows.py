@@ -29,6 +29,7 @@ TIMES = ("seconds", "startup_seconds", "mpx_per_s", "blocks_per_s", "device_busy
 
 CSV_COLUMNS = (
     *("slide", "output", "status", "error", "model", "mpp", "tissue", "label"),
+    *("exactness", "inexact_because"),
     *("blocks", "blocks_done", "blocks_failed", "seconds", "startup_seconds", "mpx_per_s"),
     *("blocks_per_s", "device_busy"),
     *("read_seconds", "device_wait_seconds", "predict_seconds", "write_seconds"),
@@ -38,6 +39,7 @@ CLASS_COLUMNS = ("area_mm2", "pixels", "fraction")
 
 EMPTY_ROW: Row = {
     **dict.fromkeys(("slide", "output", "status", "error", "model", "mpp", "tissue", "label")),
+    **dict.fromkeys(("exactness", "inexact_because")),
     **dict.fromkeys(("blocks", *TIMES)),
     "classes": [],
     "warnings": [],
@@ -109,6 +111,8 @@ def reported(report: Report) -> Row:
         if first is None
         else f"{len(failures)} failed block{'s' * (len(failures) > 1)}: {first.error}",
         "label": report.label,
+        "exactness": report.exactness,
+        "inexact_because": report.inexact_because,
         "blocks": asdict(report.blocks),
         "seconds": round(report.seconds, 3),
         "startup_seconds": round(report.startup_seconds, 3),

@@ -33,6 +33,7 @@ class OutputStatus:
         mpx_per_s: level-0 pixels per second, in millions; of the run where its report is there,
             else per thread.
         waits: what the blocks spent their time on.
+        inexact_because: why tiling can change a label; empty where it can't.
         error: what went wrong with the slide, as the report has it.
         writer: who writes to it now.
     """
@@ -44,6 +45,7 @@ class OutputStatus:
     failures: int = 0
     mpx_per_s: float = 0.0
     waits: Waits = field(default_factory=Waits)
+    inexact_because: str = ""
     error: str | None = None
     writer: Writer | None = None
 
@@ -111,6 +113,7 @@ def _known(row: Row, *, verify: bool) -> OutputStatus:
             blocks=BlockCounts(**row["blocks"]),
             mpx_per_s=row["mpx_per_s"],
             waits=Waits(**row["waits"]),
+            inexact_because=row["inexact_because"] or "",
         )
     if objects.get("zarr.json") is not None:
         return _found(output, verify=verify, label=row["label"], error=row["error"])
@@ -159,6 +162,7 @@ def _found(
         failures=sum(len(run.failures) for run in counted),
         mpx_per_s=sum(run.mpx_per_s * run.seconds for run in labels) / seconds if seconds else 0.0,
         waits=sum((run.waits for run in labels), start=Waits()),
+        inexact_because="; ".join(run.inexact_because for run in labels if run.inexact_because),
         error=error,
         writer=writer,
     )

@@ -256,6 +256,8 @@ class Ensemble:
             costs.tile_memory(member, tile, precision, probabilities=probabilities or averaged)
             for member in self.members
         )
+        if self.spec.head == "sigmoid":  # probabilities, comparisons and labels of each class
+            total += 8 * self.spec.classes_out * tile * tile
         if not averaged:
             return total
         # The sum of the probabilities, and the turned window and output of one view.
