@@ -110,7 +110,8 @@ def count_classes(pair: Pair, blocks: Blocks, classes: Classes, tolerance: float
 
 def _class_values(name: str, pixels: PairPixels, values: Labels, most: int) -> Labels:
     """Return class values with 0 where they aren't compared, if they can be classes at all."""
-    values = values * pixels.valid
+    if not pixels.valid.all():
+        values = values * pixels.valid
     largest = int(values.max(initial=0))
     if largest >= most:
         raise EvaluationError(

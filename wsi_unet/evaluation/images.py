@@ -175,7 +175,8 @@ def _checked(path: Path, values: NDArray[Any]) -> NDArray[np.integer[Any]]:
             "of the object, so convert the colours to numbers first"
         )
     _check_kind(path, values.dtype)
-    return values.view(np.uint8) if values.dtype == np.bool_ else values
+    # Pillow's booleans are bytes of 255.
+    return (values.view(np.uint8) > 0).astype(np.uint8) if values.dtype == np.bool_ else values
 
 
 def _check_kind(path: Path, kind: np.dtype[Any]) -> None:

@@ -71,6 +71,8 @@ def open_source(labels: Labels, name: str | None = None) -> Source:
     if locations.is_url(location) or Path(location).is_dir():
         array = open_labels(location, name)
         return _of_array(array, location, _computed(location, str(array.name)))
+    if name is not None:
+        raise EvaluationError(f"{location}: is no label OME-Zarr, so it has no labels {name!r}")
     pixels, shape = open_image_pixels(Path(location))
     return Source(location, Grid(shape), pixels)
 

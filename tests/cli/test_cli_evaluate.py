@@ -1,0 +1,104 @@
+"""`wsi-unet evaluate` on real files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+from support.labelled import blobs, rectangle, write_geojson
+
+from wsi_unet.geometry import Box
+from wsi_unet_cli.main import cli
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli, ["evaluate", *(str(argument) for argument in arguments)])
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    """A prediction of 0 and 1, and a truth of 0 and 255."""
+    paths = tmp_path / "prediction.png", tmp_path / "truth.png"
+    for seed, (path, most) in enumerate(zip(paths, (1, 255), strict=True)):
+        Image.fromarray(blobs((90, 120), seed, values=2) * np.uint8(most)).save(path)
+    return paths
+
+
+def test_a_table_of_classes_and_the_overall_lines(pair: tuple[Path, Path]) -> None:
+    done = run(*pair, "--classes", "cell=1:255")
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    assert lines[0].split()[:4] == ["value", "class", "truth", "px"]
+    assert lines[2].split()[:2] == ["1", "cell"]
+    document = json.loads(run(*pair, "--classes", "cell=1:255", "--json").stdout)
+    assert f"{document['classes'][1]['dice']:.4f}" in lines[2]
+    assert f"pixel error  {document['pixel_error']:.4f}" in done.stdout
+    assert sum(map(sum, document["confusion"])) == document["pixels"] == 90 * 120
+
+
+def test_objects_and_segments(pair: tuple[Path, Path]) -> None:
+    done = run(*pair, "--instances")
+    assert "PQ" in done.stdout
+    assert "AJI" in done.stdout
+    assert json.loads(run(*pair, "--instances", "--json").stdout)["objects"]["truth"] > 0
+    done = run(*pair, "--em", "--tolerance", "none")
+    assert "V_rand" in done.stdout
+    assert "boundary F1  " not in done.stdout.split("overall")[1]
+    document = json.loads(run(*pair, "--em", "--json").stdout)
+    assert 0 < document["segments"]["v_rand"] < 1
+
+
+def test_a_score_of_nothing_is_null_or_na(pair: tuple[Path, Path]) -> None:
+    options: list[str | Path] = [pair[0], pair[0], "--classes", "cell=1,ghost=7"]
+    assert "n/a" in run(*options).stdout
+    assert json.loads(run(*options, "--json").stdout)["classes"][2]["dice"] is None
+
+
+def test_regions(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    within = write_geojson(tmp_path / "w.geojson", [("any", rectangle(Box(10, 10, 50, 60)))])
+    options: list[str | Path] = [pair[0], pair[0], "--within", within, "--region", "0,0,30,30"]
+    document = json.loads(run(*options, "--json").stdout)
+    assert document["pixels"] == 20 * 20
+    assert "1 annotations of 1 polygons" in run(*options).stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ([], "have the value 255, which is none of the classes"),
+        (["--ignore", "cell"], "has no class 'cell' to ignore"),
+        (["--classes", "cell"], "write NAME=VALUE"),
+        (["--region", "500,0,9,9"], "lies outside"),
+        (["--within", "missing.geojson"], "can't be read"),
+        (["--instances", "--em"], "choose one"),
+        (["--label", "x"], "is no label OME-Zarr"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(
+    pair: tuple[Path, Path], options: list[str], match: str
+) -> None:
+    if not options:
+        options = ["--classes", "cell=1"]
+    done = run(*pair, *options)
+    assert done.exit_code == 2, done.output
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert match in done.stderr
+
+
+@pytest.mark.parametrize("value", ["x", "-1", "nan", "inf", ""])
+def test_tolerances_that_are_none(pair: tuple[Path, Path], value: str) -> None:
+    done = run(*pair, "--tolerance", value)
+    assert done.exit_code == 2
+    assert "neither a number of pixels nor 'none'" in done.stderr
+
+
+def test_sizes_that_differ(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    Image.fromarray(blobs((91, 120))).save(tmp_path / "a.png")
+    done = run(pair[0], tmp_path / "a.png")
+    assert done.exit_code == 2
+    assert "differ in size (120 x 90 px and 120 x 91 px)" in done.stderr

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from wsi_unet.errors import EvaluationError, OptionError
+from wsi_unet.evaluation import images
+from wsi_unet.evaluation.classes import parse_classes
+from wsi_unet.evaluation.images import TiledPixels, open_image_pixels
+from wsi_unet.geometry import Box
+
+LABELS = np.random.default_rng(0).integers(0, 5, (150, 203), np.uint8)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int32, np.uint32])
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {},
+        {"byteorder": ">"},
+        {"compression": "zlib", "tile": (64, 48)},
+        {"compression": "lzw", "rowsperstrip": 17},
+        {"compression": "zlib", "tile": (64, 48), "predictor": True},
+    ],
+)
+@pytest.mark.parametrize("tiled", [False, True])
+def test_every_tiff_is_read_box_by_box(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Any, stored: dict[str, Any], tiled: bool
+) -> None:
+    values = LABELS.astype(kind) * (1 if kind == np.uint8 else 1001)
+    if tiled:
+        monkeypatch.setattr(images, "MOST_AT_ONCE", 1000)
+    tifffile.imwrite(tmp_path / "a.tif", values, **stored)
+    pixels, shape = open_image_pixels(tmp_path / "a.tif")
+    assert isinstance(pixels, TiledPixels) == (tiled and "compression" in stored)
+    assert shape == values.shape
+    for box in (
+        Box(0, 0, 150, 203),
+        Box(10, 40, 64, 96),
+        Box(63, 47, 66, 50),
+        Box(140, 200, 150, 203),
+    ):
+        assert (pixels.read(box) == values[box.slices()]).all()
+
+
+def test_a_large_image_in_one_piece_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "MOST_AT_ONCE", 1000)
+    monkeypatch.setattr(images, "MOST_IN_A_TILE", 2000)
+    tifffile.imwrite(tmp_path / "a.tif", LABELS, compression="zlib", rowsperstrip=150)
+    Image.fromarray(LABELS).save(tmp_path / "a.png")
+    for name in ("a.tif", "a.png"):
+        with pytest.raises(EvaluationError, match="save it as a tiled TIFF"):
+            open_image_pixels(tmp_path / name)
+
+
+def test_a_damaged_tile_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MOST_AT_ONCE", 1000)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, LABELS, compression="zlib", tile=(64, 64))
+    with tifffile.TiffFile(path) as tiff:
+        offset = tiff.pages[0].dataoffsets[2]
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(b"garbage" * 4)
+    pixels, _ = open_image_pixels(path)
+    pixels.read(Box(64, 0, 128, 64))
+    with pytest.raises(EvaluationError, match="tile 2 can't be decoded"):
+        pixels.read(Box(0, 0, 150, 203))
+
+
+def test_pngs_of_one_bit_palettes_and_sixteen_bits_hold_their_values(tmp_path: Path) -> None:
+    palette = Image.fromarray(LABELS, "P")
+    palette.putpalette([255, 0, 0, 0, 255, 0, 9, 9, 9, 1, 2, 3, 4, 5, 6])
+    palette.save(tmp_path / "p.png")
+    Image.fromarray(LABELS > 2).save(tmp_path / "b.png")
+    Image.fromarray(LABELS.astype(np.uint16) * 300).save(tmp_path / "w.png")
+    for name, expected in (
+        ("p.png", LABELS),
+        ("b.png", LABELS > 2),
+        ("w.png", LABELS.astype(np.uint16) * 300),
+    ):
+        pixels, _ = open_image_pixels(tmp_path / name)
+        assert (pixels.read(Box(3, 5, 90, 80)) == expected[3:90, 5:80]).all(), name
+
+
+@given(st.text(max_size=20))
+def test_classes_are_parsed_or_refused_in_one_line(text: str) -> None:
+    with suppress(OptionError):
+        parse_classes(text)
+    assert parse_classes("a b = 1 : T: x,c=d") == {"a b": (1, "T: x"), "c": "d"}
