@@ -31,7 +31,7 @@ class Subject:
         survives: whether NaN is lost on its way through.
     """
 
-    forward: Callable[[Tensor, Place | None], Tensor]
+    forward: Callable[[Tensor, Place], Tensor]
     in_channels: int
     dtype: torch.dtype
     survives: bool
@@ -50,10 +50,15 @@ class Subject:
     def run(self, image: Tensor, place: Place | None = None) -> Tensor:
         """Return the output for an image, (classes, rows, columns).
 
+        Args:
+            image: (1, channels, rows, columns).
+            place: where it lies in a larger one; None: it is the whole.
+
         Raises:
             ModelError: if it isn't a map of classes.
             Exception: of any kind, if the network doesn't take images of this size.
         """
+        place = place or Place((0, 0), (image.shape[2], image.shape[3]))
         with torch.inference_mode(), full_float32(), cpu_threads(usable_cores()):
             return check_output("the network", self.forward(image, place))[0]
 
@@ -118,7 +123,7 @@ def arithmetic_of(
         double = copy.deepcopy(runnable).double()
         subject = Subject(_forward(double, placed), in_channels, torch.float64, survives)
         try:
-            subject.run(subject.image(side), Place((0, 0), (side, side)))
+            subject.run(subject.image(side))
         except RuntimeError:  # a program with numbers in it that are float32
             pass
         else:
@@ -126,8 +131,8 @@ def arithmetic_of(
     return Subject(_forward(runnable, placed), in_channels, torch.float32, survives)
 
 
-def _forward(network: nn.Module, placed: bool) -> Callable[[Tensor, Place | None], Tensor]:
-    def run(image: Tensor, place: Place | None) -> Tensor:
+def _forward(network: nn.Module, placed: bool) -> Callable[[Tensor, Place], Tensor]:
+    def run(image: Tensor, place: Place) -> Tensor:
         output: Tensor = network(image, place) if placed else network(image)
         return output
 

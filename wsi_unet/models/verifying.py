@@ -21,7 +21,6 @@ from wsi_unet.models.subject import Subject, arithmetic_of, spread, structure_of
 from wsi_unet.models.tiles import agreement
 
 if TYPE_CHECKING:
-
     from wsi_unet.models.checkpoint import Model
     from wsi_unet.models.spec import ModelSpec
 
@@ -142,7 +141,7 @@ def _checks(model: Model, pixels: Callable[[int], NDArray[np.uint8]]) -> Iterato
     subject = structure_of(network, spec.in_channels, placed=placed)
     image = subject.image(windows.side)
     try:
-        clean = subject.run(image, _whole(windows.side))
+        clean = subject.run(image)
     except Exception as error:  # of whatever type: other people's networks
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         yield Check("output", _expected(spec, windows), f"fails: {reason}", False)
@@ -163,10 +162,6 @@ def _checks(model: Model, pixels: Callable[[int], NDArray[np.uint8]]) -> Iterato
 def _expected(spec: ModelSpec, windows: _Windows) -> str:
     side = windows.side - 2 * windows.border.shrink
     return f"{spec.classes_out}×{side}×{side} of {windows.side}×{windows.side} px"
-
-
-def _whole(side: int) -> Place:
-    return Place((0, 0), (side, side))
 
 
 def _border(subject: Subject, windows: _Windows, image: Tensor, clean: Tensor) -> Check:
@@ -221,7 +216,7 @@ def _two_sizes(subject: Subject, windows: _Windows) -> float:
     """Compare the core of the image with the core of its own window."""
     border, image = windows.border, subject.image(windows.side)
     window = slice(windows.shift, windows.side - windows.shift)
-    whole = subject.run(image, _whole(windows.side))
+    whole = subject.run(image)
     place = Place((windows.shift, windows.shift), (windows.side, windows.side))
     part = subject.run(image[:, :, window, window], place)
     first = border.before - border.shrink
