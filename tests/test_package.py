@@ -31,6 +31,7 @@ def modules_after(code: str) -> set[str]:
     [
         "import wsi_unet",
         "import wsi_unet.slides, wsi_unet.labels, wsi_unet.models, wsi_unet.segment, wsi_unet.view",
+        "import wsi_unet.annotations, wsi_unet.metrics, wsi_unet.evaluation",
         "import wsi_unet_cli.main",
     ],
 )
