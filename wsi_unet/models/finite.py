@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 _PIECE = 2**20
@@ -12,5 +13,5 @@ def all_finite(tensor: Tensor) -> bool:
 
     Both show in the sum of 0·x.
     """
-    pieces = tensor.reshape(-1).split(_PIECE)
+    pieces = torch.split(tensor.reshape(-1), _PIECE)
     return all(bool((piece * 0).sum().isfinite()) for piece in pieces)
