@@ -103,3 +103,21 @@ def test_a_valid_window_is_the_papers() -> None:
 def test_impossible_borders_are_refused(border: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=r"border|clipped"):
         Border(**border)  # type: ignore[arg-type]
+
+
+def test_windows_of_one_size_stay_that_size_at_every_edge() -> None:
+    border = Border(before=12, after=20, shrink=0, period=4, edge="mirror", tile=32)
+    for box in Box.of_shape((70, 45)).tiles(64):
+        for core in border.core(box).tiles(32):
+            assert core.shape == (32, 32)
+            assert border.window(core, (70, 45)).shape == (64, 64)
+    for edge in ("clip", "cut"):
+        with pytest.raises(ValueError, match="windows of one size can't be clipped"):
+            Border(12, 20, 0, 4, edge, 32)
+    with pytest.raises(ValueError, match="leave the grid"):
+        Border(12, 20, 0, 4, "mirror", 30)
+
+
+def test_only_clipped_windows_see_more_than_the_slide() -> None:
+    assert Border(8, 8, 0, 8, "clip").whole((17, 24)) == (24, 24)
+    assert Border(8, 8, 0, 8, "cut").whole((17, 24)) == (17, 24)
