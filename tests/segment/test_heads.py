@@ -145,6 +145,26 @@ def test_overlapping_classes_are_one_run(overlapping: Overlapping) -> None:
     assert overlapping.run().blocks.resumed == 4
 
 
+@pytest.mark.parametrize("content", [None, "{", '{"attributes": {"ome": {}, "wsi_unet": {}}}'])
+def test_lost_metadata_of_one_class_is_mended(
+    overlapping: Overlapping, content: str | None
+) -> None:
+    before = [overlapping.labels(number) for number in range(3)]
+    document = overlapping.output / "labels" / overlapping.NAMES[1] / "zarr.json"
+    if content is None:
+        document.unlink()
+    else:
+        document.write_text(content)
+    state = {run.label: run.state for run in wsi_unet.run_status(overlapping.output)}
+    assert state["random"] == "unfinished"
+    again = overlapping.run()
+    assert (again.state, again.blocks.resumed) == ("finished", 4)
+    assert again.classes == overlapping.report.classes
+    for number in range(3):
+        assert np.array_equal(overlapping.labels(number), before[number])
+    assert [run.label for run in wsi_unet.run_status(overlapping.output)] == ["random", "image"]
+
+
 def test_overlapping_classes_are_replaced_together(
     overlapping: Overlapping, image: NDArray[np.uint8], tmp_path: Path
 ) -> None:

@@ -86,8 +86,14 @@ def groups_of(objects: Objects, run: str) -> list[str]:
 
 
 def run_of(objects: Objects, label: str) -> str:
-    """Return the name of the run that made a label group; most have the group's own."""
-    attributes = group_attributes(objects, f"labels/{label}") or {}
+    """Return the name of the run that made a label group.
+
+    It is the group's own for most, and for one whose metadata is lost or damaged.
+    """
+    try:
+        attributes = group_attributes(objects, f"labels/{label}") or {}
+    except OutputError:
+        return label
     return str(attributes.get("wsi_unet", {}).get("run", label))
 
 

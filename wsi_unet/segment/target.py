@@ -100,7 +100,9 @@ def _check_owner(objects: Objects, label: str, groups: tuple[str, ...]) -> None:
     """Refuse label groups that another run has made."""
     for name in layout.label_names(objects):
         owner = layout.run_of(objects, name)
-        if name in groups and owner != label:
+        if name not in groups or owner == label:
+            continue
+        if Progress(objects, owner).read_run() is not None:  # else its metadata is lost
             raise OutputError(
                 f"{objects}: the labels {name!r} there belong to {owner!r}, not to {label!r}; "
                 "choose another output, or rename the model"
