@@ -178,13 +178,11 @@ def _refuse_others(pair: Pair, overlaps: Overlaps, names: Mapping[int, str]) -> 
 
 def _of_objects(pair: Pair, tolerance: float | None) -> dict[str, Any]:
     blocks = pair.blocks()
-    numbered = [pair.truth.numbered, pair.prediction.classes is None]
-    if any(numbered):
-        several = has_several_values(pair, blocks)
-        drawn = pair.truth.drawn is not None
-        numbered[0] = numbered[0] and (several[0] or drawn)
-        numbered[1] = numbered[1] and several[1]
-    counts = count_objects(pair, blocks, Kinds(*numbered), tolerance)
+    drawn = pair.truth.drawn is not None
+    asked = (pair.truth.numbered and not drawn, pair.prediction.classes is None)
+    several = has_several_values(pair, blocks) if any(asked) else (False, False)
+    kinds = Kinds(drawn or (asked[0] and several[0]), asked[1] and several[1])
+    counts = count_objects(pair, blocks, kinds, tolerance)
     _refuse_nothing(pair, counts.overlaps)
     names = {0: "background", 1: "objects"}
     matrix = _of_two(counts.overlaps, names)
