@@ -260,10 +260,11 @@ class Ensemble:
             total += 8 * self.spec.classes_out * tile * tile
         if not averaged:
             return total
-        # The sum of the probabilities, and the turned window and output of one view.
+        # The sum of the probabilities; of one view the turned window, in two memory orders, and of
+        # the one before what its output became.
         largest = max(costs.window_side(member, tile) ** 2 for member in self.members)
-        channels = max(member.in_channels + member.classes_out for member in self.members)
-        return total + 4 * (self.spec.classes_out * tile * tile + channels * largest)
+        numbers = max(2 * member.in_channels + 3 * member.classes_out for member in self.members)
+        return total + 4 * (self.spec.classes_out * tile * tile + numbers * largest)
 
     def largest_map(self, tile: int) -> int:
         """Return the number of values in the largest feature map for a core of `tile` px."""
