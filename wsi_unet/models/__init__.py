@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     )
     from wsi_unet.models.config import UNetConfig
     from wsi_unet.models.importing import import_checkpoint, import_model
+    from wsi_unet.models.program_import import measure_module
     from wsi_unet.models.spec import LabelClass, ModelClass, ModelSpec, Scaling
     from wsi_unet.models.told import Told
     from wsi_unet.models.unet import UNet
@@ -38,6 +39,7 @@ _HOME_OF = {
     "import_checkpoint": "importing",
     "import_model": "importing",
     "load_model": "checkpoint",
+    "measure_module": "program_import",
     "read_spec": "checkpoint",
     "save_model": "checkpoint",
 }
@@ -56,6 +58,7 @@ __all__ = [
     "import_checkpoint",
     "import_model",
     "load_model",
+    "measure_module",
     "read_spec",
     "save_model",
 ]

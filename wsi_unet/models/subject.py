@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import singledispatch
@@ -120,7 +121,9 @@ def arithmetic_of(
     """
     runnable, survives = _runnable(network)
     if not survives:
-        double = copy.deepcopy(runnable).double()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch's own, of its own exports
+            double = copy.deepcopy(runnable).double()
         subject = Subject(_forward(double, placed), in_channels, torch.float64, survives)
         try:
             subject.run(subject.image(side))
