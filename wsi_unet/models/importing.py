@@ -82,18 +82,34 @@ def import_checkpoint(path: str | Path, told: Told | None = None) -> tuple[nn.Mo
 
 
 def import_model(
-    path: str | Path, output: str | Path, told: Told | None = None, *, overwrite: bool = False
+    path: str | Path,
+    output: str | Path | None = None,
+    told: Told | None = None,
+    *,
+    trust: bool = False,
+    overwrite: bool = False,
 ) -> Model:
-    """Import a checkpoint and save it as a model (see `save_model`).
+    """Import a checkpoint or a program and save it as a model (see `save_model`).
+
+    Args:
+        path: the file.
+        output: where to; None is the model's name, right here.
+        told: what the file can't tell.
+        trust: whether it may be a program that can run code.
+        overwrite: whether an existing model there may be replaced.
 
     Raises:
-        ModelError, OptionError: as `import_checkpoint`.
+        ModelError, OptionError: as `import_checkpoint` and `import_program`.
         OutputError: if something is at `output` already.
     """
     from wsi_unet.models.checkpoint import save_model
 
+    if open_program(path) is not None:
+        from wsi_unet.models.program_import import import_program_model
+
+        return import_program_model(path, output, told, trust=trust, overwrite=overwrite)
     network, spec = import_checkpoint(path, told)
-    return save_model(network, spec, output, overwrite=overwrite)
+    return save_model(network, spec, output or spec.name, overwrite=overwrite)
 
 
 def load_any(source: str | Path, *, trust: bool = False) -> Model:
