@@ -14,6 +14,7 @@ from support.clusters import scheduler, worker
 from support.oracle import balanced_model, textured
 
 from wsi_unet.models import UNetConfig
+from wsi_unet.models.predictor import CPU_SLOTS
 from wsi_unet.segment.cluster import ClusterOptions, count_workers, open_client, processes_per_core
 
 CORES = 6
@@ -49,7 +50,7 @@ def test_nannies_set_one_thread_and_the_network_gets_its_share(address: str, mod
         client.wait_for_workers(2, timeout=60)
         assert set(client.run(on_workers.environment, "OMP_NUM_THREADS").values()) == {"1"}
         assert (count_workers(client).per_host, processes_per_core(client)) == (2, 2)
-        assert threads(client, model) == CORES // 2
+        assert threads(client, model) == CORES // 2 // CPU_SLOTS
 
 
 @pytest.mark.skipif(
@@ -65,7 +66,7 @@ def test_processes_on_cores_of_their_own_share_nothing(address: str, model: str)
         with worker(address, *PRELOAD, env=PRETENDED, wrapper=("taskset", "-c", str(second))):
             client.wait_for_workers(2, timeout=60)
             assert (count_workers(client).per_host, processes_per_core(client)) == (2, 1)
-            assert threads(client, model) == CORES
+            assert threads(client, model) == CORES // CPU_SLOTS
         with worker(address, wrapper=("taskset", "-c", f"{first},{second}")):
             client.wait_for_workers(2, timeout=60)
             assert processes_per_core(client) == 2
