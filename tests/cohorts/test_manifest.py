@@ -150,7 +150,7 @@ def test_a_manifest_with_one_slide_is_a_cohort(here: Path) -> None:
 
 def test_models_may_lie_beside_the_manifest(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[str] = []
-    monkeypatch.setattr(manifest_module, "read_spec", looked.append)
+    monkeypatch.setattr(manifest_module, "check_there", looked.append)
     name = manifest(here, "slide,model\na.svs,mine\nb.svs,mine\nc.svs,nuclei-he\nd.svs,\n")
     models = [listed.job.model for listed in read_cohort([name], None, "theirs").slides]
     assert models == [
@@ -312,3 +312,14 @@ def test_no_two_slides_share_an_output(slides: list[tuple[str, str]]) -> None:
     else:
         found = [listed.job.output for listed in cohort.slides]
         assert len(set(found)) == len(found) == len(set(slides))
+
+
+def test_checkpoints_and_programs_are_models_of_many_slides_too(here: Path) -> None:
+    """They are loaded when the first slide begins; here it is enough that they are there."""
+    (here / "net.onnx").write_bytes(b"\x08\x08")
+    (here / "net.pth").write_bytes(b"PK\x03\x04")
+    for name in ("net.onnx", "net.pth"):
+        slides = read_cohort(["s", "t"], None, name).slides
+        assert {listed.job.model for listed in slides} == {str(here / name)}
+    with pytest.raises(ModelError, match=r"absent\.onnx"):
+        read_cohort(["s", "t"], None, "absent.onnx")

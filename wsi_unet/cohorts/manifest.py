@@ -24,7 +24,8 @@ from wsi_unet.cohorts.inputs import find_slides
 from wsi_unet.cohorts.table import read_rows
 from wsi_unet.errors import InputError, ModelError, OptionError
 from wsi_unet.labels.objects import open_objects
-from wsi_unet.models.checkpoint import bundled_models, read_spec
+from wsi_unet.models.checkpoint import bundled_models
+from wsi_unet.models.importing import check_there
 from wsi_unet.segment.options import Options
 from wsi_unet.segment.prepare import SlideJob, default_output
 
@@ -120,7 +121,7 @@ def read_cohort(
     _refuse_nested(reading.listed)
     if any(listed.job.model == found for listed in slides):
         for name in (found, *found_others):  # one line now, rather than one per slide
-            read_spec(name)
+            check_there(name)
     folder = locations.resolve(output or ".")
     if open_objects(folder).get("zarr.json") is not None:
         raise InputError(
@@ -205,7 +206,7 @@ class _Reading:
             beside = _beside(manifest, model)
             known = model if model in bundled_models() else locations.resolve(beside)
             try:
-                read_spec(known)
+                check_there(known)
             except ModelError as error:
                 raise InputError(f"{where}: {error}") from error
             self._models[manifest, model] = known

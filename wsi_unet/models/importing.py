@@ -139,6 +139,18 @@ def load_any(source: str | Path, *, trust: bool = False) -> Model:
     return _kept(kept) or _keep(kept, lambda: save_model(network, spec, kept, overwrite=True))
 
 
+def check_there(source: str | Path) -> None:
+    """Make sure that there is something for `load_any`, without loading it.
+
+    Raises:
+        ModelError: if there is neither a model with a sound spec, nor a checkpoint or program.
+    """
+    from wsi_unet.models.checkpoint import read_spec
+
+    if open_program(source) is None and not is_checkpoint(source):
+        read_spec(source)
+
+
 def _load_program(program: ProgramFile, *, trust: bool) -> Model:
     """Return a program's model: measuring it takes long, so one that is kept comes first."""
     from wsi_unet.models.program_import import import_program_model
