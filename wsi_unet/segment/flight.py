@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
@@ -11,7 +10,7 @@ from statistics import median
 from time import monotonic
 
 from dask.utils import key_split
-from distributed import Client, Future, KilledWorker
+from distributed import Client, Future, KilledWorker, Scheduler
 
 from wsi_unet import logs
 from wsi_unet.errors import ClusterError
@@ -35,8 +34,8 @@ LOOK_EVERY = 5.0
 MOST_LOSSES = 20
 """How often the cluster may lose one block's task, with its worker or its result."""
 
-NAMES_KEPT = 10_000
-"""Blocks after which the scheduler forgets old names: Dask keeps 100,000 of them, some 60 MB."""
+KEPT = 10_000
+"""Blocks after which the scheduler is made to forget old ones; Dask keeps some 600 bytes of each."""
 
 SLOW_FACTOR, SLOW_SECONDS = 4.0, 10.0
 """A last block is begun a second time when it takes this many times the usual, and this long."""
@@ -116,7 +115,7 @@ class Flight:
         self._suspects: deque[Task] = deque()
         self._workers = Workers(0, 0, 0, 0)
         self._counted = -COUNT_WORKERS_EVERY
-        self._begun = self._named = self._ended = self._stalls = 0
+        self._begun = self._forgotten = self._ended = self._stalls = 0
         self._last_end = self._look_again = monotonic()
         self._durations: deque[float] = deque(maxlen=50)
 
@@ -172,7 +171,7 @@ class Flight:
             self._look_again = monotonic() + LOOK_EVERY
             self._check_cluster()
             self._count_workers()
-            self._forget_names()
+            self._forget_old()
             events += self._overdue()
         finished: list[tuple[_Flown, Future[BlockMarker]]] = []
         for key in keys:
@@ -204,12 +203,11 @@ class Flight:
             logs.event("workers", **asdict(workers))
             self._workers = workers
 
-    def _forget_names(self) -> None:
-        """Empty the cache in which Dask's scheduler keeps what the tasks were called."""
-        if self._begun - self._named >= NAMES_KEPT:
-            self._named = self._begun
-            # Only what Dask and Python have by themselves: it may be a scheduler without us.
-            self._client.run_on_scheduler(operator.call, key_split.cache_clear)
+    def _forget_old(self) -> None:
+        """Have the scheduler forget what Dask keeps of tasks that are long done."""
+        if self._begun - self._forgotten >= KEPT:
+            self._forgotten = self._begun
+            self._client.run_on_scheduler(_forget())
 
     def _begin(self, flown: _Flown) -> None:
         flown.since, flown.ended_before, flown.twice = monotonic(), self._ended, False
@@ -338,6 +336,24 @@ class Flight:
     def _check_cluster(self) -> None:
         if self._client.status not in ("running", "connecting"):
             raise went_away(self._client)
+
+
+def _forget() -> Callable[..., None]:
+    """Return what makes a scheduler forget old tasks; defined in here, it is sent as code.
+
+    So it works on schedulers that don't have this package.
+    """
+
+    def forget(dask_scheduler: Scheduler) -> None:
+        key_split.cache_clear()  # the last 100,000 names, and what they begin with
+        spans = dask_scheduler.extensions.get("spans")
+        for span in spans.spans.values() if spans else ():
+            # An entry for every single task, for ever (dask/distributed#7977).
+            span.metadata["collections"][:] = [
+                entry for entry in span.metadata["collections"] if entry != {"type": "Future"}
+            ]
+
+    return forget
 
 
 def went_away(client: Client) -> ClusterError:
