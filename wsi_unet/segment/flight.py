@@ -35,7 +35,7 @@ MOST_LOSSES = 20
 """How often the cluster may lose one block's task, with its worker or its result."""
 
 KEPT = 10_000
-"""Blocks after which the scheduler is made to forget old ones; Dask keeps some 600 bytes of each."""
+"""Blocks after which the scheduler is made to forget old ones; Dask keeps 600 bytes of each."""
 
 SLOW_FACTOR, SLOW_SECONDS = 4.0, 10.0
 """A last block is begun a second time when it takes this many times the usual, and this long."""
