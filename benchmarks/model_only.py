@@ -2,7 +2,8 @@
 
 `python -m benchmarks.model_only LABEL OUTPUT...` reads each run's parameters from its output, cuts
 the same windows from its slide, and times nothing but the forward passes: input scaled and in
-place beforehand, output dropped. The runs are of one model. Prints a JSON object.
+place beforehand, output dropped, as many at once as in the runs. The runs are of one model. Prints
+a JSON object.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ import argparse
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from benchmarks.networks import place
 from wsi_unet.geometry import Box
@@ -33,11 +36,15 @@ from wsi_unet.models.devices import (
     usable_cores,
 )
 from wsi_unet.models.folding import fold_batch_norm
+from wsi_unet.models.predictor import CPU_SLOTS
 from wsi_unet.segment.block import tiles_of
 from wsi_unet.segment.parameters import LabelParameters
 from wsi_unet.segment.target import stored_parameters
 from wsi_unet.segment.task import open_reference
 from wsi_unet.slides.resample import open_raster, read_mirrored
+
+AT_A_TIME = 16
+"""Windows that are scaled and then run, so that neither disturbs the other."""
 
 
 def windows(output: Path, label: str) -> Iterator[tuple[NDArray[np.uint8], Box]]:
@@ -75,21 +82,31 @@ def main() -> None:
     device, dtype = resolve_device(labels.device), getattr(torch, labels.precision)
     network = place(fold_batch_norm(model.build()), device, dtype, torch.channels_last)
     mean, std = (torch.tensor(part) for part in (model.spec.scaling.mean, model.spec.scaling.std))
+    slots = CPU_SLOTS if device == "cpu" and usable_cores() > 1 else 1
+
+    def forward(image: Tensor) -> None:
+        with torch.inference_mode(), cpu_threads(usable_cores() // slots):
+            network(image)
+
     busy, cpu, count, pixels = 0.0, 0.0, 0, 0
-    with torch.inference_mode(), full_float32(), cpu_threads(usable_cores()):
-        found = (windows(output, given.label) for output in given.outputs)
-        for window, core in chain.from_iterable(found):
-            scaled = (torch.from_numpy(window) / 255 - mean) / std
-            image = scaled.permute(2, 0, 1)[None].to(device=device, dtype=dtype)
+    found = chain.from_iterable(windows(output, given.label) for output in given.outputs)
+    with full_float32(), ThreadPoolExecutor(slots) as pool:
+        while some := list(islice(found, AT_A_TIME)):
+            images = [
+                ((torch.from_numpy(window) / 255 - mean) / std)
+                .permute(2, 0, 1)[None]
+                .to(device=device, dtype=dtype)
+                for window, _ in some
+            ]
             if not count:  # the first forward of a process builds kernels
-                network(image)
+                list(pool.map(forward, images[:1] * slots))
             synchronize(device)
             start, cpu_start = time.perf_counter(), time.process_time()
-            network(image)
+            list(pool.map(forward, images))
             synchronize(device)
             busy += time.perf_counter() - start
             cpu += time.process_time() - cpu_start
-            count, pixels = count + 1, pixels + core.area
+            count, pixels = count + len(some), pixels + sum(core.area for _, core in some)
     document = {"seconds": busy, "cpu_seconds": cpu, "windows": count, "core_pixels": pixels}
     print(json.dumps(document))
 
