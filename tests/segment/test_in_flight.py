@@ -10,7 +10,8 @@ from queue import SimpleQueue
 from typing import cast
 
 import pytest
-from distributed import Client
+from dask.utils import key_split
+from distributed import Client, Scheduler
 
 from wsi_unet.geometry import BlockGrid
 from wsi_unet.labels.progress import BlockMarker
@@ -61,6 +62,23 @@ def test_few_tasks_are_with_dask() -> None:
     assert tasks.most <= bound
 
 
+def kept_by_the_scheduler(dask_scheduler: Scheduler) -> int:
+    spans = dask_scheduler.extensions["spans"].spans.values()
+    entries = sum(len(span.metadata["collections"]) for span in spans)
+    return int(entries + key_split.cache_info().currsize)
+
+
+def test_the_scheduler_forgets_old_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dask keeps an entry for every task of a span, for ever, and 100,000 names."""
+    monkeypatch.setattr(module, "LOOK_EVERY", 0.0)
+    with open_client(ClusterOptions()) as client:
+        Counted(side=30).run(client)
+        assert client.run_on_scheduler(kept_by_the_scheduler) > 900
+        monkeypatch.setattr(module, "KEPT", 50)
+        Counted(side=30).run(client)
+        assert client.run_on_scheduler(kept_by_the_scheduler) < 600
+
+
 class StubFuture:
     """Goes to whoever ends it once there is a callback to be told."""
 
@@ -87,6 +105,7 @@ class StubClient:
 
     def __init__(self) -> None:
         self.keys: set[str] = set()
+        self.forgotten = 0
         self._submitted: SimpleQueue[StubFuture | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work)
 
@@ -114,6 +133,9 @@ class StubClient:
         assert callback_timeout > 0
         return asyncio.run(cast(Coroutine[None, None, list[BlockMarker]], gather()))
 
+    def run_on_scheduler(self, forget: object) -> None:
+        self.forgotten += 1
+
     def _work(self) -> None:
         held: list[StubFuture] = []
         order = random.Random(0)
@@ -140,3 +162,4 @@ def test_few_of_a_hundred_thousand_tasks_are_in_flight(monkeypatch: pytest.Monke
     assert len(tasks.ended) == tasks.total - 1 > 10**5
     assert len(client.keys) == tasks.total + 317  # a column was tried twice
     assert tasks.most <= TASKS_PER_THREAD * workers.total_threads + failed
+    assert client.forgotten <= tasks.total // module.KEPT + 1
