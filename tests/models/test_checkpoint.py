@@ -112,7 +112,7 @@ def test_a_network_that_is_not_the_specs_is_not_written(
 ) -> None:
     network = make_spec(depth=1).architecture.build()
     with pytest.raises(ModelError, match="lacks the weights contracting"):
-        save_model(network, make_spec(depth=2), tmp_path / "model")
+        save_model(network, make_spec(depth=2), tmp_path / "some" / "folder" / "model")
     assert not list(tmp_path.iterdir())
 
 

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from wsi_unet.errors import ModelError
-from wsi_unet.models.foreign_file import open_foreign
+from wsi_unet.models.foreign_file import is_checkpoint, open_foreign
 
 
 class Runs:
@@ -273,6 +273,9 @@ def safetensors(header: dict[str, Any] | bytes, length: int | None = None, data:
     [
         (safetensors({}, length=2**60), "not a safetensors file"),
         (safetensors(b"{" * 50), "damaged safetensors header"),
+        (safetensors({"__metadata__": [1]}), "damaged safetensors header"),
+        (safetensors({"__metadata__": None, "a": 1}), "damaged safetensors header"),
+        (safetensors({"a": None}), "damaged safetensors header"),
         (
             safetensors({"a": {"dtype": "F32", "shape": [2**31], "data_offsets": [0, 16]}}),
             "should take 8589934592 bytes",
@@ -295,6 +298,13 @@ def test_absurd_safetensors_are_refused(content: bytes, message: str, tmp_path: 
     (tmp_path / "a.safetensors").write_bytes(content)
     with pytest.raises(ModelError, match=message):
         open_foreign(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("text", [b"12345", b'"abc"', b"null", b"[1, 2]", b"true"])
+def test_a_header_that_is_no_object_is_damaged(text: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").write_bytes(safetensors(text))
+    with pytest.raises(ModelError, match="damaged safetensors header"):
+        is_checkpoint(tmp_path / "a.safetensors")
 
 
 @pytest.mark.parametrize("legacy", [False, True])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from models.reference_networks import Milesial, randomise
+from safetensors.torch import save_file
 
 from wsi_unet.errors import ModelError, OutputError
 from wsi_unet.models import load_model
@@ -63,7 +64,7 @@ def test_a_folder_that_cannot_be_written_is_named(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("WSI_UNET_CACHE", str(tmp_path / "file"))
-    with pytest.raises(OutputError, match="can't keep the imported model in"):
+    with pytest.raises(OutputError, match=r"can't keep the imported model in the cache .*file"):
         load_any(checkpoint)
 
 
@@ -74,3 +75,43 @@ def test_models_are_loaded_as_ever(checkpoint: Path, tmp_path: Path) -> None:
     assert not cache_folder().exists()
     with pytest.raises(ModelError, match="neither a path nor a bundled model"):
         load_any(tmp_path / "nothing")
+
+
+def test_weights_that_are_no_model_are_never_overwritten(checkpoint: Path, tmp_path: Path) -> None:
+    foreign = tmp_path / "mine.safetensors"
+    save_file(torch.load(checkpoint), foreign)
+    bare = tmp_path / "bare" / "weights.safetensors"
+    bare.parent.mkdir()
+    shutil.copy(foreign, bare)
+    before = foreign.read_bytes()
+    for source, target in (
+        (checkpoint, foreign),
+        (foreign, foreign),
+        (checkpoint, bare.parent),
+        (bare, bare.parent),
+    ):
+        with pytest.raises(OutputError, match="it isn't overwritten"):
+            import_model(source, target, overwrite=True)
+    assert foreign.read_bytes() == bare.read_bytes() == before
+
+
+def test_a_model_is_not_overwritten_by_what_it_is_made_of(checkpoint: Path, tmp_path: Path) -> None:
+    folder = import_model(checkpoint, tmp_path / "model").path
+    single = import_model(checkpoint, tmp_path / "single.safetensors").path
+    for source, target in ((folder / "weights.safetensors", folder), (single, single)):
+        with pytest.raises(OutputError, match="holds what is imported"):
+            import_model(source, target, overwrite=True)
+    for target in (folder, single):
+        import_model(checkpoint, target, overwrite=True)
+
+
+@pytest.mark.parametrize("inside", ["x", "x/y", "x/model.safetensors"])
+def test_a_place_that_cannot_be_written_is_named(
+    inside: str, checkpoint: Path, tmp_path: Path
+) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    for place in (checkpoint / inside, Path("/proc") / inside, tmp_path / ("n" * 300)):
+        with pytest.raises(OutputError, match=f"can't write {place}: ") as raised:
+            import_model(checkpoint, place)
+        assert "\n" not in str(raised.value)
+    assert sorted(tmp_path.rglob("*")) == before

@@ -20,22 +20,23 @@ from weakref import WeakValueDictionary
 
 from pydantic import ValidationError
 
-from wsi_unet.errors import ModelError, OutputError
+from wsi_unet.errors import ModelError
 from wsi_unet.models.program_file import PROGRAM_FILES, ProgramFile, sha256_of
 from wsi_unet.models.spec import ModelSpec
 from wsi_unet.models.stored import (
+    METADATA_KEY,
     SPEC_FILE,
     WEIGHTS_FILE,
     Stored,
     StoredModule,
     stored_at,
 )
+from wsi_unet.models.target import check_target, writing
 from wsi_unet.models.weights_file import read_header
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
-METADATA_KEY = "wsi_unet"
 LARGEST_SPEC = 2**20
 
 WeightType = Literal["float32", "float16", "bfloat16"]
@@ -189,7 +190,8 @@ def save_model(
         overwrite: whether an existing model there may be replaced.
 
     Raises:
-        OutputError: if something is there already (and isn't a model, or `overwrite` is off).
+        OutputError: if something is there already (and isn't a model, or `overwrite` is off), or
+            it can't be written.
         ModelError: if the weights don't fit the spec or aren't finite in that number type.
     """
     return _save(path, lambda new: _write(network, spec, new, weights), overwrite=overwrite)
@@ -213,7 +215,8 @@ def save_program(
         overwrite: whether an existing model there may be replaced.
 
     Raises:
-        OutputError: if something is there already (and isn't a model, or `overwrite` is off).
+        OutputError: if something is there already (and isn't a model, or `overwrite` is off), or
+            it can't be written.
         ModelError: if the program can't be read, or needs trust.
     """
     content = file.read(trust=trust)
@@ -234,9 +237,11 @@ def _save(
     trust: bool = False,
 ) -> Model:
     target = Path(path)
-    _check_target(target, overwrite)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".", suffix=".partial", dir=target.parent) as folder:
+    check_target(target, overwrite=overwrite)
+    with (
+        writing(target),
+        tempfile.TemporaryDirectory(prefix=".", suffix=".partial", dir=target.parent) as folder,
+    ):
         new = Path(folder) / target.name
         write(new)
         checked = load_model(new.absolute(), trust=trust)
@@ -249,7 +254,6 @@ def _save(
 
 def _write(network: nn.Module, spec: ModelSpec, path: Path, weights: WeightType) -> None:
     import torch
-    from safetensors.torch import save_file
 
     dtype = getattr(torch, weights)
     tensors = {
@@ -259,29 +263,27 @@ def _write(network: nn.Module, spec: ModelSpec, path: Path, weights: WeightType)
     }
     text = _spec_text(spec)
     if path.suffix == ".safetensors":
-        save_file(tensors, path, metadata={METADATA_KEY: text})
+        _write_tensors(tensors, path, {METADATA_KEY: text})
         return
     path.mkdir()
-    save_file(tensors, path / WEIGHTS_FILE)
+    _write_tensors(tensors, path / WEIGHTS_FILE)
     (path / SPEC_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def _write_tensors(
+    tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None
+) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(tensors, path, metadata=metadata)
+    except SafetensorError as error:  # what it makes of a full disk
+        raise OSError(str(error)) from error
 
 
 def _spec_text(spec: ModelSpec) -> str:
     return json.dumps(spec.model_dump(mode="json"), indent=2, ensure_ascii=False)
-
-
-def _check_target(target: Path, overwrite: bool) -> None:
-    if not target.exists():
-        return
-    if not overwrite:
-        raise OutputError(f"{target} exists; choose another path, or allow overwriting it")
-    folder_is_model = target.is_dir() and {p.name for p in target.iterdir()} <= {
-        SPEC_FILE,
-        WEIGHTS_FILE,
-        *PROGRAM_FILES.values(),
-    }
-    if not folder_is_model and not (target.is_file() and target.suffix == ".safetensors"):
-        raise OutputError(f"{target} exists and is not a model: it isn't overwritten")
 
 
 def _find(source: str | Path) -> Path:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from wsi_unet.errors import ModelError
 from wsi_unet.models import weights_file
 from wsi_unet.models.pickle_scan import ITEM_BYTES, TensorInFile
+from wsi_unet.models.stored import METADATA_KEY
 from wsi_unet.models.torch_file import scan_archive, scan_legacy
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def is_checkpoint(path: str | Path) -> bool:
         return False
     if path.suffix != ".safetensors":
         return True
-    return "wsi_unet" not in weights_file.read_header(path, sizes=_ITEM_BYTES).metadata
+    return METADATA_KEY not in weights_file.read_header(path, sizes=_ITEM_BYTES).metadata
 
 
 def _kind(path: Path, start: bytes) -> str:

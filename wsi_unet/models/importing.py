@@ -100,16 +100,20 @@ def import_model(
 
     Raises:
         ModelError, OptionError: as `import_checkpoint` and `import_program`.
-        OutputError: if something is at `output` already.
+        OutputError: if something is at `output` already, or it can't be written.
     """
     from wsi_unet.models.checkpoint import save_model
+    from wsi_unet.models.target import check_target
 
+    told = told or Told()
+    target = Path(output or told.name or model_name(Path(path)))
+    check_target(target, overwrite=overwrite, source=Path(path))
     if open_program(path) is not None:
         from wsi_unet.models.program_import import import_program_model
 
-        return import_program_model(path, output, told, trust=trust, overwrite=overwrite)
+        return import_program_model(path, target, told, trust=trust, overwrite=overwrite)
     network, spec = import_checkpoint(path, told)
-    return save_model(network, spec, output or spec.name, overwrite=overwrite)
+    return save_model(network, spec, target, overwrite=overwrite)
 
 
 def load_any(source: str | Path, *, trust: bool = False) -> Model:
@@ -196,11 +200,11 @@ def _kept(path: Path, *, trust: bool = False) -> Model | None:
 def _keep(path: Path, save: Callable[[], Model]) -> Model:
     try:
         return save()
-    except OSError as error:
+    except OutputError as error:
         made_meanwhile = _kept(path)
         if made_meanwhile is None:
             raise OutputError(
-                f"can't keep the imported model in {path} ({error.strerror or error}); "
+                f"can't keep the imported model in the cache ({error}); "
                 "set WSI_UNET_CACHE, or use wsi-unet model import"
             ) from error
         return made_meanwhile

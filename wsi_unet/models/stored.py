@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 SPEC_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
+METADATA_KEY = "wsi_unet"
+"""Where the header of a single file has the spec."""
 
 
 class Stored(Protocol):

@@ -114,8 +114,12 @@ def _refuse_pickle(path: Path, start: bytes) -> None:
 
 
 def _parse(header: Any, origin: int) -> tuple[dict[str, TensorEntry], dict[str, str]]:
+    if not isinstance(header, dict):
+        raise TypeError("a header maps names to tensors")
     metadata = header.pop("__metadata__", {})
-    if not all(isinstance(value, str) for value in metadata.values()):
+    if not isinstance(metadata, dict) or not all(
+        isinstance(value, str) for value in metadata.values()
+    ):
         raise ValueError("metadata must be text")
     tensors = {}
     for name, entry in header.items():
