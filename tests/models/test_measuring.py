@@ -36,10 +36,10 @@ def unet(fields: dict[str, object], seed: int = 0) -> UNet:
 @pytest.mark.parametrize(
     ("fields", "period", "before", "after", "shrink"),
     [
-        ({"padding": "valid"}, 16, 92, 96, 92),
+        ({"padding": "valid", "depth": 3}, 8, 44, 48, 44),
         ({"padding": "same"}, 16, 96, 96, 0),
-        ({"padding": "same", "upsampling": "bilinear"}, 16, 112, 112, 0),
-        ({"padding": "valid", "upsampling": "bilinear", "depth": 3}, 8, 52, 56, 44),
+        ({"padding": "same", "upsampling": "bilinear", "depth": 3}, 8, 56, 56, 0),
+        ({"padding": "valid", "upsampling": "bilinear", "depth": 2}, 4, 24, 24, 20),
         ({"padding": "same", "depth": 2, "odd": "zeros"}, 4, 24, 24, 0),
     ],
 )
@@ -71,7 +71,7 @@ def test_mateuszbuda() -> None:
     ),
     st.integers(0, 2),
 )
-@settings(max_examples=4)
+@settings(max_examples=3)
 def test_measured_is_derived(fields: dict[str, object], seed: int) -> None:
     network = unet(fields, seed)
     try:
@@ -94,6 +94,43 @@ def test_aligned_corners_depend_on_the_size_though_no_spoilt_pixel_tells() -> No
     assert found.local
     assert found.sized
     assert found.deviation > 1e-3
+
+
+class Faint(nn.Module):
+    """Pooled by 8, and a little by 16 or what else it is told, in float32 if it must be."""
+
+    def __init__(self, strength: float, factor: int = 16, *, single: bool = False) -> None:
+        super().__init__()
+        self.strength, self.factor, self.single = strength, factor, single
+
+    def forward(self, image: Tensor) -> Tensor:
+        image = image.float() if self.single else image
+        output = image
+        for factor, weight in ((8, 1.0), (self.factor, self.strength)):
+            pooled = F.max_pool2d(image, factor)
+            output = output + weight * F.interpolate(pooled, size=image.shape[2:])
+        return output
+
+
+@pytest.mark.parametrize("network", [Faint(2e-4, single=True), Faint(1e-7)])
+def test_a_bottleneck_of_little_weight_counts(network: nn.Module) -> None:
+    found = measure(network, 3)
+    assert (found.period, found.local, found.sized) == (16, True, False)
+
+
+class Multiples(nn.Module):
+    """Pools by 8 and takes multiples of 16 px alone."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        if image.shape[2] % 16:
+            raise ValueError("no multiple of 16")
+        pooled = F.max_pool2d(image, 8)
+        return image + F.interpolate(pooled, scale_factor=8.0)
+
+
+def test_windows_have_sides_that_are_taken() -> None:
+    found = measure(Multiples(), 3)
+    assert (found.period, found.local, found.sized) == (16, True, False)
 
 
 class Squeezed(nn.Module):
@@ -146,6 +183,19 @@ class Coarse(nn.Module):
         return F.max_pool2d(image, 4)
 
 
+class Half(nn.Module):
+    """Labels every other pixel, of one side only or of any."""
+
+    def __init__(self, side: int | None = None) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, image: Tensor) -> Tensor:
+        if self.side not in (None, image.shape[2]):
+            raise ValueError(f"not {self.side} px")
+        return image[:, :, ::2, ::2]
+
+
 class Constant(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         return torch.zeros_like(image)
@@ -160,6 +210,8 @@ class Listed(nn.Module):
     ("network", "message"),
     [
         (Coarse(), "only networks that label every pixel"),
+        (Half(), "makes 160×160 px of 320×320 px; only networks that label every pixel"),
+        (Half(512), "makes 256×256 px of 512×512 px; only networks that label every pixel"),
         (Constant(), "constant"),
         (Listed(), "returns a list; wrap the network"),
         (Particular(97, 2), "doesn't take images of 3×256×256: not 97 px"),

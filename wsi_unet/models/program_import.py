@@ -106,7 +106,7 @@ def measure_module(module: nn.Module, in_channels: int = 3) -> ProgramConfig:
 
 def _channels(network: nn.Module, told: Told) -> int:
     """Return how many channels a network takes: as told, or what it doesn't refuse."""
-    from wsi_unet.models.measuring import find_sides
+    from wsi_unet.models.sides import find_sides
     from wsi_unet.models.subject import structure_of
 
     if told.channels is not None:

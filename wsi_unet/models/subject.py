@@ -42,6 +42,11 @@ class Subject:
         """Difference, relative to the output's range, that rounding explains."""
         return 1e-9 if self.dtype == torch.float64 else 1e-4
 
+    @property
+    def rounding(self) -> float:
+        """Difference, relative to the output's range, that rounding makes as a rule."""
+        return 16 * torch.finfo(self.dtype).eps
+
     def image(self, rows: int, columns: int | None = None) -> Tensor:
         """Return normal noise, the same at every call."""
         generator = torch.Generator().manual_seed(0)
