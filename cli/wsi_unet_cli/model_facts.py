@@ -35,7 +35,10 @@ def model_document(spec: ModelSpec) -> dict[str, Any]:
     """Return the same as a JSON document."""
     from wsi_unet.models.summary import summarise
 
-    return {"spec": spec.model_dump(mode="json"), "summary": summarise(spec).to_json()}
+    card = spec.model_dump(mode="json")
+    if card["architecture"].get("channels") is not None:
+        card["architecture"].pop("base_width", None)  # which they overrule
+    return {"spec": card, "summary": summarise(spec).to_json()}
 
 
 def _facts(spec: ModelSpec, summary: Summary) -> Iterator[tuple[str, str]]:
@@ -56,6 +59,7 @@ def _facts(spec: ModelSpec, summary: Summary) -> Iterator[tuple[str, str]]:
     yield "tiles", _tiles(spec, summary)
     reason = f" ({summary.reason})" if summary.reason else ""
     yield "exactness", summary.exactness + reason
+    yield "assumed", "; ".join(spec.assumed)
 
 
 def _plain(value: Any) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 import wsi_unet
+from wsi_unet.errors import ModelError
 from wsi_unet_cli.failures import VERBOSE
 from wsi_unet_cli.options import json_option, verbose_option
 from wsi_unet_cli.output import print_facts, print_json, print_table, size
@@ -76,7 +77,13 @@ def models(ctx: click.Context, paths: tuple[str, ...], as_json: bool) -> None:
 
 def _entry(source: str, bundled: dict[str, Path]) -> Entry:
     from wsi_unet.models import read_spec
+    from wsi_unet.models.foreign_file import is_checkpoint
 
+    if source not in bundled and is_checkpoint(source):
+        raise ModelError(
+            f"{source} is no model; if it is a checkpoint or a program, "
+            f"wsi-unet model inspect {source} says what it is"
+        )
     path = bundled.get(source, Path(source))
     spec = read_spec(path)
     files = path.iterdir() if path.is_dir() else [path]

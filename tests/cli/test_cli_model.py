@@ -91,7 +91,9 @@ def test_the_text_says_what_matters(checkpoint: Path, tmp_path: Path) -> None:
         "milesial/Pytorch-UNet",
         "class-0, class-1, class-2",
         "window 512 px",
-        "approximate (its interpolation depends on the size of the window)",
+        "approximate (its interpolation depends on the window's size)",
+        "assumed",
+        "bilinear upsampling with aligned corners",
     ):
         assert words in done.stdout
 
@@ -100,7 +102,8 @@ def test_a_model_is_replaced_only_if_told(checkpoint: Path, tmp_path: Path) -> N
     target = tmp_path / "imported"
     assert run("model", "import", checkpoint, "-o", target).exit_code == 0
     done = run("model", "import", checkpoint, "-o", target)
-    assert (done.exit_code, "exists" in done.stderr) == (2, True)
+    assert done.exit_code == 2
+    assert "exists; choose another path, or give --overwrite" in done.stderr
     assert run("model", "import", checkpoint, "-o", target, "--overwrite").exit_code == 0
 
 
@@ -130,6 +133,48 @@ def test_a_model_and_its_checkpoint_look_alike(checkpoint: Path, tmp_path: Path)
     assert (before["family"], before["must_be_told"]) == ("milesial", {})
 
 
+def test_what_is_assumed_stays_with_the_model(checkpoint: Path, tmp_path: Path) -> None:
+    imported = document("model", "import", checkpoint, "-o", tmp_path / "imported")
+    assert "bilinear upsampling with aligned corners" in imported["spec"]["assumed"]
+    for source in (checkpoint, tmp_path / "imported"):
+        assert document("model", "inspect", source)["spec"] == imported["spec"]
+        assert "assumed" in run("model", "inspect", source).stdout
+
+
+def test_a_width_that_explicit_channels_overrule_is_not_shown(checkpoint: Path) -> None:
+    explicit = document("model", "inspect", checkpoint)["spec"]["architecture"]
+    assert explicit["channels"] is not None
+    assert "base_width" not in explicit
+    by_rule = document("model", "inspect", "nuclei-he")["spec"]["architecture"]
+    assert by_rule["base_width"] == 16
+
+
+def test_models_points_from_a_checkpoint_to_what_shows_it(checkpoint: Path) -> None:
+    done = run("models", checkpoint)
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+    assert f"wsi-unet model inspect {checkpoint}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--padding", "same"],
+        ["--norm", "none"],
+        ["--activation", "relu"],
+        ["--interpolation", "global"],
+        ["--family", "milesial"],
+    ],
+)
+def test_a_program_is_not_told_how_weights_become_a_network(
+    options: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "a.onnx").write_bytes(b"\x08\x07")
+    done = run("model", "import", tmp_path / "a.onnx", *options)
+    assert done.exit_code == 2
+    assert f"{options[0]}: " in done.stderr
+    assert "is run as it is" in done.stderr
+
+
 def test_a_bundled_model_can_be_looked_at() -> None:
     summary = document("model", "inspect", "nuclei-he")["summary"]
     assert (summary["before"], summary["after"], summary["shrink"], summary["period"]) == (
@@ -151,7 +196,11 @@ def test_a_bundled_model_can_be_looked_at() -> None:
         (["--thresholds", "0.5,0.5,0.5"], "only a sigmoid head has them"),
         (["--thresholds", "1.5"], "not numbers between 0 and 1"),
         (["--head", "sigmoid", "--thresholds", "0.5"], "1 numbers for 3 classes"),
-        (["--head", "sigmoid", "--background", "class-0"], "background"),
+        (["--head", "sigmoid", "--background", "class-0"], r"leave it out \(--background none\)"),
+        (["--head", "sigmoid", "--classes", "background,a,b"], "otherwise$"),
+        (["--background", "none", "--classes", "background,a,b"], "--background background$"),
+        (["--padding", "valid"], "--padding: .* leaves no choice"),
+        (["--norm", "instance"], "--norm: .* leaves no choice"),
         (["--scale", "zscore"], "'zscore' is none of"),
         (["--scale", "0.5/0.2"], "1 numbers for 3 channels"),
         (["--channels", "gray"], "channel order 'gray' has 1"),

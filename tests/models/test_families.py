@@ -374,7 +374,11 @@ def test_numbers_that_are_none_are_refused_by_name(number: float, tmp_path: Path
         ),
         (
             lambda state: state.update({"outc.conv.weight": torch.zeros(300, 4, 1, 1)}),
-            "classes",
+            r"imported: 300 outputs; at most 255$",
+        ),
+        (
+            lambda state: state.update({"inc.double_conv.0.weight": torch.zeros(4, 99, 3, 3)}),
+            r"imported: in_channels: [^;]*$",
         ),
         (
             lambda state: state.update({"inc.double_conv.0.weight": torch.zeros(4, 7, 3, 3)}),
@@ -414,6 +418,82 @@ def test_variants_that_are_not_supported_are_refused(
     torch.save(make().state_dict(), tmp_path / "weights.pth")
     with pytest.raises((ModelError, OptionError), match=message):
         import_checkpoint(tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize(
+    ("make", "told", "option"),
+    [
+        (partial(Milesial, 3, 2, 4, bilinear=False), Told(padding="valid"), "--padding"),
+        (partial(Milesial, 3, 2, 4, bilinear=False), Told(norm="instance"), "--norm"),
+        (basic_unet, Told(norm="instance"), "--norm"),
+        (partial(residual_unet, norm="batch"), Told(norm="none"), "--norm"),
+        (partial(residual_unet, norm=("instance", {"affine": True})), Told(norm="none"), "--norm"),
+        (residual_unet, Told(padding="same"), "--padding"),
+        (residual_unet, Told(activation="relu"), "--activation"),
+        (residual_unet, Told(activation="relu", padding="same"), "--activation, --padding"),
+    ],
+)
+def test_what_there_is_no_choice_about_cannot_be_told(
+    make: Make, told: Told, option: str, tmp_path: Path
+) -> None:
+    torch.save(make().state_dict(), tmp_path / "weights.pth")
+    with pytest.raises(OptionError, match=rf"^{option}: .* leaves no choice there; leave it out$"):
+        import_checkpoint(tmp_path / "weights.pth", told)
+
+
+INSTANCE = ("instance", {"affine": True})
+
+
+@pytest.mark.parametrize(
+    ("make", "told", "assumed"),
+    [
+        (
+            partial(Milesial, 3, 2, 4, bilinear=True),
+            Told(),
+            {
+                "ReLU",
+                "odd sides filled up with zeros, as since the middle of 2018",
+                "bilinear upsampling with aligned corners",
+            },
+        ),
+        (partial(MateuszBuda, 3, 1, 4), Told(activation="leaky-relu"), set()),
+        (basic_unet, Told(), {"LeakyReLU of slope 0.1"}),
+        (
+            partial(basic_unet, norm=INSTANCE),
+            Told(activation="relu"),
+            {"instance norm, not group norm"},
+        ),
+        (partial(basic_unet, norm="instance"), Told(norm="instance", activation="relu"), set()),
+        (
+            partial(residual_unet, norm="batch"),
+            Told(),
+            {"strides of 2", 'adn_ordering "NDA" (norm before activation)'},
+        ),
+        (
+            partial(residual_unet, norm=INSTANCE),
+            Told(),
+            {
+                "strides of 2",
+                'adn_ordering "NDA" (norm before activation)',
+                "instance norm, not group norm",
+            },
+        ),
+        (
+            residual_unet,
+            Told(),
+            {
+                "strides of 2",
+                'adn_ordering "NDA" (norm before activation)',
+                "instance norm without weights",
+            },
+        ),
+    ],
+)
+def test_what_nothing_tells_is_said_to_be_assumed(
+    make: Make, told: Told, assumed: set[str], tmp_path: Path
+) -> None:
+    torch.save(make().state_dict(), tmp_path / "weights.pth")
+    assert set(spec_of(look_at(tmp_path / "weights.pth"), told).assumed) == assumed
 
 
 def test_a_head_of_a_hundred_classes_wants_a_hundred_names(tmp_path: Path) -> None:

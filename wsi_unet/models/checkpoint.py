@@ -21,6 +21,7 @@ from weakref import WeakValueDictionary
 from pydantic import ValidationError
 
 from wsi_unet.errors import ModelError
+from wsi_unet.models.problems import first_problem
 from wsi_unet.models.program_file import PROGRAM_FILES, ProgramFile, sha256_of
 from wsi_unet.models.spec import ModelSpec
 from wsi_unet.models.stored import (
@@ -153,7 +154,7 @@ def read_spec(source: str | Path) -> ModelSpec:
         if text is None:
             raise ModelError(
                 f"{path} holds weights but no model spec (header key {METADATA_KEY!r}); "
-                f"give a folder with {SPEC_FILE} and {WEIGHTS_FILE} instead"
+                "make a model of it with wsi-unet model import"
             )
         return _parse_spec(text, str(path))
     file = path / SPEC_FILE
@@ -307,11 +308,4 @@ def _parse_spec(text: str, where: str) -> ModelSpec:
     try:
         return ModelSpec.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        # Without the name of the family, which pydantic puts after the field that has several.
-        place = [str(part) for part in first["loc"]]
-        field = ".".join(
-            part for i, part in enumerate(place) if place[i - 1 : i] != ["architecture"]
-        )
-        problem = first["msg"].removeprefix("Value error, ")
-        raise ModelError(f"{where}: {field + ': ' if field else ''}{problem}") from error
+        raise ModelError(f"{where}: {first_problem(error)}") from error

@@ -18,6 +18,7 @@ from wsi_unet.geometry import Border, Box, Edge, Shape, round_up
 from wsi_unet.models import costs
 from wsi_unet.models.augmentation import VIEWS, Tta, turned_border
 from wsi_unet.models.border import fixed_border
+from wsi_unet.models.exactness import inexact_because
 from wsi_unet.models.label_groups import LONGEST_NAME, LabelGroup, label_groups
 
 if TYPE_CHECKING:
@@ -104,13 +105,9 @@ class Member:
 
     def _inexact(self, needed: Border, window: int) -> str:
         """Say why windows of one size aren't exact; nothing where they are."""
-        architecture = self.spec.architecture
-        if not architecture.local:
-            return "its result depends on all of the window"
-        if architecture.sized:
-            return "its interpolation depends on the window's size"
-        if window < needed.before + needed.period + needed.after:
-            return f"its window of {window} px leaves less context than it depends on"
+        reason = inexact_because(self.spec.architecture, needed, window)
+        if reason:
+            return reason
         if self.tta != "none" and not needed.shrink and window % needed.period:
             return f"its window of {window} px isn't a multiple of its period {needed.period}"
         return ""

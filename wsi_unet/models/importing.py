@@ -45,23 +45,21 @@ def spec_of(found: Recognised, told: Told) -> ModelSpec:
 
     Raises:
         ModelError: if its tensors' shapes contradict each other.
-        OptionError: if something must be told and wasn't, or was told wrong.
+        OptionError: if something must be told and wasn't, or was told wrong or needlessly.
     """
     answers = told.answers
-    given = {
-        "--padding": answers.padding,
-        "--activation": answers.leak,
-        "--norm": answers.norm,
-    }
-    asked = [question for question in found.questions if given[question.option] is None]
+    found.check_given(answers)
+    asked = [question for question in found.questions if question.option not in answers.given]
     if asked:
         options = ", ".join(f"{one.option} {'|'.join(one.choices)}" for one in asked)
         raise OptionError(
             f"{found.file.path} is a checkpoint of {found.family.title}, whose keys don't tell "
             f"everything: give {options} to wsi-unet model import"
         )
-    origin = Origin(found.family.title, found.family.head)
-    return make_spec(found.file.path, origin, found.config(answers), told)
+    config = found.config(answers)
+    family = found.family
+    origin = Origin(family.title, family.head, assumed=found.assumed(config, answers))
+    return make_spec(found.file.path, origin, config, told)
 
 
 def import_checkpoint(path: str | Path, told: Told | None = None) -> tuple[nn.Module, ModelSpec]:
@@ -111,9 +109,27 @@ def import_model(
     if open_program(path) is not None:
         from wsi_unet.models.program_import import import_program_model
 
+        _check_told_of_program(path, told)
         return import_program_model(path, target, told, trust=trust, overwrite=overwrite)
     network, spec = import_checkpoint(path, told)
     return save_model(network, spec, target, overwrite=overwrite)
+
+
+def _check_told_of_program(path: str | Path, told: Told) -> None:
+    """Refuse to be told of a program what only decides how weights become a network.
+
+    Raises:
+        OptionError: if it was told.
+    """
+    given = set(told.answers.given)
+    if told.family != "auto":
+        given.add("--family")
+    if told.interpolation is not None:
+        given.add("--interpolation")
+    if given:
+        raise OptionError(
+            f"{', '.join(sorted(given))}: {path} is a program, which is run as it is; leave it out"
+        )
 
 
 def load_any(source: str | Path, *, trust: bool = False) -> Model:

@@ -19,6 +19,7 @@ from wsi_unet.geometry import Border
 from wsi_unet.models.border import fixed_border
 from wsi_unet.models.config import Precision, UNetConfig
 from wsi_unet.models.costs import Work
+from wsi_unet.models.exactness import inexact_because
 from wsi_unet.models.program_config import ProgramConfig
 from wsi_unet.models.residual_config import ResidualUNetConfig
 from wsi_unet.models.resnet_config import ResNetUNetConfig
@@ -115,6 +116,7 @@ class ModelSpec(_Frozen):
         license: of the weights, as an SPDX expression where there is one.
         description: what the model is for.
         training_data: what it was trained on.
+        assumed: what an import took the network to be, since neither file nor user told.
         metrics: what was measured, by name.
     """
 
@@ -133,6 +135,7 @@ class ModelSpec(_Frozen):
     license: str = ""
     description: str = ""
     training_data: str = ""
+    assumed: tuple[str, ...] = ()
     metrics: dict[str, JsonValue] = Field(default_factory=dict)
 
     @field_validator("format_version", mode="before")
@@ -189,7 +192,7 @@ class ModelSpec(_Frozen):
             if self.thresholds is not None:
                 raise ValueError("thresholds: only a sigmoid head has them")
         elif self.background is not None:
-            raise ValueError("background: where no sigmoid is above its threshold; give null")
+            raise ValueError("background: with a sigmoid head it must be null (none)")
         elif self.thresholds is not None and len(self.thresholds) != len(self.classes):
             raise ValueError(
                 f"thresholds: {len(self.thresholds)} numbers for {len(self.classes)} classes"
@@ -237,14 +240,12 @@ class ModelSpec(_Frozen):
     @property
     def exactness(self) -> Exactness:
         """Whether tiling can change a label."""
-        architecture = self.architecture
-        if not architecture.local or (self.window is not None and architecture.sized):
-            return "approximate"
-        if self.window is None:
-            return "exact"
-        border = architecture.border()
-        fits = self.window >= border.before + border.period + border.after
-        return "exact" if fits else "approximate"
+        return "approximate" if self.inexact_because else "exact"
+
+    @property
+    def inexact_because(self) -> str:
+        """Why tiling can change a label; empty where it can't."""
+        return inexact_because(self.architecture, self.architecture.border(), self.window)
 
     def border(self) -> Border:
         """Return the context that a core needs and how windows end at the slide's edge."""

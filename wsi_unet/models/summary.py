@@ -67,7 +67,7 @@ def summarise(spec: ModelSpec) -> Summary:
         tiles=tiles,
         windows=tuple(costs.window_side(spec, tile) for tile in tiles),
         exactness=spec.exactness,
-        reason=_reason(spec),
+        reason=spec.inexact_because,
     )
 
 
@@ -76,13 +76,3 @@ def _shape(spec: ModelSpec) -> dict[str, Any]:
     if "channels" in dumped:
         dumped.pop("base_width", None)  # which it overrules
     return dumped
-
-
-def _reason(spec: ModelSpec) -> str:
-    if spec.exactness == "exact":
-        return ""
-    if not spec.architecture.local:
-        return "its result depends on all of the image, so on where a window ends"
-    if spec.architecture.sized:
-        return "its interpolation depends on the size of the window"
-    return "its window leaves less context than it depends on"

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from wsi_unet.errors import OptionError
 from wsi_unet.models.families.parts import Answers
+from wsi_unet.models.problems import first_problem
 from wsi_unet.models.spec import BACKGROUND_NAME, ModelClass, ModelSpec, Scaling
 
 if TYPE_CHECKING:
@@ -90,11 +91,13 @@ class Origin:
         title: what it is, for people.
         head: of its output, where it is known.
         activated: whether the head is part of the network.
+        assumed: what else it is taken to be, which nothing tells.
     """
 
     title: str
     head: Literal["softmax", "sigmoid"] | None
     activated: bool = False
+    assumed: tuple[str, ...] = ()
 
 
 def make_spec(path: Path, origin: Origin, architecture: Architecture, told: Told) -> ModelSpec:
@@ -127,12 +130,10 @@ def make_spec(path: Path, origin: Origin, architecture: Architecture, told: Told
             scaling=_scaling(told.scale or "0..1", order),
             license=told.license,
             description=f"imported from {path.name} ({origin.title})",
+            assumed=origin.assumed,
         )
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(map(str, first["loc"]))
-        problem = first["msg"].removeprefix("Value error, ")
-        raise OptionError(f"{path}: {field + ': ' if field else ''}{problem}") from error
+        raise OptionError(f"{path}: {first_problem(error)}") from error
 
 
 def distinct_colors(count: int) -> tuple[str, ...]:
@@ -166,7 +167,18 @@ def _classes(count: int, names: tuple[str, ...] | None) -> tuple[ModelClass, ...
 def _background(head: str, classes: tuple[ModelClass, ...], told: str | None) -> str | None:
     """Return the class that is background: as told, the one called so, or else the first."""
     names = [item.name for item in classes]
+    if head == "sigmoid" and told not in (None, NO_BACKGROUND):
+        raise OptionError(
+            f"--background {told}: with a sigmoid head, background is where no class is above its "
+            "threshold; leave it out (--background none)"
+        )
     if told == NO_BACKGROUND or (told is None and head == "sigmoid"):
+        if BACKGROUND_NAME in names:
+            other = "" if head == "sigmoid" else f", or give --background {BACKGROUND_NAME}"
+            raise OptionError(
+                f"--classes: one is called {BACKGROUND_NAME!r}, but the model has no background "
+                f"(--background none); name it otherwise{other}"
+            )
         return None
     if told is None:
         return BACKGROUND_NAME if BACKGROUND_NAME in names else names[0]

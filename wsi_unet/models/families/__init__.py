@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from wsi_unet.models.families.family import Family, Recognised, recognise
-from wsi_unet.models.families.parts import Answers, Question
+from wsi_unet.models.families.parts import Answers, Assumption, Question
 from wsi_unet.models.families.plain import PlainUNet
 from wsi_unet.models.families.residual import ResidualUNet, ResNetUNet
 
@@ -33,6 +33,11 @@ _MILESIAL = PlainUNet(
     head="outc.conv",
     align_corners=True,
     odd="zeros",
+)
+
+_MILESIAL_ASSUMED = (
+    Assumption("odd sides filled up with zeros, as since the middle of 2018"),
+    Assumption("bilinear upsampling with aligned corners", (("upsampling", "bilinear"),)),
 )
 
 _JVANVUGT = PlainUNet(
@@ -95,6 +100,9 @@ _RESIDUAL = ResidualUNet(
     units=True,
 )
 
+_RELU = Assumption("ReLU", option="--activation")
+_NOT_GROUPS = "instance norm, not group norm"
+
 FAMILIES = (
     Family(
         "wsi-unet",
@@ -104,8 +112,15 @@ FAMILIES = (
             for count in (2, 1, 3, 4)
             for norm, first in ((None, True), (".{norm}", True), (".{norm}", False))
         ),
+        assumed=(
+            _RELU,
+            Assumption(
+                "bilinear upsampling without aligned corners", (("upsampling", "bilinear"),)
+            ),
+            Assumption("images of odd sides mirrored up to the period", (("padding", "same"),)),
+        ),
     ),
-    Family("milesial", "milesial/Pytorch-UNet", (_MILESIAL,)),
+    Family("milesial", "milesial/Pytorch-UNet", (_MILESIAL,), assumed=(_RELU, *_MILESIAL_ASSUMED)),
     Family(
         "milesial-2018",
         "milesial/Pytorch-UNet before 2019",
@@ -118,18 +133,56 @@ FAMILIES = (
             ),
         ),
         head="sigmoid",
+        assumed=(_RELU, *_MILESIAL_ASSUMED),
     ),
-    Family("jvanvugt", "jvanvugt/pytorch-unet", (_JVANVUGT, replace(_JVANVUGT, norm=".{norm}"))),
     Family(
-        "mateuszbuda", "mateuszbuda/brain-segmentation-pytorch", (_MATEUSZBUDA,), head="sigmoid"
+        "jvanvugt",
+        "jvanvugt/pytorch-unet",
+        (_JVANVUGT, replace(_JVANVUGT, norm=".{norm}")),
+        assumed=(
+            _RELU,
+            Assumption(
+                "bilinear upsampling without aligned corners", (("upsampling", "bilinear"),)
+            ),
+        ),
+    ),
+    Family(
+        "mateuszbuda",
+        "mateuszbuda/brain-segmentation-pytorch",
+        (_MATEUSZBUDA,),
+        head="sigmoid",
+        assumed=(_RELU,),
     ),
     Family(
         "monai-basic-unet",
         "MONAI's BasicUNet",
         (_BASIC, replace(_BASIC, norm=None, hidden_norm=True)),
+        assumed=(
+            Assumption("LeakyReLU of slope 0.1", option="--activation"),
+            Assumption(_NOT_GROUPS, (("norm", "instance"),), "--norm"),
+        ),
     ),
-    Family("monai-unet", "MONAI's UNet", (_RESIDUAL, replace(_RESIDUAL, units=False))),
-    Family("smp-unet", "segmentation_models.pytorch's Unet with a ResNet", (_RESNET,)),
+    Family(
+        "monai-unet",
+        "MONAI's UNet",
+        (_RESIDUAL, replace(_RESIDUAL, units=False)),
+        assumed=(
+            Assumption("strides of 2"),
+            Assumption('adn_ordering "NDA" (norm before activation)'),
+            Assumption(_NOT_GROUPS, (("affine", True),)),
+            Assumption(
+                "instance norm without weights",
+                (("norm", "instance"), ("affine", False)),
+                "--norm",
+            ),
+        ),
+    ),
+    Family(
+        "smp-unet",
+        "segmentation_models.pytorch's Unet with a ResNet",
+        (_RESNET,),
+        assumed=(Assumption("nearest-neighbour upsampling, no activation in the head"),),
+    ),
 )
 """Every family that is known."""
 

@@ -6,8 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from wsi_unet.errors import ModelError
-from wsi_unet.models.families.parts import Answers, Fit, Layout, Question, fit
+from pydantic import ValidationError
+
+from wsi_unet.errors import ModelError, OptionError
+from wsi_unet.models.families.parts import Answers, Assumption, Fit, Layout, Question, fit
+from wsi_unet.models.problems import first_problem
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,12 +28,14 @@ class Family:
         title: for people.
         layouts: how its keys may be laid out; the best fit counts.
         head: what the networks end in; None: a sigmoid if there is one class, else a softmax.
+        assumed: what its keys don't tell, and nobody is asked for.
     """
 
     name: str
     title: str
     layouts: tuple[Layout, ...]
     head: Literal["sigmoid", "softmax"] | None = None
+    assumed: tuple[Assumption, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,23 @@ class Recognised:
         """What must be told besides."""
         return self.layout.questions(self.fit.parts)
 
+    def assumed(self, config: Architecture, answers: Answers) -> tuple[str, ...]:
+        """Return what is taken to be so, since nothing tells, in words."""
+        return tuple(one.what for one in self.family.assumed if one.made(config, answers.given))
+
+    def check_given(self, answers: Answers) -> None:
+        """Refuse to be told what the checkpoint and its family leave no choice about.
+
+        Raises:
+            OptionError: if it was told.
+        """
+        needless = sorted(answers.given - self.layout.options(self.fit.parts))
+        if needless:
+            raise OptionError(
+                f"{', '.join(needless)}: {self.file.path} is a checkpoint of {self.family.title}, "
+                "which leaves no choice there; leave it out"
+            )
+
     def config(self, answers: Answers) -> Architecture:
         """Infer the network's shape, and check the shape of every tensor.
 
@@ -74,11 +96,14 @@ class Recognised:
                 )
         try:
             return self.layout.config(shapes, answers)
-        except (ValueError, IndexError, KeyError) as error:
-            reason = str(error).replace("\n", "; ")
+        except ValidationError as error:
             raise ModelError(
-                f"{self.file.path} has the keys of {self.family.title}, but not its shapes: "
-                f"{reason}"
+                f"{self.file.path} is a checkpoint of {self.family.title} that can't be imported: "
+                f"{first_problem(error)}"
+            ) from error
+        except (ValueError, IndexError, KeyError) as error:
+            raise ModelError(
+                f"{self.file.path} has the keys of {self.family.title}, but not its shapes: {error}"
             ) from error
 
     def state(self, config: Architecture) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -78,6 +78,33 @@ class Answers:
     leak: float | None = None
     norm: Literal["none", "instance"] | None = None
 
+    @property
+    def given(self) -> frozenset[str]:
+        """Options of the command line that were told."""
+        values = {"--padding": self.padding, "--activation": self.leak, "--norm": self.norm}
+        return frozenset(option for option, value in values.items() if value is not None)
+
+
+@dataclass(frozen=True)
+class Assumption:
+    """What neither keys nor shapes tell, and is taken to be so.
+
+    Attributes:
+        what: in words, for one who knows the original.
+        where: fields of the network's description and the values with which it matters.
+        option: of the command line, which would tell; None: there is none.
+    """
+
+    what: str
+    where: tuple[tuple[str, object], ...] = ()
+    option: str | None = None
+
+    def made(self, config: Architecture, given: Collection[str]) -> bool:
+        """Tell whether it is made of a network, given what was told."""
+        if any(getattr(config, field) != value for field, value in self.where):
+            return False
+        return self.option is None or self.option not in given
+
 
 class Layout(Protocol):
     """How a family names and arranges the parts of one of our networks."""
@@ -87,6 +114,9 @@ class Layout(Protocol):
 
     def questions(self, parts: Sequence[Part]) -> tuple[Question, ...]:
         """Return what must be told besides."""
+
+    def options(self, parts: Sequence[Part]) -> frozenset[str]:
+        """Return the options that may tell something besides; more than must be."""
 
     def config(self, shapes: Shapes, answers: Answers) -> Architecture:
         """Infer the network's shape.

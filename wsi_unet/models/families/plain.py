@@ -88,6 +88,10 @@ class PlainUNet:
             *((Question("--norm", ("none", "instance")),) if self.hidden_norm else ()),
         )
 
+    def options(self, parts: Sequence[Part]) -> frozenset[str]:
+        """Return what may be told: what must, and the activation."""
+        return frozenset(["--activation", *(one.option for one in self.questions(parts))])
+
     def config(self, shapes: Shapes, answers: Answers) -> UNetConfig:
         """Infer the network's shape."""
         depth = sum(f"contracting.{level}.0.weight" in shapes for level in range(8)) - 1

@@ -85,6 +85,10 @@ class ResNetUNet:
         """Return what must be told besides: nothing."""
         return ()
 
+    def options(self, parts: Sequence[Part]) -> frozenset[str]:
+        """Return what may be told: nothing."""
+        return frozenset()
+
     def config(self, shapes: Shapes, answers: Answers) -> ResNetUNetConfig:
         """Infer the network's shape."""
         blocks = tuple(
@@ -183,6 +187,16 @@ class ResidualUNet:
         if any(part.kind == "activation" for part in parts):
             return ()
         return (Question("--activation", ("relu", "leaky-relu[=SLOPE]")),)
+
+    def options(self, parts: Sequence[Part]) -> frozenset[str]:
+        """Return what may be told: the activation and the norm, where they have no weights."""
+        kinds = {part.kind for part in parts}
+        return frozenset(
+            [
+                *(one.option for one in self.questions(parts)),
+                *(() if kinds & {"batch norm", "affine norm"} else ("--norm",)),
+            ]
+        )
 
     def config(self, shapes: Shapes, answers: Answers) -> ResidualUNetConfig:
         """Infer the network's shape."""
