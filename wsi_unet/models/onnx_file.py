@@ -22,6 +22,9 @@ ENDLESS = {"Loop", "Scan"}
 LARGEST_CONSTANT = 2**28
 """Numbers that an operator may make of a shape alone."""
 
+SIDES = range(96, 4097)
+"""Only sides that programs may take, px: less leaves no room to measure."""
+
 FLOAT32 = 1  # TensorProto.FLOAT
 
 
@@ -176,5 +179,10 @@ def _signature(path: Path, model: ModelProto) -> OnnxSignature:
     if sides[2] != sides[3]:
         raise ModelError(
             f"{path} takes images of {sides[3]}×{sides[2]} px; only square ones are run"
+        )
+    if sides[2] is not None and sides[2] not in SIDES:
+        raise ModelError(
+            f"{path} takes images of {sides[2]}×{sides[2]} px only; programs that take {SIDES[0]} "
+            f"to {SIDES[-1]} px, or any side, are run"
         )
     return OnnxSignature(sides[1], sides[2])

@@ -12,6 +12,7 @@ from wsi_unet.models.program_config import ProgramConfig
 from wsi_unet.models.program_file import TITLES, ProgramFile, open_program
 from wsi_unet.models.spec import ModelSpec
 from wsi_unet.models.told import Origin, Told, make_spec
+from wsi_unet.models.vetting import vet_onnx
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,10 +47,12 @@ def import_program(
     if file is None:
         raise ModelError(f"{path} is no ONNX, TorchScript or torch.export program")
     content = file.read(trust=trust)
-    network = load_program(file.path, file.kind, content)
     signature = OnnxSignature(None, None)
     if file.kind == "onnx":
         signature = check_onnx(file.path, content)
+        for channels in _possible_channels(signature, told):
+            vet_onnx(file.path, content, channels, signature.input_side)
+    network = load_program(file.path, file.kind, content)
     channels = signature.in_channels or _channels(network, told)
     measured = measure(network, channels, input_side=signature.input_side)
     config = _config(network, file.kind, channels, measured)
@@ -102,6 +105,12 @@ def measure_module(module: nn.Module, in_channels: int = 3) -> ProgramConfig:
 
     own = private_copy(module)
     return _config(own, "module", in_channels, measure(own, in_channels))
+
+
+def _possible_channels(signature: OnnxSignature, told: Told) -> tuple[int, ...]:
+    if signature.in_channels is not None:
+        return (signature.in_channels,)
+    return (3, 1) if told.channels is None else (CHANNELS[told.channels],)
 
 
 def _channels(network: nn.Module, told: Told) -> int:
