@@ -114,4 +114,5 @@ def test_a_place_that_cannot_be_written_is_named(
         with pytest.raises(OutputError, match=f"can't write {place}: ") as raised:
             import_model(checkpoint, place)
         assert "\n" not in str(raised.value)
+        assert "exists" not in str(raised.value).lower()
     assert sorted(tmp_path.rglob("*")) == before

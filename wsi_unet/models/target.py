@@ -58,7 +58,8 @@ def writing(target: Path) -> Iterator[None]:
             with suppress(OSError):
                 folder.rmdir()
         if isinstance(error, OSError):
-            reason = error.strerror or error
+            in_the_way = isinstance(error, FileExistsError)
+            reason = "its folder is a file" if in_the_way else error.strerror or error
             raise OutputError(f"can't write {target}: {reason}") from error
         raise
 
