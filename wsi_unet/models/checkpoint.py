@@ -88,11 +88,13 @@ class Model:
                 what `wsi_unet.models.measure_module` measured of it.
 
         Raises:
-            ModelError: if its weights aren't finite.
+            ModelError: if it can't be copied, its weights aren't finite, or its output isn't what
+                the spec says.
         """
-        from wsi_unet.models.modules import hash_module, private_copy
+        from wsi_unet.models.modules import check_module, hash_module, private_copy
 
         own = private_copy(module)
+        check_module(own, type(module).__name__, spec)
         sha256 = hash_module(own, spec)
         # The same weights may be called otherwise; each spec has a place of its own.
         place = f"{IN_PROCESS}/{sha256_of((sha256 + _spec_text(spec)).encode())}"

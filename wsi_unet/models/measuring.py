@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from wsi_unet.geometry import round_up
 from wsi_unet.models.shifting import PERIODS, Shifts, best_of, two_sizes
 from wsi_unet.models.sides import FIRST_SIDE, LARGEST_PERIOD, Sides, find_sides
-from wsi_unet.models.subject import Subject, arithmetic_of, structure_of
+from wsi_unet.models.subject import Subject, arithmetic_of, spread, structure_of
 
 REACH_SIDES = (FIRST_SIDE, 448, 704)
 """Images on which a border is looked for, one after the other, px."""
@@ -94,7 +94,7 @@ def measure(network: nn.Module, in_channels: int, *, input_side: int | None = No
         local=local,
         sized=sized,
         deviation=deviation,
-        head=_head(subject, sides),
+        head=head_of(subject, sides.side),
     )
 
 
@@ -187,12 +187,19 @@ def _windows(reach: Reach | None, sides: Sides, period: int) -> tuple[int, int]:
     return max(before, sides.shrink), max(after, (sides.side - sides.shrink) % period)
 
 
-def _head(subject: Subject, sides: Sides) -> Literal["softmax", "sigmoid"] | None:
-    """Tell logits from probabilities, by outputs for weak and for strong noise."""
-    image = subject.image(sides.side)
+def head_of(subject: Subject, side: int) -> Literal["softmax", "sigmoid"] | None:
+    """Tell logits (None) from probabilities, by outputs for weak and for strong noise.
+
+    Args:
+        subject: the network.
+        side: of an image that it takes, px.
+    """
+    image = subject.image(side)
     outputs = [subject.run(image * factor) for factor in (1, 30)]
     if any(float(output.min()) < 0 or float(output.max()) > 1 for output in outputs):
         return None
+    if not any(float(spread(output)) for output in outputs):
+        return None  # a constant
     return "softmax" if _sums_to_one(outputs) else "sigmoid"
 
 

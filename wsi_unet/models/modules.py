@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from wsi_unet.errors import ModelError
+from wsi_unet.models.costs import window_side
+from wsi_unet.models.measuring import head_of
 from wsi_unet.models.stored import ModelDigest
+from wsi_unet.models.subject import structure_of
 
 if TYPE_CHECKING:
     from wsi_unet.models.spec import ModelSpec
@@ -20,15 +24,65 @@ def private_copy(module: nn.Module) -> nn.Module:
     """Return a copy in float32 and evaluation mode on the CPU.
 
     Raises:
-        ModelError: if its weights aren't finite.
+        ModelError: if it is no module or can't be copied, or its weights aren't there yet or
+            aren't finite.
     """
-    own = copy.deepcopy(module).to(device="cpu", dtype=torch.float32).eval()
+    name = type(module).__name__
+    if not isinstance(module, nn.Module):
+        raise ModelError(f"a {name} is no torch module; wrap it in one")
+    if any(map(is_lazy, (*module.parameters(), *module.buffers()))):
+        raise ModelError(f"{name} has layers without weights yet; run it once on an image")
+    own = _copied(module).to(device="cpu", dtype=torch.float32).eval()
     for name, tensor in own.state_dict().items():
         if tensor.is_floating_point() and not bool((tensor * 0).sum().isfinite()):
             raise ModelError(f"{type(module).__name__}: {name} holds NaN or infinite numbers")
     for parameter in own.parameters():
         parameter.requires_grad_(False)
     return own
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(module)
+    except Exception as error:  # of whatever type: other people's classes
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"{type(module).__name__} can't be copied: {reason}") from error
+
+
+def check_module(own: nn.Module, name: str, spec: ModelSpec) -> None:
+    """Run a module once and compare its output with what its spec says.
+
+    Args:
+        own: a private copy.
+        name: its class, for messages.
+        spec: what it is to be.
+
+    Raises:
+        ModelError: if it doesn't take a window, its output has another shape than the spec's, or
+            has been through a head where the spec says otherwise.
+    """
+    side = window_side(spec, spec.tile or spec.border().period)
+    subject = structure_of(own, spec.in_channels)
+    try:
+        shape = tuple(subject.run(subject.image(side)).shape)
+    except Exception as error:  # of whatever type: other people's networks
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"{name} fails on {side}×{side} px: {reason}") from error
+    left = side - 2 * spec.border().shrink
+    if shape != (spec.classes_out, left, left):
+        raise ModelError(
+            f"{name} makes {'×'.join(map(str, shape))} of {side}×{side} px; its spec asks for "
+            f"{spec.classes_out}×{left}×{left}"
+        )
+    head = head_of(subject, side)
+    if head is not None and not spec.activated:
+        raise ModelError(
+            f"{name} ends in a {head} already: give its spec head={head!r} and activated=True"
+        )
+    if head is None and spec.activated:
+        raise ModelError(
+            f"{name} makes no probabilities (they aren't all in 0…1): give its spec activated=False"
+        )
 
 
 def hash_module(module: nn.Module, spec: ModelSpec) -> str:
