@@ -47,7 +47,7 @@ def _facts(spec: ModelSpec, summary: Summary) -> Iterator[tuple[str, str]]:
     yield "family", str(shape.pop("family"))
     yield "description", spec.description
     yield "network", ", ".join(f"{name} {_plain(value)}" for name, value in shape.items())
-    yield "parameters", f"{summary.parameters:,}"
+    yield "parameters", f"{summary.parameters:,}" if summary.parameters else "unknown"
     yield "classes", ", ".join(summary.classes)
     yield "background", spec.background or "none"
     yield "head", spec.head + ("" if spec.thresholds is None else f" above {spec.thresholds}")

@@ -26,6 +26,7 @@ from wsi_unet.errors import ModelError, OptionError
 from wsi_unet.geometry import Box
 from wsi_unet.models import load_model
 from wsi_unet.models.checkpoint import Model
+from wsi_unet.models.costs import parameter_count
 from wsi_unet.models.importing import import_model, load_any
 from wsi_unet.models.predictor import Predictor
 from wsi_unet.models.program_config import ProgramConfig
@@ -90,6 +91,7 @@ def test_what_an_import_measures(models: dict[str, Model], kind: str) -> None:
     assert models[kind].spec.window == config.input_side
     assert models[kind].spec.exactness == "exact"
     assert config.flops_per_pixel > 500
+    assert parameter_count(models[kind].spec) == 716  # (27+1)·6 + (54+1)·6 + (108+1)·2
 
 
 @pytest.mark.parametrize("kind", ["onnx", "torchscript", "export"])
@@ -107,6 +109,19 @@ def test_a_program_segments_as_one_pass_of_the_network(
     expected = whole_image(network, image)
     assert 0.2 < expected.mean() < 0.8
     assert np.mean(labels == expected) > 0.9999
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"), [(0.0, "noise is constant"), (np.nan, "noise is constant or not fin")]
+)
+def test_what_is_wrong_names_the_file(weight: float, message: str, tmp_path: Path) -> None:
+    network = alive(Hourglass())
+    assert isinstance(network, Hourglass)
+    with torch.no_grad():
+        network.get_parameter("last.weight").fill_(weight)
+    path = write_onnx(network, tmp_path / "wrong.onnx", 128)
+    with pytest.raises(ModelError, match=rf"wrong\.onnx: the network's output for {message}"):
+        import_model(path, tmp_path / "model", TOLD)
 
 
 def test_onnx_runs_in_worker_processes(

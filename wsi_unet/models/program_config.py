@@ -29,6 +29,7 @@ class ProgramConfig(BaseModel):
         local: whether a pixel of the output depends only on what is within that border.
         sized: whether the result depends on the size of the image beyond the border.
         input_side: the only side that it takes, px; None: any multiple of the period.
+        parameters: numbers in its weights; 0 where nobody counted.
         flops_per_pixel: operations per px of its input; a rough figure for deadlines.
         bytes_per_pixel: memory per px of its input; a rough figure.
     """
@@ -46,6 +47,7 @@ class ProgramConfig(BaseModel):
     local: bool
     sized: bool
     input_side: int | None = Field(default=None, ge=1, le=16384)
+    parameters: int = Field(default=0, ge=0)
     flops_per_pixel: float = Field(default=0, ge=0, allow_inf_nan=False)
     bytes_per_pixel: float = Field(default=0, ge=0, allow_inf_nan=False)
 
@@ -73,7 +75,8 @@ class ProgramConfig(BaseModel):
         """Return roughly what running it on `side` × `side` px takes."""
         pixels = side * side
         size = int(self.bytes_per_pixel * pixels)
-        return Work(int(self.flops_per_pixel * pixels), 0, size, 0, pixels, side - 2 * self.shrink)
+        flops, left = int(self.flops_per_pixel * pixels), side - 2 * self.shrink
+        return Work(flops, self.parameters, size, 0, pixels, left)
 
     def build(self) -> nn.Module:
         """Refuse: a program is loaded from its file (see `wsi_unet.models.programs`)."""

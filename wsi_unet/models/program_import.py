@@ -53,9 +53,14 @@ def import_program(
         for channels in _possible_channels(signature, told):
             vet_onnx(file.path, content, channels, signature.input_side)
     network = load_program(file.path, file.kind, content)
-    channels = signature.in_channels or _channels(network, told)
-    measured = measure(network, channels, input_side=signature.input_side)
-    config = _config(network, file.kind, channels, measured)
+    try:
+        channels = signature.in_channels or _channels(network, told)
+        measured = measure(network, channels, input_side=signature.input_side)
+        config = _config(network, file.kind, channels, measured)
+    except ModelError as error:
+        if str(file.path) in str(error):
+            raise
+        raise ModelError(f"{file.path}: {error}") from error
     origin = Origin(TITLES[file.kind], measured.head, activated=measured.head is not None)
     told = replace(told, window=told.window or config.input_side)
     return file, make_spec(file.path, origin, config, told)
@@ -147,6 +152,7 @@ def _config(
         local=measured.local,
         sized=measured.sized,
         input_side=measured.sides.side if measured.sides.only else None,
+        parameters=usage.parameters,
         flops_per_pixel=round(usage.flops),
         bytes_per_pixel=round(usage.memory),
     )

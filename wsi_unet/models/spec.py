@@ -290,7 +290,7 @@ class ModelSpec(_Frozen):
         Names, colours and the card don't; neither does drop-out, which is off in use, nor what a
         program costs.
         """
-        unused = {"dropout", "flops_per_pixel", "bytes_per_pixel"}
+        unused = {"dropout", "parameters", "flops_per_pixel", "bytes_per_pixel"}
         return {
             "architecture": self.architecture.model_dump(mode="json", exclude=unused),
             "label_values": list(self.label_values),

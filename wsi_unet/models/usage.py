@@ -15,20 +15,23 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from wsi_unet.models.onnx_file import FLOAT32
 from wsi_unet.models.programs import OnnxProgram
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What one pixel of the input costs.
+    """What a network costs, per pixel of its input and in all.
 
     Attributes:
         flops: operations; a multiplication and an addition count as two.
         memory: bytes, in float32, of what lives at once.
+        parameters: numbers in its weights.
     """
 
     flops: float
     memory: float
+    parameters: int
 
 
 @singledispatch
@@ -43,7 +46,8 @@ def usage_of(network: nn.Module, in_channels: int, side: int) -> Usage:
     image = torch.zeros(1, in_channels, side, side)
     with torch.inference_mode(), FlopCounterMode(display=False) as operations, _Live() as live:
         network(image)
-    return Usage(operations.get_total_flops() / side**2, live.peak / side**2)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return Usage(operations.get_total_flops() / side**2, live.peak / side**2, parameters)
 
 
 @usage_of.register
@@ -62,7 +66,9 @@ def _(network: OnnxProgram, in_channels: int, side: int) -> Usage:
         if value.name not in shapes:
             sides = value.type.tensor_type.shape.dim
             shapes[value.name] = tuple(one.dim_value for one in sides)
-    return Usage(_flops(graph, shapes) / side**2, _peak(graph, shapes) / side**2)
+    return Usage(
+        _flops(graph, shapes) / side**2, _peak(graph, shapes) / side**2, _parameters(graph)
+    )
 
 
 class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -94,6 +100,17 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _drop(self, key: int) -> None:
         self._now -= self._sizes.pop(key)
+
+
+def _parameters(graph: Any) -> int:
+    scales = {
+        name for node in graph.node if node.op_type in {"Resize", "Upsample"} for name in node.input
+    }
+    return sum(
+        math.prod(tensor.dims)
+        for tensor in graph.initializer
+        if tensor.data_type == FLOAT32 and tensor.name not in scales
+    )
 
 
 def _flops(graph: Any, shapes: Mapping[str, tuple[int, ...]]) -> int:
