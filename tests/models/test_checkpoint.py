@@ -107,6 +107,22 @@ def test_writing_refuses_to_overwrite_unless_asked(make_model: MakeModel, tmp_pa
     assert {p.name for p in tmp_path.iterdir()} == {"model", "results"}
 
 
+def test_a_model_that_cannot_be_replaced_stays(
+    make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_model()
+    network = model.build()
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", fail)
+        with pytest.raises(OutputError, match="No space left"):
+            save_model(network, model.spec, model.path, overwrite=True)
+    assert load_model(model.path) == model
+
+
 def test_a_network_that_is_not_the_specs_is_not_written(
     make_spec: MakeSpec, tmp_path: Path
 ) -> None:

@@ -248,11 +248,22 @@ def _save(
         new = Path(folder) / target.name
         write(new)
         checked = load_model(new.absolute(), trust=trust)
-        if target.is_dir():
-            target.rename(Path(folder) / "replaced")
-        new.replace(target)
+        _replace(target, new, Path(folder) / "replaced")
     place = target.absolute()
     return Model(checked.spec, place, checked.sha256, stored_at(place, checked.spec, trust=trust))
+
+
+def _replace(target: Path, new: Path, old: Path) -> None:
+    """Put `new` in the place of `target`, which `old` holds meanwhile if it is a folder."""
+    if not target.is_dir():
+        new.replace(target)
+        return
+    target.rename(old)
+    try:
+        new.replace(target)
+    except OSError:
+        old.rename(target)
+        raise
 
 
 def _write(network: nn.Module, spec: ModelSpec, path: Path, weights: WeightType) -> None:
