@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from support.oracle import textured, write_png
 from support.programs import (
     Hourglass,
@@ -31,6 +31,7 @@ from wsi_unet.models.importing import import_model, load_any
 from wsi_unet.models.predictor import Predictor
 from wsi_unet.models.program_config import ProgramConfig
 from wsi_unet.models.program_file import open_program
+from wsi_unet.models.program_import import import_program
 from wsi_unet.models.programs import load_program, place
 from wsi_unet.models.told import Told
 
@@ -122,6 +123,21 @@ def test_what_is_wrong_names_the_file(weight: float, message: str, tmp_path: Pat
     path = write_onnx(network, tmp_path / "wrong.onnx", 128)
     with pytest.raises(ModelError, match=rf"wrong\.onnx: the network's output for {message}"):
         import_model(path, tmp_path / "model", TOLD)
+
+
+def test_the_side_of_a_program_that_does_not_declare_it_is_found(tmp_path: Path) -> None:
+    network = alive(Hourglass())
+    assert isinstance(network, Hourglass)
+    model = nodes_of(write_onnx(network, tmp_path / "whole.onnx"))
+    model.graph.initializer.append(
+        numpy_helper.from_array(np.zeros((1, 1, 128, 128), np.float32), "none")
+    )
+    model.graph.node[0].input[0] = "added"
+    model.graph.node.insert(0, helper.make_node("Add", ["x", "none"], ["added"]))
+    save_onnx(model, tmp_path / "one.onnx")
+    _, spec = import_program(tmp_path / "one.onnx", TOLD)
+    assert isinstance(spec.architecture, ProgramConfig)
+    assert (spec.architecture.input_side, spec.architecture.period) == (128, 2)
 
 
 def test_onnx_runs_in_worker_processes(

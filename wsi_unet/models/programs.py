@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 
+class ImageError(ModelError):
+    """A program fails on an image, as on one of a side that it doesn't take."""
+
+
 class Program(nn.Module):
     """A network that is run as it is: its weights are part of it.
 
@@ -97,7 +101,7 @@ class OnnxProgram(Program):
         """Return the network's output, on the device of the input.
 
         Raises:
-            ModelError: if onnxruntime fails.
+            ImageError: if onnxruntime fails.
         """
         pixels = image.contiguous().cpu().numpy()
         name = self._session.get_inputs()[0].name
@@ -107,7 +111,7 @@ class OnnxProgram(Program):
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             if "allocate" in reason:
                 raise torch.OutOfMemoryError(reason) from error
-            raise ModelError(
+            raise ImageError(
                 f"{self.path} fails on an image of {tuple(pixels.shape)}: {reason}"
             ) from error
         return check_output(self.path, torch.from_numpy(output)).to(image.device)

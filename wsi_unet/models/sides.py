@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from wsi_unet.errors import ModelError
 from wsi_unet.geometry import round_up
+from wsi_unet.models.programs import ImageError
 from wsi_unet.models.subject import Subject, spread
 
 LARGEST_PERIOD = 64
@@ -93,9 +94,9 @@ def _shrink(subject: Subject, side: int, *, needed: bool = False) -> int | None:
     """
     try:
         output = subject.run(subject.image(side))
-    except ModelError:
-        raise
     except Exception as error:  # of whatever type: other people's networks
+        if isinstance(error, ModelError) and not isinstance(error, ImageError):
+            raise
         if not needed:
             return None
         reason = (str(error).splitlines() or [type(error).__name__])[0]
