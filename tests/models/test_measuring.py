@@ -64,7 +64,7 @@ def test_mateuszbuda() -> None:
     st.builds(
         dict,
         padding=st.sampled_from(["valid", "same"]),
-        depth=st.integers(1, 3),
+        depth=st.integers(1, 2),
         upsampling=st.sampled_from(["transpose", "bilinear"]),
         norm=st.sampled_from(["none", "batch"]),
         leak=st.sampled_from([0.0, 0.1]),

@@ -27,6 +27,7 @@ class Locked(nn.Module):
     [
         (lambda image: image, "a function is no torch module"),
         (Locked(), "Locked can't be copied: cannot pickle"),
+        (nn.Conv2d(3, 300, 1), "has 300 outputs; networks with up to 255 are run"),
         (nn.LazyConv2d(2, 3), "LazyConv2d has layers without weights yet; run it once"),
     ],
 )

@@ -11,8 +11,10 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from wsi_unet.errors import ModelError
+from wsi_unet.geometry import round_up
 from wsi_unet.models.costs import window_side
 from wsi_unet.models.measuring import head_of
+from wsi_unet.models.shifting import ROOM
 from wsi_unet.models.stored import ModelDigest
 from wsi_unet.models.subject import structure_of
 
@@ -61,7 +63,7 @@ def check_module(own: nn.Module, name: str, spec: ModelSpec) -> None:
         ModelError: if it doesn't take a window, its output has another shape than the spec's, or
             has been through a head where the spec says otherwise.
     """
-    side = window_side(spec, spec.tile or spec.border().period)
+    side = window_side(spec, spec.tile or round_up(ROOM, spec.border().period))
     subject = structure_of(own, spec.in_channels)
     try:
         shape = tuple(subject.run(subject.image(side)).shape)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from wsi_unet.models.checkpoint import Model
     from wsi_unet.models.measuring import Measured
 
+MOST_CLASSES = 255
+"""Classes that labels of one byte have room for."""
+
 CHANNELS = {"rgb": 3, "bgr": 3, "gray": 1}
 
 
@@ -140,6 +143,11 @@ def _config(
 ) -> ProgramConfig:
     from wsi_unet.models.usage import usage_of
 
+    if measured.classes > MOST_CLASSES:
+        raise ModelError(
+            f"the network has {measured.classes} outputs; networks with up to {MOST_CLASSES} "
+            "are run"
+        )
     usage = usage_of(network, in_channels, measured.sides.side)
     return ProgramConfig(
         kind=kind,
