@@ -17,11 +17,10 @@ from threading import Timer
 
 import dask
 import pytest
-from support import on_workers
 from support.clusters import running, scheduler, until, worker
 
 from wsi_unet.errors import OptionError
-from wsi_unet.segment import cluster, connecting, hello
+from wsi_unet.segment import connecting, hello
 from wsi_unet.segment.cluster import (
     ClusterArguments,
     ClusterOptions,
@@ -219,8 +218,7 @@ def test_nothing_but_our_own_lines_is_shown_when_the_scheduler_dies(tmp_path: Pa
 
 
 @pytest.mark.parametrize("kind", ["here", "processes", "cluster"])
-def test_a_performance_report(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "keep_freed_memory", on_workers.nothing)  # spare them torch
+def test_a_performance_report(kind: str, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     with scheduler(tmp_path) as address, worker(address):
         options: dict[str, ClusterOptions] = {

@@ -27,12 +27,6 @@ UUIDS = "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6", "GPU-1d6a9b2e-0c3d-4f7a-9b1e
 SLICES = "MIG-a5b1c2d3-0000-1111-2222-333344445555", "MIG-0f0f0f0f-6666-7777-8888-9999aaaabbbb"
 
 
-@pytest.fixture(autouse=True)
-def light_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Don't let each process import torch for a setting that isn't looked at here."""
-    monkeypatch.setattr(cluster, "keep_freed_memory", on_workers.nothing)
-
-
 @pytest.mark.parametrize(
     ("named", "count", "gpus"),
     [

@@ -15,10 +15,6 @@ def environment(name: str) -> str | None:
     return os.environ.get(name)
 
 
-def nothing() -> None:
-    """Do nothing."""
-
-
 def threads_of_a_forward(model: str, processes_per_core: int) -> int:
     """Return how many threads torch uses while the network runs in a task."""
     import numpy as np

@@ -17,7 +17,6 @@ from distributed import Client, LocalCluster, SpecCluster
 
 from wsi_unet import logs
 from wsi_unet.errors import ClusterError, OptionError
-from wsi_unet.models.devices import keep_freed_memory
 from wsi_unet.segment.connecting import connected
 from wsi_unet.segment.gpus import gpu_cluster, visible_gpus
 from wsi_unet.segment.performance import reporting
@@ -40,6 +39,16 @@ THREADS_PER_PROCESS = 2
 """Blocks in work per process, so that reading, predicting and writing of two of them overlap."""
 
 _SETTINGS = {
+    # Our own worker processes keep freed memory (see `models.devices.keep_freed_memory`), from
+    # their first thread on; a process that isn't ours is its owner's affair.
+    "distributed.nanny.pre-spawn-environ": {
+        "MALLOC_MMAP_MAX_": 0,
+        "MALLOC_TRIM_THRESHOLD_": 2**30,
+        "MALLOC_ARENA_MAX": 1,
+        "OMP_NUM_THREADS": 1,
+        "MKL_NUM_THREADS": 1,
+        "OPENBLAS_NUM_THREADS": 1,
+    },
     # Blocks whose worker died this often are set aside and tried alone (see `Flight`).
     "distributed.scheduler.allowed-failures": 3,
     # One machine's own worker processes are never short of a message for long.
@@ -167,9 +176,6 @@ def _started(options: ClusterOptions) -> Iterator[Client]:
                     "they may have said more above"
                 ) from error
             client = stack.enter_context(Client(cluster))
-        if workers is not None:
-            # Ours to set up; a process that isn't, this one or a cluster's, is its owner's affair.
-            client.register_worker_callbacks(keep_freed_memory)
         yield client
 
 
