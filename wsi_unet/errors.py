@@ -85,3 +85,8 @@ class ClusterError(WsiUnetError):
 
 class BlockError(WsiUnetError):
     """One block failed; the message names it."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says; its type's name where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
-from wsi_unet.errors import EvaluationError
+from wsi_unet.errors import EvaluationError, first_line
 from wsi_unet.geometry import Box, Shape
 from wsi_unet.slides.quiet import quiet
 
@@ -127,7 +127,7 @@ def open_image_pixels(path: Path) -> tuple[WholePixels | TiledPixels, Shape]:
     try:
         pixels = _open_png(path) if head.startswith(_PNG) else _open_tiff(path)
     except _MALFORMED as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise EvaluationError(f"{path}: can't be decoded ({reason})") from error
     return pixels
 

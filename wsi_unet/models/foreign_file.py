@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsi_unet.errors import ModelError
+from wsi_unet.errors import ModelError, first_line
 from wsi_unet.models import weights_file
 from wsi_unet.models.pickle_scan import ITEM_BYTES, TensorInFile
 from wsi_unet.models.stored import METADATA_KEY
@@ -199,7 +199,7 @@ def _load_torch(file: ForeignFile) -> Mapping[str, Tensor]:
                 file.path, map_location="cpu", weights_only=True, mmap=file.kind == "archive"
             )
     except Exception as error:  # of whatever type: the file is a stranger's, the loader PyTorch's
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ModelError(f"PyTorch refuses {file.path}: {reason}") from error
     for key in file.inside:
         loaded = loaded[key]

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from wsi_unet.errors import ModelError
+from wsi_unet.errors import ModelError, first_line
 from wsi_unet.geometry import round_up
 from wsi_unet.models.costs import window_side
+from wsi_unet.models.finite import all_finite
 from wsi_unet.models.measuring import head_of
 from wsi_unet.models.shifting import ROOM
 from wsi_unet.models.stored import ModelDigest
@@ -36,7 +37,7 @@ def private_copy(module: nn.Module) -> nn.Module:
         raise ModelError(f"{name} has layers without weights yet; run it once on an image")
     own = _copied(module).to(device="cpu", dtype=torch.float32).eval()
     for name, tensor in own.state_dict().items():
-        if tensor.is_floating_point() and not bool((tensor * 0).sum().isfinite()):
+        if tensor.is_floating_point() and not all_finite(tensor):
             raise ModelError(f"{type(module).__name__}: {name} holds NaN or infinite numbers")
     for parameter in own.parameters():
         parameter.requires_grad_(False)
@@ -47,7 +48,7 @@ def _copied(module: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(module)
     except Exception as error:  # of whatever type: other people's classes
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ModelError(f"{type(module).__name__} can't be copied: {reason}") from error
 
 
@@ -68,7 +69,7 @@ def check_module(own: nn.Module, name: str, spec: ModelSpec) -> None:
     try:
         shape = tuple(subject.run(subject.image(side)).shape)
     except Exception as error:  # of whatever type: other people's networks
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ModelError(f"{name} fails on {side}×{side} px: {reason}") from error
     left = side - 2 * spec.border().shrink
     if shape != (spec.classes_out, left, left):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from wsi_unet.errors import ModelError, OptionError
+from wsi_unet.errors import ModelError, OptionError, first_line
 from wsi_unet.models.folding import fold_batch_norm
 from wsi_unet.models.onnx_file import check_onnx, parse_onnx
 
@@ -108,7 +108,7 @@ class OnnxProgram(Program):
         try:
             output = self._session.run(None, {name: pixels})[0]
         except Exception as error:  # onnxruntime's own types have no common base but this
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = first_line(error)
             if "allocate" in reason:
                 raise torch.OutOfMemoryError(reason) from error
             raise ImageError(
@@ -196,7 +196,7 @@ def _load_quietly(path: Path, load: Callable[[], Any]) -> nn.Module:
             warnings.simplefilter("ignore")  # TorchScript is deprecated, as its owners know
             module: nn.Module = load()
     except Exception as error:  # of whatever type: the file is a stranger's, the loader PyTorch's
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ModelError(f"PyTorch can't load {path}: {reason}") from error
     for parameter in module.parameters():
         parameter.requires_grad_(False)
@@ -230,7 +230,7 @@ def _open_session(path: Path, content: bytes, device: str, threads: int) -> Any:
     except OptionError:
         raise
     except Exception as error:  # onnxruntime's own types have no common base but this
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ModelError(f"onnxruntime can't open {path}: {reason}") from error
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wsi_unet.errors import ModelError
+from wsi_unet.errors import ModelError, first_line
 from wsi_unet.geometry import round_up
 from wsi_unet.models.programs import ImageError
 from wsi_unet.models.subject import Subject, spread
@@ -99,7 +99,7 @@ def _shrink(subject: Subject, side: int, *, needed: bool = False) -> int | None:
             raise
         if not needed:
             return None
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise ModelError(
             f"the network doesn't take images of {subject.in_channels}×{side}×{side}: {reason}"
         ) from error

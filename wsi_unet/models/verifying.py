@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wsi_unet.errors import ModelError, OptionError
+from wsi_unet.errors import ModelError, OptionError, first_line
 from wsi_unet.geometry import Border, Box, round_up
 from wsi_unet.models.devices import resolve_precision
 from wsi_unet.models.interpolation import Place
@@ -143,7 +143,7 @@ def _checks(model: Model, pixels: Callable[[int], NDArray[np.uint8]]) -> Iterato
     try:
         clean = subject.run(image)
     except Exception as error:  # of whatever type: other people's networks
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         yield Check("output", _expected(spec, windows), f"fails: {reason}", False)
         return
     found = f"{'×'.join(map(str, clean.shape))} of {windows.side}×{windows.side} px"

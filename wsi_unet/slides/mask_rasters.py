@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
-from wsi_unet.errors import MaskError
+from wsi_unet.errors import MaskError, first_line
 from wsi_unet.geometry import Shape
 from wsi_unet.slides.quiet import quiet
 
@@ -165,7 +165,7 @@ def _read_tiff(path: Path) -> NDArray[np.bool_]:
     except MaskError:
         raise
     except _MALFORMED as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise MaskError(f"{path}: the mask can't be decoded ({reason})") from error
     return cells.mask
 
