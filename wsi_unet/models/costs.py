@@ -57,23 +57,62 @@ class Network(Protocol):
 
 
 @dataclass
-class Tally:
-    """Bytes that live at once while a network runs, and the most there ever were."""
+class Count:
+    """What a network takes, counted while its forward pass is followed map by map.
 
+    Attributes:
+        side: of the present feature map, px.
+        item: bytes of a number.
+        live: bytes of the maps that are held now.
+        peak: the most there ever were.
+        largest: bytes of the largest map.
+        flops: see `Work`.
+        parameters: see `Work`.
+    """
+
+    side: int
+    item: int
     live: int = 0
     peak: int = 0
     largest: int = 0
+    flops: int = 0
+    parameters: int = 0
 
-    def hold(self, size: int) -> int:
-        """Add a feature map; returns its size."""
+    def hold(self, channels: int) -> int:
+        """Hold a new map of the present side; returns its bytes."""
+        size = channels * self.side**2 * self.item
         self.live += size
-        self.peak = max(self.peak, self.live)
+        self.spend(0)
         self.largest = max(self.largest, size)
         return size
 
+    def spend(self, size: int) -> None:
+        """Take so many bytes for a moment."""
+        self.peak = max(self.peak, self.live + size)
+
     def drop(self, size: int) -> None:
-        """Free a feature map."""
+        """Free a map, or several."""
         self.live -= size
+
+    def convolve(self, channels: int, width: int, kernel: int, stride: int = 1) -> int:
+        """Hold the result of a convolution with padding; returns its bytes."""
+        self.side //= stride
+        self.multiply(channels, width, kernel)
+        return self.hold(width)
+
+    def multiply(self, channels: int, width: int, kernel: int) -> None:
+        """Count a convolution's operations and weights; of a transposed one before its upsampling.
+
+        Nothing is held.
+        """
+        self.flops += 2 * kernel**2 * channels * width * self.side**2
+        self.parameters += (kernel**2 * channels + 1) * width
+
+    def work(self, last: int) -> Work:
+        """Return what was counted; `last` is the last map's bytes."""
+        return Work(
+            self.flops, self.parameters, self.peak, last, self.largest // self.item, self.side
+        )
 
 
 def window_side(network: Network, tile: int) -> int:
@@ -130,26 +169,18 @@ def unet_work(config: UNetConfig, side: int, item: int) -> Work:
         side: of its input, px.
         item: bytes of a number.
     """
-    tally = Tally()
+    count = Count(side, item)
     layout = config.layout
-    flops = parameters = 0
-
-    def bytes_of(width: int) -> int:
-        return width * side * side * item
 
     def convolve(held: int, channels: int, widths: tuple[int, ...]) -> int:
         """Run a level's convolutions on a map whose bytes are held until they are all done."""
-        nonlocal side, flops, parameters
         previous = 0
         for width in widths:
-            side -= 2 if config.padding == "valid" else 0
-            new = tally.hold(bytes_of(width))
-            tally.drop(previous)
-            previous = new
-            flops += 2 * 9 * channels * width * side * side
-            parameters += 9 * channels * width + width
-            channels = width
-        tally.drop(held)
+            count.side -= 2 if config.padding == "valid" else 0
+            new = count.convolve(channels, width, 3)
+            count.drop(previous)
+            previous, channels = new, width
+        count.drop(held)
         return previous
 
     skips = []
@@ -159,26 +190,21 @@ def unet_work(config: UNetConfig, side: int, item: int) -> Work:
         channels = width
         if level < config.depth:
             skips.append((held, width))
-            side //= 2
-            held = tally.hold(bytes_of(width))
-            indices = 8 * width * side * side  # max_pool2d always computes them, in int64
-            tally.peak = max(tally.peak, tally.live + indices)
+            count.side //= 2
+            held = count.hold(width)
+            count.spend(8 * width * count.side**2)  # the places of the maxima, in int64
     for level, widths in enumerate(layout.expanding):
-        if layout.upsampled is None:
-            width = channels
-        else:
+        width = channels
+        if layout.upsampled is not None:
             width = layout.upsampled[level]
-            kernel = 4 if config.upsampling == "transpose" else 1
-            flops += 2 * kernel * channels * width * side * side
-            parameters += kernel * channels * width + width
-        side *= 2
-        upsampled = tally.hold(bytes_of(width))
-        tally.drop(held)
+            count.multiply(channels, width, 2 if config.upsampling == "transpose" else 1)
+        count.side *= 2
+        upsampled = count.hold(width)
+        count.drop(held)
         skip, skip_width = skips.pop()
-        held = tally.hold(bytes_of(skip_width + width))
-        tally.drop(upsampled + skip)
+        held = count.hold(skip_width + width)
+        count.drop(upsampled + skip)
         held = convolve(held, skip_width + width, widths)
         channels = widths[-1]
-    flops += 2 * channels * config.classes * side * side
-    parameters += (channels + 1) * config.classes
-    return Work(flops, parameters, tally.peak, held, tally.largest // item, side)
+    count.multiply(channels, config.classes, 1)
+    return count.work(held)

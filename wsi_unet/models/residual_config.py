@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from wsi_unet.geometry import Border
 from wsi_unet.models import reach
-from wsi_unet.models.costs import Tally, Work
+from wsi_unet.models.costs import Count, Work
 
 if TYPE_CHECKING:
     from wsi_unet.models.residual_unet import ResidualUNet
@@ -101,7 +101,7 @@ class ResidualUNetConfig(BaseModel):
 
     def work(self, side: int, item: int) -> Work:
         """Return what running the network on `side` × `side` px takes, `item` bytes a number."""
-        return _Count(self, side, item).work()
+        return _follow(self, Count(side, item))
 
     def build(self) -> ResidualUNet:
         """Return the network, with random weights."""
@@ -110,70 +110,50 @@ class ResidualUNetConfig(BaseModel):
         return ResidualUNet(self)
 
 
-class _Count:
-    """Follows `ResidualUNet.forward` map by map."""
+def _follow(config: ResidualUNetConfig, count: Count) -> Work:
+    """Follow `ResidualUNet.forward` map by map."""
+    skips = []
+    held, channels = 0, config.in_channels
+    for level, width in enumerate(config.channels):
+        held = _follow_unit(config, count, channels, width, 1 if level == config.depth else 2)
+        channels = width
+        skips.append(held)
+    skips.pop()
+    for before, after in config.upwards:
+        joined = count.hold(before)
+        count.drop(held + skips.pop())
+        count.multiply(before, after, 3)  # a transposed convolution
+        count.side *= 2
+        held = _activated(config, count, count.hold(after))
+        count.drop(joined)
+        if config.units:
+            new = count.convolve(after, after, 3)
+            count.drop(held)
+            held = new
+    return count.work(held)
 
-    def __init__(self, config: ResidualUNetConfig, side: int, item: int) -> None:
-        self._config = config
-        self._side = side
-        self._item = item
-        self._tally = Tally()
-        self._flops = 0
-        self._parameters = 0
 
-    def work(self) -> Work:
-        config, tally = self._config, self._tally
-        skips = []
-        held, channels = 0, config.in_channels
-        for level, width in enumerate(config.channels):
-            held = self._unit(channels, width, 1 if level == config.depth else 2)
-            channels = width
-            skips.append(held)
-        skips.pop()
-        for before, after in config.upwards:
-            joined = self._hold(before)
-            tally.drop(held + skips.pop())
-            self._count(before, after, 3)  # of a transposed convolution: by its input's side
-            self._side *= 2
-            held = self._activated(self._hold(after))
-            tally.drop(joined)
-            if config.units:
-                new = self._convolve(after, after, 3, 1)
-                tally.drop(held)
-                held = new
-        largest = tally.largest // self._item
-        return Work(self._flops, self._parameters, tally.peak, held, largest, self._side)
+def _follow_unit(
+    config: ResidualUNetConfig, count: Count, channels: int, width: int, stride: int
+) -> int:
+    """Run the convolutions of one level and their shortcut; return the result's bytes."""
+    side, shortcut = count.side, 0
+    if config.units and (stride > 1 or channels != width):
+        shortcut = count.convolve(channels, width, 3 if stride > 1 else 1, stride)
+        count.side = side
+    previous = 0
+    for index in range(max(1, config.units)):
+        before = width if index else channels
+        new = count.convolve(before, width, 3, 1 if index else stride)
+        new = _activated(config, count, new)
+        count.drop(previous)
+        previous = new
+    count.drop(shortcut)
+    return previous
 
-    def _unit(self, channels: int, width: int, stride: int) -> int:
-        """Run the convolutions of one level and their shortcut; return the result's bytes."""
-        side, shortcut = self._side, 0
-        if self._config.units and (stride > 1 or channels != width):
-            shortcut = self._convolve(channels, width, 3 if stride > 1 else 1, stride)
-            self._side = side
-        previous = 0
-        for index in range(max(1, self._config.units)):
-            before = width if index else channels
-            new = self._activated(self._convolve(before, width, 3, 1 if index else stride))
-            self._tally.drop(previous)
-            previous = new
-        self._tally.drop(shortcut)
-        return previous
 
-    def _activated(self, held: int) -> int:
-        """Apply the activation: a learnt one makes a new map."""
-        if self._config.leak is None:
-            self._tally.hold(held)
-            self._tally.drop(held)
-        return held
-
-    def _convolve(self, channels: int, width: int, kernel: int, stride: int) -> int:
-        self._side //= stride
-        self._count(channels, width, kernel)
-        return self._hold(width)
-
-    def _count(self, channels: int, width: int, kernel: int) -> None:
-        self._flops += 2 * kernel**2 * channels * width * self._side**2
-        self._parameters += (kernel**2 * channels + 1) * width
-
-    def _hold(self, width: int) -> int:
-        return self._tally.hold(width * self._side**2 * self._item)
+def _activated(config: ResidualUNetConfig, count: Count, held: int) -> int:
+    """Apply the activation: a learnt one makes a new map."""
+    if config.leak is None:
+        count.spend(held)
+    return held

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from wsi_unet.geometry import Border
 from wsi_unet.models import reach
-from wsi_unet.models.costs import Tally, Work
+from wsi_unet.models.costs import Count, Work
 
 if TYPE_CHECKING:
     from wsi_unet.models.resnet_unet import ResNetUNet
@@ -108,7 +108,7 @@ class ResNetUNetConfig(BaseModel):
 
     def work(self, side: int, item: int) -> Work:
         """Return what running the network on `side` × `side` px takes, `item` bytes a number."""
-        return _Count(self, side, item).work()
+        return _follow(self, Count(side, item))
 
     def build(self) -> ResNetUNet:
         """Return the network, with random weights."""
@@ -117,75 +117,60 @@ class ResNetUNetConfig(BaseModel):
         return ResNetUNet(self)
 
 
-class _Count:
-    """Follows `ResNetUNet.forward` map by map."""
+def _follow(config: ResNetUNetConfig, count: Count) -> Work:
+    """Follow `ResNetUNet.forward` map by map."""
+    skips = [count.convolve(config.in_channels, config.base_width, 7, 2)]
+    count.side //= 2
+    held, channels = count.hold(config.base_width), config.base_width  # the pooling, and the
+    count.spend(8 * config.base_width * count.side**2)  # places of its maxima, in int64
+    for stage, after in enumerate(config.stages):
+        for block in range(config.blocks[stage]):
+            stride = 2 if stage and not block else 1
+            layers = _layers(config, config.base_width * 2**stage, after, stride)
+            new = _follow_block(count, channels, after, layers)
+            if block or not stage:  # else it is copied, and lives on
+                count.drop(held)
+            held, channels = new, after
+        skips.append(held)
+    skips.pop()
+    for after, skip in zip(config.expanding, config.skips, strict=True):
+        count.side *= 2
+        upsampled = count.hold(channels)
+        count.drop(held)
+        held = upsampled
+        if skip:
+            held = count.hold(channels + skip)
+            count.drop(upsampled + skips.pop())
+        first = count.convolve(channels + skip, after, 3)
+        second = count.convolve(after, after, 3)
+        count.drop(held + first)
+        held, channels = second, after
+    count.multiply(channels, config.classes, 3)
+    return count.work(held)
 
-    def __init__(self, config: ResNetUNetConfig, side: int, item: int) -> None:
-        self._config = config
-        self._side = side
-        self._item = item
-        self._tally = Tally()
-        self._flops = 0
-        self._parameters = 0
 
-    def work(self) -> Work:
-        config, tally = self._config, self._tally
-        skips = [self._convolve(config.in_channels, config.base_width, 7, 2)]
-        self._side //= 2
-        held, channels = self._hold(config.base_width), config.base_width  # the pooling, and the
-        indices = 8 * config.base_width * self._side**2  # places of its maxima, in int64
-        tally.peak = max(tally.peak, tally.live + indices)
-        for stage, after in enumerate(config.stages):
-            for block in range(config.blocks[stage]):
-                stride = 2 if stage and not block else 1
-                new = self._block(channels, config.base_width * 2**stage, after, stride)
-                if block or not stage:  # else it is copied, and lives on
-                    tally.drop(held)
-                held, channels = new, after
-            skips.append(held)
-        skips.pop()
-        for after, skip in zip(config.expanding, config.skips, strict=True):
-            self._side *= 2
-            upsampled = self._hold(channels)
-            tally.drop(held)
-            held = upsampled
-            if skip:
-                held = self._hold(channels + skip)
-                tally.drop(upsampled + skips.pop())
-            first = self._convolve(channels + skip, after, 3, 1)
-            second = self._convolve(after, after, 3, 1)
-            tally.drop(held + first)
-            held, channels = second, after
-        self._count(channels, config.classes, 3)
-        largest = tally.largest // self._item
-        return Work(self._flops, self._parameters, tally.peak, held, largest, self._side)
+def _layers(
+    config: ResNetUNetConfig, middle: int, after: int, stride: int
+) -> list[tuple[int, int, int]]:
+    """Return kernel, stride and channels of each convolution of a block."""
+    if config.bottleneck:
+        return [(1, 1, middle), (3, stride, middle), (1, 1, after)]
+    return [(3, stride, middle), (3, 1, after)]
 
-    def _block(self, channels: int, middle: int, after: int, stride: int) -> int:
-        """Run one residual block; return the bytes of its sum."""
-        side, shortcut = self._side, 0
-        if stride > 1 or channels != after:
-            shortcut = self._convolve(channels, after, 1, stride)
-            self._side = side
-        layers = [(3, stride, middle), (3, 1, after)]
-        if self._config.bottleneck:
-            layers = [(1, 1, middle), (3, stride, middle), (1, 1, after)]
-        previous = 0
-        for kernel, step, width in layers:
-            new = self._convolve(channels, width, kernel, step)
-            self._tally.drop(previous)
-            previous, channels = new, width
-        self._tally.drop(shortcut)
-        return previous
 
-    def _convolve(self, channels: int, width: int, kernel: int, stride: int) -> int:
-        """Hold the result of a convolution; return its bytes."""
-        self._side //= stride
-        self._count(channels, width, kernel)
-        return self._hold(width)
-
-    def _count(self, channels: int, width: int, kernel: int) -> None:
-        self._flops += 2 * kernel**2 * channels * width * self._side**2
-        self._parameters += (kernel**2 * channels + 1) * width
-
-    def _hold(self, width: int) -> int:
-        return self._tally.hold(width * self._side**2 * self._item)
+def _follow_block(
+    count: Count, channels: int, after: int, layers: list[tuple[int, int, int]]
+) -> int:
+    """Run one residual block; return the bytes of its sum."""
+    side, shortcut = count.side, 0
+    stride = max(step for _, step, _ in layers)
+    if stride > 1 or channels != after:
+        shortcut = count.convolve(channels, after, 1, stride)
+        count.side = side
+    previous = 0
+    for kernel, step, width in layers:
+        new = count.convolve(channels, width, kernel, step)
+        count.drop(previous)
+        previous, channels = new, width
+    count.drop(shortcut)
+    return previous
