@@ -81,7 +81,7 @@ def test_stopped_workers_that_come_back(cluster: Cluster, study: Study, tmp_path
 
 def test_a_worker_that_joins_late_is_used(cluster: Cluster, study: Study, tmp_path: Path) -> None:
     trial = disturbed(cluster, study, tmp_path / "out", [fault("add a worker late", after=2)])
-    assert trial.marked_by("late2")
+    assert trial.noted_by("late2", "marked")
 
 
 def test_damaged_files_are_made_again(cluster: Cluster, study: Study, tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def add_worker(trial: Trial, random: Random) -> bool:
     trial.cluster.orders.give("slow")
     trial.cluster.add_worker(name)
     trial.hit("add a worker late", [])
-    while trial.not_begun() and not trial.marked_by(name):
+    while trial.not_begun() and not trial.noted_by(name, "begun"):
         if not trial.goes_on():
             break
         trial.tick()

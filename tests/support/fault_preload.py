@@ -23,7 +23,8 @@ SECONDS = "WSI_UNET_FAULT_SECONDS"
 """Environment variable: seconds that a block lasts at least."""
 
 HANG_SECONDS = 300.0
-SLOW_SECONDS = 0.5
+SLOW_SECONDS = 8.0
+"""How long a slow block lasts, unless the order is taken back before."""
 
 
 def dask_setup(worker: Any) -> None:
@@ -78,15 +79,19 @@ def obey(orders: Orders, block: str, fields: dict[str, Any]) -> None:
     if orders.take("die", block):
         orders.note("dying", **fields)
         os.kill(os.getpid(), signal.SIGKILL)
-    if orders.take("slow"):
-        time.sleep(SLOW_SECONDS)
+    wait_while(orders, "slow", SLOW_SECONDS)
     if orders.take("fail", block):
         raise OSError(errno.EIO, "a read error, as ordered")
     if orders.take("hang", block):
         orders.note("hanging", **fields)
-        deadline = time.monotonic() + HANG_SECONDS
-        while time.monotonic() < deadline and orders.take("hold"):
-            time.sleep(0.1)
+        wait_while(orders, "hold", HANG_SECONDS)
+
+
+def wait_while(orders: Orders, what: str, seconds: float) -> None:
+    """Wait for as long as this is ordered, and so many seconds at most."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and orders.take(what):
+        time.sleep(0.1)
 
 
 def make_store_fail(orders: Orders) -> None:

@@ -159,14 +159,14 @@ class Trial:
         workers = pids or tuple(self.cluster.worker_processes())
         return in_flight(self.cluster.orders.events(), self.output, workers)
 
-    def marked_by(self, name: str) -> list[Block]:
-        """Return the blocks that a worker has marked as done."""
+    def noted_by(self, name: str, what: str) -> list[Block]:
+        """Return the blocks that a worker has "begun", or "marked" as done."""
         events = self.cluster.orders.events()
         pids = {event["pid"] for event in events if event.get("name") == name}
         return [
             (event["run"], event["block"])
             for event in events
-            if event["event"] == "marked"
+            if event["event"] == what
             and event["pid"] in pids
             and event["output"] == str(self.output)
         ]
