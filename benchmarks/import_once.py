@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from wsi_unet.models import UNetConfig, save_model
-from wsi_unet.models.importing import import_checkpoint
+from wsi_unet.models.foreign.importing import import_checkpoint
 from wsi_unet.models.told import Told
 
 

@@ -27,7 +27,7 @@ from wsi_unet.geometry import Box
 from wsi_unet.labels.objects import open_objects
 from wsi_unet.labels.progress import Progress
 from wsi_unet.models import load_model
-from wsi_unet.models.devices import (
+from wsi_unet.models.running.devices import (
     cpu_threads,
     full_float32,
     keep_freed_memory,
@@ -35,8 +35,8 @@ from wsi_unet.models.devices import (
     synchronize,
     usable_cores,
 )
-from wsi_unet.models.folding import fold_batch_norm
-from wsi_unet.models.predictor import CPU_SLOTS
+from wsi_unet.models.running.folding import fold_batch_norm
+from wsi_unet.models.running.predictor import CPU_SLOTS
 from wsi_unet.segment.block import tiles_of
 from wsi_unet.segment.parameters import LabelParameters
 from wsi_unet.segment.target import stored_parameters

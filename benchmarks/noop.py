@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 import wsi_unet
 from benchmarks.peers import peak_bytes
 from wsi_unet.geometry import Box, Shape
-from wsi_unet.models.devices import keep_freed_memory
-from wsi_unet.models.ensemble import Ensemble, Statistics
-from wsi_unet.models.predictor import Prediction
+from wsi_unet.models.running.devices import keep_freed_memory
+from wsi_unet.models.running.ensemble import Ensemble, Statistics
+from wsi_unet.models.running.predictor import Prediction
 from wsi_unet.segment import probe, task
 
 THRESHOLD = 200

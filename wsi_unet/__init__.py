@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from wsi_unet.clusters.cluster import ClusterOptions
     from wsi_unet.cohorts.manifest import read_cohort
     from wsi_unet.cohorts.planning import plan_cohort
     from wsi_unet.cohorts.report import CohortReport
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from wsi_unet.evaluation import Evaluation, evaluate
     from wsi_unet.labels import open_labels, open_probabilities
     from wsi_unet.models import Model, bundled_models, load_model, save_model
-    from wsi_unet.segment.cluster import ClusterOptions
     from wsi_unet.segment.cohort import Outcome, segment_cohort
     from wsi_unet.segment.lazy import map_unet
     from wsi_unet.segment.options import Options
@@ -70,7 +70,7 @@ _HOMES = {
     "wsi_unet.evaluation": ("Evaluation", "evaluate"),
     "wsi_unet.labels": ("open_labels", "open_probabilities"),
     "wsi_unet.models": ("Model", "bundled_models", "load_model", "save_model"),
-    "wsi_unet.segment.cluster": ("ClusterOptions",),
+    "wsi_unet.clusters.cluster": ("ClusterOptions",),
     "wsi_unet.segment.cohort": ("Outcome", "segment_cohort"),
     "wsi_unet.cohorts.report": ("CohortReport",),
     "wsi_unet.segment.lazy": ("map_unet",),

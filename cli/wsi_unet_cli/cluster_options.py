@@ -14,7 +14,7 @@ from wsi_unet_cli.failures import printable
 if TYPE_CHECKING:
     import logging
 
-    from wsi_unet.segment.cluster import ClusterArguments
+    from wsi_unet.clusters.cluster import ClusterArguments
 
 PEM = click.Path(exists=True, dir_okay=False, readable=True)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def segment_slides(asked: Asked) -> Ending:
     """Segment the slides of a cohort, showing progress, and keep its report up to date."""
     from wsi_unet.cohorts.report import CohortReport
-    from wsi_unet.models.devices import keep_freed_memory
+    from wsi_unet.models.running.devices import keep_freed_memory
 
     keep_freed_memory()
     folder = asked.cohort.folder or ""

@@ -141,7 +141,7 @@ def import_(
     A program is an ONNX file or, with --trust, one of TorchScript or torch.export: its border and
     period are measured, which takes some ten runs on images of a few hundred pixels.
     """
-    from wsi_unet.models.importing import import_model
+    from wsi_unet.models.foreign.importing import import_model
     from wsi_unet.models.told import Told
 
     model = import_model(checkpoint, output, Told(**told), trust=trust, overwrite=overwrite)

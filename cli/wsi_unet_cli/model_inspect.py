@@ -12,7 +12,7 @@ from wsi_unet_cli.output import print_json
 
 if TYPE_CHECKING:
     from wsi_unet.models import ModelSpec
-    from wsi_unet.models.families import Question
+    from wsi_unet.models.foreign.families import Question
 
 EPILOG = """\
 \b
@@ -51,10 +51,10 @@ def _look(source: str, *, trust: bool) -> tuple[ModelSpec, str | None, tuple[Que
     Until that is told, the spec is that of the first choices.
     """
     from wsi_unet.models.checkpoint import read_spec
-    from wsi_unet.models.foreign_file import is_checkpoint
-    from wsi_unet.models.importing import look_at, spec_of
-    from wsi_unet.models.program_file import open_program
-    from wsi_unet.models.program_import import import_program
+    from wsi_unet.models.foreign.file import is_checkpoint
+    from wsi_unet.models.foreign.importing import look_at, spec_of
+    from wsi_unet.models.programs.file import open_program
+    from wsi_unet.models.programs.importing import import_program
     from wsi_unet.models.told import Told
 
     if open_program(source) is not None:

@@ -77,7 +77,7 @@ def models(ctx: click.Context, paths: tuple[str, ...], as_json: bool) -> None:
 
 def _entry(source: str, bundled: dict[str, Path]) -> Entry:
     from wsi_unet.models import read_spec
-    from wsi_unet.models.foreign_file import is_checkpoint
+    from wsi_unet.models.foreign.file import is_checkpoint
 
     if source not in bundled and is_checkpoint(source):
         raise ModelError(

@@ -64,7 +64,7 @@ def segment_slide(asked: Asked) -> Ending:
 
 def _outcome(asked: Asked) -> Outcome | None:
     """Return what came of the slide; None if it was interrupted before it began."""
-    from wsi_unet.models.devices import keep_freed_memory
+    from wsi_unet.models.running.devices import keep_freed_memory
     from wsi_unet.segment.report import RunProgress
 
     keep_freed_memory()

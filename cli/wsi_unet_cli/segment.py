@@ -32,7 +32,7 @@ from wsi_unet_cli.options import (
 from wsi_unet_cli.plans import plan_slides
 
 if TYPE_CHECKING:
-    from wsi_unet.segment.cluster import ClusterArguments
+    from wsi_unet.clusters.cluster import ClusterArguments
     from wsi_unet.segment.options import OptionArguments
 
 ARGUMENTS = "wsi_unet.arguments"

@@ -12,7 +12,7 @@ from wsi_unet_cli.options import json_option, trust_option, verbose_option
 from wsi_unet_cli.output import duration, print_json, print_table
 
 if TYPE_CHECKING:
-    from wsi_unet.models.verifying import Verification
+    from wsi_unet.models.measuring.verify import Verification
 
 EPILOG = """\
 \b
@@ -42,9 +42,9 @@ def verify(ctx: click.Context, model: str, slide: str | None, trust: bool, as_js
     Its own weights are run on small images, on the CPU: spoilt beyond the declared border, cut in
     two ways (in float64 where that is possible), and tiled in two ways.
     """
-    from wsi_unet.models.importing import load_any
-    from wsi_unet.models.sample_pixels import from_slide, made_up
-    from wsi_unet.models.verifying import verify as measure
+    from wsi_unet.models.foreign.importing import load_any
+    from wsi_unet.models.measuring.sample_pixels import from_slide, made_up
+    from wsi_unet.models.measuring.verify import verify as measure
 
     loaded = load_any(model, trust=trust)
     pixels = made_up if slide is None else partial(from_slide, slide, loaded.spec)

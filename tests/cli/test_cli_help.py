@@ -104,8 +104,8 @@ def test_wrong_usage_exits_with_2_and_says_what(arguments: list[str], message: s
 
 
 def test_choices_are_the_packages_own() -> None:
-    from wsi_unet.models.augmentation import VIEWS
-    from wsi_unet.models.config import Precision
+    from wsi_unet.models.networks.config import Precision
+    from wsi_unet.models.running.augmentation import VIEWS
     from wsi_unet.segment import options
     from wsi_unet_cli.reports import VIEWS as VIEWS_IN_WORDS
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from wsi_unet.models.border import next_legal_side
 from wsi_unet.models.checkpoint import Model, save_model
-from wsi_unet.models.config import UNetConfig
+from wsi_unet.models.networks.border import next_legal_side
+from wsi_unet.models.networks.config import UNetConfig
+from wsi_unet.models.networks.unet import UNet
 from wsi_unet.models.spec import ModelClass, ModelSpec, Scaling
-from wsi_unet.models.unet import UNet
 
 MakeSpec = Callable[..., ModelSpec]
 MakeModel = Callable[..., Model]

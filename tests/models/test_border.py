@@ -10,18 +10,17 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from support.probe import MeasuredBorder, measure_border
 from torch import Tensor, nn
 
 from wsi_unet.geometry import Border, Box, Shape, reflect
-from wsi_unet.models.border import (
-    MeasuredBorder,
+from wsi_unet.models.networks.border import (
     check_side,
     derive_border,
-    measure_border,
     next_legal_side,
 )
-from wsi_unet.models.config import UNetConfig
-from wsi_unet.models.unet import UNet
+from wsi_unet.models.networks.config import UNetConfig
+from wsi_unet.models.networks.unet import UNet
 
 configs = st.builds(
     UNetConfig,

@@ -17,16 +17,16 @@ from models.named_weights import image_of, named_weights
 from models.reference_networks import JvanVugt, MateuszBuda, Milesial, Milesial2018, randomise
 from monai.networks.nets.basic_unet import BasicUNet
 from monai.networks.nets.unet import UNet
+from support.probe import measure_border
 from torch import Tensor, nn
 
 from wsi_unet.errors import ModelError, OptionError
 from wsi_unet.geometry import round_up
-from wsi_unet.models.border import measure_border
-from wsi_unet.models.config import UNetConfig
-from wsi_unet.models.folding import fold_batch_norm
-from wsi_unet.models.importing import import_checkpoint, look_at, spec_of
-from wsi_unet.models.residual_config import ResidualUNetConfig
-from wsi_unet.models.resnet_config import ResNetUNetConfig
+from wsi_unet.models.foreign.importing import import_checkpoint, look_at, spec_of
+from wsi_unet.models.networks.config import UNetConfig
+from wsi_unet.models.networks.residual_config import ResidualUNetConfig
+from wsi_unet.models.networks.resnet_config import ResNetUNetConfig
+from wsi_unet.models.running.folding import fold_batch_norm
 from wsi_unet.models.told import Told
 
 Make = Callable[[], nn.Module]

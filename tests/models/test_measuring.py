@@ -12,10 +12,10 @@ from support.programs import Hourglass, alive
 from torch import Tensor, nn
 
 from wsi_unet.errors import ModelError
-from wsi_unet.models.config import UNetConfig
-from wsi_unet.models.measuring import measure
-from wsi_unet.models.unet import UNet
-from wsi_unet.models.usage import usage_of
+from wsi_unet.models.measuring.measure import measure
+from wsi_unet.models.measuring.usage import usage_of
+from wsi_unet.models.networks.config import UNetConfig
+from wsi_unet.models.networks.unet import UNet
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +82,7 @@ def test_measured_is_derived(fields: dict[str, object], seed: int) -> None:
     border = network.config.border()
     assert (found.local, found.sized) == (True, False)
     assert (found.period, found.sides.shrink) == (border.period, border.shrink)
-    # In shallow networks the formula takes up to 2k px too many (see wsi_unet.models.border).
+    # In shallow networks the formula takes up to 2k px too many (see networks.border).
     spare = 0 if border.period > 4 else 4
     assert 0 <= border.before - found.before <= spare
     assert 0 <= border.after - found.after <= spare

@@ -12,12 +12,12 @@ import torch
 
 from wsi_unet.errors import OptionError
 from wsi_unet.geometry import Box
-from wsi_unet.models import devices, tiles
 from wsi_unet.models.checkpoint import Model
-from wsi_unet.models.config import UNetConfig
-from wsi_unet.models.costs import largest_map, tile_memory, window_side
-from wsi_unet.models.predictor import Predictor
-from wsi_unet.models.tiles import agreement, fastest_tile
+from wsi_unet.models.networks.config import UNetConfig
+from wsi_unet.models.networks.costs import largest_map, tile_memory, window_side
+from wsi_unet.models.running import devices, tiles
+from wsi_unet.models.running.predictor import Predictor
+from wsi_unet.models.running.tiles import agreement, fastest_tile
 
 MakeModel = Callable[..., Model]
 
@@ -86,8 +86,8 @@ from pathlib import Path
 import numpy as np
 from wsi_unet.geometry import Box
 from wsi_unet.models.checkpoint import load_model
-from wsi_unet.models.costs import tile_memory
-from wsi_unet.models.predictor import Predictor
+from wsi_unet.models.networks.costs import tile_memory
+from wsi_unet.models.running.predictor import Predictor
 precision, probabilities = sys.argv[2], bool(int(sys.argv[3]))
 predictor = Predictor(load_model(sys.argv[1]), device="cpu", precision=precision, threads=1)
 def status(key):
@@ -201,7 +201,7 @@ def test_devices_and_precisions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_freed_memory_is_kept_where_the_c_library_can() -> None:
-    code = "from wsi_unet.models.devices import keep_freed_memory as f; print(f())"
+    code = "from wsi_unet.models.running.devices import keep_freed_memory as f; print(f())"
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
     assert result.stdout.strip() in ("True", "False")

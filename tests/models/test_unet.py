@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsi_unet.models.config import UNetConfig
-from wsi_unet.models.costs import parameter_count, window_flops
-from wsi_unet.models.unet import UNet
+from wsi_unet.models.networks.config import UNetConfig
+from wsi_unet.models.networks.costs import parameter_count, window_flops
+from wsi_unet.models.networks.unet import UNet
 
 
 def empty(config: UNetConfig) -> UNet:

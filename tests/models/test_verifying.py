@@ -14,10 +14,10 @@ from support.programs import Hourglass, alive, spec_for, write_onnx
 
 from wsi_unet.models import Model, save_model
 from wsi_unet.models.checkpoint import save_program
-from wsi_unet.models.program_config import ProgramConfig
-from wsi_unet.models.program_file import ProgramFile
-from wsi_unet.models.sample_pixels import from_slide, made_up
-from wsi_unet.models.verifying import Verification, verify
+from wsi_unet.models.measuring.sample_pixels import from_slide, made_up
+from wsi_unet.models.measuring.verify import Verification, verify
+from wsi_unet.models.programs.config import ProgramConfig
+from wsi_unet.models.programs.file import ProgramFile
 from wsi_unet_cli.main import cli
 
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from support.oracle import balanced_model, textured, whole_image_forward, write_png
 
 import wsi_unet
+from wsi_unet.clusters.cluster import ClusterOptions, open_client
 from wsi_unet.models import UNetConfig
-from wsi_unet.segment.cluster import ClusterOptions, open_client
 from wsi_unet.segment.task import Run, Task
 
 OPTIONS: dict[str, Any] = {

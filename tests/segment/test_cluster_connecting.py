@@ -19,15 +19,15 @@ import dask
 import pytest
 from support.clusters import running, scheduler, until, worker
 
-from wsi_unet.errors import OptionError
-from wsi_unet.segment import connecting, hello
-from wsi_unet.segment.cluster import (
+from wsi_unet.clusters import connecting, hello
+from wsi_unet.clusters.cluster import (
     ClusterArguments,
     ClusterOptions,
     cluster_alive,
     count_workers,
     open_client,
 )
+from wsi_unet.errors import OptionError
 
 
 def refusal(place: str | Path) -> str:
@@ -186,9 +186,10 @@ def test_a_scheduler_that_is_killed_is_noticed(
 
 CLIENT = """
 import os, signal, sys, time
-from wsi_unet.segment.cluster import ClusterOptions, cluster_alive, open_client
+from wsi_unet.clusters.cluster import ClusterOptions, cluster_alive, open_client
 from wsi_unet_cli.cluster_options import logging_to
-from wsi_unet.segment import connecting, hello
+from wsi_unet.clusters import connecting
+from wsi_unet.clusters import hello
 connecting.CONNECT_SECONDS = 1.0
 with logging_to(None, verbose=False), open_client(ClusterOptions(scheduler=sys.argv[1])) as client:
     futures = [client.submit(time.sleep, 3 + i / 10) for i in range(5)]

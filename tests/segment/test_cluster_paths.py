@@ -13,10 +13,10 @@ import pytest
 from distributed import Client
 from support.clusters import scheduler, worker
 
+from wsi_unet.clusters import visibility, workers
+from wsi_unet.clusters.cluster import ClusterOptions, check_paths, open_client
+from wsi_unet.clusters.visibility import explain_missing, why_unreadable, why_unwritable
 from wsi_unet.errors import OptionError
-from wsi_unet.segment import visibility, workers
-from wsi_unet.segment.cluster import ClusterOptions, check_paths, open_client
-from wsi_unet.segment.visibility import explain_missing, why_unreadable, why_unwritable
 
 HOST = socket.gethostname()
 NAMESPACE = ("unshare", "--mount", "--map-root-user")

@@ -13,15 +13,15 @@ import dask
 import pytest
 from support.clusters import scheduler, worker
 
-from wsi_unet.errors import OptionError
-from wsi_unet.segment import hello
-from wsi_unet.segment.cluster import (
+from wsi_unet.clusters import hello
+from wsi_unet.clusters.cluster import (
     ClusterArguments,
     ClusterOptions,
     check_paths,
     count_workers,
     open_client,
 )
+from wsi_unet.errors import OptionError
 
 TLS = "DASK_DISTRIBUTED__COMM__TLS__"
 

@@ -15,10 +15,10 @@ from support import on_workers
 from support.clusters import scheduler, until, worker
 
 import wsi_unet
+from wsi_unet.clusters import versions, workers
+from wsi_unet.clusters.cluster import ClusterOptions, open_client
+from wsi_unet.clusters.versions import difference, installed_versions
 from wsi_unet.errors import OptionError
-from wsi_unet.segment import versions, workers
-from wsi_unet.segment.cluster import ClusterOptions, open_client
-from wsi_unet.segment.versions import difference, installed_versions
 
 VERSION = wsi_unet.__version__
 PRELOAD = ("--preload", "support.on_workers")

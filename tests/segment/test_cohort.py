@@ -16,11 +16,11 @@ from support.runs import OPTIONS, array_objects
 
 import wsi_unet
 from wsi_unet import Options, OutputError, SlideError, SlideJob
+from wsi_unet.clusters.cluster import THREADS_PER_PROCESS, ClusterOptions
 from wsi_unet.labels.lock import acquire
 from wsi_unet.labels.objects import open_objects
 from wsi_unet.models import UNetConfig
 from wsi_unet.segment import cohort, execution, prepare, store
-from wsi_unet.segment.cluster import THREADS_PER_PROCESS, ClusterOptions
 from wsi_unet.segment.cohort import AHEAD, Outcome, segment_cohort
 from wsi_unet.segment.execution import Execution
 from wsi_unet.segment.flight import TASKS_PER_THREAD

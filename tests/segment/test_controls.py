@@ -13,7 +13,7 @@ from support.oracle import ArrayRaster, Truth, balanced_model, textured, whole_i
 
 from wsi_unet.geometry import Border, Box
 from wsi_unet.models import Model, UNetConfig
-from wsi_unet.models.predictor import Prediction, Predictor
+from wsi_unet.models.running.predictor import Prediction, Predictor
 from wsi_unet.segment.block import predict_box
 from wsi_unet.segment.marking import Stopwatch
 

@@ -11,10 +11,10 @@ import pytest
 from distributed import Client, KilledWorker
 from distributed.scheduler import WorkerState
 
+from wsi_unet.clusters.cluster import Workers
 from wsi_unet.errors import BlockError, ClusterError
 from wsi_unet.labels.progress import BlockMarker
 from wsi_unet.segment import flight as module
-from wsi_unet.segment.cluster import Workers
 from wsi_unet.segment.flight import MOST_LOSSES, TASKS_PER_THREAD, Done, Failed, Flight, Waiting
 from wsi_unet.segment.task import Run, Task
 

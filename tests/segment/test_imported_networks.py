@@ -18,8 +18,8 @@ from support.oracle import MARGIN, MEAN, STD, Truth, last_convolution, textured,
 from torch import nn
 
 from wsi_unet.models import ModelClass, ModelSpec, Scaling, save_model
-from wsi_unet.models.importing import import_model
-from wsi_unet.models.resnet_config import ResNetUNetConfig
+from wsi_unet.models.foreign.importing import import_model
+from wsi_unet.models.networks.resnet_config import ResNetUNetConfig
 from wsi_unet.models.told import Told
 
 SHAPE = (613, 747)

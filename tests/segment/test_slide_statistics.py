@@ -26,7 +26,7 @@ import wsi_unet
 from wsi_unet.errors import OptionError, SignatureError
 from wsi_unet.geometry import Box
 from wsi_unet.models import Scaling
-from wsi_unet.models.predictor import Predictor
+from wsi_unet.models.running.predictor import Predictor
 from wsi_unet.segment import choices, task
 from wsi_unet.slides import statistics
 from wsi_unet.slides.statistics import measure_colours

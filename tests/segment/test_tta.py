@@ -15,7 +15,7 @@ from support.oracle import MARGIN, balanced_model, textured, whole_image_views, 
 import wsi_unet
 from wsi_unet.errors import OptionError, SignatureError
 from wsi_unet.models import UNetConfig, ensemble
-from wsi_unet.models.ensemble import Ensemble
+from wsi_unet.models.running.ensemble import Ensemble
 
 SHAPE = (603, 531)
 """Multiples of no period."""

@@ -8,7 +8,7 @@ from typing import cast
 
 from click.testing import CliRunner, Result
 
-from wsi_unet.segment.cluster import ClusterOptions
+from wsi_unet.clusters.cluster import ClusterOptions
 from wsi_unet.segment.cohort import Outcome
 from wsi_unet.segment.prepare import SlideJob
 from wsi_unet.segment.report import (

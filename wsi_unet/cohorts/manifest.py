@@ -25,7 +25,7 @@ from wsi_unet.cohorts.table import read_rows
 from wsi_unet.errors import InputError, ModelError, OptionError
 from wsi_unet.labels.objects import open_objects
 from wsi_unet.models.checkpoint import bundled_models
-from wsi_unet.models.importing import check_there
+from wsi_unet.models.foreign.importing import check_there
 from wsi_unet.segment.options import Options
 from wsi_unet.segment.prepare import SlideJob, default_output
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from wsi_unet.segment.cluster import ClusterOptions, open_client
+from wsi_unet.clusters.cluster import ClusterOptions, open_client
 from wsi_unet.segment.plan import Plan
 from wsi_unet.segment.prepare import Preparation, SlideJob
 

@@ -3,38 +3,22 @@
 from __future__ import annotations
 
 import math
-import struct
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin
 
 from wsi_unet.errors import EvaluationError, first_line
 from wsi_unet.geometry import Box, Shape
 from wsi_unet.slides.quiet import quiet
+from wsi_unet.slides.raster_files import MALFORMED, PNG_HEAD, TIFF_HEADS, open_image
 
 MOST_AT_ONCE = 1 << 29
 """Pixels of an image that is decoded as a whole."""
 MOST_IN_A_TILE = 1 << 26
 """Pixels of a TIFF's tile or strip, of images larger than that."""
-
-_PNG = b"\x89PNG\r\n\x1a\n"
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_MALFORMED = (
-    OSError,
-    ValueError,  # also tifffile's own
-    KeyError,
-    IndexError,
-    TypeError,
-    RuntimeError,  # imagecodecs
-    AssertionError,
-    SyntaxError,  # Pillow on a broken PNG
-    struct.error,
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +84,7 @@ class TiledPixels:
     def _decoded(self, data: bytes, number: int) -> NDArray[Any]:
         try:
             decoded, _, _ = self._decode(data, number)
-        except _MALFORMED as error:
+        except MALFORMED as error:
             raise EvaluationError(f"{self._path}: tile {number} can't be decoded") from error
         return np.asarray(decoded)[0, :, :, 0]
 
@@ -119,25 +103,21 @@ def open_image_pixels(path: Path) -> tuple[WholePixels | TiledPixels, Shape]:
             head = file.read(8)
     except OSError as error:
         raise EvaluationError(f"{path}: can't be read: {error.strerror or error}") from error
-    if not head.startswith((_PNG, *_TIFF)):
+    if not head.startswith((PNG_HEAD, *TIFF_HEADS)):
         raise EvaluationError(
             f"{path}: is neither a label OME-Zarr nor a PNG or TIFF; labels can't be read from "
             "anything else"
         )
     try:
-        pixels = _open_png(path) if head.startswith(_PNG) else _open_tiff(path)
-    except _MALFORMED as error:
+        pixels = _open_png(path) if head.startswith(PNG_HEAD) else _open_tiff(path)
+    except MALFORMED as error:
         reason = first_line(error)
         raise EvaluationError(f"{path}: can't be decoded ({reason})") from error
     return pixels
 
 
 def _open_png(path: Path) -> tuple[WholePixels, Shape]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        # Pillow's limit on sizes belongs to the whole process and to Image.open.
-        image = PngImagePlugin.PngImageFile(path)
-    with image:
+    with open_image(path, png=True) as image:
         shape = image.height, image.width
         if math.prod(shape) > MOST_AT_ONCE:
             raise EvaluationError(

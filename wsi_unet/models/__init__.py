@@ -10,7 +10,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from wsi_unet.models.border import derive_border
     from wsi_unet.models.checkpoint import (
         Model,
         bundled_models,
@@ -18,12 +17,13 @@ if TYPE_CHECKING:
         read_spec,
         save_model,
     )
-    from wsi_unet.models.config import UNetConfig
-    from wsi_unet.models.importing import import_checkpoint, import_model
-    from wsi_unet.models.program_import import measure_module
+    from wsi_unet.models.foreign.importing import import_checkpoint, import_model
+    from wsi_unet.models.networks.border import derive_border
+    from wsi_unet.models.networks.config import UNetConfig
+    from wsi_unet.models.networks.unet import UNet
+    from wsi_unet.models.programs.importing import measure_module
     from wsi_unet.models.spec import LabelClass, ModelClass, ModelSpec, Scaling
     from wsi_unet.models.told import Told
-    from wsi_unet.models.unet import UNet
 
 _HOME_OF = {
     "LabelClass": "spec",
@@ -32,14 +32,14 @@ _HOME_OF = {
     "ModelSpec": "spec",
     "Scaling": "spec",
     "Told": "told",
-    "UNet": "unet",
-    "UNetConfig": "config",
+    "UNet": "networks.unet",
+    "UNetConfig": "networks.config",
     "bundled_models": "checkpoint",
-    "derive_border": "border",
-    "import_checkpoint": "importing",
-    "import_model": "importing",
+    "derive_border": "networks.border",
+    "import_checkpoint": "foreign.importing",
+    "import_model": "foreign.importing",
     "load_model": "checkpoint",
-    "measure_module": "program_import",
+    "measure_module": "programs.importing",
     "read_spec": "checkpoint",
     "save_model": "checkpoint",
 }

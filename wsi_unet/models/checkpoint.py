@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from wsi_unet.errors import ModelError
 from wsi_unet.models.problems import first_problem
-from wsi_unet.models.program_file import PROGRAM_FILES, ProgramFile, sha256_of
+from wsi_unet.models.programs.file import PROGRAM_FILES, ProgramFile, sha256_of
 from wsi_unet.models.spec import ModelSpec
 from wsi_unet.models.stored import (
     METADATA_KEY,
@@ -91,7 +91,7 @@ class Model:
             ModelError: if it can't be copied, its weights aren't finite, or its output isn't what
                 the spec says.
         """
-        from wsi_unet.models.modules import check_module, hash_module, private_copy
+        from wsi_unet.models.programs.modules import check_module, hash_module, private_copy
 
         own = private_copy(module)
         check_module(own, type(module).__name__, spec)

@@ -16,13 +16,13 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from wsi_unet.geometry import Border
-from wsi_unet.models.border import fixed_border
-from wsi_unet.models.config import Precision, UNetConfig
-from wsi_unet.models.costs import Work
-from wsi_unet.models.exactness import inexact_because
-from wsi_unet.models.program_config import ProgramConfig
-from wsi_unet.models.residual_config import ResidualUNetConfig
-from wsi_unet.models.resnet_config import ResNetUNetConfig
+from wsi_unet.models.networks.border import fixed_border
+from wsi_unet.models.networks.config import Precision, UNetConfig
+from wsi_unet.models.networks.costs import Work
+from wsi_unet.models.networks.exactness import inexact_because
+from wsi_unet.models.networks.residual_config import ResidualUNetConfig
+from wsi_unet.models.networks.resnet_config import ResNetUNetConfig
+from wsi_unet.models.programs.config import ProgramConfig
 
 FORMAT_VERSION = 1
 BACKGROUND_NAME = "background"
@@ -249,18 +249,18 @@ class ModelSpec(_Frozen):
 
     def border(self) -> Border:
         """Return the context that a core needs and how windows end at the slide's edge."""
-        return self._tiling[0]
+        return self._border
 
     @property
     def tile(self) -> int | None:
         """Side of a tile's core, px, where there is no choice (see `window`)."""
-        return self._tiling[1]
+        return self._border.tile
 
     @cached_property
-    def _tiling(self) -> tuple[Border, int | None]:
+    def _border(self) -> Border:
         border = self.architecture.border()
         if self.window is None:
-            return border, None
+            return border
         return fixed_border(border, self.window, exact=self.exactness == "exact")
 
     def work(self, side: int, item: int) -> Work:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from wsi_unet.errors import ModelError
-from wsi_unet.models.program_config import ProgramConfig
-from wsi_unet.models.program_file import PROGRAM_FILES, ProgramFile
+from wsi_unet.models.programs.config import ProgramConfig
+from wsi_unet.models.programs.file import PROGRAM_FILES, ProgramFile
 from wsi_unet.models.weights_file import (
     TORCH_NAMES,
     Header,
@@ -120,7 +120,7 @@ class StoredProgram:
 
     def build(self, sha256: str) -> nn.Module:
         """Load the program, which is where code may be run."""
-        from wsi_unet.models.programs import load_program
+        from wsi_unet.models.programs.loading import load_program
 
         content, found = self._read()
         check_unchanged(self.path, found, sha256)

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wsi_unet.errors import ModelError, OutputError
-from wsi_unet.models.program_file import PROGRAM_FILES
+from wsi_unet.models.programs.file import PROGRAM_FILES
 from wsi_unet.models.stored import METADATA_KEY, SPEC_FILE, WEIGHTS_FILE
 from wsi_unet.models.weights_file import read_header
 

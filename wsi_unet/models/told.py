@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import ValidationError
 
 from wsi_unet.errors import OptionError
-from wsi_unet.models.families.parts import Answers
+from wsi_unet.models.foreign.families.parts import Answers
 from wsi_unet.models.problems import first_problem
 from wsi_unet.models.spec import BACKGROUND_NAME, ModelClass, ModelSpec, Scaling
 

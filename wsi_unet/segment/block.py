@@ -19,8 +19,8 @@ from wsi_unet.labels.objects import Objects
 from wsi_unet.labels.progress import BlockMarker, Progress, ShardRecord
 from wsi_unet.labels.pyramid import Pixels, Reduce, reduce_mean, reduce_mode
 from wsi_unet.labels.writer import write_block
-from wsi_unet.models.ensemble import Statistics
-from wsi_unet.models.predictor import Prediction, Predictor
+from wsi_unet.models.running.ensemble import Statistics
+from wsi_unet.models.running.predictor import Prediction, Predictor
 from wsi_unet.segment.marking import Stopwatch, Written, check_current, run_once
 from wsi_unet.segment.parameters import LabelParameters
 from wsi_unet.slides.resample import Raster, read_mirrored

@@ -8,7 +8,7 @@ from wsi_unet import locations
 from wsi_unet.errors import OptionError, SignatureError, SlideError
 from wsi_unet.geometry import Box, round_up
 from wsi_unet.labels.pyramid import Pyramid
-from wsi_unet.models.ensemble import Ensemble, Statistics
+from wsi_unet.models.running.ensemble import Ensemble, Statistics
 from wsi_unet.models.spec import ModelSpec
 from wsi_unet.segment.options import DEFAULT_BLOCK, Options
 from wsi_unet.segment.parameters import ImageParameters, LabelParameters, SlideReference

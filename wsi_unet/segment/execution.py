@@ -11,12 +11,13 @@ from dataclasses import asdict
 from distributed import Client
 
 from wsi_unet import logs
+from wsi_unet.clusters.cluster import count_workers
+from wsi_unet.clusters.workers import ask_workers, list_workers
 from wsi_unet.errors import OutputError
 from wsi_unet.labels.layout import Frame
 from wsi_unet.labels.lock import OutputLock
 from wsi_unet.labels.progress import BlockFailure, BlockMarker
-from wsi_unet.models.ensemble import Ensemble
-from wsi_unet.segment.cluster import count_workers
+from wsi_unet.models.running.ensemble import Ensemble
 from wsi_unet.segment.flight import Done, Failed
 from wsi_unet.segment.parameters import ImageParameters, LabelParameters
 from wsi_unet.segment.plan import Plan
@@ -31,7 +32,6 @@ from wsi_unet.segment.store import (
 )
 from wsi_unet.segment.tally import Tally
 from wsi_unet.segment.task import Run, Task, release_run
-from wsi_unet.segment.workers import ask_workers, list_workers
 
 SHORTEST_DEADLINE = 900.0
 """Seconds that a block is given at least."""

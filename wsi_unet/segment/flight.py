@@ -13,10 +13,10 @@ from dask.utils import key_split
 from distributed import Client, Future, KilledWorker, Scheduler
 
 from wsi_unet import logs
+from wsi_unet.clusters.cluster import Workers, count_workers
 from wsi_unet.errors import ClusterError
 from wsi_unet.geometry import BlockIndex
 from wsi_unet.labels.progress import BlockMarker
-from wsi_unet.segment.cluster import Workers, count_workers
 from wsi_unet.segment.task import Run, Task
 
 TASKS_PER_THREAD = 3

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from wsi_unet.errors import OptionError
 from wsi_unet.geometry import BlockGrid, Box, Shape, reflect
 from wsi_unet.models.checkpoint import Model, load_model
-from wsi_unet.models.devices import resolve_device, resolve_precision
-from wsi_unet.models.ensemble import Ensemble
+from wsi_unet.models.running.devices import resolve_device, resolve_precision
+from wsi_unet.models.running.ensemble import Ensemble
 from wsi_unet.segment.block import predict_box
 from wsi_unet.segment.marking import Stopwatch
 from wsi_unet.segment.task import resident_predictor

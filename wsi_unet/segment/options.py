@@ -9,7 +9,7 @@ from typing import TypedDict
 
 from wsi_unet.errors import OptionError
 from wsi_unet.geometry import Box
-from wsi_unet.models.augmentation import VIEWS, Tta
+from wsi_unet.models.running.augmentation import VIEWS, Tta
 
 SMALLEST_BLOCK = 512
 DEFAULT_BLOCK = 4096

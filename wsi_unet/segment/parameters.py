@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict
 from wsi_unet.geometry import BlockGrid, BlockIndex, Box, Shape
 from wsi_unet.labels.contents import FORMAT_VERSION
 from wsi_unet.labels.pyramid import Pyramid
-from wsi_unet.models.augmentation import Tta
-from wsi_unet.models.config import Precision
-from wsi_unet.models.ensemble import Ensemble, Statistics
+from wsi_unet.models.networks.config import Precision
+from wsi_unet.models.running.augmentation import Tta
+from wsi_unet.models.running.ensemble import Ensemble, Statistics
 from wsi_unet.slides.resample import Sampling
 
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from wsi_unet.clusters.cluster import Workers
 from wsi_unet.errors import SignatureError
-from wsi_unet.models.ensemble import Ensemble
+from wsi_unet.models.running.ensemble import Ensemble
 from wsi_unet.segment.choices import Choices, choose
-from wsi_unet.segment.cluster import Workers
 from wsi_unet.segment.costs import Costs, check_affordable, count_costs
 from wsi_unet.segment.options import Options
 from wsi_unet.segment.parameters import (

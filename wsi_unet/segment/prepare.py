@@ -11,22 +11,22 @@ from typing import Any
 from distributed import Client
 
 from wsi_unet import locations
+from wsi_unet.clusters.cluster import Workers, count_workers
+from wsi_unet.clusters.visibility import check_paths
+from wsi_unet.clusters.workers import in_this_process, processes_per_core
 from wsi_unet.errors import ModelError, OptionError
 from wsi_unet.labels.lock import Owner, acquire
 from wsi_unet.labels.objects import open_objects
 from wsi_unet.models.checkpoint import Model
-from wsi_unet.models.ensemble import Ensemble
-from wsi_unet.models.importing import load_any
+from wsi_unet.models.foreign.importing import load_any
+from wsi_unet.models.running.ensemble import Ensemble
 from wsi_unet.models.stored import OTHER_PROCESS
-from wsi_unet.segment.cluster import Workers, count_workers
 from wsi_unet.segment.execution import Execution
 from wsi_unet.segment.options import Options
 from wsi_unet.segment.plan import Plan, make_plan
 from wsi_unet.segment.probe import Measured, ProbeRequest, measure
 from wsi_unet.segment.store import lay_out
 from wsi_unet.segment.target import Target, inspect_target
-from wsi_unet.segment.visibility import check_paths
-from wsi_unet.segment.workers import in_this_process, processes_per_core
 from wsi_unet.slides.opening import open_slide
 
 

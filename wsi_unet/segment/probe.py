@@ -11,12 +11,12 @@ import psutil
 from numpy.typing import NDArray
 
 from wsi_unet.geometry import BlockGrid, Box, round_up
-from wsi_unet.models.augmentation import Tta
-from wsi_unet.models.config import Precision
-from wsi_unet.models.devices import free_memory, resolve_device, resolve_precision
-from wsi_unet.models.ensemble import Statistics
-from wsi_unet.models.predictor import Predictor
-from wsi_unet.models.tiles import CPU_TILES, GPU_TILES, agreement, fastest_tile
+from wsi_unet.models.networks.config import Precision
+from wsi_unet.models.running.augmentation import Tta
+from wsi_unet.models.running.devices import free_memory, resolve_device, resolve_precision
+from wsi_unet.models.running.ensemble import Statistics
+from wsi_unet.models.running.predictor import Predictor
+from wsi_unet.models.running.tiles import CPU_TILES, GPU_TILES, agreement, fastest_tile
 from wsi_unet.segment.parameters import ModelReference, SlideReference
 from wsi_unet.segment.task import load_ensemble, open_reference, resident_predictor
 from wsi_unet.slides.resample import Sampling, open_raster, read_mirrored

@@ -7,9 +7,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Unpack
 
+from wsi_unet.clusters.cluster import ClusterArguments, ClusterOptions, open_client
 from wsi_unet.errors import OptionError
 from wsi_unet.models.checkpoint import Model
-from wsi_unet.segment.cluster import ClusterArguments, ClusterOptions, open_client
 from wsi_unet.segment.cohort import segment_cohort
 from wsi_unet.segment.options import OptionArguments, Options
 from wsi_unet.segment.plan import Plan

@@ -22,7 +22,7 @@ from wsi_unet.segment.task import Run
 from wsi_unet.slides.tissue import Mask, mask_digest
 
 if TYPE_CHECKING:
-    from wsi_unet.models.ensemble import Ensemble
+    from wsi_unet.models.running.ensemble import Ensemble
     from wsi_unet.segment.plan import Plan
 
 VERSIONS = ("wsi-unet", "torch", "zarr", "tiffslide", "dask", "numpy")

@@ -17,11 +17,11 @@ from wsi_unet.geometry import BlockIndex
 from wsi_unet.labels.contents import IMAGE_NAME
 from wsi_unet.labels.objects import open_objects
 from wsi_unet.labels.progress import BlockMarker, Progress
-from wsi_unet.models.augmentation import Tta
 from wsi_unet.models.checkpoint import load_model
-from wsi_unet.models.devices import resolve_device, usable_cores
-from wsi_unet.models.ensemble import Ensemble
-from wsi_unet.models.predictor import Predictor
+from wsi_unet.models.running.augmentation import Tta
+from wsi_unet.models.running.devices import resolve_device, usable_cores
+from wsi_unet.models.running.ensemble import Ensemble
+from wsi_unet.models.running.predictor import Predictor
 from wsi_unet.segment.block import LabelBlocks
 from wsi_unet.segment.image_block import ImageBlocks
 from wsi_unet.segment.marking import Blocks

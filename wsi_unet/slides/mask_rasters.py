@@ -9,19 +9,18 @@ in tissue of the full mask therefore lies in tissue of the reduced one.
 from __future__ import annotations
 
 import math
-import struct
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from wsi_unet.errors import MaskError, first_line
 from wsi_unet.geometry import Shape
 from wsi_unet.slides.quiet import quiet
+from wsi_unet.slides.raster_files import MALFORMED, PNG_HEAD, TIFF_HEADS, open_image
 
 MOST_CELLS = 8192
 """Cells along the longer side of a mask."""
@@ -33,19 +32,6 @@ MOST_AT_ONCE = 1 << 29
 """Pixels of an image, or bytes of a TIFF's tile or strip, that are decoded in one go."""
 PIECE = 1 << 24
 """Pixels that are reduced at once."""
-
-_PNG = b"\x89PNG\r\n\x1a\n"
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_MALFORMED = (
-    OSError,
-    ValueError,  # also tifffile's own
-    KeyError,
-    IndexError,
-    TypeError,
-    RuntimeError,  # imagecodecs
-    AssertionError,
-    struct.error,
-)
 _ADVICE = f"save it as a tiled TIFF, or smaller: {MOST_CELLS} px along its longer side are enough"
 
 
@@ -109,16 +95,16 @@ def read_raster(path: Path, head: bytes) -> NDArray[np.bool_]:
     Raises:
         MaskError: it isn't an image, can't be decoded, has several planes or is too large.
     """
-    return _read_tiff(path) if head.startswith(_TIFF) else _read_image(path, head.startswith(_PNG))
+    return (
+        _read_tiff(path)
+        if head.startswith(TIFF_HEADS)
+        else _read_image(path, head.startswith(PNG_HEAD))
+    )
 
 
 def _read_image(path: Path, is_png: bool) -> NDArray[np.bool_]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            # Pillow's limit on sizes belongs to the whole process and to Image.open.
-            opened = PngImagePlugin.PngImageFile(path) if is_png else Image.open(path)
-        with opened as image:
+        with open_image(path, png=is_png) as image:
             shape = image.height, image.width
             if math.prod(shape) > MOST_AT_ONCE:
                 raise MaskError(f"{path}: the mask, {_size(shape)}, is too large; {_ADVICE}")
@@ -164,7 +150,7 @@ def _read_tiff(path: Path) -> NDArray[np.bool_]:
                 cells.add(marked, y, x)
     except MaskError:
         raise
-    except _MALFORMED as error:
+    except MALFORMED as error:
         reason = first_line(error)
         raise MaskError(f"{path}: the mask can't be decoded ({reason})") from error
     return cells.mask

@@ -1,0 +1,1 @@
+"""Checkpoints from elsewhere: read safely, recognised, made into models."""

@@ -1,0 +1,128 @@
+"""A U-Net of strided convolutions and residual units (Kerfoot et al. 2019).
+
+Each level halves the image by its first convolution; the way up doubles it by transposed ones, of
+what comes from below joined to the level's own result. doi:10.1007/978-3-030-12029-0_40
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from wsi_unet.models.networks.residual_config import ResidualUNetConfig
+
+
+class ResidualUNet(nn.Module):
+    """See the module's text.
+
+    Args:
+        config: widths, units, normalisation and activation.
+    """
+
+    def __init__(self, config: ResidualUNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.contracting = nn.ModuleList()
+        channels = config.in_channels
+        for level, width in enumerate(config.channels):
+            stride = 1 if level == config.depth else 2
+            self.contracting.append(_Unit(channels, width, stride, config))
+            channels = width
+        self.expanding = nn.ModuleList()
+        for stage, (before, after) in enumerate(config.upwards):
+            top = stage == config.depth - 1
+            layers: list[nn.Module] = [
+                nn.ConvTranspose2d(before, after, 3, stride=2, padding=1, output_padding=1)
+            ]
+            if not (top and config.units == 0):
+                layers += _normed_and_activated(after, config)
+            stages: list[nn.Module] = [nn.Sequential(*layers)]
+            if config.units:
+                stages.append(_Unit(after, after, 1, config, units=1, bare=top))
+            self.expanding.append(nn.Sequential(*stages))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the logits of every class.
+
+        Args:
+            image: (n, in_channels, rows, columns), scaled as the network was trained; both sides
+                multiples of the period.
+
+        Returns:
+            (n, classes, rows, columns).
+
+        Raises:
+            ValueError: if the image has other sides.
+        """
+        if any(side % self.config.period for side in image.shape[2:]):
+            raise ValueError(
+                f"{tuple(image.shape[2:])} px are not multiples of {self.config.period}"
+            )
+        x: Tensor = image
+        skips = []
+        for unit in self.contracting:
+            x = unit(x)  # 1/2 | 1/4 | … | the last as the one before
+            skips.append(x)
+        x = skips.pop()
+        for stage in self.expanding:
+            x = torch.cat([skips.pop(), x], dim=1)
+            for part in stage.children():  # one by one: each frees its input
+                x = part(x)
+        return x
+
+
+class _Unit(nn.Module):
+    """Convolutions, the first of which may halve, and a shortcut around them.
+
+    Args:
+        channels: of its input.
+        width: of its output.
+        stride: of the first convolution.
+        config: the network's.
+        units: convolutions; None: the network's.
+        bare: whether the last has neither normalisation nor activation.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        stride: int,
+        config: ResidualUNetConfig,
+        *,
+        units: int | None = None,
+        bare: bool = False,
+    ) -> None:
+        super().__init__()
+        wanted = config.units if units is None else units
+        layers: list[nn.Module] = []
+        for index in range(max(1, wanted)):
+            before, step = (width, 1) if index else (channels, stride)
+            layers.append(nn.Conv2d(before, width, 3, stride=step, padding=1))
+            if not (bare and index == wanted - 1):
+                layers += _normed_and_activated(width, config)
+        self.body = nn.Sequential(*layers)
+        self.shortcut: nn.Module | None = None
+        if wanted:
+            self.shortcut = nn.Identity()
+            if stride > 1:
+                self.shortcut = nn.Conv2d(channels, width, 3, stride=stride, padding=1)
+            elif channels != width:
+                self.shortcut = nn.Conv2d(channels, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        total: Tensor = self.body(x)
+        if self.shortcut is not None:
+            total += self.shortcut(x)
+        return total
+
+
+def _normed_and_activated(width: int, config: ResidualUNetConfig) -> list[nn.Module]:
+    norm: nn.Module = nn.Identity()
+    if config.norm == "batch":
+        norm = nn.BatchNorm2d(width)
+    elif config.norm == "instance":
+        norm = nn.InstanceNorm2d(width, affine=config.affine)
+    if config.leak is None:
+        return [norm, nn.PReLU()]
+    return [norm, nn.LeakyReLU(config.leak, inplace=True) if config.leak else nn.ReLU(inplace=True)]

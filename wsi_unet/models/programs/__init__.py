@@ -1,0 +1,1 @@
+"""Networks that come as programs (ONNX, TorchScript, torch.export) or as modules."""
