@@ -7,12 +7,14 @@
     │   ├── ModelError           a model that can't be loaded or isn't what its spec says
     │   ├── MaskError            a tissue mask that can't be read
     │   ├── AnnotationError      annotations that can't be read or don't fit the slide
-    │   └── EvaluationError      a prediction and a truth that can't be compared
+    │   ├── EvaluationError      a prediction and a truth that can't be compared
+    │   └── RecipeError          a training's recipe, or the data that it names, is unusable
     ├── OutputError              exit code 2: the output can't be used as it is
     │   ├── SignatureError       it belongs to a run with other parameters
     │   └── LockedError          exit code 1: another run is writing to it
     ├── PlanError                exit code 2: the plan is refused as unaffordable
     ├── ClusterError             the Dask cluster can't be used, or went away
+    ├── TrainingError            a training can't go on
     └── BlockError               one block failed; names the block
 
 The message is one line: what happened, to what, and what to do about it.
@@ -57,6 +59,10 @@ class EvaluationError(InputError):
     """A prediction and a truth can't be compared."""
 
 
+class RecipeError(InputError):
+    """A training's recipe, or the data that it names, is unusable."""
+
+
 class OutputError(WsiUnetError):
     """The output can't be used as it is."""
 
@@ -81,6 +87,10 @@ class PlanError(WsiUnetError):
 
 class ClusterError(WsiUnetError):
     """The Dask cluster can't be used, or went away."""
+
+
+class TrainingError(WsiUnetError):
+    """A training can't go on; what it has learnt so far is kept."""
 
 
 class BlockError(WsiUnetError):

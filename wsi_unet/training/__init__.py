@@ -1,0 +1,1 @@
+"""Training a network: recipes, samples, losses, the loop."""
