@@ -1,11 +1,23 @@
-"""One kind of pixel for everything downstream: RGB, 8 bits."""
+"""One kind of pixel for everything downstream: RGB, 8 bits; and what networks make of it."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 WHITE = 255
+
+ChannelOrder = Literal["rgb", "bgr", "gray"]
+
+CHANNEL_WEIGHTS: Mapping[ChannelOrder, Sequence[tuple[float, float, float]]] = {
+    "rgb": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+    "bgr": ((0, 0, 1), (0, 1, 0), (1, 0, 0)),
+    "gray": ((0.299, 0.587, 0.114),),  # luma of ITU-R BT.601
+}
+"""What R, G and B weigh in each channel of a network."""
 
 
 def to_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -6,14 +6,13 @@ lies on a grid that only the slide decides.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_unet.geometry import BlockGrid
+from wsi_unet.slides.colour import CHANNEL_WEIGHTS, ChannelOrder
 from wsi_unet.slides.resample import Raster
 from wsi_unet.slides.tissue import Mask, mask_in_box, mask_touches
 
@@ -25,14 +24,6 @@ MOST_CELLS = 256
 
 LEAST_DEVIATION = 1 / 255
 """One grey level: what varies less than that is noise, which isn't to be blown up."""
-
-ChannelOrder = Literal["rgb", "bgr", "gray"]
-
-_WEIGHTS: dict[ChannelOrder, Sequence[tuple[float, float, float]]] = {
-    "rgb": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
-    "bgr": ((0, 0, 1), (0, 1, 0), (1, 0, 0)),
-    "gray": ((0.299, 0.587, 0.114),),  # ITU-R BT.601, as the network sees it
-}
 
 
 @dataclass(frozen=True)
@@ -55,7 +46,7 @@ class Colours:
         square = np.array(self.products) / self.pixels / 255**2
         covariance = square - np.outer(mean, mean)
         means, deviations = [], []
-        for weights in np.array(_WEIGHTS[order], np.float64):
+        for weights in np.array(CHANNEL_WEIGHTS[order], np.float64):
             means.append(float(weights @ mean))
             variance = max(0.0, float(weights @ covariance @ weights))
             deviations.append(max(LEAST_DEVIATION, variance**0.5))

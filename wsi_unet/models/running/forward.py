@@ -14,8 +14,7 @@ from wsi_unet.models.programs.loading import place
 from wsi_unet.models.running.augmentation import VIEWS, View
 from wsi_unet.models.running.ensemble import Member, Statistics
 from wsi_unet.models.running.heads import head_of
-
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, from R, G, B
+from wsi_unet.slides.colour import CHANNEL_WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Forward:
         self._order = member.spec.channel_order
         self._device, self._dtype = device, dtype
         self._constants = self._scale_of(member.spec.scaling.mean, member.spec.scaling.std)
-        self._luma = self._tensor(_LUMA)
+        self._luma = self._tensor(CHANNEL_WEIGHTS["gray"][0])
 
     def outputs(
         self, image: Tensor, window: Box, core: Box, shape: Shape, statistics: Statistics | None

@@ -1,0 +1,178 @@
+"""Recipes: what is read is what was written; what can't be meant is said in one line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from wsi_unet.errors import RecipeError
+from wsi_unet.training.recipe_file import read_recipe, shipped_recipes, write_recipe
+
+WORKFLOWS = Path(__file__).parents[2] / "workflows" / "training"
+
+MINIMAL = """
+base = "modern"
+name = "cells"
+background = "ground"
+
+[[classes]]
+name = "ground"
+color = "#000000"
+values = [0]
+
+[[classes]]
+name = "cell"
+color = "#ffff00"
+
+[[data]]
+images = "images"
+labels = "labels"
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "recipe.toml"
+    path.write_text(text)
+    return path
+
+
+def refusal(folder: Path, text: str, *settings: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(written(folder, text), settings)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_a_shipped_recipe_needs_only_classes_and_data(name: str, tmp_path: Path) -> None:
+    text = MINIMAL.replace('base = "modern"', f'base = "{name}"')
+    recipe = read_recipe(written(tmp_path, text))
+    assert (recipe.network.in_channels, recipe.network.classes) == (3, 2)
+
+
+def test_the_paper_recipe_is_the_papers(tmp_path: Path) -> None:
+    """Ronneberger et al. 2015, sections 2 and 3."""
+    text = MINIMAL.replace('base = "modern"', 'base = "paper"')
+    recipe = read_recipe(written(tmp_path, text))
+    network = recipe.network
+    assert (network.padding, network.depth, network.base_width) == ("valid", 4, 64)
+    assert (network.norm, network.upsampling, network.dropout) == ("none", "transpose", 0.5)
+    assert (recipe.optimiser.name, recipe.optimiser.momentum) == ("sgd", 0.99)
+    assert (recipe.sampling.batch, recipe.sampling.tile) == (1, 388)
+    assert (recipe.weighting.separation, recipe.weighting.sigma) == (10.0, 5.0)
+    assert recipe.weighting.balance
+    assert (recipe.warping.elastic, recipe.warping.elastic_grid) == (10.0, 3)
+    assert [term.name for term in recipe.loss] == ["cross_entropy"]
+
+
+@pytest.mark.parametrize("path", sorted(WORKFLOWS.glob("*.toml")), ids=lambda path: path.stem)
+def test_the_workflows_are_recipes(path: Path) -> None:
+    assert read_recipe(path).name
+
+
+@pytest.mark.parametrize("path", sorted(WORKFLOWS.glob("*.toml")), ids=lambda path: path.stem)
+def test_what_is_written_is_read_again(path: Path, tmp_path: Path) -> None:
+    recipe = read_recipe(path)
+    write_recipe(recipe, tmp_path / "again.toml")
+    assert read_recipe(tmp_path / "again.toml") == recipe
+
+
+def test_a_recipe_starts_from_another(tmp_path: Path) -> None:
+    recipe = read_recipe(written(tmp_path, MINIMAL + "[optimiser]\nrate = 0.5\n"))
+    assert recipe.optimiser.rate == 0.5
+    assert recipe.optimiser.name == "adamw", "of its base"
+    assert [term.name for term in recipe.loss] == ["cross_entropy", "dice"], "of its base"
+
+
+def test_a_recipe_may_start_from_a_file_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("[running]\niterations = 7\n[network]\ndepth = 2\n")
+    text = MINIMAL.replace('base = "modern"', 'base = "mine.toml"')
+    recipe = read_recipe(written(tmp_path, text))
+    assert (recipe.running.iterations, recipe.network.depth) == (7, 2)
+
+
+def test_settings_come_last(tmp_path: Path) -> None:
+    path = written(tmp_path, MINIMAL)
+    settings = [
+        "running.iterations=300",
+        "split.hold_out=[0]",
+        "optimiser.name=sgd",
+        'name="other"',
+        "warping.scale=[0.5, 2.0]",
+    ]
+    recipe = read_recipe(path, settings)
+    assert recipe.running.iterations == 300
+    assert recipe.split.hold_out == (0,)
+    assert recipe.optimiser.name == "sgd"
+    assert recipe.name == "other"
+    assert recipe.warping.scale == (0.5, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[optimizer]\nrate = 1.0", r"optimizer: there is no such key; did you mean 'optimiser'\?"),
+        ("[optimiser]\nlearning = 1", r"optimiser.learning: there is no such key"),
+        ("[running]\niteration = 5", r"did you mean 'iterations'\?"),
+        ("[[loss]]\nname = 'dice'\nwieght = 2", r"loss.0.wieght: .* 'weight'\?"),
+        ("[[loss]]\nname = 'dicee'", r"loss.0.name: .*'dice'"),
+        ("[split]\nfolds = 3\nfold = 3", r"split: fold: 3 of 3 folds"),
+        ("[split]\nhold_out = [4]", r"split.hold_out: there is no source 4"),
+        ("[sampling]\nclasses = { cel = 1 }", r"sampling.classes: 'cel' is none of"),
+        ("[network]\nclasses = 5", r"network.classes: 5, but .* make it 2"),
+        ("[network]\npadding = 'full'", r"network.padding: .*'valid'"),
+        ("[network]\nwidth = 5", r"network.width: there is no such key; did you mean"),
+        ("[running]\niterations = 0", r"running.iterations: .* greater than or equal to 1"),
+        ("[optimiser]\nrate = nan", r"optimiser.rate: "),
+        ("[optimiser\nrate", r"isn't TOML"),
+    ],
+)
+def test_what_cant_be_meant_is_said(text: str, said: str, tmp_path: Path) -> None:
+    message = refusal(tmp_path, MINIMAL + text)
+    assert message.startswith(f"{tmp_path / 'recipe.toml'}: ")
+    assert re.search(said, message), message
+
+
+@pytest.mark.parametrize(
+    ("left_out", "said"),
+    [
+        ('name = "cells"\n', "name: is missing"),
+        ('labels = "labels"\n', "data.0.labels: is missing"),
+        ('background = "ground"\n', ""),
+    ],
+)
+def test_what_is_missing_is_said(left_out: str, said: str, tmp_path: Path) -> None:
+    text = MINIMAL.replace(left_out, "", 1)
+    if said:
+        assert said in refusal(tmp_path, text)
+    else:
+        assert read_recipe(written(tmp_path, text)).background_index is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('base = "modern"', 'base = "medieval"', "neither one of modern, paper nor a file"),
+        ('base = "modern"', "base = 3", "base: must be a name"),
+        ('background = "ground"', 'background = "sky"', "'sky' is none of the classes"),
+        ('name = "cell"\n', 'name = "ground"\n', "'ground' is there 2 times"),
+    ],
+)
+def test_contradictions_are_said(old: str, new: str, said: str, tmp_path: Path) -> None:
+    assert said in refusal(tmp_path, MINIMAL.replace(old, new, 1))
+
+
+@pytest.mark.parametrize("setting", ["running.iterations", "=3", "a..b=3"])
+def test_a_setting_that_isnt_one(setting: str, tmp_path: Path) -> None:
+    assert f"--set {setting}" in refusal(tmp_path, MINIMAL, setting)
+
+
+def test_no_recipe_at_all(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="can't be read: No such file"):
+        read_recipe(tmp_path / "none.toml")
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RecipeError, match="isn't TOML"):
+        read_recipe(tmp_path / "bytes.toml")
