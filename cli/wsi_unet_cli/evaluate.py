@@ -77,8 +77,8 @@ def parse_tolerance(ctx: click.Context, param: click.Parameter, value: str) -> f
 )
 @click.option(
     "--within",
-    metavar="GEOJSON",
-    help="Compare only inside these polygons, in full-resolution pixels.",
+    metavar="ANNOTATIONS",
+    help="Compare only inside these outlines (GeoJSON or ASAP XML), in full-resolution pixels.",
 )
 @click.option(
     "--tolerance",
@@ -109,8 +109,9 @@ def evaluate(
     """Compare the labels of PREDICTION with TRUTH, on the pixels of PREDICTION.
 
     PREDICTION is a result of segment (a label OME-Zarr) or an image (PNG, TIFF) of class values;
-    TRUTH is the same or GeoJSON, as QuPath exports it: polygons with class names in full-resolution
-    pixels. A truth with other pixels is brought to those of PREDICTION by its coordinates.
+    TRUTH is the same, or annotations with class names in full-resolution pixels: GeoJSON, as QuPath
+    exports it, or ASAP XML. A truth with other pixels is brought to those of PREDICTION by its
+    coordinates.
     """
     from wsi_unet.evaluation.classes import parse_classes, parse_key
 

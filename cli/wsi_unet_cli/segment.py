@@ -95,7 +95,7 @@ A run that was interrupted continues where it was when the same command is given
     show_default=True,
     metavar="auto|none|MASK",
     help="Where to look: found automatically, everywhere, or in a mask (an image stretched over "
-    "the slide, or GeoJSON polygons in full-resolution pixels).",
+    "the slide, or GeoJSON or ASAP XML outlines in full-resolution pixels).",
 )
 @click.option(
     "--outputs",

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from wsi_unet.annotations.geojson import read_annotations
+from wsi_unet.annotations.reading import read_annotations
 from wsi_unet.errors import AnnotationError
 
 SQUARE = [[0, 0], [4, 0], [4, 3], [0, 3], [0, 0]]

@@ -1,4 +1,4 @@
-"""Reading GeoJSON annotations: polygons in full-resolution pixels of a slide, with class names.
+"""GeoJSON annotations: polygons in full-resolution pixels of a slide, with class names.
 
 QuPath, the Digital Slide Archive and others write (x, y) with the origin at the slide's top left
 corner; pixel (i, j) covers [j, j + 1) x [i, i + 1).
@@ -8,64 +8,41 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from wsi_unet.annotations.annotation import UNCLASSIFIED, Annotation, ring_of
 from wsi_unet.annotations.polygons import Polygon, Ring
 from wsi_unet.errors import AnnotationError
 
-FARTHEST = 1e9
-"""px: no slide has coordinates like that."""
 DEEPEST = 32
 """How far GeometryCollections may be nested."""
-UNCLASSIFIED = "unclassified"
-"""The class of what has none."""
 
 
-@dataclass(frozen=True, eq=False)
-class Annotation:
-    """One feature of a GeoJSON document.
-
-    Attributes:
-        name: of its class, "unclassified" where it has none.
-        polygons: what it covers: the areas of all of them; (y, x) in full-resolution px.
-    """
-
-    name: str
-    polygons: tuple[Polygon, ...]
-
-
-def read_annotations(path: Path) -> list[Annotation]:
-    """Read the features of a GeoJSON document that cover an area; points and lines are left out.
+def parse_geojson(path: Path, data: bytes) -> list[Annotation]:
+    """Return the features of a GeoJSON document that cover an area, without points and lines.
 
     A feature's class is the name of its `classification` (QuPath), else its `label` (Digital Slide
     Archive), else its `name`.
 
     Args:
-        path: a FeatureCollection, a Feature, a geometry, or a list of those.
+        path: for messages.
+        data: a FeatureCollection, a Feature, a geometry, or a list of those.
 
     Raises:
-        AnnotationError: it can't be read, isn't GeoJSON, or holds no polygon.
+        AnnotationError: it isn't GeoJSON.
     """
     try:
-        document = json.loads(path.read_bytes())
-    except OSError as error:
-        raise AnnotationError(f"{path}: can't be read: {error.strerror or error}") from error
+        document = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise AnnotationError(f"{path}: isn't valid GeoJSON ({error})") from error
-    found = [
+    return [
         Annotation(name, tuple(polygons))
         for name, geometry in _features(path, document, 0)
         if (polygons := [_polygon(path, rings) for rings in _areas(path, geometry, 0)])
     ]
-    if not found:
-        raise AnnotationError(
-            f"{path}: the GeoJSON holds no polygons; annotate areas, not points or lines"
-        )
-    return found
 
 
 def _features(path: Path, node: Any, depth: int) -> Iterator[tuple[str, Any]]:
@@ -148,11 +125,7 @@ def _polygon(path: Path, rings: Any) -> Polygon:
             raise AnnotationError(
                 f"{path}: a polygon's coordinates aren't pairs of numbers"
             ) from error
-        if points.ndim != 2 or points.shape[1] != 2 or len(points) < 3:
-            raise AnnotationError(f"{path}: a polygon needs at least three (x, y) points per ring")
-        if not (np.abs(points) < FARTHEST).all():
-            raise AnnotationError(f"{path}: a polygon's coordinates aren't pixels of a slide")
-        found.append(points[:, ::-1])
+        found.append(ring_of(path, points))
     if not found:
         raise AnnotationError(f"{path}: a polygon needs at least three (x, y) points per ring")
     return tuple(found)

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_unet.annotations.geojson import Annotation, read_annotations
+from wsi_unet.annotations.annotation import Annotation
 from wsi_unet.annotations.polygons import Polygon, area, bounds, crosses_itself, inside
+from wsi_unet.annotations.reading import read_annotations
 from wsi_unet.errors import AnnotationError
 from wsi_unet.evaluation.grids import Grid
 from wsi_unet.geometry import Box
@@ -38,7 +39,7 @@ class Drawing:
         """Read annotations in full-resolution px of the slide.
 
         Args:
-            path: of GeoJSON.
+            path: of GeoJSON or ASAP XML.
             grid: whose pixels are asked for.
 
         Raises:

@@ -69,7 +69,7 @@ class Evaluation:
         mean_boundary_f1: the same of the boundary F1.
         objects: scores of objects, None unless they were asked for.
         segments: scores of segments, None unless they were asked for.
-        truth_annotations: what was read of the truth, None unless it is GeoJSON.
+        truth_annotations: what was read of the truth, None unless it is annotations.
         within_annotations: what was read of the regions, None unless there are any.
     """
 

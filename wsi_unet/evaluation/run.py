@@ -60,7 +60,7 @@ def evaluate(
 
     Args:
         prediction: a label OME-Zarr of ours, a PNG or TIFF, or what `open_labels` returned.
-        truth: the same, or GeoJSON with polygons in full-resolution px of the slide.
+        truth: the same, or GeoJSON or ASAP XML with outlines in full-resolution px of the slide.
         instances: score objects. Values of images are the numbers of objects (of an image with
             just one value, its connected parts are), every annotation is an object, and of class
             labels the connected parts of one class are.
@@ -70,7 +70,7 @@ def evaluate(
             and its value or name in the truth. Where both have names, equal names need no mention.
         ignore: values or names in the truth whose pixels aren't compared.
         region: (x, y, width, height) outside of which nothing is compared, full-resolution px.
-        within: GeoJSON outside of whose polygons nothing is compared.
+        within: GeoJSON or ASAP XML outside of whose outlines nothing is compared.
         tolerance: distance up to which boundaries agree, px of the prediction; None to do without.
         label: the label group of the prediction, if it holds several.
         truth_label: the same of the truth.

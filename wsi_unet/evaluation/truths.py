@@ -13,6 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wsi_unet import locations
+from wsi_unet.annotations.reading import HEAD, begins_like_annotations
 from wsi_unet.evaluation.drawing import AnnotationFacts, Drawing
 from wsi_unet.evaluation.grids import Places, match_grids, scale_between
 from wsi_unet.evaluation.sources import Labels, Source, open_source
@@ -126,7 +127,8 @@ def open_truth(labels: Labels, prediction: Source, name: str | None = None) -> T
     """Open the truth of a prediction.
 
     Args:
-        labels: a label OME-Zarr, an image, an open array, or GeoJSON in full-resolution px.
+        labels: a label OME-Zarr, an image, an open array, or GeoJSON or ASAP XML in full-resolution
+            px.
         prediction: whose pixels are asked for.
         name: of the label group, if an OME-Zarr holds several.
 
@@ -135,7 +137,7 @@ def open_truth(labels: Labels, prediction: Source, name: str | None = None) -> T
         AnnotationError: annotations can't be read, or lie outside of the slide.
         OutputError: the folder is no output of ours, or has no such label group.
     """
-    if not isinstance(labels, xr.DataArray) and _is_json(labels):
+    if not isinstance(labels, xr.DataArray) and is_drawn(labels):
         path = Path(locations.resolve(os.fspath(labels)))
         return DrawnTruth(Drawing(path, prediction.grid))
     source = open_source(labels, name)
@@ -159,13 +161,13 @@ def _in_any(
     return found
 
 
-def _is_json(place: str | os.PathLike[str]) -> bool:
-    """Whether a file begins as JSON does."""
+def is_drawn(place: str | os.PathLike[str]) -> bool:
+    """Whether a file begins as annotations do, JSON or XML."""
     location = locations.resolve(os.fspath(place))
     if locations.is_url(location):
-        return location.lower().endswith(("json",))
+        return location.lower().endswith(("json", ".xml"))
     try:
         with Path(location).open("rb") as file:
-            return file.read(256).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[")
+            return begins_like_annotations(file.read(HEAD))
     except OSError:
         return False  # a folder; or what opening it will say

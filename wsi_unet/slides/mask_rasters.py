@@ -115,7 +115,8 @@ def _read_image(path: Path, is_png: bool) -> NDArray[np.bool_]:
                 cells.add(_marked_in(part), y, 0)
     except UnidentifiedImageError as error:
         raise MaskError(
-            f"{path}: the mask is neither an image (PNG, TIFF) nor GeoJSON; check the file"
+            f"{path}: the mask is neither an image (PNG, TIFF) nor annotations (GeoJSON, "
+            "ASAP XML); check the file"
         ) from error
     except Image.DecompressionBombError as error:
         raise MaskError(f"{path}: the mask is too large ({error}); {_ADVICE}") from error

@@ -1,4 +1,4 @@
-"""Masks that somebody made: GeoJSON polygons, drawn here, and images (`mask_rasters`)."""
+"""Masks that somebody made: outlines, drawn here, and images (`mask_rasters`)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_unet.annotations.geojson import read_annotations
 from wsi_unet.annotations.polygons import Ring, inside
+from wsi_unet.annotations.reading import HEAD, begins_like_annotations, read_annotations
 from wsi_unet.errors import AnnotationError, MaskError
 from wsi_unet.geometry import Box, Shape
 from wsi_unet.slides.mask_rasters import MOST_CELLS, read_raster
@@ -20,7 +20,7 @@ def read_mask(path: Path, shape: Shape) -> NDArray[np.bool_]:
     """Read a mask; what it is follows from its content.
 
     Args:
-        path: a raster or GeoJSON.
+        path: a raster, GeoJSON or ASAP XML.
         shape: (rows, columns) of the slide's level 0, px.
 
     Returns:
@@ -31,10 +31,10 @@ def read_mask(path: Path, shape: Shape) -> NDArray[np.bool_]:
     """
     try:
         with path.open("rb") as file:
-            head = file.read(256)
+            head = file.read(HEAD)
     except OSError as error:
         raise MaskError(f"{path}: the mask can't be read: {error.strerror or error}") from error
-    if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] not in (b"{", b"["):
+    if not begins_like_annotations(head):
         return read_raster(path, head)
     try:
         annotations = read_annotations(path)

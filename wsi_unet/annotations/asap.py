@@ -1,0 +1,104 @@
+"""ASAP annotations: XML with outlines in full-resolution pixels of a slide, in named groups.
+
+<ASAP_Annotations>
+  <Annotations>
+    <Annotation Name="Annotation 0" Type="Polygon" PartOfGroup="Tumor" Color="#F4FA58">
+      <Coordinates><Coordinate Order="0" X="9216.5" Y="13248" /> … </Coordinates>
+    </Annotation>
+  </Annotations>
+</ASAP_Annotations>
+
+What draws ASAP's own masks takes every kind of outline for the polygon through its points, splines
+too; so does this.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from defusedxml.ElementTree import ParseError, fromstring
+
+from wsi_unet.annotations.annotation import UNCLASSIFIED, Annotation, ring_of
+from wsi_unet.annotations.polygons import Ring
+from wsi_unet.errors import AnnotationError, first_line
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+ROOT = "ASAP_Annotations"
+OUTLINES = ("Polygon", "Spline", "Rectangle")
+"""The types that cover an area; Dot, PointSet and Measurement don't."""
+NO_GROUP = ("", "None")
+"""What stands for the group of an annotation that is in none."""
+
+
+def parse_asap(path: Path, data: bytes) -> list[Annotation]:
+    """Return the annotations of an ASAP document that cover an area, without points.
+
+    An annotation's class is the group that it is part of. An outline of one point, or two that
+    aren't the corners of a rectangle, covers nothing and is left out too.
+
+    Args:
+        path: for messages.
+        data: the XML.
+
+    Raises:
+        AnnotationError: it isn't ASAP's, or not in order. Entities, with which a small file can
+            fill the memory, are refused.
+    """
+    try:
+        root = fromstring(data)
+    except (ParseError, ValueError, LookupError) as error:
+        raise AnnotationError(f"{path}: isn't valid XML ({first_line(error)})") from error
+    if root.tag != ROOT:
+        raise AnnotationError(
+            f"{path}: is XML, but not ASAP's: it begins with <{root.tag[:40]}>, not <{ROOT}>; "
+            "export the annotations as GeoJSON or ASAP XML"
+        )
+    outlines = (
+        (node, _ring(path, node))
+        for node in root.iterfind("Annotations/Annotation")
+        if node.get("Type") in OUTLINES
+    )
+    return [
+        Annotation(_class_name(node), ((ring,),)) for node, ring in outlines if ring is not None
+    ]
+
+
+def _class_name(annotation: Element) -> str:
+    group = annotation.get("PartOfGroup", "").strip()
+    return UNCLASSIFIED if group in NO_GROUP else group
+
+
+def _ring(path: Path, annotation: Element) -> Ring | None:
+    """Return the outline (n, 2) of (y, x); None where it encloses nothing."""
+    nodes = sorted(annotation.iterfind("Coordinates/Coordinate"), key=_order)
+    points = np.array([[_number(path, node, axis) for axis in "XY"] for node in nodes], np.float64)
+    if annotation.get("Type") == "Rectangle" and len(points) == 2:
+        (x0, y0), (x1, y1) = points
+        points = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
+    return ring_of(path, points) if len(points) >= 3 else None
+
+
+def _order(coordinate: Element) -> int:
+    """Return a point's place in its outline; those without one keep the order of the file."""
+    try:
+        return int(coordinate.get("Order", "0"))
+    except ValueError:
+        return 0
+
+
+def _number(path: Path, coordinate: Element, axis: str) -> float:
+    text = coordinate.get(axis, "")
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise AnnotationError(
+            f"{path}: a coordinate's {axis} is {text[:40]!r}; it must be a number of pixels"
+        )
+    return number

@@ -1,0 +1,54 @@
+"""Reading annotations, whatever they are kept as."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wsi_unet.annotations.annotation import Annotation
+from wsi_unet.annotations.asap import parse_asap
+from wsi_unet.annotations.geojson import parse_geojson
+from wsi_unet.errors import AnnotationError
+
+HEAD = 256
+"""How many of a file's first bytes tell what it is."""
+_SPACE = b"\xef\xbb\xbf \t\r\n"
+
+PARSERS = {b"{": parse_geojson, b"[": parse_geojson, b"<": parse_asap}
+"""By the first character."""
+
+
+def begins_like_annotations(head: bytes) -> bool:
+    """Whether a file that begins like this may hold annotations: JSON or XML.
+
+    >>> begins_like_annotations(b'  {"type"'), begins_like_annotations(b"<?xml")
+    (True, True)
+    """
+    return _first_character(head) in PARSERS
+
+
+def read_annotations(path: Path) -> list[Annotation]:
+    """Read what is outlined in a file: GeoJSON or ASAP XML, as its content says.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        AnnotationError: it can't be read, is neither, isn't in order, or holds no polygon.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise AnnotationError(f"{path}: can't be read: {error.strerror or error}") from error
+    if not data.strip(_SPACE):
+        raise AnnotationError(f"{path}: the file is empty; export the annotations again")
+    parse = PARSERS.get(_first_character(data[:HEAD]))
+    if parse is None:
+        raise AnnotationError(f"{path}: is neither GeoJSON nor ASAP XML")
+    found = parse(path, data)
+    if not found:
+        raise AnnotationError(f"{path}: holds no polygons; annotate areas, not points or lines")
+    return found
+
+
+def _first_character(head: bytes) -> bytes:
+    return head.lstrip(_SPACE)[:1]
