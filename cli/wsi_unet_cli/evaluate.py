@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from wsi_unet import Evaluation
     from wsi_unet.evaluation.drawing import AnnotationFacts
 
+WIDEST_CONFUSION = 8
+"""Classes of which a confusion matrix is shown."""
+
 EPILOG = """\
 \b
 Examples:
@@ -153,6 +156,7 @@ def _show(found: Evaluation) -> None:
             for one in found.classes
         ],
     )  # fmt: skip
+    _show_confusion(found)
     print_facts(
         "overall",
         [
@@ -167,6 +171,17 @@ def _show(found: Evaluation) -> None:
     )
     _show_objects(found)
     _show_segments(found)
+
+
+def _show_confusion(found: Evaluation) -> None:
+    """Show which class was taken for which; of many classes it is in the JSON document."""
+    if found.kind != "classes" or not 2 <= len(found.classes) <= WIDEST_CONFUSION:
+        return
+    names = [one.name for one in found.classes]
+    print_table(
+        ("truth px \\ predicted as", *names),
+        [(name, *map(str, row)) for name, row in zip(names, found.confusion, strict=True)],
+    )
 
 
 def _boundaries(found: Evaluation) -> str:

@@ -38,6 +38,9 @@ def test_a_table_of_classes_and_the_overall_lines(pair: tuple[Path, Path]) -> No
     assert f"{document['classes'][1]['dice']:.4f}" in lines[2]
     assert f"pixel error  {document['pixel_error']:.4f}" in done.stdout
     assert sum(map(sum, document["confusion"])) == document["pixels"] == 90 * 120
+    heading = next(number for number, line in enumerate(lines) if "predicted as" in line)
+    shown = [line.split()[1:] for line in lines[heading + 1 : heading + 3]]
+    assert [[int(cell) for cell in row] for row in shown] == document["confusion"]
 
 
 def test_objects_and_segments(pair: tuple[Path, Path]) -> None:
