@@ -16,7 +16,8 @@ from typing import Any
 
 from wsi_unet.clusters.cluster import ClusterOptions, count_workers, open_client
 from wsi_unet.labels.progress import BlockMarker, ShardRecord
-from wsi_unet.segment.flight import TASKS_PER_THREAD, Done, Failed
+from wsi_unet.segment.events import Done, Failed
+from wsi_unet.segment.flight import TASKS_PER_THREAD
 from wsi_unet.segment.stream import stream
 from wsi_unet.segment.task import Run, Task
 

@@ -15,7 +15,8 @@ from wsi_unet.clusters.cluster import Workers
 from wsi_unet.errors import BlockError, ClusterError
 from wsi_unet.labels.progress import BlockMarker
 from wsi_unet.segment import flight as module
-from wsi_unet.segment.flight import MOST_LOSSES, TASKS_PER_THREAD, Done, Failed, Flight, Waiting
+from wsi_unet.segment.events import Done, Failed, Waiting
+from wsi_unet.segment.flight import MOST_LOSSES, TASKS_PER_THREAD, Flight
 from wsi_unet.segment.task import Run, Task
 
 RUN = Run("nowhere", "labels", "signature", "session")

@@ -17,7 +17,8 @@ from wsi_unet.clusters.cluster import ClusterOptions, Workers, count_workers, op
 from wsi_unet.geometry import BlockGrid
 from wsi_unet.labels.progress import BlockMarker
 from wsi_unet.segment import flight as module
-from wsi_unet.segment.flight import TASKS_PER_THREAD, Done, Failed
+from wsi_unet.segment.events import Done, Failed
+from wsi_unet.segment.flight import TASKS_PER_THREAD
 from wsi_unet.segment.stream import stream
 from wsi_unet.segment.task import Run, Task
 

@@ -20,9 +20,10 @@ from distributed.comm.core import CommClosedError
 
 from wsi_unet import logs
 from wsi_unet.clusters.cluster import ClusterOptions, count_workers, open_client
+from wsi_unet.clusters.scheduler import went_away
 from wsi_unet.errors import ClusterError, OutputError
+from wsi_unet.segment.events import Done, Failed
 from wsi_unet.segment.execution import Execution
-from wsi_unet.segment.flight import Done, Failed, went_away
 from wsi_unet.segment.prepare import Preparation, SlideJob
 from wsi_unet.segment.report import CohortProgress, Report, RunProgress, Waits
 from wsi_unet.segment.stream import stream

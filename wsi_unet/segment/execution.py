@@ -18,7 +18,7 @@ from wsi_unet.labels.layout import Frame
 from wsi_unet.labels.lock import OutputLock
 from wsi_unet.labels.progress import BlockFailure, BlockMarker
 from wsi_unet.models.running.ensemble import Ensemble
-from wsi_unet.segment.flight import Done, Failed
+from wsi_unet.segment.events import Done, Failed
 from wsi_unet.segment.parameters import ImageParameters, LabelParameters
 from wsi_unet.segment.plan import Plan
 from wsi_unet.segment.report import ClassArea, Failure, Report, RunProgress, State

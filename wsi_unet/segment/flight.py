@@ -9,14 +9,14 @@ from queue import Empty, SimpleQueue
 from statistics import median
 from time import monotonic
 
-from dask.utils import key_split
-from distributed import Client, Future, KilledWorker, Scheduler
+from distributed import Client, Future, KilledWorker
 
 from wsi_unet import logs
 from wsi_unet.clusters.cluster import Workers, count_workers
-from wsi_unet.errors import ClusterError
+from wsi_unet.clusters.scheduler import forgetting, went_away
 from wsi_unet.geometry import BlockIndex
 from wsi_unet.labels.progress import BlockMarker
+from wsi_unet.segment.events import Done, Event, Failed, Waiting
 from wsi_unet.segment.task import Run, Task
 
 TASKS_PER_THREAD = 3
@@ -41,28 +41,6 @@ SLOW_FACTOR, SLOW_SECONDS = 4.0, 10.0
 """A last block is begun a second time when it takes this many times the usual, and this long."""
 
 
-@dataclass(frozen=True)
-class Done:
-    """A block that is stored and marked."""
-
-    task: Task
-    marker: BlockMarker
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A block that failed at its last attempt."""
-
-    task: Task
-    error: str
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """Nothing happened for a while; lets the caller draw its progress or stop."""
-
-
-Event = Done | Failed | Waiting
 Place = tuple[Run, BlockIndex]
 
 
@@ -207,7 +185,7 @@ class Flight:
         """Have the scheduler forget what Dask keeps of tasks that are long done."""
         if self._begun - self._forgotten >= KEPT:
             self._forgotten = self._begun
-            self._client.run_on_scheduler(_forget())
+            self._client.run_on_scheduler(forgetting())
 
     def _begin(self, flown: _Flown) -> None:
         flown.since, flown.ended_before, flown.twice = monotonic(), self._ended, False
@@ -336,30 +314,3 @@ class Flight:
     def _check_cluster(self) -> None:
         if self._client.status not in ("running", "connecting"):
             raise went_away(self._client)
-
-
-def _forget() -> Callable[..., None]:
-    """Return what makes a scheduler forget old tasks; defined in here, it is sent as code.
-
-    So it works on schedulers that don't have this package.
-    """
-
-    def forget(dask_scheduler: Scheduler) -> None:
-        key_split.cache_clear()  # the last 100,000 names, and what they begin with
-        spans = dask_scheduler.extensions.get("spans")
-        for span in spans.spans.values() if spans else ():
-            # An entry for every single task, for ever (dask/distributed#7977).
-            span.metadata["collections"][:] = [
-                entry for entry in span.metadata["collections"] if entry != {"type": "Future"}
-            ]
-
-    return forget
-
-
-def went_away(client: Client) -> ClusterError:
-    """Return what to say when there is no scheduler any more."""
-    where = "" if client.scheduler is None else f" at {client.scheduler.address}"
-    return ClusterError(
-        f"the Dask scheduler{where} went away; what is done is kept: start it again and run the "
-        "same command"
-    )

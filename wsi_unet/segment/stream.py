@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from distributed import Client
 
 from wsi_unet.labels.progress import BlockMarker
-from wsi_unet.segment.flight import Event, Flight
+from wsi_unet.segment.events import Event
+from wsi_unet.segment.flight import Flight
 from wsi_unet.segment.task import Task, run_task
 
 PATIENCE = 1.0

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsi_unet.errors import ModelError, first_line
 from wsi_unet.models import weights_file
-from wsi_unet.models.foreign.pickle_scan import ITEM_BYTES, TensorInFile
+from wsi_unet.models.foreign.pickled import ITEM_BYTES, TensorInFile
 from wsi_unet.models.foreign.torch_file import scan_archive, scan_legacy
 from wsi_unet.models.stored import METADATA_KEY
 

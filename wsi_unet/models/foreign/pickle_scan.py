@@ -7,27 +7,22 @@ descriptions (a tensor's type, shape and place), and any other is only written d
 
 from __future__ import annotations
 
-import math
 import pickletools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
+from wsi_unet.models.foreign.pickled import (
+    ITEM_BYTES,
+    DamagedPickleError,
+    Opaque,
+    Storage,
+    is_size,
+    view_of,
+)
+
 MOST_INSTRUCTIONS = 2_000_000
 """A checkpoint of a large network has some ten thousand."""
-
-ITEM_BYTES = {
-    "float64": 8,
-    "float32": 4,
-    "float16": 2,
-    "bfloat16": 2,
-    "int64": 8,
-    "int32": 4,
-    "int16": 2,
-    "int8": 1,
-    "uint8": 1,
-    "bool": 1,
-}
 
 _STORAGE_TYPES = {
     "torch.DoubleStorage": "float64",
@@ -59,50 +54,6 @@ _HARMLESS = {
     "torch.serialization._get_layout",
 }
 """What PyTorch's own restricted loader knows too and what takes no more memory than the file."""
-
-
-class DamagedPickleError(ValueError):
-    """It isn't a pickle, is cut short, or contradicts itself."""
-
-
-@dataclass(frozen=True)
-class Storage:
-    """Numbers in a file that tensors are views of.
-
-    Attributes:
-        key: names it within the file.
-        dtype: torch's name of the number type.
-        count: how many numbers.
-    """
-
-    key: str
-    dtype: str
-    count: int
-
-    @property
-    def bytes(self) -> int:
-        """Its size."""
-        return self.count * ITEM_BYTES[self.dtype]
-
-
-@dataclass(frozen=True)
-class TensorInFile:
-    """A tensor that a file holds.
-
-    Attributes:
-        dtype: torch's name of the number type.
-        shape: its sizes.
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Opaque:
-    """Anything else, of which only the name of what would make it is known."""
-
-    name: str
 
 
 class Readable(Protocol):
@@ -271,7 +222,7 @@ class _Machine:
         known = isinstance(holder, Opaque) and holder.name in _STORAGE_TYPES
         if kind != "storage" or not known or any(part is not None for part in view):
             raise DamagedPickleError(f"an unknown kind of storage: {holder}")
-        if not _whole(count) or not isinstance(key, str):
+        if not is_size(count) or not isinstance(key, str):
             raise DamagedPickleError(f"storage {key!r} of {count!r} numbers")
         storage = Storage(key, _STORAGE_TYPES[holder.name], count)
         if self.storages.setdefault(key, storage) != storage:
@@ -284,36 +235,10 @@ class _Machine:
         if name == "collections.OrderedDict":
             return dict(*arguments)
         if name in _TENSORS:
-            return _tensor(*arguments[:4])
+            return view_of(*arguments[:4])
         if name in _PARAMETERS:
             return arguments[0]
         return Opaque(name)
-
-
-def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> TensorInFile:
-    """Describe a view of a storage.
-
-    Raises:
-        DamagedPickleError: if it reaches beyond the storage, or repeats its numbers: a stride of 0
-            makes a tensor of any size out of a single number.
-    """
-    if not isinstance(storage, Storage):
-        raise DamagedPickleError("a tensor without a storage")
-    numbers = (offset, *shape, *strides)
-    if len(shape) != len(strides) or len(shape) > 8 or not all(map(_whole, numbers)):
-        raise DamagedPickleError(f"a tensor of the shape {shape}")
-    count = math.prod(shape)
-    steps = zip(shape, strides, strict=True)
-    last = offset + sum((side - 1) * stride for side, stride in steps)
-    if count > storage.count or (count and last >= storage.count):
-        raise DamagedPickleError(
-            f"a tensor of the shape {list(shape)} in a storage of {storage.count} numbers"
-        )
-    return TensorInFile(storage.dtype, tuple(shape))
-
-
-def _whole(number: Any) -> bool:
-    return type(number) is int and 0 <= number < 2**62
 
 
 _LITERALS = {

@@ -10,13 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from wsi_unet.errors import ModelError
-from wsi_unet.models.foreign.pickle_scan import (
-    DamagedPickleError,
-    Readable,
-    Scan,
-    Storage,
-    scan_pickle,
-)
+from wsi_unet.models.foreign.pickle_scan import Readable, Scan, scan_pickle
+from wsi_unet.models.foreign.pickled import DamagedPickleError, Storage
 
 LONGEST_PICKLE = 64 * 2**20
 """Bytes of an archive's `data.pkl`, which has no numbers in it; real ones are some kB."""

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from wsi_unet.models.foreign.pickle_scan import TensorInFile
+from wsi_unet.models.foreign.pickled import TensorInFile
 
 if TYPE_CHECKING:
     from torch import Tensor
