@@ -6,14 +6,14 @@ them, by name where both have names.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_unet.annotations.names import fold, near
 from wsi_unet.errors import EvaluationError, OptionError
 from wsi_unet.evaluation.truths import Truth
 
@@ -95,16 +95,16 @@ def resolve_classes(
     pairs = {
         name: pair if isinstance(pair, tuple) else (pair, name) for name, pair in given.items()
     }
-    aliases = {_fold(name): value for value, name in known.items()}
+    aliases = {fold(name): value for value, name in known.items()}
     values: dict[int, int] = {}
     for name, (here, there) in pairs.items():
         value = _value_of(here, known, prediction, name)
         known.setdefault(value, name)
-        aliases[_fold(name)] = value
+        aliases[fold(name)] = value
         if isinstance(there, int):
             values[there] = value
         else:
-            aliases[_fold(there)] = value
+            aliases[fold(there)] = value
     if truth.names is None:
         return Classes(_with_background(known), _table(values, MOST))
     if not known:
@@ -112,9 +112,9 @@ def resolve_classes(
     for raw, name in truth.names.items():
         if raw in left_out or raw in values or raw == 0:
             continue
-        if _fold(name) not in aliases:
+        if fold(name) not in aliases:
             raise EvaluationError(_unknown(truth, name, prediction, known))
-        values[raw] = aliases[_fold(name)]
+        values[raw] = aliases[fold(name)]
     return Classes(_with_background(known), _table({**values, 0: 0}, max(truth.names) + 1))
 
 
@@ -130,10 +130,10 @@ def find_ignored(truth: Truth, ignored: Iterable[Key]) -> frozenset[int]:
             found.add(key)
             continue
         names = truth.names or {}
-        values = {value for value, name in names.items() if _fold(name) == _fold(str(key))}
+        values = {value for value, name in names.items() if fold(name) == fold(str(key))}
         if not values:
             raise OptionError(
-                f"{truth.name}: has no class {key!r} to ignore{_near(str(key), names.values())}"
+                f"{truth.name}: has no class {key!r} to ignore{near(str(key), names.values())}"
             )
         found |= values
     return frozenset(found)
@@ -154,10 +154,10 @@ def _by_value(prediction: str, truth: Truth) -> Classes:
 def _value_of(key: Key, known: Mapping[int, str], prediction: str, name: str) -> int:
     if isinstance(key, str):
         for value, there in known.items():
-            if _fold(there) == _fold(key):
+            if fold(there) == fold(key):
                 return value
         raise OptionError(
-            f"classes {name}={key}: {prediction} has no class {key!r}{_near(key, known.values())}"
+            f"classes {name}={key}: {prediction} has no class {key!r}{near(key, known.values())}"
         )
     if not 0 <= key < MOST:
         raise OptionError(f"classes {name}={key}: values of classes are 0 to {MOST - 1}")
@@ -180,16 +180,5 @@ def _unknown(truth: Truth, name: str, prediction: str, known: Mapping[int, str])
     there = ", ".join(f"{value} {one!r}" for value, one in sorted(known.items()))
     return (
         f"{truth.name}: the class {name!r} is none of {prediction} ({there})"
-        f"{_near(name, known.values())}; say --classes {name}=VALUE or --ignore {name!r}"
+        f"{near(name, known.values())}; say --classes {name}=VALUE or --ignore {name!r}"
     )
-
-
-def _near(name: str, known: Iterable[str]) -> str:
-    there = list(dict.fromkeys(known))
-    folded: Sequence[str] = difflib.get_close_matches(_fold(name), [_fold(one) for one in there])
-    found = [one for one in there if _fold(one) in folded]
-    return f"; did you mean {' or '.join(map(repr, found))}?" if found else ""
-
-
-def _fold(name: str) -> str:
-    return " ".join(name.split()).casefold()

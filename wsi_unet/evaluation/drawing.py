@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -33,34 +34,49 @@ class AnnotationFacts:
 
 
 class Drawing:
-    """Annotations on a grid. Where several overlap, the smallest lies on top."""
+    """Annotations on a grid. Where several overlap, the smallest polygon lies on top.
 
-    def __init__(self, path: Path, grid: Grid) -> None:
-        """Read annotations in full-resolution px of the slide.
+    Attributes:
+        path: what they were read from.
+        annotations: full-resolution px.
+        names: the class of each annotation, by its number; they are numbered from 1.
+        polygons: of all annotations, px of the grid, the largest first.
+        areas: of the polygons, px.
+        owners: of each polygon's number, from 1, the annotation's number; 0 for 0.
+    """
+
+    def __init__(self, path: Path, annotations: Sequence[Annotation], grid: Grid) -> None:
+        """Lay annotations over a grid.
 
         Args:
-            path: of GeoJSON or ASAP XML.
+            path: what they were read from, for messages.
+            annotations: full-resolution px of the slide; at least one.
             grid: whose pixels are asked for.
 
         Raises:
-            AnnotationError: they can't be read, or one lies outside of the slide.
+            AnnotationError: one lies outside of the slide.
         """
         self.path = path
+        self.annotations = annotations
         self._shape = grid.shape
-        found = read_annotations(path)
-        self.names = {number: one.name for number, one in enumerate(found, 1)}
-        self.facts = _facts(found)
+        self.names = {number: one.name for number, one in enumerate(annotations, 1)}
         placed = [
             (number, grid.on_grid(polygon))
-            for number, one in enumerate(found, 1)
+            for number, one in enumerate(annotations, 1)
             for polygon in one.polygons
         ]
-        sizes = [area(polygon) for _, polygon in placed]
-        order = np.argsort(-np.asarray(sizes), kind="stable")
-        self._numbers = [placed[place][0] for place in order]
-        self._polygons: list[Polygon] = [placed[place][1] for place in order]
-        self._bounds = np.array([bounds(polygon) for polygon in self._polygons])
+        sizes = np.array([area(polygon) for _, polygon in placed])
+        order = np.argsort(-sizes, kind="stable")
+        self.areas = sizes[order]
+        self.owners = np.array([0, *(placed[place][0] for place in order)], np.int32)
+        self.polygons: list[Polygon] = [placed[place][1] for place in order]
+        self._bounds = np.array([bounds(polygon) for polygon in self.polygons])
         self._refuse_outside(grid)
+
+    @cached_property
+    def facts(self) -> AnnotationFacts:
+        """What was read."""
+        return _facts(self.annotations)
 
     def _refuse_outside(self, grid: Grid) -> None:
         y0, x0, y1, x1 = self._bounds.T
@@ -68,7 +84,7 @@ class Drawing:
         beside = np.flatnonzero((y1 <= 0) | (x1 <= 0) | (y0 >= height) | (x0 >= width))
         if not len(beside):
             return
-        number = self._numbers[beside[0]]
+        number = int(self.owners[beside[0] + 1])
         top, left, bottom, right = (
             end * step + (first - step / 2 + 0.5)
             for end, step, first in zip(
@@ -101,12 +117,24 @@ class Drawing:
         Returns:
             (h, w); annotations are numbered from 1 as they stand in the file.
         """
+        numbers: NDArray[np.int32] = self.owners[self.read_polygons(box)]
+        return numbers
+
+    def read_polygons(self, box: Box) -> NDArray[np.int32]:
+        """Return the number of the polygon that each pixel's centre lies in, 0 for none.
+
+        Args:
+            box: px of the grid.
+
+        Returns:
+            (h, w); polygon n is `polygons[n - 1]` and belongs to annotation `owners[n]`.
+        """
         drawn = np.zeros(box.shape, np.int32)
         for place in self.touching(box).tolist():
-            found = inside(self._polygons[place], box)
+            found = inside(self.polygons[place], box)
             if found is not None:
                 part, mask = found
-                drawn[part.relative_to(box).slices()][mask] = self._numbers[place]
+                drawn[part.relative_to(box).slices()][mask] = place + 1
         return drawn
 
     def extent(self) -> Box:
@@ -114,6 +142,19 @@ class Drawing:
         low = np.floor(self._bounds[:, :2].min(axis=0)).astype(int).tolist()
         high = np.ceil(self._bounds[:, 2:].max(axis=0)).astype(int).tolist()
         return Box(*low, *high).intersection(Box.of_shape(self._shape))
+
+
+def read_drawing(path: Path, grid: Grid) -> Drawing:
+    """Read annotations in full-resolution px of a slide.
+
+    Args:
+        path: of GeoJSON or ASAP XML.
+        grid: whose pixels are asked for.
+
+    Raises:
+        AnnotationError: they can't be read, or one lies outside of the slide.
+    """
+    return Drawing(path, read_annotations(path), grid)
 
 
 def _facts(annotations: Sequence[Annotation]) -> AnnotationFacts:

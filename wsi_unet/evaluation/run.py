@@ -20,7 +20,7 @@ from wsi_unet.evaluation.classes import (
     resolve_classes,
 )
 from wsi_unet.evaluation.counting import Kinds, count_classes, count_objects, has_several_values
-from wsi_unet.evaluation.drawing import Drawing
+from wsi_unet.evaluation.drawing import Drawing, read_drawing
 from wsi_unet.evaluation.grids import Region
 from wsi_unet.evaluation.pairs import Pair
 from wsi_unet.evaluation.report import Evaluation, Kind, score_classes, summary_of
@@ -83,7 +83,7 @@ def evaluate(
     """
     _check(instances, em, classes, tolerance)
     source = open_source(prediction, label)
-    drawing = None if within is None else Drawing(_path(within), source.grid)
+    drawing = None if within is None else read_drawing(_path(within), source.grid)
     true = open_truth(truth, source, truth_label)
     ignored = find_ignored(true, ignore)
     pair = Pair(source, true, _area(source, region, drawing), ignored, drawing)

@@ -54,12 +54,13 @@ class Source:
     chunk: tuple[int, int] | None = None
 
 
-def open_source(labels: Labels, name: str | None = None) -> Source:
+def open_source(labels: Labels, name: str | None = None, level: int = 0) -> Source:
     """Open label values.
 
     Args:
         labels: a label OME-Zarr of ours (a folder or a URL), a PNG or TIFF, or an open array.
         name: of the label group, if the OME-Zarr holds several.
+        level: of an OME-Zarr's pyramid, 0 the finest; others have just one.
 
     Raises:
         EvaluationError: it can't be read, or isn't finished.
@@ -69,8 +70,8 @@ def open_source(labels: Labels, name: str | None = None) -> Source:
         return _of_array(labels, str(labels.name or "the array"), None)
     location = locations.resolve(os.fspath(labels))
     if locations.is_url(location) or Path(location).is_dir():
-        array = open_labels(location, name)
-        return _of_array(array, location, _computed(location, str(array.name)))
+        array = open_labels(location, name, level)
+        return _of_array(array, location, _computed(location, str(array.name), level))
     if name is not None:
         raise EvaluationError(f"{location}: is no label OME-Zarr, so it has no labels {name!r}")
     pixels, shape = open_image_pixels(Path(location))
@@ -131,8 +132,8 @@ def _in_pixels(steps: Steps, mpp: tuple[float, float]) -> Steps:
     return Steps(first, step)
 
 
-def _computed(location: str, name: str) -> tuple[Box, ...] | None:
-    """Return the whole blocks that a run of regions computed, px of the labels."""
+def _computed(location: str, name: str, level: int) -> tuple[Box, ...] | None:
+    """Return the whole blocks that a run of regions computed, px of a level of the labels."""
     record = Progress(open_objects(location), name).read_run()
     parameters: Any = {} if record is None else record.parameters
     regions = parameters.get("regions")
@@ -140,7 +141,7 @@ def _computed(location: str, name: str) -> tuple[Box, ...] | None:
         return None
     block = parameters["block"]
     fy, fx = parameters["sampling"]["downsample"]
-    return tuple(
+    blocks = (
         Box(
             int(y0 / fy) // block * block,
             int(x0 / fx) // block * block,
@@ -148,4 +149,9 @@ def _computed(location: str, name: str) -> tuple[Box, ...] | None:
             round_up(-int(-x1 // fx), block),
         )
         for y0, x0, y1, x1 in regions
+    )
+    scale = 1 << level
+    return tuple(
+        Box(box.y0 // scale, box.x0 // scale, -(-box.y1 // scale), -(-box.x1 // scale))
+        for box in blocks
     )

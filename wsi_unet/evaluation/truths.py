@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from wsi_unet import locations
 from wsi_unet.annotations.reading import HEAD, begins_like_annotations
-from wsi_unet.evaluation.drawing import AnnotationFacts, Drawing
+from wsi_unet.evaluation.drawing import AnnotationFacts, Drawing, read_drawing
 from wsi_unet.evaluation.grids import Places, match_grids, scale_between
 from wsi_unet.evaluation.sources import Labels, Source, open_source
 from wsi_unet.geometry import Box
@@ -139,7 +139,7 @@ def open_truth(labels: Labels, prediction: Source, name: str | None = None) -> T
     """
     if not isinstance(labels, xr.DataArray) and is_drawn(labels):
         path = Path(locations.resolve(os.fspath(labels)))
-        return DrawnTruth(Drawing(path, prediction.grid))
+        return DrawnTruth(read_drawing(path, prediction.grid))
     source = open_source(labels, name)
     return GridTruth(
         source, match_grids(prediction.grid, source.grid, prediction.name, source.name)
