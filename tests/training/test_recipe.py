@@ -128,6 +128,9 @@ def test_settings_come_last(tmp_path: Path) -> None:
         ("[running]\niterations = 0", r"running.iterations: .* greater than or equal to 1"),
         ("[optimiser]\nrate = nan", r"optimiser.rate: "),
         ("[optimiser\nrate", r"isn't TOML"),
+        ("[warping]\nscale = [2.0, 0.5]", r"warping.scale: .* but 2 is more than 0.5"),
+        ("[colouring]\ngamma = [0.0, 1.0]", r"colouring.gamma.0: .* greater than 0"),
+        ("[[loss]]\nname = 'binary_cross_entropy'", r"is for sigmoid heads, this one is softmax"),
     ],
 )
 def test_what_cant_be_meant_is_said(text: str, said: str, tmp_path: Path) -> None:
@@ -163,6 +166,14 @@ def test_what_is_missing_is_said(left_out: str, said: str, tmp_path: Path) -> No
 )
 def test_contradictions_are_said(old: str, new: str, said: str, tmp_path: Path) -> None:
     assert said in refusal(tmp_path, MINIMAL.replace(old, new, 1))
+
+
+@pytest.mark.parametrize("name", ["stain", "stain_hue", "ground", "made_up"])
+def test_gray_images_show_no_dyes(name: str, tmp_path: Path) -> None:
+    text = MINIMAL.replace('base = "modern"', 'base = "paper"\nchannel_order = "gray"')
+    assert read_recipe(written(tmp_path, text)).network.in_channels == 1
+    said = f"colouring.{name}: gray images show no dyes; set it to 0"
+    assert said in refusal(tmp_path, text, f"colouring.{name}=0.2")
 
 
 @pytest.mark.parametrize("setting", ["running.iterations", "=3", "a..b=3"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from wsi_unet.models.networks.config import UNetConfig
 from wsi_unet.models.spec import ModelClass
@@ -16,7 +16,22 @@ from wsi_unet.models.spec import ModelClass
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Range = tuple[NotNegative, NotNegative]
+
+
+def _ordered(factors: tuple[float, float]) -> tuple[float, float]:
+    if factors[0] > factors[1]:
+        raise ValueError(f"(least, most), but {factors[0]:g} is more than {factors[1]:g}")
+    return factors
+
+
+Range = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
+"""(least, most) factor; drawn on a logarithmic scale."""
+
+FOR_HEADS = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid"}
+"""Losses that only one kind of head can be trained with."""
+
+FOR_RGB = ("stain", "stain_hue", "ground", "made_up")
+"""What of `Colouring` needs the colours of dyes."""
 
 
 class Part(BaseModel):
@@ -325,6 +340,19 @@ class Recipe(Part):
                 raise ValueError(
                     f"split.hold_out: there is no source {number}, the last is {len(self.data) - 1}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _fitting(self) -> Self:
+        for term in self.loss:
+            head = FOR_HEADS.get(term.name, self.head)
+            if head != self.head:
+                raise ValueError(
+                    f"loss: {term.name!r} is for {head} heads, this one is {self.head}"
+                )
+        for name in FOR_RGB:
+            if self.channel_order == "gray" and getattr(self.colouring, name):
+                raise ValueError(f"colouring.{name}: gray images show no dyes; set it to 0")
         return self
 
     @property
