@@ -22,7 +22,7 @@ def test_objects_are_those_of_the_whole(labels: np.ndarray, height: int, width: 
         for j, x in enumerate(range(0, 17, width)):
             part = slice(y, y + height), slice(x, x + width)
             numbers[part], edges[i, j] = label_chunk(labels[part], len(edges))
-    found = Joined(edges).objects(numbers)
+    found = Joined.of(edges).objects(numbers)
     expected = label(labels, background=0, connectivity=2)  # type: ignore[no-untyped-call]
     assert ((found > 0) == (expected > 0)).all()
     pairs = {*zip(found.ravel().tolist(), expected.ravel().tolist(), strict=True)}

@@ -188,9 +188,9 @@ def count_objects(pair: Pair, blocks: Blocks, kinds: Kinds, tolerance: float | N
     counts = over_blocks(count, blocks.grid, merge_counts)
     truth, prediction = counts.overlaps.truth, counts.overlaps.prediction
     if not kinds.truth_numbered:
-        truth = Joined(counts.truth_edges).objects(truth)
+        truth = Joined.of(counts.truth_edges).objects(truth)
     if not kinds.prediction_numbered:
-        prediction = Joined(counts.prediction_edges).objects(prediction)
+        prediction = Joined.of(counts.prediction_edges).objects(prediction)
     return Counts(Overlaps.of(truth, prediction, counts.overlaps.pixels), counts.boundaries)
 
 

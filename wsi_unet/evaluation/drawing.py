@@ -76,7 +76,7 @@ class Drawing:
     @cached_property
     def facts(self) -> AnnotationFacts:
         """What was read."""
-        return _facts(self.annotations)
+        return facts_of(self.annotations)
 
     def _refuse_outside(self, grid: Grid) -> None:
         y0, x0, y1, x1 = self._bounds.T
@@ -157,7 +157,8 @@ def read_drawing(path: Path, grid: Grid) -> Drawing:
     return Drawing(path, read_annotations(path), grid)
 
 
-def _facts(annotations: Sequence[Annotation]) -> AnnotationFacts:
+def facts_of(annotations: Sequence[Annotation]) -> AnnotationFacts:
+    """Count annotations and their polygons."""
     polygons = [polygon for one in annotations for polygon in one.polygons]
     return AnnotationFacts(
         annotations=len(annotations),

@@ -6,8 +6,9 @@ belong together if they share a side or a corner and have the same label.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -57,17 +58,16 @@ def _sides(pixels: NDArray[Any]) -> tuple[NDArray[Any], ...]:
 class Joined:
     """Which parts of different chunks are one object."""
 
-    def __init__(self, edges: dict[BlockIndex, Edges]) -> None:
-        """Join the parts that touch across seams.
+    def __init__(self, pairs: Iterable[NDArray[np.int64]]) -> None:
+        """Join parts that touch.
 
         Args:
-            edges: of every chunk of a full grid, by (row, column).
+            pairs: arrays (2, n) of parts that touch each other.
         """
         from scipy.sparse import coo_matrix
         from scipy.sparse.csgraph import connected_components
 
-        pairs = [np.zeros((2, 0), np.int64), *_seams(edges)]
-        touching = np.concatenate(pairs, axis=1)
+        touching = np.concatenate([np.zeros((2, 0), np.int64), *pairs], axis=1)
         self._known, place = np.unique(touching, return_inverse=True)
         first, second = place.reshape(2, -1)
         size = len(self._known)
@@ -76,6 +76,24 @@ class Joined:
         lowest = np.full(size, np.iinfo(np.int64).max)
         np.minimum.at(lowest, group, self._known)
         self._object = lowest[group]
+
+    @classmethod
+    def of(cls, edges: dict[BlockIndex, Edges]) -> Joined:
+        """Join the parts that touch across seams.
+
+        Args:
+            edges: of every chunk of a full grid, by (row, column).
+        """
+        return cls(_seams(edges))
+
+    @classmethod
+    def of_rows(cls, rows: Iterable[dict[BlockIndex, Edges]]) -> Joined:
+        """Join the parts that touch across seams, of which few are held at a time.
+
+        Args:
+            rows: the edges of each row of a full grid of chunks, from top to bottom.
+        """
+        return cls(_seams_of_rows(rows))
 
     def objects(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the numbers of the objects that parts with these numbers belong to."""
@@ -92,13 +110,18 @@ def _seams(edges: dict[BlockIndex, Edges]) -> Iterator[NDArray[np.int64]]:
     """Yield (2, n) pairs of parts that touch across each seam."""
     rows = 1 + max(i for i, _ in edges)
     columns = 1 + max(j for _, j in edges)
-    for i in range(rows):
-        for j in range(1, columns):
-            yield _touching(edges[i, j - 1], edges[i, j], 3, 2)
-    for i in range(1, rows):
-        above = _in_line([edges[i - 1, j] for j in range(columns)], 1)
-        below = _in_line([edges[i, j] for j in range(columns)], 0)
-        yield _touching(above, below, 0, 0)
+    return _seams_of_rows({(i, j): edges[i, j] for j in range(columns)} for i in range(rows))
+
+
+def _seams_of_rows(rows: Iterable[dict[BlockIndex, Edges]]) -> Iterator[NDArray[np.int64]]:
+    above: list[Edges] | None = None
+    for row in rows:
+        chunks = [row[index] for index in sorted(row)]
+        for left, right in pairwise(chunks):
+            yield _touching(left, right, 3, 2)
+        if above is not None:
+            yield _touching(_in_line(above, 1), _in_line(chunks, 0), 0, 0)
+        above = chunks
 
 
 def _in_line(chunks: list[Edges], side: int) -> Edges:
