@@ -17,6 +17,14 @@ def radius_of(sigma: float) -> int:
     return math.ceil(TRUNCATE * sigma)
 
 
+def gaussian_taps(sigma: float) -> NDArray[np.float32]:
+    """Return the weights, which add up to 1, of a pixel's neighbours within `radius_of(sigma)`."""
+    reach = radius_of(sigma)
+    taps = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * sigma**2))
+    weights: NDArray[np.float32] = (taps / taps.sum()).astype(np.float32)
+    return weights
+
+
 def gaussian_blur(image: NDArray[np.float32], sigmas: Sequence[float]) -> NDArray[np.float32]:
     """Return the image convolved with a Gaussian, mirrored at its edges (not the edge pixel).
 
@@ -32,8 +40,7 @@ def gaussian_blur(image: NDArray[np.float32], sigmas: Sequence[float]) -> NDArra
 
 def _blur_along(axis: int, image: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     reach = radius_of(sigma)
-    taps = np.exp(-(np.arange(reach + 1) ** 2) / (2 * sigma**2))
-    taps = (taps / (2 * taps.sum() - taps[0])).astype(np.float32)
+    taps = gaussian_taps(sigma)[reach:]
     pads = [(0, 0)] * image.ndim
     pads[axis] = (reach, reach)
     padded = np.moveaxis(np.pad(image, pads, mode="reflect"), axis, 0)

@@ -15,7 +15,7 @@ from scipy import fft
 from torch.nn import functional as F
 
 from wsi_unet.geometry import Shape
-from wsi_unet.training.filters import gaussian_blur, radius_of
+from wsi_unet.training.filters import gaussian_blur, gaussian_taps, radius_of
 from wsi_unet.training.stains import DYES, Planes, intensity_of
 
 Plane = NDArray[np.float32]
@@ -96,11 +96,12 @@ def clouds(shape: Shape, sigma: float, rng: np.random.Generator) -> Plane:
     white = rng.standard_normal([side + 2 * reach for side in coarse], np.float32)
     inside = slice(reach, -reach)  # the mirrored edges of a blur vary more
     noise = gaussian_blur(white, [sigma / step] * 2)[inside, inside]
+    noise = noise / float(np.square(gaussian_taps(sigma / step)).sum())
     if step > 1:
-        planes = torch.from_numpy(np.ascontiguousarray(noise))[None, None]
+        planes = torch.from_numpy(noise)[None, None]
         size = [round(side * step) for side in coarse]
         noise = F.interpolate(planes, size=size, mode="bicubic")[0, 0].numpy()
-    return _of_unit_variance(noise[: shape[0], : shape[1]])
+    return noise[: shape[0], : shape[1]]
 
 
 def fibres(shape: Shape, along: float, across: float, rng: np.random.Generator) -> Plane:
@@ -117,9 +118,13 @@ def fibres(shape: Shape, along: float, across: float, rng: np.random.Generator) 
     angle = rng.uniform(0, np.pi)
     u, v = kx * np.cos(angle) + ky * np.sin(angle), ky * np.cos(angle) - kx * np.sin(angle)
     damping = np.exp(-(((u * along) ** 2 + (v * across) ** 2) / 2).astype(np.float32))
+    # White noise of both parts of each frequency. All but the first column stand for two
+    # frequencies, and of the first the transform takes the real part only.
     white = rng.standard_normal((*damping.shape, 2), np.float32).view(np.complex64)[..., 0]
+    variance = 4 * np.square(damping).sum() - 3 * np.square(damping[:, 0]).sum()
     noise: Plane = fft.irfft2(white * damping, s=(rows, columns))
-    return _of_unit_variance(noise[: shape[0], : shape[1]])
+    noise *= rows * columns / math.sqrt(variance)
+    return noise[: shape[0], : shape[1]]
 
 
 def lines(shape: Shape, rng: np.random.Generator) -> Plane:
@@ -130,10 +135,6 @@ def lines(shape: Shape, rng: np.random.Generator) -> Plane:
     distance = field / slope / np.float32(rng.uniform(0.6, 2))
     line: Plane = np.exp(-(distance**2) / 2)
     return line
-
-
-def _of_unit_variance(noise: Plane) -> Plane:
-    return noise / max(float(noise.std()), 1e-6)
 
 
 def _lay(density: Planes, amount: Plane, more: float, colour: NDArray[np.float64]) -> None:

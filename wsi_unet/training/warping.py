@@ -91,8 +91,13 @@ class Warp:
         coordinates: Coordinates = (start[:, :, None] + columns[:, None, :]).astype(np.float32)
         if self.displacements is not None:
             spread = interpolation(self.displacements.shape[-1], side)
-            bent = spread @ self.displacements @ spread.T
-            coordinates += np.einsum("ij,jyx->iyx", matrix.astype(np.float32), bent)
+            turned = np.einsum("kl,lij->kij", matrix.astype(np.float32), self.displacements)
+            # Not as a matrix product: its last bits may change with the number of threads, and
+            # small ones wait for threads longer than they compute.
+            for points, share in zip(
+                np.einsum("yi,kij->jky", spread, turned), spread.T, strict=True
+            ):
+                coordinates += points[:, :, None] * share
         return coordinates
 
     @property
