@@ -200,6 +200,47 @@ def save_model(
     return _save(path, lambda new: _write(network, spec, new, weights), overwrite=overwrite)
 
 
+def put_model(network: nn.Module, spec: ModelSpec, folder: Path, scratch: Path) -> Model:
+    """Put a model's files into a folder that holds other things, too, such as its training.
+
+    Each file is replaced at one blow, the weights first: whoever reads meanwhile finds a whole
+    model, at worst with the last one's card, as long as the architecture and classes stay.
+
+    Args:
+        network: the trained network; its state must be that of `spec.architecture.build()`.
+        spec: what to say about it.
+        folder: the model's folder; made if it isn't there.
+        scratch: a folder on the same file system, for what isn't finished.
+
+    Raises:
+        OutputError: if it can't be written.
+        ModelError: if the weights don't fit the spec or aren't finite.
+    """
+    with (
+        writing(folder / SPEC_FILE),
+        tempfile.TemporaryDirectory(prefix=".", suffix=".partial", dir=scratch) as temporary,
+    ):
+        new = Path(temporary) / folder.name
+        _write(network, spec, new, "float32")
+        checked = load_model(new.absolute())
+        for name in (WEIGHTS_FILE, SPEC_FILE):
+            (new / name).replace(folder / name)
+    place = folder.absolute()
+    return Model(spec, place, checked.sha256, stored_at(place, spec, trust=False))
+
+
+def write_card(folder: Path, spec: ModelSpec) -> None:
+    """Replace the spec of a model in a folder, at one blow; what decides labels must stay the same.
+
+    Raises:
+        OutputError: if it can't be written.
+    """
+    new = folder / f".{SPEC_FILE}.partial"
+    with writing(folder / SPEC_FILE):
+        new.write_text(_spec_text(spec) + "\n", encoding="utf-8")
+        new.replace(folder / SPEC_FILE)
+
+
 def save_program(
     file: ProgramFile,
     spec: ModelSpec,

@@ -118,6 +118,7 @@ class ModelSpec(_Frozen):
         training_data: what it was trained on.
         assumed: what an import took the network to be, since neither file nor user told.
         metrics: what was measured, by name.
+        training: how it was trained, if it was here: recipe, seed, iterations, environment.
     """
 
     format_version: Literal[1] = 1
@@ -137,6 +138,7 @@ class ModelSpec(_Frozen):
     training_data: str = ""
     assumed: tuple[str, ...] = ()
     metrics: dict[str, JsonValue] = Field(default_factory=dict)
+    training: dict[str, JsonValue] = Field(default_factory=dict)
 
     @field_validator("format_version", mode="before")
     @classmethod

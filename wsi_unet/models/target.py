@@ -11,7 +11,11 @@ from wsi_unet.models.programs.file import PROGRAM_FILES
 from wsi_unet.models.stored import METADATA_KEY, SPEC_FILE, WEIGHTS_FILE
 from wsi_unet.models.weights_file import read_header
 
-_FILES = {SPEC_FILE, WEIGHTS_FILE, *PROGRAM_FILES.values()}
+MODEL_FILES = frozenset({SPEC_FILE, WEIGHTS_FILE, *PROGRAM_FILES.values()})
+"""What a model's folder may hold."""
+
+TRAINING_FOLDER = "training"
+"""What a trained model's folder holds besides (see `wsi_unet.training.folder`)."""
 
 
 def check_target(target: Path, *, overwrite: bool, source: Path | None = None) -> None:
@@ -35,6 +39,11 @@ def check_target(target: Path, *, overwrite: bool, source: Path | None = None) -
         place = target.resolve()
         if source is not None and place in (source.resolve(), *source.resolve().parents):
             raise OutputError(f"{target} holds what is imported: it isn't overwritten")
+        if (target / TRAINING_FOLDER).is_dir():
+            raise OutputError(
+                f"{target} holds the training of a model, too: it isn't overwritten; remove it, or "
+                "choose another path"
+            )
         if not _is_model(target):
             raise OutputError(f"{target} exists and is not a model: it isn't overwritten")
     except OSError as error:
@@ -68,7 +77,7 @@ def _is_model(target: Path) -> bool:
     """Tell whether something is a model, or a folder that is still empty."""
     if target.is_dir():
         inside = {path.name for path in target.iterdir()}
-        return not inside or (SPEC_FILE in inside and inside <= _FILES)
+        return not inside or (SPEC_FILE in inside and inside <= MODEL_FILES)
     if target.suffix != ".safetensors":
         return False
     try:
