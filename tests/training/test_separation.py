@@ -26,6 +26,7 @@ FLATS = arrays(np.int32, (6, 8), elements=st.sampled_from([0, 0, 1, 2, 3, 4])).m
     lambda small: small.repeat(4, 0).repeat(4, 1)[: SHAPE[0], : SHAPE[1]].copy()
 )
 MAPS = st.one_of(SPECKS, FLATS)
+CROWDS = arrays(np.int32, SHAPE, elements=st.sampled_from([0, 0, 0, 1, 2, 3, 4]))
 SIGMAS = st.sampled_from([0.2, 1.0, 1.3, 2.5, 5.0])
 
 
@@ -125,7 +126,7 @@ def chebyshev(mask: NDArray[np.bool_]) -> NDArray[Any]:
 
 
 @settings(max_examples=60)
-@given(MAPS, st.integers(1, 9))
+@given(MAPS | CROWDS, st.integers(1, 9))
 def test_objects_are_parted_and_lose_only_what_is_near(
     instances: NDArray[np.int32], px: int
 ) -> None:
@@ -142,7 +143,7 @@ def test_objects_are_parted_and_lose_only_what_is_near(
 
 
 @settings(max_examples=40)
-@given(MAPS, st.integers(1, 5), st.integers(1, 20))
+@given(MAPS | CROWDS, st.integers(1, 5), st.integers(1, 20))
 def test_blocks_with_their_halo_are_parted_as_the_whole(
     instances: NDArray[np.int32], px: int, side: int
 ) -> None:

@@ -186,6 +186,20 @@ def test_a_magnified_sample_reads_less_than_its_own_square() -> None:
     assert warp.reach(warp.coordinates(100)) == -25 + 2 + 1
 
 
+def test_an_array_needs_not_be_square() -> None:
+    warp = Warp(turn=((0.6, -0.8), (0.8, 0.6)))
+    coordinates = warp.coordinates(11)
+    image = np.random.default_rng(0).integers(0, 256, (41, 41, 3), dtype=np.uint8)
+    narrow = image[4:-4]
+    expected = sample_image(image, coordinates)
+    np.testing.assert_allclose(sample_image(narrow, coordinates), expected, atol=1e-4)
+    labels, weights = image[..., 0], image[..., 1].astype(np.float32)
+    assert (sample_labels(labels[4:-4], coordinates) == sample_labels(labels, coordinates)).all()
+    np.testing.assert_allclose(
+        sample_weights(weights[4:-4], coordinates), sample_weights(weights, coordinates), atol=0.01
+    )
+
+
 def smooth_image(side: int) -> NDArray[np.uint8]:
     noise = np.random.default_rng(1).standard_normal((side, side, 3))
     smooth = ndimage.gaussian_filter(noise, (4, 4, 0), mode="reflect")
