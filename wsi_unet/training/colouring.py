@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional as F
 
+from wsi_unet.training.counterstain import counterstain
 from wsi_unet.training.filters import gaussian_blur
 from wsi_unet.training.made_up import tissue_without_nuclei
 from wsi_unet.training.recipe import Colouring
@@ -35,13 +36,21 @@ QUALITY = (40, 95)
 """(least, most) quality of JPEG."""
 
 
-def colour(image: Planes, settings: Colouring, rng: np.random.Generator) -> Planes:
+def colour(
+    image: Planes, objects: NDArray[np.bool_], settings: Colouring, rng: np.random.Generator
+) -> Planes:
     """Return an image with other colours, tones and faults, in the order of the settings.
 
     Without settings it is the image itself. Dyes, ground and made-up tissue need three channels;
     the recipe is checked for that.
+
+    Args:
+        image: (3 or 1, h, w).
+        objects: (h, w), what isn't ground; for the counterstain.
+        settings: what is varied.
+        rng: source of chance.
     """
-    image = _change_stain(image, settings, rng)
+    image = _change_stain(image, objects, settings, rng)
     image = _change_tones(image, settings, rng)
     if rng.random() < settings.blur:
         image = _change_focus(image, rng)
@@ -54,12 +63,17 @@ def colour(image: Planes, settings: Colouring, rng: np.random.Generator) -> Plan
     return image
 
 
-def _change_stain(image: Planes, settings: Colouring, rng: np.random.Generator) -> Planes:
+def _change_stain(
+    image: Planes, objects: NDArray[np.bool_], settings: Colouring, rng: np.random.Generator
+) -> Planes:
     stained = settings.stain > 0 or settings.stain_hue > 0
-    lit, covered = rng.random() < settings.ground, rng.random() < settings.made_up
-    if not (stained or lit or covered):
+    shares = settings.counterstain, settings.ground, settings.made_up
+    counterstained, lit, covered = (rng.random() < share for share in shares)
+    if not (stained or counterstained or lit or covered):
         return image
     density = density_of(image)
+    if counterstained:
+        density = counterstain(density, objects, rng)
     if stained:
         density = restain(density, settings.stain, settings.stain_hue, rng)
     if lit:

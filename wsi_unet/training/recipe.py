@@ -30,7 +30,7 @@ Range = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
 FOR_HEADS = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid"}
 """Losses that only one kind of head can be trained with."""
 
-FOR_RGB = ("stain", "stain_hue", "ground", "made_up")
+FOR_RGB = ("counterstain", "stain", "stain_hue", "ground", "made_up")
 """What of `Colouring` needs the colours of dyes."""
 
 
@@ -168,6 +168,8 @@ class Colouring(Part):
     """How the intensities of samples are varied, in this order; shares are how often.
 
     Attributes:
+        counterstain: share whose ground, all that is background, is dyed apart from the objects,
+            in a tone from pink to purple with made-up cytoplasm.
         stain: of haematoxylin, eosin and DAB (Ruifrok and Johnston 2001): largest logarithm of
             the factor of each dye's amount, so 0.3 is 0.74 to 1.35; 0: none.
         stain_hue: deviation of the dyes' own colours.
@@ -182,6 +184,7 @@ class Colouring(Part):
         jpeg: share that goes through JPEG.
     """
 
+    counterstain: Share = 0.0
     stain: NotNegative = 0.0
     stain_hue: NotNegative = 0.0
     ground: Share = 0.0

@@ -140,10 +140,10 @@ def interpolation(points: int, side: int) -> NDArray[np.float32]:
     return matrix.astype(np.float32)
 
 
-def middle(coordinates: Coordinates, side: int) -> Coordinates:
-    """Return the coordinates of the `side` x `side` px in the middle of a sample."""
-    before = (coordinates.shape[-1] - side) // 2
-    return coordinates[:, before : before + side, before : before + side]
+def middle(array: NDArray[Pixel], side: int) -> NDArray[Pixel]:
+    """Return the `side` x `side` px in the middle of what a sample has, (…, h, w)."""
+    before = (array.shape[-1] - side) // 2
+    return array[..., before : before + side, before : before + side]
 
 
 def sample_image(

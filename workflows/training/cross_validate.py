@@ -1,0 +1,83 @@
+"""Train a recipe once per fold and put the figures of the held-out folds together.
+
+    python workflows/training/cross_validate.py RECIPE OUTPUT --data DATA [--folds 0,1] [--set …]
+
+OUTPUT gets a model folder per fold (`fold-0`, …) and `summary.json`. The same command goes on after
+an interruption: a fold that has ended is taken as it is.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+import wsi_unet
+from wsi_unet.training.recipe_file import read_recipe
+
+
+@click.command(help=(__doc__ or "").split("\n\n")[0])
+@click.argument("recipe", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("output", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--folds", help="Which, like 0,1; all by default.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="As of train.")
+def main(
+    recipe: Path, output: Path, data: Path | None, folds: str | None, settings: tuple[str, ...]
+) -> None:
+    """See the module's text."""
+    count = read_recipe(recipe, settings).split.folds
+    chosen = range(count) if folds is None else [int(fold) for fold in folds.split(",")]
+    reports = []
+    for fold in chosen:
+        reports.append(
+            trained(recipe, output / f"fold-{fold}", data, (*settings, f"split.fold={fold}"))
+        )
+        click.echo(f"fold {fold}: {said(reports[-1])}", err=True)
+    summary = {"recipe": recipe.name, "settings": list(settings), "folds": reports}
+    summary["mean"] = mean_of_all([report["held_out"] for report in reports])
+    (output / "summary.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
+    click.echo(json.dumps(summary["mean"], indent=2))
+
+
+def trained(recipe: Path, model: Path, data: Path | None, settings: tuple[str, ...]) -> Any:
+    """Return the report of a fold, which is trained, or gone on with, unless it has ended."""
+    report = model / "training" / "report.json"
+    if not report.exists():
+        done = wsi_unet.train(
+            read_recipe(recipe, settings),
+            model,
+            data=data or recipe.parent,
+            resume=(model / "training").exists(),
+        )
+        if done.state == "interrupted":
+            raise click.ClickException("interrupted; the same command goes on")
+        report.write_text(json.dumps(done.to_json(), indent=2), encoding="utf-8")
+    return json.loads(report.read_text(encoding="utf-8"))
+
+
+def said(report: Any) -> str:
+    """Return a fold's figures in a line."""
+    held_out = report["held_out"]
+    return (
+        f"Dice {held_out['dice']:.4f}, pixel error {held_out['pixel_error']:.4f}, "
+        f"{report['iterations']} iterations, {report['seconds']:.0f} s"
+    )
+
+
+def mean_of_all(documents: list[Any]) -> Any:
+    """Return the mean of every number in documents of one shape."""
+    first = documents[0]
+    if isinstance(first, dict):
+        return {key: mean_of_all([one[key] for one in documents]) for key in first}
+    if isinstance(first, list):
+        return [mean_of_all([one[i] for one in documents]) for i in range(len(first))]
+    if isinstance(first, int | float) and None not in documents:
+        return sum(documents) / len(documents)
+    return first
+
+
+if __name__ == "__main__":
+    main()
