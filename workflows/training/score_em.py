@@ -2,9 +2,9 @@
 
     python workflows/training/score_em.py OUTPUT --data DATA
 
-OUTPUT is what cross_validate.py left. Each held-out slice is segmented with its fold's model;
-V_rand and V_info (Arganda-Carreras et al. 2015) are taken after border thinning, the cells being where
-their probability exceeds a threshold, as means over slices; the best threshold is that of the
+OUTPUT is what cross_validate.py left. Each held-out slice is segmented with its fold's model. The
+cells are where their probability exceeds a threshold; V_rand and V_info (Arganda-Carreras et al.
+2015) are taken after border thinning, as means over slices. The best threshold is that of the
 highest mean V_rand, as in the challenge. The figures go to `em.json` in OUTPUT.
 """
 
