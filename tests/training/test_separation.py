@@ -155,6 +155,24 @@ def test_blocks_with_their_halo_are_parted_as_the_whole(
         assert (parted[core.relative_to(window).slices()] == expected[core.slices()]).all()
 
 
+@pytest.mark.parametrize("px", [1, 2, 3, 4])
+def test_the_parting_halo_suffices_in_a_crowd(px: int) -> None:
+    """Where what is parted hangs on what is parted beside it, and less than twice px fails."""
+    rng, whole, short = np.random.default_rng(px), Box(0, 0, 60, 60), 0
+    for crowding in (0.1, 0.3, 0.7) * 4:
+        instances = (rng.random((60, 60)) < crowding) * rng.integers(1, 5, (60, 60))
+        expected = part_touching(instances, px)
+        for core in whole.tiles(5):
+            for halo_px in (parting_halo(px), 2 * px - 1):
+                window = core.grow(halo_px, halo_px).intersection(whole)
+                parted = part_touching(instances[window.slices()], px)
+                inside = parted[core.relative_to(window).slices()]
+                same = bool((inside == expected[core.slices()]).all())
+                assert same or halo_px < parting_halo(px)
+                short += not same
+    assert short > 0
+
+
 @pytest.mark.parametrize("px", range(1, 10))
 def test_a_straight_seam_is_as_wide_as_wanted_and_in_the_middle(px: int) -> None:
     instances = np.repeat([[1] * 20 + [2] * 20], 30, axis=0)
