@@ -31,8 +31,10 @@ if TYPE_CHECKING:
         OptionError,
         OutputError,
         PlanError,
+        RecipeError,
         SignatureError,
         SlideError,
+        TrainingError,
         WsiUnetError,
     )
     from wsi_unet.evaluation import Evaluation, evaluate
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from wsi_unet.segment.run import plan, segment
     from wsi_unet.segment.status import RunStatus, run_status
     from wsi_unet.slides import Slide, open_slide
+    from wsi_unet.training import Training, train
     from wsi_unet.view import write_overlay
 
 __version__ = "0.1.0"
@@ -63,8 +66,10 @@ _HOMES = {
         "OptionError",
         "OutputError",
         "PlanError",
+        "RecipeError",
         "SignatureError",
         "SlideError",
+        "TrainingError",
         "WsiUnetError",
     ),
     "wsi_unet.evaluation": ("Evaluation", "evaluate"),
@@ -83,6 +88,7 @@ _HOMES = {
     "wsi_unet.segment.run": ("plan", "segment"),
     "wsi_unet.segment.status": ("RunStatus", "run_status"),
     "wsi_unet.slides": ("Slide", "open_slide"),
+    "wsi_unet.training": ("Training", "train"),
     "wsi_unet.view": ("write_overlay",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -106,6 +112,7 @@ __all__ = [
     "OutputError",
     "Plan",
     "PlanError",
+    "RecipeError",
     "Report",
     "RunProgress",
     "RunStatus",
@@ -113,6 +120,8 @@ __all__ = [
     "Slide",
     "SlideError",
     "SlideJob",
+    "Training",
+    "TrainingError",
     "WsiUnetError",
     "__version__",
     "bundled_models",
@@ -129,6 +138,7 @@ __all__ = [
     "save_model",
     "segment",
     "segment_cohort",
+    "train",
     "write_overlay",
 ]
 

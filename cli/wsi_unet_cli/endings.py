@@ -10,6 +10,9 @@ import click
 
 EXIT_OK, EXIT_FAILED = 0, 1
 
+ARGUMENTS = "wsi_unet.arguments"
+"""Key in `click.Context.meta`: the command line as typed, after the program's name."""
+
 
 @dataclass(frozen=True)
 class Ending:

@@ -10,14 +10,16 @@ import click
 
 from wsi_unet import __version__
 from wsi_unet_cli.doctor import doctor
+from wsi_unet_cli.endings import ARGUMENTS
 from wsi_unet_cli.evaluate import evaluate
 from wsi_unet_cli.failures import VERBOSE, exit_code, show_error
 from wsi_unet_cli.info import info
 from wsi_unet_cli.model import model
 from wsi_unet_cli.models import models
 from wsi_unet_cli.overlay import overlay
-from wsi_unet_cli.segment import ARGUMENTS, segment
+from wsi_unet_cli.segment import segment
 from wsi_unet_cli.status import status
+from wsi_unet_cli.train import train
 
 EPILOG = """\
 \b
@@ -71,7 +73,7 @@ def cli() -> None:
     """
 
 
-for command in (segment, info, status, overlay, evaluate, models, model, doctor):
+for command in (segment, info, status, overlay, evaluate, train, models, model, doctor):
     cli.add_command(command)
 
 

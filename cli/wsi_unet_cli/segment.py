@@ -9,7 +9,13 @@ import click
 import wsi_unet
 from wsi_unet_cli.asked import Asked
 from wsi_unet_cli.cluster_options import cluster_options, logging_to
-from wsi_unet_cli.endings import EXIT_FAILED, INTERRUPTED, Ending, say_how_to_go_on
+from wsi_unet_cli.endings import (
+    ARGUMENTS,
+    EXIT_FAILED,
+    INTERRUPTED,
+    Ending,
+    say_how_to_go_on,
+)
 from wsi_unet_cli.failures import VERBOSE, printable
 from wsi_unet_cli.interrupt import interruptible
 from wsi_unet_cli.many_slides import segment_slides
@@ -34,9 +40,6 @@ from wsi_unet_cli.plans import plan_slides
 if TYPE_CHECKING:
     from wsi_unet.clusters.cluster import ClusterArguments
     from wsi_unet.segment.options import OptionArguments
-
-ARGUMENTS = "wsi_unet.arguments"
-"""Key in `click.Context.meta`: the command line as typed, after the program's name."""
 
 EPILOG = """\
 \b

@@ -15,7 +15,7 @@ from wsi_unet_cli.main import cli
 from wsi_unet_cli.options import IMAGES, OUTPUTS, PRECISIONS, READERS, TTAS
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("segment", "info", "status", "overlay", "evaluate", "models", "doctor")
+COMMANDS = ("segment", "info", "status", "overlay", "evaluate", "train", "models", "doctor")
 
 
 def test_help_lists_the_commands_in_the_order_of_use() -> None:
@@ -29,6 +29,7 @@ def test_help_lists_the_commands_in_the_order_of_use() -> None:
         "status",
         "overlay",
         "evaluate",
+        "train",
         "models",
         "model",
         "doctor",

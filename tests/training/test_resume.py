@@ -1,0 +1,193 @@
+"""A training that was stopped, however and wherever, ends with the bits of one that wasn't."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.training import (
+    small_parts,
+    small_recipe,
+    squares,
+    stop_after,
+    train_small,
+    what_counts,
+)
+
+from wsi_unet.errors import OutputError, SignatureError
+from wsi_unet.training.data import Parts
+from wsi_unet.training.recipe import Recipe
+from wsi_unet.training.state import read_state
+
+RECIPE = small_recipe(
+    optimiser={"name": "adamw", "rate": 0.01, "schedule": "onecycle", "clip": 1.0, "average": 0.8},
+    colouring={"noise": 0.1, "brightness": 0.1},
+    warping={"flips": True, "elastic": 2.0},
+    loss=[{"name": "cross_entropy"}, {"name": "dice", "weight": 0.5}],
+    network={"norm": "batch", "dropout": 0.5},
+)
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from support.training import train_small
+from wsi_unet.training.recipe import Recipe
+recipe = Recipe.model_validate_json(sys.argv[2])
+print("running", flush=True)
+train_small(recipe, Path(sys.argv[1]), on_progress=lambda p: print(p.iteration, flush=True))
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_curves() -> Iterator[None]:
+    """Save the time: they are drawn from the journal, which is compared."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wsi_unet.training.course.can_draw_curves", lambda: False)
+        yield
+
+
+@pytest.fixture(scope="module")
+def at_once(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    model = tmp_path_factory.mktemp("at-once") / "model"
+    assert train_small(RECIPE, model).state == "finished"
+    return what_counts(model)
+
+
+def test_the_same_seed_gives_the_same_bits(at_once: dict[str, object], tmp_path: Path) -> None:
+    train_small(RECIPE, tmp_path / "same")
+    assert what_counts(tmp_path / "same") == at_once
+    other = RECIPE.model_copy(update={"running": RECIPE.running.model_copy(update={"seed": 4})})
+    train_small(other, tmp_path / "other")
+    assert what_counts(tmp_path / "other")["weights"] != at_once["weights"]
+
+
+@pytest.mark.parametrize(
+    ("iteration", "phase"), [(1, "training"), (6, "training"), (8, "measuring"), (11, "training")]
+)
+def test_an_interrupted_training_goes_on_as_if_nothing_had_been(
+    at_once: dict[str, object], tmp_path: Path, iteration: int, phase: str
+) -> None:
+    model = tmp_path / "model"
+    stopped = train_small(RECIPE, model, on_progress=stop_after(iteration, phase))
+    assert (stopped.state, stopped.iterations) == ("interrupted", iteration)
+    assert stopped.best_iteration == (
+        None if iteration < 4 else iteration // 4 * 4 - 4 * (phase == "measuring")
+    )
+    assert (model / "model.json").exists() == (stopped.best_iteration is not None)
+    assert not (model / "training" / "report.json").exists()
+    again = train_small(RECIPE, model, resume=True)
+    assert (again.state, again.iterations) == ("finished", 12)
+    assert what_counts(model) == at_once
+    assert (model / "training" / "report.json").exists()
+
+
+def test_other_processes_make_the_same_samples(at_once: dict[str, object], tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    train_small(RECIPE, model, workers=2, on_progress=stop_after(7))
+    train_small(RECIPE, model, resume=True, workers=1)
+    assert what_counts(model) == at_once
+
+
+@pytest.mark.parametrize("kill_at", [2, 6])
+def test_a_killed_training_goes_on_from_its_last_state(
+    at_once: dict[str, object], tmp_path: Path, kill_at: int
+) -> None:
+    model = tmp_path / "model"
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(model), RECIPE.model_dump_json()],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    assert process.stdout is not None
+    with process:
+        for line in process.stdout:
+            if line.strip() == str(kill_at):
+                break
+        else:
+            pytest.fail("it ended by itself")
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    state = model / "training" / "state"
+    assert state.exists() == (kill_at > 4)
+    train_small(RECIPE, model, resume=True)
+    assert what_counts(model) == at_once
+    assert not list((model / "training").glob(".*"))
+
+
+def test_more_iterations_may_be_asked_for(tmp_path: Path) -> None:
+    def recipe(iterations: int) -> Recipe:
+        return small_recipe(running={"iterations": iterations})
+
+    train_small(recipe(8), tmp_path / "model")
+    assert train_small(recipe(12), tmp_path / "model", resume=True).iterations == 12
+    train_small(recipe(12), tmp_path / "at-once")
+    ours, other = (what_counts(tmp_path / name) for name in ("model", "at-once"))
+    assert ours["weights"] == other["weights"]
+    assert ours["journal"] == other["journal"]
+    with pytest.raises(SignatureError, match="trained for 12 iterations already"):
+        train_small(recipe(8), tmp_path / "model", resume=True)
+
+
+def test_a_finished_training_has_nothing_left_to_do(tmp_path: Path) -> None:
+    first = train_small(small_recipe(), tmp_path / "model")
+    before = what_counts(tmp_path / "model")
+    again = train_small(small_recipe(), tmp_path / "model", resume=True)
+    assert again.sources == first.sources
+    assert again.held_out == first.held_out
+    assert what_counts(tmp_path / "model") == before
+
+
+def test_another_recipe_is_refused_by_what_differs(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    train_small(small_recipe(), model)
+    before = what_counts(model)
+    other = small_recipe(optimiser={"name": "sgd", "rate": 0.07, "momentum": 0.9})
+    with pytest.raises(SignatureError, match=r"optimiser\.rate was 0\.05 and is 0\.07"):
+        train_small(other, model, resume=True)
+    assert what_counts(model) == before
+
+
+def test_other_data_are_refused(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    train_small(small_recipe(), model)
+    parts = small_parts()
+    more = Parts([*parts.training, squares(7)], parts.validation, parts.apart)
+    with pytest.raises(SignatureError, match="begun with other data"):
+        train_small(small_recipe(), model, resume=True, parts=more)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "pickle"])
+def test_a_damaged_state_is_one_clear_line(tmp_path: Path, damage: str) -> None:
+    model = tmp_path / "model"
+    train_small(small_recipe(), model)
+    state = model / "training" / "state"
+    content = bytearray(state.read_bytes())
+    if damage == "flipped":
+        content[len(content) // 2] ^= 1
+    others = {"cut": content[:-100], "empty": bytearray(), "pickle": bytearray(b"\x80\x04.")}
+    state.write_bytes(others.get(damage, content))
+    with pytest.raises(OutputError, match="is damaged, or of another version") as caught:
+        train_small(small_recipe(), model, resume=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_state_runs_no_code(tmp_path: Path) -> None:
+    import hashlib
+    import pickle
+
+    class Evil:
+        def __reduce__(self) -> tuple[object, ...]:
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    data = pickle.dumps(Evil())
+    path = tmp_path / "state"
+    path.write_bytes(b"wsi-unet training 1\n" + hashlib.sha256(data).digest() + data)
+    with pytest.raises(OutputError, match="is damaged"):
+        read_state(path)
+    assert not (tmp_path / "ran").exists()

@@ -1,0 +1,106 @@
+"""Where and with what a training runs, which its recipe leaves open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Protocol, TypedDict
+
+from wsi_unet.errors import OptionError
+from wsi_unet.models.networks.config import Precision
+from wsi_unet.models.running.devices import resolve_device, resolve_precision, usable_cores
+from wsi_unet.training.recipe import Recipe
+from wsi_unet.training.report import TrainingProgress
+
+MOST_WORKERS = 16
+"""What is taken by itself at most, for a GPU."""
+
+
+class Interruption(Protocol):
+    """Whether somebody wants the training to end."""
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if so."""
+
+    def held(self) -> AbstractContextManager[None]:
+        """Only remember it inside, for what must not be done by halves."""
+
+
+class NoInterruption:
+    """Nobody does, except by raising KeyboardInterrupt."""
+
+    def check(self) -> None:
+        """Do nothing."""
+
+    def held(self) -> AbstractContextManager[None]:
+        """Do nothing."""
+        return nullcontext()
+
+
+def _show_nothing(progress: TrainingProgress) -> None:
+    return None
+
+
+class TrainingArguments(TypedDict, total=False):
+    """What may be said about a training beside its recipe, data and place; see `train`."""
+
+    resume: bool
+    overwrite: bool
+    device: str
+    workers: int | None
+    threads: int | None
+    tensorboard: bool
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and with what a training runs.
+
+    Attributes:
+        device: "cpu" or "cuda:i".
+        precision: number type of the convolutions.
+        threads: cores for the network on a CPU.
+        workers: processes that make samples.
+        on_progress: is told where it stands, after every iteration.
+        interruption: whether somebody wants it to end.
+    """
+
+    device: str
+    precision: Precision
+    threads: int
+    workers: int
+    on_progress: Callable[[TrainingProgress], None] = _show_nothing
+    interruption: Interruption = field(default_factory=NoInterruption)
+
+
+def choose_setting(
+    recipe: Recipe,
+    *,
+    device: str = "auto",
+    workers: int | None = None,
+    threads: int | None = None,
+    on_progress: Callable[[TrainingProgress], None] | None = None,
+    interruption: Interruption | None = None,
+) -> Setting:
+    """Return where a training runs, as asked for or as suits the machine.
+
+    On a CPU one process makes samples, beside a network on all cores: see docs/performance.md. For
+    a GPU it is all cores but one.
+
+    Raises:
+        OptionError: if there is no such device, or a number makes no sense.
+    """
+    for name, number, least in (("workers", workers, 0), ("threads", threads, 1)):
+        if number is not None and number < least:
+            raise OptionError(f"{name}: {number}; at least {least}")
+    place, cores = resolve_device(device), usable_cores()
+    usual = min(1, cores - 1) if place == "cpu" else max(1, min(MOST_WORKERS, cores - 1))
+    return Setting(
+        device=place,
+        precision=resolve_precision(recipe.running.precision, place),
+        threads=cores if threads is None else threads,
+        workers=usual if workers is None else workers,
+        on_progress=on_progress or _show_nothing,
+        interruption=interruption or NoInterruption(),
+    )
