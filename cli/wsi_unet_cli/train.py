@@ -34,7 +34,6 @@ Examples:
   wsi-unet train my-recipe.toml --data slides/ --output my-model
   wsi-unet train my-recipe.toml --set running.iterations=300 --set optimiser.rate=1e-3
   wsi-unet train my-recipe.toml --output my-model --resume
-  wsi-unet segment slide.svs --model my-model
 
 What a recipe can say is told in docs/training.md. MODEL holds the best network so far at any time,
 and in its folder "training" what goes on with it, a journal and pictures.

@@ -207,7 +207,7 @@ def test_numbers_that_are_none_stop_it() -> None:
     network = UNet(config)
     with torch.no_grad():
         next(network.parameters()).fill_(math.nan)
-    with pytest.raises(DivergedError, match="computes NaN or infinite numbers"):
+    with pytest.raises(DivergedError, match="computes NaN or infinite numbers where squares 0"):
         labeller(network, spec_of(config)).measure([squares()])
 
 

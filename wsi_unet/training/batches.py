@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -159,18 +160,21 @@ def making_batches(
     if workers:
         context = multiprocessing.get_context(START_METHOD)
         context.set_forkserver_preload([__name__, "wsi_unet.training.samples"])
-    loader: DataLoader[Batch | WsiUnetError] = DataLoader(
-        _Batches(samples, size),
-        batch_size=None,
-        sampler=range(first, last),
-        num_workers=workers,
-        pin_memory=pinned,
-        multiprocessing_context=START_METHOD if workers else None,
-        prefetch_factor=AHEAD if workers else None,
-        worker_init_fn=_leave_signals_to_the_parent,
-        generator=torch.Generator(),
-    )
-    stream = BatchStream(iter(loader))
+    with warnings.catch_warnings():
+        # of more processes than cores, which is for whoever asks for them to know
+        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
+        loader: DataLoader[Batch | WsiUnetError] = DataLoader(
+            _Batches(samples, size),
+            batch_size=None,
+            sampler=range(first, last),
+            num_workers=workers,
+            pin_memory=pinned,
+            multiprocessing_context=START_METHOD if workers else None,
+            prefetch_factor=AHEAD if workers else None,
+            worker_init_fn=_leave_signals_to_the_parent,
+            generator=torch.Generator(),
+        )
+        stream = BatchStream(iter(loader))
     try:
         yield stream
     finally:

@@ -172,7 +172,7 @@ class Learner:
         return DivergedError(
             f"{what} isn't a finite number in iteration {self.iteration + 1}, at "
             f"{'; '.join(wrong or batch.where)}; look at the data there, or begin anew with a "
-            "lower optimiser.rate, or with optimiser.clip"
+            "lower optimiser.rate, or with optimiser.clip (the last good model is kept)"
         )
 
 

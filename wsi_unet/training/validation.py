@@ -134,6 +134,7 @@ class FieldLabeller:
         part = wanted.relative_to(window).slices()
         future = pool.submit(self._predictor.predict, piece.image, window, core, field.shape)
         return _Pending(
+            field.name,
             number,
             wanted.relative_to(box),
             piece.image[part],
@@ -147,6 +148,7 @@ class FieldLabeller:
 class _Pending:
     """A tile that is being labelled; `part` of its core is wanted."""
 
+    name: str
     number: int
     place: Box
     image: Labels
@@ -158,7 +160,11 @@ class _Pending:
         try:
             labels = self.future.result().labels
         except ModelError as error:
-            raise DivergedError(f"{error} (the last good network is kept)") from error
+            raise DivergedError(
+                f"the network computes NaN or infinite numbers where {self.name} is measured; begin "
+                "anew with a lower optimiser.rate, or with optimiser.clip (the last good model is "
+                "kept)"
+            ) from error
         wanted = labels[:, *self.part]
         return Labelled(self.number, self.place, self.image, self.truth, wanted)
 

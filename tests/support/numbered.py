@@ -1,0 +1,49 @@
+"""Samples that tell their number, or go wrong at one; other processes can make them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from wsi_unet.errors import SlideError
+from wsi_unet.training.samples import Sample
+
+Mishap = Literal["none", "slide", "bug", "death", "nan"]
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """Samples whose pixels are their number.
+
+    Attributes:
+        mishap: what happens when the number `at` is asked for.
+        at: the number.
+        side: px.
+    """
+
+    mishap: Mishap = "none"
+    at: int = -1
+    side: int = 4
+
+    def __getitem__(self, number: int) -> Sample:
+        value = float(number)
+        if number == self.at:
+            if self.mishap == "slide":
+                raise SlideError("a.svs: tile 7 is damaged")
+            if self.mishap == "bug":
+                raise KeyError("bug")
+            if self.mishap == "death":
+                os._exit(9)
+            value = float("nan") if self.mishap == "nan" else value
+        labels = torch.full((self.side, self.side), number % 2)
+        labels[0, 0] = 255
+        shape = (3, self.side, self.side)
+        return Sample(
+            image=torch.full(shape, value) + torch.arange(3.0)[:, None, None] / 4,
+            labels=labels,
+            weights=torch.full((self.side, self.side), value),
+            where=f"{number} of process {os.getpid()}",
+        )
