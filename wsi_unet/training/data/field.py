@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -149,13 +150,22 @@ class DataField:
         amounts = dict(enumerate(map(float, totals[:-1])))
         if totals[-1]:
             amounts[NOTHING] = float(totals[-1])
-        polygons = self._origin.open_truth().polygons if self._counts.stride > 1 else None
-        if polygons is not None:
-            for index, total in enumerate(totals[:-1]):
-                if total < FEW * self._counts.stride**2:
-                    there = polygons.areas[polygons.labels == index].sum()
-                    amounts[index] = max(amounts[index], float(there))
+        if self._counts.stride > 1:
+            amounts |= self._better_known(amounts)
         return amounts
+
+    def _better_known(self, amounts: Mapping[int, float]) -> dict[int, float]:
+        """Return amounts that the truth itself tells better than a look at some of the pixels."""
+        pixel = math.prod(self.downsample)
+        contents = self._origin.truth.contents
+        better = {index: contents[index] / pixel for index in amounts if index in contents}
+        polygons = self._origin.open_truth().polygons
+        if polygons is not None:
+            for index, amount in amounts.items():
+                drawn = float(polygons.areas[polygons.labels == index].sum())
+                if amount < FEW * self._counts.stride**2 and amount < drawn:
+                    better[index] = drawn
+        return better
 
     @cached_property
     def areas(self) -> Sequence[Box]:

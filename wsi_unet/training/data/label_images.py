@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,7 @@ class LabelImage:
         meanings: of its values.
         numbered: whether its values are numbers of objects.
         repaired: polygons; there are none.
-        present: the classes that it says it has: it says nothing.
+        contents: what it says of its classes: nothing.
         names: of its classes: they have values.
     """
 
@@ -44,7 +44,7 @@ class LabelImage:
     meanings: Meanings
     numbered: bool
     repaired: int = 0
-    present: frozenset[int] = frozenset()
+    contents: Mapping[int, float] = field(default_factory=dict)
     names: frozenset[str] = frozenset()
 
     @classmethod

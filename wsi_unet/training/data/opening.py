@@ -175,7 +175,8 @@ class _Opener:
         *quick, thorough = origin.truth.strides(origin.image.shape)
         for stride in quick:
             counts = self._count_at(origin, stride)
-            if all(counts.totals[index] for index in origin.truth.present if index < classes):
+            there = [index for index, px in origin.truth.contents.items() if px and index < classes]
+            if counts.totals[there].all():
                 return counts
         return self._count_at(origin, thorough)
 

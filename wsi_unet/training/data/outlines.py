@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -40,8 +40,9 @@ class Outlines:
         meanings: of their numbers, from 1.
         repaired: polygons that cross or touch themselves.
         names: of their classes.
+        cost: bytes that they take while they are open, about.
         numbered: whether they tell objects apart.
-        present: the classes that it says it has: of small polygons not a pixel may be there.
+        contents: what it says of its classes: nothing.
     """
 
     path: Path
@@ -49,8 +50,9 @@ class Outlines:
     meanings: Meanings
     repaired: int
     names: frozenset[str]
+    cost: int
     numbered: bool = True
-    present: frozenset[int] = frozenset()
+    contents: Mapping[int, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, path: Path, recipe: Recipe, ignored: Sequence[str | int]) -> Outlines:
@@ -68,12 +70,14 @@ class Outlines:
         found = read_annotations(path)
         names = {number: one.name for number, one in enumerate(found, 1)}
         meanings = of_names(recipe, map(str, ignored), names, str(path))
-        return cls(path, found, meanings, facts_of(found).repaired, frozenset(names.values()))
-
-    @property
-    def cost(self) -> int:
-        """Bytes that they take while they are open, about."""
-        return _bytes_of(self.annotations)
+        return cls(
+            path=path,
+            annotations=found,
+            meanings=meanings,
+            repaired=facts_of(found).repaired,
+            names=frozenset(names.values()),
+            cost=_bytes_of(found),
+        )
 
     def open(self, image: TrainingImage, stride: int = 1) -> OpenTruth:
         """Open it on the grid of its image, or on every so manieth pixel of that."""
@@ -133,14 +137,16 @@ class Within:
         path: of the outlines.
         regions: the outlines, full-resolution px of the slide.
         repaired: polygons of both that cross or touch themselves.
-        present: the classes that are somewhere: not necessarily inside.
+        cost: bytes that both take while they are open, about.
+        contents: what it says of the classes inside: nothing.
     """
 
     truth: TruthFile
     path: Path
     regions: Sequence[Annotation]
     repaired: int
-    present: frozenset[int] = frozenset()
+    cost: int
+    contents: Mapping[int, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, truth: TruthFile, path: Path) -> Within:
@@ -154,12 +160,13 @@ class Within:
             AnnotationError: they can't be read.
         """
         regions = read_annotations(path)
-        return cls(truth, path, regions, truth.repaired + facts_of(regions).repaired)
-
-    @property
-    def cost(self) -> int:
-        """Bytes that both take while they are open, about."""
-        return self.truth.cost + _bytes_of(self.regions)
+        return cls(
+            truth=truth,
+            path=path,
+            regions=regions,
+            repaired=truth.repaired + facts_of(regions).repaired,
+            cost=truth.cost + _bytes_of(regions),
+        )
 
     @property
     def numbered(self) -> bool:

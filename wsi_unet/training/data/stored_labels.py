@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,7 +35,7 @@ class StoredLabels:
         label: of the group.
         levels: of its pyramid.
         meanings: of its values.
-        present: the classes that it says it has.
+        contents: how much of the image each label but the background covers, level-0 px.
         names: of its classes.
         cost: bytes that it takes while it is open, about.
         numbered: whether it tells objects apart: it has classes.
@@ -44,7 +46,7 @@ class StoredLabels:
     label: str
     levels: int
     meanings: Meanings
-    present: frozenset[int]
+    contents: Mapping[int, float]
     names: frozenset[str]
     cost: int = 32 << 20
     numbered: bool = False
@@ -72,13 +74,17 @@ class StoredLabels:
         names = dict(source.classes or {})
         left_out = [names.get(one, "") if isinstance(one, int) else one for one in ignored]
         meanings = of_names(recipe, left_out, names, str(path))
-        pixels = array.attrs["pixels"]
+        pixel = math.prod(source.grid.on_slide.step)
+        contents: Counter[int] = Counter()
+        for value, pixels in array.attrs["pixels"].items():
+            if meanings.labels[value] != meanings.labels[0]:  # counted inside of tissue only
+                contents[meanings.labels[value]] += pixels * pixel
         return cls(
             path=path,
             label=str(array.name),
             levels=array.attrs["levels"],
             meanings=meanings,
-            present=frozenset(meanings.labels[v] for v in names if pixels.get(v, 0) > 0),
+            contents=dict(contents),
             names=frozenset(names.values()),
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -108,8 +108,8 @@ class TruthFile(Protocol):
         """Whether it tells objects apart."""
 
     @property
-    def present(self) -> frozenset[int]:
-        """Classes that it says it has, if it says so."""
+    def contents(self) -> Mapping[int, float]:
+        """How much of the image each label covers, level-0 px, if it says so."""
 
     @property
     def names(self) -> frozenset[str]:
