@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 import wsi_unet
+from wsi_unet.models.running.devices import keep_freed_memory
 from wsi_unet.training.recipe_file import read_recipe
 
 
@@ -28,6 +29,7 @@ def main(
     recipe: Path, output: Path, data: Path | None, folds: str | None, settings: tuple[str, ...]
 ) -> None:
     """See the module's text."""
+    keep_freed_memory()  # as the command does
     count = read_recipe(recipe, settings).split.folds
     chosen = range(count) if folds is None else [int(fold) for fold in folds.split(",")]
     reports = []
