@@ -94,6 +94,14 @@ def test_a_recipe_may_start_from_a_file_beside_it(tmp_path: Path) -> None:
     assert (recipe.running.iterations, recipe.network.depth) == (7, 2)
 
 
+def test_what_it_starts_from_may_start_from_another(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(MINIMAL)
+    recipe = read_recipe(written(tmp_path, 'base = "mine.toml"\nname = "other"'))
+    assert (recipe.name, recipe.optimiser.name) == ("other", "adamw")
+    (tmp_path / "mine.toml").write_text('base = "recipe.toml"')
+    assert "starts from itself" in refusal(tmp_path, 'base = "mine.toml"')
+
+
 def test_settings_come_last(tmp_path: Path) -> None:
     path = written(tmp_path, MINIMAL)
     settings = [

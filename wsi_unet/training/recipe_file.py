@@ -36,10 +36,7 @@ def read_recipe(path: Path, settings: Iterable[str] = ()) -> Recipe:
     Raises:
         RecipeError: it can't be read, isn't TOML, lacks something or holds something unknown.
     """
-    table = _read(path)
-    base = table.pop("base", None)
-    if base is not None:
-        table = _merged(_read(_base(path, base)), table)
+    table = _with_bases(path)
     for setting in settings:
         table = _merged(table, _parse_setting(setting))
     return _checked(table, path)
@@ -49,6 +46,17 @@ def write_recipe(recipe: Recipe, path: Path) -> None:
     """Write a recipe with everything that it says or leaves to us, to be read again."""
     document = recipe.model_dump(mode="json", exclude_none=True)
     path.write_text(tomli_w.dumps(document), encoding="utf-8")
+
+
+def _with_bases(path: Path, above: tuple[Path, ...] = ()) -> Table:
+    """Return a recipe's table, laid over what it starts from, which may start from others."""
+    if path in above:
+        raise RecipeError(f"{path}: base: it starts from itself, by way of {above[-1]}")
+    table = _read(path)
+    base = table.pop("base", None)
+    if base is None:
+        return table
+    return _merged(_with_bases(_base(path, base), (*above, path)), table)
 
 
 def _read(path: Path) -> Table:
