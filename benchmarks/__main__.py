@@ -20,6 +20,7 @@ PROGRAMS = {
     "reading": "reading windows",
     "scheduler": "what one Dask scheduler carries",
     "overhead": "a run without a network on 3 Gpx",
+    "training": "trainings against their network alone",
     "memory": "peak memory on a small and a large slide",
     "tiles": "the network by tile, number type and memory order",
     "comparison": "against a hand-written loop and MONAI",

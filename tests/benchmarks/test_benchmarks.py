@@ -85,6 +85,14 @@ def test_the_table_has_every_row(tmp_path: Path) -> None:
     assert all(row["what"] in done.stdout for row in rows)
 
 
+def test_trainings_are_measured_against_their_network() -> None:
+    done = _run("benchmarks.training", "--tiny")
+    assert done.returncode == 0, done.stderr
+    (row,) = (Row(**json.loads(line)) for line in done.stdout.splitlines())
+    assert (row.least, row.value > 0) == (0.85, True)
+    assert "of the time waiting for samples" in row.detail
+
+
 def test_an_unknown_benchmark_is_refused() -> None:
     done = _run("benchmarks", "speed")
     assert done.returncode == 2

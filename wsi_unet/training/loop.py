@@ -140,16 +140,17 @@ class Learner:
             self._average.count = int(state["average"]["count"])
         self.iteration = int(state["iteration"])
 
-    def _terms(self, batch: Batch) -> list[Tensor]:
-        with self._autocast():
-            logits: Tensor = self.network(batch.images)
-        logits = logits.float()
-        return [loss(logits, batch.labels, batch.weights) for loss in self._losses]
-
-    def _autocast(self) -> AbstractContextManager[Any]:
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Let the network compute in its number type inside."""
         if self.precision == "float32":
             return nullcontext()
         return torch.autocast(torch.device(self.device).type, getattr(torch, self.precision))
+
+    def _terms(self, batch: Batch) -> list[Tensor]:
+        with self.autocast():
+            logits: Tensor = self.network(batch.images)
+        logits = logits.float()
+        return [loss(logits, batch.labels, batch.weights) for loss in self._losses]
 
     def _clip(self) -> Tensor:
         """Shorten the gradient, if the recipe says so; return how long it was."""

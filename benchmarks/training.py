@@ -1,0 +1,203 @@
+"""How fast networks learn: whole trainings against nothing but forward and backward passes.
+
+Trainings are run as a user would run them, on the three nuclei fields of the tests; the rate is
+read from their journal, between an early iteration and the last, so the start and the measurement
+at the end don't count. Beside them, in turns, the same network passes forward and backward over one
+batch of the same size again and again: no samples, no loss but a mean, no optimiser.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import (
+    ROOT,
+    Row,
+    Scale,
+    emit,
+    in_turns,
+    median,
+    parse_scale,
+    run_command,
+    run_module,
+    spread,
+    workspace,
+)
+
+NAME = "training"
+LEAST_SHARE = 0.85
+DATA = ROOT / "tests" / "data" / "nuclei_he"
+
+RECIPE = """
+base = "{base}"
+name = "benchmark"
+background = "background"
+mpp = 0.5
+
+[[classes]]
+name = "background"
+color = "#ffffff"
+
+[[classes]]
+name = "nuclei"
+color = "#ffd700"
+
+[[data]]
+images = "images"
+labels = "instances"
+kind = "instances"
+object_diameter = 6.5
+
+[split]
+folds = 1
+
+[running]
+validate_every = 100000
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A training.
+
+    Attributes:
+        what: it is, for people.
+        base: the recipe that it starts from.
+        settings: what is otherwise.
+        iterations: how many are timed.
+    """
+
+    what: str
+    base: str
+    settings: tuple[str, ...]
+    iterations: int
+
+
+CASES = (
+    Case("modern, 32 wide, 8 tiles of 256 px", "modern", (), 8),
+    Case("paper, 16 wide, a tile of 388 px", "paper", ("network.base_width=16",), 60),
+    Case(
+        "nuclei-he, 16 wide, 8 tiles of 156 px",
+        str(ROOT / "workflows" / "training" / "nuclei_he.toml"),
+        (),
+        40,
+    ),
+)
+
+TINY = Case(
+    "modern, tiny",
+    "modern",
+    ("network.base_width=2", "network.depth=1", "sampling.tile=32", "sampling.batch=2"),
+    3,
+)
+
+FIRST = 6
+"""Iterations before the clock starts: kernels are built, and samples made ahead are used up."""
+
+
+def rows(scale: Scale) -> Iterator[Row]:
+    for case in (TINY,) if scale.tiny else CASES:
+        with workspace() as folder:
+            recipe = folder / "recipe.toml"
+            recipe.write_text(RECIPE.format(base=case.base), encoding="utf-8")
+            found: list[dict[str, float]] = []
+            speeds = in_turns(
+                {
+                    "training": partial(_train, recipe, case, folder / "model", found),
+                    "network": partial(_network, recipe, case),
+                },
+                scale,
+            )
+        share = median(speeds["training"]) / median(speeds["network"])
+        waited = 100 * median([one["waited"] for one in found])
+        rates = f"{spread(speeds['training'])} against {spread(speeds['network'])} iterations/s"
+        yield Row(
+            NAME,
+            f"{case.what}: training ÷ network alone",
+            share,
+            "",
+            least=LEAST_SHARE,
+            detail=f"{rates}; {waited:.1f} % of the time waiting for samples",
+        )
+
+
+def _train(recipe: Path, case: Case, model: Path, found: list[dict[str, float]]) -> float:
+    """Return the iterations per second of a training, and note what it waited."""
+    last = FIRST + case.iterations
+    settings = [f"--set={setting}" for setting in (*case.settings, f"running.iterations={last}")]
+    run_command("train", recipe, "--data", DATA, "-o", model, "--overwrite", "-q", *settings)
+    with (model / "training" / "journal.csv").open(newline="", encoding="utf-8") as file:
+        journal = list(csv.DictReader(file))
+    first, end = (float(journal[row - 1]["seconds"]) for row in (FIRST, last))
+    waits = [float(journal[row - 1]["waited"]) for row in (FIRST, last)]
+    found.append({"waited": (waits[1] * end - waits[0] * first) / (end - first)})
+    return case.iterations / (end - first)
+
+
+def _network(recipe: Path, case: Case) -> float:
+    settings = [f"--set={setting}" for setting in case.settings]
+    arguments = ["--time", recipe, "--iterations", str(case.iterations), *settings]
+    return float(run_module("training", *arguments).document["per_s"])
+
+
+def time_network() -> None:
+    """Time forward and backward passes; runs in a child process."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--time", type=Path, required=True)
+    parser.add_argument("--iterations", type=int, required=True)
+    parser.add_argument("--set", action="append", default=[])
+    given = parser.parse_args()
+
+    import torch
+
+    from wsi_unet.models.running.devices import (
+        cpu_threads,
+        full_float32,
+        keep_freed_memory,
+        synchronize,
+    )
+    from wsi_unet.training.loop import Learner
+    from wsi_unet.training.recipe_file import read_recipe
+    from wsi_unet.training.samples import sides_of
+    from wsi_unet.training.setting import choose_setting
+
+    keep_freed_memory()
+    recipe = read_recipe(given.time, given.set)
+    setting = choose_setting(recipe)
+    learner = Learner(recipe, [], device=setting.device, precision=setting.precision)
+    side = sides_of(recipe.network, recipe.sampling.tile).image
+    shape = (recipe.sampling.batch, recipe.network.in_channels, side, side)
+    image = torch.randn(shape).to(setting.device, memory_format=torch.channels_last)
+    network = learner.network.train()
+
+    def once() -> None:
+        with learner.autocast():
+            output = network(image)
+        loss: Any = output.float().mean()
+        loss.backward()
+
+    with full_float32(), cpu_threads(setting.threads):
+        for _ in range(3):
+            once()
+        synchronize(setting.device)
+        start = time.perf_counter()
+        for _ in range(given.iterations):
+            once()
+        synchronize(setting.device)
+    print(json.dumps({"per_s": given.iterations / (time.perf_counter() - start)}))
+
+
+if __name__ == "__main__":
+    if "--time" in sys.argv:
+        time_network()
+    else:
+        emit(rows(parse_scale()))
