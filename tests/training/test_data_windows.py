@@ -36,6 +36,7 @@ from wsi_unet.training.separation import part_touching, separation_weights
 
 SHAPE = (340, 410)
 WEIGHTING = {"separation": 10.0, "sigma": 3.0, "part": 2}
+PARTED = {"part": 3}
 
 
 def spiral(shape: tuple[int, int], width: int = 4) -> NDArray[np.uint8]:
@@ -98,10 +99,10 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[DataField, Data
     write_truths(folder)
     pairs = []
     for truth in TRUTHS:
-        for mpp in (0.25, 0.4):
+        for mpp, weighting in ((0.25, WEIGHTING), (0.4, PARTED)):
             data = {"images": "a.png", "mpp": 0.25, **truth}
             classes = {} if truth.get("kind") else {"classes": THREE}
-            recipe = make_recipe(data, mpp=mpp, weighting=WEIGHTING, **classes)
+            recipe = make_recipe(data, mpp=mpp, weighting=weighting, **classes)
             (kept,) = open_fields(recipe, folder, Room(1 << 30))
             (windowed,) = open_fields(recipe, folder, Room(0))
             pairs.append((kept, windowed))
@@ -273,6 +274,22 @@ def read_some(field: DataField, windows: list[Box]) -> list[Piece]:
 
 def send_some(field: DataField, windows: list[Box], pipe: Connection) -> None:
     pipe.send(read_some(field, windows))
+
+
+def test_a_forked_process_opens_slides_itself(tmp_path: Path, example_slide_path: Path) -> None:
+    """The threads that decode a slide's tiles don't survive a fork."""
+    write_geojson(tmp_path / "t.geojson", [("cell", [[[5, 5], [900, 5], [400, 900], [5, 5]]])])
+    data = {"images": str(example_slide_path), "labels": "t.geojson"}
+    (field,) = open_fields(make_recipe(data), tmp_path, Room(0))
+    windows = [Box(100, 200, 900, 1100)]
+    expected = read_some(field, windows)
+    context = get_context("fork")
+    here, there = context.Pipe()
+    child = context.Process(target=send_some, args=(field, windows, there), daemon=True)
+    child.start()
+    assert here.poll(30)
+    assert same(here.recv()[0], expected[0])
+    child.join()
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
