@@ -145,8 +145,10 @@ def _train(recipe: Path, case: Case, model: Path, found: list[dict[str, float]])
 
 def _network(recipe: Path, case: Case) -> float:
     settings = [f"--set={setting}" for setting in case.settings]
-    arguments = ["--time", recipe, "--iterations", str(case.iterations), *settings]
-    return float(run_module("training", *arguments).document["per_s"])
+    done = run_module(
+        "training", "--time", recipe, "--iterations", str(case.iterations), *settings
+    )
+    return float(done.document["per_s"])
 
 
 def time_network() -> None:
