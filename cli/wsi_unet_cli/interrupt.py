@@ -34,11 +34,11 @@ class Interruption:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Only remember the signal inside, for what must not be done by halves."""
-        self._held = True
+        before, self._held = self._held, True
         try:
             yield
         finally:
-            self._held = False
+            self._held = before
 
 
 @contextmanager

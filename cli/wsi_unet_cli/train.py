@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from wsi_unet.training.setting import TrainingArguments
 
 INTERRUPTED = "interrupted; what was learnt is kept. To go on:"
+TOO_EARLY = "interrupted before anything was learnt. To begin again:"
 
 EPILOG = """\
 \b
@@ -135,39 +136,38 @@ def train(
     label OME-Zarrs. Ctrl-C ends it after the iteration, with everything kept: --resume goes on as
     if nothing had been, on a CPU in float32 to the last bit.
     """
+    from wsi_unet.models.running.devices import keep_freed_memory
     from wsi_unet.training.recipe_file import read_recipe
 
-    with logging_to(log_file, verbose=ctx.meta[VERBOSE]):
-        read = read_recipe(recipe, settings)
-        folder = recipe.parent if data is None else data
-        if check:
-            _check(read, folder, options, as_json=as_json)
-            return
-        from wsi_unet.models.running.devices import keep_freed_memory
-
-        keep_freed_memory()
-        with (
-            interruptible() as interruption,
-            training_display(read.name, quiet=quiet) as display,
-        ):
-            found = wsi_unet.train(
-                read,
-                output or read.name,
-                data=folder,
-                on_progress=display,
-                interruption=interruption,
-                **options,
-            )
+    with interruptible() as interruption, logging_to(log_file, verbose=ctx.meta[VERBOSE]):
+        try:
+            read = read_recipe(recipe, settings)
+            folder = recipe.parent if data is None else data
+            if check:
+                _check(read, folder, options, as_json=as_json)
+                return
+            keep_freed_memory()
+            with training_display(read.name, quiet=quiet) as display:
+                found = wsi_unet.train(
+                    read,
+                    output or read.name,
+                    data=folder,
+                    on_progress=display,
+                    interruption=interruption,
+                    **options,
+                )
+        except KeyboardInterrupt:  # opening data, or importing
+            say_how_to_go_on(Ending(EXIT_FAILED, TOO_EARLY), ctx.meta[ARGUMENTS])
+            ctx.exit(EXIT_FAILED)
     interrupted = found.state == "interrupted"
     code = EXIT_FAILED if interrupted else EXIT_OK
     if as_json:
         print_json({"exit_code": code, **found.to_json()})
     else:
         show_training(found)
-    say_how_to_go_on(
-        Ending(code, INTERRUPTED if interrupted else None, begun=True),
-        _to_go_on(ctx.meta[ARGUMENTS]),
-    )
+    if interrupted:
+        again = Ending(code, INTERRUPTED, begun=True)
+        say_how_to_go_on(again, _to_go_on(ctx.meta[ARGUMENTS]))
     ctx.exit(code)
 
 

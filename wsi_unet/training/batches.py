@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import sys
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -171,7 +173,7 @@ def making_batches(
             pin_memory=pinned,
             multiprocessing_context=START_METHOD if workers else None,
             prefetch_factor=AHEAD if workers else None,
-            worker_init_fn=_leave_signals_to_the_parent,
+            worker_init_fn=_leave_ending_to_the_parent,
             generator=torch.Generator(),
         )
         stream = BatchStream(iter(loader))
@@ -197,6 +199,18 @@ def _explained(error: RuntimeError) -> Exception:
     return error
 
 
-def _leave_signals_to_the_parent(number: int) -> None:
-    """Don't end at a Ctrl-C in the terminal, which goes to all processes: the parent decides."""
+def _leave_ending_to_the_parent(number: int) -> None:
+    """Don't end at a Ctrl-C in the terminal, which goes to all processes: the parent decides.
+
+    It may do so while it fetches a batch, which isn't worth a traceback of the thread that serves.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    show = sys.excepthook
+
+    def show_unless_parted(
+        kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        if not isinstance(error, ConnectionError | EOFError):
+            show(kind, error, trace)
+
+    sys.excepthook = show_unless_parted

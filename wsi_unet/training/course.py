@@ -283,9 +283,9 @@ class Course:
             self._judge(scores)
             self._write_row()
             self.save()
-            draw_examples(examples, self._spec, self._folder.examples)
-            if self._curves:
-                draw_curve(read_journal(self._folder.journal), self._folder.curve)
+        draw_examples(examples, self._spec, self._folder.examples)
+        if self._curves:
+            draw_curve(read_journal(self._folder.journal), self._folder.curve)
         event("measured", iteration=self._measured, dice=self._dice)
         self.tell("training")
 
