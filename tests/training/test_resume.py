@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from support.training import (
     small_parts,
@@ -39,7 +40,9 @@ from support.training import train_small
 from wsi_unet.training.recipe import Recipe
 recipe = Recipe.model_validate_json(sys.argv[2])
 print("running", flush=True)
-train_small(recipe, Path(sys.argv[1]), on_progress=lambda p: print(p.iteration, flush=True))
+show = lambda progress: print(progress.iteration, flush=True)
+if __name__ == "__main__":
+    train_small(recipe, Path(sys.argv[1]), workers=1, on_progress=show)
 """
 
 
@@ -111,8 +114,11 @@ def test_a_killed_training_goes_on_from_its_last_state(
                 break
         else:
             pytest.fail("it ended by itself")
+        others = psutil.Process(process.pid).children(recursive=True)
+        assert len(others) > 1
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
+    assert not psutil.wait_procs(others, timeout=20)[1], "those who made samples end, too"
     state = model / "training" / "state"
     assert state.exists() == (kill_at > 4)
     train_small(RECIPE, model, resume=True)

@@ -7,13 +7,16 @@ changes nothing, and a training that is resumed begins in the middle without a t
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
@@ -173,7 +176,7 @@ def making_batches(
             pin_memory=pinned,
             multiprocessing_context=START_METHOD if workers else None,
             prefetch_factor=AHEAD if workers else None,
-            worker_init_fn=_leave_ending_to_the_parent,
+            worker_init_fn=_end_with_the_parent,
             generator=torch.Generator(),
         )
         stream = BatchStream(iter(loader))
@@ -199,18 +202,26 @@ def _explained(error: RuntimeError) -> Exception:
     return error
 
 
-def _leave_ending_to_the_parent(number: int) -> None:
-    """Don't end at a Ctrl-C in the terminal, which goes to all processes: the parent decides.
+def _end_with_the_parent(number: int) -> None:
+    """End when the parent ends, however it does, and not before: it decides about a Ctrl-C.
 
-    It may do so while it fetches a batch, which isn't worth a traceback of the thread that serves.
+    PyTorch's own watch looks at who started this process, which is the fork server.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    show = sys.excepthook
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's goes to all processes
+    sys.excepthook = _show_unless_parted
 
-    def show_unless_parted(
-        kind: type[BaseException], error: BaseException, trace: TracebackType | None
-    ) -> None:
-        if not isinstance(error, ConnectionError | EOFError):
-            show(kind, error, trace)
 
-    sys.excepthook = show_unless_parted
+def _end_after(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
+
+
+def _show_unless_parted(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Show an error, unless it is that the parent stopped in the midst of fetching a batch."""
+    if not isinstance(error, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)
