@@ -1,0 +1,79 @@
+"""Score any model on the fields that a recipe holds out, through the tool's own front door.
+
+    python workflows/training/score_models.py RECIPE --data DATA -m MODEL [--set KEY=VALUE …]
+
+Each held-out field is written as an image of the recipe's pixel size, segmented and evaluated, so
+models of every kind are measured alike: ours, imported ones, programs. Pixels of all fields are
+pooled; of the model, whatever isn't background counts as the recipe's one class that isn't.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+import numpy as np
+from PIL import Image
+
+import wsi_unet
+from wsi_unet.geometry import Box
+from wsi_unet.metrics.confusion import class_pixels, pixel_error
+from wsi_unet.training.data import open_fields, split
+from wsi_unet.training.fields import IGNORED, Field
+from wsi_unet.training.recipe import Recipe
+from wsi_unet.training.recipe_file import read_recipe
+
+
+@click.command(help=(__doc__ or "").split("\n\n")[0])
+@click.argument("recipe", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--data", required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("-m", "--model", required=True, help="As of segment.")
+@click.option("--invert", is_flag=True, help="For models of bright objects on dark ground.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="As of train.")
+def main(recipe: Path, data: Path, model: str, invert: bool, settings: tuple[str, ...]) -> None:
+    """See the module's text."""
+    read = read_recipe(recipe, settings)
+    parts = split(read, open_fields(read, data))
+    found = {"held out": score(model, parts.validation, read, invert=invert)}
+    for number, fields in parts.apart.items():
+        found[read.data[number].images] = score(model, fields, read, invert=invert)
+    click.echo(json.dumps(found, indent=2))
+
+
+def score(model: str, fields: Iterable[Field], recipe: Recipe, *, invert: bool) -> dict[str, float]:
+    """Return Dice and pixel error over the pixels of all fields together."""
+    matrix = np.zeros((2, 2), np.int64)
+    for field in fields:
+        with tempfile.TemporaryDirectory() as folder:
+            matrix += np.array(counted(model, field, recipe, Path(folder), invert=invert))
+    pixels = class_pixels(matrix, 1)
+    return {
+        "dice": round(pixels.dice, 4),
+        "precision": round(pixels.precision, 4),
+        "recall": round(pixels.recall, 4),
+        "pixel_error": round(pixel_error(matrix), 4),
+    }
+
+
+def counted(
+    model: str, field: Field, recipe: Recipe, folder: Path, *, invert: bool
+) -> tuple[tuple[int, ...], ...]:
+    """Return the confusion matrix of a field, as `evaluate` counts it."""
+    piece = field.read(Box.of_shape(field.shape))
+    truth = (piece.labels != recipe.background_index).astype(np.uint8)
+    truth[piece.labels == IGNORED] = IGNORED
+    image, labels, output = folder / "i.png", folder / "l.png", folder / "o.ome.zarr"
+    Image.fromarray(255 - piece.image if invert else piece.image).save(image)
+    Image.fromarray(truth).save(labels)
+    wsi_unet.segment(image, output, model=model, mpp=recipe.mpp, tissue="none")
+    found = wsi_unet.evaluate(
+        output, labels, classes={"object": (1, 1)}, ignore=[IGNORED], tolerance=None
+    )
+    return found.confusion
+
+
+if __name__ == "__main__":
+    main()
