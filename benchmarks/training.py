@@ -145,9 +145,7 @@ def _train(recipe: Path, case: Case, model: Path, found: list[dict[str, float]])
 
 def _network(recipe: Path, case: Case) -> float:
     settings = [f"--set={setting}" for setting in case.settings]
-    done = run_module(
-        "training", "--time", recipe, "--iterations", str(case.iterations), *settings
-    )
+    done = run_module("training", "--time", recipe, "--iterations", str(case.iterations), *settings)
     return float(done.document["per_s"])
 
 
@@ -167,9 +165,9 @@ def time_network() -> None:
         keep_freed_memory,
         synchronize,
     )
-    from wsi_unet.training.loop import Learner
+    from wsi_unet.training.learning.loop import Learner
     from wsi_unet.training.recipe_file import read_recipe
-    from wsi_unet.training.samples import sides_of
+    from wsi_unet.training.samples.samples import sides_of
     from wsi_unet.training.setting import choose_setting
 
     keep_freed_memory()

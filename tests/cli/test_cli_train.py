@@ -22,7 +22,7 @@ from rich.console import Console
 
 import wsi_unet
 from wsi_unet.models import load_model
-from wsi_unet.training.journal import read_journal
+from wsi_unet.training.records.journal import read_journal
 from wsi_unet.training.report import TrainingProgress
 from wsi_unet_cli import train_progress
 from wsi_unet_cli.main import cli

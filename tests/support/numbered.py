@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from wsi_unet.errors import SlideError
-from wsi_unet.training.samples import Sample
+from wsi_unet.training.samples.samples import Sample
 
 Mishap = Literal["none", "slide", "bug", "death", "nan"]
 

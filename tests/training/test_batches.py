@@ -11,7 +11,7 @@ import torch
 from support.numbered import Numbered
 
 from wsi_unet.errors import SlideError, TrainingError
-from wsi_unet.training.batches import Batch, making_batches
+from wsi_unet.training.learning.batches import Batch, making_batches
 
 
 def batches(samples: Numbered, workers: int, *, first: int = 3, last: int = 8) -> list[Batch]:

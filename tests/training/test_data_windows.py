@@ -32,7 +32,7 @@ from wsi_unet.training.data.handles import Handles
 from wsi_unet.training.data.opening import Room
 from wsi_unet.training.data.parts import Parts
 from wsi_unet.training.fields import IGNORED, Piece
-from wsi_unet.training.separation import part_touching, separation_weights
+from wsi_unet.training.samples.separation import part_touching, separation_weights
 
 SHAPE = (340, 410)
 WEIGHTING = {"separation": 10.0, "sigma": 3.0, "part": 2}

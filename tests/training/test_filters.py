@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from wsi_unet.training.filters import gaussian_blur, radius_of
+from wsi_unet.training.samples.filters import gaussian_blur, radius_of
 
 
 @pytest.mark.parametrize("sigmas", [(0, 1.3, 0.6), (0.5, 0, 2.4), (0, 0, 0)])

@@ -14,8 +14,8 @@ from wsi_unet.errors import LockedError, ModelError, OutputError
 from wsi_unet.models import ModelSpec, Scaling, UNet, load_model, save_model
 from wsi_unet.models.checkpoint import put_model, write_card
 from wsi_unet.models.target import check_target
-from wsi_unet.training.card import describe_model
-from wsi_unet.training.folder import TrainingFolder
+from wsi_unet.training.records.card import describe_model
+from wsi_unet.training.records.folder import TrainingFolder
 from wsi_unet.training.report import TrainingProgress
 
 SCALING = Scaling(mean=(0.4,) * 3, std=(0.3,) * 3)

@@ -12,9 +12,8 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR, PolynomialLR
 
 from wsi_unet.models import UNet, UNetConfig
-from wsi_unet.training.optimisers import Average, build_optimiser, rate_at, set_rate
+from wsi_unet.training.learning.optimisers import Average, build_optimiser, rate_at, set_rate
 from wsi_unet.training.recipe import Optimiser
-
 
 THEIRS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, nesterov=True, weight_decay=0.1),
@@ -55,7 +54,7 @@ def test_rates_are_those_of_pytorchs_schedules(
 @pytest.mark.parametrize("iterations", [1, 2, 19, 21, 50])
 def test_rates_are_above_nothing_and_at_most_the_largest(schedule: str, iterations: int) -> None:
     rates = [rate_at(settings(schedule=schedule), i, iterations) for i in range(iterations)]
-    assert 0 < min(rates)
+    assert min(rates) > 0
     assert max(rates) == pytest.approx(0.5, rel=0.02)
 
 

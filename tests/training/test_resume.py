@@ -23,7 +23,7 @@ from support.training import (
 from wsi_unet.errors import OutputError, SignatureError
 from wsi_unet.training.data import Parts
 from wsi_unet.training.recipe import Recipe
-from wsi_unet.training.state import read_state
+from wsi_unet.training.records.state import read_state
 
 RECIPE = small_recipe(
     optimiser={"name": "adamw", "rate": 0.01, "schedule": "onecycle", "clip": 1.0, "average": 0.8},
@@ -50,7 +50,7 @@ if __name__ == "__main__":
 def no_curves() -> Iterator[None]:
     """Save the time: they are drawn from the journal, which is compared."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("wsi_unet.training.course.can_draw_curves", lambda: False)
+        patch.setattr("wsi_unet.training.learning.course.can_draw_curves", lambda: False)
         yield
 
 

@@ -19,21 +19,21 @@ from wsi_unet.metrics.confusion import class_pixels, confusion_matrix
 from wsi_unet.metrics.overlaps import count_overlaps
 from wsi_unet.models import load_model
 from wsi_unet.training.data import Parts
-from wsi_unet.training.journal import read_journal
+from wsi_unet.training.learning.validation import FieldLabeller
 from wsi_unet.training.recipe import Recipe
 from wsi_unet.training.recipe_file import read_recipe
+from wsi_unet.training.records.journal import read_journal
+from wsi_unet.training.records.state import read_state
 from wsi_unet.training.report import TrainingProgress
-from wsi_unet.training.samples import sides_of
-from wsi_unet.training.scaling import choose_scaling
+from wsi_unet.training.samples.samples import sides_of
+from wsi_unet.training.samples.scaling import choose_scaling
 from wsi_unet.training.setting import choose_setting
-from wsi_unet.training.state import read_state
-from wsi_unet.training.validation import FieldLabeller
 
 
 @pytest.fixture(autouse=True)
 def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Save the time."""
-    monkeypatch.setattr("wsi_unet.training.course.can_draw_curves", lambda: False)
+    monkeypatch.setattr("wsi_unet.training.learning.course.can_draw_curves", lambda: False)
 
 
 def segmented(model: Path, field: Squares, folder: Path) -> Any:
@@ -268,7 +268,7 @@ def test_options_that_make_no_sense_are_refused() -> None:
 def test_another_machine_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     train_small(small_recipe(), tmp_path / "m", on_progress=stop_after(5))
     setting = choose_setting(small_recipe(), device="cpu", workers=0, threads=2)
-    from wsi_unet.training.folder import TrainingFolder
+    from wsi_unet.training.records.folder import TrainingFolder
     from wsi_unet.training.run import train_on
 
     train_on(small_recipe(), small_parts(), TrainingFolder(tmp_path / "m"), setting, resume=True)

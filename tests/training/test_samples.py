@@ -20,7 +20,7 @@ from wsi_unet.geometry import Box, Shape, reflect
 from wsi_unet.models import Scaling, UNet, UNetConfig
 from wsi_unet.training.fields import IGNORED, Piece
 from wsi_unet.training.recipe import Recipe
-from wsi_unet.training.samples import Sample, Samples, sides_of
+from wsi_unet.training.samples.samples import Sample, Samples, sides_of
 
 PLAIN = Scaling(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 

@@ -15,9 +15,9 @@ from support.training import Squares, small_recipe, squares
 from wsi_unet.geometry import Box
 from wsi_unet.models import ModelSpec, Scaling, UNet, UNetConfig
 from wsi_unet.training.fields import IGNORED, NOTHING
-from wsi_unet.training.loop import DivergedError
-from wsi_unet.training.scores import PixelCounts, Scores, column_names, columns
-from wsi_unet.training.validation import TILE, FieldLabeller, Labelled, cores_of, model_of
+from wsi_unet.training.learning.loop import DivergedError
+from wsi_unet.training.learning.scores import PixelCounts, Scores, column_names, columns
+from wsi_unet.training.learning.validation import TILE, FieldLabeller, Labelled, cores_of, model_of
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.3, 0.25, 0.2)
 
@@ -87,7 +87,7 @@ def brute_force(truth: NDArray[np.uint8], predicted: NDArray[np.uint8], index: i
 def test_a_field_is_scored_as_one_forward_over_all_of_it_would_be(
     changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wsi_unet.training.validation.TILE", 32)
+    monkeypatch.setattr("wsi_unet.training.learning.validation.TILE", 32)
     config = UNetConfig.model_validate({"depth": 2, "base_width": 4, "classes": 3} | changes)
     network, field = lively(config), squares(4, (75, 101), classes=3)
     spec = spec_of(config, classes=3)
@@ -174,7 +174,7 @@ def test_a_window_that_is_fixed_is_kept_to() -> None:
 
 
 def test_boxes_are_put_together_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wsi_unet.training.validation.TILE", 16)
+    monkeypatch.setattr("wsi_unet.training.learning.validation.TILE", 16)
     config = UNetConfig(padding="valid", depth=2, base_width=4)
     network, field = lively(config), squares(6, (60, 77))
     boxes = [(field, Box(0, 0, 60, 77)), (field, Box(13, 21, 46, 70))]

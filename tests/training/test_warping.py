@@ -11,7 +11,7 @@ from scipy import ndimage
 from scipy.interpolate import RectBivariateSpline
 
 from wsi_unet.training.recipe import Warping
-from wsi_unet.training.warping import (
+from wsi_unet.training.samples.warping import (
     Warp,
     interpolation,
     middle,

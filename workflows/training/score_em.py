@@ -70,7 +70,8 @@ def held_out(model: Path, data: Path) -> Iterator[tuple[NDArray[np.float32], NDA
             place = Path(folder) / "slice.ome.zarr"
             wsi_unet.segment(image, place, model=model, outputs=("labels", "probabilities"))
             probabilities = wsi_unet.open_probabilities(place)
-            cells = probabilities.sel(c="cell").to_numpy() / np.float32(255)
+            cells = probabilities.sel(c="cell").to_numpy().astype(np.float32)
+            cells /= 255
         yield cells, truth
 
 

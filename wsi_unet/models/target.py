@@ -15,7 +15,7 @@ MODEL_FILES = frozenset({SPEC_FILE, WEIGHTS_FILE, *PROGRAM_FILES.values()})
 """What a model's folder may hold."""
 
 TRAINING_FOLDER = "training"
-"""What a trained model's folder holds besides (see `wsi_unet.training.folder`)."""
+"""What a trained model's folder holds besides (see `wsi_unet.training.records.folder`)."""
 
 
 def check_target(target: Path, *, overwrite: bool, source: Path | None = None) -> None:

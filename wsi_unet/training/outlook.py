@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from wsi_unet.models.spec import Scaling
-from wsi_unet.training.card import describe_model
 from wsi_unet.training.data import Portion, describe_fields, open_fields, split
-from wsi_unet.training.losses import build_loss
+from wsi_unet.training.learning.losses import build_loss
 from wsi_unet.training.recipe import Recipe
 from wsi_unet.training.recipe_file import read_recipe
-from wsi_unet.training.samples import Samples
+from wsi_unet.training.records.card import describe_model
+from wsi_unet.training.samples.samples import Samples
 from wsi_unet.training.setting import choose_setting
 
 

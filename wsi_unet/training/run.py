@@ -16,27 +16,27 @@ from wsi_unet.logs import event, warn
 from wsi_unet.models.checkpoint import load_model, write_card
 from wsi_unet.models.running.devices import cpu_threads, full_float32
 from wsi_unet.models.spec import Scaling
-from wsi_unet.training.card import (
+from wsi_unet.training.data import Parts, open_fields, split
+from wsi_unet.training.learning.course import Course, journal_columns
+from wsi_unet.training.learning.loop import Learner
+from wsi_unet.training.learning.losses import Loss, build_loss
+from wsi_unet.training.learning.validation import FieldLabeller
+from wsi_unet.training.recipe import Recipe
+from wsi_unet.training.recipe_file import read_recipe, write_recipe
+from wsi_unet.training.records.card import (
     describe_data,
     describe_environment,
     describe_model,
     digest_of,
 )
-from wsi_unet.training.course import Course, journal_columns
-from wsi_unet.training.data import Parts, open_fields, split
-from wsi_unet.training.folder import TrainingFolder
-from wsi_unet.training.journal import writing_journal
-from wsi_unet.training.loop import Learner
-from wsi_unet.training.losses import Loss, build_loss
-from wsi_unet.training.pictures import NO_MATPLOTLIB, can_draw_curves
-from wsi_unet.training.recipe import Recipe
-from wsi_unet.training.recipe_file import read_recipe, write_recipe
+from wsi_unet.training.records.folder import TrainingFolder
+from wsi_unet.training.records.journal import writing_journal
+from wsi_unet.training.records.pictures import NO_MATPLOTLIB, can_draw_curves
+from wsi_unet.training.records.state import State, check_same, read_state
 from wsi_unet.training.report import Training, TrainingProgress
-from wsi_unet.training.samples import Samples
-from wsi_unet.training.scaling import choose_scaling
+from wsi_unet.training.samples.samples import Samples
+from wsi_unet.training.samples.scaling import choose_scaling
 from wsi_unet.training.setting import Interruption, Setting, choose_setting
-from wsi_unet.training.state import State, check_same, read_state
-from wsi_unet.training.validation import FieldLabeller
 
 
 def train(

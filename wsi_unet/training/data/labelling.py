@@ -18,7 +18,12 @@ from wsi_unet.training.data.meanings import unlabelled
 from wsi_unet.training.data.parts import Parts
 from wsi_unet.training.data.truths import Marks, OpenTruth, TruthFile
 from wsi_unet.training.recipe import Recipe, Weighting
-from wsi_unet.training.separation import halo, part_touching, parting_halo, separation_weights
+from wsi_unet.training.samples.separation import (
+    halo,
+    part_touching,
+    parting_halo,
+    separation_weights,
+)
 
 Labels = NDArray[np.uint8]
 

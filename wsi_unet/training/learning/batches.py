@@ -28,7 +28,7 @@ from wsi_unet.errors import TrainingError, WsiUnetError, first_line
 from wsi_unet.models.running.devices import cpu_threads
 
 if TYPE_CHECKING:
-    from wsi_unet.training.samples import Sample
+    from wsi_unet.training.samples.samples import Sample
 
 AHEAD = 4
 """Batches that each process makes ahead of the network."""
@@ -164,7 +164,7 @@ def making_batches(
     """
     if workers:
         context = multiprocessing.get_context(START_METHOD)
-        context.set_forkserver_preload([__name__, "wsi_unet.training.samples"])
+        context.set_forkserver_preload([__name__, "wsi_unet.training.samples.samples"])
     with warnings.catch_warnings():
         # of more processes than cores, which is for whoever asks for them to know
         warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)

@@ -18,7 +18,7 @@ from wsi_unet.models.spec import ModelSpec, Scaling
 from wsi_unet.training.data import Parts
 from wsi_unet.training.fields import Field
 from wsi_unet.training.recipe import Recipe
-from wsi_unet.training.samples import sides_of
+from wsi_unet.training.samples.samples import sides_of
 
 
 def describe_model(recipe: Recipe, scaling: Scaling, training_data: str) -> ModelSpec:

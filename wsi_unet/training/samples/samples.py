@@ -22,12 +22,12 @@ from wsi_unet.models.networks.border import derive_border, next_legal_side
 from wsi_unet.models.networks.config import UNetConfig
 from wsi_unet.models.spec import Scaling
 from wsi_unet.slides.colour import CHANNEL_WEIGHTS
-from wsi_unet.training.colouring import colour
 from wsi_unet.training.fields import IGNORED, NOTHING, Field
-from wsi_unet.training.losses import class_balance
-from wsi_unet.training.made_up import ground_without_nuclei
+from wsi_unet.training.learning.losses import class_balance
 from wsi_unet.training.recipe import Recipe
-from wsi_unet.training.warping import (
+from wsi_unet.training.samples.colouring import colour
+from wsi_unet.training.samples.made_up import ground_without_nuclei
+from wsi_unet.training.samples.warping import (
     Warp,
     middle,
     sample_image,

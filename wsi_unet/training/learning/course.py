@@ -13,24 +13,24 @@ from wsi_unet.errors import WsiUnetError
 from wsi_unet.logs import event
 from wsi_unet.models.checkpoint import put_model
 from wsi_unet.models.spec import ModelSpec
-from wsi_unet.training.batches import BatchStream, SampleSource, making_batches
 from wsi_unet.training.data import Parts
 from wsi_unet.training.fields import Field
-from wsi_unet.training.folder import TrainingFolder
-from wsi_unet.training.journal import Journal, read_journal
-from wsi_unet.training.loop import DivergedError, Learner, Step
-from wsi_unet.training.pictures import (
+from wsi_unet.training.learning.batches import BatchStream, SampleSource, making_batches
+from wsi_unet.training.learning.loop import DivergedError, Learner, Step
+from wsi_unet.training.learning.scores import Scores, column_names, columns
+from wsi_unet.training.learning.validation import FieldLabeller, model_of
+from wsi_unet.training.recipe import Recipe
+from wsi_unet.training.records.folder import TrainingFolder
+from wsi_unet.training.records.journal import Journal, read_journal
+from wsi_unet.training.records.pictures import (
     can_draw_curves,
     choose_places,
     draw_curve,
     draw_examples,
 )
-from wsi_unet.training.recipe import Recipe
+from wsi_unet.training.records.state import Best, State, write_state
 from wsi_unet.training.report import Ended, Phase, TrainingProgress
-from wsi_unet.training.scores import Scores, column_names, columns
 from wsi_unet.training.setting import Setting
-from wsi_unet.training.state import Best, State, write_state
-from wsi_unet.training.validation import FieldLabeller, model_of
 
 RECENT = 50
 """Iterations over which the loss that is shown is a mean."""

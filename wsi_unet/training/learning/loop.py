@@ -19,9 +19,9 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from wsi_unet.errors import TrainingError
 from wsi_unet.models.networks.config import Precision
-from wsi_unet.training.batches import Batch
-from wsi_unet.training.losses import Loss
-from wsi_unet.training.optimisers import Average, build_optimiser, rate_at, set_rate
+from wsi_unet.training.learning.batches import Batch
+from wsi_unet.training.learning.losses import Loss
+from wsi_unet.training.learning.optimisers import Average, build_optimiser, rate_at, set_rate
 from wsi_unet.training.recipe import Recipe
 
 _START = 2**32 - 1

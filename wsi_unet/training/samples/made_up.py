@@ -15,8 +15,8 @@ from scipy import fft
 from torch.nn import functional as F
 
 from wsi_unet.geometry import Shape
-from wsi_unet.training.filters import gaussian_blur, gaussian_taps, radius_of
-from wsi_unet.training.stains import DYES, Planes, intensity_of
+from wsi_unet.training.samples.filters import gaussian_blur, gaussian_taps, radius_of
+from wsi_unet.training.samples.stains import DYES, Planes, intensity_of
 
 Plane = NDArray[np.float32]
 """(h, w)."""

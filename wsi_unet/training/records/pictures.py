@@ -15,7 +15,7 @@ from wsi_unet.errors import OutputError
 from wsi_unet.geometry import Box, Shape
 from wsi_unet.models.spec import ModelSpec
 from wsi_unet.training.fields import IGNORED, Field
-from wsi_unet.training.validation import Labelled
+from wsi_unet.training.learning.validation import Labelled
 
 NO_MATPLOTLIB = (
     "no learning curve is drawn, since matplotlib isn't installed: pip install 'wsi-unet[train]'"

@@ -25,8 +25,8 @@ from wsi_unet.models.running.predictor import Prediction, Predictor
 from wsi_unet.models.spec import ModelSpec
 from wsi_unet.models.stored import StoredModule
 from wsi_unet.training.fields import Field
-from wsi_unet.training.loop import DivergedError
-from wsi_unet.training.scores import PixelCounts, Scores
+from wsi_unet.training.learning.loop import DivergedError
+from wsi_unet.training.learning.scores import PixelCounts, Scores
 
 TILE = 512
 """Side of a tile's core, px, rounded up to the period."""
@@ -161,9 +161,9 @@ class _Pending:
             labels = self.future.result().labels
         except ModelError as error:
             raise DivergedError(
-                f"the network computes NaN or infinite numbers where {self.name} is measured; begin "
-                "anew with a lower optimiser.rate, or with optimiser.clip (the last good model is "
-                "kept)"
+                f"the network computes NaN or infinite numbers where {self.name} is measured; "
+                "begin anew with a lower optimiser.rate, or with optimiser.clip (the last good "
+                "model is kept)"
             ) from error
         wanted = labels[:, *self.part]
         return Labelled(self.number, self.place, self.image, self.truth, wanted)

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional as F
 
-from wsi_unet.training.counterstain import counterstain
-from wsi_unet.training.filters import gaussian_blur
-from wsi_unet.training.made_up import tissue_without_nuclei
 from wsi_unet.training.recipe import Colouring
-from wsi_unet.training.stains import density_of, intensity_of, relight, restain
+from wsi_unet.training.samples.counterstain import counterstain
+from wsi_unet.training.samples.filters import gaussian_blur
+from wsi_unet.training.samples.made_up import tissue_without_nuclei
+from wsi_unet.training.samples.stains import density_of, intensity_of, relight, restain
 
 Planes = NDArray[np.float32]
 """(3 or 1, h, w), 0 to 1."""

@@ -44,7 +44,7 @@ class TrainingFolder:
 
     @property
     def state(self) -> Path:
-        """See `wsi_unet.training.state`."""
+        """See `wsi_unet.training.records.state`."""
         return self.own / "state"
 
     @property
@@ -54,7 +54,7 @@ class TrainingFolder:
 
     @property
     def journal(self) -> Path:
-        """See `wsi_unet.training.journal`."""
+        """See `wsi_unet.training.records.journal`."""
         return self.own / "journal.csv"
 
     @property

@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_unet.training.filters import gaussian_blur
-from wsi_unet.training.made_up import clouds, dye
-from wsi_unet.training.stains import GROUND_QUANTILE, Planes
+from wsi_unet.training.samples.filters import gaussian_blur
+from wsi_unet.training.samples.made_up import clouds, dye
+from wsi_unet.training.samples.stains import GROUND_QUANTILE, Planes
 
 SOFTNESS = 0.7
 """Deviation of the Gaussian that makes the step between object and ground soft, px."""

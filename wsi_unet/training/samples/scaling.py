@@ -10,7 +10,7 @@ from wsi_unet.models.spec import Scaling
 from wsi_unet.slides.statistics import LEAST_DEVIATION
 from wsi_unet.training.fields import Field
 from wsi_unet.training.recipe import Recipe
-from wsi_unet.training.samples import Samples
+from wsi_unet.training.samples.samples import Samples
 
 SAMPLES = 64
 """How many samples are looked at."""

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from wsi_unet.training.filters import gaussian_blur, radius_of
 from wsi_unet.training.recipe import Warping
+from wsi_unet.training.samples.filters import gaussian_blur, radius_of
 
 CUBIC_REACH = 2
 """Px around a position that cubic interpolation looks at."""

@@ -1,0 +1,1 @@
+"""Learning: batches, losses, optimisers, iterations, and measuring what was learnt."""

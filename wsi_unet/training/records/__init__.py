@@ -1,0 +1,1 @@
+"""What a training writes: the model's folder, card, journal, pictures, and its state."""

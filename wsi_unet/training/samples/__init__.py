@@ -1,0 +1,1 @@
+"""Samples: where they are taken, how they are warped, recoloured and weighed."""
