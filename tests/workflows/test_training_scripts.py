@@ -1,0 +1,109 @@
+"""The scripts beside the recipes: every fold once, and models of every kind on what is held out."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ROOT / "workflows" / "training"
+
+RECIPE = """
+base = "modern"
+name = "tiny"
+background = "background"
+mpp = 0.5
+
+[[classes]]
+name = "background"
+color = "#ffffff"
+values = [0]
+
+[[classes]]
+name = "nuclei"
+color = "#ffd700"
+
+[[data]]
+images = "nuclei_he/images"
+labels = "nuclei_he/instances"
+kind = "instances"
+object_diameter = 6.5
+
+[split]
+folds = 3
+
+[sampling]
+tile = 32
+batch = 1
+
+[running]
+iterations = 2
+best_by = "last"
+
+[network]
+depth = 1
+base_width = 4
+"""
+
+
+def run(script: str, *arguments: str | Path) -> str:
+    """Run a script as the README of it says; return its stdout."""
+    done = subprocess.run(
+        [sys.executable, SCRIPTS / script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def validated(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("validated")
+    run("cross_validate.py", recipe, output, "--data", ROOT / "tests" / "data")
+    return output
+
+
+def test_every_fold_is_held_out_once(recipe: Path, validated: Path) -> None:
+    summary = json.loads((validated / "summary.json").read_text())
+    assert len(summary["folds"]) == 3
+    pixels = [fold["held_out"]["pixels"] for fold in summary["folds"]]
+    dice = [fold["held_out"]["dice"] for fold in summary["folds"]]
+    assert summary["mean"]["pixels"] == pytest.approx(sum(pixels) / 3)
+    assert summary["mean"]["dice"] == pytest.approx(sum(dice) / 3)
+    cards = [json.loads((validated / f"fold-{n}" / "model.json").read_text()) for n in range(3)]
+    assert [card["training"]["recipe"]["split"]["fold"] for card in cards] == [0, 1, 2]
+
+
+def test_what_has_ended_is_taken_as_it_is(recipe: Path, validated: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in validated.glob("fold-*/*.safetensors")}
+    run("cross_validate.py", recipe, validated, "--data", ROOT / "tests" / "data")
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_a_model_is_scored_through_the_front_door(recipe: Path, validated: Path) -> None:
+    """The same pixels, through segment and evaluate, as the training itself measured."""
+    document = json.loads(
+        run(
+            "score_models.py", recipe, "--data", ROOT / "tests" / "data",
+            "-m", validated / "fold-1", "--set", "split.fold=1",
+        )
+    )  # fmt: skip
+    summary = json.loads((validated / "summary.json").read_text())
+    own = summary["folds"][1]["held_out"]["classes"]["nuclei"]
+    assert document["held out"]["dice"] == pytest.approx(own["dice"], abs=1e-3)
+    assert document["held out"]["recall"] == pytest.approx(own["recall"], abs=1e-3)
