@@ -18,7 +18,7 @@ from wsi_unet.training.fields import Piece
 from wsi_unet.training.recipe import Recipe
 from wsi_unet.training.records.folder import TrainingFolder
 from wsi_unet.training.records.journal import read_journal
-from wsi_unet.training.records.state import read_state
+from wsi_unet.training.records.state import Best, read_state
 from wsi_unet.training.report import Training, TrainingProgress
 from wsi_unet.training.run import train_on
 from wsi_unet.training.setting import choose_setting
@@ -137,8 +137,9 @@ def stop_after(iteration: int, phase: str = "training") -> Callable[[TrainingPro
 def what_counts(model: Path) -> dict[str, object]:
     """Return all that a training wrote but what clocks say: model, state, journal."""
     journal = read_journal(model / "training" / "journal.csv")
-    state = vars(read_state(model / "training" / "state"))
-    timed = {"seconds", "seconds_waited", "waited", "journal"}
+    found = read_state(model / "training" / "state")
+    state = {**vars(found), **vars(found.standing)}
+    timed = {"seconds", "seconds_waited", "waited", "journal", "standing"}
     return {
         "weights": (model / "weights.safetensors").read_bytes(),
         "journal": str({name: column for name, column in journal.items() if name not in timed}),
@@ -152,6 +153,8 @@ def flat(document: Any) -> Any:
         return str(document.dtype), document.contiguous().numpy().tobytes()
     if isinstance(document, Mapping):
         return {key: flat(value) for key, value in document.items()}
+    if isinstance(document, Best):
+        return flat(vars(document))
     if isinstance(document, list | tuple):
         return [flat(value) for value in document]
     return document

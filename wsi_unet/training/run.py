@@ -17,7 +17,7 @@ from wsi_unet.models.checkpoint import load_model, write_card
 from wsi_unet.models.running.devices import cpu_threads, full_float32
 from wsi_unet.models.spec import Scaling
 from wsi_unet.training.data import Parts, open_fields, split
-from wsi_unet.training.learning.course import Course, journal_columns
+from wsi_unet.training.learning.course import Course, Task, journal_columns
 from wsi_unet.training.learning.loop import Learner
 from wsi_unet.training.learning.losses import Loss, build_loss
 from wsi_unet.training.learning.validation import FieldLabeller
@@ -32,7 +32,7 @@ from wsi_unet.training.records.card import (
 from wsi_unet.training.records.folder import TrainingFolder
 from wsi_unet.training.records.journal import writing_journal
 from wsi_unet.training.records.pictures import NO_MATPLOTLIB, can_draw_curves
-from wsi_unet.training.records.state import State, check_same, read_state
+from wsi_unet.training.records.state import Standing, State, check_same, read_state
 from wsi_unet.training.report import Training, TrainingProgress
 from wsi_unet.training.samples.samples import Samples
 from wsi_unet.training.samples.scaling import choose_scaling
@@ -118,8 +118,16 @@ def train_on(
         data = digest_of(parts)
         state = _stored(folder, recipe, data) if resume and folder.state.exists() else None
         scaling = _scaling_of(state) or choose_scaling(recipe, parts.training)
-        spec = describe_model(recipe, scaling, describe_data(recipe, parts))
-        samples = Samples(recipe, parts.training, scaling)
+        task = Task(
+            recipe=recipe,
+            samples=Samples(recipe, parts.training, scaling),
+            parts=parts,
+            data=data,
+            folder=folder,
+            spec=describe_model(recipe, scaling, describe_data(recipe, parts)),
+            setting=setting,
+            circumstances=_circumstances(setting, state),
+        )
         learner = Learner(
             recipe, losses_of(recipe), device=setting.device, precision=setting.precision
         )
@@ -136,11 +144,8 @@ def train_on(
             folder.board if tensorboard else None,
             learner.iteration,
         ) as journal:
-            course = Course(
-                recipe, samples, parts, data, folder, spec, setting, learner, journal, state,
-                _circumstances(setting, state),
-            )  # fmt: skip
-            return _carry_out(course, parts, folder, setting, recipe)
+            standing = Standing() if state is None else state.standing
+            return _carry_out(task, Course(task, learner, journal, standing))
 
 
 def losses_of(recipe: Recipe) -> list[Loss]:
@@ -148,10 +153,9 @@ def losses_of(recipe: Recipe) -> list[Loss]:
     return [build_loss((term,), recipe.background_index, recipe.head) for term in recipe.loss]
 
 
-def _carry_out(
-    course: Course, parts: Parts[Any], folder: TrainingFolder, setting: Setting, recipe: Recipe
-) -> Training:
+def _carry_out(task: Task, course: Course) -> Training:
     """Train, measure what is measured at the end, and complete the card."""
+    parts, folder, setting = task.parts, task.folder, task.setting
     if not can_draw_curves():
         warn(NO_MATPLOTLIB)
     counts = {
@@ -159,19 +163,19 @@ def _carry_out(
         "held_out": len(parts.validation),
         "apart": sum(map(len, parts.apart.values())),
     }
-    event("training", model=str(folder.model), iterations=recipe.running.iterations, **counts)
+    event("training", model=str(folder.model), **counts)
     ended, sources = course.run(), {}
     if ended != "interrupted":
         course.tell("finishing")
         try:
-            sources = _measure_apart(recipe, parts, folder, setting)
+            sources = _measure_apart(task)
         except KeyboardInterrupt:
             ended = "interrupted"
-    if course.best is not None:
+    best, seconds = course.standing.best, course.standing.seconds
+    if best is not None:
         with setting.interruption.held():
             write_card(folder.model, course.card(ended, sources))
     event("training ended", model=str(folder.model), state=ended, iterations=course.iteration)
-    best = course.best
     found = Training(
         state=ended,
         model=folder.model,
@@ -180,7 +184,7 @@ def _carry_out(
         held_out=None if best is None else best.scores,
         sources=sources,
         fields=counts,
-        seconds=course.seconds,
+        seconds=seconds,
         waited=course.waited,
         device=setting.device,
         precision=setting.precision,
@@ -192,21 +196,19 @@ def _carry_out(
     return found
 
 
-def _measure_apart(
-    recipe: Recipe, parts: Parts[Any], folder: TrainingFolder, setting: Setting
-) -> dict[str, JsonValue]:
+def _measure_apart(task: Task) -> dict[str, JsonValue]:
     """Return the scores of the network that is kept on each source held out as a whole."""
-    if not parts.apart:
+    if not task.parts.apart:
         return {}
     labeller = FieldLabeller(
-        load_model(folder.model),
-        device=setting.device,
-        precision=setting.precision,
-        threads=setting.threads,
+        load_model(task.folder.model),
+        device=task.setting.device,
+        precision=task.setting.precision,
+        threads=task.setting.threads,
     )
     return {
-        recipe.data[number].images: labeller.measure(fields).to_json()
-        for number, fields in parts.apart.items()
+        task.recipe.data[number].images: labeller.measure(fields).to_json()
+        for number, fields in task.parts.apart.items()
     }
 
 

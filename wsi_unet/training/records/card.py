@@ -18,6 +18,7 @@ from wsi_unet.models.spec import ModelSpec, Scaling
 from wsi_unet.training.data import Parts
 from wsi_unet.training.fields import Field
 from wsi_unet.training.recipe import Recipe
+from wsi_unet.training.records.state import Standing
 from wsi_unet.training.samples.samples import sides_of
 
 
@@ -79,6 +80,45 @@ def describe_environment(device: str) -> dict[str, JsonValue]:
         "device": device,
         "processor": found.description,
     }
+
+
+def complete_card(
+    spec: ModelSpec,
+    recipe: Recipe,
+    standing: Standing,
+    *,
+    state: str,
+    iterations: int,
+    environment: dict[str, JsonValue],
+    sources: dict[str, JsonValue],
+) -> ModelSpec:
+    """Return a spec with what was measured of the network that is kept, and how it came about.
+
+    Args:
+        spec: of the model.
+        recipe: what it is trained by.
+        standing: how far the training is.
+        state: the same in words.
+        iterations: how many there were.
+        environment: what it runs on.
+        sources: scores of sources that were held out as a whole.
+    """
+    best = standing.best
+    training: dict[str, JsonValue] = {
+        "state": state,
+        "iterations": iterations,
+        "best_iteration": None if best is None else best.iteration,
+        "seconds": round(standing.seconds, 1),
+        "seed": recipe.running.seed,
+        "environment": environment,
+        "recipe": recipe.model_dump(mode="json", exclude_none=True),
+    }
+    metrics: dict[str, JsonValue] = {}
+    if best is not None and best.scores is not None:
+        metrics["held_out"] = best.scores
+    if sources:
+        metrics["sources"] = sources
+    return spec.model_copy(update={"metrics": metrics, "training": training})
 
 
 def digest_of(parts: Parts[Field]) -> str:

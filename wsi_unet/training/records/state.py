@@ -41,6 +41,43 @@ class Best:
     scores: dict[str, JsonValue] | None
 
 
+@dataclass
+class Standing:
+    """How far a training is, beside what its network has learnt.
+
+    Attributes:
+        measured: the iteration after which the held-out fold was measured last.
+        best: the network that is kept.
+        top: the largest mean Dice so far; None before any.
+        waiting: measurements since, without a larger one.
+        row: of the journal for the last iteration, if it isn't written since its measurement is
+            still to come.
+        seconds: how long it has taken.
+        seconds_waited: how long of that for samples.
+    """
+
+    measured: int = 0
+    best: Best | None = None
+    top: float | None = None
+    waiting: int = 0
+    row: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    seconds_waited: float = 0.0
+
+    def judge(self, dice: float | None, *, by_dice: bool) -> bool:
+        """Take a measurement into account; return whether the network is to be kept.
+
+        Args:
+            dice: the mean Dice; None where nothing can be told.
+            by_dice: whether the best is kept, not the last.
+        """
+        better = dice is not None and (self.top is None or dice > self.top)
+        if better:
+            self.top = dice
+        self.waiting = 0 if better else self.waiting + 1
+        return better or not by_dice or self.best is None
+
+
 @dataclass(frozen=True)
 class State:
     """A training after some iterations.
@@ -51,15 +88,8 @@ class State:
         scaling: mean and deviation of each channel.
         circumstances: what else the last bits depend on: versions, threads, number type.
         learner: the network, its optimiser and mean.
-        measured: the iteration after which the held-out fold was measured last.
-        best: the network that is kept.
-        top: the largest mean Dice so far; None before any.
-        waiting: measurements since, without a larger one.
-        row: of the journal for the last iteration, if it isn't written since its measurement is
-            still to come.
+        standing: how far it is.
         journal: bytes of the journal that belong to it.
-        seconds: how long it has taken.
-        seconds_waited: how long of that for samples.
     """
 
     recipe: dict[str, JsonValue]
@@ -67,14 +97,8 @@ class State:
     scaling: tuple[tuple[float, ...], tuple[float, ...]]
     circumstances: dict[str, JsonValue]
     learner: Mapping[str, Any] = field(repr=False)
-    measured: int
-    best: Best | None
-    top: float | None
-    waiting: int
-    row: Mapping[str, float]
+    standing: Standing
     journal: int
-    seconds: float
-    seconds_waited: float
 
     @property
     def iteration(self) -> int:
@@ -89,9 +113,7 @@ def write_state(state: State, path: Path) -> None:
         OutputError: if it can't be written; the last one stays.
     """
     content = io.BytesIO()
-    parts = {name: getattr(state, name) for name in State.__dataclass_fields__ if name != "best"}
-    best = None if state.best is None else asdict(state.best)
-    torch.save({**parts, "best": best}, content)
+    torch.save({**vars(state), "standing": asdict(state.standing)}, content)
     data = content.getbuffer()
     new = path.with_name(f".{path.name}.partial")
     try:
@@ -120,8 +142,10 @@ def read_state(path: Path) -> State:
         raise _damaged(path)
     try:
         document = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        best = document.pop("best")
-        return State(best=None if best is None else Best(**best), **document)
+        standing = document.pop("standing")
+        best = standing.pop("best")
+        found = Standing(best=None if best is None else Best(**best), **standing)
+        return State(standing=found, **document)
     except Exception as error:  # of whatever type: somebody else's file, PyTorch's loader
         raise _damaged(path) from error
 
