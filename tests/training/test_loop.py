@@ -127,6 +127,26 @@ def test_a_gradient_that_is_no_number_is_told_from_the_loss() -> None:
         learner.learn(batch)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:1] . DefaultCPUAllocator: can't allocate memory"
+        ),
+    ],
+)
+def test_too_little_memory_is_one_clear_line(error: RuntimeError) -> None:
+    recipe = small_recipe()
+
+    def greedy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+        raise error
+
+    learner = Learner(recipe, [greedy], device="cpu", precision="float32")
+    with pytest.raises(TrainingError, match="too little memory to learn from 2 images of 32×32 px"):
+        learner.learn(batch_of(recipe, 0))
+
+
 def test_the_last_good_model_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[None] = []
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from pydantic import JsonValue
 
-from wsi_unet.errors import OutputError, first_line
+from wsi_unet.errors import OptionError, OutputError, first_line
 from wsi_unet.logs import event, warn
 from wsi_unet.models.checkpoint import load_model, write_card
 from wsi_unet.models.running.devices import cpu_threads, full_float32
@@ -82,6 +82,8 @@ def train(
     if not isinstance(recipe, Recipe):
         data = Path(recipe).parent if data is None else data
         recipe = read_recipe(Path(recipe))
+    if resume and overwrite:
+        raise OptionError("resume and overwrite contradict each other; give one of them")
     folder = TrainingFolder(Path(output))
     folder.check(resume=resume, overwrite=overwrite)
     setting = choose_setting(
@@ -215,19 +217,13 @@ def _measure_apart(task: Task) -> dict[str, JsonValue]:
 @contextmanager
 def _torch_set_up(setting: Setting) -> Iterator[None]:
     """Let torch compute as the setting says inside, and be as it was afterwards."""
-    cuda = setting.device != "cpu"
-    devices = [torch.device(setting.device)] if cuda else []
+    devices = [] if setting.device == "cpu" else [torch.device(setting.device)]
     with (
         torch.random.fork_rng(devices=devices),
         cpu_threads(setting.threads),
         full_float32(),
     ):
-        before = torch.backends.cudnn.benchmark
-        torch.backends.cudnn.benchmark = cuda  # all batches are of one size
-        try:
-            yield
-        finally:
-            torch.backends.cudnn.benchmark = before
+        yield
 
 
 def _stored(folder: TrainingFolder, recipe: Recipe, data: str) -> State:

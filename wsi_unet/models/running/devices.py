@@ -129,6 +129,13 @@ def free_memory(device: str) -> int | None:
     return int(torch.cuda.mem_get_info(device)[0] + cached)
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device had too little memory."""
+    # The CPU's allocator and NVIDIA's libraries raise a plain RuntimeError.
+    signs = ("can't allocate memory", "_STATUS_ALLOC_FAILED", "CUDA out of memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in signs)
+
+
 def matmul_rate(device: str, precision: Precision, seconds: float = 0.3) -> float:
     """Measure what `device` can multiply: FLOP/s of a large square matrix product."""
     side = 1024 if device == "cpu" else 8192

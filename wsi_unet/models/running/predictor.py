@@ -24,6 +24,7 @@ from wsi_unet.models.checkpoint import Model
 from wsi_unet.models.running.devices import (
     cpu_threads,
     full_float32,
+    is_out_of_memory,
     resolve_device,
     resolve_precision,
     usable_cores,
@@ -236,15 +237,9 @@ class Predictor:
         try:
             yield
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             raise OptionError(
                 f"{self.device} has too little memory for a window of "
                 f"{shape[0]}×{shape[1]} px in {self.precision}; use a smaller --tile"
             ) from error
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    # The CPU's allocator and NVIDIA's libraries raise a plain RuntimeError.
-    signs = ("can't allocate memory", "_STATUS_ALLOC_FAILED", "CUDA out of memory")
-    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in signs)

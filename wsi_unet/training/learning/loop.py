@@ -7,8 +7,8 @@ alone, so there is no generator whose state would have to be kept to go on later
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from wsi_unet.errors import TrainingError
 from wsi_unet.models.networks.config import Precision
+from wsi_unet.models.running.devices import is_out_of_memory
 from wsi_unet.training.learning.batches import Batch
 from wsi_unet.training.learning.losses import Loss
 from wsi_unet.training.learning.optimisers import Average, build_optimiser, rate_at, set_rate
@@ -91,24 +92,19 @@ class Learner:
 
         Raises:
             DivergedError: if the loss, or its gradient, is NaN or infinite; the weights stay.
+            TrainingError: if the device has too little memory.
         """
-        torch.manual_seed(_seed_of(self._recipe.running.seed, self.iteration))
-        self.network.train()
-        terms = self._terms(batch)
-        loss = torch.stack(terms).sum()
-        self._optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = self._clip()
-        found, *numbers = torch.stack([norm, loss.detach(), *map(_value, terms)]).tolist()
-        if not math.isfinite(found + sum(numbers)):
-            raise self._diverged(batch, numbers[0])
-        rate = self.rate
-        set_rate(self._optimiser, rate)
-        self._optimiser.step()
-        self.iteration += 1
-        if self._average is not None:
-            self._average.add(self.network)
-        return Step(numbers[0], tuple(numbers[1:]), rate)
+        try:
+            with _tuned_for_one_size(self.device):
+                return self._learn(batch)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            count, side = len(batch.where), batch.images.shape[-1]
+            raise TrainingError(
+                f"{self.device} has too little memory to learn from {count} images of {side}×{side}"
+                " px at once; use a smaller sampling.tile or sampling.batch, or a smaller network"
+            ) from error
 
     @property
     def rate(self) -> float:
@@ -146,6 +142,25 @@ class Learner:
             return nullcontext()
         return torch.autocast(torch.device(self.device).type, getattr(torch, self.precision))
 
+    def _learn(self, batch: Batch) -> Step:
+        torch.manual_seed(_seed_of(self._recipe.running.seed, self.iteration))
+        self.network.train()
+        terms = self._terms(batch)
+        loss = torch.stack(terms).sum()
+        self._optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = self._clip()
+        found, *numbers = torch.stack([norm, loss.detach(), *map(_value, terms)]).tolist()
+        if not math.isfinite(found + sum(numbers)):
+            raise self._diverged(batch, numbers[0])
+        rate = self.rate
+        set_rate(self._optimiser, rate)
+        self._optimiser.step()
+        self.iteration += 1
+        if self._average is not None:
+            self._average.add(self.network)
+        return Step(numbers[0], tuple(numbers[1:]), rate)
+
     def _terms(self, batch: Batch) -> list[Tensor]:
         with self.autocast():
             logits: Tensor = self.network(batch.images)
@@ -175,6 +190,20 @@ class Learner:
             f"{'; '.join(wrong or batch.where)}; look at the data there, or begin anew with a "
             "lower optimiser.rate, or with optimiser.clip (the last good model is kept)"
         )
+
+
+@contextmanager
+def _tuned_for_one_size(device: str) -> Iterator[None]:
+    """Let cuDNN try out which way is fastest: all batches are of one size, unlike what else is run.
+
+    Settings are the process's; they are as before afterwards.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = before or device != "cpu"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def _value(term: Tensor) -> Tensor:
