@@ -25,7 +25,7 @@ from wsi_unet.training.recipe_file import read_recipe
 from wsi_unet.training.records.journal import read_journal
 from wsi_unet.training.records.state import read_state
 from wsi_unet.training.report import TrainingProgress
-from wsi_unet.training.samples.samples import sides_of
+from wsi_unet.training.samples.samples import Sample, Samples, sides_of
 from wsi_unet.training.samples.scaling import choose_scaling
 from wsi_unet.training.setting import choose_setting
 
@@ -155,6 +155,25 @@ def test_intensities_are_scaled_with_what_the_samples_are(tmp_path: Path) -> Non
 
 def three() -> list[dict[str, str]]:
     return [{"name": f"c{i}", "color": f"#{i}{i}{i}{i}{i}{i}"} for i in range(3)]
+
+
+def test_enough_is_looked_at_for_scaling_where_tiles_are_huge(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked_at: list[int] = []
+    make = Samples.__getitem__
+
+    def count(samples: Samples, number: int) -> Sample:
+        looked_at.append(number)
+        return make(samples, number)
+
+    recipe = small_recipe(scaling={"mean": None, "std": None})
+    monkeypatch.setattr(Samples, "__getitem__", count)
+    monkeypatch.setattr(
+        "wsi_unet.training.samples.scaling.ENOUGH", 3 * sides_of(recipe.network, 32).image ** 2
+    )
+    choose_scaling(recipe, small_parts().training)
+    assert looked_at == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

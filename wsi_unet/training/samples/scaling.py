@@ -13,7 +13,10 @@ from wsi_unet.training.recipe import Recipe
 from wsi_unet.training.samples.samples import Samples
 
 SAMPLES = 64
-"""How many samples are looked at."""
+"""How many samples are looked at, if they are small."""
+
+ENOUGH = 2**25
+"""Pixels after which no further one is: where tiles are huge, 64 would take minutes."""
 
 DIGITS = 4
 """That mean and deviation are rounded to: for people to read."""
@@ -40,6 +43,8 @@ def choose_scaling(recipe: Recipe, fields: Sequence[Field]) -> Scaling:
         count += values.shape[1]
         sums += values.sum(axis=1)
         squares += (values**2).sum(axis=1)
+        if count >= ENOUGH:
+            break
     mean = sums / count
     std = np.maximum(np.sqrt(np.maximum(squares / count - mean**2, 0)), LEAST_DEVIATION)
     return Scaling(
