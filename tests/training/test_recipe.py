@@ -128,6 +128,13 @@ def test_settings_come_last(tmp_path: Path) -> None:
         ("[[loss]]\nname = 'dice'\nwieght = 2", r"loss.0.wieght: .* 'weight'\?"),
         ("[[loss]]\nname = 'dicee'", r"loss.0.name: .*'dice'"),
         ("[split]\nfolds = 3\nfold = 3", r"split: fold: 3 of 3 folds"),
+        ("[split]\nhold_out = [-1]", r"split.hold_out.0: .* greater than or equal to 0"),
+        ("[warping]\nscale = [1e-9, 1.0]", r"warping.scale.0: .* greater than or equal to 0.1"),
+        ("[warping]\nshift = 1e9", r"warping.shift: .* less than or equal to 8192"),
+        ("[warping]\nelastic = 1e6", r"warping.elastic: .* less than or equal to 1000"),
+        ("[warping]\nsqueeze = 30.0", r"warping.squeeze: .* less than or equal to 1"),
+        ("[split]\nhold_out = 0", r"split.hold_out: must be a list, not 0"),
+        ("[loss]\nname = 'dice'", r"loss: must be a list: write \[\[loss\]\] above each"),
         ("[split]\nhold_out = [4]", r"split.hold_out: there is no source 4"),
         ("[sampling]\nclasses = { cel = 1 }", r"sampling.classes: 'cel' is none of"),
         ("[network]\nclasses = 5", r"network.classes: 5, but .* make it 2"),
@@ -187,6 +194,27 @@ def test_gray_images_show_no_dyes(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("setting", ["running.iterations", "=3", "a..b=3"])
 def test_a_setting_that_isnt_one(setting: str, tmp_path: Path) -> None:
     assert f"--set {setting}" in refusal(tmp_path, MINIMAL, setting)
+
+
+def test_a_setting_changes_one_of_a_list(tmp_path: Path) -> None:
+    path = written(tmp_path, MINIMAL)
+    recipe = read_recipe(path, ["data.0.mpp=0.5", "classes.1.values=[1, 2]", "loss.1.weight=3"])
+    assert (recipe.data[0].images, recipe.data[0].mpp) == ("images", 0.5)
+    assert [one.values for one in recipe.classes] == [(0,), (1, 2)]
+    assert [(term.name, term.weight) for term in recipe.loss] == [("cross_entropy", 1), ("dice", 3)]
+    assert "change one that is there" in refusal(tmp_path, MINIMAL, "data.1.mpp=0.5")
+    assert "running: must be a table, not 3" in refusal(tmp_path, MINIMAL, "running=3")
+
+
+def test_what_it_starts_from_is_no_setting(tmp_path: Path) -> None:
+    assert "--set base=paper: what a recipe starts from" in refusal(tmp_path, MINIMAL, "base=paper")
+
+
+def test_sigmoid_heads_have_no_background(tmp_path: Path) -> None:
+    settings = ("head=sigmoid", "loss=[{name='iou'}]")
+    assert "background: a sigmoid head has none; leave it out" in refusal(
+        tmp_path, MINIMAL, *settings
+    )
 
 
 def test_no_recipe_at_all(tmp_path: Path) -> None:

@@ -27,6 +27,10 @@ def _ordered(factors: tuple[float, float]) -> tuple[float, float]:
 Range = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
 """(least, most) factor; drawn on a logarithmic scale."""
 
+Zoom = Annotated[float, Field(ge=0.1, le=10)]
+ZoomRange = Annotated[tuple[Zoom, Zoom], AfterValidator(_ordered)]
+"""A `Range` of sizes; bounded, since the window that is read grows with the square."""
+
 FOR_HEADS = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid"}
 """Losses that only one kind of head can be trained with."""
 
@@ -110,7 +114,7 @@ class Split(Part):
     folds: int = Field(default=5, ge=1, le=1000)
     fold: int = Field(default=0, ge=0)
     order: Literal["contiguous", "interleaved", "random"] = "random"
-    hold_out: tuple[int, ...] = ()
+    hold_out: tuple[Annotated[int, Field(ge=0)], ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -145,7 +149,7 @@ class Warping(Part):
         flips: whether they are flipped and turned by right angles.
         rotation: share that is turned by any angle.
         shift: px that they are moved by at most.
-        scale: (least, most) factor of size, drawn on a logarithmic scale.
+        scale: (least, most) factor of size, 0.1 to 10, drawn on a logarithmic scale.
         scaled: share that is scaled.
         squeeze: logarithm of the largest change of aspect.
         elastic: deviation of the displacements of a coarse grid, px; 0: none (the paper: 10).
@@ -155,11 +159,11 @@ class Warping(Part):
 
     flips: bool = False
     rotation: Share = 0.0
-    shift: NotNegative = 0.0
-    scale: Range = (1.0, 1.0)
+    shift: float = Field(default=0.0, ge=0, le=8192)
+    scale: ZoomRange = (1.0, 1.0)
     scaled: Share = 1.0
-    squeeze: NotNegative = 0.0
-    elastic: NotNegative = 0.0
+    squeeze: Share = 0.0
+    elastic: float = Field(default=0.0, ge=0, le=1000)
     elastic_grid: int = Field(default=3, ge=2, le=32)
     elastic_share: Share = 1.0
 
@@ -347,6 +351,8 @@ class Recipe(Part):
 
     @model_validator(mode="after")
     def _fitting(self) -> Self:
+        if self.head == "sigmoid" and self.background is not None:
+            raise ValueError("background: a sigmoid head has none; leave it out")
         for term in self.loss:
             head = FOR_HEADS.get(term.name, self.head)
             if head != self.head:

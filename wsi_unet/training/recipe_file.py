@@ -38,7 +38,10 @@ def read_recipe(path: Path, settings: Iterable[str] = ()) -> Recipe:
     """
     table = _with_bases(path)
     for setting in settings:
-        table = _merged(table, _parse_setting(setting))
+        changes = _parse_setting(setting)
+        if "base" in changes:
+            raise RecipeError(f"--set {setting}: what a recipe starts from is said in its file")
+        table = _merged(table, changes)
     return _checked(table, path)
 
 
@@ -83,11 +86,19 @@ def _base(path: Path, name: object) -> Path:
 
 
 def _merged(base: Table, over: Mapping[str, Any]) -> Table:
-    """Return tables laid over each other; lists and values are replaced as a whole."""
+    """Return tables laid over each other; lists and values are replaced as a whole.
+
+    A table whose keys are numbers changes these members of a list: `data.0.mpp` is said so in
+    messages, and has to be understood so, too.
+    """
     result = dict(base)
     for key, value in over.items():
         below = result.get(key)
-        if isinstance(value, Mapping) and isinstance(below, Mapping):
+        if isinstance(value, Mapping) and isinstance(below, list):
+            numbered = {str(number): member for number, member in enumerate(below)}
+            if value and numbered.keys() >= value.keys():
+                value = list(_merged(numbered, value).values())
+        elif isinstance(value, Mapping) and isinstance(below, Mapping):
             value = _merged(dict(below), value)
         result[key] = value
     return result
@@ -137,6 +148,10 @@ def _explain(error: ErrorDetails) -> str:
     where = ".".join(str(part) for part in error["loc"])
     if error["type"] == "missing":
         return f"{where}: is missing"
+    if error["type"] == "model_type":
+        return f"{where}: must be a table, not {error['input']!r}"
+    if error["type"] == "tuple_type":
+        return f"{where}: must be a list{_advice_on_lists(where, error['input'])}"
     if error["type"] != "extra_forbidden":
         message = error["msg"].removeprefix("Value error, ")
         return f"{where}: {message}" if where else message
@@ -145,6 +160,13 @@ def _explain(error: ErrorDetails) -> str:
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     advice = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
     return f"{where}: there is no such key{advice}"
+
+
+def _advice_on_lists(where: str, given: object) -> str:
+    """Return what to write for a list of tables, where a table was given."""
+    if not isinstance(given, Mapping):
+        return f", not {given!r}"
+    return f": write [[{where}]] above each of its tables, or change one that is there by number"
 
 
 def _keys_at(place: Sequence[int | str]) -> list[str]:
