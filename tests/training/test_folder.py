@@ -97,6 +97,17 @@ def test_somebodys_folder_is_left_alone(tmp_path: Path, overwrite: bool) -> None
         TrainingFolder(tmp_path).check(resume=False, overwrite=overwrite)
 
 
+def test_only_what_was_begun_goes_on(tmp_path: Path) -> None:
+    folder = TrainingFolder(tmp_path)
+    folder.own.mkdir()
+    folder.check(resume=True, overwrite=False)
+    (folder.own / "plan.txt").write_text("of a marathon")
+    with pytest.raises(OutputError, match="exists; choose another path"):
+        folder.check(resume=True, overwrite=False)
+    folder.recipe.write_text("")
+    folder.check(resume=True, overwrite=False)
+
+
 def test_a_model_without_a_training_is_replaced_only_if_asked(tmp_path: Path) -> None:
     save_model(network(), spec(), tmp_path / "model")
     folder = TrainingFolder(tmp_path / "model")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -23,7 +24,7 @@ from support.training import (
 from wsi_unet.errors import OutputError, SignatureError
 from wsi_unet.training.data import Parts
 from wsi_unet.training.recipe import Recipe
-from wsi_unet.training.records.state import read_state
+from wsi_unet.training.records.state import read_state, write_state
 
 RECIPE = small_recipe(
     optimiser={"name": "adamw", "rate": 0.01, "schedule": "onecycle", "clip": 1.0, "average": 0.8},
@@ -197,3 +198,18 @@ def test_a_state_runs_no_code(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="is damaged"):
         read_state(path)
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_full_disk_is_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train_small(small_recipe(), tmp_path / "m", on_progress=stop_after(5))
+    path = tmp_path / "m" / "training" / "state"
+    before, state = path.read_bytes(), read_state(path)
+
+    def refuse(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", refuse)
+    with pytest.raises(OutputError, match="state: No space left on device"):
+        write_state(state, path)
+    assert path.read_bytes() == before
+    assert not list(path.parent.glob(".*.partial"))

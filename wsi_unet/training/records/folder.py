@@ -87,7 +87,7 @@ class TrainingFolder:
             raise OutputError(
                 f"{self.model}: a training writes a folder; choose a name without .safetensors"
             )
-        if resume and self.own.is_dir():
+        if resume and self._is_begun():
             return
         if self.state.is_file() and not overwrite:
             raise OutputError(
@@ -96,6 +96,12 @@ class TrainingFolder:
             )
         if not (overwrite and (self.state.is_file() or self.recipe.is_file())):
             check_target(self.model, overwrite=overwrite)
+
+    def _is_begun(self) -> bool:
+        """Tell whether a training was begun here, even if it was stopped before it wrote much."""
+        if self.state.is_file() or self.recipe.is_file():
+            return True
+        return self.own.is_dir() and all(path.name.startswith(".") for path in self.own.iterdir())
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,8 @@ def write_state(state: State, path: Path) -> None:
             os.fsync(file.fileno())
         new.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)  # of a full disk it may have taken the rest
         raise OutputError(f"can't write {path}: {error.strerror or error}") from error
 
 
