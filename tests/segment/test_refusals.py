@@ -18,6 +18,9 @@ from support.oracle import (
 import wsi_unet
 from wsi_unet.errors import OptionError, OutputError, PlanError, SlideError
 from wsi_unet.models import UNetConfig
+from wsi_unet.models.running.ensemble import Ensemble
+from wsi_unet.segment.parameters import ModelReference
+from wsi_unet.segment.task import load_ensemble
 
 OPTIONS: dict[str, Any] = {
     "tissue": "none",
@@ -184,3 +187,16 @@ def test_a_plan_writes_nothing(folder: Path, tmp_path: Path) -> None:
         path.stat().st_size for path in (tmp_path / "out").rglob("c/*/*") if path.is_file()
     )
     assert stored <= facts["output_bytes"]
+
+
+def test_a_model_that_changes_after_planning_is_refused(
+    folder: Path, tmp_path: Path, image: NDArray[np.uint8]
+) -> None:
+    """As one does that is being trained: a run's blocks are all of one model."""
+    live = tmp_path / "live"
+    shutil.copytree(folder / "model", live)
+    planned = ModelReference.of(Ensemble((wsi_unet.load_model(live),), "none"))
+    shutil.rmtree(live)
+    balanced_model(CONFIG, image[::-1], live)
+    with pytest.raises(OutputError, match=r"has changed since .* segment with a copy of it"):
+        load_ensemble(planned, "none")

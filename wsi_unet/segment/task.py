@@ -199,7 +199,10 @@ def load_ensemble(reference: ModelReference, tta: Tta) -> Ensemble:
     for each in reference.each:
         model = load_model(each.path, trust=each.trust)
         if model.sha256 != each.sha256:
-            raise OutputError(f"{each.path} is not the model this run was planned with")
+            raise OutputError(
+                f"{each.path} has changed since this run was planned; if it is still being "
+                "trained, segment with a copy of it"
+            )
         models.append(model)
     return Ensemble(tuple(models), tta)
 
