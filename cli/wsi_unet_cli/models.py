@@ -119,6 +119,7 @@ def _show_card(entry: Entry) -> None:
             ("pixel size", "any" if spec.mpp is None else f"{spec.mpp:.4g} µm/px"),
             ("architecture", ", ".join(f"{k} {v}" for k, v in spec.architecture)),
             ("training data", spec.training_data),
+            ("trained", _in_words({k: v for k, v in spec.training.items() if k != "recipe"})),
             *((name.replace("_", " "), _in_words(value)) for name, value in spec.metrics.items()),
             ("licence", spec.license or "not stated"),
             ("size", size(entry.bytes)),
@@ -128,6 +129,10 @@ def _show_card(entry: Entry) -> None:
 
 
 def _in_words(value: JsonValue) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name.replace('_', ' ')} {item}" for name, item in value.items())
-    return str(value)
+    if not isinstance(value, dict):
+        return str(value)
+    return ", ".join(
+        f"{name.replace('_', ' ')} " + (f"({words})" if isinstance(item, dict) else words)
+        for name, item in value.items()
+        for words in [_in_words(item)]
+    )

@@ -115,8 +115,10 @@ def test_a_model_is_trained_and_segments_a_slide(recipe: Path, example_slide_pat
     assert report["held_out"]["dice"] > max(0.65, 2 * share / (1 + share))
     for name in ("journal.csv", "learning_curve.png", "examples.png", "recipe.toml", "state"):
         assert Path("model", "training", name).stat().st_size > 0
-    listed = run("models", "model")
-    assert f"{report['held_out']['dice']:.3f}" in listed.stdout
+    assert f"{report['held_out']['dice']:.3f}" in run("models", "model").stdout
+    card = run("models", "model", "-v").stdout
+    assert "state finished, iterations 60, best iteration 60" in card
+    assert "nucleus (dice 0." in card
 
     area = "600,1000,512,512"
     for model, name in (("model", "ours"), ("nuclei-he", "theirs")):
