@@ -225,9 +225,10 @@ def _ignored_values(source: DataSource, key: str) -> list[int]:
 def _refuse_names(recipe: Recipe, unknown: list[str], name: str) -> str:
     known = [there for one in recipe.classes for there in one.annotations or (one.name,)]
     listed = ", ".join(map(repr, unknown))
-    what = f"the class {listed} is" if len(unknown) == 1 else f"the classes {listed} are"
+    one = len(unknown) == 1
+    what = f"the class {listed} is" if one else f"the classes {listed} are"
     return (
-        f"{name}: {what} none of the recipe's ({', '.join(map(repr, known))})"
-        f"{near(unknown[0], known)}; name it in annotations = […] of a class, or in ignore "
-        "= […] of the data"
+        f"{name}: {what} none of the recipe's ({', '.join(map(repr, known))}); name "
+        f"{'it' if one else 'them'} in annotations = […] of a class, or in ignore = […] of the data"
+        f"{near(unknown[0], known)}"
     )

@@ -66,8 +66,8 @@ def _folds(recipe: Recipe, fields: Sequence[F]) -> dict[str, int]:
         patients = list(dict.fromkeys(one.patient for one in fields if one.source == source))
         if len(patients) < recipe.split.folds:
             raise RecipeError(
-                f"split.folds: the {len(patients)} patients of data.{source} "
-                f"({recipe.data[source].images}) can't be cut into {recipe.split.folds} folds; use "
+                f"split.folds: data.{source} ({recipe.data[source].images}) can't be cut into "
+                f"{recipe.split.folds} folds, as its number of patients is {len(patients)}; use "
                 f"{len(patients)} at most, or hold the source out"
             )
         new = [patient for patient in patients if patient not in fold_of]
