@@ -149,7 +149,7 @@ def test_ended_in_the_middle_and_run_again(good: Path, here: Path, number: signa
             assert time.monotonic() < deadline
             time.sleep(0.005)
         process.send_signal(number)
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=120)
     assert list(rows(here / "out")) == ["a", "d", "b", "c"], "every slide has its row"
     if number == signal.SIGKILL:
         assert process.returncode == -signal.SIGKILL

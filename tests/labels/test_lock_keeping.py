@@ -50,7 +50,7 @@ def beats() -> list[threading.Thread]:
 
 
 def wait_until_no_thread_beats() -> None:
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while beats() and time.monotonic() < end:
         time.sleep(0.001)
     assert beats() == []
@@ -198,7 +198,7 @@ def test_one_thread_beats_for_all_and_ends_with_the_last() -> None:
     everything = [MemoryObjects() for _ in range(20)]
     locks = [acquire(objects, timing=Timing(0.02, 10)) for objects in everything]
     assert len(beats()) == 1
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     for objects in everything:
         while b'"beat": 3' not in objects.stored[LOCK_KEY]:
             assert time.monotonic() < end
@@ -238,12 +238,10 @@ def test_thousands_of_locks_leave_nothing(objects: MemoryObjects) -> None:
 def test_it_beats_while_the_interpreter_is_busy() -> None:
     objects = MemoryObjects()
     with acquire(objects, timing=Timing(0.05, 10)):
-        end = time.monotonic() + 1
-        while time.monotonic() < end:
+        end = time.monotonic() + 60
+        while b'"beat": 5' not in objects.stored[LOCK_KEY]:
+            assert time.monotonic() < end
             sum(range(1000))
-        record = LockRecord.parse(objects.stored[LOCK_KEY])
-    assert record is not None
-    assert record.beat >= 5
 
 
 def test_a_store_that_hangs_holds_up_nothing_but_beats(objects: MemoryObjects) -> None:

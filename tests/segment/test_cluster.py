@@ -94,7 +94,7 @@ def test_a_relative_path_means_the_clients_folder(
 
 
 def wait_for_workers(scheduler: str, count: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     with open_client(ClusterOptions(scheduler=scheduler)) as client:
         while len(client.nthreads()) < count:
             assert time.monotonic() < deadline

@@ -47,7 +47,7 @@ def test_nannies_set_one_thread_and_the_network_gets_its_share(address: str, mod
         worker(address, *PRELOAD, "--nworkers", "2", env=PRETENDED, nanny=True),
         open_client(ClusterOptions(scheduler=address)) as client,
     ):
-        client.wait_for_workers(2, timeout=60)
+        client.wait_for_workers(2, timeout=180)
         assert set(client.run(on_workers.environment, "OMP_NUM_THREADS").values()) == {"1"}
         assert (count_workers(client).per_host, processes_per_core(client)) == (2, 2)
         assert threads(client, model) == CORES // 2 // CPU_SLOTS
@@ -64,11 +64,11 @@ def test_processes_on_cores_of_their_own_share_nothing(address: str, model: str)
         open_client(ClusterOptions(scheduler=address)) as client,
     ):
         with worker(address, *PRELOAD, env=PRETENDED, wrapper=("taskset", "-c", str(second))):
-            client.wait_for_workers(2, timeout=60)
+            client.wait_for_workers(2, timeout=180)
             assert (count_workers(client).per_host, processes_per_core(client)) == (2, 1)
             assert threads(client, model) == CORES // CPU_SLOTS
         with worker(address, wrapper=("taskset", "-c", f"{first},{second}")):
-            client.wait_for_workers(2, timeout=60)
+            client.wait_for_workers(2, timeout=180)
             assert processes_per_core(client) == 2
 
 

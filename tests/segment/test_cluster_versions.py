@@ -103,7 +103,7 @@ def test_a_worker_that_hangs_is_named(
     monkeypatch.setattr(workers.ask_workers, "__kwdefaults__", {"seconds": 1.0})
     with worker(address) as process:
         with Client(address) as client:
-            client.wait_for_workers(1, timeout=60)
+            client.wait_for_workers(1, timeout=180)
         os.kill(process.pid, signal.SIGSTOP)
         try:
             assert "doesn't answer" in refusal(address)
@@ -133,7 +133,7 @@ def test_when_the_client_is_gone_others_may_join(address: str) -> None:
         pass
     other = {"WSI_UNET_TEST_WORKER": "torch=1.13.1"}
     with worker(address, *PRELOAD, env=other), Client(address) as client:
-        client.wait_for_workers(1, timeout=60)
+        client.wait_for_workers(1, timeout=180)
         assert client.run(on_workers.environment, "WSI_UNET_TEST_WORKER") == dict.fromkeys(
             client.nthreads(), "torch=1.13.1"
         )

@@ -118,7 +118,11 @@ def test_an_output_in_use_is_refused_and_left_alone(folder: Path, tmp_path: Path
     assert states(others) == {"1.png": "finished"}
 
 
-def test_an_interruption_keeps_what_is_done(folder: Path, tmp_path: Path) -> None:
+def test_an_interruption_keeps_what_is_done(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cohort, "TELL_EVERY", 0.0)
+
     def stop(progress: CohortProgress) -> None:
         if progress.blocks_done >= 2:
             raise KeyboardInterrupt
@@ -180,6 +184,7 @@ def test_a_worker_that_hangs_does_not_hold_up_an_interruption(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(execution, "STOP_SECONDS", 0.5)
+    monkeypatch.setattr(cohort, "TELL_EVERY", 0.0)
     stopped: list[psutil.Process] = []
 
     def stop(progress: CohortProgress) -> None:

@@ -20,6 +20,7 @@ import wsi_unet
 from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box
 from wsi_unet.models import UNetConfig
+from wsi_unet.segment import cohort
 from wsi_unet.segment.status import run_status
 from wsi_unet.slides.slide import Slide
 
@@ -125,8 +126,11 @@ def test_a_hung_read_is_a_failure_not_a_hang(
     assert "no answer within 2 s" in report.failures[0].error
 
 
-def test_interrupted_runs_say_so_and_resume(folder: Path, tmp_path: Path) -> None:
+def test_interrupted_runs_say_so_and_resume(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     output = tmp_path / "out"
+    monkeypatch.setattr(cohort, "TELL_EVERY", 0.0)
 
     def interrupt(progress: wsi_unet.RunProgress) -> None:
         if progress.blocks_done >= 2:

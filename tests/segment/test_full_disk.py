@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from support.oracle import balanced_model, textured, write_png
 
 import wsi_unet
 from wsi_unet.errors import PlanError
+from wsi_unet.labels.objects import LocalObjects
 from wsi_unet.models import UNetConfig
 
 SIZE_MIB = 80
@@ -33,7 +36,16 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_full_disk_loses_nothing(tmp_path: Path, small_disk: Path) -> None:
+def fill_disk(ballast: Path) -> None:
+    """Write until there is no space left."""
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+
+
+def test_a_full_disk_loses_nothing(
+    tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     image = textured(1500, 1500)
     slide = write_png(tmp_path / "slide.png", image)
     balanced_model(UNetConfig(depth=2, base_width=4), image, tmp_path / "model")
@@ -45,23 +57,21 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, small_disk: Path) -> None:
         "block": 512,
         "tile": 256,
     }
-    ballast = small_disk / "ballast"
+    ballast, output = small_disk / "ballast", small_disk / "out"
+    put, shards = LocalObjects.put, itertools.count()
 
-    def fill(progress: wsi_unet.RunProgress) -> None:
-        if progress.blocks_done >= 2 and not ballast.exists():
-            with ballast.open("wb", buffering=0) as file:
-                try:
-                    while True:
-                        file.write(bytes(4096))
-                except OSError:
-                    pass
+    def fill(self: LocalObjects, key: str, data: bytes) -> None:
+        if key.startswith("labels/random/0/c/") and next(shards) == 4:
+            fill_disk(ballast)
+        put(self, key, data)
 
-    output = small_disk / "out"
-    report = wsi_unet.segment(slide, output, tmp_path / "model", on_progress=fill, **options)
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalObjects, "put", fill)
+        report = wsi_unet.segment(slide, output, tmp_path / "model", **options)
     assert report.state == "incomplete"
     assert "No space left on device" in report.failures[0].error
     assert "\n" not in report.failures[0].error
-    assert 2 <= report.blocks.done < report.blocks.total
+    assert 0 < report.blocks.done < report.blocks.total
 
     with pytest.raises(PlanError, match="disk: "):
         wsi_unet.segment(slide, output, tmp_path / "model", **options)

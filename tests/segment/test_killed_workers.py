@@ -5,17 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 import psutil
+import pytest
 from support.runs import Study, array_objects, marker_times
 
 import wsi_unet
+from wsi_unet.segment import cohort
 
 KILLS = 5
 SLOW = 32
 """Side of a tile, px: so small that a block outlives the time between two looks at it."""
 
 
-def test_workers_killed_more_than_three_times(study: Study, tmp_path: Path) -> None:
+def test_workers_killed_more_than_three_times(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Dask gives up on a task after three deaths that it was near; here it may not."""
+    monkeypatch.setattr(cohort, "TELL_EVERY", 0.0)
     output = tmp_path / "out"
     killed: list[int] = []
 

@@ -14,7 +14,7 @@ from pathlib import Path
 SUPPORT = Path(__file__).resolve().parents[1]
 """The folder on the workers' path from which they import `support`."""
 
-STARTING_SECONDS = 60.0
+STARTING_SECONDS = 180.0
 
 
 @contextmanager

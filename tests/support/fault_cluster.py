@@ -33,7 +33,7 @@ THREADS = 2
 NURSED = "w0"
 """The worker with a nanny: Dask's own service manager."""
 
-STARTING_SECONDS = 60.0
+STARTING_SECONDS = 180.0
 
 PINNED = """
 import os, sys

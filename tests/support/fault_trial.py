@@ -13,7 +13,7 @@ from support.fault_cluster import Cluster
 from support.fault_runner import DEADLINE_SECONDS, RUN_SECONDS, Client, Ended
 from support.fault_study import LABEL, Study, differences, leftovers
 
-TRIAL_SECONDS = 300.0
+TRIAL_SECONDS = 600.0
 TICK_SECONDS = 0.02
 
 

@@ -44,7 +44,7 @@ def test_a_batch_is_the_samples_of_its_iteration(workers: int) -> None:
 
 def test_its_processes_end_with_it() -> None:
     makers = {int(w.split()[-1]) for batch in batches(Numbered(), 2) for w in batch.where}
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while any(map(psutil.pid_exists, makers)):
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -71,9 +71,12 @@ def test_a_process_that_dies_is_one_clear_line() -> None:
 
 
 def test_waiting_is_counted() -> None:
-    with making_batches(Numbered(), size=1, first=0, last=2, workers=1, pinned=False) as stream:
+    with making_batches(Numbered(), size=1, first=0, last=6, workers=1, pinned=False) as stream:
         stream.next()
         assert stream.seconds_waited > 0.001, "the process has to start first"
-        time.sleep(0.5)
-        stream.next()
-        assert stream.seconds_waited < 0.2
+        waits = []
+        for _ in range(5):
+            time.sleep(0.2)
+            stream.next()
+            waits.append(stream.seconds_waited)
+        assert min(waits) < 0.1

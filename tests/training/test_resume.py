@@ -119,7 +119,7 @@ def test_a_killed_training_goes_on_from_its_last_state(
         assert len(others) > 1
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
-    assert not psutil.wait_procs(others, timeout=20)[1], "those who made samples end, too"
+    assert not psutil.wait_procs(others, timeout=60)[1], "those who made samples end, too"
     state = model / "training" / "state"
     assert state.exists() == (kill_at > 4)
     train_small(RECIPE, model, resume=True)
