@@ -342,6 +342,8 @@ class Recipe(Part):
         for name in self.sampling.classes:
             if name not in names:
                 raise ValueError(f"sampling.classes: {name!r} is none of the classes {names}")
+        if self.sampling.classes and not any(self.sampling.classes.values()):
+            raise ValueError("sampling.classes: all are 0; leave it out for centres anywhere")
         for number in self.split.hold_out:
             if number >= len(self.data):
                 raise ValueError(
