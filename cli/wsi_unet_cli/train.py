@@ -90,7 +90,7 @@ def show_recipe(ctx: click.Context, param: click.Parameter, value: str | None) -
     "--workers",
     type=click.IntRange(min=0),
     metavar="N",
-    help="Processes that make samples; 0: none but this.  [default: 2; for a GPU all cores]",
+    help="Processes that make samples; 0: none but this.  [default: 1; for a GPU all cores]",
 )
 @click.option(
     "--threads",

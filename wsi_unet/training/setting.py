@@ -13,11 +13,8 @@ from wsi_unet.models.running.devices import resolve_device, resolve_precision, u
 from wsi_unet.training.recipe import Recipe
 from wsi_unet.training.report import TrainingProgress
 
-CPU_WORKERS = 2
-"""Processes beside a network on a CPU: one is starved too often by the network's threads."""
-
-GPU_WORKERS = 16
-"""Processes for a network on a GPU, at most."""
+MOST_WORKERS = 16
+"""What is taken by itself at most, for a GPU."""
 
 
 class Interruption(Protocol):
@@ -88,8 +85,8 @@ def choose_setting(
 ) -> Setting:
     """Return where a training runs, as asked for or as suits the machine.
 
-    On a CPU a few processes make samples in what the network, on all cores, leaves of them: see
-    docs/performance.md. For a GPU it is all cores but one.
+    On a CPU one process makes samples, beside a network on all cores: see docs/performance.md. For
+    a GPU it is all cores but one.
 
     Raises:
         OptionError: if there is no such device, or a number makes no sense.
@@ -98,10 +95,7 @@ def choose_setting(
         if number is not None and number < least:
             raise OptionError(f"{name}: {number}; at least {least}")
     place, cores = resolve_device(device), usable_cores()
-    if place == "cpu":
-        usual = CPU_WORKERS if cores > 1 else 0
-    else:
-        usual = max(1, min(GPU_WORKERS, cores - 1))
+    usual = min(1, cores - 1) if place == "cpu" else max(1, min(MOST_WORKERS, cores - 1))
     return Setting(
         device=place,
         precision=resolve_precision(recipe.running.precision, place),

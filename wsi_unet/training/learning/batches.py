@@ -33,10 +33,6 @@ if TYPE_CHECKING:
 AHEAD = 4
 """Batches that each process makes ahead of the network."""
 
-NICENESS = 10
-"""What the processes add to theirs, so that on a CPU the network has the cores first: its threads
-wait for one another, so that a core that one of them waits for holds up all."""
-
 START_METHOD = "forkserver"
 """Never a fork of this process: its threads (PyTorch's, a bucket's client) don't survive one."""
 
@@ -180,7 +176,7 @@ def making_batches(
             pin_memory=pinned,
             multiprocessing_context=START_METHOD if workers else None,
             prefetch_factor=AHEAD if workers else None,
-            worker_init_fn=_set_up_process,
+            worker_init_fn=_end_with_the_parent,
             generator=torch.Generator(),
         )
         stream = BatchStream(iter(loader))
@@ -206,12 +202,7 @@ def _explained(error: RuntimeError) -> Exception:
     return error
 
 
-def _set_up_process(number: int) -> None:
-    os.nice(NICENESS)
-    _end_with_the_parent()
-
-
-def _end_with_the_parent() -> None:
+def _end_with_the_parent(number: int) -> None:
     """End when the parent ends, however it does, and not before: it decides about a Ctrl-C.
 
     PyTorch's own watch looks at who started this process, which is the fork server.
