@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from wsi_unet.models import load_model
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "workflows" / "training"
@@ -89,10 +92,19 @@ def test_every_fold_is_held_out_once(recipe: Path, validated: Path) -> None:
     assert [card["training"]["recipe"]["split"]["fold"] for card in cards] == [0, 1, 2]
 
 
-def test_what_has_ended_is_taken_as_it_is(recipe: Path, validated: Path) -> None:
+def test_what_has_ended_is_taken_as_it_is_and_told_by_another_model(
+    recipe: Path, validated: Path, tmp_path: Path
+) -> None:
     before = {path: path.stat().st_mtime_ns for path in validated.glob("fold-*/*.safetensors")}
-    run("cross_validate.py", recipe, validated, "--data", ROOT / "tests" / "data")
+    shipped = shutil.copytree(validated / "fold-0", tmp_path / "shipped")
+    run(
+        "cross_validate.py", recipe, validated, "--data", ROOT / "tests" / "data", "--card", shipped
+    )
     assert before == {path: path.stat().st_mtime_ns for path in before}
+    summary = json.loads((validated / "summary.json").read_text())
+    metrics = load_model(shipped).spec.metrics
+    assert metrics["held_out"] == summary["mean"]
+    assert load_model(shipped).sha256 == load_model(validated / "fold-0").sha256
 
 
 def test_a_model_is_scored_through_the_front_door(recipe: Path, validated: Path) -> None:

@@ -3,7 +3,8 @@
     python workflows/training/cross_validate.py RECIPE OUTPUT --data DATA [--folds 0,1] [--set …]
 
 OUTPUT gets a model folder per fold (`fold-0`, …) and `summary.json`. The same command goes on after
-an interruption: a fold that has ended is taken as it is.
+an interruption: a fold that has ended is taken as it is. A model that was trained on everything has
+nothing left to be measured on; `--card MODEL` writes the folds' figures into its card.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import click
 
 import wsi_unet
+from wsi_unet.models.checkpoint import write_card
 from wsi_unet.models.running.devices import keep_freed_memory
 from wsi_unet.training.recipe_file import read_recipe
 
@@ -25,8 +27,14 @@ from wsi_unet.training.recipe_file import read_recipe
 @click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--folds", help="Which, like 0,1; all by default.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="As of train.")
+@click.option("--card", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def main(
-    recipe: Path, output: Path, data: Path | None, folds: str | None, settings: tuple[str, ...]
+    recipe: Path,
+    output: Path,
+    data: Path | None,
+    folds: str | None,
+    settings: tuple[str, ...],
+    card: Path | None,
 ) -> None:
     """See the module's text."""
     keep_freed_memory()  # as the command does
@@ -38,10 +46,17 @@ def main(
             trained(recipe, output / f"fold-{fold}", data, (*settings, f"split.fold={fold}"))
         )
         click.echo(f"fold {fold}: {said(reports[-1])}", err=True)
-    summary = {"recipe": recipe.name, "settings": list(settings), "folds": reports}
-    summary["mean"] = mean_of_all([report["held_out"] for report in reports])
+    summary = {
+        "recipe": recipe.name,
+        "settings": list(settings),
+        "mean": mean_of_all([report["held_out"] for report in reports]),
+        "mean of sources": mean_of_all([report["sources"] for report in reports]),
+        "folds": reports,
+    }
     (output / "summary.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
-    click.echo(json.dumps(summary["mean"], indent=2))
+    if card is not None:
+        write_figures(card, summary)
+    click.echo(json.dumps({key: summary[key] for key in ("mean", "mean of sources")}, indent=2))
 
 
 def trained(recipe: Path, model: Path, data: Path | None, settings: tuple[str, ...]) -> Any:
@@ -58,6 +73,18 @@ def trained(recipe: Path, model: Path, data: Path | None, settings: tuple[str, .
             raise click.ClickException("interrupted; the same command goes on")
         report.write_text(json.dumps(done.to_json(), indent=2), encoding="utf-8")
     return json.loads(report.read_text(encoding="utf-8"))
+
+
+def write_figures(model: Path, summary: dict[str, Any]) -> None:
+    """Write means over folds into the card of a model that is trained by the same recipe."""
+    metrics = {
+        "how": f"means over {len(summary['folds'])} networks of the same recipe, each measured on "
+        "what it wasn't trained on: a fold held out, and sources that none of them was trained on",
+        "held_out": summary["mean"],
+        "sources": summary["mean of sources"],
+    }
+    spec = wsi_unet.load_model(model).spec
+    write_card(model, spec.model_copy(update={"metrics": metrics}))
 
 
 def said(report: Any) -> str:
