@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from support.oracle import whole_image_forward, whole_image_logits
 from support.training import Squares, small_recipe, squares
@@ -17,7 +19,14 @@ from wsi_unet.models import ModelSpec, Scaling, UNet, UNetConfig
 from wsi_unet.training.fields import IGNORED, NOTHING
 from wsi_unet.training.learning.loop import DivergedError
 from wsi_unet.training.learning.scores import PixelCounts, Scores, column_names, columns
-from wsi_unet.training.learning.validation import TILE, FieldLabeller, Labelled, cores_of, model_of
+from wsi_unet.training.learning.validation import (
+    TILE,
+    FieldLabeller,
+    Labelled,
+    cores_of,
+    model_of,
+    thinned,
+)
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.3, 0.25, 0.2)
 
@@ -108,6 +117,30 @@ def test_a_field_is_scored_as_one_forward_over_all_of_it_would_be(
     assert scores.pixel_error == pytest.approx(wrong.sum() / whole.decided.sum())
     assert scores.mean_dice == pytest.approx(np.mean([one.dice for one in scores.classes[1:]]))
     assert scores.mean_iou == pytest.approx(np.mean([one.iou for one in scores.classes[1:]]))
+
+
+def test_of_large_fields_a_fair_part_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsi_unet.training.learning.validation.TILE", 32)
+    config = UNetConfig(padding="same", depth=2, base_width=4)
+    network, field = lively(config), squares(4, (96, 128))
+    measured = labeller(network, spec_of(config))
+    assert measured.measure([field], tiles=12) == measured.measure([field])
+    part = measured.measure([field], tiles=4)
+    assert part.pixels == 4 * 32 * 32
+    corners = np.full(field.labels.shape, IGNORED, np.uint8)
+    for row, column in ((0, 1), (1, 0), (1, 3), (2, 2)):  # the 2nd, 5th, 8th and 11th of twelve
+        box = Box.of_shape((32, 32)).shift(32 * row, 32 * column).slices()
+        corners[box] = field.labels[box]
+    assert part == measured.measure([Squares(field.image, corners)])
+
+
+@given(count=st.integers(0, 50), most=st.integers(1, 60))
+def test_what_is_thinned_keeps_its_order_and_its_extent(count: int, most: int) -> None:
+    kept = thinned(range(count), most)
+    assert len(kept) == min(count, most)
+    assert kept == sorted(set(kept))
+    gaps = np.diff([-1, *kept, count])
+    assert gaps.max() <= 2 * max(1, math.ceil(count / most))
 
 
 @pytest.mark.parametrize("classes", [1, 3])

@@ -269,6 +269,8 @@ class Running(Part):
         seed: of everything that is left to chance.
         precision: number type of the network's convolutions; "auto": bfloat16 where it pays.
         validate_every: iterations between two measurements of the held-out fold.
+        validate_tiles: tiles of up to 512² px that are measured at most, taken evenly out of all;
+            0: all, however large the slides are.
         patience: measurements without a better one after which it ends early; 0: never.
         best_by: what the best network is chosen by: mean Dice of the held-out fold, or "last".
     """
@@ -277,6 +279,7 @@ class Running(Part):
     seed: int = Field(default=0, ge=0)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     validate_every: int = Field(default=100, ge=1)
+    validate_tiles: int = Field(default=1000, ge=0)
     patience: int = Field(default=0, ge=0)
     best_by: Literal["dice", "last"] = "dice"
 

@@ -209,7 +209,9 @@ def _measure_apart(task: Task) -> dict[str, JsonValue]:
         threads=task.setting.threads,
     )
     return {
-        task.recipe.data[number].images: labeller.measure(fields).to_json()
+        task.recipe.data[number].images: labeller.measure(
+            fields, task.recipe.running.validate_tiles
+        ).to_json()
         for number, fields in task.parts.apart.items()
     }
 

@@ -264,7 +264,7 @@ class Course:
             precision=task.setting.precision,
             threads=task.setting.threads,
         )
-        scores = labeller.measure(held_out) if held_out else None
+        scores = labeller.measure(held_out, self._running.validate_tiles) if held_out else None
         examples = labeller.label_whole(self._places)
         with self._undivided():
             self.standing.measured = self.iteration
