@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,15 +71,14 @@ def test_card_says_what_a_user_must_know(model: Model) -> None:
     assert spec.architecture.padding == "valid"
     assert "BBBC038" in spec.training_data
     assert "diagnostic" in spec.description
-    held_out = spec.metrics["held_out"]
-    assert isinstance(held_out, dict)
-    assert held_out["images"] == 21
-    assert isinstance(held_out["dice"], float)
-    assert held_out["dice"] > 0.8
+    metrics: Any = spec.metrics
+    assert "wasn't trained on" in metrics["how"]
+    assert metrics["held_out"]["dice"] >= 0.85
+    assert metrics["sources"]["nucls_he/images"]["dice"] >= 0.75
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_finds_the_nuclei_of_fields_it_was_not_trained_on(model: Model, name: str) -> None:
+def test_finds_the_nuclei_of_fields(model: Model, name: str) -> None:
     image, nuclei = read_field(name)
     found = segment(model, image)
     dice = 2 * (found & nuclei).sum() / (found.sum() + nuclei.sum())

@@ -97,14 +97,14 @@ def said(report: Any) -> str:
 
 
 def mean_of_all(documents: list[Any]) -> Any:
-    """Return the mean of every number in documents of one shape."""
+    """Return the mean of every number in documents of one shape, to four digits."""
     first = documents[0]
     if isinstance(first, dict):
         return {key: mean_of_all([one[key] for one in documents]) for key in first}
     if isinstance(first, list):
         return [mean_of_all([one[i] for one in documents]) for i in range(len(first))]
     if isinstance(first, int | float) and None not in documents:
-        return sum(documents) / len(documents)
+        return round(sum(documents) / len(documents), 4)
     return first
 
 
