@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from wsi_unet import Training
     from wsi_unet.training.outlook import Outlook
     from wsi_unet.training.recipe import Recipe
+    from wsi_unet.training.report import TrainingProgress
     from wsi_unet.training.setting import TrainingArguments
 
 INTERRUPTED = "interrupted; what was learnt is kept. To go on:"
+STOPPED = "interrupted at once; what was last written down is kept. To go on:"
 TOO_EARLY = "interrupted before anything was learnt. To begin again:"
 
 EPILOG = """\
@@ -90,7 +92,7 @@ def show_recipe(ctx: click.Context, param: click.Parameter, value: str | None) -
     "--workers",
     type=click.IntRange(min=0),
     metavar="N",
-    help="Processes that make samples; 0: none but this.  [default: 1; for a GPU all cores]",
+    help="Processes that make samples; 0: none but this.  [default: 1; for a GPU up to 16]",
 )
 @click.option(
     "--threads",
@@ -139,6 +141,7 @@ def train(
     from wsi_unet.models.running.devices import keep_freed_memory
     from wsi_unet.training.recipe_file import read_recipe
 
+    begun = False
     with interruptible() as interruption, logging_to(log_file, verbose=ctx.meta[VERBOSE]):
         try:
             read = read_recipe(recipe, settings)
@@ -148,16 +151,26 @@ def train(
                 return
             keep_freed_memory()
             with training_display(read.name, quiet=quiet) as display:
+
+                def show(progress: TrainingProgress) -> None:
+                    nonlocal begun
+                    begun = progress.phase != "opening"
+                    display(progress)
+
                 found = wsi_unet.train(
                     read,
                     output or read.name,
                     data=folder,
-                    on_progress=display,
+                    on_progress=show,
                     interruption=interruption,
                     **options,
                 )
-        except KeyboardInterrupt:  # opening data, or importing
-            say_how_to_go_on(Ending(EXIT_FAILED, TOO_EARLY), ctx.meta[ARGUMENTS])
+        except KeyboardInterrupt:  # opening data, importing, or where it can't be taken up
+            if begun:
+                again = Ending(EXIT_FAILED, STOPPED, begun=True)
+                say_how_to_go_on(again, _to_go_on(ctx.meta[ARGUMENTS]))
+            else:
+                say_how_to_go_on(Ending(EXIT_FAILED, TOO_EARLY), ctx.meta[ARGUMENTS])
             ctx.exit(EXIT_FAILED)
     interrupted = found.state == "interrupted"
     code = EXIT_FAILED if interrupted else EXIT_OK

@@ -17,7 +17,7 @@ from wsi_unet.geometry import Box, reflect
 from wsi_unet.models import Model, UNetConfig, bundled_models, load_model
 
 FIELDS = Path(__file__).parents[1] / "data" / "nuclei_he"
-SHA256 = "70602c97401a546ee94a3ac0a9e51d24d011c673dfc85551f8ad020cab6fb8af"
+SHA256 = "5bfe150c238282e705d637f48ae0d869f5082cf0efb4e03a7d1ef59be5fe24a2"
 NAMES = ("0c2550a23b8a", "3934a094e853", "87ea72894f65")
 
 

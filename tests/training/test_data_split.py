@@ -173,6 +173,6 @@ def test_what_is_trained_on_is_described(tmp_path: Path) -> None:
     assert portions[0].megapixels == 0.002
     cells = sum(int((instances > 0).sum()) for _, instances in pairs[2:])
     assert portions[0].pixels == {"ground": 2400 - cells, "cell": cells}
-    assert portions[0].to_json()["license"] == "CC0-1.0"
+    assert portions[0].license == "CC0-1.0"
     assert str(portions[1]).startswith("data.0 (images), validation: 2 images of 2 patients, 0.0")
     assert "repaired" not in str(portions[1])

@@ -138,6 +138,7 @@ def test_settings_come_last(tmp_path: Path) -> None:
         ("[split]\nhold_out = [4]", r"split.hold_out: there is no source 4"),
         ("[sampling]\nclasses = { cel = 1 }", r"sampling.classes: 'cel' is none of"),
         ("[sampling]\nclasses = { cell = 0.0 }", r"sampling.classes: all are 0; leave it out"),
+        ("[optimiser]\nnesterov = true\nmomentum = 0.0", r"optimiser: nesterov: looks ahead"),
         ("[network]\nclasses = 5", r"network.classes: 5, but .* make it 2"),
         ("[network]\npadding = 'full'", r"network.padding: .*'valid'"),
         ("[network]\nwidth = 5", r"network.width: there is no such key; did you mean"),

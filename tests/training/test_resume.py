@@ -41,7 +41,10 @@ from support.training import train_small
 from wsi_unet.training.recipe import Recipe
 recipe = Recipe.model_validate_json(sys.argv[2])
 print("running", flush=True)
-show = lambda progress: print(progress.iteration, flush=True)
+def show(progress):
+    print(progress.iteration, flush=True)
+    if progress.iteration == int(sys.argv[3]):
+        sys.stdin.readline()  # until it is killed
 if __name__ == "__main__":
     train_small(recipe, Path(sys.argv[1]), workers=1, on_progress=show)
 """
@@ -103,7 +106,8 @@ def test_a_killed_training_goes_on_from_its_last_state(
 ) -> None:
     model = tmp_path / "model"
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(model), RECIPE.model_dump_json()],
+        [sys.executable, "-c", PROGRAM, str(model), RECIPE.model_dump_json(), str(kill_at)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},

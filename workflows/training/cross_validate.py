@@ -18,7 +18,9 @@ import click
 import wsi_unet
 from wsi_unet.models.checkpoint import write_card
 from wsi_unet.models.running.devices import keep_freed_memory
+from wsi_unet.training.recipe import Recipe
 from wsi_unet.training.recipe_file import read_recipe
+from wsi_unet.training.records.folder import TrainingFolder
 
 
 @click.command(help=(__doc__ or "").split("\n\n")[0])
@@ -61,25 +63,31 @@ def main(
 
 def trained(recipe: Path, model: Path, data: Path | None, settings: tuple[str, ...]) -> Any:
     """Return the report of a fold, which is trained, or gone on with, unless it has ended."""
-    report = model / "training" / "report.json"
-    if not report.exists():
-        done = wsi_unet.train(
-            read_recipe(recipe, settings),
-            model,
-            data=data or recipe.parent,
-            resume=(model / "training").exists(),
-        )
+    folder, wanted = TrainingFolder(model), read_recipe(recipe, settings)
+    if folder.report.exists():
+        if what_is_learnt(read_recipe(folder.recipe)) != what_is_learnt(wanted):
+            raise click.ClickException(
+                f"{model} was trained by another recipe; choose another OUTPUT, or remove it"
+            )
+    else:
+        started = folder.own.exists()
+        done = wsi_unet.train(wanted, model, data=data or recipe.parent, resume=started)
         if done.state == "interrupted":
             raise click.ClickException("interrupted; the same command goes on")
-        report.write_text(json.dumps(done.to_json(), indent=2), encoding="utf-8")
-    return json.loads(report.read_text(encoding="utf-8"))
+    return json.loads(folder.report.read_text(encoding="utf-8"))
+
+
+def what_is_learnt(recipe: Recipe) -> Recipe:
+    """Return a recipe without what is only told."""
+    return recipe.model_copy(update={"description": "", "license": ""})
 
 
 def write_figures(model: Path, summary: dict[str, Any]) -> None:
     """Write means over folds into the card of a model that is trained by the same recipe."""
     metrics = {
-        "how": f"means over {len(summary['folds'])} networks of the same recipe, each measured on "
-        "what it wasn't trained on: a fold held out, and sources that none of them was trained on",
+        "how": f"means over {len(summary['folds'])} networks of the same recipe but for "
+        f"{', '.join(summary['settings']) or 'the fold'}; each was measured on what it wasn't "
+        "trained on: a fold, and sources that none of them was trained on",
         "held_out": summary["mean"],
         "sources": summary["mean of sources"],
     }
@@ -90,6 +98,8 @@ def write_figures(model: Path, summary: dict[str, Any]) -> None:
 def said(report: Any) -> str:
     """Return a fold's figures in a line."""
     held_out = report["held_out"]
+    if held_out is None or held_out["dice"] is None:
+        return f"nothing to measure, {report['iterations']} iterations, {report['seconds']:.0f} s"
     return (
         f"Dice {held_out['dice']:.4f}, pixel error {held_out['pixel_error']:.4f}, "
         f"{report['iterations']} iterations, {report['seconds']:.0f} s"
@@ -97,15 +107,15 @@ def said(report: Any) -> str:
 
 
 def mean_of_all(documents: list[Any]) -> Any:
-    """Return the mean of every number in documents of one shape, to four digits."""
-    first = documents[0]
-    if isinstance(first, dict):
-        return {key: mean_of_all([one[key] for one in documents]) for key in first}
-    if isinstance(first, list):
-        return [mean_of_all([one[i] for one in documents]) for i in range(len(first))]
-    if isinstance(first, int | float) and None not in documents:
-        return round(sum(documents) / len(documents), 4)
-    return first
+    """Return the means of the numbers in documents of one shape, to four digits.
+
+    What isn't known in one of them, such as the Dice of a class that is nowhere in it, is None.
+    """
+    if None in documents:
+        return None
+    if isinstance(documents[0], dict):
+        return {key: mean_of_all([one[key] for one in documents]) for key in documents[0]}
+    return round(sum(documents) / len(documents), 4)
 
 
 if __name__ == "__main__":

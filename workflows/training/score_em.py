@@ -102,7 +102,6 @@ def pixel_scores(cells: NDArray[np.float32], truth: NDArray[np.bool_]) -> dict[s
 def soft_dice(probability: NDArray[np.float32], truth: NDArray[np.bool_]) -> float:
     """Return 2·Σpt / (Σp² + Σt²); with nothing but 0 and 1 that is Dice."""
     overlap = float(probability[truth].sum(dtype=np.float64))
-    overlap = float(probability[truth].sum(dtype=np.float64))
     squares = float(np.square(probability, dtype=np.float64).sum())
     return 2 * overlap / (squares + int(truth.sum()))
 

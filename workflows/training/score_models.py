@@ -16,6 +16,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 import wsi_unet
@@ -48,7 +49,7 @@ def score(model: str, fields: Iterable[Field], recipe: Recipe, *, invert: bool) 
     matrix = np.zeros((2, 2), np.int64)
     for field in fields:
         with tempfile.TemporaryDirectory() as folder:
-            matrix += np.array(counted(model, field, recipe, Path(folder), invert=invert))
+            matrix += counted(model, field, recipe, Path(folder), invert=invert)
     pixels = class_pixels(matrix, 1)
     return {
         "dice": round(pixels.dice, 4),
@@ -60,8 +61,8 @@ def score(model: str, fields: Iterable[Field], recipe: Recipe, *, invert: bool) 
 
 def counted(
     model: str, field: Field, recipe: Recipe, folder: Path, *, invert: bool
-) -> tuple[tuple[int, ...], ...]:
-    """Return the confusion matrix of a field, as `evaluate` counts it."""
+) -> NDArray[np.int64]:
+    """Return the confusion matrix (2, 2) of a field, as `evaluate` counts it."""
     piece = field.read(Box.of_shape(field.shape))
     truth = (piece.labels != recipe.background_index).astype(np.uint8)
     truth[piece.labels == IGNORED] = IGNORED
@@ -72,7 +73,8 @@ def counted(
     found = wsi_unet.evaluate(
         output, labels, classes={"object": (1, 1)}, ignore=[IGNORED], tolerance=None
     )
-    return found.confusion
+    matrix = np.array(found.confusion)
+    return np.add.reduceat(np.add.reduceat(matrix, [0, 1], axis=0), [0, 1], axis=1)
 
 
 if __name__ == "__main__":

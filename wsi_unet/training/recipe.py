@@ -260,6 +260,12 @@ class Optimiser(Part):
     clip: NotNegative = 0.0
     average: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov: looks ahead along the momentum, which is 0")
+        return self
+
 
 class Running(Part):
     """How long, and how it is watched.
@@ -315,7 +321,7 @@ class Recipe(Part):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     description: str = ""
     license: str = ""
-    classes: tuple[RecipeClass, ...] = Field(min_length=1, max_length=255)
+    classes: tuple[RecipeClass, ...] = Field(min_length=1, max_length=253)
     background: str | None = None
     mpp: Positive | None = None
     channel_order: Literal["rgb", "gray"] = "rgb"
@@ -358,6 +364,11 @@ class Recipe(Part):
     def _fitting(self) -> Self:
         if self.head == "sigmoid" and self.background is not None:
             raise ValueError("background: a sigmoid head has none; leave it out")
+        if self.sampling.empty and self.background is None and self.head == "softmax":
+            raise ValueError(
+                "sampling.empty: a softmax head without a background class must find something "
+                "everywhere; set it to 0"
+            )
         for term in self.loss:
             head = FOR_HEADS.get(term.name, self.head)
             if head != self.head:

@@ -30,7 +30,7 @@ from wsi_unet.training.records.card import (
     digest_of,
 )
 from wsi_unet.training.records.folder import TrainingFolder
-from wsi_unet.training.records.journal import writing_journal
+from wsi_unet.training.records.journal import check_board, writing_journal
 from wsi_unet.training.records.pictures import NO_MATPLOTLIB, can_draw_curves
 from wsi_unet.training.records.state import Standing, State, check_same, read_state
 from wsi_unet.training.report import Training, TrainingProgress
@@ -95,7 +95,8 @@ def train(
         interruption=interruption,
     )
     setting.on_progress(TrainingProgress("opening", iterations=recipe.running.iterations))
-    parts = split(recipe, open_fields(recipe, Path(data or ".")))
+    fields = open_fields(recipe, Path(data or "."), processes=setting.workers + 1)
+    parts = split(recipe, fields)
     return train_on(recipe, parts, folder, setting, resume=resume, tensorboard=tensorboard)
 
 
@@ -116,7 +117,9 @@ def train_on(
         OutputError: the folder can't be used as it is.
         TrainingError: it can't go on; what was learnt so far is kept.
     """
-    with folder.locked(), _torch_set_up(setting):
+    if tensorboard:
+        check_board()
+    with folder.locked() as lock, _torch_set_up(setting):
         data = digest_of(parts)
         state = _stored(folder, recipe, data) if resume and folder.state.exists() else None
         scaling = _scaling_of(state) or choose_scaling(recipe, parts.training)
@@ -126,6 +129,7 @@ def train_on(
             parts=parts,
             data=data,
             folder=folder,
+            lock=lock,
             spec=describe_model(recipe, scaling, describe_data(recipe, parts)),
             setting=setting,
             circumstances=_circumstances(setting, state),
@@ -134,11 +138,13 @@ def train_on(
             recipe, losses_of(recipe), device=setting.device, precision=setting.precision
         )
         if state is None:
-            folder.clear()
+            with folder.writing():
+                folder.clear()
         else:
             _restore(learner, state, folder.state)
-        folder.report.unlink(missing_ok=True)
-        write_recipe(recipe, folder.recipe)
+        with folder.writing():
+            folder.report.unlink(missing_ok=True)
+            write_recipe(recipe, folder.recipe)
         with writing_journal(
             folder.journal,
             journal_columns(recipe),
@@ -168,8 +174,8 @@ def _carry_out(task: Task, course: Course) -> Training:
     event("training", model=str(folder.model), **counts)
     ended, sources = course.run(), {}
     if ended != "interrupted":
-        course.tell("finishing")
         try:
+            course.tell("finishing")
             sources = _measure_apart(task)
         except KeyboardInterrupt:
             ended = "interrupted"
@@ -194,7 +200,7 @@ def _carry_out(task: Task, course: Course) -> Training:
         workers=setting.workers,
     )
     if ended != "interrupted":
-        folder.report.write_text(json.dumps(found.to_json(), indent=2), encoding="utf-8")
+        folder.put_report(json.dumps(found.to_json(), indent=2))
     return found
 
 

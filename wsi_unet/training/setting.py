@@ -86,7 +86,7 @@ def choose_setting(
     """Return where a training runs, as asked for or as suits the machine.
 
     On a CPU one process makes samples, beside a network on all cores: see docs/performance.md. For
-    a GPU it is all cores but one.
+    a GPU it is all cores but one, up to 16.
 
     Raises:
         OptionError: if there is no such device, or a number makes no sense.

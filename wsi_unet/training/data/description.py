@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from wsi_unet.training.data.field import DataField
 from wsi_unet.training.data.splitting import Parts
@@ -39,10 +38,6 @@ class Portion:
     repaired: int
     license: str
     citation: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as JSON-able values."""
-        return asdict(self)
 
     def __str__(self) -> str:
         """One line for a person."""

@@ -158,12 +158,14 @@ class DataField:
         """Return amounts that the truth itself tells better than a look at some of the pixels."""
         pixel = math.prod(self.downsample)
         contents = self._origin.truth.contents
-        better = {index: contents[index] / pixel for index in amounts if index in contents}
+        better = {i: contents[i] / pixel for i, px in amounts.items() if px and i in contents}
         polygons = self._origin.open_truth().polygons
         if polygons is not None:
             for index, amount in amounts.items():
                 drawn = float(polygons.areas[polygons.labels == index].sum())
-                if amount < FEW * self._counts.stride**2 and amount < drawn:
+                rare = amount < FEW * self._counts.stride**2 and amount < drawn
+                # All that was drawn of a class may lie where nothing is known, or below others.
+                if rare and self._point_in_polygon(index, np.random.default_rng(0)):
                     better[index] = drawn
         return better
 
@@ -226,6 +228,8 @@ class DataField:
         return None
 
     def _point_in_cell(self, index: int | None, rng: np.random.Generator) -> tuple[int, int] | None:
+        if index is not None and not self._counts.totals[index]:
+            return None
         for _ in range(TRIES):
             box = self._counts.cell(index, rng)
             labels = self._labels(box)

@@ -93,7 +93,8 @@ def _find_images(pattern: str, key: str, folder: Path) -> list[Path]:
     elif place.exists():
         found = [place]
     else:
-        matches = glob.glob(pattern, root_dir=folder, recursive=True)  # noqa: PTH207
+        wanted = str(Path(pattern).expanduser())
+        matches = glob.glob(wanted, root_dir=folder, recursive=True)  # noqa: PTH207
         found = [folder / match for match in matches]
         found = [path for path in found if path.is_file() or _is_slide_folder(path)]
     if not found:

@@ -28,9 +28,9 @@ from wsi_unet.training.data.truths import TruthFile
 from wsi_unet.training.recipe import DataSource, Recipe
 
 LARGEST_KEPT = 1 << 26
-"""Pixels of a field that is kept in memory."""
+"""Pixels of a field that is kept in memory, if there is room, and of which all are counted."""
 MOST_KEPT = 2 << 30
-"""Bytes of all fields that are kept in memory."""
+"""Bytes of all fields that are kept in memory, by all processes together."""
 SHARE_KEPT = 0.25
 """Of the free memory, at most."""
 
@@ -46,9 +46,10 @@ class Room:
     left: int
 
     @classmethod
-    def free(cls) -> Room:
-        """Return as much as a training may well take."""
-        return cls(min(MOST_KEPT, int(SHARE_KEPT * psutil.virtual_memory().available)))
+    def free(cls, processes: int = 1) -> Room:
+        """Return as much as each process of a training may well take."""
+        available = SHARE_KEPT * psutil.virtual_memory().available
+        return cls(int(min(MOST_KEPT, available) / processes))
 
     def take(self, shape: Shape, pixel: int) -> bool:
         """Whether a field fits in; its room is taken then.
@@ -64,7 +65,9 @@ class Room:
         return fits
 
 
-def open_fields(recipe: Recipe, folder: Path, room: Room | None = None) -> list[DataField]:
+def open_fields(
+    recipe: Recipe, folder: Path, room: Room | None = None, *, processes: int = 1
+) -> list[DataField]:
     """Open all images that a recipe names, with what is true of them.
 
     Small fields are read as a whole and kept as long as there is room, the others are read window
@@ -74,6 +77,7 @@ def open_fields(recipe: Recipe, folder: Path, room: Room | None = None) -> list[
         recipe: of the training.
         folder: what its paths are relative to.
         room: memory for fields to be kept in; None: as much as a training may well take.
+        processes: how many keep them, each for itself.
 
     Returns:
         The fields in the order of their sources, and in each in the natural order of their names.
@@ -84,7 +88,7 @@ def open_fields(recipe: Recipe, folder: Path, room: Room | None = None) -> list[
         AnnotationError: annotations can't be read, or lie outside of their slide.
         EvaluationError, OutputError: labels can't be read.
     """
-    opener = _Opener(recipe, Handles(), room or Room.free())
+    opener = _Opener(recipe, Handles(), room or Room.free(processes))
     fields = []
     for number, source in enumerate(recipe.data):
         files = find_files(source, number, folder)
@@ -170,8 +174,16 @@ class _Opener:
         return reduction, reduction
 
     def _count(self, origin: Origin) -> CellCounts:
-        """Count the classes of a field that is too large to be read as a whole."""
+        """Count the classes of a field that isn't kept.
+
+        What is counted, and with it what is sampled, must not depend on the room there is.
+        """
         classes = len(self.recipe.classes)
+        if math.prod(origin.image.shape) <= LARGEST_KEPT:
+            truth = origin.truth.open(origin.image)
+            return CellCounts.count(
+                lambda box: origin.labelling.labels(truth, box), origin.image.shape, classes
+            )
         *quick, thorough = origin.truth.strides(origin.image.shape)
         for stride in quick:
             counts = self._count_at(origin, stride)

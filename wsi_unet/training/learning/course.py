@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from wsi_unet.errors import WsiUnetError
+from wsi_unet.errors import LockedError, WsiUnetError
+from wsi_unet.labels.lock import OutputLock
 from wsi_unet.logs import event
 from wsi_unet.models.checkpoint import put_model
 from wsi_unet.models.spec import ModelSpec
@@ -48,6 +49,7 @@ class Task:
         parts: fields that they come from, and fields that are measured.
         data: digest of these.
         folder: where to write.
+        lock: the right to.
         spec: of the model, without what is measured.
         setting: what it runs on.
         circumstances: what else the last bits depend on.
@@ -58,6 +60,7 @@ class Task:
     parts: Parts[Field]
     data: str
     folder: TrainingFolder
+    lock: OutputLock
     spec: ModelSpec
     setting: Setting
     circumstances: dict[str, JsonValue]
@@ -136,10 +139,11 @@ class Course:
                 pinned=self._task.setting.device != "cpu",
             ) as batches:
                 return self._go_on(batches)
-        except DivergedError:
+        except (DivergedError, LockedError):
             raise
         except WsiUnetError:
-            self.save()
+            if self._whole:
+                self.save()
             raise
         except KeyboardInterrupt:
             if not self._whole:
@@ -148,8 +152,14 @@ class Course:
             return "interrupted"
 
     def save(self) -> None:
-        """Write the state."""
+        """Write the state.
+
+        Raises:
+            OutputError: if it can't be written.
+            LockedError: if somebody else trains here by now.
+        """
         task = self._task
+        self._refuse_if_lost()
         with self._interruption.held():
             self._tick()
             state = State(
@@ -161,6 +171,7 @@ class Course:
                 standing=self.standing,
                 journal=self._journal.position,
             )
+            self._journal.sync()
             write_state(state, task.folder.state)
 
     def tell(self, phase: Phase) -> None:
@@ -206,6 +217,7 @@ class Course:
             if self._is_due():
                 self._measure()
             self._interruption.check()
+            self._refuse_if_lost()
             if self.iteration >= self._running.iterations:
                 return "finished"
             if patience and self._task.parts.validation and self.standing.waiting >= patience:
@@ -225,6 +237,13 @@ class Course:
             self._whole = False
             yield
             self._whole = True
+
+    def _refuse_if_lost(self) -> None:
+        if self._task.lock.lost:
+            raise LockedError(
+                f"{self._task.folder.model}: another training has taken it over while this one "
+                "didn't run; nothing was written since"
+            )
 
     def _is_due(self) -> bool:
         last = self.iteration >= self._running.iterations
@@ -256,6 +275,7 @@ class Course:
 
     def _measure(self) -> None:
         """Measure the held-out fold; keep the network if it is the best; write everything down."""
+        self._refuse_if_lost()
         self.tell("measuring")
         task, held_out = self._task, self._task.parts.validation
         labeller = FieldLabeller(

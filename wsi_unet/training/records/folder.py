@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_unet.errors import OutputError
-from wsi_unet.labels.lock import Owner, acquire
+from wsi_unet.labels.lock import OutputLock, Owner, acquire
 from wsi_unet.labels.objects import open_objects
 from wsi_unet.models.target import MODEL_FILES, TRAINING_FOLDER, check_target
 
@@ -88,6 +88,11 @@ class TrainingFolder:
                 f"{self.model}: a training writes a folder; choose a name without .safetensors"
             )
         if resume and self._is_begun():
+            if self.report.is_file() and not self.state.is_file():
+                raise OutputError(
+                    f"{self.model} holds a training that has ended, and {self.state} is gone, from "
+                    "which it could go on; --overwrite begins anew (overwrite=True)"
+                )
             return
         if self.state.is_file() and not overwrite:
             raise OutputError(
@@ -104,20 +109,47 @@ class TrainingFolder:
         return self.own.is_dir() and all(path.name.startswith(".") for path in self.own.iterdir())
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> Iterator[OutputLock]:
         """Let nobody else train here meanwhile.
 
         Raises:
             LockedError: if somebody does.
             OutputError: if the folder can't be written to.
         """
-        with acquire(open_objects(self.own), owner=Owner.current(f"train {self.model.name}")):
+        with acquire(
+            open_objects(self.own), owner=Owner.current(f"train {self.model.name}")
+        ) as lock:
             try:
                 self.own.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise OutputError(f"can't write {self.own}: {error.strerror or error}") from error
+            yield lock
+            if not lock.lost:
+                self._sweep()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Say of a file that can't be written, or removed, inside which one it is.
+
+        Raises:
+            OutputError: if there is one.
+        """
+        try:
             yield
-            self._sweep()
+        except OSError as error:
+            what = error.filename or self.model
+            raise OutputError(f"can't write {what}: {error.strerror or error}") from error
+
+    def put_report(self, text: str) -> None:
+        """Write the report, at one blow.
+
+        Raises:
+            OutputError: if it can't be written.
+        """
+        new = self.report.with_name(f".{self.report.name}.partial")
+        with self.writing():
+            new.write_text(text, encoding="utf-8")
+            new.replace(self.report)
 
     def clear(self) -> None:
         """Remove the model and the training that are there, and nothing else."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from wsi_unet.errors import OptionError, OutputError
+from wsi_unet.logs import warn
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -62,6 +64,10 @@ class Journal:
             for name, value in known.items():
                 self._board.add_scalar(name, value, iteration)
 
+    def sync(self) -> None:
+        """Have what was written on the disk before anything that relies on it."""
+        os.fsync(self._file.fileno())
+
     def _write(self, cells: Sequence[str]) -> None:
         line = io.StringIO()
         csv.writer(line, lineterminator="\n").writerow(cells)
@@ -102,11 +108,26 @@ def writing_journal(
             stack.callback(writer.close)
         try:
             file = stack.enter_context(path.open("r+b" if path.exists() else "w+b"))
+            if file.seek(0, io.SEEK_END) < position:
+                warn(f"{path} is shorter than it was; its table begins anew")
+                position = 0
             file.truncate(position)
             file.seek(0, io.SEEK_END)
         except OSError as error:
             raise OutputError(f"can't write {path}: {error.strerror or error}") from error
         yield Journal(file, columns, writer)
+
+
+def check_board() -> None:
+    """Refuse a log for TensorBoard where that isn't installed.
+
+    Raises:
+        OptionError: it isn't.
+    """
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError as error:
+        raise OptionError(NO_TENSORBOARD) from error
 
 
 def open_board(folder: Path, iteration: int) -> SummaryWriter:
@@ -115,10 +136,9 @@ def open_board(folder: Path, iteration: int) -> SummaryWriter:
     Raises:
         OptionError: if TensorBoard isn't installed.
     """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise OptionError(NO_TENSORBOARD) from error
+    check_board()
+    from torch.utils.tensorboard import SummaryWriter
+
     return SummaryWriter(str(folder), purge_step=iteration + 1)
 
 
