@@ -115,13 +115,21 @@ def train_small(
     parts: Parts[Squares] | None = None,
     resume: bool = False,
     workers: int = 0,
+    tensorboard: bool = False,
     on_progress: Callable[[TrainingProgress], None] | None = None,
 ) -> Training:
     """Train on one thread."""
     setting = choose_setting(
         recipe, device="cpu", workers=workers, threads=1, on_progress=on_progress
     )
-    return train_on(recipe, parts or small_parts(), TrainingFolder(model), setting, resume=resume)
+    return train_on(
+        recipe,
+        parts or small_parts(),
+        TrainingFolder(model),
+        setting,
+        resume=resume,
+        tensorboard=tensorboard,
+    )
 
 
 def stop_after(iteration: int, phase: str = "training") -> Callable[[TrainingProgress], None]:

@@ -26,8 +26,9 @@ from support.training_data import (
     write_pairs,
 )
 
+from wsi_unet.errors import TrainingError
 from wsi_unet.geometry import Box
-from wsi_unet.training.data import DataField, open_fields
+from wsi_unet.training.data import DataField, open_fields, opening
 from wsi_unet.training.data.handles import Handles
 from wsi_unet.training.data.opening import Room
 from wsi_unet.training.data.parts import Parts
@@ -244,7 +245,8 @@ def test_an_outlined_slide_is_sampled_polygon_by_polygon(tmp_path: Path) -> None
     recipe = make_recipe({"images": "a.png", "labels": "t.geojson"}, classes=THREE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(outlines, "OVERVIEW", 1 << 12)
-        (field,) = open_fields(recipe, tmp_path, Room(0))
+        patch.setattr(opening, "LARGEST_KEPT", 1 << 12)
+        (field,) = open_fields(recipe, tmp_path)
     assert field.amounts[1] == pytest.approx(27, abs=1)
     assert field.amounts[2] == pytest.approx(200 * 400, rel=0.2)
     assert field.amounts[0] == pytest.approx(1500 * 2600, rel=0.1)
@@ -257,7 +259,46 @@ def test_an_outlined_slide_is_sampled_polygon_by_polygon(tmp_path: Path) -> None
             assert 80 < (points[:, 0] < 100).sum() < 180  # 12 of 27
 
 
-def test_a_rare_class_of_a_pyramid_is_found(tmp_path: Path) -> None:
+def test_what_is_drawn_where_nothing_is_known_is_no_class_of_a_slide(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor what lies below smaller polygons; polygons are what large slides are sampled by."""
+    from support.labelled import rectangle
+
+    from wsi_unet.training.data import outlines
+
+    save(tmp_path / "a.png", np.zeros((600, 800, 3), np.uint8))
+    cell, gland = Box(100, 100, 160, 160), Box(400, 600, 404, 604)
+    write_geojson(tmp_path / "t.geojson", [("cell", rectangle(cell)), ("gland", rectangle(gland))])
+    write_geojson(tmp_path / "in.geojson", [("region", rectangle(Box(0, 0, 300, 300)))])
+    data = {"images": "a.png", "labels": "t.geojson", "within": "in.geojson"}
+    monkeypatch.setattr(outlines, "OVERVIEW", 1 << 12)
+    monkeypatch.setattr(opening, "LARGEST_KEPT", 1 << 12)
+    (field,) = open_fields(make_recipe(data, classes=THREE), tmp_path)
+    assert field.amounts[1] == pytest.approx(3600, rel=0.2)
+    assert field.amounts[2] == 0
+    with pytest.raises(TrainingError, match="no pixel of class 2"):
+        field.point(2, np.random.default_rng(0))
+
+
+def test_what_is_sampled_does_not_depend_on_the_memory_that_is_free(
+    both: list[tuple[DataField, DataField]],
+) -> None:
+    for kept, windowed in both:
+        assert kept.amounts == windowed.amounts
+        assert kept.areas == windowed.areas
+        for index in (0, 1, None):
+            ours, theirs = (
+                [field.point(index, np.random.default_rng(seed)) for seed in range(5)]
+                for field in (kept, windowed)
+            )
+            assert ours == theirs
+
+
+def test_a_rare_class_of_a_pyramid_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "LARGEST_KEPT", 1 << 12)
     labels = blobs((900, 1000), values=2)
     labels[labels == 2] = 0
     labels[400, 500] = 2

@@ -11,12 +11,14 @@ import torch
 from support.training import small_recipe, stop_after, train_small, what_counts
 
 from wsi_unet.errors import LockedError, ModelError, OutputError
+from wsi_unet.labels.lock import OutputLock
 from wsi_unet.models import ModelSpec, Scaling, UNet, load_model, save_model
 from wsi_unet.models.checkpoint import put_model, write_card
 from wsi_unet.models.target import check_target
 from wsi_unet.training.records.card import describe_model
 from wsi_unet.training.records.folder import TrainingFolder
 from wsi_unet.training.report import TrainingProgress
+from wsi_unet.training.run import train
 
 SCALING = Scaling(mean=(0.4,) * 3, std=(0.3,) * 3)
 
@@ -106,6 +108,37 @@ def test_only_what_was_begun_goes_on(tmp_path: Path) -> None:
         folder.check(resume=True, overwrite=False)
     folder.recipe.write_text("")
     folder.check(resume=True, overwrite=False)
+
+
+def test_a_training_that_has_ended_needs_its_state_to_go_on(model: Path) -> None:
+    folder = TrainingFolder(model)
+    folder.report.write_text("{}")
+    folder.check(resume=True, overwrite=False)
+    folder.state.unlink()
+    with pytest.raises(OutputError, match=r"has ended, and .*state is gone"):
+        train(small_recipe(), model, resume=True)
+    assert load_model(model).sha256
+    folder.check(resume=False, overwrite=True)
+
+
+def test_who_lost_the_folder_while_it_stood_still_writes_nothing_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, before = tmp_path / "m", dict[Path, bytes]()
+
+    def rob(progress: TrainingProgress) -> None:
+        if (progress.iteration, progress.phase) == (6, "training"):
+            before.update(contents(model))
+            monkeypatch.setattr(OutputLock, "lost", True)
+
+    with pytest.raises(LockedError, match="another training has taken it over"):
+        train_small(small_recipe(), model, on_progress=rob)
+    after = contents(model)
+    assert {path for path in after if after[path] != before[path]} == set()
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_model_without_a_training_is_replaced_only_if_asked(tmp_path: Path) -> None:

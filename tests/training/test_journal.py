@@ -140,6 +140,29 @@ def test_tensorboard_gets_the_journals_numbers(tmp_path: Path) -> None:
     assert found == {1: 2, 2: 3, 3: 4, 4: 8, 5: 9, 6: 10, 7: 11}, "what was done again counts"
 
 
+def test_a_journal_that_lost_its_end_begins_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "j.csv"
+    path.write_text("iteration,lo")
+    with writing_journal(path, COLUMNS, 500, None, 7) as journal:
+        journal.add(8, {"loss": 0.5})
+    assert read_journal(path)["iteration"] == [8.0]
+    assert path.read_bytes().count(bytes(1)) == 0
+    assert "is shorter than it was" in caplog.text
+
+
+def test_a_model_is_not_removed_for_a_training_that_cant_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_small(small_recipe(), tmp_path / "m")
+    before = (tmp_path / "m" / "weights.safetensors").read_bytes()
+    monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
+    with pytest.raises(OptionError, match="TensorBoard"):
+        train_small(small_recipe(), tmp_path / "m", tensorboard=True)
+    assert (tmp_path / "m" / "weights.safetensors").read_bytes() == before
+
+
 def test_without_tensorboard_one_line_says_how_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

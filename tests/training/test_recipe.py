@@ -219,6 +219,13 @@ def test_sigmoid_heads_have_no_background(tmp_path: Path) -> None:
     )
 
 
+def test_samples_without_objects_need_a_background(tmp_path: Path) -> None:
+    text = MINIMAL.replace('background = "ground"\n', "")
+    assert "sampling.empty: a softmax head without a background" in refusal(
+        tmp_path, text, "sampling.empty=0.5"
+    )
+
+
 def test_no_recipe_at_all(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="can't be read: No such file"):
         read_recipe(tmp_path / "none.toml")

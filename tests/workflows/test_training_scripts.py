@@ -152,6 +152,14 @@ def test_what_has_ended_is_taken_as_it_is_and_told_by_another_model(
     assert load_model(shipped).sha256 == load_model(validated / "fold-0").sha256
 
 
+def test_figures_of_another_recipe_are_not_taken(recipe: Path, validated: Path) -> None:
+    options = ["--data", str(ROOT / "tests" / "data"), "--set", "sampling.batch=2"]
+    command = [sys.executable, str(SCRIPTS / "cross_validate.py"), str(recipe), str(validated)]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "was trained by another recipe" in done.stderr
+
+
 def test_electron_micrographs_are_scored_as_the_challenge_does(tmp_path: Path) -> None:
     """Bright squares between dark lines, which even a tiny network tells apart."""
     rng = np.random.default_rng(1)

@@ -241,8 +241,8 @@ class Course:
     def _refuse_if_lost(self) -> None:
         if self._task.lock.lost:
             raise LockedError(
-                f"{self._task.folder.model}: another training has taken it over while this one "
-                "didn't run; nothing was written since"
+                f"{self._task.folder.model}: another training has taken it over, or its lock "
+                "was removed, while this one stood still; nothing was written since"
             )
 
     def _is_due(self) -> bool:
