@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 from support.fault_account import FAILED
@@ -91,10 +92,12 @@ def test_a_block_that_fails_twice_and_a_second_client(
     try:
         while trial.account().begun < 4:
             trial.tick()
+        started = time.monotonic()
         second = study.run(output, "--scheduler", cluster.address, log=tmp_path / "second.log")
         assert second.code == 1
         assert f"is being written by process {trial.client.pid} " in second.said
         assert second.said.count("error: ") == 1
+        assert time.monotonic() - started < 20
         assert trial.client.ended() is None, "the second client came too late to mean anything"
         cluster.orders.withdraw("slow")
         trial.run([])

@@ -30,9 +30,6 @@ from wsi_unet.labels.lock import (
 )
 from wsi_unet.labels.objects import LOCK_KEY, LocalObjects
 
-AT_ONCE = 15
-"""Seconds: far less than the 30 after which a silent run is taken for dead."""
-
 
 @pytest.fixture(autouse=True)
 def nothing_stays_held() -> Iterator[None]:
@@ -70,7 +67,7 @@ def test_a_killed_owner_is_followed_at_once(objects: LocalObjects, reaped: bool)
             first.process.wait()
         begun = time.monotonic()
         with acquire(objects):
-            assert time.monotonic() - begun < AT_ONCE
+            assert time.monotonic() - begun < 2
     assert not objects.root.exists()
 
 
@@ -86,7 +83,7 @@ def test_a_stopped_owner_loses_it_and_notices(objects: LocalObjects) -> None:
                 break
             except LockedError:
                 time.sleep(0.02)
-        assert time.monotonic() - begun > 0.5
+        assert 0.5 < time.monotonic() - begun < 5
         assert stored(objects).token == token_of(lock) != seen.token
         os.kill(first.process.pid, signal.SIGCONT)
         end = time.monotonic() + 60
@@ -204,7 +201,7 @@ while True:
     survived = kill_points.in_a_fork(lambda: run(output, fatal))
     begun = time.monotonic()
     with acquire(open_objects(output)):
-        assert time.monotonic() - begun < 15
+        assert time.monotonic() - begun < 1
         open_objects(output).clean()
     left = [path for path in output.rglob("*") if path.is_file()]
     assert not left, (fatal, left)

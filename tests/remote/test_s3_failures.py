@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -131,9 +132,11 @@ def test_a_server_that_never_answers(
 ) -> None:
     monkeypatch.setattr(remote, "TIMEOUT", timedelta(seconds=0.3))
     s3_proxy.spoil = lambda request: "hang"
+    begin = time.monotonic()
     error = refused(Bucket(bucket), ASKED[asked], r"doesn't answer in time, after 3 tries; check")
     assert isinstance(error, TimeoutError)
     assert len(s3_proxy.requests) == 3
+    assert time.monotonic() - begin < 10
 
 
 @pytest.mark.usefixtures("few_tries")

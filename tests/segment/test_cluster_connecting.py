@@ -176,8 +176,12 @@ def test_a_scheduler_that_is_killed_is_noticed(
             future = client.submit(time.sleep, 5)
             assert cluster_alive(client)
             os.kill(process.pid, signal.SIGKILL)
+            begun = time.monotonic()
             until(lambda: future.status == "cancelled", "what is in flight is given up")
+            assert time.monotonic() - begun < 2
             until(lambda: not cluster_alive(client), "the cluster is given up")
+            assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 20  # leaving doesn't wait for what is gone
 
 
 CLIENT = """
