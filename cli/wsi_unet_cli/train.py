@@ -166,11 +166,9 @@ def train(
                     **options,
                 )
         except KeyboardInterrupt:  # opening data, importing, or where it can't be taken up
-            if begun:
-                again = Ending(EXIT_FAILED, STOPPED, begun=True)
-                say_how_to_go_on(again, _to_go_on(ctx.meta[ARGUMENTS]))
-            else:
-                say_how_to_go_on(Ending(EXIT_FAILED, TOO_EARLY), ctx.meta[ARGUMENTS])
+            given = ctx.meta[ARGUMENTS]
+            ending = Ending(EXIT_FAILED, STOPPED if begun else TOO_EARLY, begun=begun)
+            say_how_to_go_on(ending, _to_go_on(given) if begun else given)
             ctx.exit(EXIT_FAILED)
     interrupted = found.state == "interrupted"
     code = EXIT_FAILED if interrupted else EXIT_OK

@@ -236,6 +236,23 @@ def test_ctrl_c_before_anything_is_learnt(recipe: Path, monkeypatch: pytest.Monk
     ]
 
 
+def test_ctrl_c_where_it_cant_be_taken_up_loses_nothing_that_was_there(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: object, on_progress: Any, **options: object) -> None:
+        for phase in ("opening", "training"):
+            on_progress(TrainingProgress(phase, iterations=9))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(wsi_unet, "train", interrupted)
+    done = run("train", recipe, "--overwrite", "-q")
+    assert done.exit_code == 1
+    assert done.stderr.splitlines() == [
+        "interrupted at once; what was last written down is kept. To go on:",
+        f"  wsi-unet train {recipe} -q --resume",
+    ]
+
+
 def _wait_for_iteration(process: subprocess.Popen[str], iteration: int) -> None:
     journal, deadline = Path("tiny", "training", "journal.csv"), time.monotonic() + 120
     while not journal.exists() or journal.read_text().count("\n") <= iteration:

@@ -29,7 +29,11 @@ from wsi_unet.training.records.folder import TrainingFolder
 @click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--folds", help="Which, like 0,1; all by default.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="As of train.")
-@click.option("--card", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--card",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A model by the same recipe, whose card is to get the figures.",
+)
 def main(
     recipe: Path,
     output: Path,

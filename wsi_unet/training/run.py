@@ -16,6 +16,7 @@ from wsi_unet.logs import event, warn
 from wsi_unet.models.checkpoint import load_model, write_card
 from wsi_unet.models.running.devices import cpu_threads, full_float32
 from wsi_unet.models.spec import Scaling
+from wsi_unet.models.target import writing
 from wsi_unet.training.data import Parts, open_fields, split
 from wsi_unet.training.learning.course import Course, Task, journal_columns
 from wsi_unet.training.learning.loop import Learner
@@ -137,12 +138,11 @@ def train_on(
         learner = Learner(
             recipe, losses_of(recipe), device=setting.device, precision=setting.precision
         )
-        if state is None:
-            with folder.writing():
-                folder.clear()
-        else:
+        if state is not None:
             _restore(learner, state, folder.state)
-        with folder.writing():
+        with writing(folder.recipe):
+            if state is None:
+                folder.clear()
             folder.report.unlink(missing_ok=True)
             write_recipe(recipe, folder.recipe)
         with writing_journal(

@@ -15,7 +15,7 @@ from wsi_unet.geometry import Shape
 from wsi_unet.slides.opening import open_slide
 from wsi_unet.slides.slide import Slide
 from wsi_unet.training.data.counts import CellCounts
-from wsi_unet.training.data.field import DataField, Origin
+from wsi_unet.training.data.field import DataField, Origin, Planes
 from wsi_unet.training.data.files import DataFile, find_files
 from wsi_unet.training.data.handles import Handles
 from wsi_unet.training.data.images import TrainingImage, downsample_to
@@ -124,13 +124,8 @@ class _Opener:
         labelling = Labelling.of(image, self._objects, weighting, truth)
         origin = Origin(file, image, truth, labelling, self.handles)
         pixel = 8 if weighting.separation else 4
-        if not self.room.take(image.shape, pixel):
-            return DataField(origin, self._count(origin), None)
-        planes = origin.read_all()
-        counts = CellCounts.count(
-            lambda box: planes.labels[box.slices()], image.shape, len(self.recipe.classes)
-        )
-        return DataField(origin, counts, planes)
+        planes = origin.read_all() if self.room.take(image.shape, pixel) else None
+        return DataField(origin, self._count(origin, planes), planes)
 
     @property
     def _objects(self) -> Objects:
@@ -173,12 +168,16 @@ class _Opener:
         reduction = max(1.0, found * wanted / diameter)
         return reduction, reduction
 
-    def _count(self, origin: Origin) -> CellCounts:
-        """Count the classes of a field that isn't kept.
+    def _count(self, origin: Origin, planes: Planes | None) -> CellCounts:
+        """Count the classes of a field: the same, and so sampled alike, whether it is kept or not.
 
-        What is counted, and with it what is sampled, must not depend on the room there is.
+        Of what is too large to be kept it is about how much there is.
         """
         classes = len(self.recipe.classes)
+        if planes is not None:
+            return CellCounts.count(
+                lambda box: planes.labels[box.slices()], origin.image.shape, classes
+            )
         if math.prod(origin.image.shape) <= LARGEST_KEPT:
             truth = origin.truth.open(origin.image)
             return CellCounts.count(

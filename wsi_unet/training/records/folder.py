@@ -21,7 +21,7 @@ from pathlib import Path
 from wsi_unet.errors import OutputError
 from wsi_unet.labels.lock import OutputLock, Owner, acquire
 from wsi_unet.labels.objects import open_objects
-from wsi_unet.models.target import MODEL_FILES, TRAINING_FOLDER, check_target
+from wsi_unet.models.target import MODEL_FILES, TRAINING_FOLDER, check_target, writing
 
 PARTIAL = ".*.partial"
 """What a training that was killed may leave behind."""
@@ -116,29 +116,13 @@ class TrainingFolder:
             LockedError: if somebody does.
             OutputError: if the folder can't be written to.
         """
-        with acquire(
-            open_objects(self.own), owner=Owner.current(f"train {self.model.name}")
-        ) as lock:
-            try:
+        owner = Owner.current(f"train {self.model.name}")
+        with acquire(open_objects(self.own), owner=owner) as lock:
+            with writing(self.own):
                 self.own.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise OutputError(f"can't write {self.own}: {error.strerror or error}") from error
             yield lock
             if not lock.lost:
                 self._sweep()
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Say of a file that can't be written, or removed, inside which one it is.
-
-        Raises:
-            OutputError: if there is one.
-        """
-        try:
-            yield
-        except OSError as error:
-            what = error.filename or self.model
-            raise OutputError(f"can't write {what}: {error.strerror or error}") from error
 
     def put_report(self, text: str) -> None:
         """Write the report, at one blow.
@@ -147,7 +131,7 @@ class TrainingFolder:
             OutputError: if it can't be written.
         """
         new = self.report.with_name(f".{self.report.name}.partial")
-        with self.writing():
+        with writing(self.report):
             new.write_text(text, encoding="utf-8")
             new.replace(self.report)
 

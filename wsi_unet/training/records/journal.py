@@ -65,8 +65,15 @@ class Journal:
                 self._board.add_scalar(name, value, iteration)
 
     def sync(self) -> None:
-        """Have what was written on the disk before anything that relies on it."""
-        os.fsync(self._file.fileno())
+        """Have what was written on the disk before anything that relies on it.
+
+        Raises:
+            OutputError: if it can't be.
+        """
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise _unwritable(self._file.name, error) from error
 
     def _write(self, cells: Sequence[str]) -> None:
         line = io.StringIO()
@@ -75,9 +82,11 @@ class Journal:
             self._file.write(line.getvalue().encode())
             self._file.flush()
         except OSError as error:
-            raise OutputError(
-                f"can't write {self._file.name}: {error.strerror or error}"
-            ) from error
+            raise _unwritable(self._file.name, error) from error
+
+
+def _unwritable(path: str, error: OSError) -> OutputError:
+    return OutputError(f"can't write {path}: {error.strerror or error}")
 
 
 def _text(value: float | None) -> str:
@@ -114,7 +123,7 @@ def writing_journal(
             file.truncate(position)
             file.seek(0, io.SEEK_END)
         except OSError as error:
-            raise OutputError(f"can't write {path}: {error.strerror or error}") from error
+            raise _unwritable(str(path), error) from error
         yield Journal(file, columns, writer)
 
 
