@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 import wsi_unet
+from wsi_unet_cli.cluster_options import cluster_options, logging_to
+from wsi_unet_cli.failures import VERBOSE
 from wsi_unet_cli.options import Region, json_option, parse_region, verbose_option
 from wsi_unet_cli.output import print_facts, print_json, print_table
 
 if TYPE_CHECKING:
     from wsi_unet import Evaluation
+    from wsi_unet.clusters.cluster import ClusterArguments
     from wsi_unet.evaluation.drawing import AnnotationFacts
 
 WIDEST_CONFUSION = 8
@@ -26,6 +29,7 @@ Examples:
   wsi-unet evaluate predicted.png truth.png --classes cell=1:255 --ignore 128
   wsi-unet evaluate nuclei.tif truth.png --instances
   wsi-unet evaluate cells.png membranes.png --em
+  wsi-unet evaluate s3://bucket/slide.ome.zarr truth.geojson --scheduler tcp://head:8786
 
 Every number is defined in docs/evaluation.md; n/a is a score of nothing, such as of a class that is
 in neither, and is left out of means.
@@ -93,9 +97,12 @@ def parse_tolerance(ctx: click.Context, param: click.Parameter, value: str) -> f
 )
 @click.option("--label", metavar="NAME", help="Which labels, if PREDICTION holds several.")
 @click.option("--truth-label", metavar="NAME", help="Which labels, if TRUTH holds several.")
+@cluster_options
 @json_option
 @verbose_option
+@click.pass_context
 def evaluate(
+    ctx: click.Context,
     prediction: str,
     truth: str,
     instances: bool,
@@ -108,6 +115,8 @@ def evaluate(
     label: str | None,
     truth_label: str | None,
     as_json: bool,
+    log_file: str | None,
+    cluster: ClusterArguments,
 ) -> None:
     """Compare the labels of PREDICTION with TRUTH, on the pixels of PREDICTION.
 
@@ -118,19 +127,21 @@ def evaluate(
     """
     from wsi_unet.evaluation.classes import parse_classes, parse_key
 
-    found = wsi_unet.evaluate(
-        prediction,
-        truth,
-        instances=instances,
-        em=em,
-        classes=None if classes is None else parse_classes(classes),
-        ignore=[parse_key(key) for key in ignore],
-        region=region,
-        within=within,
-        tolerance=tolerance,
-        label=label,
-        truth_label=truth_label,
-    )
+    with logging_to(log_file, verbose=ctx.meta[VERBOSE]):
+        found = wsi_unet.evaluate(
+            prediction,
+            truth,
+            instances=instances,
+            em=em,
+            classes=None if classes is None else parse_classes(classes),
+            ignore=[parse_key(key) for key in ignore],
+            region=region,
+            within=within,
+            tolerance=tolerance,
+            label=label,
+            truth_label=truth_label,
+            **cluster,
+        )
     if as_json:
         print_json(found.to_json())
     else:

@@ -1,17 +1,16 @@
-"""Counting over the boxes of a pair with Dask, in memory that doesn't grow with the image."""
+"""Counting over the boxes of a pair, in memory that doesn't grow with the image."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
 
-import dask.threaded
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_unet.errors import EvaluationError
 from wsi_unet.evaluation.classes import MOST, Classes
+from wsi_unet.evaluation.computing import Compute
 from wsi_unet.evaluation.pairs import Blocks, Pair, PairPixels
 from wsi_unet.geometry import BlockIndex
 from wsi_unet.metrics.boundaries import (
@@ -22,11 +21,6 @@ from wsi_unet.metrics.boundaries import (
 )
 from wsi_unet.metrics.components import Edges, Joined, label_chunk
 from wsi_unet.metrics.overlaps import Labels, Overlaps, count_overlaps, merge_overlaps
-
-MERGED_AT_ONCE = 16
-"""Results that are added up in one go, as soon as they are there."""
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,36 +50,9 @@ def merge_counts(parts: Sequence[Counts]) -> Counts:
     )
 
 
-def over_blocks(
-    count: Callable[[BlockIndex], Result],
-    blocks: Iterable[BlockIndex],
-    merge: Callable[[Sequence[Result]], Result],
-) -> Result:
-    """Run a count on every box and add up the results, in threads, by Dask.
-
-    Args:
-        count: of one box; whatever it raises ends the whole.
-        blocks: the boxes, at least one.
-        merge: adds up results; in which order they come makes no difference.
-    """
-    graph: dict[Any, Any] = {}
-    keys: list[Any] = []
-    for index in blocks:
-        keys.append(("count", *index))
-        graph[keys[-1]] = (count, index)
-    level = 0
-    while len(keys) > 1 or not level:
-        level += 1
-        above = []
-        for start in range(0, len(keys), MERGED_AT_ONCE):
-            above.append(("merge", level, start))
-            graph[above[-1]] = (merge, keys[start : start + MERGED_AT_ONCE])
-        keys = above
-    result: Result = dask.threaded.get(graph, keys[0])
-    return result
-
-
-def count_classes(pair: Pair, blocks: Blocks, classes: Classes, tolerance: float | None) -> Counts:
+def count_classes(
+    pair: Pair, blocks: Blocks, classes: Classes, tolerance: float | None, compute: Compute
+) -> Counts:
     """Count the pixels of classes in truth and prediction, and along their boundaries.
 
     Args:
@@ -93,6 +60,7 @@ def count_classes(pair: Pair, blocks: Blocks, classes: Classes, tolerance: float
         blocks: how its area is cut; makes no difference to the counts.
         classes: what the truth's values mean.
         tolerance: of boundaries, px; None to leave them out.
+        compute: where.
     """
 
     def count(index: BlockIndex) -> Counts:
@@ -105,7 +73,7 @@ def count_classes(pair: Pair, blocks: Blocks, classes: Classes, tolerance: float
         )
         return _count_both(truth, prediction, pixels.valid, blocks, index, tolerance)
 
-    return over_blocks(count, blocks.grid, merge_counts)
+    return compute(count, blocks.grid, merge_counts)
 
 
 def _class_values(name: str, pixels: PairPixels, values: Labels, most: int) -> Labels:
@@ -149,7 +117,9 @@ class Kinds:
     prediction_numbered: bool
 
 
-def count_objects(pair: Pair, blocks: Blocks, kinds: Kinds, tolerance: float | None) -> Counts:
+def count_objects(
+    pair: Pair, blocks: Blocks, kinds: Kinds, tolerance: float | None, compute: Compute
+) -> Counts:
     """Count the pixels that objects of truth and prediction share.
 
     Memory grows with the number of objects, and for connected parts with the length of the
@@ -160,6 +130,7 @@ def count_objects(pair: Pair, blocks: Blocks, kinds: Kinds, tolerance: float | N
         blocks: how its area is cut; makes no difference to the counts.
         kinds: what the objects are.
         tolerance: of the boundary between objects and background, px; None to leave it out.
+        compute: where.
 
     Returns:
         Counts by object number; boundaries by 0 and 1, for background and objects.
@@ -185,7 +156,7 @@ def count_objects(pair: Pair, blocks: Blocks, kinds: Kinds, tolerance: float | N
         overlaps = count_overlaps(found[0], found[1], pixels.valid[part])
         return Counts(overlaps, counts.boundaries, edges[0], edges[1])
 
-    counts = over_blocks(count, blocks.grid, merge_counts)
+    counts = compute(count, blocks.grid, merge_counts)
     truth, prediction = counts.overlaps.truth, counts.overlaps.prediction
     if not kinds.truth_numbered:
         truth = Joined.of(counts.truth_edges).objects(truth)
@@ -199,7 +170,7 @@ def _numbers(values: Labels) -> Labels:
     return values.astype(np.int64) if values.dtype.itemsize == 8 else values
 
 
-def has_several_values(pair: Pair, blocks: Blocks) -> tuple[bool, bool]:
+def has_several_values(pair: Pair, blocks: Blocks, compute: Compute) -> tuple[bool, bool]:
     """Whether truth and prediction hold more than one value besides 0 where they are compared."""
 
     def look(index: BlockIndex) -> NDArray[np.int64]:
@@ -215,6 +186,6 @@ def has_several_values(pair: Pair, blocks: Blocks) -> tuple[bool, bool]:
         stack = np.stack(list(parts))
         return np.stack([stack[..., 0].min(axis=0), stack[..., 1].max(axis=0)], axis=1)
 
-    found = over_blocks(look, blocks.grid, merge)
+    found = compute(look, blocks.grid, merge)
     truth, prediction = ((found[:, 1] > found[:, 0]) & (found[:, 1] > 0)).tolist()
     return truth, prediction

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_unet.errors import EvaluationError
-from wsi_unet.evaluation.drawing import Drawing
-from wsi_unet.evaluation.sources import Source
-from wsi_unet.evaluation.truths import Truth, in_boxes
+from wsi_unet.evaluation.classes import Key, find_ignored
+from wsi_unet.evaluation.drawing import Drawing, read_drawing
+from wsi_unet.evaluation.grids import Region
+from wsi_unet.evaluation.sources import Labels, Source, open_source
+from wsi_unet.evaluation.truths import Truth, in_boxes, open_truth
 from wsi_unet.geometry import BlockGrid, Box, Shape
 
 SIDE = 2048
@@ -34,11 +40,38 @@ class PairPixels:
         return self.truth * self.valid, self.prediction * self.valid
 
 
-@dataclass(frozen=True, eq=False)
-class Pair:
-    """A prediction and its truth.
+@dataclass(frozen=True)
+class Question:
+    """What is compared, so that any process can open it.
 
     Attributes:
+        prediction: label values, or where they are.
+        truth: the same, or annotations.
+        label: the label group of the prediction, if it holds several.
+        truth_label: the same of the truth.
+        ignore: values or names in the truth whose pixels aren't compared.
+        region: (x, y, width, height) outside of which nothing is compared, full-resolution px.
+        within: annotations outside of whose outlines nothing is compared.
+        number: of this comparison: what a process has open is of no use for another one, before
+            which files may have been written anew.
+    """
+
+    prediction: Labels
+    truth: Labels
+    label: str | None = None
+    truth_label: str | None = None
+    ignore: tuple[Key, ...] = ()
+    region: Region | None = None
+    within: Path | None = None
+    number: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A prediction and its truth. To another process goes the question, and it is opened there.
+
+    Attributes:
+        question: that it was opened for.
         prediction: whose pixels all boxes are given in.
         truth: on the same pixels.
         area: the pixels that are looked at.
@@ -46,11 +79,15 @@ class Pair:
         within: annotations outside of which nothing is compared.
     """
 
+    question: Question
     prediction: Source
     truth: Truth
     area: Box
     ignored: frozenset[int] = frozenset()
     within: Drawing | None = None
+
+    def __reduce__(self) -> tuple[Callable[[Question], Pair], tuple[Question]]:
+        return _opened_here, (self.question,)
 
     def read(self, box: Box) -> PairPixels:
         """Read a box of the area.
@@ -111,3 +148,46 @@ class Blocks:
     def window(self, core: Box, halo: int) -> Box:
         """Return a box with so many px around it, as far as the area reaches."""
         return core.grow(halo, halo).intersection(self.area)
+
+
+def open_pair(question: Question) -> Pair:
+    """Open what is compared.
+
+    Raises:
+        EvaluationError: they can't be read or compared, or there is nothing to compare.
+        AnnotationError: annotations can't be read, or lie outside of the slide.
+        OptionError: a class that is to be ignored isn't there.
+        OutputError: a folder is no output of ours, or has no such label group.
+    """
+    source = open_source(question.prediction, question.label)
+    within = None if question.within is None else read_drawing(question.within, source.grid)
+    truth = open_truth(question.truth, source, question.truth_label)
+    ignored = find_ignored(truth, question.ignore)
+    return Pair(question, source, truth, _area(source, question.region, within), ignored, within)
+
+
+@lru_cache(maxsize=1)
+def _opened_here(question: Question) -> Pair:
+    """Return what a worker process opens once: it is asked for with every box."""
+    return open_pair(question)
+
+
+def _area(source: Source, region: Region | None, within: Drawing | None) -> Box:
+    """Return the box outside of which nothing is looked at, px of the prediction.
+
+    Raises:
+        EvaluationError: it is empty.
+    """
+    area = Box.of_shape(source.grid.shape)
+    if region is not None:
+        area = area.intersection(source.grid.box_of(region))
+        if not area.area:
+            raise EvaluationError(
+                f"{source.name}: the region {','.join(map(str, region))} lies outside of it; give "
+                "X,Y,W,H in full-resolution pixels"
+            )
+    if within is not None:
+        area = area.intersection(within.extent())
+    if not area.area:
+        raise EvaluationError(f"{source.name}: nothing of it lies in the regions to compare")
+    return area

@@ -6,32 +6,29 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_unet import locations
 from wsi_unet.errors import EvaluationError, OptionError
-from wsi_unet.evaluation.classes import (
-    GivenClasses,
-    Key,
-    find_ignored,
-    resolve_classes,
-)
+from wsi_unet.evaluation.classes import GivenClasses, Key, resolve_classes
+from wsi_unet.evaluation.computing import Compute, computing, is_wanted
 from wsi_unet.evaluation.counting import Kinds, count_classes, count_objects, has_several_values
-from wsi_unet.evaluation.drawing import Drawing, read_drawing
 from wsi_unet.evaluation.grids import Region
-from wsi_unet.evaluation.pairs import Pair
+from wsi_unet.evaluation.pairs import Pair, Question
 from wsi_unet.evaluation.report import Evaluation, Kind, score_classes, summary_of
-from wsi_unet.evaluation.sources import Labels, Source, open_source
-from wsi_unet.evaluation.truths import open_truth
+from wsi_unet.evaluation.sources import Labels
 from wsi_unet.geometry import Box
 from wsi_unet.metrics.boundaries import count_boundaries
 from wsi_unet.metrics.confusion import confusion_matrix
 from wsi_unet.metrics.instances import score_objects
 from wsi_unet.metrics.overlaps import Overlaps, count_overlaps
 from wsi_unet.metrics.segmentation import score_segments, segments_of, thin_borders
+
+if TYPE_CHECKING:
+    from wsi_unet.clusters.cluster import ClusterArguments
 
 MOST_OF_SEGMENTS = 1 << 26
 """Pixels whose borders are thinned at once: 8192 x 8192."""
@@ -52,6 +49,7 @@ def evaluate(
     tolerance: float | None = 2.0,
     label: str | None = None,
     truth_label: str | None = None,
+    **cluster: Unpack[ClusterArguments],
 ) -> Evaluation:
     """Compare a prediction with the truth, on the prediction's pixels.
 
@@ -74,34 +72,48 @@ def evaluate(
         tolerance: distance up to which boundaries agree, px of the prediction; None to do without.
         label: the label group of the prediction, if it holds several.
         truth_label: the same of the truth.
+        **cluster: where it is counted, see `ClusterOptions`; in threads of this process if nothing
+            is said. Other processes open prediction and truth by themselves, so these must be
+            files or URLs that they see.
 
     Raises:
         EvaluationError: they can't be read or compared, or there is nothing to compare.
         AnnotationError: annotations can't be read, or lie outside of the slide.
-        OptionError: an option that can't be used.
+        OptionError: an option that can't be used; a cluster that can't be, or can't see the files.
+        ClusterError: the cluster can't be started, or went away.
         OutputError: a folder is no output of ours, or has no such label group.
     """
     _check(instances, em, classes, tolerance)
-    source = open_source(prediction, label)
-    drawing = None if within is None else read_drawing(_path(within), source.grid)
-    true = open_truth(truth, source, truth_label)
-    ignored = find_ignored(true, ignore)
-    pair = Pair(source, true, _area(source, region, drawing), ignored, drawing)
+    if em and is_wanted(cluster):
+        raise OptionError(
+            "em: segments are scored as a whole, in this process; leave workers and scheduler out"
+        )
+    question = Question(
+        prediction=prediction,
+        truth=truth,
+        label=label,
+        truth_label=truth_label,
+        ignore=tuple(ignore),
+        region=region,
+        within=None if within is None else Path(locations.resolve(os.fspath(within))),
+    )
     kind: Kind = "objects" if instances else "segments" if em else "classes"
-    if kind == "objects":
-        found = _of_objects(pair, tolerance)
-    elif kind == "segments":
-        found = _of_segments(pair, tolerance)
-    else:
-        found = _of_classes(pair, classes or {}, tolerance)
+    with computing(question, cluster) as (pair, compute):
+        if kind == "objects":
+            found = _of_objects(pair, tolerance, compute)
+        elif kind == "segments":
+            found = _of_segments(pair, tolerance)
+        else:
+            found = _of_classes(pair, classes or {}, tolerance, compute)
+    pixels = Box.of_shape(pair.prediction.grid.shape).area
     return Evaluation(
-        prediction=source.name,
-        truth=true.name,
+        prediction=pair.prediction.name,
+        truth=pair.truth.name,
         kind=kind,
-        pixels_left_out=source.grid.shape[0] * source.grid.shape[1] - found["pixels"],
+        pixels_left_out=pixels - found["pixels"],
         tolerance=tolerance,
-        truth_annotations=true.drawn,
-        within_annotations=None if drawing is None else drawing.facts,
+        truth_annotations=pair.truth.drawn,
+        within_annotations=None if pair.within is None else pair.within.facts,
         **found,
     )
 
@@ -117,36 +129,13 @@ def _check(
         raise OptionError(f"tolerance {tolerance:g} px: choose 0 to {LARGEST_TOLERANCE:g}")
 
 
-def _path(place: str | os.PathLike[str]) -> Path:
-    return Path(locations.resolve(os.fspath(place)))
-
-
-def _area(source: Source, region: Region | None, within: Drawing | None) -> Box:
-    """Return the box outside of which nothing is looked at, px of the prediction.
-
-    Raises:
-        EvaluationError: it is empty.
-    """
-    area = Box.of_shape(source.grid.shape)
-    if region is not None:
-        area = area.intersection(source.grid.box_of(region))
-        if not area.area:
-            raise EvaluationError(
-                f"{source.name}: the region {','.join(map(str, region))} lies outside of it; give "
-                "X,Y,W,H in full-resolution pixels"
-            )
-    if within is not None:
-        area = area.intersection(within.extent())
-    if not area.area:
-        raise EvaluationError(f"{source.name}: nothing of it lies in the regions to compare")
-    return area
-
-
-def _of_classes(pair: Pair, given: GivenClasses, tolerance: float | None) -> dict[str, Any]:
+def _of_classes(
+    pair: Pair, given: GivenClasses, tolerance: float | None, compute: Compute
+) -> dict[str, Any]:
     classes = resolve_classes(
         pair.prediction.name, pair.prediction.classes, pair.truth, given, pair.ignored
     )
-    counts = count_classes(pair, pair.blocks(), classes, tolerance)
+    counts = count_classes(pair, pair.blocks(), classes, tolerance, compute)
     _refuse_nothing(pair, counts.overlaps)
     there = np.union1d(counts.overlaps.truth, counts.overlaps.prediction).tolist()
     names = classes.names or {value: str(value) for value in there}
@@ -176,13 +165,13 @@ def _refuse_others(pair: Pair, overlaps: Overlaps, names: Mapping[int, str]) -> 
             )
 
 
-def _of_objects(pair: Pair, tolerance: float | None) -> dict[str, Any]:
+def _of_objects(pair: Pair, tolerance: float | None, compute: Compute) -> dict[str, Any]:
     blocks = pair.blocks()
     drawn = pair.truth.drawn is not None
     asked = (pair.truth.numbered and not drawn, pair.prediction.classes is None)
-    several = has_several_values(pair, blocks) if any(asked) else (False, False)
+    several = has_several_values(pair, blocks, compute) if any(asked) else (False, False)
     kinds = Kinds(drawn or (asked[0] and several[0]), asked[1] and several[1])
-    counts = count_objects(pair, blocks, kinds, tolerance)
+    counts = count_objects(pair, blocks, kinds, tolerance, compute)
     _refuse_nothing(pair, counts.overlaps)
     names = {0: "background", 1: "objects"}
     matrix = _of_two(counts.overlaps, names)

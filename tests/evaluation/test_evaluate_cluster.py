@@ -1,0 +1,121 @@
+"""Comparisons that a cluster counts: the same answer, and one line when it can't."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from click.testing import CliRunner
+from PIL import Image
+from support.clusters import scheduler, worker
+from support.labelled import blobs, rectangle, write_geojson
+
+import wsi_unet
+from wsi_unet.errors import ClusterError, EvaluationError, OptionError
+from wsi_unet.evaluation import pairs
+from wsi_unet.evaluation.computing import computing
+from wsi_unet.evaluation.pairs import Question
+from wsi_unet.geometry import BlockIndex, Box
+from wsi_unet_cli.main import cli
+
+SHAPE = (300, 410)
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A scheduler with two workers in processes of their own."""
+    with scheduler(tmp_path_factory.mktemp("cluster")) as found, worker(found), worker(found):
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def small_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pairs, "SIDE", 64)
+
+
+def image(path: Path, seed: int) -> Path:
+    Image.fromarray(blobs(SHAPE, seed)).save(path)
+    return path
+
+
+@pytest.mark.parametrize("instances", [False, True])
+def test_a_cluster_gives_the_answer_of_one_process(
+    tmp_path: Path, make_store: Any, address: str, instances: bool
+) -> None:
+    outlines = [
+        ("part", rectangle(Box(10, 20, 280, 330))),
+        ("other", rectangle(Box(200, 250, 300, 400))),
+    ]
+    asked: dict[str, Any] = {
+        "prediction": make_store(blobs(SHAPE)),
+        "truth": image(tmp_path / "truth.png", 1),
+        "within": write_geojson(tmp_path / "within.geojson", outlines),
+        "region": (0, 0, 400, 290),
+        "ignore": (2,),
+        "instances": instances,
+    }
+    expected = wsi_unet.evaluate(**asked)
+    found = wsi_unet.evaluate(**asked, scheduler=address)
+    assert replace(found, prediction="", truth="") == replace(expected, prediction="", truth="")
+
+
+def test_relative_paths_mean_this_processes_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    image(tmp_path / "p.png", 0)
+    image(tmp_path / "t.png", 1)
+    monkeypatch.chdir(tmp_path)
+    given = ["evaluate", "p.png", "t.png", "--json"]
+    here = json.loads(CliRunner().invoke(cli, given).stdout)
+    done = CliRunner().invoke(cli, [*given, "--scheduler", address])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["confusion"] == here["confusion"]
+
+
+def test_a_file_that_was_written_anew_is_read_anew(tmp_path: Path, address: str) -> None:
+    prediction, truth = image(tmp_path / "p.png", 0), image(tmp_path / "t.png", 1)
+    assert wsi_unet.evaluate(prediction, truth, scheduler=address).pixel_error > 0
+    image(prediction, 1)
+    assert wsi_unet.evaluate(prediction, truth, scheduler=address).pixel_error == 0
+
+
+def test_what_is_wrong_in_a_worker_is_said_here(tmp_path: Path, address: str) -> None:
+    prediction = tmp_path / "p.tif"
+    Image.fromarray(np.full(SHAPE, 70_000, np.int32)).save(prediction)
+    with pytest.raises(EvaluationError, match=r"p\.tif: holds the value 70000"):
+        wsi_unet.evaluate(prediction, image(tmp_path / "t.png", 0), scheduler=address)
+
+
+def die(index: BlockIndex) -> int:
+    os._exit(1)
+
+
+def first(parts: Sequence[int]) -> int:
+    return parts[0]
+
+
+def test_workers_that_die_are_reported(tmp_path: Path) -> None:
+    paths = image(tmp_path / "p.png", 0), image(tmp_path / "t.png", 1)
+    with (
+        pytest.raises(ClusterError, match="died while they compared"),
+        computing(Question(*paths), {"workers": 1, "max_retries": 0}) as (_, compute),
+    ):
+        compute(die, [(0, 0)], first)
+
+
+def test_what_other_processes_cant_do_is_refused(tmp_path: Path, address: str) -> None:
+    labels = xr.DataArray(blobs(SHAPE), dims=("y", "x"))
+    path = image(tmp_path / "t.png", 1)
+    with pytest.raises(OptionError, match="give the path that they were opened from"):
+        wsi_unet.evaluate(labels, path, scheduler=address)
+    with pytest.raises(OptionError, match=r"em: .* leave workers and scheduler out"):
+        wsi_unet.evaluate(path, path, em=True, workers=2)
+    with pytest.raises(OptionError, match="not both"):
+        wsi_unet.evaluate(path, path, workers=2, scheduler=address)
