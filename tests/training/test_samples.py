@@ -193,7 +193,7 @@ def test_weights_are_balance_plus_separation() -> None:
     labels = np.zeros((60, 60), np.uint8)
     labels[:, :15] = 1
     labels[:5, 30:] = IGNORED
-    recipe = changed(weighting={"balance": True}, sampling={"tile": 60})
+    recipe = changed(weighting={"balance": True, "separation": 2.5}, sampling={"tile": 60})
     sample = Samples(recipe, [Coded(labels, weight=2.5)], PLAIN)[0]
     cell, ground = ((sample.labels == index) for index in (1, 0))
     w_cell, w_ground = sample.weights[cell], sample.weights[ground]

@@ -151,7 +151,7 @@ class Warping(Part):
         shift: px that they are moved by at most.
         scale: (least, most) factor of size, 0.1 to 10, drawn on a logarithmic scale.
         scaled: share that is scaled.
-        squeeze: logarithm of the largest change of aspect.
+        squeeze: logarithm of the largest change of aspect, of those that are scaled.
         elastic: deviation of the displacements of a coarse grid, px; 0: none (the paper: 10).
         elastic_grid: points of that grid per side (the paper: 3).
         elastic_share: share that is bent.
@@ -224,15 +224,16 @@ class LossTerm(Part):
 
     Attributes:
         name: "cross_entropy", "binary_cross_entropy" (each class by itself), "dice" (1 − soft
-            Dice, mean over classes but the background), "iou" (1 − soft IoU, likewise) or
-            "focal" (Lin et al. 2017).
+            Dice, mean over classes), "iou" (1 − soft IoU, likewise) or "focal" (Lin et al. 2017).
         weight: its factor.
         gamma: exponent of the focal loss.
+        background: whether "dice" and "iou" take the background for a class, too.
     """
 
     name: Literal["cross_entropy", "binary_cross_entropy", "dice", "iou", "focal"]
     weight: Positive = 1.0
     gamma: NotNegative = 2.0
+    background: bool = False
 
 
 class Optimiser(Part):

@@ -188,13 +188,14 @@ class DataField:
         box = Box(int(rows.min()), int(columns.min()), int(rows.max()) + 1, int(columns.max()) + 1)
         planes = self._read(box)
         rows, columns = rows - box.y0, columns - box.x0
-        separation = planes.separation
-        if separation is None:
-            separation = np.zeros(box.shape, np.float32)
+        if planes.separation is None:
+            separation = np.zeros(window.shape, np.float32)
+        else:
+            separation = _gather(planes.separation, rows, columns)
         return Piece(
             image=_gather(planes.image, rows, columns),
             labels=_gather(planes.labels, rows, columns),
-            separation=_gather(separation, rows, columns),
+            separation=separation,
         )
 
     def point(self, index: int | None, rng: np.random.Generator) -> tuple[int, int]:
@@ -267,4 +268,4 @@ def _gather(
     """Return a copy of these rows and columns of an array, of which all are needed."""
     if (len(rows), len(columns)) == pixels.shape[:2]:  # no row or column is there twice
         return pixels.copy()
-    return pixels[rows][:, columns]
+    return pixels.take(rows, 0).take(columns, 1)

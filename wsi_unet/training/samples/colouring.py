@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from wsi_unet.training.recipe import Colouring
 from wsi_unet.training.samples.counterstain import counterstain
-from wsi_unet.training.samples.filters import gaussian_blur
+from wsi_unet.training.samples.filters import gaussian_blur, white_noise
 from wsi_unet.training.samples.made_up import tissue_without_nuclei
 from wsi_unet.training.samples.stains import density_of, intensity_of, relight, restain
 
@@ -104,7 +104,7 @@ def _change_focus(image: Planes, rng: np.random.Generator) -> Planes:
 
 
 def _add_noise(image: Planes, most: float, rng: np.random.Generator) -> Planes:
-    noise = rng.standard_normal(image.shape, np.float32)
+    noise = white_noise(image.shape, rng)
     noise *= np.float32(rng.uniform(0, most))
     noise += image
     return _clipped(noise)

@@ -12,21 +12,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import fft
-from torch.nn import functional as F
 
 from wsi_unet.geometry import Shape
-from wsi_unet.training.samples.filters import gaussian_blur, gaussian_taps, radius_of
+from wsi_unet.training.samples.filters import (
+    TRUNCATE,
+    gaussian_blur,
+    radius_of,
+    white_noise,
+)
 from wsi_unet.training.samples.stains import DYES, Planes, intensity_of
 
 Plane = NDArray[np.float32]
 """(h, w)."""
 
+COARSE = 2.0
+"""Deviation, px, from which on smooth noise is made of white noise that lies as far apart."""
+
 RED_CELLS = (0.05, 0.8, 0.6)
 INK = (0.9, 0.3, 0.4)
 """Optical densities (red, green, blue) of red blood cells and of the green ink on margins."""
-
-FINEST = 2.0
-"""Deviation, px, at which a smoothing Gaussian is still drawn well by interpolation."""
 
 
 def ground_without_nuclei(side: int, rng: np.random.Generator) -> Planes:
@@ -87,21 +91,35 @@ def dye(most: float, rng: np.random.Generator, least: float = 0.0) -> NDArray[np
 
 
 def clouds(shape: Shape, sigma: float, rng: np.random.Generator) -> Plane:
-    """Return noise (h, w) of unit variance, smoothed by a Gaussian of `sigma` px.
+    """Return noise (h, w) of unit variance, smoothed by a Gaussian of `sigma` px."""
+    if sigma < COARSE:
+        return _fine_clouds(shape, sigma, rng)
+    rows, columns = (_smoothing(side, sigma) for side in shape)
+    white = torch.from_numpy(white_noise((rows.shape[1], columns.shape[1]), rng))
+    # By PyTorch, which is told to use one thread: the last bits may change with their number.
+    noise: Plane = (rows @ white @ columns.T).numpy()
+    return noise
 
-    What is smooth is drawn coarsely and enlarged.
+
+def _fine_clouds(shape: Shape, sigma: float, rng: np.random.Generator) -> Plane:
+    reach = radius_of(sigma)
+    white = white_noise([side + 2 * reach for side in shape], rng)
+    taps = gaussian_blur(np.eye(1, 2 * reach + 1, reach, dtype=np.float32), (0, sigma))
+    noise: Plane = gaussian_blur(white, (sigma, sigma)) / np.square(taps).sum()
+    return noise[reach:-reach, reach:-reach]  # the mirrored edges of a blur vary more
+
+
+def _smoothing(side: int, sigma: float) -> torch.Tensor:
+    """Return the matrix (side, n) that makes smooth noise along one axis of white noise.
+
+    The white noise lies σ px apart: finer would be the same to 1 part in 10,000 (by Poisson's
+    summation formula the variance's ripple is 2 exp(−π²)).
     """
-    step = max(1.0, sigma / FINEST)
-    coarse, reach = [math.ceil(side / step) for side in shape], radius_of(sigma / step)
-    white = rng.standard_normal([side + 2 * reach for side in coarse], np.float32)
-    inside = slice(reach, -reach)  # the mirrored edges of a blur vary more
-    noise = gaussian_blur(white, [sigma / step] * 2)[inside, inside]
-    noise = noise / float(np.square(gaussian_taps(sigma / step)).sum())
-    if step > 1:
-        planes = torch.from_numpy(noise)[None, None]
-        size = [round(side * step) for side in coarse]
-        noise = F.interpolate(planes, size=size, mode="bicubic")[0, 0].numpy()
-    return noise[: shape[0], : shape[1]]
+    reach = math.ceil(TRUNCATE)
+    points = np.arange(-reach, math.ceil((side - 1) / sigma) + reach + 1)
+    position = np.arange(side) / sigma
+    taps = np.exp(-np.square((position[:, None] - points).astype(np.float32)) / 2)
+    return torch.from_numpy(taps / np.sqrt(np.square(taps).sum(axis=1, keepdims=True)))
 
 
 def fibres(shape: Shape, along: float, across: float, rng: np.random.Generator) -> Plane:
@@ -120,7 +138,7 @@ def fibres(shape: Shape, along: float, across: float, rng: np.random.Generator) 
     damping = np.exp(-(((u * along) ** 2 + (v * across) ** 2) / 2).astype(np.float32))
     # White noise of both parts of each frequency. All but the first column stand for two
     # frequencies, and of the first the transform takes the real part only.
-    white = rng.standard_normal((*damping.shape, 2), np.float32).view(np.complex64)[..., 0]
+    white = white_noise((*damping.shape, 2), rng).view(np.complex64)[..., 0]
     variance = 4 * np.square(damping).sum() - 3 * np.square(damping[:, 0]).sum()
     noise: Plane = fft.irfft2(white * damping, s=(rows, columns))
     noise *= rows * columns / math.sqrt(variance)

@@ -131,7 +131,9 @@ class Samples(Dataset[Sample]):
             rng,
         )
         side = self.sides.labels
-        separation = sample_weights(piece.separation, middle(coordinates, side))
+        separation = np.zeros((side, side), np.float32)
+        if self.recipe.weighting.separation:
+            separation = sample_weights(piece.separation, middle(coordinates, side))
         return image, middle(labels, side), separation, f"{field.name} at ({x}, {y}) px"
 
     def _empty(self, rng: np.random.Generator) -> tuple[Image, Labels, Image, str]:

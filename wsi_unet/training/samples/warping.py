@@ -21,6 +21,9 @@ from wsi_unet.training.samples.filters import gaussian_blur, radius_of
 CUBIC_REACH = 2
 """Px around a position that cubic interpolation looks at."""
 
+LEAST_BLUR = 0.3
+"""Deviation, px, below which a Gaussian leaves 99 % of a pixel in its place, and isn't worth it."""
+
 Coordinates = NDArray[np.float32]
 """(2, side, side): source (y, x) of each pixel of a sample, px from the sample's centre."""
 
@@ -64,10 +67,10 @@ class Warp:
             ]
         most = int(settings.shift)
         shift = rng.integers(-most, most + 1, 2)
-        size = 0.0
+        size = aspect = 0.0
         if rng.random() < settings.scaled:
             size = rng.uniform(*np.log(settings.scale))
-        aspect = rng.uniform(-settings.squeeze, settings.squeeze) / 2
+            aspect = rng.uniform(-settings.squeeze, settings.squeeze) / 2
         displacements = None
         if settings.elastic and rng.random() < settings.elastic_share:
             shape = (2, settings.elastic_grid, settings.elastic_grid)
@@ -105,9 +108,10 @@ class Warp:
         """Deviations (y, x) of the Gaussian that the source needs before it is shrunk, px.
 
         A pixel is taken to be a Gaussian of half its side (Lowe 2004, section 3.3), and the
-        squares of deviations add up.
+        squares of deviations add up. Below `LEAST_BLUR` there is none.
         """
-        y, x = (math.sqrt(max(0.0, ratio**2 - 1)) / 2 for ratio in self.scale)
+        sigmas = (math.sqrt(max(0.0, ratio**2 - 1)) / 2 for ratio in self.scale)
+        y, x = (sigma if sigma >= LEAST_BLUR else 0.0 for sigma in sigmas)
         return y, x
 
     def reach(self, coordinates: Coordinates) -> int:
@@ -163,7 +167,7 @@ def sample_image(
     if blur == (0.0, 0.0) and _are_whole(positions):
         taken = _at(image, positions).transpose(2, 0, 1)
         return np.ascontiguousarray(taken, np.float32) / np.float32(255)
-    smooth = gaussian_blur(image.astype(np.float32), blur)
+    smooth = gaussian_blur(image.astype(np.float32), (*blur, 0))
     planes = torch.from_numpy(smooth).permute(2, 0, 1)
     sampled = _interpolate(planes, coordinates, "bicubic").contiguous().numpy()
     sampled *= np.float32(1 / 255)
