@@ -21,9 +21,9 @@ from wsi_unet.training.recipe import LossTerm
 PAIRS = [(head, name) for head in TERMS for name in TERMS[head]]
 
 
-def one(name: str, head: Head = "softmax", background: int | None = 0, **settings: float) -> Loss:
+def one(name: str, head: Head = "softmax", ground: int | None = 0, **settings: float) -> Loss:
     term = LossTerm.model_validate({"name": name, **settings})
-    return build_loss((term,), background, head)
+    return build_loss((term,), ground, head)
 
 
 def batch(
@@ -134,20 +134,22 @@ def test_binary_cross_entropy_is_that_of_each_class() -> None:
     assert found == pytest.approx(total / pixels)
 
 
-@pytest.mark.parametrize("background", [0, None])
+@pytest.mark.parametrize(("background", "taken"), [(0, False), (0, True), (None, False)])
 @pytest.mark.parametrize("head", ["softmax", "sigmoid"])
 @pytest.mark.parametrize(("name", "jaccard"), [("dice", False), ("iou", True)])
-def test_overlaps_are_monais(name: str, jaccard: bool, head: Head, background: int | None) -> None:
+def test_overlaps_are_monais(
+    name: str, jaccard: bool, head: Head, background: int | None, taken: bool
+) -> None:
     logits, labels, weights = batch()
     reference = DiceLoss(
-        include_background=background is None,
+        include_background=taken or background is None,
         to_onehot_y=True,
         softmax=head == "softmax",
         sigmoid=head == "sigmoid",
         jaccard=jaccard,
         batch=True,
     )
-    found = one(name, head, background)(logits, labels, weights)
+    found = one(name, head, background, background=taken)(logits, labels, weights)
     assert found == pytest.approx(reference(logits, labels[:, None]).item(), abs=1e-6)
 
 

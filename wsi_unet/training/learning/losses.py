@@ -40,7 +40,8 @@ def build_loss(terms: Sequence[LossTerm], background: int | None, head: Head) ->
 
     Args:
         terms: of a recipe.
-        background: the class that overlaps leave out; None: they take all.
+        background: the class that overlaps leave out unless a term says otherwise; None: they take
+            all.
         head: of the network.
 
     Returns:
@@ -171,23 +172,25 @@ def _focused(surprise: Tensor, gamma: float) -> Tensor:
 
 def _dice(batch: Batch, term: LossTerm) -> Tensor:
     """1 − 2 |p ∩ t| / (|p| + |t|)."""
-    both, predicted, true = _overlaps(batch)
+    both, predicted, true = _overlaps(batch, term)
     return _mean_lack(2 * both, predicted + true)
 
 
 def _iou(batch: Batch, term: LossTerm) -> Tensor:
     """1 − |p ∩ t| / |p ∪ t|."""
-    both, predicted, true = _overlaps(batch)
+    both, predicted, true = _overlaps(batch, term)
     return _mean_lack(both, predicted + true - both)
 
 
-def _overlaps(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+def _overlaps(batch: Batch, term: LossTerm) -> tuple[Tensor, Tensor, Tensor]:
     """Sums over all pixels of the batch that count, of p · t, p and t: each (classes,), px.
 
-    p are the probabilities and t the truth of the classes that aren't the background.
+    p are the probabilities and t the truth of the classes, without the background unless the term
+    takes it, too.
     """
     soft = torch.softmax if batch.head == "softmax" else _each_by_itself
-    kept = [i for i in range(batch.logits.shape[1]) if i != batch.background]
+    left_out = None if term.background else batch.background
+    kept = [i for i in range(batch.logits.shape[1]) if i != left_out]
     counted = batch.counted[:, None]
     probability = torch.where(counted, soft(batch.logits, 1)[:, kept], 0)
     truth = batch.truth[:, kept]
