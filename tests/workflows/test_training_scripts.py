@@ -145,7 +145,9 @@ def test_electron_micrographs_are_scored_as_the_challenge_does(tmp_path: Path) -
     assert document["pixel_error"] < 0.05
     assert document["dice of membranes"] < document["dice of cells"]
     assert document["dice of cells"] > document["soft dice"] > 0.8
+    assert document["pixel error of the challenge"] < 0.05
     assert document["best"]["v_rand"] >= document["at 0.5"]["v_rand"] > 0.9
+    assert document["best of each network"]["v_rand"] >= document["best"]["v_rand"]
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert document["pixel_error"] == pytest.approx(summary["mean"]["pixel_error"], abs=2e-3)
 

@@ -3,7 +3,9 @@
     python workflows/training/cross_validate.py RECIPE OUTPUT --data DATA [--folds 0,1] [--set …]
 
 OUTPUT gets a model folder per fold (`fold-0`, …) and `summary.json`. The same command goes on after
-an interruption: a fold that has ended is taken as it is. A model that was trained on everything has
+an interruption: a fold that has ended is taken as it is. So folds can be trained side by side, with
+`--folds` and a share of the cores each (`--threads`: two trainings on a core each do more than one
+on two), and put together by the command without them. A model that was trained on everything has
 nothing left to be measured on; `--card MODEL` writes the folds' figures into its card.
 """
 
@@ -28,6 +30,7 @@ from wsi_unet.training.records.folder import TrainingFolder
 @click.argument("output", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--folds", help="Which, like 0,1; all by default.")
+@click.option("--threads", type=click.IntRange(min=1), help="As of train.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="As of train.")
 @click.option(
     "--card",
@@ -39,6 +42,7 @@ def main(
     output: Path,
     data: Path | None,
     folds: str | None,
+    threads: int | None,
     settings: tuple[str, ...],
     card: Path | None,
 ) -> None:
@@ -49,7 +53,9 @@ def main(
     reports = []
     for fold in chosen:
         reports.append(
-            trained(recipe, output / f"fold-{fold}", data, (*settings, f"split.fold={fold}"))
+            trained(
+                recipe, output / f"fold-{fold}", data, (*settings, f"split.fold={fold}"), threads
+            )
         )
         click.echo(f"fold {fold}: {said(reports[-1])}", err=True)
     summary = {
@@ -65,7 +71,9 @@ def main(
     click.echo(json.dumps({key: summary[key] for key in ("mean", "mean of sources")}, indent=2))
 
 
-def trained(recipe: Path, model: Path, data: Path | None, settings: tuple[str, ...]) -> Any:
+def trained(
+    recipe: Path, model: Path, data: Path | None, settings: tuple[str, ...], threads: int | None
+) -> Any:
     """Return the report of a fold, which is trained, or gone on with, unless it has ended."""
     folder, wanted = TrainingFolder(model), read_recipe(recipe, settings)
     if folder.report.exists():
@@ -75,7 +83,9 @@ def trained(recipe: Path, model: Path, data: Path | None, settings: tuple[str, .
             )
     else:
         started = folder.own.exists()
-        done = wsi_unet.train(wanted, model, data=data or recipe.parent, resume=started)
+        done = wsi_unet.train(
+            wanted, model, data=data or recipe.parent, resume=started, threads=threads
+        )
         if done.state == "interrupted":
             raise click.ClickException("interrupted; the same command goes on")
     return json.loads(folder.report.read_text(encoding="utf-8"))
