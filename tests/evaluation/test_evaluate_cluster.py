@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,16 @@ import numpy as np
 import pytest
 import xarray as xr
 from click.testing import CliRunner
+from distributed import Client
 from PIL import Image
 from support.clusters import scheduler, worker
 from support.labelled import blobs, rectangle, write_geojson
 
 import wsi_unet
-from wsi_unet.errors import ClusterError, EvaluationError, OptionError
-from wsi_unet.evaluation import pairs
+from wsi_unet.errors import AnnotationError, ClusterError, EvaluationError, OptionError
+from wsi_unet.evaluation import on_cluster, pairs
 from wsi_unet.evaluation.computing import computing
-from wsi_unet.evaluation.pairs import Question
+from wsi_unet.evaluation.pairs import Pair, Question
 from wsi_unet.geometry import BlockIndex, Box
 from wsi_unet_cli.main import cli
 
@@ -63,7 +65,7 @@ def test_a_cluster_gives_the_answer_of_one_process(
     }
     expected = wsi_unet.evaluate(**asked)
     found = wsi_unet.evaluate(**asked, scheduler=address)
-    assert replace(found, prediction="", truth="") == replace(expected, prediction="", truth="")
+    assert found == expected
 
 
 def test_relative_paths_mean_this_processes_folder(
@@ -93,21 +95,70 @@ def test_what_is_wrong_in_a_worker_is_said_here(tmp_path: Path, address: str) ->
         wsi_unet.evaluate(prediction, image(tmp_path / "t.png", 0), scheduler=address)
 
 
-def die(index: BlockIndex) -> int:
-    os._exit(1)
+def test_what_a_worker_cant_open_is_said_here(
+    tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prediction, truth = image(tmp_path / "p.png", 0), image(tmp_path / "t.png", 1)
+    good = truth.read_bytes()
+
+    def spoil(*arguments: Any, **options: Any) -> None:
+        truth.write_bytes(good[:100])  # this process has opened it by now
+
+    with monkeypatch.context() as patch:
+        patch.setattr(on_cluster, "check_paths", spoil)
+        with pytest.raises(EvaluationError, match=r"t\.png: can't be decoded"):
+            wsi_unet.evaluate(prediction, truth, scheduler=address)
+    truth.write_bytes(good)
+    assert wsi_unet.evaluate(prediction, truth, scheduler=address).pixel_error > 0
 
 
-def first(parts: Sequence[int]) -> int:
-    return parts[0]
+def question(folder: Path) -> Question:
+    return Question(str(image(folder / "p.png", 0)), str(image(folder / "t.png", 1)))
 
 
 def test_workers_that_die_are_reported(tmp_path: Path) -> None:
-    paths = image(tmp_path / "p.png", 0), image(tmp_path / "t.png", 1)
+    # Defined in here, it is sent as code.
+    def die(pair: Pair, index: BlockIndex) -> int:
+        os._exit(1)
+
     with (
         pytest.raises(ClusterError, match="died while they compared"),
-        computing(Question(*paths), {"workers": 1, "max_retries": 0}) as (_, compute),
+        computing(question(tmp_path), {"workers": 1, "max_retries": 0}) as (_, compute),
     ):
-        compute(die, [(0, 0)], first)
+        compute(die, [(0, 0)], lambda parts: parts[0])
+
+
+def test_a_cluster_without_workers_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(pair: Pair, index: BlockIndex) -> int:
+        os._exit(1)
+
+    monkeypatch.setattr(on_cluster, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(on_cluster, "LONELY_SECONDS", 1.0)
+    with (
+        scheduler(tmp_path) as found,
+        worker(found),
+        pytest.raises(ClusterError, match="has had no workers"),
+        computing(question(tmp_path), {"scheduler": found}) as (_, compute),
+    ):
+        compute(die, [(0, 0)], lambda parts: parts[0])
+
+
+def test_a_scheduler_that_dies_is_reported(tmp_path: Path) -> None:
+    with scheduler(tmp_path) as found, worker(found):
+
+        def kill_it(pair: Pair, index: BlockIndex) -> int:
+            with suppress(OSError, TimeoutError):
+                Client(found).run_on_scheduler(os._exit, 1)
+            time.sleep(5)
+            return 0
+
+        with (
+            pytest.raises(ClusterError, match="went away; start it again"),
+            computing(question(tmp_path), {"scheduler": found}) as (_, compute),
+        ):
+            compute(kill_it, [(0, 0)], lambda parts: parts[0])
 
 
 def test_what_other_processes_cant_do_is_refused(tmp_path: Path, address: str) -> None:
@@ -119,3 +170,11 @@ def test_what_other_processes_cant_do_is_refused(tmp_path: Path, address: str) -
         wsi_unet.evaluate(path, path, em=True, workers=2)
     with pytest.raises(OptionError, match="not both"):
         wsi_unet.evaluate(path, path, workers=2, scheduler=address)
+    with pytest.raises(OptionError, match="performance_report: it is a cluster's"):
+        wsi_unet.evaluate(path, path, performance_report="report.html")
+    with pytest.raises(OptionError, match="for a scheduler; give its address"):
+        wsi_unet.evaluate(path, path, tls_ca="ca.pem")
+    with pytest.raises(AnnotationError, match=r"s3://b/x\.geojson: annotations must be a file"):
+        wsi_unet.evaluate(path, path, within="s3://b/x.geojson")
+    with pytest.raises(AnnotationError, match=r"s3://b/x\.geojson: annotations must be a file"):
+        wsi_unet.evaluate(path, "s3://b/x.geojson")

@@ -21,9 +21,11 @@ from wsi_unet.training.recipe import LossTerm
 PAIRS = [(head, name) for head in TERMS for name in TERMS[head]]
 
 
-def one(name: str, head: Head = "softmax", ground: int | None = 0, **settings: float) -> Loss:
+def one(
+    name: str, head: Head = "softmax", background_class: int | None = 0, **settings: float
+) -> Loss:
     term = LossTerm.model_validate({"name": name, **settings})
-    return build_loss((term,), ground, head)
+    return build_loss((term,), background_class, head)
 
 
 def batch(

@@ -28,10 +28,15 @@ def forgetting() -> Callable[..., None]:
     return forget
 
 
-def went_away(client: Client) -> ClusterError:
-    """Return what to say when there is no scheduler any more."""
+def went_away(client: Client, *, kept: bool = True) -> ClusterError:
+    """Return what to say when there is no scheduler any more.
+
+    Args:
+        client: of it.
+        kept: whether what is done is stored.
+    """
     where = "" if client.scheduler is None else f" at {client.scheduler.address}"
+    done = "what is done is kept: " if kept else ""
     return ClusterError(
-        f"the Dask scheduler{where} went away; what is done is kept: start it again and run the "
-        "same command"
+        f"the Dask scheduler{where} went away; {done}start it again and run the same command"
     )

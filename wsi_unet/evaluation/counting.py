@@ -51,19 +51,18 @@ def merge_counts(parts: Sequence[Counts]) -> Counts:
 
 
 def count_classes(
-    pair: Pair, blocks: Blocks, classes: Classes, tolerance: float | None, compute: Compute
+    blocks: Blocks, classes: Classes, tolerance: float | None, compute: Compute
 ) -> Counts:
     """Count the pixels of classes in truth and prediction, and along their boundaries.
 
     Args:
-        pair: what is compared.
-        blocks: how its area is cut; makes no difference to the counts.
+        blocks: how the area is cut; makes no difference to the counts.
         classes: what the truth's values mean.
         tolerance: of boundaries, px; None to leave them out.
-        compute: where.
+        compute: where, and of which pair.
     """
 
-    def count(index: BlockIndex) -> Counts:
+    def count(pair: Pair, index: BlockIndex) -> Counts:
         core = blocks.core(index)
         window = core if tolerance is None else blocks.window(core, boundary_halo(tolerance))
         pixels = pair.read(window)
@@ -118,7 +117,7 @@ class Kinds:
 
 
 def count_objects(
-    pair: Pair, blocks: Blocks, kinds: Kinds, tolerance: float | None, compute: Compute
+    blocks: Blocks, kinds: Kinds, tolerance: float | None, compute: Compute
 ) -> Counts:
     """Count the pixels that objects of truth and prediction share.
 
@@ -126,18 +125,17 @@ def count_objects(
     boxes' sides, not with the area.
 
     Args:
-        pair: what is compared.
-        blocks: how its area is cut; makes no difference to the counts.
+        blocks: how the area is cut; makes no difference to the counts.
         kinds: what the objects are.
         tolerance: of the boundary between objects and background, px; None to leave it out.
-        compute: where.
+        compute: where, and of which pair.
 
     Returns:
         Counts by object number; boundaries by 0 and 1, for background and objects.
     """
     number = {index: place for place, index in enumerate(blocks.grid)}
 
-    def count(index: BlockIndex) -> Counts:
+    def count(pair: Pair, index: BlockIndex) -> Counts:
         core = blocks.core(index)
         window = core if tolerance is None else blocks.window(core, boundary_halo(tolerance))
         pixels = pair.read(window)
@@ -170,10 +168,10 @@ def _numbers(values: Labels) -> Labels:
     return values.astype(np.int64) if values.dtype.itemsize == 8 else values
 
 
-def has_several_values(pair: Pair, blocks: Blocks, compute: Compute) -> tuple[bool, bool]:
+def has_several_values(blocks: Blocks, compute: Compute) -> tuple[bool, bool]:
     """Whether truth and prediction hold more than one value besides 0 where they are compared."""
 
-    def look(index: BlockIndex) -> NDArray[np.int64]:
+    def look(pair: Pair, index: BlockIndex) -> NDArray[np.int64]:
         extremes = []
         for values in pair.read(blocks.core(index)).objects:
             there = values[values > 0]

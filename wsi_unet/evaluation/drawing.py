@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_unet import locations
 from wsi_unet.annotations.annotation import Annotation
 from wsi_unet.annotations.polygons import Polygon, area, bounds, crosses_itself, inside
 from wsi_unet.annotations.reading import read_annotations
@@ -142,6 +144,18 @@ class Drawing:
         low = np.floor(self._bounds[:, :2].min(axis=0)).astype(int).tolist()
         high = np.ceil(self._bounds[:, 2:].max(axis=0)).astype(int).tolist()
         return Box(*low, *high).intersection(Box.of_shape(self._shape))
+
+
+def annotation_path(place: str | os.PathLike[str]) -> Path:
+    """Return the file that is meant.
+
+    Raises:
+        AnnotationError: it is a URL.
+    """
+    location = locations.resolve(os.fspath(place))
+    if locations.is_url(location):
+        raise AnnotationError(f"{location}: annotations must be a file on a disk; copy it there")
+    return Path(location)
 
 
 def read_drawing(path: Path, grid: Grid) -> Drawing:

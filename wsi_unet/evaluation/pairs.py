@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +66,9 @@ class Question:
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """A prediction and its truth. To another process goes the question, and it is opened there.
+    """A prediction and its truth.
 
     Attributes:
-        question: that it was opened for.
         prediction: whose pixels all boxes are given in.
         truth: on the same pixels.
         area: the pixels that are looked at.
@@ -79,15 +76,11 @@ class Pair:
         within: annotations outside of which nothing is compared.
     """
 
-    question: Question
     prediction: Source
     truth: Truth
     area: Box
     ignored: frozenset[int] = frozenset()
     within: Drawing | None = None
-
-    def __reduce__(self) -> tuple[Callable[[Question], Pair], tuple[Question]]:
-        return _opened_here, (self.question,)
 
     def read(self, box: Box) -> PairPixels:
         """Read a box of the area.
@@ -163,13 +156,8 @@ def open_pair(question: Question) -> Pair:
     within = None if question.within is None else read_drawing(question.within, source.grid)
     truth = open_truth(question.truth, source, question.truth_label)
     ignored = find_ignored(truth, question.ignore)
-    return Pair(question, source, truth, _area(source, question.region, within), ignored, within)
-
-
-@lru_cache(maxsize=1)
-def _opened_here(question: Question) -> Pair:
-    """Return what a worker process opens once: it is asked for with every box."""
-    return open_pair(question)
+    area = _area(source, question.region, within)
+    return Pair(source, truth, area, ignored, within)
 
 
 def _area(source: Source, region: Region | None, within: Drawing | None) -> Box:

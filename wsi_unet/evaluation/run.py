@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_unet import locations
+from wsi_unet import logs
 from wsi_unet.errors import EvaluationError, OptionError
 from wsi_unet.evaluation.classes import GivenClasses, Key, resolve_classes
 from wsi_unet.evaluation.computing import Compute, computing, is_wanted
 from wsi_unet.evaluation.counting import Kinds, count_classes, count_objects, has_several_values
+from wsi_unet.evaluation.drawing import annotation_path
 from wsi_unet.evaluation.grids import Region
 from wsi_unet.evaluation.pairs import Pair, Question
 from wsi_unet.evaluation.report import Evaluation, Kind, score_classes, summary_of
@@ -49,7 +49,13 @@ def evaluate(
     tolerance: float | None = 2.0,
     label: str | None = None,
     truth_label: str | None = None,
-    **cluster: Unpack[ClusterArguments],
+    workers: int | Literal["auto"] | None = None,
+    scheduler: str | None = None,
+    tls_ca: str | None = None,
+    tls_cert: str | None = None,
+    tls_key: str | None = None,
+    max_retries: int = 1,
+    performance_report: str | None = None,
 ) -> Evaluation:
     """Compare a prediction with the truth, on the prediction's pixels.
 
@@ -72,9 +78,16 @@ def evaluate(
         tolerance: distance up to which boundaries agree, px of the prediction; None to do without.
         label: the label group of the prediction, if it holds several.
         truth_label: the same of the truth.
-        **cluster: where it is counted, see `ClusterOptions`; in threads of this process if nothing
-            is said. Other processes open prediction and truth by themselves, so these must be
-            files or URLs that they see.
+        workers: local worker processes that count; None, and "auto", for threads of this process.
+            Other processes open prediction and truth by themselves, so these must be files or URLs
+            that they see.
+        scheduler: of a cluster that counts instead. This and what follows is as in
+            `ClusterOptions`.
+        tls_ca: who signs the cluster's certificates.
+        tls_cert: what to show it.
+        tls_key: its key.
+        max_retries: how often a worker tries a box again.
+        performance_report: where Dask's report goes.
 
     Raises:
         EvaluationError: they can't be read or compared, or there is nothing to compare.
@@ -84,7 +97,16 @@ def evaluate(
         OutputError: a folder is no output of ours, or has no such label group.
     """
     _check(instances, em, classes, tolerance)
-    if em and is_wanted(cluster):
+    cluster: ClusterArguments = {
+        "workers": workers,
+        "scheduler": scheduler,
+        "tls_ca": tls_ca,
+        "tls_cert": tls_cert,
+        "tls_key": tls_key,
+        "max_retries": max_retries,
+        "performance_report": performance_report,
+    }
+    if is_wanted(cluster) and em:
         raise OptionError(
             "em: segments are scored as a whole, in this process; leave workers and scheduler out"
         )
@@ -95,7 +117,7 @@ def evaluate(
         truth_label=truth_label,
         ignore=tuple(ignore),
         region=region,
-        within=None if within is None else Path(locations.resolve(os.fspath(within))),
+        within=None if within is None else annotation_path(within),
     )
     kind: Kind = "objects" if instances else "segments" if em else "classes"
     with computing(question, cluster) as (pair, compute):
@@ -106,6 +128,9 @@ def evaluate(
         else:
             found = _of_classes(pair, classes or {}, tolerance, compute)
     pixels = Box.of_shape(pair.prediction.grid.shape).area
+    logs.event(
+        "evaluated", prediction=pair.prediction.name, truth=pair.truth.name, pixels=found["pixels"]
+    )
     return Evaluation(
         prediction=pair.prediction.name,
         truth=pair.truth.name,
@@ -135,7 +160,7 @@ def _of_classes(
     classes = resolve_classes(
         pair.prediction.name, pair.prediction.classes, pair.truth, given, pair.ignored
     )
-    counts = count_classes(pair, pair.blocks(), classes, tolerance, compute)
+    counts = count_classes(pair.blocks(), classes, tolerance, compute)
     _refuse_nothing(pair, counts.overlaps)
     there = np.union1d(counts.overlaps.truth, counts.overlaps.prediction).tolist()
     names = classes.names or {value: str(value) for value in there}
@@ -169,9 +194,9 @@ def _of_objects(pair: Pair, tolerance: float | None, compute: Compute) -> dict[s
     blocks = pair.blocks()
     drawn = pair.truth.drawn is not None
     asked = (pair.truth.numbered and not drawn, pair.prediction.classes is None)
-    several = has_several_values(pair, blocks, compute) if any(asked) else (False, False)
+    several = has_several_values(blocks, compute) if any(asked) else (False, False)
     kinds = Kinds(drawn or (asked[0] and several[0]), asked[1] and several[1])
-    counts = count_objects(pair, blocks, kinds, tolerance, compute)
+    counts = count_objects(blocks, kinds, tolerance, compute)
     _refuse_nothing(pair, counts.overlaps)
     names = {0: "background", 1: "objects"}
     matrix = _of_two(counts.overlaps, names)

@@ -14,7 +14,12 @@ from numpy.typing import NDArray
 
 from wsi_unet import locations
 from wsi_unet.annotations.reading import HEAD, begins_like_annotations
-from wsi_unet.evaluation.drawing import AnnotationFacts, Drawing, read_drawing
+from wsi_unet.evaluation.drawing import (
+    AnnotationFacts,
+    Drawing,
+    annotation_path,
+    read_drawing,
+)
 from wsi_unet.evaluation.grids import Places, match_grids, scale_between
 from wsi_unet.evaluation.sources import Labels, Source, open_source
 from wsi_unet.geometry import Box
@@ -138,8 +143,7 @@ def open_truth(labels: Labels, prediction: Source, name: str | None = None) -> T
         OutputError: the folder is no output of ours, or has no such label group.
     """
     if not isinstance(labels, xr.DataArray) and is_drawn(labels):
-        path = Path(locations.resolve(os.fspath(labels)))
-        return DrawnTruth(read_drawing(path, prediction.grid))
+        return DrawnTruth(read_drawing(annotation_path(labels), prediction.grid))
     source = open_source(labels, name)
     return GridTruth(
         source, match_grids(prediction.grid, source.grid, prediction.name, source.name)

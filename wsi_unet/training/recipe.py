@@ -235,6 +235,12 @@ class LossTerm(Part):
     gamma: NotNegative = 2.0
     background: bool = False
 
+    @model_validator(mode="after")
+    def _check_background(self) -> LossTerm:
+        if self.background and self.name not in ("dice", "iou"):
+            raise ValueError(f"background: {self.name!r} takes every class anyway; leave it out")
+        return self
+
 
 class Optimiser(Part):
     """How weights are changed.

@@ -20,13 +20,13 @@ NUMBERS = 1 << 20
 def white_noise(shape: Sequence[int], rng: np.random.Generator) -> NDArray[np.float32]:
     """Return noise of unit variance, cut at a random place from a long sequence that stays.
 
-    That takes a tenth of the time of drawing it anew, and no network can learn a sequence of a
-    million numbers from pieces that begin anywhere. More than the sequence has are repeated.
+    That takes a tenth of the time of drawing it anew, which is done only where more numbers are
+    wanted than the sequence has.
     """
-    numbers = _normal_numbers()
-    start, count = int(rng.integers(NUMBERS)), math.prod(shape)
+    count = math.prod(shape)
     if count > NUMBERS:
-        return np.resize(numbers[start : start + NUMBERS], tuple(shape))
+        return rng.standard_normal(shape, np.float32)
+    numbers, start = _normal_numbers(), int(rng.integers(NUMBERS))
     return numbers[start : start + count].reshape(shape).copy()
 
 

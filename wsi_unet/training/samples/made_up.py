@@ -104,7 +104,7 @@ def clouds(shape: Shape, sigma: float, rng: np.random.Generator) -> Plane:
 def _fine_clouds(shape: Shape, sigma: float, rng: np.random.Generator) -> Plane:
     reach = radius_of(sigma)
     white = white_noise([side + 2 * reach for side in shape], rng)
-    taps = gaussian_blur(np.eye(1, 2 * reach + 1, reach, dtype=np.float32), (0, sigma))
+    taps = gaussian_blur(np.eye(1, 4 * reach + 1, 2 * reach, dtype=np.float32), (0, sigma))
     noise: Plane = gaussian_blur(white, (sigma, sigma)) / np.square(taps).sum()
     return noise[reach:-reach, reach:-reach]  # the mirrored edges of a blur vary more
 

@@ -22,7 +22,7 @@ CUBIC_REACH = 2
 """Px around a position that cubic interpolation looks at."""
 
 LEAST_BLUR = 0.3
-"""Deviation, px, below which a Gaussian leaves 99 % of a pixel in its place, and isn't worth it."""
+"""Deviation, px, below which a Gaussian along an axis leaves 99 % of a pixel where it is."""
 
 Coordinates = NDArray[np.float32]
 """(2, side, side): source (y, x) of each pixel of a sample, px from the sample's centre."""
