@@ -2,11 +2,12 @@
 
     python workflows/training/cross_validate.py RECIPE OUTPUT --data DATA [--folds 0,1] [--set …]
 
-OUTPUT gets a model folder per fold (`fold-0`, …) and `summary.json`. The same command goes on after
-an interruption: a fold that has ended is taken as it is. So folds can be trained side by side, with
-`--folds` and a share of the cores each (`--threads`: two trainings on a core each do more than one
-on two), and put together by the command without them. A model that was trained on everything has
-nothing left to be measured on; `--card MODEL` writes the folds' figures into its card.
+OUTPUT gets a model folder per fold (`fold-0`, …) and, when all are there, `summary.json`. The same
+command goes on after an interruption: a fold that has ended is taken as it is. So folds can be
+trained side by side, with `--folds` and a share of the cores each (`--threads`: two trainings on a
+core each do more than one on two), and put together by the command without them. A model that was
+trained on everything has nothing left to be measured on; `--card MODEL` writes the folds' figures
+into its card.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ def main(
             )
         )
         click.echo(f"fold {fold}: {said(reports[-1])}", err=True)
+    if folds is not None:  # the means are of all
+        return
     summary = {
         "recipe": recipe.name,
         "settings": list(settings),

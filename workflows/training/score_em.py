@@ -8,10 +8,11 @@ cells are where their probability exceeds a threshold; V_rand and V_info (Argand
 highest mean V_rand: of all slices, or of each network on its own slices, as in the challenge, where
 a submission is one network's. Dice and pixel error are means over slices, too, at one half; the
 challenge's own pixel error, the one in its table, is 1 − F of the cells' pixels, those of all
-slices pooled, at the threshold where that is least. "Soft" is Dice of the probabilities with
-squares in its denominator, mean over cells and membranes (Milletari et al. 2016; NVIDIA's U-Net
-examples report it so). `--tta d4` labels by the mean over eight flips and turns; the paper's
-figures are means over seven turns. The figures go to `em.json` or `em-d4.json` in OUTPUT.
+slices pooled, at the threshold where that is least (so the organisers' plug-in takes it, Trainable
+Segmentation for Fiji). "Soft" is Dice of the probabilities with squares in its denominator, mean
+over cells and membranes (Milletari et al. 2016; NVIDIA's U-Net examples report it so). `--tta d4`
+labels by the mean over eight flips and turns; the paper's figures are means over seven turns. The
+figures go to `em.json` or `em-d4.json` in OUTPUT.
 """
 
 from __future__ import annotations
@@ -53,10 +54,14 @@ def main(output: Path, data: Path, tta: Tta) -> None:
         for model in sorted(output.glob("fold-*"))
     ]
     slices = [one for fold in folds for one in fold]
+    if not slices:
+        raise click.ClickException(
+            f"{output} holds no models of folds: run cross_validate.py first"
+        )
     pixels = mean_of([one.pixels for one in slices])
     agreed = {threshold: f_score(threshold, slices) for threshold in THRESHOLDS}
     closest = max(THRESHOLDS, key=lambda threshold: agreed[threshold])
-    own = [best_threshold(fold) for fold in folds]
+    best, own = best_threshold(slices), [best_threshold(fold) for fold in folds]
     document = {
         "slices": len(slices),
         "tta": tta,
@@ -64,7 +69,7 @@ def main(output: Path, data: Path, tta: Tta) -> None:
         "at": closest,
         **{name: round(value, 4) for name, value in pixels.items()},
         "at 0.5": segments_at(0.5, slices),
-        "best": {"threshold": best_threshold(slices)} | segments_at(best_threshold(slices), slices),
+        "best": {"threshold": best} | segments_at(best, slices),
         "best of each network": {"thresholds": own}
         | mean_of(
             [
