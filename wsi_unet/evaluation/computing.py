@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import dask.threaded
+from dask.delayed import Delayed, delayed
 
 from wsi_unet.errors import OptionError
 from wsi_unet.evaluation.pairs import Pair, Question, open_pair
@@ -23,8 +23,17 @@ MERGED_AT_ONCE = 16
 Result = TypeVar("Result")
 
 
-class Compute(Protocol):
-    """Runs a count on every box of a pair and adds up the results."""
+@dataclass(frozen=True, eq=False)
+class Compute:
+    """Runs a count on every box of a pair and adds up the results, by Dask.
+
+    Attributes:
+        pair: returns the pair as the process that asks has opened it.
+        run: computes a task and those that it needs; where, is its affair.
+    """
+
+    pair: Callable[[], Pair]
+    run: Callable[[Delayed], Any]
 
     def __call__(
         self,
@@ -35,36 +44,26 @@ class Compute(Protocol):
         """Return what all boxes give together.
 
         Args:
-            count: of one box, of the pair as it is given, which another process has opened for
-                itself; whatever it raises ends the whole.
+            count: of one box; whatever it raises ends the whole.
             blocks: the boxes, at least one.
             merge: adds up results; in which order they come makes no difference.
         """
-
-
-@dataclass(frozen=True, eq=False)
-class InThreads:
-    """Computes in this process, by Dask; see `Compute`."""
-
-    pair: Pair
-
-    def __call__(
-        self,
-        count: Callable[[Pair, BlockIndex], Result],
-        blocks: Iterable[BlockIndex],
-        merge: Callable[[Sequence[Result]], Result],
-    ) -> Result:
-        """Return what all boxes give together."""
-        graph: dict[Any, Any] = {("count", *index): (count, self.pair, index) for index in blocks}
-        keys: list[Any] = list(graph)
-        for level in itertools.count():
-            above = [("merge", level, start) for start in range(0, len(keys), MERGED_AT_ONCE)]
-            graph |= {key: (merge, keys[key[2] : key[2] + MERGED_AT_ONCE]) for key in above}
-            keys = above
-            if len(keys) == 1:
+        of_box = delayed(partial(_count_box, self.pair, count), pure=False)
+        parts = [of_box(index) for index in blocks]
+        merged = delayed(merge, pure=False)
+        while True:
+            starts = range(0, len(parts), MERGED_AT_ONCE)
+            parts = [merged(parts[start : start + MERGED_AT_ONCE]) for start in starts]
+            if len(parts) == 1:
                 break
-        result: Result = dask.threaded.get(graph, keys[0])
+        result: Result = self.run(parts[0])
         return result
+
+
+def _count_box(
+    pair: Callable[[], Pair], count: Callable[[Pair, BlockIndex], Result], index: BlockIndex
+) -> Result:
+    return count(pair(), index)
 
 
 def is_wanted(cluster: ClusterArguments) -> bool:
@@ -91,7 +90,7 @@ def computing(question: Question, cluster: ClusterArguments) -> Iterator[tuple[P
     """
     if not is_wanted(cluster):
         pair = open_pair(question)
-        yield pair, InThreads(pair)
+        yield pair, Compute(lambda: pair, partial(Delayed.compute, scheduler="threads"))
         return
     # Dask's cluster, and torch, take seconds to import that most comparisons don't need.
     from wsi_unet.evaluation.on_cluster import computing_on_cluster

@@ -6,19 +6,19 @@ them: nothing is opened by a scheduler, and what goes wrong is the task's error.
 
 from __future__ import annotations
 
-import itertools
 import os
 import threading
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from time import monotonic
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import xarray as xr
-from distributed import Client, Future, KilledWorker, wait
+from dask.delayed import Delayed
+from distributed import Client, KilledWorker, wait
 
 from wsi_unet import locations, logs
 from wsi_unet.clusters.cluster import (
@@ -31,10 +31,9 @@ from wsi_unet.clusters.cluster import (
 )
 from wsi_unet.clusters.scheduler import went_away
 from wsi_unet.errors import ClusterError, OptionError
-from wsi_unet.evaluation.computing import MERGED_AT_ONCE, Compute
+from wsi_unet.evaluation.computing import Compute
 from wsi_unet.evaluation.pairs import Pair, Question, open_pair
 from wsi_unet.evaluation.sources import Labels
-from wsi_unet.geometry import BlockIndex
 
 LOOK_SECONDS = 5.0
 """How often it is looked whether there still are workers."""
@@ -44,8 +43,6 @@ LONELY_SECONDS = 120.0
 
 KEPT_OPEN = 2
 """Pairs that a worker process keeps open: of as many comparisons at once."""
-
-Result = TypeVar("Result")
 
 
 @contextmanager
@@ -67,7 +64,7 @@ def computing_on_cluster(
     files = (question.prediction, question.truth, question.within)
     with open_client(options) as client:
         check_paths(client, readable=[str(file) for file in files if file is not None])
-        yield pair, _OnCluster(question, client, options.max_retries)
+        yield pair, Compute(partial(_opened, question), partial(_run, client, options.max_retries))
         with suppress(OSError, RuntimeError, CancelledError):
             client.run(_close, question.number, on_error="ignore")
 
@@ -86,104 +83,57 @@ def _place(labels: Labels) -> str:
     return locations.resolve(os.fspath(labels))
 
 
-@dataclass(frozen=True, eq=False)
-class _OnCluster:
-    """Computes on a cluster; see `Compute`.
+def _run(client: Client, retries: int, task: Delayed) -> Any:
+    """Return a task's result.
 
-    Attributes:
-        question: what is compared.
-        client: of the cluster.
-        retries: how often a box is tried again.
+    Raises:
+        ClusterError: there is no scheduler or no worker any more, or workers died of it.
     """
-
-    question: Question
-    client: Client
-    retries: int
-
-    def __call__(
-        self,
-        count: Callable[[Pair, BlockIndex], Result],
-        blocks: Iterable[BlockIndex],
-        merge: Callable[[Sequence[Result]], Result],
-    ) -> Result:
-        """Return what all boxes give together."""
-        name = uuid.uuid4().hex  # a cluster takes equal keys for the same task, whoever asks
-        indices = list(blocks)
+    try:
+        future = client.compute(task, retries=retries)
+    except (OSError, RuntimeError) as error:  # the client has closed itself
+        raise went_away(client, kept=False) from error
+    lonely = None
+    while True:
         try:
-            parts = self.client.map(
-                _Count(self.question, count, name),
-                indices,
-                key=[f"count-{name}-{y}-{x}" for y, x in indices],
-                retries=self.retries,
-            )
-            for level in itertools.count():
-                # Of a merged result the parts are forgotten here, and so by the cluster.
-                parts = [
-                    self.client.submit(
-                        merge,
-                        parts[start : start + MERGED_AT_ONCE],
-                        key=f"merge-{name}-{level}-{start}",
-                    )
-                    for start in range(0, len(parts), MERGED_AT_ONCE)
-                ]
-                if len(parts) == 1:
-                    break
-        except (OSError, RuntimeError) as error:  # the client has closed itself
-            raise went_away(self.client, kept=False) from error
-        return self._result(parts[0])
-
-    def _result(self, future: Future[Result]) -> Result:
-        lonely = None
-        while True:
-            try:
-                wait([future], timeout=LOOK_SECONDS)
-                return future.result()
-            except TimeoutError:
-                lonely = self._look(lonely)
-            except KilledWorker as error:
-                raise ClusterError(
-                    f"{error.last_worker.address} and workers before it died while they compared "
-                    "(out of memory?); give them more memory, or start fewer per machine"
-                ) from error
-            except CancelledError as error:
-                if self.client.status != "running":  # it may still try to reach the scheduler
-                    raise went_away(self.client, kept=False) from error
-                raise ClusterError(f"the cluster dropped the comparison ({error})") from error
-
-    def _look(self, lonely: float | None) -> float | None:
-        """Return since when there have been no workers, None if there are some.
-
-        Raises:
-            ClusterError: for too long, or there is no scheduler.
-        """
-        if not cluster_alive(self.client):
-            raise went_away(self.client, kept=False)
-        if count_workers(self.client).processes:
-            return None
-        if lonely is None:
-            logs.log.warning("the cluster has no workers any more; waiting for new ones")
-            return monotonic()
-        if monotonic() - lonely > LONELY_SECONDS:
+            wait([future], timeout=LOOK_SECONDS)
+            return future.result()
+        except TimeoutError:
+            lonely = _lonely_since(client, lonely)
+        except KilledWorker as error:
             raise ClusterError(
-                f"the cluster has had no workers for {LONELY_SECONDS:.0f} s; start some and run "
-                "the same command again"
-            )
-        return lonely
+                f"{error.last_worker.address} and workers before it died while they compared "
+                "(out of memory?); give them more memory, or start fewer per machine"
+            ) from error
+        except CancelledError as error:
+            if client.status != "running":  # it may still try to reach the scheduler
+                raise went_away(client, kept=False) from error
+            raise ClusterError(f"the cluster dropped the comparison ({error})") from error
 
 
-@dataclass(frozen=True, eq=False)
-class _Count(Generic[Result]):
-    """A count as it is sent to workers, with a name: else Dask would make one of all it holds."""
+def _lonely_since(client: Client, before: float | None) -> float | None:
+    """Return since when there have been no workers, None if there are some.
 
-    question: Question
-    count: Callable[[Pair, BlockIndex], Result]
-    name: str
+    Args:
+        client: of the cluster.
+        before: the answer of the last look.
 
-    def __call__(self, index: BlockIndex) -> Result:
-        return self.count(_opened(self.question), index)
-
-    def __dask_tokenize__(self) -> str:
-        return self.name
+    Raises:
+        ClusterError: for too long, or there is no scheduler.
+    """
+    if not cluster_alive(client):
+        raise went_away(client, kept=False)
+    if count_workers(client).processes:
+        return None
+    if before is None:
+        logs.log.warning("the cluster has no workers any more; waiting for new ones")
+        return monotonic()
+    if monotonic() - before > LONELY_SECONDS:
+        raise ClusterError(
+            f"the cluster has had no workers for {LONELY_SECONDS:.0f} s; start some and run the "
+            "same command again"
+        )
+    return before
 
 
 _OPEN: dict[str, Pair] = {}
