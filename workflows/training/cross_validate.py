@@ -48,6 +48,8 @@ def main(
     card: Path | None,
 ) -> None:
     """See the module's text."""
+    if card is not None and folds is not None:
+        raise click.UsageError("A card gets the figures of all folds: leave --folds out.")
     keep_freed_memory()  # as the command does
     count = read_recipe(recipe, settings).split.folds
     chosen = range(count) if folds is None else [int(fold) for fold in folds.split(",")]
