@@ -16,8 +16,9 @@ from torch.nn import functional as F
 
 from wsi_unet.training.recipe import Colouring
 from wsi_unet.training.samples.counterstain import counterstain
-from wsi_unet.training.samples.filters import gaussian_blur, white_noise
+from wsi_unet.training.samples.filters import gaussian_blur
 from wsi_unet.training.samples.made_up import tissue_without_nuclei
+from wsi_unet.training.samples.noise import white_noise
 from wsi_unet.training.samples.stains import density_of, intensity_of, relight, restain
 
 Planes = NDArray[np.float32]

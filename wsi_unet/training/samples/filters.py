@@ -1,10 +1,9 @@
-"""Gaussians and noise on small images, in float32."""
+"""Gaussians on small images, in float32."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,28 +11,6 @@ from scipy import ndimage
 
 TRUNCATE = 3.0
 """A Gaussian ends after so many σ."""
-
-NUMBERS = 1 << 20
-"""Random numbers that noise is cut from."""
-
-
-def white_noise(shape: Sequence[int], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Return noise of unit variance, cut at a random place from a long sequence that stays.
-
-    That takes a tenth of the time of drawing it anew, which is done only where more numbers are
-    wanted than the sequence has.
-    """
-    count = math.prod(shape)
-    if count > NUMBERS:
-        return rng.standard_normal(shape, np.float32)
-    numbers, start = _normal_numbers(), int(rng.integers(NUMBERS))
-    return numbers[start : start + count].reshape(shape).copy()
-
-
-@cache
-def _normal_numbers() -> NDArray[np.float32]:
-    """Return the sequence, twice: what begins near its end goes on at its beginning."""
-    return np.tile(np.random.default_rng(0).standard_normal(NUMBERS, np.float32), 2)
 
 
 def radius_of(sigma: float) -> int:

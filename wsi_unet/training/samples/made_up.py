@@ -14,12 +14,8 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from wsi_unet.geometry import Shape
-from wsi_unet.training.samples.filters import (
-    TRUNCATE,
-    gaussian_blur,
-    radius_of,
-    white_noise,
-)
+from wsi_unet.training.samples.filters import TRUNCATE, gaussian_blur, radius_of
+from wsi_unet.training.samples.noise import white_noise
 from wsi_unet.training.samples.stains import DYES, Planes, intensity_of
 
 Plane = NDArray[np.float32]
