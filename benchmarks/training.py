@@ -86,6 +86,21 @@ CASES = (
     Case("modern, 32 wide, 8 tiles of 256 px", "modern", (), 8),
     Case("paper, 16 wide, a tile of 388 px", "paper", ("network.base_width=16",), 60),
     Case(
+        "as for micrographs: modern, padded, 16 wide, 2 tiles of 384 px",
+        "modern",
+        (
+            "network.padding=same",
+            "network.base_width=16",
+            "sampling.tile=384",
+            "sampling.batch=2",
+            "warping.scaled=0.3",
+            "colouring.blur=0.8",
+            "weighting.separation=3.0",
+            "running.precision=bfloat16",
+        ),
+        40,
+    ),
+    Case(
         "nuclei-he, 16 wide, 8 tiles of 156 px",
         str(ROOT / "workflows" / "training" / "nuclei_he.toml"),
         (),

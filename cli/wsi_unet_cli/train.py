@@ -92,7 +92,8 @@ def show_recipe(ctx: click.Context, param: click.Parameter, value: str | None) -
     "--workers",
     type=click.IntRange(min=0),
     metavar="N",
-    help="Processes that make samples; 0: none but this.  [default: 1; for a GPU up to 16]",
+    help="Processes that make samples; 0: none but this.  [default: --threads, at most a batch's "
+    "samples; for a GPU up to 16]",
 )
 @click.option(
     "--threads",
@@ -259,4 +260,5 @@ SHOWN = {"dice": "mean Dice", "iou": "mean IoU", "pixel_error": "pixel error"}
 
 def _where(found: Outlook | Training) -> str:
     threads = f", {found.threads} threads" if found.device == "cpu" else ""
-    return f"{found.device} in {found.precision}{threads}; {found.workers} processes make samples"
+    makers = f"made by {found.workers} processes" if found.workers > 1 else "made by one process"
+    return f"{found.device} in {found.precision}{threads}; samples are {makers}"

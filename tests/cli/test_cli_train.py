@@ -106,12 +106,12 @@ def few(iterations: int, every: int = 2) -> tuple[str, ...]:
 
 
 def test_a_model_is_trained_and_segments_a_slide(recipe: Path, example_slide_path: Path) -> None:
-    longer = ("--set=running.iterations=120", "--set=running.best_by=last")
+    longer = ("--set=running.iterations=120", "--set=running.best_by=last", "--workers=2")
     done = train(recipe, "--output", "model", "--json", "-q", *longer)
     assert done.exit_code == 0, done.output
     assert done.stderr == ""
     report = json.loads(done.stdout)
-    assert (report["state"], report["iterations"], report["workers"]) == ("finished", 120, 1)
+    assert (report["state"], report["iterations"], report["workers"]) == ("finished", 120, 2)
     # To call everything a nucleus gives 2p / (1 + p), about 0.35.
     share = _share_of_nuclei(report["held_out"])
     assert report["held_out"]["dice"] > max(0.65, 2 * share / (1 + share))
@@ -143,7 +143,7 @@ def test_check_says_what_would_be_done_and_writes_nothing(recipe: Path) -> None:
     assert done.exit_code == 0, done.output
     for part in ("tiny: checked, nothing written", "training: 2 images of 2 patients",
                  "validation: 1 images of 1 patients", "0.5 µm/px", "60 iterations of 4",
-                 "1 processes make samples"):  # fmt: skip
+                 "1 threads; samples are made by one process"):  # fmt: skip
         assert part in done.stdout
     document = json.loads(train(recipe, "--check", "--json").stdout)
     assert (document["tile"], document["window"]) == (64, 104)

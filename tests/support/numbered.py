@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
 from wsi_unet.errors import SlideError
-from wsi_unet.training.samples.samples import Sample
+from wsi_unet.training.learning.batches import Batch
+from wsi_unet.training.samples.samples import Sample, Sides
 
 Mishap = Literal["none", "slide", "bug", "death", "nan"]
 
@@ -22,14 +24,24 @@ class Numbered:
         mishap: what happens when the number `at` is asked for.
         at: the number.
         side: px.
+        seconds: that each of them takes.
+        channels: of the images.
     """
 
     mishap: Mishap = "none"
     at: int = -1
     side: int = 4
+    seconds: float = 0.0
+    channels: int = 3
+
+    @property
+    def sides(self) -> Sides:
+        """Of images and labels."""
+        return Sides(self.side, self.side)
 
     def __getitem__(self, number: int) -> Sample:
         value = float(number)
+        time.sleep(self.seconds)
         if number == self.at:
             if self.mishap == "slide":
                 raise SlideError("a.svs: tile 7 is damaged")
@@ -38,7 +50,7 @@ class Numbered:
             if self.mishap == "death":
                 os._exit(9)
             value = float("nan") if self.mishap == "nan" else value
-        labels = torch.full((self.side, self.side), number % 2)
+        labels = torch.full((self.side, self.side), number % 2, dtype=torch.uint8)
         labels[0, 0] = 255
         shape = (3, self.side, self.side)
         return Sample(
@@ -47,3 +59,14 @@ class Numbered:
             weights=torch.full((self.side, self.side), value),
             where=f"{number} of process {os.getpid()}",
         )
+
+
+def put_together(samples: list[Sample]) -> Batch:
+    """Return samples put together, on the CPU."""
+    images = torch.stack([sample.image for sample in samples])
+    return Batch(
+        images=images.contiguous(memory_format=torch.channels_last),
+        labels=torch.stack([sample.labels.long() for sample in samples]),
+        weights=torch.stack([sample.weights for sample in samples]),
+        where=tuple(sample.where for sample in samples),
+    )

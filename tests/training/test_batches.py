@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import psutil
 import pytest
@@ -12,18 +14,49 @@ from support.numbered import Numbered
 
 from wsi_unet.errors import SlideError, TrainingError
 from wsi_unet.training.learning.batches import Batch, making_batches
+from wsi_unet.training.samples.samples import Sample
 
 
-def batches(samples: Numbered, workers: int, *, first: int = 3, last: int = 8) -> list[Batch]:
+@dataclass(frozen=True)
+class Counted(Numbered):
+    """Samples that leave a file each; in `folder`."""
+
+    folder: Path = Path()
+
+    def __getitem__(self, number: int) -> Sample:
+        (self.folder / str(number)).touch()
+        return super().__getitem__(number)
+
+    def begun(self) -> int:
+        """Return how many were asked for."""
+        return len(list(self.folder.iterdir()))
+
+
+def kept(batch: Batch) -> Batch:
+    """Return a copy: the stream uses the memory again."""
+    return replace(
+        batch,
+        images=batch.images.clone(),
+        labels=batch.labels.clone(),
+        weights=batch.weights.clone(),
+    )
+
+
+def batches(samples: Numbered, workers: int, ahead: bool = False) -> list[Batch]:
+    iterations = range(3, 8)
     with making_batches(
-        samples, size=2, first=first, last=last, workers=workers, pinned=False
+        samples, size=2, iterations=iterations, workers=workers, ahead=ahead
     ) as stream:
-        return [stream.next() for _ in range(first, last)]
+        return [kept(stream.next()) for _ in iterations]
 
 
-@pytest.mark.parametrize("workers", [0, 1, 3])
-def test_a_batch_is_the_samples_of_its_iteration(workers: int) -> None:
-    found = batches(Numbered(), workers)
+def makers_of(found: list[Batch]) -> set[int]:
+    return {int(where.split()[-1]) for batch in found for where in batch.where}
+
+
+@pytest.mark.parametrize(("workers", "ahead"), [(0, False), (1, False), (2, False), (3, True)])
+def test_a_batch_is_the_samples_of_its_iteration(workers: int, ahead: bool) -> None:
+    found = batches(Numbered(seconds=0.02), workers, ahead)
     for iteration, batch in enumerate(found, 3):
         numbers = [2 * iteration, 2 * iteration + 1]
         assert batch.weights[:, 0, 0].tolist() == numbers
@@ -37,13 +70,43 @@ def test_a_batch_is_the_samples_of_its_iteration(workers: int) -> None:
         assert on_device.labels[:, 0, 0].tolist() == [255, 255], "ignored stays ignored"
         assert batch.one(1).where == batch.where[1:]
         assert batch.one(1).weights.shape == (1, 4, 4)
-    makers = {int(where.split()[-1]) for batch in found for where in batch.where}
-    assert len(makers) == max(1, workers)
-    assert (os.getpid() in makers) == (workers == 0)
+    assert len(makers_of(found)) == max(1, workers)
+    assert (os.getpid() in makers_of(found)) == (workers == 0)
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_what_the_network_learns_from_stays_while_others_are_made(ahead: bool) -> None:
+    with making_batches(
+        Numbered(side=64), size=3, iterations=range(30), workers=2, ahead=ahead
+    ) as stream:
+        for iteration in range(30):
+            batch = stream.next()
+            time.sleep(0.01)
+            for place in range(3):
+                assert (batch.weights[place] == 3 * iteration + place).all()
+                assert (batch.images[place, 0] == 3 * iteration + place).all()
+
+
+def test_batches_are_made_in_turns_or_ahead(tmp_path: Path) -> None:
+    """How many samples were begun before the first batch is given away and a while after it."""
+    for ahead, first, later in ((False, 2, 2), (True, 2, 8)):
+        samples = Counted(folder=tmp_path / str(ahead))
+        samples.folder.mkdir()
+        with making_batches(
+            samples, size=2, iterations=range(30), workers=2, ahead=ahead
+        ) as stream:
+            stream.next()
+            assert samples.begun() >= first
+            deadline = time.monotonic() + (60 if ahead else 0.5)
+            while samples.begun() < (later if ahead else later + 1):
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(0.02)
+            assert samples.begun() == later
 
 
 def test_its_processes_end_with_it() -> None:
-    makers = {int(w.split()[-1]) for batch in batches(Numbered(), 2) for w in batch.where}
+    makers = makers_of(batches(Numbered(), 2))
     deadline = time.monotonic() + 60
     while any(map(psutil.pid_exists, makers)):
         assert time.monotonic() < deadline
@@ -70,13 +133,26 @@ def test_a_process_that_dies_is_one_clear_line() -> None:
     assert "--workers" in str(caught.value)
 
 
+def test_too_little_shared_memory_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(tensor: torch.Tensor) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm): No space left\nC++ trace")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    with pytest.raises(TrainingError, match="too little shared memory") as caught:
+        batches(Numbered(), 1)
+    assert "\n" not in str(caught.value)
+    assert "--workers 0" in str(caught.value)
+    assert len(batches(Numbered(), 0)) == 5
+
+
 def test_waiting_is_counted() -> None:
-    with making_batches(Numbered(), size=1, first=0, last=6, workers=1, pinned=False) as stream:
-        stream.next()
-        assert stream.seconds_waited > 0.001, "the process has to start first"
-        waits = []
-        for _ in range(5):
-            time.sleep(0.2)
+    samples = Numbered(seconds=0.2)
+    for workers, ahead in ((0, False), (1, False), (1, True)):
+        with making_batches(
+            samples, size=1, iterations=range(4), workers=workers, ahead=ahead
+        ) as stream:
             stream.next()
-            waits.append(stream.seconds_waited)
-        assert min(waits) < 0.1
+            assert stream.seconds_waited >= 0.2
+            time.sleep(2.0 if ahead else 0.0)
+            stream.next()
+            assert (stream.seconds_waited < 0.2) == ahead

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.numbered import Numbered
+from support.numbered import Numbered, put_together
 from support.training import small_recipe, squares, train_small
 from torch import Tensor
 from torch.nn import functional as F
@@ -34,7 +34,7 @@ def learner_of(recipe: Recipe, precision: Any = "float32") -> Learner:
 
 def batch_of(recipe: Recipe, iteration: int) -> Batch:
     samples, size = Samples(recipe, [squares()], SCALING), recipe.sampling.batch
-    return Batch.of([samples[iteration * size + i] for i in range(size)]).to("cpu")
+    return put_together([samples[iteration * size + i] for i in range(size)])
 
 
 def by_hand(network: torch.nn.Module, batch: Batch) -> Tensor:
@@ -107,7 +107,7 @@ def test_a_loss_that_is_no_number_names_its_sample_and_changes_nothing(norm: str
     learner = learner_of(recipe)
     learner.learn(batch_of(recipe, 0))
     before = {name: value.clone() for name, value in learner.network.named_parameters()}
-    batch = Batch.of([Numbered(side=32)[number] for number in (6, 7)]).to("cpu")
+    batch = put_together([Numbered(side=32)[number] for number in (6, 7)])
     batch.images[1, 0, 5, 5] = math.nan
     with pytest.raises(DivergedError, match="the loss isn't a finite number in iteration 2, at 7 "):
         learner.learn(batch)

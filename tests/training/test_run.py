@@ -27,7 +27,7 @@ from wsi_unet.training.records.state import read_state
 from wsi_unet.training.report import TrainingProgress
 from wsi_unet.training.samples.samples import Sample, Samples, sides_of
 from wsi_unet.training.samples.scaling import choose_scaling
-from wsi_unet.training.setting import choose_setting
+from wsi_unet.training.setting import TrainingArguments, choose_setting
 
 
 @pytest.fixture(autouse=True)
@@ -282,6 +282,39 @@ def test_options_that_make_no_sense_are_refused() -> None:
         choose_setting(small_recipe(), threads=0)
     with pytest.raises(OptionError, match="isn't here"):
         choose_setting(small_recipe(), device="cuda:99")
+
+
+@pytest.mark.parametrize(
+    ("batch", "asked", "threads", "workers", "ahead"),
+    [
+        (8, {}, 4, 4, False),
+        (3, {}, 4, 3, False),
+        (1, {}, 4, 0, False),
+        (8, {"threads": 1}, 1, 0, False),
+        (8, {"threads": 2}, 2, 2, True),
+        (8, {"threads": 3, "workers": 2}, 3, 2, False),
+        (8, {"threads": 3, "workers": 1}, 3, 1, True),
+        (8, {"workers": 9}, 4, 9, False),
+    ],
+)
+def test_samples_are_made_ahead_where_there_are_cores_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+    batch: int,
+    asked: TrainingArguments,
+    threads: int,
+    workers: int,
+    ahead: bool,
+) -> None:
+    monkeypatch.setattr("wsi_unet.training.setting.usable_cores", lambda: 4)
+    document = small_recipe().model_dump()
+    document["sampling"]["batch"] = batch
+    setting = choose_setting(
+        Recipe.model_validate(document),
+        device="cpu",
+        threads=asked.get("threads"),
+        workers=asked.get("workers"),
+    )
+    assert (setting.threads, setting.workers, setting.ahead) == (threads, workers, ahead)
 
 
 def test_another_machine_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -61,7 +61,8 @@ class Setting:
         device: "cpu" or "cuda:i".
         precision: number type of the convolutions.
         threads: cores for the network on a CPU.
-        workers: processes that make samples.
+        workers: processes that make samples; 0: none but this.
+        ahead: whether they make them while the network learns, not in turns with it.
         on_progress: is told where it stands, after every iteration.
         interruption: whether somebody wants it to end.
     """
@@ -70,6 +71,7 @@ class Setting:
     precision: Precision
     threads: int
     workers: int
+    ahead: bool
     on_progress: Callable[[TrainingProgress], None] = _show_nothing
     interruption: Interruption = field(default_factory=NoInterruption)
 
@@ -85,8 +87,9 @@ def choose_setting(
 ) -> Setting:
     """Return where a training runs, as asked for or as suits the machine.
 
-    On a CPU one process makes samples, beside a network on all cores: see docs/performance.md. For
-    a GPU it is all cores but one, up to 16.
+    On a CPU as many processes make samples as cores are for the network, but no more than a batch
+    has samples; none where that is one. For a GPU it is all cores but one, up to 16. They make them
+    ahead where that leaves all cores to the network that it has: see docs/performance.md.
 
     Raises:
         OptionError: if there is no such device, or a number makes no sense.
@@ -95,12 +98,18 @@ def choose_setting(
         if number is not None and number < least:
             raise OptionError(f"{name}: {number}; at least {least}")
     place, cores = resolve_device(device), usable_cores()
-    usual = min(1, cores - 1) if place == "cpu" else max(1, min(MOST_WORKERS, cores - 1))
+    threads = cores if threads is None else threads
+    if workers is None and place == "cpu":
+        shared = min(threads, recipe.sampling.batch)
+        workers = shared if shared > 1 else 0
+    elif workers is None:
+        workers = max(1, min(MOST_WORKERS, cores - 1))
     return Setting(
         device=place,
         precision=resolve_precision(recipe.running.precision, place),
-        threads=cores if threads is None else threads,
-        workers=usual if workers is None else workers,
+        threads=threads,
+        workers=workers,
+        ahead=workers > 0 and (place != "cpu" or threads + workers <= cores),
         on_progress=on_progress or _show_nothing,
         interruption=interruption or NoInterruption(),
     )

@@ -1,7 +1,11 @@
-"""Batches of samples, made by other processes while the network learns.
+"""Batches of samples, made by other processes.
 
 The batch of iteration t is samples t·n to t·n + n − 1, whoever makes it: the number of processes
 changes nothing, and a training that is resumed begins in the middle without a trace.
+
+Where the network has cores or a GPU of its own, batches are made while it learns. Where it has not,
+they take turns: a network on as many threads as there are cores waits in every layer for the thread
+that shares its core with somebody (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -12,8 +16,10 @@ import signal
 import sys
 import threading
 import time
-import warnings
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
@@ -22,16 +28,15 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from wsi_unet.errors import TrainingError, WsiUnetError, first_line
+from wsi_unet.errors import TrainingError, first_line
 from wsi_unet.models.running.devices import cpu_threads
 
 if TYPE_CHECKING:
-    from wsi_unet.training.samples.samples import Sample
+    from wsi_unet.training.samples.samples import Sample, Sides
 
-AHEAD = 4
-"""Batches that each process makes ahead of the network."""
+SAMPLES_AHEAD = 2
+"""Samples that each process has before it, where batches are made ahead."""
 
 START_METHOD = "forkserver"
 """Never a fork of this process: its threads (PyTorch's, a bucket's client) don't survive one."""
@@ -39,6 +44,14 @@ START_METHOD = "forkserver"
 
 class SampleSource(Protocol):
     """Samples by number; sent to other processes."""
+
+    @property
+    def channels(self) -> int:
+        """Of the images."""
+
+    @property
+    def sides(self) -> Sides:
+        """Of images and labels."""
 
     def __getitem__(self, number: int) -> Sample:
         """Return a sample, the same whenever it is asked for."""
@@ -60,29 +73,10 @@ class Batch:
     weights: Tensor
     where: tuple[str, ...]
 
-    @classmethod
-    def of(cls, samples: list[Sample]) -> Batch:
-        """Put samples of one size together."""
-        images = torch.stack([sample.image for sample in samples])
-        return cls(
-            images=images.contiguous(memory_format=torch.channels_last),
-            labels=torch.stack([sample.labels.to(torch.uint8) for sample in samples]),
-            weights=torch.stack([sample.weights for sample in samples]),
-            where=tuple(sample.where for sample in samples),
-        )
-
-    def pin_memory(self) -> Batch:
-        """Return it in page-locked memory, from where a GPU fetches it by itself."""
-        images, labels, weights = (
-            tensor.pin_memory() for tensor in (self.images, self.labels, self.weights)
-        )
-        return Batch(images, labels, weights, self.where)
-
     def to(self, device: str) -> Batch:
         """Return it on a device, with labels as losses want them."""
         images, labels, weights = (
-            tensor.to(device, non_blocking=True)
-            for tensor in (self.images, self.labels, self.weights)
+            tensor.to(device) for tensor in (self.images, self.labels, self.weights)
         )
         return Batch(images, labels.long(), weights, self.where)
 
@@ -92,19 +86,40 @@ class Batch:
         return Batch(self.images[part], self.labels[part], self.weights[part], self.where[part])
 
 
-class _Batches(Dataset["Batch | WsiUnetError"]):
-    """All batches by iteration; what couldn't be made is its error, which travels as it is."""
+@dataclass(frozen=True, eq=False)
+class _Slot:
+    """Memory for a batch, which processes can share; `Batch` has what the tensors are."""
 
-    def __init__(self, samples: SampleSource, size: int) -> None:
-        self._samples = samples
-        self._size = size
+    images: Tensor
+    labels: Tensor
+    weights: Tensor
 
-    def __getitem__(self, iteration: int) -> Batch | WsiUnetError:
-        first = iteration * self._size
-        try:
-            return Batch.of([self._samples[first + i] for i in range(self._size)])
-        except WsiUnetError as error:
-            return error
+    @classmethod
+    def for_(cls, samples: SampleSource, size: int) -> _Slot:
+        """Return one for `size` samples."""
+        image, labels = samples.sides.image, samples.sides.labels
+        return cls(
+            images=torch.zeros(size, image, image, samples.channels).permute(0, 3, 1, 2),
+            labels=torch.zeros(size, labels, labels, dtype=torch.uint8),
+            weights=torch.zeros(size, labels, labels),
+        )
+
+    def shared(self) -> _Slot:
+        """Return it in memory that stays one when it is sent to other processes."""
+        for tensor in (self.images, self.labels, self.weights):
+            tensor.share_memory_()  # type: ignore[no-untyped-call]
+        return self
+
+    def put(self, place: int, sample: Sample) -> str:
+        """Put a sample into its place, and return where it is from."""
+        self.images[place] = sample.image
+        self.labels[place] = sample.labels
+        self.weights[place] = sample.weights
+        return sample.where
+
+    def batch(self, where: Sequence[str]) -> Batch:
+        """Return the samples that are there."""
+        return Batch(self.images, self.labels, self.weights, tuple(where))
 
 
 class BatchStream:
@@ -114,31 +129,25 @@ class BatchStream:
         seconds_waited: for the last one.
     """
 
-    def __init__(self, batches: Iterator[Batch | WsiUnetError]) -> None:
+    def __init__(self, batches: Iterator[Batch]) -> None:
         self.seconds_waited = 0.0
-        self._batches: Iterator[Batch | WsiUnetError] = batches
-
-    def close(self) -> None:
-        """End the processes, which they do with the last reference."""
-        self._batches = iter(())
+        self._batches = batches
 
     def next(self) -> Batch:
-        """Return the next batch.
+        """Return the next batch; the last one's memory may be used for others from now on.
 
         Raises:
             WsiUnetError: if it can't be made.
-            TrainingError: if the process that was to make it has ended, or can't send it.
+            TrainingError: if the process that was to make it has ended.
         """
         start = time.perf_counter()
         try:
-            # As in the other processes, so that it makes the same samples to the last bit.
-            with cpu_threads(1):
-                batch = next(self._batches)
-        except RuntimeError as error:
-            raise _explained(error) from error
+            batch = next(self._batches)
+        except BrokenProcessPool as error:
+            raise TrainingError(
+                "a process that makes samples has ended: out of memory? Try fewer --workers, or 0"
+            ) from error
         self.seconds_waited = time.perf_counter() - start
-        if isinstance(batch, WsiUnetError):
-            raise batch
         return batch
 
 
@@ -147,65 +156,83 @@ def making_batches(
     samples: SampleSource,
     *,
     size: int,
-    first: int,
-    last: int,
+    iterations: range,
     workers: int,
-    pinned: bool,
+    ahead: bool,
 ) -> Iterator[BatchStream]:
     """Make batches inside, in other processes, which end with it.
 
     Args:
         samples: where they come from.
         size: samples per batch.
-        first: iteration of the first batch.
-        last: iteration after the last one.
+        iterations: whose batches are made, one after the other.
         workers: processes; 0: they are made here, when they are asked for.
-        pinned: whether they go to a GPU.
+        ahead: whether processes make batches before they are asked for, too.
+
+    Raises:
+        TrainingError: if there is too little shared memory.
     """
-    if workers:
-        context = multiprocessing.get_context(START_METHOD)
-        context.set_forkserver_preload([__name__, "wsi_unet.training.samples.samples"])
-    with warnings.catch_warnings():
-        # of more processes than cores, which is for whoever asks for them to know
-        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
-        loader: DataLoader[Batch | WsiUnetError] = DataLoader(
-            _Batches(samples, size),
-            batch_size=None,
-            sampler=range(first, last),
-            num_workers=workers,
-            pin_memory=pinned,
-            multiprocessing_context=START_METHOD if workers else None,
-            prefetch_factor=AHEAD if workers else None,
-            worker_init_fn=_end_with_the_parent,
-            generator=torch.Generator(),
-        )
-        stream = BatchStream(iter(loader))
+    if not workers:
+        yield BatchStream(_made_here(samples, _Slot.for_(samples, size), iterations))
+        return
+    context = multiprocessing.get_context(START_METHOD)
+    context.set_forkserver_preload([__name__, "wsi_unet.training.samples.samples"])
+    count = 1 + (1 + workers * SAMPLES_AHEAD // size if ahead else 0)
     try:
-        yield stream
+        slots = [_Slot.for_(samples, size).shared() for _ in range(count)]
+    except RuntimeError as error:
+        raise TrainingError(
+            f"too little shared memory (/dev/shm) to pass on samples ({first_line(error)}); give "
+            "the container more, or use --workers 0"
+        ) from error
+    pool = ProcessPoolExecutor(workers, context, _begin, (samples, slots))
+    try:
+        yield BatchStream(_made_by(pool, slots, iterations))
     finally:
-        stream.close()
+        pool.shutdown(cancel_futures=True)
 
 
-def _explained(error: RuntimeError) -> Exception:
-    """Return what a person can do something about, if PyTorch's error is of that kind."""
-    text = str(error)
-    if "exited unexpectedly" in text or "killed by signal" in text:
-        return TrainingError(
-            f"a process that makes samples has ended ({first_line(error)}): out of memory? "
-            "Try fewer --workers, or 0"
-        )
-    if "No space left on device" in text:
-        return TrainingError(
-            "there is too little shared memory (/dev/shm) to pass on samples; give the container "
-            "more, or try fewer --workers, or 0"
-        )
-    return error
+def _made_here(samples: SampleSource, slot: _Slot, iterations: range) -> Iterator[Batch]:
+    size = len(slot.images)
+    for iteration in iterations:
+        with cpu_threads(1):  # as in other processes, for samples that are the same to the last bit
+            where = [slot.put(i, samples[iteration * size + i]) for i in range(size)]
+        yield slot.batch(where)
 
 
-def _end_with_the_parent(number: int) -> None:
+def _made_by(pool: ProcessPoolExecutor, slots: list[_Slot], iterations: range) -> Iterator[Batch]:
+    """Have a batch made for all slots but that of the one that the network has."""
+    size, begun = len(slots[0].images), iter(iterations)
+    coming: deque[list[Future[str]]] = deque()
+    for iteration in iterations:
+        while len(coming) < len(slots) and (other := next(begun, None)) is not None:
+            at = other % len(slots)
+            coming.append([pool.submit(_make, other * size + i, at, i) for i in range(size)])
+        where = [one.result() for one in coming.popleft()]
+        yield slots[iteration % len(slots)].batch(where)
+
+
+_samples: SampleSource
+_slots: list[_Slot]
+"""What a process makes, and where it puts it."""
+
+
+def _begin(samples: SampleSource, slots: list[_Slot]) -> None:
+    """Get a process ready."""
+    global _samples, _slots
+    _samples, _slots = samples, slots
+    torch.set_num_threads(1)
+    _end_with_the_parent()
+
+
+def _make(number: int, slot: int, place: int) -> str:
+    return _slots[slot].put(place, _samples[number])
+
+
+def _end_with_the_parent() -> None:
     """End when the parent ends, however it does, and not before: it decides about a Ctrl-C.
 
-    PyTorch's own watch looks at who started this process, which is the fork server.
+    Nobody else sees to it: this process was started by the fork server.
     """
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -133,10 +133,9 @@ class Course:
             with making_batches(
                 self._task.samples,
                 size=self._task.recipe.sampling.batch,
-                first=self.iteration,
-                last=self._running.iterations,
+                iterations=range(self.iteration, self._running.iterations),
                 workers=self._task.setting.workers,
-                pinned=self._task.setting.device != "cpu",
+                ahead=self._task.setting.ahead,
             ) as batches:
                 return self._go_on(batches)
         except (DivergedError, LockedError):

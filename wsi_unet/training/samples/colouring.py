@@ -100,7 +100,7 @@ def _change_tones(image: Planes, settings: Colouring, rng: np.random.Generator) 
 def _change_focus(image: Planes, rng: np.random.Generator) -> Planes:
     """Return the image out of focus, or sharpened as scanners do."""
     sigma, strength = rng.uniform(*FOCUS), rng.uniform(*STRENGTH)
-    blurred = gaussian_blur(image, (0, sigma, sigma))
+    blurred = gaussian_blur(image, sigma)
     return _clipped(image + np.float32(strength) * (blurred - image))
 
 

@@ -42,7 +42,7 @@ def counterstain(density: Planes, objects: NDArray[np.bool_], rng: np.random.Gen
         purple = rng.uniform(0.7, 1.4) * STRENGTH * dye(1.0, rng, least=0.6)
         kept = share * _dyed(amount, purple) + (1 - share) * density
         kept += np.float32(rng.uniform(0, 1)) * cytoplasm
-    inside = gaussian_blur(objects.astype(np.float32), (SOFTNESS, SOFTNESS))
+    inside = gaussian_blur(objects.astype(np.float32), SOFTNESS)
     return ground + inside * (kept - ground)
 
 

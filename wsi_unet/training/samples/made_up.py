@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from wsi_unet.geometry import Shape
-from wsi_unet.training.samples.filters import TRUNCATE, gaussian_blur, radius_of
+from wsi_unet.training.samples.filters import TRUNCATE, blur_inside, gaussian_taps, radius_of
 from wsi_unet.training.samples.noise import white_noise
 from wsi_unet.training.samples.stains import DYES, Planes, intensity_of
 
@@ -98,11 +98,9 @@ def clouds(shape: Shape, sigma: float, rng: np.random.Generator) -> Plane:
 
 
 def _fine_clouds(shape: Shape, sigma: float, rng: np.random.Generator) -> Plane:
-    reach = radius_of(sigma)
-    white = white_noise([side + 2 * reach for side in shape], rng)
-    taps = gaussian_blur(np.eye(1, 4 * reach + 1, 2 * reach, dtype=np.float32), (0, sigma))
-    noise: Plane = gaussian_blur(white, (sigma, sigma)) / np.square(taps).sum()
-    return noise[reach:-reach, reach:-reach]  # the mirrored edges of a blur vary more
+    white = white_noise([side + 2 * radius_of(sigma) for side in shape], rng)
+    noise: Plane = blur_inside(white, sigma) / np.square(gaussian_taps(sigma)).sum()
+    return noise
 
 
 def _smoothing(side: int, sigma: float) -> torch.Tensor:

@@ -14,10 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from wsi_unet.errors import RecipeError
-from wsi_unet.geometry import Box
 from wsi_unet.models.networks.border import derive_border, next_legal_side
 from wsi_unet.models.networks.config import UNetConfig
 from wsi_unet.models.spec import Scaling
@@ -26,14 +24,9 @@ from wsi_unet.training.fields import IGNORED, NOTHING, Field
 from wsi_unet.training.learning.losses import class_balance
 from wsi_unet.training.recipe import Recipe
 from wsi_unet.training.samples.colouring import colour
+from wsi_unet.training.samples.cutting import Cut, middle
 from wsi_unet.training.samples.made_up import ground_without_nuclei
-from wsi_unet.training.samples.warping import (
-    Warp,
-    middle,
-    sample_image,
-    sample_labels,
-    sample_weights,
-)
+from wsi_unet.training.samples.warping import Warp
 
 Image = NDArray[np.float32]
 Labels = NDArray[np.uint8]
@@ -45,7 +38,7 @@ class Sample:
 
     Attributes:
         image: float32 (c, H, W), scaled as the network wants it.
-        labels: int64 (h, w), the middle of the image (all of it, if the network's padding is
+        labels: uint8 (h, w), the middle of the image (all of it, if the network's padding is
             "same"): class index, `IGNORED` or `NOTHING`.
         weights: float32 (h, w), what each pixel weighs in the cross entropies.
         where: field and place, for messages.
@@ -77,7 +70,7 @@ def sides_of(config: UNetConfig, tile: int) -> Sides:
     return Sides(image, image - 2 * shrink)
 
 
-class Samples(Dataset[Sample]):
+class Samples:
     """All samples of a training, by number."""
 
     def __init__(self, recipe: Recipe, fields: Sequence[Field], scaling: Scaling) -> None:
@@ -101,8 +94,10 @@ class Samples(Dataset[Sample]):
         if recipe.background_index is not None:
             self._are_objects[recipe.background_index] = False
 
-    def __len__(self) -> int:
-        return self.recipe.running.iterations * self.recipe.sampling.batch
+    @property
+    def channels(self) -> int:
+        """Of the images."""
+        return self.recipe.network.in_channels
 
     def __getitem__(self, number: int) -> Sample:
         rng = np.random.default_rng([self.recipe.running.seed, number])
@@ -110,7 +105,7 @@ class Samples(Dataset[Sample]):
         image, labels, separation, where = self._empty(rng) if empty else self._drawn(rng)
         return Sample(
             image=torch.from_numpy(_scaled(image, self.scaling)),
-            labels=torch.from_numpy(labels.astype(np.int64)),
+            labels=torch.from_numpy(np.ascontiguousarray(labels)),
             weights=torch.from_numpy(self._balance[labels] + separation),
             where=where,
         )
@@ -118,14 +113,11 @@ class Samples(Dataset[Sample]):
     def _drawn(self, rng: np.random.Generator) -> tuple[Image, Labels, Image, str]:
         """Return image (c, H, W), labels, separation (h, w), and where they are from."""
         field, (y, x) = self._place(rng)
-        warp = Warp.draw(self.recipe.warping, rng)
-        coordinates = warp.coordinates(self.sides.image)
-        reach = warp.reach(coordinates)
-        piece = field.read(_around(y, x, self.sides.image).grow(reach, reach))
-        image = sample_image(piece.image, coordinates, warp.blur)
-        labels = sample_labels(piece.labels, coordinates)
+        cut = Cut.of(Warp.draw(self.recipe.warping, rng), self.sides.image)
+        piece = field.read(cut.around(y, x))
+        labels = cut.labels(piece.labels)
         image = colour(
-            _channels(image, self.recipe.channel_order),
+            _channels(cut.image(piece.image), self.recipe.channel_order),
             self._are_objects[labels],
             self.recipe.colouring,
             rng,
@@ -133,7 +125,7 @@ class Samples(Dataset[Sample]):
         side = self.sides.labels
         separation = np.zeros((side, side), np.float32)
         if self.recipe.weighting.separation:
-            separation = sample_weights(piece.separation, middle(coordinates, side))
+            separation = middle(cut.weights(piece.separation), side)
         return image, middle(labels, side), separation, f"{field.name} at ({x}, {y}) px"
 
     def _empty(self, rng: np.random.Generator) -> tuple[Image, Labels, Image, str]:
@@ -212,10 +204,6 @@ def _balance(recipe: Recipe, fields: Sequence[Field]) -> NDArray[np.float32]:
         weights[:classes] = class_balance([amounts[index] for index in range(classes)])
     weights[IGNORED] = 0
     return weights
-
-
-def _around(y: int, x: int, side: int) -> Box:
-    return Box(y - side // 2, x - side // 2, y - side // 2 + side, x - side // 2 + side)
 
 
 def _channels(image: Image, order: str) -> Image:
