@@ -219,5 +219,6 @@ def _scaled(image: Image, scaling: Scaling) -> Image:
     mean, std = (
         np.array(numbers, np.float32)[:, None, None] for numbers in (scaling.mean, scaling.std)
     )
-    scaled: Image = (image - mean) / std
+    scaled: Image = image - mean
+    scaled /= std
     return scaled

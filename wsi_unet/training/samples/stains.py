@@ -27,12 +27,16 @@ LIGHT = (0.88, 1.03)
 
 def density_of(image: Planes) -> Planes:
     """Return optical densities, −ln of the intensities."""
-    return -np.log(np.maximum(image, np.float32(DARKEST)))
+    density = np.maximum(image, np.float32(DARKEST))
+    np.log(density, out=density)
+    return np.negative(density, out=density)
 
 
 def intensity_of(density: Planes) -> Planes:
     """Return the intensities, 0 to 1, that optical densities leave."""
-    return np.exp(-np.maximum(density, 0))
+    intensity = np.maximum(density, 0)
+    np.negative(intensity, out=intensity)
+    return np.exp(intensity, out=intensity)
 
 
 def restain(density: Planes, stain: float, hue: float, rng: np.random.Generator) -> Planes:
