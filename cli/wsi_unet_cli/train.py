@@ -92,8 +92,8 @@ def show_recipe(ctx: click.Context, param: click.Parameter, value: str | None) -
     "--workers",
     type=click.IntRange(min=0),
     metavar="N",
-    help="Processes that make samples; 0: none but this.  [default: --threads, at most a batch's "
-    "samples; for a GPU up to 16]",
+    help="Processes that make samples; 0: none but this.  [default: as --threads, but no more "
+    "than a batch has samples; for a GPU as there are cores; up to 16]",
 )
 @click.option(
     "--threads",

@@ -295,6 +295,7 @@ def test_options_that_make_no_sense_are_refused() -> None:
         (8, {"threads": 3, "workers": 2}, 3, 2, False),
         (8, {"threads": 3, "workers": 1}, 3, 1, True),
         (8, {"workers": 9}, 4, 9, False),
+        (99, {"threads": 40}, 40, 16, False),
     ],
 )
 def test_samples_are_made_ahead_where_there_are_cores_for_it(

@@ -14,7 +14,7 @@ from wsi_unet.training.recipe import Recipe
 from wsi_unet.training.report import TrainingProgress
 
 MOST_WORKERS = 16
-"""What is taken by itself at most, for a GPU."""
+"""What is taken by itself at most."""
 
 
 class Interruption(Protocol):
@@ -88,8 +88,9 @@ def choose_setting(
     """Return where a training runs, as asked for or as suits the machine.
 
     On a CPU as many processes make samples as cores are for the network, but no more than a batch
-    has samples; none where that is one. For a GPU it is all cores but one, up to 16. They make them
-    ahead where that leaves all cores to the network that it has: see docs/performance.md.
+    has samples; none where that is one. For a GPU it is all cores but one. It is never more than
+    16. They make them ahead where that leaves all cores to the network that it has: see
+    docs/performance.md.
 
     Raises:
         OptionError: if there is no such device, or a number makes no sense.
@@ -100,7 +101,7 @@ def choose_setting(
     place, cores = resolve_device(device), usable_cores()
     threads = cores if threads is None else threads
     if workers is None and place == "cpu":
-        shared = min(threads, recipe.sampling.batch)
+        shared = min(threads, recipe.sampling.batch, MOST_WORKERS)
         workers = shared if shared > 1 else 0
     elif workers is None:
         workers = max(1, min(MOST_WORKERS, cores - 1))
