@@ -187,8 +187,9 @@ def test_a_training_goes_on(recipe: Path) -> None:
 def test_ctrl_c_keeps_everything_and_says_how_to_go_on(
     recipe: Path, number: signal.Signals
 ) -> None:
-    arguments = ["train", str(recipe), "--data", str(DATA), "--threads", "1", "--overwrite",
-                 "--set", "running.validate_every=3", "--set", "running.iterations=12"]  # fmt: skip
+    arguments = ["train", str(recipe), "--data", str(DATA), "--threads", "1", "--workers", "2",
+                 "--overwrite", "--set", "running.validate_every=3",
+                 "--set", "running.iterations=12"]  # fmt: skip
     process = subprocess.Popen(
         [*PROGRAM, *arguments],
         stdout=subprocess.PIPE,
@@ -199,6 +200,7 @@ def test_ctrl_c_keeps_everything_and_says_how_to_go_on(
     with process:
         _wait_for_iteration(process, 4)
         helpers = psutil.Process(process.pid).children(recursive=True)
+        assert len(helpers) > 2
         if number == signal.SIGINT:  # as a terminal does, to the workers too
             os.killpg(process.pid, number)
         else:
