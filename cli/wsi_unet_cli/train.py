@@ -92,8 +92,8 @@ def show_recipe(ctx: click.Context, param: click.Parameter, value: str | None) -
     "--workers",
     type=click.IntRange(min=0),
     metavar="N",
-    help="Processes that make samples; 0: none but this.  [default: as --threads, but no more "
-    "than a batch has samples; for a GPU as there are cores; up to 16]",
+    help="Processes that make samples; 0: none but this.  [default: as many as --threads and the "
+    "samples of a batch allow, 0 for one; for a GPU as cores allow; 16 at most]",
 )
 @click.option(
     "--threads",
@@ -260,5 +260,6 @@ SHOWN = {"dice": "mean Dice", "iou": "mean IoU", "pixel_error": "pixel error"}
 
 def _where(found: Outlook | Training) -> str:
     threads = f", {found.threads} threads" if found.device == "cpu" else ""
-    makers = f"made by {found.workers} processes" if found.workers > 1 else "made by one process"
-    return f"{found.device} in {found.precision}{threads}; samples are {makers}"
+    beside = {0: "this process", 1: "one process beside it"}
+    makers = beside.get(found.workers, f"{found.workers} processes beside it")
+    return f"{found.device} in {found.precision}{threads}; samples are made by {makers}"

@@ -143,7 +143,7 @@ def test_check_says_what_would_be_done_and_writes_nothing(recipe: Path) -> None:
     assert done.exit_code == 0, done.output
     for part in ("tiny: checked, nothing written", "training: 2 images of 2 patients",
                  "validation: 1 images of 1 patients", "0.5 µm/px", "60 iterations of 4",
-                 "1 threads; samples are made by one process"):  # fmt: skip
+                 "1 threads; samples are made by this process"):  # fmt: skip
         assert part in done.stdout
     document = json.loads(train(recipe, "--check", "--json").stdout)
     assert (document["tile"], document["window"]) == (64, 104)

@@ -13,7 +13,14 @@ from wsi_unet.errors import SlideError
 from wsi_unet.training.learning.batches import Batch
 from wsi_unet.training.samples.samples import Sample, Sides
 
-Mishap = Literal["none", "slide", "bug", "death", "nan"]
+Mishap = Literal["none", "slide", "bug", "odd bug", "exit", "death", "nan"]
+
+
+class OddError(Exception):
+    """One that can be sent to other processes, but doesn't arrive."""
+
+    def __init__(self, one: str, other: str) -> None:
+        super().__init__(f"odd: {one} and {other}")
 
 
 @dataclass(frozen=True)
@@ -47,14 +54,18 @@ class Numbered:
                 raise SlideError("a.svs: tile 7 is damaged")
             if self.mishap == "bug":
                 raise KeyError("bug")
+            if self.mishap == "odd bug":
+                raise OddError("a", "b")
+            if self.mishap == "exit":
+                raise SystemExit(3)
             if self.mishap == "death":
                 os._exit(9)
             value = float("nan") if self.mishap == "nan" else value
         labels = torch.full((self.side, self.side), number % 2, dtype=torch.uint8)
         labels[0, 0] = 255
-        shape = (3, self.side, self.side)
+        shape = (self.channels, self.side, self.side)
         return Sample(
-            image=torch.full(shape, value) + torch.arange(3.0)[:, None, None] / 4,
+            image=torch.full(shape, value) + torch.arange(float(self.channels))[:, None, None] / 4,
             labels=labels,
             weights=torch.full((self.side, self.side), value),
             where=f"{number} of process {os.getpid()}",

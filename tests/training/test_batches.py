@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from support.numbered import Numbered
+from support.numbered import Mishap, Numbered
 
 from wsi_unet.errors import SlideError, TrainingError
 from wsi_unet.training.learning.batches import Batch, making_batches
@@ -30,6 +31,14 @@ class Counted(Numbered):
     def begun(self) -> int:
         """Return how many were asked for."""
         return len(list(self.folder.iterdir()))
+
+
+class Slow(Numbered):
+    """Samples of which all but those of the first batch take for ever."""
+
+    def __getitem__(self, number: int) -> Sample:
+        time.sleep(600 if number > 1 else 0)
+        return super().__getitem__(number)
 
 
 def kept(batch: Batch) -> Batch:
@@ -124,6 +133,35 @@ def test_what_cant_be_read_is_said_as_it_is(workers: int) -> None:
 def test_a_bug_is_shown_as_one(workers: int) -> None:
     with pytest.raises(KeyError, match="bug"):
         batches(Numbered("bug", at=9), workers)
+
+
+@pytest.mark.parametrize(
+    ("mishap", "said"), [("odd bug", "OddError: odd: a and b"), ("exit", "SystemExit: 3")]
+)
+def test_a_bug_that_cant_be_sent_is_told(mishap: Mishap, said: str) -> None:
+    with pytest.raises(RuntimeError, match=said) as caught:
+        batches(Numbered(mishap, at=9), 1)
+    assert "numbered.py" in str(caught.value), "where"
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_nobody_waits_for_samples_that_arent_wanted_any_more(ahead: bool) -> None:
+    """As after Ctrl-C while the next batch is waited for."""
+    start = time.monotonic()
+    with making_batches(Slow(), size=2, iterations=range(5), workers=2, ahead=ahead) as stream:
+        stream.next()
+        handler = signal.signal(signal.SIGALRM, _interrupt)
+        signal.setitimer(signal.ITIMER_REAL, 1)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                stream.next()
+        finally:
+            signal.signal(signal.SIGALRM, handler)
+    assert time.monotonic() - start < 300, "a sample takes 600 s"
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_process_that_dies_is_one_clear_line() -> None:

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from typing import Literal, TypedDict
 
 import dask
@@ -23,6 +22,7 @@ from wsi_unet.clusters.versions import check_versions, refusing_others
 from wsi_unet.clusters.visibility import check_paths
 from wsi_unet.clusters.workers import processes_per_core, scheduler_address
 from wsi_unet.errors import ClusterError, OptionError
+from wsi_unet.signals import interrupts_blocked
 
 __all__ = [
     "ClusterArguments",
@@ -217,22 +217,21 @@ def _cluster(gpus: tuple[str, ...], workers: int | None) -> SpecCluster:
 def _starting() -> Iterator[None]:
     """Put off Ctrl-C and SIGTERM inside, and keep Ctrl-C from the processes started here.
 
-    An interruption would leave a cluster half started, which can't be closed properly. And a
-    terminal sends Ctrl-C to worker processes too, whose blocks should end first: they are started
-    with the signal blocked, which processes inherit; here it arrives when all are there.
+    An interruption would leave a cluster half started, which can't be closed properly. And blocks
+    should end first, so worker processes never see the Ctrl-C that a terminal sends them too.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    resource_tracker.ensure_running()  # would unblock the signal when it starts by itself
     arrived: list[int] = []
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    handler = signal.signal(signal.SIGTERM, lambda number, _: arrived.append(number))
     try:
-        yield
+        with interrupts_blocked():
+            handler = signal.signal(signal.SIGTERM, lambda number, _: arrived.append(number))
+            try:
+                yield
+            finally:
+                signal.signal(signal.SIGTERM, handler)
     finally:
-        signal.signal(signal.SIGTERM, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for number in arrived:
             signal.raise_signal(number)
 

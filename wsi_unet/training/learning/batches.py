@@ -12,18 +12,20 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
-import sys
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import connection, forkserver
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -31,15 +33,13 @@ from torch import Tensor
 
 from wsi_unet.errors import TrainingError, first_line
 from wsi_unet.models.running.devices import cpu_threads
+from wsi_unet.signals import interrupts_blocked
 
 if TYPE_CHECKING:
     from wsi_unet.training.samples.samples import Sample, Sides
 
 SAMPLES_AHEAD = 2
 """Samples that each process has before it, where batches are made ahead."""
-
-START_METHOD = "forkserver"
-"""Never a fork of this process: its threads (PyTorch's, a bucket's client) don't survive one."""
 
 
 class SampleSource(Protocol):
@@ -87,39 +87,53 @@ class Batch:
 
 
 @dataclass(frozen=True, eq=False)
-class _Slot:
-    """Memory for a batch, which processes can share; `Batch` has what the tensors are."""
+class _Slots:
+    """Memory for some batches, which processes can share.
+
+    Attributes:
+        images: float32 (slots, n, c, H, W), channels last in memory.
+        labels: uint8 (slots, n, h, w).
+        weights: float32 (slots, n, h, w).
+    """
 
     images: Tensor
     labels: Tensor
     weights: Tensor
 
     @classmethod
-    def for_(cls, samples: SampleSource, size: int) -> _Slot:
-        """Return one for `size` samples."""
+    def for_batches(cls, samples: SampleSource, size: int, count: int = 1) -> _Slots:
+        """Return memory for `count` batches of `size` samples."""
         image, labels = samples.sides.image, samples.sides.labels
+        images = torch.zeros(count, size, image, image, samples.channels)
         return cls(
-            images=torch.zeros(size, image, image, samples.channels).permute(0, 3, 1, 2),
-            labels=torch.zeros(size, labels, labels, dtype=torch.uint8),
-            weights=torch.zeros(size, labels, labels),
+            images=images.permute(0, 1, 4, 2, 3),
+            labels=torch.zeros(count, size, labels, labels, dtype=torch.uint8),
+            weights=torch.zeros(count, size, labels, labels),
         )
 
-    def shared(self) -> _Slot:
-        """Return it in memory that stays one when it is sent to other processes."""
+    def share(self) -> None:
+        """Move it to where it stays one when it is sent to other processes."""
         for tensor in (self.images, self.labels, self.weights):
             tensor.share_memory_()  # type: ignore[no-untyped-call]
-        return self
 
-    def put(self, place: int, sample: Sample) -> str:
-        """Put a sample into its place, and return where it is from."""
-        self.images[place] = sample.image
-        self.labels[place] = sample.labels
-        self.weights[place] = sample.weights
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def size(self) -> int:
+        """Samples of a batch."""
+        return self.images.shape[1]
+
+    def put(self, slot: int, place: int, sample: Sample) -> str:
+        """Put a sample into a batch, and return where it is from."""
+        self.images[slot, place] = sample.image
+        self.labels[slot, place] = sample.labels
+        self.weights[slot, place] = sample.weights
         return sample.where
 
-    def batch(self, where: Sequence[str]) -> Batch:
-        """Return the samples that are there."""
-        return Batch(self.images, self.labels, self.weights, tuple(where))
+    def batch(self, slot: int, where: Sequence[str]) -> Batch:
+        """Return the batch that is there."""
+        return Batch(self.images[slot], self.labels[slot], self.weights[slot], tuple(where))
 
 
 class BatchStream:
@@ -173,82 +187,88 @@ def making_batches(
         TrainingError: if there is too little shared memory.
     """
     if not workers:
-        yield BatchStream(_made_here(samples, _Slot.for_(samples, size), iterations))
+        yield BatchStream(_made_here(samples, _Slots.for_batches(samples, size), iterations))
         return
-    context = multiprocessing.get_context(START_METHOD)
-    context.set_forkserver_preload([__name__, "wsi_unet.training.samples.samples"])
-    count = 1 + (1 + workers * SAMPLES_AHEAD // size if ahead else 0)
+    slots = _Slots.for_batches(samples, size, 2 + workers * SAMPLES_AHEAD // size if ahead else 1)
     try:
-        slots = [_Slot.for_(samples, size).shared() for _ in range(count)]
+        slots.share()
     except RuntimeError as error:
         raise TrainingError(
             f"too little shared memory (/dev/shm) to pass on samples ({first_line(error)}); give "
             "the container more, or use --workers 0"
         ) from error
-    pool = ProcessPoolExecutor(workers, context, _begin, (samples, slots))
+    # Never a fork of this process: its threads (PyTorch's, a bucket's client) don't survive one.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "wsi_unet.training.samples.samples"])
+    with interrupts_blocked():
+        forkserver.ensure_running()  # in which processes start without waiting for imports
+    over, open_end = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(workers, context, _begin, (samples, slots, over))
     try:
         yield BatchStream(_made_by(pool, slots, iterations))
     finally:
+        open_end.close()  # a sample that is half made would be waited for, however long it takes
         pool.shutdown(cancel_futures=True)
+        over.close()
 
 
-def _made_here(samples: SampleSource, slot: _Slot, iterations: range) -> Iterator[Batch]:
-    size = len(slot.images)
+def _made_here(samples: SampleSource, slots: _Slots, iterations: range) -> Iterator[Batch]:
     for iteration in iterations:
+        first = iteration * slots.size
         with cpu_threads(1):  # as in other processes, for samples that are the same to the last bit
-            where = [slot.put(i, samples[iteration * size + i]) for i in range(size)]
-        yield slot.batch(where)
+            where = [slots.put(0, i, samples[first + i]) for i in range(slots.size)]
+        yield slots.batch(0, where)
 
 
-def _made_by(pool: ProcessPoolExecutor, slots: list[_Slot], iterations: range) -> Iterator[Batch]:
+def _made_by(pool: ProcessPoolExecutor, slots: _Slots, iterations: range) -> Iterator[Batch]:
     """Have a batch made for all slots but that of the one that the network has."""
-    size, begun = len(slots[0].images), iter(iterations)
+    begun = iter(iterations)
     coming: deque[list[Future[str]]] = deque()
     for iteration in iterations:
         while len(coming) < len(slots) and (other := next(begun, None)) is not None:
-            at = other % len(slots)
-            coming.append([pool.submit(_make, other * size + i, at, i) for i in range(size)])
+            slot, first = other % len(slots), other * slots.size
+            coming.append([pool.submit(_make, first + i, slot, i) for i in range(slots.size)])
         where = [one.result() for one in coming.popleft()]
-        yield slots[iteration % len(slots)].batch(where)
+        yield slots.batch(iteration % len(slots), where)
 
 
+# A process of a pool is given its tasks alone, so what they are about is the process's.
 _samples: SampleSource
-_slots: list[_Slot]
-"""What a process makes, and where it puts it."""
+_slots: _Slots
 
 
-def _begin(samples: SampleSource, slots: list[_Slot]) -> None:
+def _begin(samples: SampleSource, slots: _Slots, over: Connection) -> None:
     """Get a process ready."""
     global _samples, _slots
     _samples, _slots = samples, slots
     torch.set_num_threads(1)
-    _end_with_the_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # should somebody else have begun the fork server
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_end_after, args=(parent, over), daemon=True).start()
+
+
+def _end_after(parent: BaseProcess, over: Connection) -> None:
+    """End at once when the parent ends, however it does, or has done with it."""
+    connection.wait([parent.sentinel, over])
+    os._exit(0)
 
 
 def _make(number: int, slot: int, place: int) -> str:
-    return _slots[slot].put(place, _samples[number])
+    try:
+        return _slots.put(slot, place, _samples[number])
+    except BaseException as error:
+        told = _portable(error)
+    raise told  # out here, without the other as its context: Dask lets exceptions take theirs along
 
 
-def _end_with_the_parent() -> None:
-    """End when the parent ends, however it does, and not before: it decides about a Ctrl-C.
-
-    Nobody else sees to it: this process was started by the fork server.
-    """
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's goes to all processes
-    sys.excepthook = _show_unless_parted
-
-
-def _end_after(parent: BaseProcess) -> None:
-    parent.join()
-    os._exit(1)
-
-
-def _show_unless_parted(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
-    """Show an error, unless it is that the parent stopped in the midst of fetching a batch."""
-    if not isinstance(error, ConnectionError | EOFError):
-        sys.__excepthook__(kind, error, trace)
+def _portable(error: BaseException) -> Exception:
+    """Return an error that arrives where it is sent: not all can be, and some end who gets them."""
+    if isinstance(error, Exception):
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:  # whatever its class does
+            pass
+        else:
+            return error
+    return RuntimeError("".join(traceback.format_exception(error)))

@@ -56,7 +56,7 @@ class Cut:
         The window is of whole pixels around the sample's centre, so the scale is the nearest one
         for which there is such a window; the largest difference is 1 px over the window.
         """
-        margin = 0
+        margin = 0  # what is looked at around the sample, px of the resized square
         if warp.scale != (1.0, 1.0):
             margin += math.ceil(CUBIC_REACH / min(1.0, *warp.scale))
         coordinates = None
@@ -64,6 +64,7 @@ class Cut:
             coordinates = warp.turned_and_bent(side)
             margin += CUBIC_REACH + math.ceil(float(np.abs(coordinates).max()) - (side - 1) / 2)
         resized = side + 2 * margin
+        # Longer or shorter by an even number of px, so that all centres coincide.
         rows, columns = (resized + 2 * round((scale - 1) * resized / 2) for scale in warp.scale)
         grid = None
         if coordinates is not None:
@@ -99,7 +100,10 @@ class Cut:
         return image if self.grid is None else np.clip(image, 0, 1, out=image)
 
     def labels(self, window: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return the sample's labels (side, side), of the nearest pixels of (rows, columns)."""
+        """Return the sample's labels (side, side), of the nearest pixels of (rows, columns).
+
+        What isn't warped may be the window itself, not a copy.
+        """
         labels: NDArray[np.uint8] = (
             self._shown(torch.from_numpy(window)[None], "nearest")[0].byte().numpy()
         )
