@@ -256,6 +256,38 @@ def test_ctrl_c_where_it_cant_be_taken_up_loses_nothing_that_was_there(
     ]
 
 
+def test_ctrl_c_while_processes_start_is_two_lines(recipe: Path) -> None:
+    arguments = [
+        "train",
+        str(recipe),
+        "--data",
+        str(DATA),
+        "--threads",
+        "1",
+        "--workers",
+        "2",
+        "-q",
+    ]
+    process = subprocess.Popen(
+        [*PROGRAM, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    with process:
+        while not psutil.Process(process.pid).children():
+            assert process.poll() is None
+            time.sleep(0.01)
+        helpers = psutil.Process(process.pid).children()
+        os.killpg(process.pid, signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=120)
+    assert "tiny: interrupted" in stdout
+    assert len(stderr.splitlines()) == 2, stderr
+    assert stderr.startswith("interrupted; what was learnt is kept. To go on:")
+    assert not psutil.wait_procs(helpers, timeout=60)[1]
+
+
 def _wait_for_iteration(process: subprocess.Popen[str], iteration: int) -> None:
     journal, deadline = Path("tiny", "training", "journal.csv"), time.monotonic() + 120
     while not journal.exists() or journal.read_text().count("\n") <= iteration:

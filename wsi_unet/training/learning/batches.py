@@ -200,11 +200,13 @@ def making_batches(
     # Never a fork of this process: its threads (PyTorch's, a bucket's client) don't survive one.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, "wsi_unet.training.samples.samples"])
-    with interrupts_blocked():
-        forkserver.ensure_running()  # in which processes start without waiting for imports
     over, open_end = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(workers, context, _begin, (samples, slots, over))
     try:
+        with interrupts_blocked():
+            forkserver.ensure_running()
+            for _ in range(workers):
+                pool.submit(_start)
         yield BatchStream(_made_by(pool, slots, iterations))
     finally:
         open_end.close()  # a sample that is half made would be waited for, however long it takes
@@ -252,6 +254,10 @@ def _end_after(parent: BaseProcess, over: Connection) -> None:
     """End at once when the parent ends, however it does, or has done with it."""
     connection.wait([parent.sentinel, over])
     os._exit(0)
+
+
+def _start() -> None:
+    """Do nothing but start: one whose start was interrupted, a pool would forget."""
 
 
 def _make(number: int, slot: int, place: int) -> str:
