@@ -92,8 +92,8 @@ def show_recipe(ctx: click.Context, param: click.Parameter, value: str | None) -
     "--workers",
     type=click.IntRange(min=0),
     metavar="N",
-    help="Processes that make samples; 0: none but this.  [default: as many as --threads and the "
-    "samples of a batch allow, 0 for one; for a GPU as cores allow; 16 at most]",
+    help="Processes that make samples; 0: none but this.  [default: as many as --threads, each at "
+    "least two of a batch, 0 for one; for a GPU as cores allow; 16 at most]",
 )
 @click.option(
     "--threads",

@@ -288,7 +288,8 @@ def test_options_that_make_no_sense_are_refused() -> None:
     ("batch", "asked", "threads", "workers", "ahead"),
     [
         (8, {}, 4, 4, False),
-        (3, {}, 4, 3, False),
+        (6, {}, 4, 3, False),
+        (3, {}, 4, 0, False),
         (1, {}, 4, 0, False),
         (8, {"threads": 1}, 1, 0, False),
         (8, {"threads": 2}, 2, 2, True),

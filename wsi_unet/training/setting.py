@@ -87,8 +87,8 @@ def choose_setting(
 ) -> Setting:
     """Return where a training runs, as asked for or as suits the machine.
 
-    On a CPU as many processes make samples as cores are for the network, but no more than a batch
-    has samples; none where that is one. For a GPU it is all cores but one. It is never more than
+    On a CPU as many processes make samples as cores are for the network, each at least two of a
+    batch; none where that is one process. For a GPU it is all cores but one. It is never more than
     16. They make them ahead where that leaves all cores to the network that it has: see
     docs/performance.md.
 
@@ -101,7 +101,7 @@ def choose_setting(
     place, cores = resolve_device(device), usable_cores()
     threads = cores if threads is None else threads
     if workers is None and place == "cpu":
-        shared = min(threads, recipe.sampling.batch, MOST_WORKERS)
+        shared = min(threads, recipe.sampling.batch // 2, MOST_WORKERS)
         workers = shared if shared > 1 else 0
     elif workers is None:
         workers = max(1, min(MOST_WORKERS, cores - 1))

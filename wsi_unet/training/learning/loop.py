@@ -164,7 +164,7 @@ class Learner:
     def _terms(self, batch: Batch) -> list[Tensor]:
         with self.autocast():
             logits: Tensor = self.network(batch.images)
-        logits = logits.float()
+        logits = logits.float().contiguous()  # classes side by side make losses a quarter slower
         return [loss(logits, batch.labels, batch.weights) for loss in self._losses]
 
     def _clip(self) -> Tensor:
