@@ -190,14 +190,7 @@ def test_ctrl_c_keeps_everything_and_says_how_to_go_on(
     arguments = ["train", str(recipe), "--data", str(DATA), "--threads", "1", "--workers", "2",
                  "--overwrite", "--set", "running.validate_every=3",
                  "--set", "running.iterations=12"]  # fmt: skip
-    process = subprocess.Popen(
-        [*PROGRAM, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    with process:
+    with _started(arguments) as process:
         _wait_for_iteration(process, 4)
         helpers = psutil.Process(process.pid).children(recursive=True)
         assert len(helpers) > 2
@@ -257,35 +250,37 @@ def test_ctrl_c_where_it_cant_be_taken_up_loses_nothing_that_was_there(
 
 
 def test_ctrl_c_while_processes_start_is_two_lines(recipe: Path) -> None:
-    arguments = [
-        "train",
-        str(recipe),
-        "--data",
-        str(DATA),
-        "--threads",
-        "1",
-        "--workers",
-        "2",
-        "-q",
-    ]
-    process = subprocess.Popen(
-        [*PROGRAM, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    with process:
-        while not psutil.Process(process.pid).children():
+    arguments = ["train", str(recipe), "--data", str(DATA), "--workers", "2", "-q"]
+    with _started(arguments) as process:
+        helpers: list[psutil.Process] = []
+        while not any(map(_is_fork_server, helpers)):
             assert process.poll() is None
             time.sleep(0.01)
-        helpers = psutil.Process(process.pid).children()
+            helpers = psutil.Process(process.pid).children()
         os.killpg(process.pid, signal.SIGINT)
         stdout, stderr = process.communicate(timeout=120)
     assert "tiny: interrupted" in stdout
     assert len(stderr.splitlines()) == 2, stderr
     assert stderr.startswith("interrupted; what was learnt is kept. To go on:")
     assert not psutil.wait_procs(helpers, timeout=60)[1]
+
+
+def _is_fork_server(process: psutil.Process) -> bool:
+    try:
+        return "forkserver" in " ".join(process.cmdline())
+    except psutil.Error:  # it has ended
+        return False
+
+
+def _started(arguments: list[str]) -> subprocess.Popen[str]:
+    """Start the program as the first of a group of processes, as a terminal does."""
+    return subprocess.Popen(
+        [*PROGRAM, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def _wait_for_iteration(process: subprocess.Popen[str], iteration: int) -> None:
