@@ -35,11 +35,11 @@ from benchmarks.gpu_network import layer_times, model_only
 from benchmarks.layouts import EXAMPLE
 from benchmarks.networks import write_network
 from benchmarks.reference import whole_image
-from wsi_unet.clusters import cluster
+from wsi_unet.dask_cluster import cluster
 from wsi_unet.geometry import Box
 from wsi_unet.models import Model, UNetConfig
-from wsi_unet.models.networks.config import Precision
-from wsi_unet.models.running.devices import describe_devices, matmul_rate
+from wsi_unet.models.architectures.unet import Precision
+from wsi_unet.models.inference.devices import describe_devices, matmul_rate
 
 NO_CUDA = 3
 FLOP_PER_PIXEL = 1.470e6

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from benchmarks.common import tell
 from benchmarks.networks import place
 from wsi_unet.models import Model
-from wsi_unet.models.networks.config import Precision
-from wsi_unet.models.networks.costs import largest_map, tile_memory, window_side
-from wsi_unet.models.running.devices import free_memory, full_float32, synchronize
-from wsi_unet.models.running.tiles import GPU_HEADROOM, MOST_VALUES
+from wsi_unet.models.architectures.costs import largest_map, tile_memory, window_side
+from wsi_unet.models.architectures.unet import Precision
+from wsi_unet.models.inference.devices import free_memory, full_float32, synchronize
+from wsi_unet.models.inference.tiles import GPU_HEADROOM, MOST_VALUES
 
 REPEATS = 7
 LEAST_SHARE = 0.01

@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 
 from wsi_unet.models import UNetConfig, save_model
-from wsi_unet.models.foreign.importing import import_checkpoint
-from wsi_unet.models.told import Told
+from wsi_unet.models.importing.checkpoints import import_checkpoint
+from wsi_unet.models.importing.hints import Told
 
 
 def main() -> None:

@@ -24,10 +24,9 @@ from torch import Tensor
 
 from benchmarks.networks import place
 from wsi_unet.geometry import Box
-from wsi_unet.labels.objects import open_objects
 from wsi_unet.labels.progress import Progress
 from wsi_unet.models import load_model
-from wsi_unet.models.running.devices import (
+from wsi_unet.models.inference.devices import (
     cpu_threads,
     full_float32,
     keep_freed_memory,
@@ -35,13 +34,14 @@ from wsi_unet.models.running.devices import (
     synchronize,
     usable_cores,
 )
-from wsi_unet.models.running.folding import fold_batch_norm
-from wsi_unet.models.running.predictor import CPU_SLOTS
-from wsi_unet.segment.block import tiles_of
-from wsi_unet.segment.parameters import LabelParameters
-from wsi_unet.segment.target import stored_parameters
-from wsi_unet.segment.task import open_reference
+from wsi_unet.models.inference.predictor import CPU_SLOTS
+from wsi_unet.models.networks.folding import fold_batch_norm
+from wsi_unet.segmentation.parameters import LabelParameters
+from wsi_unet.segmentation.planning.existing_output import stored_parameters
+from wsi_unet.segmentation.worker.label_block import tiles_of
+from wsi_unet.segmentation.worker.task import open_reference
 from wsi_unet.slides.resample import open_raster, read_mirrored
+from wsi_unet.storage.store import open_objects
 
 AT_A_TIME = 16
 """Windows that are scaled and then run, so that neither disturbs the other."""

@@ -23,7 +23,7 @@ from wsi_unet.models import (
     UNetConfig,
     save_model,
 )
-from wsi_unet.models.networks.costs import window_side
+from wsi_unet.models.architectures.costs import window_side
 from wsi_unet.slides.opening import open_slide
 
 MEAN, STD = 0.7, 0.2

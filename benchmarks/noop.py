@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 import wsi_unet
 from benchmarks.peers import peak_bytes
 from wsi_unet.geometry import Box, Shape
-from wsi_unet.models.running.devices import keep_freed_memory
-from wsi_unet.models.running.ensemble import Ensemble, Statistics
-from wsi_unet.models.running.predictor import Prediction
-from wsi_unet.segment import probe, task
+from wsi_unet.models.inference.devices import keep_freed_memory
+from wsi_unet.models.inference.ensemble import Ensemble, Statistics
+from wsi_unet.models.inference.predictor import Prediction
+from wsi_unet.segmentation.worker import probe, task
 
 THRESHOLD = 200
 """Red below this is foreground: stained tissue, as bright glass is above."""

@@ -14,12 +14,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from wsi_unet.clusters.cluster import ClusterOptions, count_workers, open_client
+from wsi_unet.dask_cluster.cluster import ClusterOptions, count_workers, open_client
 from wsi_unet.labels.progress import BlockMarker, ShardRecord
-from wsi_unet.segment.events import Done, Failed
-from wsi_unet.segment.flight import TASKS_PER_THREAD
-from wsi_unet.segment.stream import stream
-from wsi_unet.segment.task import Run, Task
+from wsi_unet.segmentation.dispatch.events import Done, Failed
+from wsi_unet.segmentation.dispatch.in_flight import TASKS_PER_THREAD
+from wsi_unet.segmentation.dispatch.stream import stream
+from wsi_unet.segmentation.worker.task import Run, Task
 
 GRID = (24, 25)
 """Blocks of a slide: 600 of 4096 px are one of 98,000 × 102,000 px."""

@@ -68,8 +68,8 @@ def time_tiles() -> None:
 
     from benchmarks.networks import place
     from wsi_unet.models import load_model
-    from wsi_unet.models.networks.costs import window_side
-    from wsi_unet.models.running.devices import full_float32, keep_freed_memory, usable_cores
+    from wsi_unet.models.architectures.costs import window_side
+    from wsi_unet.models.inference.devices import full_float32, keep_freed_memory, usable_cores
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--time", type=Path, required=True)

@@ -174,16 +174,16 @@ def time_network() -> None:
 
     import torch
 
-    from wsi_unet.models.running.devices import (
+    from wsi_unet.models.inference.devices import (
         cpu_threads,
         full_float32,
         keep_freed_memory,
         synchronize,
     )
-    from wsi_unet.training.learning.loop import Learner
+    from wsi_unet.training.augmentation.samples import sides_of
+    from wsi_unet.training.loop.learner import Learner
     from wsi_unet.training.recipe_file import read_recipe
-    from wsi_unet.training.samples.samples import sides_of
-    from wsi_unet.training.setting import choose_setting
+    from wsi_unet.training.runtime import choose_setting
 
     keep_freed_memory()
     recipe = read_recipe(given.time, given.set)

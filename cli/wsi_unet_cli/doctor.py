@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wsi_unet import __version__
-from wsi_unet_cli.options import json_option, verbose_option
-from wsi_unet_cli.output import print_facts, print_json, size
+from wsi_unet._version import __version__
+from wsi_unet_cli.common.options import json_option, verbose_option
+from wsi_unet_cli.common.output import print_facts, print_json, size
 
 if TYPE_CHECKING:
-    from wsi_unet.models.networks.config import Precision
-    from wsi_unet.models.running.devices import DeviceInfo
+    from wsi_unet.models.architectures.unet import Precision
+    from wsi_unet.models.inference.devices import DeviceInfo
 
 PACKAGES = (
     "torch",
@@ -60,7 +60,7 @@ def doctor(as_json: bool) -> None:
 
     Worth adding to any report of a problem.
     """
-    from wsi_unet.models.running.devices import describe_devices
+    from wsi_unet.models.inference.devices import describe_devices
 
     devices = [_examine(device) for device in describe_devices()]
     versions = package_versions()
@@ -82,7 +82,7 @@ def package_versions() -> dict[str, str | None]:
 
 
 def _examine(device: DeviceInfo) -> Examined:
-    from wsi_unet.models.running.devices import matmul_rate
+    from wsi_unet.models.inference.devices import matmul_rate
 
     types: tuple[Precision, ...] = ("float32", "bfloat16")
     return Examined(device, {name: matmul_rate(device.name, name) for name in types})

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import click
 
 import wsi_unet
-from wsi_unet_cli.cluster_options import cluster_options, logging_to
-from wsi_unet_cli.failures import VERBOSE
-from wsi_unet_cli.options import Region, json_option, parse_region, verbose_option
-from wsi_unet_cli.output import print_facts, print_json, print_table
+from wsi_unet_cli.common.cluster_options import cluster_options, logging_to
+from wsi_unet_cli.common.failures import VERBOSE
+from wsi_unet_cli.common.options import Region, json_option, parse_region, verbose_option
+from wsi_unet_cli.common.output import print_facts, print_json, print_table
 
 if TYPE_CHECKING:
     from wsi_unet import Evaluation
-    from wsi_unet.clusters.cluster import ClusterArguments
-    from wsi_unet.evaluation.drawing import AnnotationFacts
+    from wsi_unet.dask_cluster.cluster import ClusterArguments
+    from wsi_unet.ground_truth.drawing import AnnotationFacts
 
 WIDEST_CONFUSION = 8
 """Classes of which a confusion matrix is shown."""

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 import wsi_unet
-from wsi_unet_cli.failures import VERBOSE
-from wsi_unet_cli.options import json_option, reader_option, verbose_option
-from wsi_unet_cli.output import micrometres, pixels, print_facts, print_json, print_table
+from wsi_unet_cli.common.failures import VERBOSE
+from wsi_unet_cli.common.options import json_option, reader_option, verbose_option
+from wsi_unet_cli.common.output import micrometres, pixels, print_facts, print_json, print_table
 
 if TYPE_CHECKING:
     from wsi_unet import Slide

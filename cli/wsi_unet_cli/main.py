@@ -8,18 +8,18 @@ import sys
 
 import click
 
-from wsi_unet import __version__
+from wsi_unet._version import __version__
+from wsi_unet_cli.common.failures import VERBOSE, exit_code, show_error
+from wsi_unet_cli.common.outcome import ARGUMENTS
 from wsi_unet_cli.doctor import doctor
-from wsi_unet_cli.endings import ARGUMENTS
 from wsi_unet_cli.evaluate import evaluate
-from wsi_unet_cli.failures import VERBOSE, exit_code, show_error
 from wsi_unet_cli.info import info
-from wsi_unet_cli.model import model
+from wsi_unet_cli.model.command import model
 from wsi_unet_cli.models import models
 from wsi_unet_cli.overlay import overlay
-from wsi_unet_cli.segment import segment
+from wsi_unet_cli.segment.command import segment
 from wsi_unet_cli.status import status
-from wsi_unet_cli.train import train
+from wsi_unet_cli.train.command import train
 
 EPILOG = """\
 \b

@@ -10,9 +10,9 @@ import click
 
 import wsi_unet
 from wsi_unet.errors import ModelError
-from wsi_unet_cli.failures import VERBOSE
-from wsi_unet_cli.options import json_option, verbose_option
-from wsi_unet_cli.output import print_facts, print_json, print_table, size
+from wsi_unet_cli.common.failures import VERBOSE
+from wsi_unet_cli.common.options import json_option, verbose_option
+from wsi_unet_cli.common.output import print_facts, print_json, print_table, size
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -77,7 +77,7 @@ def models(ctx: click.Context, paths: tuple[str, ...], as_json: bool) -> None:
 
 def _entry(source: str, bundled: dict[str, Path]) -> Entry:
     from wsi_unet.models import read_spec
-    from wsi_unet.models.foreign.file import is_checkpoint
+    from wsi_unet.models.importing.checkpoint_file import is_checkpoint
 
     if source not in bundled and is_checkpoint(source):
         raise ModelError(

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 import wsi_unet
-from wsi_unet_cli.failures import printable
-from wsi_unet_cli.options import verbose_option
+from wsi_unet_cli.common.failures import printable
+from wsi_unet_cli.common.options import verbose_option
 
 EPILOG = """\
 \b

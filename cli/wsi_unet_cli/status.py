@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import wsi_unet
-from wsi_unet_cli.endings import EXIT_FAILED, EXIT_OK
-from wsi_unet_cli.failures import printable
-from wsi_unet_cli.options import json_option, verbose_option
-from wsi_unet_cli.output import duration, print_facts, print_json
-from wsi_unet_cli.reports import (
+from wsi_unet_cli.common.failures import printable
+from wsi_unet_cli.common.options import json_option, verbose_option
+from wsi_unet_cli.common.outcome import EXIT_FAILED, EXIT_OK
+from wsi_unet_cli.common.output import duration, print_facts, print_json
+from wsi_unet_cli.common.reports import (
     blocks_in_words,
     exactness_in_words,
     failures_in_words,
@@ -25,7 +25,7 @@ from wsi_unet_cli.reports import (
 if TYPE_CHECKING:
     from wsi_unet import RunStatus
     from wsi_unet.cohorts.status import OutputStatus
-    from wsi_unet.segment.status import Writer
+    from wsi_unet.segmentation.status import Writer
 
 EPILOG = """\
 \b
@@ -66,7 +66,7 @@ def status(ctx: click.Context, result: str, verify: bool, as_json: bool) -> None
 
 def _show_result(result: str, *, verify: bool, as_json: bool) -> bool:
     """Show one result; return whether it is finished."""
-    from wsi_unet.segment.status import read_writer
+    from wsi_unet.segmentation.status import read_writer
 
     runs = wsi_unet.run_status(result, verify=verify)
     writer = read_writer(result)
@@ -124,7 +124,7 @@ def _writer_in_words(writer: Writer) -> str:
 def _show_cohort(folder: str, *, verify: bool, as_json: bool) -> bool:
     """Show every result of a folder, as they are looked at; return whether all are finished."""
     from wsi_unet.cohorts.status import cohort_header, cohort_status
-    from wsi_unet.segment.status import read_writer
+    from wsi_unet.segmentation.status import read_writer
 
     header, writer = cohort_header(folder), read_writer(folder)
     totals = _Totals()
@@ -155,7 +155,7 @@ class _Totals:
     """What the results of a folder come to."""
 
     def __init__(self) -> None:
-        from wsi_unet.segment.report import Waits
+        from wsi_unet.segmentation.report import Waits
 
         self.states: Counter[str] = Counter()
         self.blocks: Counter[str] = Counter()

@@ -11,9 +11,9 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from wsi_unet.clusters.cluster import ClusterOptions
+from wsi_unet.dask_cluster.cluster import ClusterOptions
 from wsi_unet.logs import event, log, warn
-from wsi_unet_cli.cluster_options import cluster_options, logging_to
+from wsi_unet_cli.common.cluster_options import cluster_options, logging_to
 
 DEFAULTS = {field: getattr(ClusterOptions(), field) for field in ClusterOptions.__slots__}
 

@@ -16,12 +16,12 @@ from support.standin import Calls, cohort_progress, error_lines, report, run, se
 
 import wsi_unet
 from wsi_unet.errors import ClusterError, LockedError, OptionError, OutputError, SlideError
-from wsi_unet.labels.lock import acquire
-from wsi_unet.labels.objects import LocalObjects, open_objects
-from wsi_unet.segment.cohort import Outcome
-from wsi_unet.segment.prepare import SlideJob
-from wsi_unet.segment.report import State
-from wsi_unet_cli import many_slides
+from wsi_unet.segmentation.dispatch.prepare import SlideJob
+from wsi_unet.segmentation.dispatch.slides import Outcome
+from wsi_unet.segmentation.report import State
+from wsi_unet.storage.lock import acquire
+from wsi_unet.storage.store import LocalObjects, open_objects
+from wsi_unet_cli.segment import many_slides
 
 TWO = ("a.svs", "d/b.svs")
 

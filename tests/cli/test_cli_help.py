@@ -11,8 +11,8 @@ from typing import get_args
 import pytest
 from click.testing import CliRunner
 
+from wsi_unet_cli.common.options import IMAGES, OUTPUTS, PRECISIONS, READERS, TTAS
 from wsi_unet_cli.main import cli
-from wsi_unet_cli.options import IMAGES, OUTPUTS, PRECISIONS, READERS, TTAS
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = ("segment", "info", "status", "overlay", "evaluate", "train", "models", "doctor")
@@ -105,10 +105,10 @@ def test_wrong_usage_exits_with_2_and_says_what(arguments: list[str], message: s
 
 
 def test_choices_are_the_packages_own() -> None:
-    from wsi_unet.models.networks.config import Precision
-    from wsi_unet.models.running.augmentation import VIEWS
-    from wsi_unet.segment import options
-    from wsi_unet_cli.reports import VIEWS as VIEWS_IN_WORDS
+    from wsi_unet.models.architectures.unet import Precision
+    from wsi_unet.models.inference.augmentation import VIEWS
+    from wsi_unet.segmentation.planning import options
+    from wsi_unet_cli.common.reports import VIEWS as VIEWS_IN_WORDS
 
     assert (OUTPUTS, IMAGES, PRECISIONS) == (options.OUTPUTS, options.IMAGES, options.PRECISIONS)
     assert set(PRECISIONS) == {"auto", *get_args(Precision)}

@@ -12,7 +12,7 @@ from support.oracle import textured, write_png
 from support.programs import Hourglass, alive, write_onnx, write_torchscript
 
 from wsi_unet.errors import OutputError
-from wsi_unet.segment.task import Run, Task, run_task
+from wsi_unet.segmentation.worker.task import Run, Task, run_task
 from wsi_unet_cli.main import cli
 
 

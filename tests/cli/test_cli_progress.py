@@ -9,17 +9,17 @@ import pytest
 from rich.console import Console
 from support.standin import cohort_progress
 
-from wsi_unet.segment.report import CohortProgress, RunProgress
-from wsi_unet_cli import cohort_progress as cohort_progress_module
-from wsi_unet_cli import progress
-from wsi_unet_cli.cohort_progress import (
+from wsi_unet.segmentation.report import CohortProgress, RunProgress
+from wsi_unet_cli.common import progress
+from wsi_unet_cli.common.progress import Bar, Lines, Silence, numbers, progress_display
+from wsi_unet_cli.segment import cohort_progress as cohort_progress_module
+from wsi_unet_cli.segment.cohort_progress import (
     CohortBars,
     CohortLines,
     CohortSilence,
     cohort_display,
     cohort_numbers,
 )
-from wsi_unet_cli.progress import Bar, Lines, Silence, numbers, progress_display
 
 
 def at(seconds: float, done: int, phase: str = "segmenting") -> RunProgress:

@@ -11,12 +11,12 @@ import pytest
 from support.standin import Calls, error_lines, report, run
 
 import wsi_unet
-from wsi_unet.clusters.cluster import ClusterOptions
 from wsi_unet.cohorts import planning
+from wsi_unet.dask_cluster.cluster import ClusterOptions
 from wsi_unet.errors import ClusterError, OptionError, OutputError, SlideError, WsiUnetError
-from wsi_unet.segment.cohort import Outcome
-from wsi_unet.segment.options import Options
-from wsi_unet.segment.prepare import SlideJob
+from wsi_unet.segmentation.dispatch.prepare import SlideJob
+from wsi_unet.segmentation.dispatch.slides import Outcome
+from wsi_unet.segmentation.planning.options import Options
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from support.oracle import balanced_model, textured, write_png
 from support.runs import OPTIONS, array_objects, every_file
 
 import wsi_unet
-from wsi_unet.labels.lock import acquire
-from wsi_unet.labels.objects import open_objects
 from wsi_unet.models import UNetConfig
+from wsi_unet.storage.lock import acquire
+from wsi_unet.storage.store import open_objects
 from wsi_unet_cli.main import cli
 
 

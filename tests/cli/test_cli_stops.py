@@ -12,8 +12,8 @@ import pytest
 from support.standin import Calls, run
 
 import wsi_unet
-from wsi_unet.segment.cohort import Outcome
-from wsi_unet.segment.report import State
+from wsi_unet.segmentation.dispatch.slides import Outcome
+from wsi_unet.segmentation.report import State
 
 
 def test_failed_blocks_are_listed_with_the_command_that_retries_them(calls: Calls) -> None:
@@ -90,7 +90,7 @@ def test_a_closed_pipe_is_no_error_message(calls: Calls, monkeypatch: pytest.Mon
     def closed(_: object) -> None:
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
-    monkeypatch.setattr("wsi_unet_cli.one_slide.print_json", closed)
+    monkeypatch.setattr("wsi_unet_cli.segment.one_slide.print_json", closed)
     done = run("a.svs", "--json", "-q")
     assert done.exit_code == 1
     assert done.stderr == ""

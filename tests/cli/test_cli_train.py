@@ -22,12 +22,12 @@ from rich.console import Console
 
 import wsi_unet
 from wsi_unet.models import load_model
+from wsi_unet.training.artifacts.journal import read_journal
 from wsi_unet.training.recipe_file import read_recipe
-from wsi_unet.training.records.journal import read_journal
 from wsi_unet.training.report import TrainingProgress
-from wsi_unet_cli import train_progress
 from wsi_unet_cli.main import cli
-from wsi_unet_cli.train_progress import (
+from wsi_unet_cli.train import progress
+from wsi_unet_cli.train.progress import (
     TrainingBar,
     TrainingLines,
     TrainingSilence,
@@ -386,7 +386,7 @@ def test_lines_come_when_something_is_new_and_every_half_minute(
 def test_a_bar_shows_the_numbers_and_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = io.StringIO()
     console = Console(file=terminal, force_terminal=True, width=160, markup=False)
-    monkeypatch.setattr(train_progress, "stderr_console", lambda: console)
+    monkeypatch.setattr(progress, "stderr_console", lambda: console)
     with TrainingBar("[bold]cells") as show:
         show(TrainingProgress("opening"))
         show(at(42, 3, dice=0.75))

@@ -13,11 +13,11 @@ from wsi_unet.cohorts.manifest import Listed, read_cohort
 from wsi_unet.cohorts.report import CohortReport
 from wsi_unet.cohorts.rows import CSV_COLUMNS, read_header, read_rows
 from wsi_unet.errors import LockedError, OutputError, SlideError
-from wsi_unet.labels.lock import acquire
-from wsi_unet.labels.objects import LocalObjects, open_objects
-from wsi_unet.segment.cohort import Outcome
-from wsi_unet.segment.options import Options
-from wsi_unet.segment.prepare import SlideJob
+from wsi_unet.segmentation.dispatch.prepare import SlideJob
+from wsi_unet.segmentation.dispatch.slides import Outcome
+from wsi_unet.segmentation.planning.options import Options
+from wsi_unet.storage.lock import acquire
+from wsi_unet.storage.store import LocalObjects, open_objects
 
 
 @pytest.fixture

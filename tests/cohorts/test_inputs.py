@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from wsi_unet.cohorts import inputs
 from wsi_unet.cohorts.inputs import find_slides
 from wsi_unet.errors import InputError
-from wsi_unet.labels.objects import LocalObjects
+from wsi_unet.storage.store import LocalObjects
 
 
 def make(root: Path, *names: str) -> None:

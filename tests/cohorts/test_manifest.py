@@ -16,8 +16,8 @@ from wsi_unet.cohorts import table
 from wsi_unet.cohorts.manifest import Cohort, read_cohort
 from wsi_unet.cohorts.table import read_rows
 from wsi_unet.errors import InputError, ModelError, WsiUnetError
-from wsi_unet.labels.objects import LocalObjects
-from wsi_unet.segment.options import Options
+from wsi_unet.segmentation.planning.options import Options
+from wsi_unet.storage.store import LocalObjects
 
 
 def places(cohort: Cohort) -> list[tuple[str, str | None]]:

@@ -21,8 +21,8 @@ from support.labelled import blobs, rectangle, write_geojson
 
 import wsi_unet
 from wsi_unet.errors import AnnotationError, ClusterError, EvaluationError, OptionError
-from wsi_unet.evaluation import on_cluster, pairs
-from wsi_unet.evaluation.computing import computing
+from wsi_unet.evaluation import cluster, pairs
+from wsi_unet.evaluation.compute import computing
 from wsi_unet.evaluation.pairs import Pair, Question
 from wsi_unet.geometry import BlockIndex, Box
 from wsi_unet_cli.main import cli
@@ -105,7 +105,7 @@ def test_what_a_worker_cant_open_is_said_here(
         truth.write_bytes(good[:100])  # this process has opened it by now
 
     with monkeypatch.context() as patch:
-        patch.setattr(on_cluster, "check_paths", spoil)
+        patch.setattr(cluster, "check_paths", spoil)
         with pytest.raises(EvaluationError, match=r"t\.png: can't be decoded"):
             wsi_unet.evaluate(prediction, truth, scheduler=address)
     truth.write_bytes(good)
@@ -134,8 +134,8 @@ def test_a_cluster_without_workers_is_not_waited_for_for_ever(
     def die(pair: Pair, index: BlockIndex) -> int:
         os._exit(1)
 
-    monkeypatch.setattr(on_cluster, "LOOK_SECONDS", 0.2)
-    monkeypatch.setattr(on_cluster, "LONELY_SECONDS", 1.0)
+    monkeypatch.setattr(cluster, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(cluster, "LONELY_SECONDS", 1.0)
     with (
         scheduler(tmp_path) as found,
         worker(found),

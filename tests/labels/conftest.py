@@ -17,9 +17,9 @@ from wsi_unet.labels.layout import (
     create_probabilities,
     ensure_root,
 )
-from wsi_unet.labels.objects import LocalObjects, Objects
 from wsi_unet.labels.pyramid import Pyramid, reduce_mean, reduce_mode
 from wsi_unet.labels.writer import build_tail, write_block
+from wsi_unet.storage.store import LocalObjects, Objects
 
 MPP = (0.5, 0.25)
 FINISHED = "2026-01-02T03:04:05+00:00"

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from wsi_unet.errors import OutputError
-from wsi_unet.labels import exclusive
-from wsi_unet.labels.exclusive import GUARD, guarded
-from wsi_unet.labels.objects import STALE_SECONDS, TEMPORARY, LocalObjects
+from wsi_unet.storage import exclusive
+from wsi_unet.storage.exclusive import GUARD, guarded
+from wsi_unet.storage.store import STALE_SECONDS, TEMPORARY, LocalObjects
 
 KEY = ".wsi_unet/lock.json"
 
@@ -220,7 +220,7 @@ def test_a_guard_that_was_removed_between_opening_and_locking_is_none(
 HOLD = """
 import sys, time
 from pathlib import Path
-from wsi_unet.labels.exclusive import guarded
+from wsi_unet.storage.exclusive import guarded
 with guarded(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -26,9 +26,9 @@ from wsi_unet.labels.layout import (
     stored_levels,
     unfinish_labels,
 )
-from wsi_unet.labels.objects import LocalObjects, open_objects
 from wsi_unet.labels.progress import BlockMarker, Progress, RunRecord
 from wsi_unet.labels.pyramid import Pyramid
+from wsi_unet.storage.store import LocalObjects, open_objects
 
 PYRAMID = Pyramid((1300, 2100), 512)
 FRAME = Frame.of((1, 1), (0.5, 0.25))

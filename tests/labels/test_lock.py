@@ -24,12 +24,12 @@ from support.locks import (
 )
 
 from wsi_unet.errors import LockedError, OutputError
-from wsi_unet.labels.lock import (
+from wsi_unet.storage.lock import (
     LockRecord,
     Owner,
     acquire,
 )
-from wsi_unet.labels.objects import LOCK_KEY, open_objects
+from wsi_unet.storage.store import LOCK_KEY, open_objects
 
 
 @pytest.fixture

@@ -20,13 +20,13 @@ from support.locks import (
 )
 
 from wsi_unet.errors import OutputError
-from wsi_unet.labels.heartbeat import HEARTBEAT, THREAD_NAME
-from wsi_unet.labels.lock import (
+from wsi_unet.storage.heartbeat import HEARTBEAT, THREAD_NAME
+from wsi_unet.storage.lock import (
     LockRecord,
     Timing,
     acquire,
 )
-from wsi_unet.labels.objects import LOCK_KEY
+from wsi_unet.storage.store import LOCK_KEY
 
 
 @pytest.fixture

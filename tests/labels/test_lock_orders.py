@@ -19,12 +19,12 @@ from support.locks import (
 )
 
 from wsi_unet.errors import LockedError
-from wsi_unet.labels.lock import (
+from wsi_unet.storage.lock import (
     OutputLock,
     Timing,
     acquire,
 )
-from wsi_unet.labels.objects import LOCK_KEY
+from wsi_unet.storage.store import LOCK_KEY
 
 
 @pytest.fixture(autouse=True)

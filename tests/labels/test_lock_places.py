@@ -15,13 +15,13 @@ from support.locks import START, dead, elsewhere, record_of, release_all
 
 from wsi_unet.errors import LockedError, OptionError, OutputError
 from wsi_unet.labels import layout
-from wsi_unet.labels.lock import (
+from wsi_unet.labels.progress import Progress, RunRecord
+from wsi_unet.storage.lock import (
     HEARTBEAT_SECONDS,
     Timing,
     acquire,
 )
-from wsi_unet.labels.objects import LOCK_KEY, LocalObjects, open_objects
-from wsi_unet.labels.progress import Progress, RunRecord
+from wsi_unet.storage.store import LOCK_KEY, LocalObjects, open_objects
 
 
 @pytest.fixture(autouse=True)

@@ -23,12 +23,12 @@ from support.locks import (
 )
 
 from wsi_unet.errors import LockedError
-from wsi_unet.labels.lock import (
+from wsi_unet.storage.lock import (
     Owner,
     Timing,
     acquire,
 )
-from wsi_unet.labels.objects import LOCK_KEY, LocalObjects
+from wsi_unet.storage.store import LOCK_KEY, LocalObjects
 
 
 @pytest.fixture(autouse=True)
@@ -142,9 +142,9 @@ def test_of_many_racing_processes_one_wins_every_time(tmp_path: Path) -> None:
 
 FORK = """
 import os, sys
-from wsi_unet.labels.heartbeat import HEARTBEAT
-from wsi_unet.labels.lock import LockRecord, Timing, acquire
-from wsi_unet.labels.objects import LOCK_KEY, open_objects
+from wsi_unet.storage.heartbeat import HEARTBEAT
+from wsi_unet.storage.lock import LockRecord, Timing, acquire
+from wsi_unet.storage.store import LOCK_KEY, open_objects
 objects = open_objects(sys.argv[1])
 def beats(objects):
     return LockRecord.parse(objects.get(LOCK_KEY)).beat
@@ -181,8 +181,8 @@ KILL_EVERYWHERE = """
 import sys, threading, time
 from pathlib import Path
 from support import kill_points
-from wsi_unet.labels.lock import acquire
-from wsi_unet.labels.objects import open_objects
+from wsi_unet.storage.lock import acquire
+from wsi_unet.storage.store import open_objects
 
 kill_points.CHANGES += ("link", "rmdir", "open")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from wsi_unet.errors import OptionError, OutputError
-from wsi_unet.labels.objects import STALE_SECONDS, TEMPORARY, LocalObjects, open_objects
+from wsi_unet.storage.store import STALE_SECONDS, TEMPORARY, LocalObjects, open_objects
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def test_a_reader_sees_the_old_or_the_new(objects: LocalObjects) -> None:
 
 WRITE_FOR_EVER = """
 import itertools, sys
-from wsi_unet.labels.objects import open_objects
+from wsi_unet.storage.store import open_objects
 objects = open_objects(sys.argv[1])
 for turn in itertools.count():
     objects.put("key", bytes([turn % 200]) * 20_000_000)

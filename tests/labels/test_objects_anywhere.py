@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from wsi_unet.labels.objects import LOCK_KEY, Objects, open_objects
+from wsi_unet.storage.store import LOCK_KEY, Objects, open_objects
 
 
 @pytest.fixture(params=["folder", "s3"])

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from wsi_unet.errors import OutputError
-from wsi_unet.labels.objects import LocalObjects
 from wsi_unet.labels.progress import BlockFailure, BlockMarker, Progress, RunRecord, ShardRecord
+from wsi_unet.storage.store import LocalObjects
 
 
 @pytest.fixture

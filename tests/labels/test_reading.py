@@ -13,9 +13,9 @@ from dask.base import is_dask_collection
 import wsi_unet
 from wsi_unet.errors import OutputError
 from wsi_unet.labels.layout import Frame, create_labels, ensure_root, finish_labels
-from wsi_unet.labels.objects import open_objects
 from wsi_unet.labels.pyramid import Pyramid, reduce_mean, reduce_mode
 from wsi_unet.labels.reading import open_image, open_labels, open_probabilities
+from wsi_unet.storage.store import open_objects
 
 
 def test_every_level_has_its_pixels_and_their_centres(make_output: Any) -> None:

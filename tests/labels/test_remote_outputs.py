@@ -15,9 +15,9 @@ from support.proxy import Proxy
 
 from wsi_unet.errors import OutputError
 from wsi_unet.labels.layout import ensure_root, finish_labels, label_names, remove_labels
-from wsi_unet.labels.objects import Objects, open_objects
 from wsi_unet.labels.progress import BlockMarker, Progress, ShardRecord
 from wsi_unet.labels.reading import open_image, open_labels, open_probabilities
+from wsi_unet.storage.store import Objects, open_objects
 from wsi_unet.view import write_overlay
 
 

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from wsi_unet.errors import OutputError
 from wsi_unet.geometry import Box
 from wsi_unet.labels.layout import Frame, create_labels, ensure_root
-from wsi_unet.labels.objects import LocalObjects
 from wsi_unet.labels.progress import BlockMarker, Progress
 from wsi_unet.labels.pyramid import Pyramid, reduce_mean, reduce_mode
 from wsi_unet.labels.shards import ShardRecord
 from wsi_unet.labels.writer import build_tail, read_box, write_block
+from wsi_unet.storage.store import LocalObjects
 
 SHAPE = (1300, 1100)
 GROUP = "labels/nuclei"
@@ -287,7 +287,7 @@ def test_a_block_written_twice_at_once_is_right(
 WRITE_BLOCKS = """
 import sys
 import numpy as np
-from wsi_unet.labels.objects import open_objects
+from wsi_unet.storage.store import open_objects
 from wsi_unet.labels.pyramid import Pyramid, reduce_mode
 from wsi_unet.labels.writer import write_block
 objects, pyramid = open_objects(sys.argv[1]), Pyramid((1300, 1100), 1024)

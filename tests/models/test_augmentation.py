@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wsi_unet.geometry import Border, Box, Shape, reflect
-from wsi_unet.models.networks.border import derive_border
-from wsi_unet.models.networks.config import UNetConfig
+from wsi_unet.models.architectures.border import derive_border
+from wsi_unet.models.architectures.unet import UNetConfig
+from wsi_unet.models.inference.augmentation import VIEWS, View, turned_border
 from wsi_unet.models.networks.interpolation import Place
 from wsi_unet.models.networks.unet import UNet
-from wsi_unet.models.running.augmentation import VIEWS, View, turned_border
 
 views = st.sampled_from(VIEWS["d4"])
 

@@ -14,12 +14,12 @@ from support.probe import MeasuredBorder, measure_border
 from torch import Tensor, nn
 
 from wsi_unet.geometry import Border, Box, Shape, reflect
-from wsi_unet.models.networks.border import (
+from wsi_unet.models.architectures.border import (
     check_side,
     derive_border,
     next_legal_side,
 )
-from wsi_unet.models.networks.config import UNetConfig
+from wsi_unet.models.architectures.unet import UNetConfig
 from wsi_unet.models.networks.unet import UNet
 
 configs = st.builds(

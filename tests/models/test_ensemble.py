@@ -11,7 +11,7 @@ import pytest
 from wsi_unet.errors import OptionError
 from wsi_unet.geometry import Box
 from wsi_unet.models.checkpoint import Model
-from wsi_unet.models.running.ensemble import Ensemble, member_boxes
+from wsi_unet.models.inference.ensemble import Ensemble, member_boxes
 
 MakeModel = Callable[..., Model]
 

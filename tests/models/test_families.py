@@ -22,12 +22,12 @@ from torch import Tensor, nn
 
 from wsi_unet.errors import ModelError, OptionError
 from wsi_unet.geometry import round_up
-from wsi_unet.models.foreign.importing import import_checkpoint, look_at, spec_of
-from wsi_unet.models.networks.config import UNetConfig
-from wsi_unet.models.networks.residual_config import ResidualUNetConfig
-from wsi_unet.models.networks.resnet_config import ResNetUNetConfig
-from wsi_unet.models.running.folding import fold_batch_norm
-from wsi_unet.models.told import Told
+from wsi_unet.models.architectures.residual_unet import ResidualUNetConfig
+from wsi_unet.models.architectures.resnet_unet import ResNetUNetConfig
+from wsi_unet.models.architectures.unet import UNetConfig
+from wsi_unet.models.importing.checkpoints import import_checkpoint, look_at, spec_of
+from wsi_unet.models.importing.hints import Told
+from wsi_unet.models.networks.folding import fold_batch_norm
 
 Make = Callable[[], nn.Module]
 

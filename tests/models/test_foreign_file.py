@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from wsi_unet.errors import ModelError
-from wsi_unet.models.foreign.file import is_checkpoint, open_foreign
+from wsi_unet.models.importing.checkpoint_file import is_checkpoint, open_foreign
 
 
 class Runs:

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from wsi_unet.errors import ModelError, OutputError
 from wsi_unet.models import load_model
-from wsi_unet.models.foreign.importing import cache_folder, import_model, load_any
+from wsi_unet.models.importing.checkpoints import cache_folder, import_model, load_any
 
 
 @pytest.fixture(autouse=True)

@@ -12,10 +12,10 @@ from support.programs import Hourglass, alive
 from torch import Tensor, nn
 
 from wsi_unet.errors import ModelError
-from wsi_unet.models.measuring.measure import measure
-from wsi_unet.models.measuring.usage import usage_of
-from wsi_unet.models.networks.config import UNetConfig
+from wsi_unet.models.architectures.unet import UNetConfig
 from wsi_unet.models.networks.unet import UNet
+from wsi_unet.models.probing.measure import measure
+from wsi_unet.models.probing.usage import usage_of
 
 
 @pytest.fixture(autouse=True)

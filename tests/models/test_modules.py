@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import wsi_unet
 from wsi_unet.errors import ModelError
 from wsi_unet.models import Model, measure_module
-from wsi_unet.models.programs.config import ProgramConfig
+from wsi_unet.models.architectures.program import ProgramConfig
 
 
 def doubled(x: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ def test_specs_and_costs_need_no_torch(tmp_path: object) -> None:
     code = """
 import sys
 from wsi_unet.models import UNetConfig, bundled_models, derive_border, read_spec
-from wsi_unet.models.networks.costs import tile_memory, window_flops
+from wsi_unet.models.architectures.costs import tile_memory, window_flops
 for name in bundled_models():
     derive_border(read_spec(name).architecture)
 tile_memory(UNetConfig(), 512)

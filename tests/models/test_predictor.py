@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from wsi_unet.errors import ModelError, OptionError
 from wsi_unet.geometry import Box
 from wsi_unet.models.checkpoint import Model, save_model
-from wsi_unet.models.running.folding import fold_batch_norm
-from wsi_unet.models.running.predictor import Prediction, Predictor
+from wsi_unet.models.inference.predictor import Prediction, Predictor
+from wsi_unet.models.networks.folding import fold_batch_norm
 
 MakeModel = Callable[..., Model]
 Pixels = NDArray[np.uint8]
@@ -178,7 +178,7 @@ def test_threads_are_set_where_the_network_runs() -> None:
     """OMP_NUM_THREADS=1, as in a Dask worker process, and another thread than the main one."""
     code = """
 import threading, torch
-from wsi_unet.models.running.devices import cpu_threads, usable_cores
+from wsi_unet.models.inference.devices import cpu_threads, usable_cores
 assert torch.get_num_threads() == 1
 seen = []
 def work():

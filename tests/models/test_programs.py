@@ -25,15 +25,15 @@ import wsi_unet
 from wsi_unet.errors import ModelError, OptionError
 from wsi_unet.geometry import Box
 from wsi_unet.models import load_model
+from wsi_unet.models.architectures.costs import parameter_count
+from wsi_unet.models.architectures.program import ProgramConfig
 from wsi_unet.models.checkpoint import Model
-from wsi_unet.models.foreign.importing import import_model, load_any
-from wsi_unet.models.networks.costs import parameter_count
-from wsi_unet.models.programs.config import ProgramConfig
-from wsi_unet.models.programs.file import open_program
-from wsi_unet.models.programs.importing import import_program
-from wsi_unet.models.programs.loading import load_program, place
-from wsi_unet.models.running.predictor import Predictor
-from wsi_unet.models.told import Told
+from wsi_unet.models.exported.loading import load_program, place
+from wsi_unet.models.importing.checkpoints import import_model, load_any
+from wsi_unet.models.importing.hints import Told
+from wsi_unet.models.importing.programs import import_program
+from wsi_unet.models.inference.predictor import Predictor
+from wsi_unet.models.program_file import open_program
 
 TOLD = Told(classes=("a", "b"), scale="0.6,0.6,0.6/0.25,0.25,0.25", name="hourglass")
 
@@ -208,7 +208,7 @@ def test_a_program_is_imported_once_for_all_runs(
 ) -> None:
     monkeypatch.setenv("WSI_UNET_CACHE", str(tmp_path))
     first = load_any(files["onnx"])
-    monkeypatch.setattr("wsi_unet.models.programs.importing.import_program", None)
+    monkeypatch.setattr("wsi_unet.models.importing.programs.import_program", None)
     assert load_any(files["onnx"]) == first
 
 

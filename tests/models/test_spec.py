@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from pydantic import ValidationError
 
-from wsi_unet.models.networks.config import UNetConfig
+from wsi_unet.models.architectures.unet import UNetConfig
 from wsi_unet.models.spec import LabelClass, ModelClass, ModelSpec, Scaling
 
 MakeSpec = Callable[..., ModelSpec]

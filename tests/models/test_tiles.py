@@ -13,12 +13,12 @@ import torch
 
 from wsi_unet.errors import OptionError
 from wsi_unet.geometry import Box
+from wsi_unet.models.architectures.costs import largest_map, tile_memory, window_side
+from wsi_unet.models.architectures.unet import UNetConfig
 from wsi_unet.models.checkpoint import Model
-from wsi_unet.models.networks.config import UNetConfig
-from wsi_unet.models.networks.costs import largest_map, tile_memory, window_side
-from wsi_unet.models.running import devices, tiles
-from wsi_unet.models.running.predictor import Predictor
-from wsi_unet.models.running.tiles import agreement, fastest_tile
+from wsi_unet.models.inference import devices, tiles
+from wsi_unet.models.inference.predictor import Predictor
+from wsi_unet.models.inference.tiles import agreement, fastest_tile
 
 MakeModel = Callable[..., Model]
 
@@ -87,8 +87,8 @@ from pathlib import Path
 import numpy as np
 from wsi_unet.geometry import Box
 from wsi_unet.models.checkpoint import load_model
-from wsi_unet.models.networks.costs import tile_memory
-from wsi_unet.models.running.predictor import Predictor
+from wsi_unet.models.architectures.costs import tile_memory
+from wsi_unet.models.inference.predictor import Predictor
 precision, probabilities = sys.argv[2], bool(int(sys.argv[3]))
 predictor = Predictor(load_model(sys.argv[1]), device="cpu", precision=precision, threads=1)
 def status(key):
@@ -206,7 +206,7 @@ def test_devices_and_precisions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_freed_memory_is_kept_where_the_c_library_can() -> None:
-    code = "from wsi_unet.models.running.devices import keep_freed_memory as f; print(f())"
+    code = "from wsi_unet.models.inference.devices import keep_freed_memory as f; print(f())"
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
     assert result.stdout.strip() in ("True", "False")

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsi_unet.models.networks.config import UNetConfig
-from wsi_unet.models.networks.costs import parameter_count, window_flops
+from wsi_unet.models.architectures.costs import parameter_count, window_flops
+from wsi_unet.models.architectures.unet import UNetConfig
 from wsi_unet.models.networks.unet import UNet
 
 

@@ -13,11 +13,11 @@ from models.conftest import MakeModel
 from support.programs import Hourglass, alive, spec_for, write_onnx
 
 from wsi_unet.models import Model, save_model
+from wsi_unet.models.architectures.program import ProgramConfig
 from wsi_unet.models.checkpoint import save_program
-from wsi_unet.models.measuring.sample_pixels import from_slide, made_up
-from wsi_unet.models.measuring.verify import Verification, verify
-from wsi_unet.models.programs.config import ProgramConfig
-from wsi_unet.models.programs.file import ProgramFile
+from wsi_unet.models.probing.verify import Verification, verify
+from wsi_unet.models.program_file import ProgramFile
+from wsi_unet.segmentation.sample_pixels import from_slide, made_up
 from wsi_unet_cli.main import cli
 
 

@@ -13,8 +13,8 @@ from onnx import TensorProto as Kind
 from support.programs import Hourglass, alive, save_onnx, write_onnx
 
 from wsi_unet.errors import ModelError
-from wsi_unet.models.programs.importing import import_program
-from wsi_unet.models.programs.vetting import vet_onnx
+from wsi_unet.models.exported.vetting import vet_onnx
+from wsi_unet.models.importing.programs import import_program
 
 Parts = tuple[list[NodeProto], dict[str, Any]]
 FAR = 100_000

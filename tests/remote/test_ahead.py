@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from wsi_unet.remote.ahead import REQUESTS, map_ahead
+from wsi_unet.storage.concurrent import REQUESTS, map_ahead
 
 
 @pytest.mark.parametrize("location", ["/folder", "s3://bucket"])

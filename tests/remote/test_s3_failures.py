@@ -17,8 +17,8 @@ import pytest
 from support.proxy import Proxy, Request
 from support.s3_server import S3Server
 
-from wsi_unet.remote import s3 as remote
-from wsi_unet.remote.s3 import Bucket
+from wsi_unet.storage.s3 import client as remote
+from wsi_unet.storage.s3.client import Bucket
 
 ASKED: dict[str, Callable[[Bucket], object]] = {
     "get": lambda bucket: bucket.get("key"),

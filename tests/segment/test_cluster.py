@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from support.oracle import balanced_model, textured, whole_image_forward, write_png
 
 import wsi_unet
-from wsi_unet.clusters.cluster import ClusterOptions, open_client
+from wsi_unet.dask_cluster.cluster import ClusterOptions, open_client
 from wsi_unet.models import UNetConfig
-from wsi_unet.segment.task import Run, Task
+from wsi_unet.segmentation.worker.task import Run, Task
 
 OPTIONS: dict[str, Any] = {
     "tissue": "none",

@@ -19,8 +19,8 @@ import dask
 import pytest
 from support.clusters import running, scheduler, until, worker
 
-from wsi_unet.clusters import connecting, hello
-from wsi_unet.clusters.cluster import (
+from wsi_unet.dask_cluster import connecting, handshake
+from wsi_unet.dask_cluster.cluster import (
     ClusterArguments,
     ClusterOptions,
     cluster_alive,
@@ -39,7 +39,7 @@ def refusal(place: str | Path) -> str:
 
 @pytest.fixture
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hello, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(handshake, "CONNECT_SECONDS", 0.5)
     monkeypatch.setattr(connecting, "CONNECT_SECONDS", 0.5)
     monkeypatch.setattr(connecting, "WORKERS_SECONDS", 0.5)
 
@@ -130,9 +130,9 @@ def test_a_plain_connection_to_another_machine_is_warned_of(
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     monkeypatch.setattr(socket, "create_connection", connect)
     for address in ("tcp://here:1", "tls://there:1", "tcp://also-here:1"):
-        hello.say_hello(address, None)
+        handshake.say_hello(address, None)
     assert not caplog.records
-    hello.say_hello("tcp://there:1", None)
+    handshake.say_hello("tcp://there:1", None)
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("wsi_unet", logging.WARNING)
     assert record.getMessage().startswith("the connection to tcp://there:1 isn't encrypted, and")
@@ -186,10 +186,10 @@ def test_a_scheduler_that_is_killed_is_noticed(
 
 CLIENT = """
 import os, signal, sys, time
-from wsi_unet.clusters.cluster import ClusterOptions, cluster_alive, open_client
-from wsi_unet_cli.cluster_options import logging_to
-from wsi_unet.clusters import connecting
-from wsi_unet.clusters import hello
+from wsi_unet.dask_cluster.cluster import ClusterOptions, cluster_alive, open_client
+from wsi_unet_cli.common.cluster_options import logging_to
+from wsi_unet.dask_cluster import connecting
+from wsi_unet.dask_cluster import hello
 connecting.CONNECT_SECONDS = 1.0
 with logging_to(None, verbose=False), open_client(ClusterOptions(scheduler=sys.argv[1])) as client:
     futures = [client.submit(time.sleep, 3 + i / 10) for i in range(5)]

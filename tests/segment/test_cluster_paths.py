@@ -13,9 +13,9 @@ import pytest
 from distributed import Client
 from support.clusters import scheduler, worker
 
-from wsi_unet.clusters import visibility, workers
-from wsi_unet.clusters.cluster import ClusterOptions, check_paths, open_client
-from wsi_unet.clusters.visibility import explain_missing, why_unreadable, why_unwritable
+from wsi_unet.dask_cluster import visibility, workers
+from wsi_unet.dask_cluster.cluster import ClusterOptions, check_paths, open_client
+from wsi_unet.dask_cluster.visibility import explain_missing, why_unreadable, why_unwritable
 from wsi_unet.errors import OptionError
 
 HOST = socket.gethostname()

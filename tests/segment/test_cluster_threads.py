@@ -13,9 +13,14 @@ from support import on_workers
 from support.clusters import scheduler, worker
 from support.oracle import balanced_model, textured
 
-from wsi_unet.clusters.cluster import ClusterOptions, count_workers, open_client, processes_per_core
+from wsi_unet.dask_cluster.cluster import (
+    ClusterOptions,
+    count_workers,
+    open_client,
+    processes_per_core,
+)
 from wsi_unet.models import UNetConfig
-from wsi_unet.models.running.predictor import CPU_SLOTS
+from wsi_unet.models.inference.predictor import CPU_SLOTS
 
 CORES = 6
 PRETENDED = {"WSI_UNET_TEST_WORKER": f"cores={CORES}"}

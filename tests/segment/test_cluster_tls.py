@@ -13,8 +13,8 @@ import dask
 import pytest
 from support.clusters import scheduler, worker
 
-from wsi_unet.clusters import hello
-from wsi_unet.clusters.cluster import (
+from wsi_unet.dask_cluster import handshake
+from wsi_unet.dask_cluster.cluster import (
     ClusterArguments,
     ClusterOptions,
     check_paths,
@@ -171,7 +171,7 @@ def test_the_plain_address_of_an_encrypted_scheduler(
     encrypted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = encrypted.replace("tls://", "tcp://")
-    monkeypatch.setattr(hello, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(handshake, "CONNECT_SECONDS", 0.5)
     message = refusal(ClusterOptions(scheduler=address))
     assert message.startswith(
         f"something listens at {address} but doesn't answer like a plain Dask"

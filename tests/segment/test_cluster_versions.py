@@ -15,9 +15,9 @@ from support import on_workers
 from support.clusters import scheduler, until, worker
 
 import wsi_unet
-from wsi_unet.clusters import versions, workers
-from wsi_unet.clusters.cluster import ClusterOptions, open_client
-from wsi_unet.clusters.versions import difference, installed_versions
+from wsi_unet.dask_cluster import versions, workers
+from wsi_unet.dask_cluster.cluster import ClusterOptions, open_client
+from wsi_unet.dask_cluster.versions import difference, installed_versions
 from wsi_unet.errors import OptionError
 
 VERSION = wsi_unet.__version__

@@ -16,15 +16,15 @@ from support.runs import OPTIONS, array_objects
 
 import wsi_unet
 from wsi_unet import Options, OutputError, SlideError, SlideJob
-from wsi_unet.clusters.cluster import THREADS_PER_PROCESS, ClusterOptions
-from wsi_unet.labels.lock import acquire
-from wsi_unet.labels.objects import open_objects
+from wsi_unet.dask_cluster.cluster import THREADS_PER_PROCESS, ClusterOptions
 from wsi_unet.models import UNetConfig
-from wsi_unet.segment import cohort, execution, prepare, store
-from wsi_unet.segment.cohort import AHEAD, Outcome, segment_cohort
-from wsi_unet.segment.execution import Execution
-from wsi_unet.segment.flight import TASKS_PER_THREAD
-from wsi_unet.segment.report import CohortProgress, Report
+from wsi_unet.segmentation.dispatch import execution, output, prepare, slides
+from wsi_unet.segmentation.dispatch.execution import Execution
+from wsi_unet.segmentation.dispatch.in_flight import TASKS_PER_THREAD
+from wsi_unet.segmentation.dispatch.slides import AHEAD, Outcome, segment_cohort
+from wsi_unet.segmentation.report import CohortProgress, Report
+from wsi_unet.storage.lock import acquire
+from wsi_unet.storage.store import open_objects
 
 SIZES = [(700, 900), (520, 300), (1300, 600), (100, 90), (600, 1100)]
 
@@ -75,7 +75,7 @@ def test_every_slide_is_as_if_it_were_alone(folder: Path, tmp_path: Path) -> Non
 def test_blocks_of_several_slides_are_in_flight_together(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cohort, "TELL_EVERY", 0.0)
+    monkeypatch.setattr(slides, "TELL_EVERY", 0.0)
     most = 0
 
     def look(progress: CohortProgress) -> None:
@@ -121,7 +121,7 @@ def test_an_output_in_use_is_refused_and_left_alone(folder: Path, tmp_path: Path
 def test_an_interruption_keeps_what_is_done(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cohort, "TELL_EVERY", 0.0)
+    monkeypatch.setattr(slides, "TELL_EVERY", 0.0)
 
     def stop(progress: CohortProgress) -> None:
         if progress.blocks_done >= 2:
@@ -169,7 +169,7 @@ def test_an_interruption_unlocks_what_is_being_prepared(
     def slowly(*arguments: Any) -> Any:
         locked.set()
         time.sleep(0.5)
-        return store.lay_out(*arguments)
+        return output.lay_out(*arguments)
 
     def stop(progress: CohortProgress) -> None:
         if locked.is_set():
@@ -184,7 +184,7 @@ def test_a_worker_that_hangs_does_not_hold_up_an_interruption(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(execution, "STOP_SECONDS", 0.5)
-    monkeypatch.setattr(cohort, "TELL_EVERY", 0.0)
+    monkeypatch.setattr(slides, "TELL_EVERY", 0.0)
     stopped: list[psutil.Process] = []
 
     def stop(progress: CohortProgress) -> None:
@@ -220,7 +220,7 @@ def test_few_slides_wait_for_being_completed(
         at_it.remove(self)
 
     monkeypatch.setattr(Execution, "complete", slowly)
-    monkeypatch.setattr(cohort, "FINISHING", 2)
+    monkeypatch.setattr(slides, "FINISHING", 2)
     (small,) = jobs(folder, tmp_path, range(3, 4))
     many = [replace(small, output=str(tmp_path / f"{number}")) for number in range(20)]
     assert [outcome.state for outcome in segment_cohort(many)] == ["finished"] * 20

@@ -13,9 +13,9 @@ from support.oracle import ArrayRaster, Truth, balanced_model, textured, whole_i
 
 from wsi_unet.geometry import Border, Box
 from wsi_unet.models import Model, UNetConfig
-from wsi_unet.models.running.predictor import Prediction, Predictor
-from wsi_unet.segment.block import predict_box
-from wsi_unet.segment.marking import Stopwatch
+from wsi_unet.models.inference.predictor import Prediction, Predictor
+from wsi_unet.segmentation.worker.label_block import predict_box
+from wsi_unet.segmentation.worker.run_once import Stopwatch
 
 SHAPE = (640, 576)
 TILE = 128

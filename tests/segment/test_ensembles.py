@@ -22,7 +22,7 @@ from support.oracle import (
 import wsi_unet
 from wsi_unet.errors import OptionError, SignatureError
 from wsi_unet.models import Model, Scaling, UNetConfig
-from wsi_unet.models.running.ensemble import Ensemble
+from wsi_unet.models.inference.ensemble import Ensemble
 
 SHAPE = (603, 531)
 VALID = network_of("valid", "transpose", 2, classes=3)

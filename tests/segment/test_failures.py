@@ -20,8 +20,8 @@ import wsi_unet
 from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box
 from wsi_unet.models import UNetConfig
-from wsi_unet.segment import cohort
-from wsi_unet.segment.status import run_status
+from wsi_unet.segmentation.dispatch import slides
+from wsi_unet.segmentation.status import run_status
 from wsi_unet.slides.slide import Slide
 
 OPTIONS: dict[str, Any] = {
@@ -109,7 +109,7 @@ def test_a_block_that_fails_once_is_tried_again(
 def test_a_hung_read_is_a_failure_not_a_hang(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from wsi_unet.segment import execution
+    from wsi_unet.segmentation.dispatch import execution
 
     read, never = Slide.read, Event()
 
@@ -130,7 +130,7 @@ def test_interrupted_runs_say_so_and_resume(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "out"
-    monkeypatch.setattr(cohort, "TELL_EVERY", 0.0)
+    monkeypatch.setattr(slides, "TELL_EVERY", 0.0)
 
     def interrupt(progress: wsi_unet.RunProgress) -> None:
         if progress.blocks_done >= 2:

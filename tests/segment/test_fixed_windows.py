@@ -18,8 +18,8 @@ from torch import nn
 import wsi_unet
 from wsi_unet.errors import OptionError
 from wsi_unet.models import UNetConfig
+from wsi_unet.models.inference.ensemble import Ensemble
 from wsi_unet.models.networks.unet import UNet
-from wsi_unet.models.running.ensemble import Ensemble
 from wsi_unet_cli.main import cli
 
 SHAPE = (603, 531)

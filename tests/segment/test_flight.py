@@ -11,13 +11,13 @@ import pytest
 from distributed import Client, KilledWorker
 from distributed.scheduler import WorkerState
 
-from wsi_unet.clusters.cluster import Workers
+from wsi_unet.dask_cluster.cluster import Workers
 from wsi_unet.errors import BlockError, ClusterError
 from wsi_unet.labels.progress import BlockMarker
-from wsi_unet.segment import flight as module
-from wsi_unet.segment.events import Done, Failed, Waiting
-from wsi_unet.segment.flight import MOST_LOSSES, TASKS_PER_THREAD, Flight
-from wsi_unet.segment.task import Run, Task
+from wsi_unet.segmentation.dispatch import in_flight as module
+from wsi_unet.segmentation.dispatch.events import Done, Failed, Waiting
+from wsi_unet.segmentation.dispatch.in_flight import MOST_LOSSES, TASKS_PER_THREAD, Flight
+from wsi_unet.segmentation.worker.task import Run, Task
 
 RUN = Run("nowhere", "labels", "signature", "session")
 

@@ -14,8 +14,8 @@ from support.oracle import balanced_model, textured, write_png
 
 import wsi_unet
 from wsi_unet.errors import PlanError
-from wsi_unet.labels.objects import LocalObjects
 from wsi_unet.models import UNetConfig
+from wsi_unet.storage.store import LocalObjects
 
 SIZE_MIB = 80
 

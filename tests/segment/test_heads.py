@@ -234,7 +234,7 @@ def test_networks_that_end_in_their_head(
 
 
 def test_class_names_become_group_names() -> None:
-    from wsi_unet.models.label_groups import label_groups
+    from wsi_unet.models.inference.label_groups import label_groups
 
     names = ["Gland (benign)", "gland [benign]", "Gland [benign]", "ü", "x" * 100, "x" * 99]
     spec = ModelSpec.model_validate(

@@ -18,9 +18,9 @@ from support.oracle import MARGIN, MEAN, STD, Truth, last_convolution, textured,
 from torch import nn
 
 from wsi_unet.models import ModelClass, ModelSpec, Scaling, save_model
-from wsi_unet.models.foreign.importing import import_model
-from wsi_unet.models.networks.resnet_config import ResNetUNetConfig
-from wsi_unet.models.told import Told
+from wsi_unet.models.architectures.resnet_unet import ResNetUNetConfig
+from wsi_unet.models.importing.checkpoints import import_model
+from wsi_unet.models.importing.hints import Told
 
 SHAPE = (613, 747)
 """Odd, larger than a block, and no multiple of any period."""

@@ -13,14 +13,14 @@ import pytest
 from dask.utils import key_split
 from distributed import Client, Scheduler
 
-from wsi_unet.clusters.cluster import ClusterOptions, Workers, count_workers, open_client
+from wsi_unet.dask_cluster.cluster import ClusterOptions, Workers, count_workers, open_client
 from wsi_unet.geometry import BlockGrid
 from wsi_unet.labels.progress import BlockMarker
-from wsi_unet.segment import flight as module
-from wsi_unet.segment.events import Done, Failed
-from wsi_unet.segment.flight import TASKS_PER_THREAD
-from wsi_unet.segment.stream import stream
-from wsi_unet.segment.task import Run, Task
+from wsi_unet.segmentation.dispatch import in_flight as module
+from wsi_unet.segmentation.dispatch.events import Done, Failed
+from wsi_unet.segmentation.dispatch.in_flight import TASKS_PER_THREAD
+from wsi_unet.segmentation.dispatch.stream import stream
+from wsi_unet.segmentation.worker.task import Run, Task
 
 
 class Counted:

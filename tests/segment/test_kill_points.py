@@ -16,11 +16,11 @@ from support import kill_points
 from support.oracle import balanced_model, textured, write_png
 from support.runs import OPTIONS, Study, array_objects, temporaries
 
-from wsi_unet.labels.objects import open_objects
 from wsi_unet.labels.progress import Progress
 from wsi_unet.models import UNetConfig
-from wsi_unet.segment.status import run_status
-from wsi_unet.segment.task import Run, Task, run_task
+from wsi_unet.segmentation.status import run_status
+from wsi_unet.segmentation.worker.task import Run, Task, run_task
+from wsi_unet.storage.store import open_objects
 
 KILLS = 6
 TESTS = Path(__file__).resolve().parents[1]
@@ -68,7 +68,7 @@ def run_kill_points(**job: Any) -> dict[str, Any]:
 
 STUCK = """
 import os, sys
-from wsi_unet.segment.task import Run, Task, run_task
+from wsi_unet.segmentation.worker.task import Run, Task, run_task
 
 truncate, output, signature = sys.argv[1] == "half", sys.argv[2], sys.argv[3]
 fsync = os.fsync

@@ -15,9 +15,9 @@ from support.runs import OPTIONS, Study, array_objects
 
 import wsi_unet
 from wsi_unet.errors import OutputError, SlideError, WsiUnetError
-from wsi_unet.labels.objects import Objects, open_objects
-from wsi_unet.remote import s3 as remote
-from wsi_unet.remote.s3 import Bucket
+from wsi_unet.storage.s3 import client as remote
+from wsi_unet.storage.s3.client import Bucket
+from wsi_unet.storage.store import Objects, open_objects
 
 
 @pytest.fixture

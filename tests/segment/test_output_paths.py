@@ -14,7 +14,7 @@ from support.oracle import balanced_model, textured, write_png
 import wsi_unet
 from wsi_unet.errors import OptionError
 from wsi_unet.models import UNetConfig
-from wsi_unet.segment.status import run_status
+from wsi_unet.segmentation.status import run_status
 
 OPTIONS: dict[str, Any] = {
     "tissue": "none",

@@ -18,9 +18,9 @@ from support.oracle import (
 import wsi_unet
 from wsi_unet.errors import OptionError, OutputError, PlanError, SlideError
 from wsi_unet.models import UNetConfig
-from wsi_unet.models.running.ensemble import Ensemble
-from wsi_unet.segment.parameters import ModelReference
-from wsi_unet.segment.task import load_ensemble
+from wsi_unet.models.inference.ensemble import Ensemble
+from wsi_unet.segmentation.parameters import ModelReference
+from wsi_unet.segmentation.worker.task import load_ensemble
 
 OPTIONS: dict[str, Any] = {
     "tissue": "none",
@@ -156,7 +156,7 @@ def test_a_resumed_run_needs_space_for_what_is_left_only(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is stored already took its space; nearly full disks must not stop the last blocks."""
-    from wsi_unet.segment import costs
+    from wsi_unet.segmentation.planning import costs
 
     output, everything = tmp_path / "out", tmp_path / "whole"
     needed = wsi_unet.plan(

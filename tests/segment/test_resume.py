@@ -17,7 +17,7 @@ from support.oracle import write_png
 from support.runs import OPTIONS, Study, array_objects, every_file, marker_times
 
 import wsi_unet
-from wsi_unet.segment.status import run_status
+from wsi_unet.segmentation.status import run_status
 
 SCRIPT = """
 import sys, json

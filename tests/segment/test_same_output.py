@@ -13,11 +13,11 @@ from support.runs import OPTIONS, Study, array_objects, every_file, marker_times
 
 import wsi_unet
 from wsi_unet.errors import OutputError, SignatureError
-from wsi_unet.labels.objects import open_objects
 from wsi_unet.labels.progress import Progress
 from wsi_unet.models import UNetConfig
-from wsi_unet.segment.status import run_status
-from wsi_unet.segment.task import Run, Task, run_task
+from wsi_unet.segmentation.status import run_status
+from wsi_unet.segmentation.worker.task import Run, Task, run_task
+from wsi_unet.storage.store import open_objects
 
 SHAPE = (1700, 1300)
 
@@ -108,7 +108,7 @@ def test_a_grown_region_is_unfinished_until_its_small_levels_are_built(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All blocks are done when it dies; what was finished before is out of date."""
-    from wsi_unet.segment import execution
+    from wsi_unet.segmentation.dispatch import execution
 
     output = tmp_path / "out"
     study.run(output, region=(700, 100, 10, 10))

@@ -26,11 +26,12 @@ import wsi_unet
 from wsi_unet.errors import OptionError, SignatureError
 from wsi_unet.geometry import Box
 from wsi_unet.models import Scaling
-from wsi_unet.models.running.predictor import Predictor
-from wsi_unet.segment import choices, task
+from wsi_unet.models.inference.predictor import Predictor
+from wsi_unet.segmentation.planning import resolve
+from wsi_unet.segmentation.worker import task
 from wsi_unet.slides import statistics
 from wsi_unet.slides.statistics import measure_colours
-from wsi_unet.slides.tissue import mask_in_box
+from wsi_unet.slides.tissue.tissue import mask_in_box
 
 SHAPE = (600, 530)
 CONFIG = network_of("valid", "transpose", 2)
@@ -140,7 +141,7 @@ def test_a_resumed_run_keeps_what_it_began_with(
     balanced_model(CONFIG, image, tmp_path / "model", scaling=OF_SLIDE)
     first = run(slide, tmp_path)
     (tmp_path / "out/.wsi_unet/random/blocks/0.1.json").unlink()
-    monkeypatch.setattr(choices, "measure_colours", None)  # isn't asked again
+    monkeypatch.setattr(resolve, "measure_colours", None)  # isn't asked again
     again = run(slide, tmp_path)
     assert (again.state, again.blocks.resumed) == ("finished", 3)
     assert again.parameters["statistics"] == first.parameters["statistics"]

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from support.runs import Study
 
 import wsi_unet
-from wsi_unet.labels.lock import LockRecord, Owner, acquire
-from wsi_unet.labels.objects import LOCK_KEY, open_objects
 from wsi_unet.labels.progress import BlockMarker
-from wsi_unet.segment.status import covered, rates, read_writer
+from wsi_unet.segmentation.status import covered, rates, read_writer
+from wsi_unet.storage.lock import LockRecord, Owner, acquire
+from wsi_unet.storage.store import LOCK_KEY, open_objects
 
 
 def marker(ended: float, read: float, predict: float, worker: str = "a:1") -> BlockMarker:

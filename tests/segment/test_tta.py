@@ -15,8 +15,8 @@ from support.oracle import MARGIN, balanced_model, textured, whole_image_views, 
 import wsi_unet
 from wsi_unet.errors import OptionError, SignatureError
 from wsi_unet.models import UNetConfig
-from wsi_unet.models.running import ensemble
-from wsi_unet.models.running.ensemble import Ensemble
+from wsi_unet.models.inference import ensemble
+from wsi_unet.models.inference.ensemble import Ensemble
 
 SHAPE = (603, 531)
 """Multiples of no period."""

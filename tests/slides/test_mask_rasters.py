@@ -15,8 +15,9 @@ from PIL import Image
 
 from wsi_unet.errors import MaskError
 from wsi_unet.geometry import Box
-from wsi_unet.slides import mask_in_box, mask_rasters
-from wsi_unet.slides.masks import read_mask
+from wsi_unet.slides import mask_in_box
+from wsi_unet.slides.tissue import mask_rasters
+from wsi_unet.slides.tissue.masks import read_mask
 
 Mask = NDArray[np.bool_]
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsi_unet.errors import MaskError
-from wsi_unet.slides import Slide, load_mask, masks, open_slide
+from wsi_unet.slides import Slide, load_mask, open_slide
+from wsi_unet.slides.tissue import masks
 
 Pixels = NDArray[np.uint8]
 SlideOf = Callable[..., Slide]

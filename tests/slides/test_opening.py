@@ -208,7 +208,7 @@ def without(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
         if name.split(".")[0] == package:
             monkeypatch.delitem(sys.modules, name)
     for reader in ("openslide", "dicom"):
-        monkeypatch.delitem(sys.modules, f"wsi_unet.slides.{reader}_reader", raising=False)
+        monkeypatch.delitem(sys.modules, f"wsi_unet.slides.readers.{reader}", raising=False)
     original: Callable[..., Any] = builtins.__import__
 
     def without_it(name: str, *rest: Any, **options: Any) -> Any:

@@ -7,8 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from wsi_unet.geometry import Box
-from wsi_unet.slides import Slide, choose_sampling, open_raster, overview
-from wsi_unet.slides.overview import read_overview
+from wsi_unet.slides import Slide, choose_sampling, open_raster
+from wsi_unet.slides.tissue import overview
+from wsi_unet.slides.tissue.overview import read_overview
 
 SlideOf = Callable[..., Slide]
 Pixels = NDArray[np.uint8]

@@ -19,10 +19,11 @@ from support.proxy import Proxy, Request, wait_until
 
 from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box
-from wsi_unet.remote import s3 as remote
-from wsi_unet.remote.s3 import Bucket
-from wsi_unet.slides import Slide, open_slide, remote_source
-from wsi_unet.slides.tiffslide_reader import TiffReader
+from wsi_unet.slides import Slide, open_slide
+from wsi_unet.slides.readers.tiff import TiffReader
+from wsi_unet.slides.sources import remote_source
+from wsi_unet.storage.s3 import client as remote
+from wsi_unet.storage.s3.client import Bucket
 
 Pixels = NDArray[np.uint8]
 

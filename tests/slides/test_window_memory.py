@@ -11,15 +11,15 @@ import pytest
 
 from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box
-from wsi_unet.slides import memory, open_slide
-from wsi_unet.slides.memory import WindowMemory
-from wsi_unet.slides.source import open_source
-from wsi_unet.slides.tiffslide_reader import TiffReader
+from wsi_unet.slides import open_slide, window_memory
+from wsi_unet.slides.readers.tiff import TiffReader
+from wsi_unet.slides.sources.source import open_source
+from wsi_unet.slides.window_memory import WindowMemory
 
 
 @pytest.fixture(autouse=True)
 def everything_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "LARGE", 1)
+    monkeypatch.setattr(window_memory, "LARGE", 1)
 
 
 def address(array: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> int:
@@ -61,7 +61,7 @@ def test_free_memory_is_bounded() -> None:
     arrays = [source.empty((10, 10, 3)) for _ in range(9)]
     arrays.clear()
     gc.collect()
-    assert len(source._free) == memory.FREE_BLOCKS
+    assert len(source._free) == window_memory.FREE_BLOCKS
     source.clear()
     assert not source._free
 

@@ -12,8 +12,8 @@ from typing import Any
 from support.standin import report
 
 from wsi_unet.cohorts.manifest import Listed
-from wsi_unet.segment.cohort import Outcome
-from wsi_unet.segment.prepare import SlideJob
+from wsi_unet.segmentation.dispatch.prepare import SlideJob
+from wsi_unet.segmentation.dispatch.slides import Outcome
 
 FOLDER = "out"
 

@@ -234,8 +234,8 @@ def _stop(trial: Trial, pid: int, seconds: float) -> None:
 
 
 def _damage(trial: Trial, random: Random, kind: str, damage: Callable[[Path], None]) -> bool:
-    from wsi_unet.labels.objects import open_objects
     from wsi_unet.labels.progress import Progress
+    from wsi_unet.storage.store import open_objects
 
     progress = Progress(open_objects(str(trial.output)), LABEL)
     record = progress.read_run()

@@ -36,9 +36,9 @@ def dask_setup(worker: Any) -> None:
 
 def install(orders: Orders, seconds: float) -> None:
     """Watch every block that this process computes."""
-    from wsi_unet.segment import block, image_block
+    from wsi_unet.segmentation.worker import image_block, label_block
 
-    for module in (block, image_block):
+    for module in (label_block, image_block):
         module.run_once = watched(module.run_once, orders, seconds)  # type: ignore[attr-defined]
     make_store_fail(orders)
 

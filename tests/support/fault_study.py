@@ -15,11 +15,11 @@ from support.fault_runner import Client, Ended, Runner
 from support.oracle import balanced_model, textured, write_png
 from support.runs import array_objects, temporaries
 
-from wsi_unet.labels.objects import open_objects
 from wsi_unet.labels.progress import BlockMarker, Progress
 from wsi_unet.models import UNetConfig
-from wsi_unet.segment.options import Options
-from wsi_unet.segment.prepare import SlideJob
+from wsi_unet.segmentation.dispatch.prepare import SlideJob
+from wsi_unet.segmentation.planning.options import Options
+from wsi_unet.storage.store import open_objects
 
 LABEL = "random"
 ARRAYS = (LABEL, "image")

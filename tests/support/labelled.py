@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from wsi_unet.geometry import Box
 from wsi_unet.labels.layout import Frame, create_labels, ensure_root, finish_labels
-from wsi_unet.labels.objects import LocalObjects
 from wsi_unet.labels.progress import Progress, RunRecord
 from wsi_unet.labels.pyramid import Pyramid, reduce_mode
 from wsi_unet.labels.writer import build_tail, write_block
+from wsi_unet.storage.store import LocalObjects
 
 FINISHED = "2026-01-02T03:04:05+00:00"
 

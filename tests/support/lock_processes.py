@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from wsi_unet.labels.lock import LockRecord
-from wsi_unet.labels.objects import LOCK_KEY, Objects
+from wsi_unet.storage.lock import LockRecord
+from wsi_unet.storage.store import LOCK_KEY, Objects
 
 HOLD = """
 import sys, time
 from wsi_unet.errors import LockedError
-from wsi_unet.labels.lock import Timing, acquire
-from wsi_unet.labels.objects import open_objects
+from wsi_unet.storage.lock import Timing, acquire
+from wsi_unet.storage.store import open_objects
 objects = open_objects(sys.argv[1])
 timing = Timing(float(sys.argv[2]), float(sys.argv[3]))
 try:
@@ -75,8 +75,8 @@ def holding(output: Path | str, heartbeat: float = 5, stale: float = 30) -> Iter
 COMPETE = """
 import sys, time
 from wsi_unet.errors import LockedError
-from wsi_unet.labels.lock import Timing, acquire
-from wsi_unet.labels.objects import open_objects
+from wsi_unet.storage.lock import Timing, acquire
+from wsi_unet.storage.store import open_objects
 timing = Timing(0.05, 10)
 print("ready", flush=True)
 for line in sys.stdin:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cache
 
-from wsi_unet.labels.heartbeat import HEARTBEAT
-from wsi_unet.labels.lock import LockRecord, OutputLock, Owner, Timing
-from wsi_unet.labels.objects import LOCK_KEY
+from wsi_unet.storage.heartbeat import HEARTBEAT
+from wsi_unet.storage.lock import LockRecord, OutputLock, Owner, Timing
+from wsi_unet.storage.store import LOCK_KEY
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
 

@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 
 from wsi_unet.errors import SlideError
-from wsi_unet.training.learning.batches import Batch
-from wsi_unet.training.samples.samples import Sample, Sides
+from wsi_unet.training.augmentation.samples import Sample, Sides
+from wsi_unet.training.loop.batches import Batch
 
 Mishap = Literal["none", "slide", "bug", "odd bug", "exit", "death", "nan"]
 

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from wsi_unet.models import ModelClass, ModelSpec, Scaling
-from wsi_unet.models.programs.config import ProgramConfig
+from wsi_unet.models.architectures.program import ProgramConfig
 
 
 def alive(network: nn.Module, seed: int = 0) -> nn.Module:

@@ -8,10 +8,10 @@ from typing import cast
 
 from click.testing import CliRunner, Result
 
-from wsi_unet.clusters.cluster import ClusterOptions
-from wsi_unet.segment.cohort import Outcome
-from wsi_unet.segment.prepare import SlideJob
-from wsi_unet.segment.report import (
+from wsi_unet.dask_cluster.cluster import ClusterOptions
+from wsi_unet.segmentation.dispatch.prepare import SlideJob
+from wsi_unet.segmentation.dispatch.slides import Outcome
+from wsi_unet.segmentation.report import (
     BlockCounts,
     ClassArea,
     CohortProgress,

@@ -13,15 +13,15 @@ import torch
 from numpy.typing import NDArray
 
 from wsi_unet.geometry import Box, Shape, reflect
-from wsi_unet.training.data import Parts
+from wsi_unet.training.artifacts.folder import TrainingFolder
+from wsi_unet.training.artifacts.journal import read_journal
+from wsi_unet.training.artifacts.state import Best, read_state
+from wsi_unet.training.dataset import Parts
 from wsi_unet.training.fields import Piece
 from wsi_unet.training.recipe import Recipe
-from wsi_unet.training.records.folder import TrainingFolder
-from wsi_unet.training.records.journal import read_journal
-from wsi_unet.training.records.state import Best, read_state
 from wsi_unet.training.report import Training, TrainingProgress
 from wsi_unet.training.run import train_on
-from wsi_unet.training.setting import choose_setting
+from wsi_unet.training.runtime import choose_setting
 
 DOCUMENT: dict[str, Any] = {
     "name": "cells",

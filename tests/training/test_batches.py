@@ -14,8 +14,8 @@ import torch
 from support.numbered import Mishap, Numbered
 
 from wsi_unet.errors import SlideError, TrainingError
-from wsi_unet.training.learning.batches import Batch, making_batches
-from wsi_unet.training.samples.samples import Sample
+from wsi_unet.training.augmentation.samples import Sample
+from wsi_unet.training.loop.batches import Batch, making_batches
 
 
 @dataclass(frozen=True)

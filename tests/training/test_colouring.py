@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.color import hed_from_rgb, rgb_from_hed
 
+from wsi_unet.training.augmentation.colour import COARSER, FOCUS, STRENGTH, colour
+from wsi_unet.training.augmentation.stains import DYES, density_of, intensity_of, relight, restain
 from wsi_unet.training.recipe import Colouring
-from wsi_unet.training.samples.colouring import COARSER, FOCUS, STRENGTH, colour
-from wsi_unet.training.samples.stains import DYES, density_of, intensity_of, relight, restain
 
 Image = NDArray[np.float32]
 

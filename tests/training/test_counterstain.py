@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from wsi_unet.training.samples.counterstain import counterstain
-from wsi_unet.training.samples.stains import DYES
+from wsi_unet.training.augmentation.counterstain import counterstain
+from wsi_unet.training.augmentation.stains import DYES
 
 
 def purple_field(seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

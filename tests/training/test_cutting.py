@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from wsi_unet.models.running.augmentation import VIEWS
+from wsi_unet.models.inference.augmentation import VIEWS
+from wsi_unet.training.augmentation.cropping import Cut, middle
+from wsi_unet.training.augmentation.geometric import Warp
 from wsi_unet.training.recipe import Warping
-from wsi_unet.training.samples.cutting import Cut, middle
-from wsi_unet.training.samples.warping import Warp
 
 SIDES = st.sampled_from([1, 2, 16, 31, 64])
 EVERYTHING = Warping(

@@ -25,12 +25,12 @@ from support.training_data import (
 from wsi_unet.errors import RecipeError
 from wsi_unet.geometry import Box
 from wsi_unet.models import ModelClass, ModelSpec, Scaling, UNetConfig
-from wsi_unet.segment.choices import refer_to, sample_for
-from wsi_unet.segment.options import Options
+from wsi_unet.segmentation.planning.options import Options
+from wsi_unet.segmentation.planning.resolve import refer_to, sample_for
 from wsi_unet.slides.opening import open_slide
 from wsi_unet.slides.resample import open_raster
-from wsi_unet.training.data import open_fields
-from wsi_unet.training.data.opening import Room
+from wsi_unet.training.dataset import open_fields
+from wsi_unet.training.dataset.opening import Room
 from wsi_unet.training.fields import IGNORED, NOTHING
 
 

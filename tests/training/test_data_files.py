@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_unet.training.data.files import find_files, natural_order, stem_of
+from wsi_unet.training.dataset.files import find_files, natural_order, stem_of
 from wsi_unet.training.recipe import DataSource
 
 

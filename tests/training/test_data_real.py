@@ -11,8 +11,8 @@ from support.training_data import CELL, GROUND, make_recipe
 
 from wsi_unet.geometry import Box
 from wsi_unet.slides.opening import open_slide
-from wsi_unet.training.data import open_fields, split
-from wsi_unet.training.data.opening import Room
+from wsi_unet.training.dataset import open_fields, split
+from wsi_unet.training.dataset.opening import Room
 
 ROOT = Path(__file__).resolve().parents[2]
 NUCLEI = {"images": "nuclei_he/images", "labels": "nuclei_he/instances", "kind": "instances"}

@@ -21,7 +21,7 @@ from support.training_data import (
 
 from wsi_unet.errors import InputError, OutputError
 from wsi_unet.geometry import Box
-from wsi_unet.training.data import open_fields, split
+from wsi_unet.training.dataset import open_fields, split
 
 SHAPE = (40, 50)
 

@@ -15,7 +15,7 @@ from support.training_data import CELL, GROUND, INSTANCES, make_recipe, save, wr
 
 from wsi_unet.errors import RecipeError
 from wsi_unet.geometry import Box, Shape
-from wsi_unet.training.data import describe_fields, open_fields, split
+from wsi_unet.training.dataset import describe_fields, open_fields, split
 from wsi_unet.training.fields import Piece
 from wsi_unet.training.recipe import Recipe
 

@@ -28,12 +28,12 @@ from support.training_data import (
 
 from wsi_unet.errors import TrainingError
 from wsi_unet.geometry import Box
-from wsi_unet.training.data import DataField, open_fields, opening
-from wsi_unet.training.data.handles import Handles
-from wsi_unet.training.data.opening import Room
-from wsi_unet.training.data.parts import Parts
+from wsi_unet.training.dataset import DataField, open_fields, opening
+from wsi_unet.training.dataset.handles import Handles
+from wsi_unet.training.dataset.opening import Room
 from wsi_unet.training.fields import IGNORED, Piece
-from wsi_unet.training.samples.separation import part_touching, separation_weights
+from wsi_unet.training.targets.components import Parts
+from wsi_unet.training.targets.separation import part_touching, separation_weights
 
 SHAPE = (340, 410)
 WEIGHTING = {"separation": 10.0, "sigma": 3.0, "part": 2}
@@ -235,7 +235,7 @@ def test_an_outlined_slide_is_sampled_polygon_by_polygon(tmp_path: Path) -> None
     """A slide too large to be looked at pixel by pixel, with a few small and one large polygon."""
     from support.labelled import rectangle
 
-    import wsi_unet.training.data.outlines as outlines
+    import wsi_unet.training.targets.outlines as outlines
 
     shape = (1500, 2600)
     save(tmp_path / "a.png", np.zeros((*shape, 3), np.uint8))
@@ -265,7 +265,7 @@ def test_what_is_drawn_where_nothing_is_known_is_no_class_of_a_slide(
     """Nor what lies below smaller polygons; polygons are what large slides are sampled by."""
     from support.labelled import rectangle
 
-    from wsi_unet.training.data import outlines
+    from wsi_unet.training.targets import outlines
 
     save(tmp_path / "a.png", np.zeros((600, 800, 3), np.uint8))
     cell, gland = Box(100, 100, 160, 160), Box(400, 600, 404, 604)

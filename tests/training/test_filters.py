@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from wsi_unet.training.samples.filters import blur_inside, gaussian_blur, gaussian_taps, radius_of
+from wsi_unet.training.augmentation.filters import (
+    blur_inside,
+    gaussian_blur,
+    gaussian_taps,
+    radius_of,
+)
 
 
 @pytest.mark.parametrize("sigma", [0.1, 0.7, 1.3, 5.0])

@@ -11,12 +11,12 @@ import torch
 from support.training import small_recipe, stop_after, train_small, what_counts
 
 from wsi_unet.errors import LockedError, ModelError, OutputError
-from wsi_unet.labels.lock import OutputLock
 from wsi_unet.models import ModelSpec, Scaling, UNet, load_model, save_model
 from wsi_unet.models.checkpoint import put_model, write_card
-from wsi_unet.models.target import check_target
-from wsi_unet.training.records.card import describe_model
-from wsi_unet.training.records.folder import TrainingFolder
+from wsi_unet.models.destination import check_target
+from wsi_unet.storage.lock import OutputLock
+from wsi_unet.training.artifacts.card import describe_model
+from wsi_unet.training.artifacts.folder import TrainingFolder
 from wsi_unet.training.report import TrainingProgress
 from wsi_unet.training.run import train
 

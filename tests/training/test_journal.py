@@ -15,13 +15,9 @@ from support.training import small_recipe, squares, train_small
 from wsi_unet.errors import OptionError, OutputError
 from wsi_unet.geometry import Box
 from wsi_unet.models import ModelSpec, Scaling
-from wsi_unet.training.fields import IGNORED, NOTHING
-from wsi_unet.training.learning.course import journal_columns, term_names
-from wsi_unet.training.learning.optimisers import rate_at
-from wsi_unet.training.learning.validation import Labelled
-from wsi_unet.training.records.card import describe_model
-from wsi_unet.training.records.journal import Journal, read_journal, writing_journal
-from wsi_unet.training.records.pictures import (
+from wsi_unet.training.artifacts.card import describe_model
+from wsi_unet.training.artifacts.journal import Journal, read_journal, writing_journal
+from wsi_unet.training.artifacts.pictures import (
     GAP,
     PLACES,
     choose_places,
@@ -31,6 +27,10 @@ from wsi_unet.training.records.pictures import (
     paint_truth,
     smoothed,
 )
+from wsi_unet.training.fields import IGNORED, NOTHING
+from wsi_unet.training.loop.optimisers import rate_at
+from wsi_unet.training.loop.trainer import journal_columns, term_names
+from wsi_unet.training.loop.validation import Labelled
 
 COLUMNS = ["iteration", "loss", "mean_dice"]
 

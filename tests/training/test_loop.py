@@ -16,14 +16,14 @@ from torch.nn import functional as F
 
 from wsi_unet.errors import TrainingError
 from wsi_unet.models import Scaling, load_model
-from wsi_unet.training.learning.batches import Batch
-from wsi_unet.training.learning.loop import DivergedError, Learner
-from wsi_unet.training.learning.losses import Loss
+from wsi_unet.training.artifacts.journal import read_journal
+from wsi_unet.training.artifacts.state import read_state
+from wsi_unet.training.augmentation.samples import Samples
+from wsi_unet.training.loop.batches import Batch
+from wsi_unet.training.loop.learner import DivergedError, Learner
+from wsi_unet.training.loop.losses import Loss
 from wsi_unet.training.recipe import Recipe
-from wsi_unet.training.records.journal import read_journal
-from wsi_unet.training.records.state import read_state
 from wsi_unet.training.run import losses_of
-from wsi_unet.training.samples.samples import Samples
 
 SCALING = Scaling(mean=(0.4,) * 3, std=(0.3,) * 3)
 

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from wsi_unet.training.samples.made_up import (
+from wsi_unet.training.augmentation.stains import DYES
+from wsi_unet.training.augmentation.synthetic import (
     clouds,
     dye,
     fibres,
@@ -14,7 +15,6 @@ from wsi_unet.training.samples.made_up import (
     lines,
     tissue_without_nuclei,
 )
-from wsi_unet.training.samples.stains import DYES
 
 SHAPE = (64, 90)
 

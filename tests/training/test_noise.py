@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wsi_unet.training.samples.noise import NUMBERS, white_noise
+from wsi_unet.training.augmentation.noise import NUMBERS, white_noise
 
 
 def test_white_noise_is_white_and_a_new_piece_each_time() -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR, PolynomialLR
 
 from wsi_unet.models import UNet, UNetConfig
-from wsi_unet.training.learning.optimisers import Average, build_optimiser, rate_at, set_rate
+from wsi_unet.training.loop.optimisers import Average, build_optimiser, rate_at, set_rate
 from wsi_unet.training.recipe import Optimiser
 
 THEIRS: dict[str, Callable[..., torch.optim.Optimizer]] = {

@@ -22,9 +22,9 @@ from support.training import (
 )
 
 from wsi_unet.errors import OutputError, SignatureError
-from wsi_unet.training.data import Parts
+from wsi_unet.training.artifacts.state import read_state, write_state
+from wsi_unet.training.dataset import Parts
 from wsi_unet.training.recipe import Recipe
-from wsi_unet.training.records.state import read_state, write_state
 
 RECIPE = small_recipe(
     optimiser={"name": "adamw", "rate": 0.01, "schedule": "onecycle", "clip": 1.0, "average": 0.8},
@@ -54,7 +54,7 @@ if __name__ == "__main__":
 def no_curves() -> Iterator[None]:
     """Save the time: they are drawn from the journal, which is compared."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("wsi_unet.training.learning.course.can_draw_curves", lambda: False)
+        patch.setattr("wsi_unet.training.loop.trainer.can_draw_curves", lambda: False)
         yield
 
 

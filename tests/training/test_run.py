@@ -18,22 +18,22 @@ from wsi_unet.errors import OptionError, RecipeError
 from wsi_unet.metrics.confusion import class_pixels, confusion_matrix
 from wsi_unet.metrics.overlaps import count_overlaps
 from wsi_unet.models import load_model
-from wsi_unet.training.data import Parts
-from wsi_unet.training.learning.validation import FieldLabeller
+from wsi_unet.training.artifacts.journal import read_journal
+from wsi_unet.training.artifacts.state import read_state
+from wsi_unet.training.augmentation.normalisation import choose_scaling
+from wsi_unet.training.augmentation.samples import Sample, Samples, sides_of
+from wsi_unet.training.dataset import Parts
+from wsi_unet.training.loop.validation import FieldLabeller
 from wsi_unet.training.recipe import Recipe
 from wsi_unet.training.recipe_file import read_recipe
-from wsi_unet.training.records.journal import read_journal
-from wsi_unet.training.records.state import read_state
 from wsi_unet.training.report import TrainingProgress
-from wsi_unet.training.samples.samples import Sample, Samples, sides_of
-from wsi_unet.training.samples.scaling import choose_scaling
-from wsi_unet.training.setting import TrainingArguments, choose_setting
+from wsi_unet.training.runtime import TrainingArguments, choose_setting
 
 
 @pytest.fixture(autouse=True)
 def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Save the time."""
-    monkeypatch.setattr("wsi_unet.training.learning.course.can_draw_curves", lambda: False)
+    monkeypatch.setattr("wsi_unet.training.loop.trainer.can_draw_curves", lambda: False)
 
 
 def segmented(model: Path, field: Squares, folder: Path) -> Any:
@@ -170,7 +170,8 @@ def test_enough_is_looked_at_for_scaling_where_tiles_are_huge(
     recipe = small_recipe(scaling={"mean": None, "std": None})
     monkeypatch.setattr(Samples, "__getitem__", count)
     monkeypatch.setattr(
-        "wsi_unet.training.samples.scaling.ENOUGH", 3 * sides_of(recipe.network, 32).image ** 2
+        "wsi_unet.training.augmentation.normalisation.ENOUGH",
+        3 * sides_of(recipe.network, 32).image ** 2,
     )
     choose_scaling(recipe, small_parts().training)
     assert looked_at == [0, 1, 2]
@@ -307,7 +308,7 @@ def test_samples_are_made_ahead_where_there_are_cores_for_it(
     workers: int,
     ahead: bool,
 ) -> None:
-    monkeypatch.setattr("wsi_unet.training.setting.usable_cores", lambda: 4)
+    monkeypatch.setattr("wsi_unet.training.runtime.usable_cores", lambda: 4)
     document = small_recipe().model_dump()
     document["sampling"]["batch"] = batch
     setting = choose_setting(
@@ -322,7 +323,7 @@ def test_samples_are_made_ahead_where_there_are_cores_for_it(
 def test_another_machine_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     train_small(small_recipe(), tmp_path / "m", on_progress=stop_after(5))
     setting = choose_setting(small_recipe(), device="cpu", workers=0, threads=2)
-    from wsi_unet.training.records.folder import TrainingFolder
+    from wsi_unet.training.artifacts.folder import TrainingFolder
     from wsi_unet.training.run import train_on
 
     train_on(small_recipe(), small_parts(), TrainingFolder(tmp_path / "m"), setting, resume=True)

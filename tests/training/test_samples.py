@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from wsi_unet.errors import RecipeError
 from wsi_unet.geometry import Box, Shape, reflect
 from wsi_unet.models import Scaling, UNet, UNetConfig
+from wsi_unet.training.augmentation.samples import Sample, Samples, sides_of
 from wsi_unet.training.fields import IGNORED, Piece
-from wsi_unet.training.learning.batches import making_batches
+from wsi_unet.training.loop.batches import making_batches
 from wsi_unet.training.recipe import Recipe
-from wsi_unet.training.samples.samples import Sample, Samples, sides_of
 
 PLAIN = Scaling(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from wsi_unet.geometry import Box
-from wsi_unet.training.samples.separation import (
+from wsi_unet.training.targets.separation import (
     PART,
     halo,
     part_touching,

@@ -17,9 +17,9 @@ from support.training import Squares, small_recipe, squares
 from wsi_unet.geometry import Box
 from wsi_unet.models import ModelSpec, Scaling, UNet, UNetConfig
 from wsi_unet.training.fields import IGNORED, NOTHING
-from wsi_unet.training.learning.loop import DivergedError
-from wsi_unet.training.learning.scores import PixelCounts, Scores, column_names, columns
-from wsi_unet.training.learning.validation import (
+from wsi_unet.training.loop.learner import DivergedError
+from wsi_unet.training.loop.scores import PixelCounts, Scores, column_names, columns
+from wsi_unet.training.loop.validation import (
     TILE,
     FieldLabeller,
     Labelled,
@@ -96,7 +96,7 @@ def brute_force(truth: NDArray[np.uint8], predicted: NDArray[np.uint8], index: i
 def test_a_field_is_scored_as_one_forward_over_all_of_it_would_be(
     changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wsi_unet.training.learning.validation.TILE", 32)
+    monkeypatch.setattr("wsi_unet.training.loop.validation.TILE", 32)
     config = UNetConfig.model_validate({"depth": 2, "base_width": 4, "classes": 3} | changes)
     network, field = lively(config), squares(4, (75, 101), classes=3)
     spec = spec_of(config, classes=3)
@@ -120,7 +120,7 @@ def test_a_field_is_scored_as_one_forward_over_all_of_it_would_be(
 
 
 def test_of_large_fields_a_fair_part_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wsi_unet.training.learning.validation.TILE", 32)
+    monkeypatch.setattr("wsi_unet.training.loop.validation.TILE", 32)
     config = UNetConfig(padding="same", depth=2, base_width=4)
     network, field = lively(config), squares(4, (96, 128))
     measured = labeller(network, spec_of(config))
@@ -207,7 +207,7 @@ def test_a_window_that_is_fixed_is_kept_to() -> None:
 
 
 def test_boxes_are_put_together_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wsi_unet.training.learning.validation.TILE", 16)
+    monkeypatch.setattr("wsi_unet.training.loop.validation.TILE", 16)
     config = UNetConfig(padding="valid", depth=2, base_width=4)
     network, field = lively(config), squares(6, (60, 77))
     boxes = [(field, Box(0, 0, 60, 77)), (field, Box(13, 21, 46, 70))]

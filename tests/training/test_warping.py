@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.interpolate import RectBivariateSpline
 
+from wsi_unet.training.augmentation.geometric import Warp, interpolation
 from wsi_unet.training.recipe import Warping
-from wsi_unet.training.samples.warping import Warp, interpolation
 
 
 @given(st.integers(0, 99))

@@ -13,10 +13,10 @@ from PIL import Image
 import wsi_unet
 from wsi_unet.errors import OptionError, OutputError
 from wsi_unet.labels.layout import Frame, create_image, create_labels, ensure_root, finish_labels
-from wsi_unet.labels.objects import LocalObjects, open_objects
 from wsi_unet.labels.pyramid import Pyramid, reduce_mean, reduce_mode
 from wsi_unet.labels.writer import build_tail, write_block
-from wsi_unet.view import furniture, write_overlay
+from wsi_unet.storage.store import LocalObjects, open_objects
+from wsi_unet.view import legend, write_overlay
 
 SHAPE = (600, 900)
 
@@ -144,14 +144,14 @@ def test_the_legend_names_classes_and_areas_once_finished(tmp_path: Path) -> Non
 def test_many_classes_flow_over_the_lines(tmp_path: Path) -> None:
     picture = Image.new("RGB", (300, 200))
     entries = [
-        furniture.LegendEntry((number, 0, 0), f"class number {number}", "1 mm²")
+        legend.LegendEntry((number, 0, 0), f"class number {number}", "1 mm²")
         for number in range(40)
     ]
-    sheet = furniture.with_legend(picture, "título", entries)
+    sheet = legend.with_legend(picture, "título", entries)
     assert sheet.width < 400
     colors = set(np.asarray(sheet)[:, :, 0].ravel().tolist())
     assert set(range(40)) <= colors
-    wide = furniture.with_legend(picture, "a title " * 20, [])
+    wide = legend.with_legend(picture, "a title " * 20, [])
     assert wide.width > 600
 
 
@@ -191,6 +191,6 @@ def test_the_public_name_is_this_one() -> None:
 
 
 def test_the_examples_in_the_docs() -> None:
-    result = doctest.testmod(furniture)
+    result = doctest.testmod(legend)
     assert result.attempted
     assert result.failed == 0

@@ -20,10 +20,10 @@ import click
 
 import wsi_unet
 from wsi_unet.models.checkpoint import write_card
-from wsi_unet.models.running.devices import keep_freed_memory
+from wsi_unet.models.inference.devices import keep_freed_memory
+from wsi_unet.training.artifacts.folder import TrainingFolder
 from wsi_unet.training.recipe import Recipe
 from wsi_unet.training.recipe_file import read_recipe
-from wsi_unet.training.records.folder import TrainingFolder
 
 
 @click.command(help=(__doc__ or "").split("\n\n")[0])

@@ -36,8 +36,8 @@ from wsi_unet.metrics.segmentation import (
     segments_of,
     thin_borders,
 )
-from wsi_unet.models.running.augmentation import Tta
-from wsi_unet.training.data import open_fields, split
+from wsi_unet.models.inference.augmentation import Tta
+from wsi_unet.training.dataset import open_fields, split
 from wsi_unet.training.recipe_file import read_recipe
 
 THRESHOLDS = [*(round(0.1 * step, 1) for step in range(1, 10)), 0.95, 0.97, 0.98, 0.99]

@@ -22,7 +22,7 @@ from PIL import Image
 import wsi_unet
 from wsi_unet.geometry import Box
 from wsi_unet.metrics.confusion import class_pixels, pixel_error
-from wsi_unet.training.data import open_fields, split
+from wsi_unet.training.dataset import open_fields, split
 from wsi_unet.training.fields import IGNORED, Field
 from wsi_unet.training.recipe import Recipe
 from wsi_unet.training.recipe_file import read_recipe

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from wsi_unet import locations
 from wsi_unet.errors import InputError
-from wsi_unet.labels.objects import BOOKKEEPING, open_objects
-from wsi_unet.slides.zarr_metadata import DOCUMENTS
+from wsi_unet.slides.readers.zarr_metadata import DOCUMENTS
+from wsi_unet.storage.store import BOOKKEEPING, open_objects
 
 ZARR = ".zarr"
 DICOM = ".dcm"

@@ -23,11 +23,11 @@ from wsi_unet import locations
 from wsi_unet.cohorts.inputs import find_slides
 from wsi_unet.cohorts.table import read_rows
 from wsi_unet.errors import InputError, ModelError, OptionError
-from wsi_unet.labels.objects import open_objects
 from wsi_unet.models.checkpoint import bundled_models
-from wsi_unet.models.foreign.importing import check_there
-from wsi_unet.segment.options import Options
-from wsi_unet.segment.prepare import SlideJob, default_output
+from wsi_unet.models.importing.checkpoints import check_there
+from wsi_unet.segmentation.dispatch.prepare import SlideJob, default_output
+from wsi_unet.segmentation.planning.options import Options
+from wsi_unet.storage.store import open_objects
 
 COLUMNS = ("slide", "output", "model", "mpp", "tissue")
 """The columns of a manifest that mean something here."""

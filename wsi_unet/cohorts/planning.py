@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from wsi_unet.clusters.cluster import ClusterOptions, open_client
-from wsi_unet.segment.plan import Plan
-from wsi_unet.segment.prepare import Preparation, SlideJob
+from wsi_unet.dask_cluster.cluster import ClusterOptions, open_client
+from wsi_unet.segmentation.dispatch.prepare import Preparation, SlideJob
+from wsi_unet.segmentation.planning.plan import Plan
 
 
 def plan_cohort(

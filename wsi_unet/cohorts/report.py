@@ -39,11 +39,11 @@ from wsi_unet.cohorts.rows import (
     waiting_row,
 )
 from wsi_unet.errors import OutputError
-from wsi_unet.labels.lock import OutputLock, acquire
-from wsi_unet.labels.objects import open_objects
-from wsi_unet.segment.cohort import Outcome
-from wsi_unet.segment.prepare import SlideJob
-from wsi_unet.segment.report import CohortProgress
+from wsi_unet.segmentation.dispatch.prepare import SlideJob
+from wsi_unet.segmentation.dispatch.slides import Outcome
+from wsi_unet.segmentation.report import CohortProgress
+from wsi_unet.storage.lock import OutputLock, acquire
+from wsi_unet.storage.store import open_objects
 
 CSV_NAME = "cohort.csv"
 

@@ -10,8 +10,8 @@ from typing import Any, Literal
 from wsi_unet import locations
 from wsi_unet.cohorts.manifest import Listed
 from wsi_unet.errors import WsiUnetError
-from wsi_unet.labels.objects import Objects
-from wsi_unet.segment.report import Report
+from wsi_unet.segmentation.report import Report
+from wsi_unet.storage.store import Objects
 
 JSON_NAME = "cohort.json"
 FORMAT_VERSION = 1

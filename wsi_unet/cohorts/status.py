@@ -11,10 +11,10 @@ from typing import Any, Literal
 from wsi_unet import locations
 from wsi_unet.cohorts.rows import JSON_NAME, Row, read_header, read_rows
 from wsi_unet.errors import OutputError
-from wsi_unet.labels.objects import BOOKKEEPING, open_objects
-from wsi_unet.segment.report import BlockCounts, Waits
-from wsi_unet.segment.status import RunStatus, Writer, read_writer, run_status
-from wsi_unet.segment.store import is_finished
+from wsi_unet.segmentation.dispatch.output import is_finished
+from wsi_unet.segmentation.report import BlockCounts, Waits
+from wsi_unet.segmentation.status import RunStatus, Writer, read_writer, run_status
+from wsi_unet.storage.store import BOOKKEEPING, open_objects
 
 SlideState = Literal["waiting", "unfinished", "incomplete", "finished", "failed"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from wsi_unet import locations
 from wsi_unet.errors import InputError
-from wsi_unet.labels.objects import open_objects
+from wsi_unet.storage.store import open_objects
 
 
 def read_rows(manifest: str) -> Iterator[tuple[int, dict[str, str]]]:

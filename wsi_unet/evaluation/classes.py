@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wsi_unet.annotations.names import fold, near
 from wsi_unet.errors import EvaluationError, OptionError
-from wsi_unet.evaluation.truths import Truth
+from wsi_unet.ground_truth.truths import Truth
 
 MOST = 256
 """Classes have values below this."""

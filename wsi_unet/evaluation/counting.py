@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from wsi_unet.errors import EvaluationError
 from wsi_unet.evaluation.classes import MOST, Classes
-from wsi_unet.evaluation.computing import Compute
+from wsi_unet.evaluation.compute import Compute
 from wsi_unet.evaluation.pairs import Blocks, Pair, PairPixels
 from wsi_unet.geometry import BlockIndex
 from wsi_unet.metrics.boundaries import (

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from wsi_unet.errors import EvaluationError
 from wsi_unet.evaluation.classes import Key, find_ignored
-from wsi_unet.evaluation.drawing import Drawing, read_drawing
-from wsi_unet.evaluation.grids import Region
-from wsi_unet.evaluation.sources import Labels, Source, open_source
-from wsi_unet.evaluation.truths import Truth, in_boxes, open_truth
 from wsi_unet.geometry import BlockGrid, Box, Shape
+from wsi_unet.ground_truth.drawing import Drawing, read_drawing
+from wsi_unet.ground_truth.grids import Region
+from wsi_unet.ground_truth.sources import Labels, Source, open_source
+from wsi_unet.ground_truth.truths import Truth, in_boxes, open_truth
 
 SIDE = 2048
 """px: side of the boxes that are compared at once."""

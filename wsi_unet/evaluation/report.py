@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_unet.evaluation.drawing import AnnotationFacts
+from wsi_unet.ground_truth.drawing import AnnotationFacts
 from wsi_unet.metrics.boundaries import Boundaries, BoundaryPixels
 from wsi_unet.metrics.confusion import class_pixels, mean_of, pixel_error
 from wsi_unet.metrics.instances import ObjectScores

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from wsi_unet import logs
 from wsi_unet.errors import EvaluationError, OptionError
 from wsi_unet.evaluation.classes import GivenClasses, Key, resolve_classes
-from wsi_unet.evaluation.computing import Compute, computing, is_wanted
+from wsi_unet.evaluation.compute import Compute, computing, is_wanted
 from wsi_unet.evaluation.counting import Kinds, count_classes, count_objects, has_several_values
-from wsi_unet.evaluation.drawing import annotation_path
-from wsi_unet.evaluation.grids import Region
 from wsi_unet.evaluation.pairs import Pair, Question
 from wsi_unet.evaluation.report import Evaluation, Kind, score_classes, summary_of
-from wsi_unet.evaluation.sources import Labels
 from wsi_unet.geometry import Box
+from wsi_unet.ground_truth.drawing import annotation_path
+from wsi_unet.ground_truth.grids import Region
+from wsi_unet.ground_truth.sources import Labels
 from wsi_unet.metrics.boundaries import count_boundaries
 from wsi_unet.metrics.confusion import confusion_matrix
 from wsi_unet.metrics.instances import score_objects
@@ -28,7 +28,7 @@ from wsi_unet.metrics.overlaps import Overlaps, count_overlaps
 from wsi_unet.metrics.segmentation import score_segments, segments_of, thin_borders
 
 if TYPE_CHECKING:
-    from wsi_unet.clusters.cluster import ClusterArguments
+    from wsi_unet.dask_cluster.cluster import ClusterArguments
 
 MOST_OF_SEGMENTS = 1 << 26
 """Pixels whose borders are thinned at once: 8192 x 8192."""

@@ -9,9 +9,9 @@ from typing import Any
 
 from wsi_unet.errors import OptionError, OutputError
 from wsi_unet.labels.metadata import Frame, array_document
-from wsi_unet.labels.objects import BOOKKEEPING, LOCK_NAME, Objects
 from wsi_unet.labels.pyramid import Pyramid
-from wsi_unet.remote.ahead import map_ahead
+from wsi_unet.storage.concurrent import map_ahead
+from wsi_unet.storage.store import BOOKKEEPING, LOCK_NAME, Objects
 
 FORMAT_VERSION = 1
 IMAGE_NAME = "image"

@@ -46,10 +46,10 @@ from wsi_unet.labels.metadata import (
     multiscales,
     omero,
 )
-from wsi_unet.labels.objects import BOOKKEEPING, Objects
 from wsi_unet.labels.progress import Progress
 from wsi_unet.labels.pyramid import Pyramid
-from wsi_unet.remote.ahead import map_ahead
+from wsi_unet.storage.concurrent import map_ahead
+from wsi_unet.storage.store import BOOKKEEPING, Objects
 
 __all__ = [
     "Frame",

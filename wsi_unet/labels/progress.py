@@ -25,9 +25,9 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from wsi_unet.errors import OutputError
 from wsi_unet.geometry import BlockIndex
-from wsi_unet.labels.objects import BOOKKEEPING, Objects
 from wsi_unet.labels.shards import ShardRecord
-from wsi_unet.remote.ahead import map_ahead
+from wsi_unet.storage.concurrent import map_ahead
+from wsi_unet.storage.store import BOOKKEEPING, Objects
 
 __all__ = ["BlockFailure", "BlockMarker", "Progress", "RunRecord", "ShardRecord"]
 

@@ -24,8 +24,8 @@ from wsi_unet.labels.contents import (
     read_frame,
     run_names,
 )
-from wsi_unet.labels.objects import Objects, open_objects
-from wsi_unet.remote.zarr_store import open_store
+from wsi_unet.storage.s3.zarr_store import open_store
+from wsi_unet.storage.store import Objects, open_objects
 
 
 def open_labels(path: str | Path, name: str | None = None, level: int = 0) -> xr.DataArray:

@@ -12,10 +12,10 @@ import numpy as np
 
 from wsi_unet.errors import OutputError
 from wsi_unet.geometry import BlockIndex, Box
-from wsi_unet.labels.objects import Objects
 from wsi_unet.labels.pyramid import Pixels, Pyramid, Reduce, shard_key
 from wsi_unet.labels.shards import ShardRecord, decode_shard, encode_shard
-from wsi_unet.remote.ahead import map_ahead
+from wsi_unet.storage.concurrent import map_ahead
+from wsi_unet.storage.store import Objects
 
 
 def write_block(

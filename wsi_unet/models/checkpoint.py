@@ -21,10 +21,12 @@ from weakref import WeakValueDictionary
 from pydantic import ValidationError
 
 from wsi_unet.errors import ModelError
-from wsi_unet.models.problems import first_problem
-from wsi_unet.models.programs.file import PROGRAM_FILES, ProgramFile, sha256_of
+from wsi_unet.models.destination import check_target, writing
+from wsi_unet.models.program_file import PROGRAM_FILES, ProgramFile, sha256_of
 from wsi_unet.models.spec import ModelSpec
-from wsi_unet.models.stored import (
+from wsi_unet.models.validation_errors import first_problem
+from wsi_unet.models.weights_file import read_header
+from wsi_unet.models.weights_source import (
     METADATA_KEY,
     SPEC_FILE,
     WEIGHTS_FILE,
@@ -32,8 +34,6 @@ from wsi_unet.models.stored import (
     StoredModule,
     stored_at,
 )
-from wsi_unet.models.target import check_target, writing
-from wsi_unet.models.weights_file import read_header
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -91,7 +91,7 @@ class Model:
             ModelError: if it can't be copied, its weights aren't finite, or its output isn't what
                 the spec says.
         """
-        from wsi_unet.models.programs.modules import check_module, hash_module, private_copy
+        from wsi_unet.models.importing.modules import check_module, hash_module, private_copy
 
         own = private_copy(module)
         check_module(own, type(module).__name__, spec)

@@ -16,13 +16,13 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from wsi_unet.geometry import Border
-from wsi_unet.models.networks.border import fixed_border
-from wsi_unet.models.networks.config import Precision, UNetConfig
-from wsi_unet.models.networks.costs import Work
-from wsi_unet.models.networks.exactness import inexact_because
-from wsi_unet.models.networks.residual_config import ResidualUNetConfig
-from wsi_unet.models.networks.resnet_config import ResNetUNetConfig
-from wsi_unet.models.programs.config import ProgramConfig
+from wsi_unet.models.architectures.border import fixed_border
+from wsi_unet.models.architectures.costs import Work
+from wsi_unet.models.architectures.exactness import inexact_because
+from wsi_unet.models.architectures.program import ProgramConfig
+from wsi_unet.models.architectures.residual_unet import ResidualUNetConfig
+from wsi_unet.models.architectures.resnet_unet import ResNetUNetConfig
+from wsi_unet.models.architectures.unet import Precision, UNetConfig
 
 FORMAT_VERSION = 1
 BACKGROUND_NAME = "background"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from wsi_unet.models.networks import costs
+from wsi_unet.models.architectures import costs
 
 if TYPE_CHECKING:
     from wsi_unet.models.spec import ModelSpec

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from wsi_unet.errors import SlideError
-from wsi_unet.slides.source import Source, open_source
+from wsi_unet.slides.sources.source import Source, open_source
 
 END_BYTES = 1 << 20
 

@@ -9,19 +9,19 @@ from pathlib import Path
 
 from wsi_unet import locations
 from wsi_unet.errors import OptionError, SlideError
-from wsi_unet.slides.folder import open_folder
+from wsi_unet.slides.readers.zarr_metadata import DOCUMENTS, is_zarr
 from wsi_unet.slides.slide import Reader, Slide, UnknownLayoutError
-from wsi_unet.slides.source import Source, open_source
-from wsi_unet.slides.zarr_metadata import DOCUMENTS, is_zarr
+from wsi_unet.slides.sources.folder import open_folder
+from wsi_unet.slides.sources.source import Source, open_source
 
 READERS = {
-    "tiffslide": ("tiffslide_reader", "TiffReader"),
-    "zarr": ("zarr_reader", "ZarrReader"),
-    "image": ("image_reader", "ImageReader"),
-    "openslide": ("openslide_reader", "OpenSlideReader"),
-    "dicom": ("dicom_reader", "DicomReader"),
+    "tiffslide": ("tiff", "TiffReader"),
+    "zarr": ("zarr", "ZarrReader"),
+    "image": ("image", "ImageReader"),
+    "openslide": ("openslide", "OpenSlideReader"),
+    "dicom": ("dicom", "DicomReader"),
 }
-"""Each reader's module in this package and its class; modules are imported when needed."""
+"""Each reader's module in `wsi_unet.slides.readers` and its class; imported when needed."""
 
 EXTRAS = {"openslide": "openslide", "dicom": "wsidicom"}
 """The readers that come as extras of the same name, and the package that they need."""
@@ -175,7 +175,9 @@ def _load(reader: str, location: str) -> Callable[..., Reader]:
     """
     module, name = READERS[reader]
     try:
-        loaded: Callable[..., Reader] = getattr(import_module(f"wsi_unet.slides.{module}"), name)
+        loaded: Callable[..., Reader] = getattr(
+            import_module(f"wsi_unet.slides.readers.{module}"), name
+        )
     except (ImportError, OSError) as error:
         if reader not in EXTRAS:
             raise

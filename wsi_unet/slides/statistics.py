@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_unet.colour import CHANNEL_WEIGHTS, ChannelOrder
 from wsi_unet.geometry import BlockGrid
-from wsi_unet.slides.colour import CHANNEL_WEIGHTS, ChannelOrder
 from wsi_unet.slides.resample import Raster
-from wsi_unet.slides.tissue import Mask, mask_in_box, mask_touches
+from wsi_unet.slides.tissue.tissue import Mask, mask_in_box, mask_touches
 
 CELL = 256
 """Side of what is read at once, px."""

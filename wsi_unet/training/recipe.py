@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from wsi_unet.models.networks.config import UNetConfig
+from wsi_unet.models.architectures.unet import UNetConfig
 from wsi_unet.models.spec import ModelClass
 
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -14,30 +14,30 @@ from pydantic import JsonValue
 from wsi_unet.errors import OptionError, OutputError, first_line
 from wsi_unet.logs import event, warn
 from wsi_unet.models.checkpoint import load_model, write_card
-from wsi_unet.models.running.devices import cpu_threads, full_float32
+from wsi_unet.models.destination import writing
+from wsi_unet.models.inference.devices import cpu_threads, full_float32
 from wsi_unet.models.spec import Scaling
-from wsi_unet.models.target import writing
-from wsi_unet.training.data import Parts, open_fields, split
-from wsi_unet.training.learning.course import Course, Task, journal_columns
-from wsi_unet.training.learning.loop import Learner
-from wsi_unet.training.learning.losses import Loss, build_loss
-from wsi_unet.training.learning.validation import FieldLabeller
-from wsi_unet.training.recipe import Recipe
-from wsi_unet.training.recipe_file import read_recipe, write_recipe
-from wsi_unet.training.records.card import (
+from wsi_unet.training.artifacts.card import (
     describe_data,
     describe_environment,
     describe_model,
     digest_of,
 )
-from wsi_unet.training.records.folder import TrainingFolder
-from wsi_unet.training.records.journal import check_board, writing_journal
-from wsi_unet.training.records.pictures import NO_MATPLOTLIB, can_draw_curves
-from wsi_unet.training.records.state import Standing, State, check_same, read_state
+from wsi_unet.training.artifacts.folder import TrainingFolder
+from wsi_unet.training.artifacts.journal import check_board, writing_journal
+from wsi_unet.training.artifacts.pictures import NO_MATPLOTLIB, can_draw_curves
+from wsi_unet.training.artifacts.state import Standing, State, check_same, read_state
+from wsi_unet.training.augmentation.normalisation import choose_scaling
+from wsi_unet.training.augmentation.samples import Samples
+from wsi_unet.training.dataset import Parts, open_fields, split
+from wsi_unet.training.loop.learner import Learner
+from wsi_unet.training.loop.losses import Loss, build_loss
+from wsi_unet.training.loop.trainer import Course, Task, journal_columns
+from wsi_unet.training.loop.validation import FieldLabeller
+from wsi_unet.training.recipe import Recipe
+from wsi_unet.training.recipe_file import read_recipe, write_recipe
 from wsi_unet.training.report import Training, TrainingProgress
-from wsi_unet.training.samples.samples import Samples
-from wsi_unet.training.samples.scaling import choose_scaling
-from wsi_unet.training.setting import Interruption, Setting, choose_setting
+from wsi_unet.training.runtime import Interruption, Setting, choose_setting
 
 
 def train(

@@ -16,7 +16,7 @@ from PIL import Image
 from wsi_unet import locations
 from wsi_unet.errors import OptionError, OutputError
 from wsi_unet.labels.reading import open_image, open_labels
-from wsi_unet.view.furniture import LegendEntry, draw_scale_bar, with_legend
+from wsi_unet.view.legend import LegendEntry, draw_scale_bar, with_legend
 
 FILL = 0.28
 """Opacity of a class's colour inside its outline, over the slide's image."""

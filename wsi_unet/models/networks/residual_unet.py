@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from wsi_unet.models.networks.residual_config import ResidualUNetConfig
+from wsi_unet.models.architectures.residual_unet import ResidualUNetConfig
 
 
 class ResidualUNet(nn.Module):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsi_unet.models.networks.resnet_config import ResNetUNetConfig
+from wsi_unet.models.architectures.resnet_unet import ResNetUNetConfig
 
 
 class ResNetUNet(nn.Module):

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsi_unet.models.networks.border import check_side
-from wsi_unet.models.networks.config import UNetConfig
+from wsi_unet.models.architectures.border import check_side
+from wsi_unet.models.architectures.unet import UNetConfig
 from wsi_unet.models.networks.interpolation import Place, interpolate
 
 

@@ -1,0 +1,116 @@
+"""The options that say where blocks are computed, and what is written about it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from wsi_unet_cli.common.failures import printable
+
+if TYPE_CHECKING:
+    import logging
+
+    from wsi_unet.dask_cluster.cluster import ClusterArguments
+
+PEM = click.Path(exists=True, dir_okay=False, readable=True)
+
+
+def parse_workers(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> int | Literal["auto"] | None:
+    """Parse `N` or `auto`."""
+    if value is None or value == "auto":
+        return value  # type: ignore[return-value]
+    if value.isascii() and value.isdecimal() and int(value) > 0:
+        return int(value)
+    raise click.BadParameter(f"{value!r} is neither 'auto' nor a number of processes above 0.")
+
+
+_OPTIONS = (
+    click.option(
+        "--workers",
+        callback=parse_workers,
+        metavar="N|auto",
+        help="Number of local worker processes; auto: one per GPU.  "
+        "[default: work in this process]",
+    ),
+    click.option(
+        "--scheduler",
+        metavar="ADDRESS|FILE",
+        help="Use the Dask cluster of this scheduler: its address, or the .json file that it "
+        "wrote its address to.",
+    ),
+    click.option("--tls-ca", type=PEM, metavar="PEM", help="Who signs the cluster's certificates."),
+    click.option("--tls-cert", type=PEM, metavar="PEM", help="Certificate to show the cluster."),
+    click.option("--tls-key", type=PEM, metavar="PEM", help="Its key, if that isn't in its file."),
+    click.option(
+        "--max-retries",
+        type=click.IntRange(min=0),
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="How often a block that fails is tried again.",
+    ),
+    click.option(
+        "--performance-report",
+        metavar="FILE.html",
+        help="Write Dask's report about the run; needs bokeh.",
+    ),
+    click.option(
+        "--log",
+        "log_file",
+        metavar="FILE",
+        help="Append what happens, one JSON object per line; - is stderr.",
+    ),
+)
+
+
+def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options; the command gets `cluster` (for `ClusterOptions`) and `log_file`."""
+
+    @functools.wraps(command)
+    def collected(*args: Any, **options: Any) -> Any:
+        cluster: ClusterArguments = {
+            "workers": options.pop("workers"),
+            "scheduler": options.pop("scheduler"),
+            "tls_ca": options.pop("tls_ca"),
+            "tls_cert": options.pop("tls_cert"),
+            "tls_key": options.pop("tls_key"),
+            "max_retries": options.pop("max_retries"),
+            "performance_report": options.pop("performance_report"),
+        }
+        if cluster["workers"] is not None and cluster["scheduler"] is not None:
+            raise click.UsageError("Give either --workers or --scheduler, not both.")
+        return command(*args, cluster=cluster, **options)
+
+    decorated: Callable[..., Any] = collected
+    for option in reversed(_OPTIONS):
+        decorated = option(decorated)
+    return decorated
+
+
+@contextmanager
+def logging_to(log_file: str | None, *, verbose: bool) -> Iterator[None]:
+    """Write events to a file inside, show warnings as lines, and keep Dask's own log off stderr.
+
+    Args:
+        log_file: what `--log` says.
+        verbose: show Dask's log too.
+
+    Raises:
+        OptionError: if the file can't be written.
+    """
+    from wsi_unet.logs import on_a_terminal, writing_events
+
+    def show(record: logging.LogRecord) -> None:
+        click.echo(f"warning: {printable(record.getMessage())}", err=True)
+
+    with ExitStack() as stack:
+        stack.enter_context(on_a_terminal(show, verbose=verbose))
+        if log_file is not None:
+            stack.enter_context(writing_events(log_file))
+        yield

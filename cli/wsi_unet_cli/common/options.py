@@ -1,0 +1,120 @@
+"""What the commands' options may look like; anything else is a usage error (exit code 2)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from wsi_unet_cli.common.failures import VERBOSE
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+READERS = ("auto", "tiffslide", "zarr", "image", "openslide", "dicom")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+OUTPUTS = ("labels", "probabilities")
+IMAGES = ("overview", "full", "none")
+TTAS = ("none", "flips", "d4")
+ENSEMBLES = ("mean",)
+SMALLEST_BLOCK = 512
+
+Region = tuple[int, int, int, int]
+"""(x, y, width, height) in level-0 pixels, as people write it."""
+
+
+def parse_region(ctx: click.Context, param: click.Parameter, value: str | None) -> Region | None:
+    """Parse `X,Y,W,H`: four whole numbers, level-0 pixels."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"\s*([0-9]+)\s*,\s*([0-9]+)\s*,\s*([0-9]+)\s*,\s*([0-9]+)\s*", value)
+    if match is None:
+        raise click.BadParameter(f"{value!r} is not four whole numbers X,Y,W,H.")
+    x, y, width, height = (int(number) for number in match.groups())
+    if not width or not height:
+        raise click.BadParameter(f"{value!r} is empty: width and height must be at least 1.")
+    return x, y, width, height
+
+
+def parse_block(ctx: click.Context, param: click.Parameter, value: int | None) -> int | None:
+    """Check the side of a block: 512, 1024, 2048, 4096 … pixels."""
+    if value is None:
+        return None
+    doublings, rest = divmod(value, SMALLEST_BLOCK)
+    if value < 1 or rest or doublings & (doublings - 1):
+        raise click.BadParameter(f"{value} is not 512 times a power of two (512, 1024, 2048 …).")
+    return value
+
+
+def parse_tile(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
+    """Parse the side of a tile in pixels; `auto` (the plan chooses) becomes None."""
+    if value == "auto":
+        return None
+    if re.fullmatch(r"0*[1-9][0-9]*", value):
+        return int(value)
+    raise click.BadParameter(f"{value!r} is neither 'auto' nor a number of pixels.")
+
+
+def parse_device(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Check that a device is spelled `auto`, `cpu`, `cuda` or `cuda:INDEX`."""
+    if re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", value):
+        return value
+    raise click.BadParameter(f"{value!r} is none of 'auto', 'cpu', 'cuda', 'cuda:0' …")
+
+
+def parse_outputs(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
+    """Parse a comma-separated choice of what to write, in the order of `OUTPUTS`."""
+    names = [name.strip() for name in value.split(",")]
+    for name in names:
+        if name not in OUTPUTS:
+            raise click.BadParameter(f"{name!r} is none of {', '.join(OUTPUTS)}.")
+    if "labels" not in names:
+        raise click.BadParameter("labels are always written: say labels or labels,probabilities.")
+    return tuple(name for name in OUTPUTS if name in names)
+
+
+def _remember_verbose(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    ctx.meta[VERBOSE] = value
+
+
+def verbose_option(command: Decorated) -> Decorated:
+    """Add `-v`, which every command has: the error handling finds it in the context."""
+    return click.option(
+        "-v",
+        "--verbose",
+        is_flag=True,
+        expose_value=False,
+        callback=_remember_verbose,
+        help="Say more, and show the traceback of an error.",
+    )(command)
+
+
+def json_option(command: Decorated) -> Decorated:
+    """Add `--json`."""
+    return click.option(
+        "--json",
+        "as_json",
+        is_flag=True,
+        help="Print one JSON document on stdout instead of text.",
+    )(command)
+
+
+def trust_option(command: Decorated) -> Decorated:
+    """Add `--trust`."""
+    return click.option(
+        "--trust",
+        is_flag=True,
+        help="Take a program that can run any code when it is loaded (TorchScript, torch.export).",
+    )(command)
+
+
+def reader_option(command: Decorated) -> Decorated:
+    """Add `--reader`."""
+    return click.option(
+        "--reader",
+        type=click.Choice(READERS),
+        default="auto",
+        show_default=True,
+        help="Which reader opens the slide.",
+    )(command)

@@ -1,0 +1,124 @@
+"""Printing: results go to stdout, everything else to stderr; and how numbers are written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from wsi_unet_cli.common.failures import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def print_json(document: object) -> None:
+    """Print one JSON document on stdout.
+
+    Raises:
+        ValueError: if it holds a number that JSON has no word for (NaN, infinity).
+    """
+    click.echo(json.dumps(document, indent=2, allow_nan=False))
+
+
+def stdout_console() -> Console:
+    """Return rich's console on stdout, with markup off: file names may hold brackets."""
+    from rich.console import Console
+
+    return Console(markup=False, highlight=False, soft_wrap=True)
+
+
+def stderr_console() -> Console:
+    """Return rich's console on stderr, with markup off."""
+    from rich.console import Console
+
+    return Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_facts(title: str, facts: Iterable[tuple[str, str]]) -> None:
+    """Print a title and, indented below it, names with their values in one column."""
+    rows = [(name, value) for name, value in facts if value]
+    width = max((len(name) for name, _ in rows), default=0)
+    console = stdout_console()
+    console.print(printable(title), style="bold")
+    for name, value in rows:
+        console.print(f"  {name:<{width}}  {printable(value)}")
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows under headings; columns are never cut, whatever the width of the terminal."""
+    cells = [[printable(cell) for cell in row] for row in rows]
+    widths = [
+        max([len(heading), *(len(row[i]) for row in cells)]) for i, heading in enumerate(headings)
+    ]
+    console = stdout_console()
+    console.print(_aligned(headings, widths), style="bold")
+    for row in cells:
+        console.print(_aligned(row, widths))
+
+
+def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
+    line = "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True))
+    return line.rstrip()
+
+
+def duration(seconds: float) -> str:
+    """Write a time as people say it.
+
+    >>> [duration(s) for s in (0.04, 9.87, 75, 3700)]
+    ['0.04 s', '9.9 s', '1 min 15 s', '1 h 01 min']
+    """
+    if seconds < 1:
+        return f"{seconds:.2f} s"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+def size(count: float) -> str:
+    """Write a number of bytes in binary units.
+
+    >>> [size(n) for n in (17, 2048, 3 * 2**30)]
+    ['17 B', '2.0 KiB', '3.0 GiB']
+    """
+    if count < 1024:
+        return f"{count:.0f} B"
+    for unit in ("KiB", "MiB", "GiB", "TiB"):
+        count /= 1024
+        if count < 1024:
+            return f"{count:.1f} {unit}"
+    return f"{count / 1024:.1f} PiB"
+
+
+def percent(fraction: float) -> str:
+    """Write a fraction of 1 as a percentage.
+
+    >>> percent(0.1234)
+    '12.3 %'
+    """
+    return f"{100 * fraction:.1f} %"
+
+
+def pixels(shape: Sequence[int]) -> str:
+    """Write (rows, columns) the way slides are spoken of: width first.
+
+    >>> pixels((2967, 2220))
+    '2220 × 2967 px'
+    """
+    rows, columns = shape
+    return f"{columns} × {rows} px"
+
+
+def micrometres(y: float, x: float) -> str:
+    """Write a pixel size; both numbers only where they differ.
+
+    >>> micrometres(0.499, 0.499), micrometres(0.25, 0.5)
+    ('0.499 µm/px', '0.5 × 0.25 µm/px')
+    """
+    return f"{x:.4g} µm/px" if y == x else f"{x:.4g} × {y:.4g} µm/px"

@@ -1,0 +1,197 @@
+"""A plan and a run's report, in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from wsi_unet_cli.common.output import (
+    duration,
+    micrometres,
+    percent,
+    pixels,
+    print_facts,
+    print_table,
+    size,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from wsi_unet.segmentation.parameters import ModelReference
+    from wsi_unet.segmentation.planning.plan import Plan
+    from wsi_unet.segmentation.report import BlockCounts, ClassArea, Failure, Report, Waits
+
+VIEWS = {"none": "", "flips": "4 flips, averaged", "d4": "8 flips and rotations, averaged"}
+"""What each kind of test-time augmentation looks at."""
+
+MOST_FAILURES = 10
+"""Failed blocks that are listed; `--json` has all."""
+
+
+def show_plan(plan: Plan) -> None:
+    """Print on stdout what a run would do and what it would cost."""
+    labels, costs = plan.labels, plan.costs
+    blocks = len(labels.blocks())
+    print_facts(
+        f"{labels.slide.name}: planned, nothing written",
+        [
+            ("would write to", f"{plan.output} ({groups_in_words(labels.label_groups)})"),
+            ("outputs", ", ".join(labels.outputs)),
+            ("image", "none" if plan.image is None else plan.image.mode),
+            ("model", _models_in_words(labels.model)),
+            ("views", VIEWS[labels.tta]),
+            ("pixels", _sampling_in_words(plan)),
+            ("blocks", f"{blocks} of {labels.block} px, {len(costs.tissue)} with tissue"),
+            (
+                "tiles",
+                f"{costs.tiles} of {labels.tile} px; the network sees {costs.halo:.2f} times "
+                "the pixels it labels",
+            ),
+            ("runs on", f"{labels.device} in {labels.precision}"),
+            (
+                "exactness",
+                exactness_in_words(
+                    labels.exactness, labels.inexact_because, labels.precision, labels.agreement
+                ),
+            ),
+            ("disk", f"about {size(costs.expected_bytes)}, {size(costs.output_bytes)} at most"),
+            ("memory", f"{size(costs.process_bytes)} per process"),
+            ("device memory", "" if costs.device_bytes is None else size(costs.device_bytes)),
+            (
+                "time",
+                "not measured" if costs.seconds is None else f"about {duration(costs.seconds)}",
+            ),
+            ("signature", plan.signature),
+            ("goes on", "yes: part of it is there already" if plan.resumes else ""),
+            *(("beware", warning) for warning in plan.warnings),
+        ],
+    )
+
+
+def _sampling_in_words(plan: Plan) -> str:
+    sampling = plan.labels.sampling
+    words = f"{pixels(sampling.shape)} from level {sampling.level}"
+    if sampling.ratio != (1.0, 1.0):
+        words += ", resampled"
+    return words if plan.mpp is None else f"{words}, at {micrometres(*plan.mpp)}"
+
+
+def show_report(report: Report, *, verbose: bool) -> None:
+    """Print on stdout what a run has done and found, and with what when `verbose`."""
+    computed = report.blocks.done - report.blocks.resumed
+    print_facts(
+        f"{report.slide}: {report.state}",
+        [
+            ("written to", f"{report.output} ({groups_in_words(_groups(report))})"),
+            ("blocks", blocks_in_words(report.blocks)),
+            ("image", "" if report.image is None else blocks_in_words(report.image, labels=False)),
+            ("time", _time(report) if computed else "nothing was left to compute"),
+            ("spent on", waits_in_words(report.waits) if computed else ""),
+            (
+                "exactness",
+                exactness_in_words(
+                    report.exactness,
+                    report.inexact_because,
+                    report.parameters["precision"],
+                    report.parameters["agreement"],
+                ),
+            ),
+            *(("beware", warning) for warning in report.warnings),
+            *failures_in_words(report.failures),
+        ],
+    )
+    show_classes(report.classes)
+    if verbose:
+        print_facts("parameters", list(_flat("", report.parameters)))
+
+
+def _flat(prefix: str, parameters: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, value in parameters.items():
+        if isinstance(value, dict):
+            yield from _flat(f"{prefix}{name}.", value)
+        else:
+            yield f"{prefix}{name}", str(value)
+
+
+def show_classes(classes: Sequence[ClassArea]) -> None:
+    """Print the area of every class, as a table on stdout."""
+    if not any(item.pixels for item in classes):
+        return
+    print_table(
+        ("  class", "area", "share of what was segmented"),
+        [(f"  {item.name}", area(item), percent(item.fraction)) for item in classes],
+    )
+
+
+def area(item: ClassArea) -> str:
+    """Return how much a class covers: mm², or pixels where their size is unknown."""
+    return f"{item.pixels} px" if item.area_mm2 is None else f"{item.area_mm2:.4f} mm²"
+
+
+def blocks_in_words(blocks: BlockCounts, *, labels: bool = True) -> str:
+    """Return how many blocks there are and what became of them.
+
+    Args:
+        blocks: the blocks.
+        labels: whether they are labels; an image's are never called empty.
+    """
+    parts = [f"{blocks.done} of {blocks.total} done"]
+    if blocks.resumed:
+        parts.append(f"{blocks.resumed} by earlier runs")
+    if blocks.empty and labels:
+        parts.append(f"{blocks.empty} empty")
+    if blocks.failed:
+        parts.append(f"{blocks.failed} failed")
+    return ", ".join(parts)
+
+
+def waits_in_words(waits: Waits) -> str:
+    """Return what the blocks' time went into; blocks overlap, so it adds up to more."""
+    return (
+        f"reading {duration(waits.read)}, predicting {duration(waits.predict)}, "
+        f"waiting for the device {duration(waits.device)}, writing {duration(waits.write)}"
+    )
+
+
+def failures_in_words(failures: Sequence[Failure]) -> list[tuple[str, str]]:
+    """Return the first failed blocks with what went wrong, and how many more there are."""
+    rows = [(f"block {f.block[0]}.{f.block[1]}", f.error) for f in failures[:MOST_FAILURES]]
+    more = len(failures) - len(rows)
+    return [*rows, ("", f"and {more} more")] if more else rows
+
+
+def _time(report: Report) -> str:
+    return (
+        f"{duration(report.seconds)} at {report.mpx_per_s:.2f} Mpx/s, "
+        f"device {100 * report.device_busy:.0f} % busy "
+        f"(after {duration(report.startup_seconds)} of preparation)"
+    )
+
+
+def exactness_in_words(
+    exactness: str, because: str, precision: str = "", agreement: float | None = None
+) -> str:
+    """Return whether tiling can change a label, and why; and what the number type does."""
+    words = f"{exactness} ({because})" if because else exactness
+    if not precision:
+        return words
+    if agreement is None:
+        return f"{words}, in {precision}"
+    return f"{words}, in {precision}: {100 * agreement:.2f} % of labels as in float32"
+
+
+def groups_in_words(groups: Sequence[str]) -> str:
+    """Return where in an output the labels are."""
+    if len(groups) <= 2:
+        return ", ".join(f"labels/{group}" for group in groups)
+    return f"labels/{groups[0]} … {groups[-1]}, {len(groups)} of them"
+
+
+def _groups(report: Report) -> Sequence[str]:
+    return report.parameters.get("groups") or (report.label,)
+
+
+def _models_in_words(model: ModelReference) -> str:
+    if not model.members:
+        return model.name
+    return f"the mean of {', '.join(member.name for member in model.members)}"

@@ -1,0 +1,92 @@
+"""What the commands say of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from wsi_unet_cli.common.output import print_facts
+
+if TYPE_CHECKING:
+    from wsi_unet.models import ModelSpec
+    from wsi_unet.models.summary import Summary
+
+_EDGES = {
+    "mirror": "mirrored",
+    "clip": "mirrored to the period at the right and bottom, zeros beyond",
+    "cut": "as it ends, zeros beyond",
+}
+
+
+def show_model(spec: ModelSpec, *, title: str, told: str = "") -> None:
+    """Print what a spec says and implies.
+
+    Args:
+        spec: the model's.
+        title: the heading.
+        told: what the user has yet to say.
+    """
+    from wsi_unet.models.summary import summarise
+
+    print_facts(title, [*_facts(spec, summarise(spec)), ("must be told", told)])
+
+
+def model_document(spec: ModelSpec) -> dict[str, Any]:
+    """Return the same as a JSON document."""
+    from wsi_unet.models.summary import summarise
+
+    card = spec.model_dump(mode="json")
+    if card["architecture"].get("channels") is not None:
+        card["architecture"].pop("base_width", None)  # which they overrule
+    return {"spec": card, "summary": summarise(spec).to_json()}
+
+
+def _facts(spec: ModelSpec, summary: Summary) -> Iterator[tuple[str, str]]:
+    yield "name", spec.name
+    shape = dict(summary.architecture)
+    yield "family", str(shape.pop("family"))
+    yield "description", spec.description
+    yield "network", ", ".join(f"{name} {_plain(value)}" for name, value in shape.items())
+    yield "parameters", f"{summary.parameters:,}" if summary.parameters else "unknown"
+    yield "classes", ", ".join(summary.classes)
+    yield "background", spec.background or "none"
+    yield "head", spec.head + ("" if spec.thresholds is None else f" above {spec.thresholds}")
+    yield "pixel size", "any" if spec.mpp is None else f"{spec.mpp:.4g} µm/px"
+    yield "input", f"{spec.channel_order}, {_scaling(spec)}"
+    yield "border", _border(summary)
+    yield "beyond the slide", _EDGES[summary.edge]
+    yield "period", f"{summary.period} px"
+    yield "tiles", _tiles(spec, summary)
+    reason = f" ({summary.reason})" if summary.reason else ""
+    yield "exactness", summary.exactness + reason
+    yield "assumed", "; ".join(spec.assumed)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{name} {_plain(item)}" for name, item in value.items())
+    if isinstance(value, list):
+        return "-".join(map(_plain, value))
+    return str(value)
+
+
+def _scaling(spec: ModelSpec) -> str:
+    scaling = spec.scaling
+    if scaling.statistics == "slide":
+        return "zero mean and unit variance over each slide's tissue"
+    means, stds = (",".join(f"{n:.4g}" for n in numbers) for numbers in (scaling.mean, scaling.std))
+    return f"(intensity / 255 − {means}) / {stds}"
+
+
+def _border(summary: Summary) -> str:
+    if summary.before == summary.after:
+        return f"{summary.before} px"
+    return f"{summary.before} px before and {summary.after} px after a core"
+
+
+def _tiles(spec: ModelSpec, summary: Summary) -> str:
+    pairs = zip(summary.tiles, summary.windows, strict=True)
+    some = ", ".join(f"{tile} px (window {window} px)" for tile, window in pairs)
+    if spec.tile is not None:
+        return f"{some} only"
+    return f"any multiple of {summary.period} px, like {some}"

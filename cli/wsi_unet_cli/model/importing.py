@@ -1,0 +1,151 @@
+"""`wsi-unet model import`: a checkpoint in, a model out."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import click
+
+from wsi_unet_cli.common.options import json_option, trust_option, verbose_option
+from wsi_unet_cli.common.output import print_json
+from wsi_unet_cli.model.facts import model_document, show_model
+
+EPILOG = """\
+\b
+Examples:
+  wsi-unet model import unet.pth
+  wsi-unet model import unet.pth -o nuclei/ --classes background,nuclei --mpp 0.5
+  wsi-unet model import weights.pt --padding valid --scale imagenet
+  wsi-unet model import unet.onnx --classes background,nuclei
+  wsi-unet model import brain.pt --head sigmoid --classes tumour --thresholds 0.4
+"""
+
+
+def parse_names(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> tuple[str, ...] | None:
+    """Parse names that commas separate."""
+    if value is None:
+        return None
+    names = tuple(name.strip() for name in value.split(","))
+    if not all(names):
+        raise click.BadParameter(f"{value!r} has an empty name; write A,B,C.")
+    return names
+
+
+def parse_numbers(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> tuple[float, ...] | None:
+    """Parse numbers from 0 to 1 that commas separate."""
+    if value is None:
+        return None
+    if not re.fullmatch(r"(0?\.[0-9]+)(,0?\.[0-9]+)*", value):
+        raise click.BadParameter(f"{value!r} is not numbers between 0 and 1, like 0.5,0.3.")
+    return tuple(map(float, value.split(",")))
+
+
+@click.command("import", epilog=EPILOG, short_help="Make a model of a checkpoint.")
+@click.argument("checkpoint", metavar="CHECKPOINT")
+@click.option(
+    "-o", "--output", metavar="MODEL", help="Where to; a folder.  [default: ./<the model's name>]"
+)
+@click.option(
+    "--family",
+    default="auto",
+    show_default=True,
+    metavar="FAMILY",
+    help="Whose network it is, where it isn't told from the keys; see docs/models.md.",
+)
+@click.option(
+    "--padding",
+    type=click.Choice(["valid", "same"]),
+    help="Whether its convolutions pad with zeros.",
+)
+@click.option(
+    "--norm",
+    type=click.Choice(["none", "instance"]),
+    help="Which normalisation there is that has no weights.",
+)
+@click.option(
+    "--activation",
+    metavar="relu|leaky-relu[=SLOPE]",
+    help="Its activation, if it isn't the family's usual one.",
+)
+@click.option(
+    "--mpp",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="F",
+    help="Pixel size that it was trained at, in µm.  [default: any]",
+)
+@click.option(
+    "--classes",
+    callback=parse_names,
+    metavar="A,B,…",
+    help="Names of its outputs, in order.  [default: class-0,class-1,…]",
+)
+@click.option(
+    "--background",
+    metavar="NAME|none",
+    help="Which class is background, stored as 0.  [default: the first; none with sigmoid]",
+)
+@click.option(
+    "--scale",
+    metavar="SCALE",
+    help="How intensities become its input: 0..1, -1..1, 0..255, imagenet, slide (zero mean and "
+    "unit variance of each slide), or MEAN,…/STD,… of intensities up to 1.  [default: 0..1]",
+)
+@click.option(
+    "--channels",
+    type=click.Choice(["rgb", "bgr", "gray"]),
+    help="The order of its input's channels.  [default: rgb, or gray if there is one]",
+)
+@click.option(
+    "--head",
+    type=click.Choice(["softmax", "sigmoid"]),
+    help="One class per pixel, or each by itself.  [default: the family's]",
+)
+@click.option(
+    "--thresholds",
+    callback=parse_numbers,
+    metavar="P,…",
+    help="Of a sigmoid head, one per class.  [default: 0.5]",
+)
+@click.option(
+    "--window",
+    type=click.IntRange(min=16),
+    metavar="N",
+    help="Run it on windows of N px only; best the side it was trained on.  [default: any; 512 for "
+    "networks whose result depends on it]",
+)
+@click.option(
+    "--interpolation",
+    type=click.Choice(["fixed-tile", "global"]),
+    help="Of networks that align corners: as in windows of one size, or as over the whole slide "
+    "(exact).  [default: fixed-tile]",
+)
+@click.option("--license", default="", metavar="SPDX", help="Of the weights.")
+@click.option("--name", metavar="NAME", help="Of the model.  [default: the file's]")
+@trust_option
+@click.option("--overwrite", is_flag=True, help="Replace a model.")
+@json_option
+@verbose_option
+def import_(
+    checkpoint: str, output: str | None, trust: bool, overwrite: bool, as_json: bool, **told: Any
+) -> None:
+    """Make a model of CHECKPOINT, a file that PyTorch or safetensors saved, or of a program.
+
+    Depth, widths, classes and upsampling are read off the weights. What they can't tell is asked
+    for. Nothing in the file is run; anything but tensors is refused.
+
+    A program is an ONNX file or, with --trust, one of TorchScript or torch.export: its border and
+    period are measured, which takes some ten runs on images of a few hundred pixels.
+    """
+    from wsi_unet.models.importing.checkpoints import import_model
+    from wsi_unet.models.importing.hints import Told
+
+    model = import_model(checkpoint, output, Told(**told), trust=trust, overwrite=overwrite)
+    if as_json:
+        print_json({"path": str(model.path), "sha256": model.sha256, **model_document(model.spec)})
+        return
+    show_model(model.spec, title=str(model.path))

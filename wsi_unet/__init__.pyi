@@ -1,0 +1,95 @@
+from ._version import __version__ as __version__
+from .cohorts.manifest import read_cohort as read_cohort
+from .cohorts.planning import plan_cohort as plan_cohort
+from .cohorts.report import CohortReport as CohortReport
+from .dask_cluster.cluster import ClusterOptions as ClusterOptions
+from .errors import AnnotationError as AnnotationError
+from .errors import BlockError as BlockError
+from .errors import ClusterError as ClusterError
+from .errors import EvaluationError as EvaluationError
+from .errors import InputError as InputError
+from .errors import MaskError as MaskError
+from .errors import ModelError as ModelError
+from .errors import OptionError as OptionError
+from .errors import OutputError as OutputError
+from .errors import PlanError as PlanError
+from .errors import RecipeError as RecipeError
+from .errors import SignatureError as SignatureError
+from .errors import SlideError as SlideError
+from .errors import TrainingError as TrainingError
+from .errors import WsiUnetError as WsiUnetError
+from .evaluation.report import Evaluation as Evaluation
+from .evaluation.run import evaluate as evaluate
+from .labels.reading import open_labels as open_labels
+from .labels.reading import open_probabilities as open_probabilities
+from .models.checkpoint import Model as Model
+from .models.checkpoint import bundled_models as bundled_models
+from .models.checkpoint import load_model as load_model
+from .models.checkpoint import save_model as save_model
+from .segmentation.dispatch.prepare import SlideJob as SlideJob
+from .segmentation.dispatch.slides import Outcome as Outcome
+from .segmentation.dispatch.slides import segment_cohort as segment_cohort
+from .segmentation.lazy import map_unet as map_unet
+from .segmentation.planning.options import Options as Options
+from .segmentation.planning.plan import Plan as Plan
+from .segmentation.report import CohortProgress as CohortProgress
+from .segmentation.report import Report as Report
+from .segmentation.report import RunProgress as RunProgress
+from .segmentation.run import plan as plan
+from .segmentation.run import segment as segment
+from .segmentation.status import RunStatus as RunStatus
+from .segmentation.status import run_status as run_status
+from .slides.opening import open_slide as open_slide
+from .slides.slide import Slide as Slide
+from .training.report import Training as Training
+from .training.run import train as train
+from .view.overlay import write_overlay as write_overlay
+
+__all__ = [
+    "AnnotationError",
+    "BlockError",
+    "ClusterError",
+    "ClusterOptions",
+    "CohortProgress",
+    "CohortReport",
+    "Evaluation",
+    "EvaluationError",
+    "InputError",
+    "MaskError",
+    "Model",
+    "ModelError",
+    "OptionError",
+    "Options",
+    "Outcome",
+    "OutputError",
+    "Plan",
+    "PlanError",
+    "RecipeError",
+    "Report",
+    "RunProgress",
+    "RunStatus",
+    "SignatureError",
+    "Slide",
+    "SlideError",
+    "SlideJob",
+    "Training",
+    "TrainingError",
+    "WsiUnetError",
+    "__version__",
+    "bundled_models",
+    "evaluate",
+    "load_model",
+    "map_unet",
+    "open_labels",
+    "open_probabilities",
+    "open_slide",
+    "plan",
+    "plan_cohort",
+    "read_cohort",
+    "run_status",
+    "save_model",
+    "segment",
+    "segment_cohort",
+    "train",
+    "write_overlay",
+]

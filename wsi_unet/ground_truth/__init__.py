@@ -1,0 +1,1 @@
+"""Annotations and label images on the pixel grid of a prediction."""

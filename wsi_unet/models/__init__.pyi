@@ -1,0 +1,35 @@
+from .architectures.border import derive_border as derive_border
+from .architectures.unet import UNetConfig as UNetConfig
+from .checkpoint import Model as Model
+from .checkpoint import bundled_models as bundled_models
+from .checkpoint import load_model as load_model
+from .checkpoint import read_spec as read_spec
+from .checkpoint import save_model as save_model
+from .importing.checkpoints import import_checkpoint as import_checkpoint
+from .importing.checkpoints import import_model as import_model
+from .importing.hints import Told as Told
+from .importing.programs import measure_module as measure_module
+from .networks.unet import UNet as UNet
+from .spec import LabelClass as LabelClass
+from .spec import ModelClass as ModelClass
+from .spec import ModelSpec as ModelSpec
+from .spec import Scaling as Scaling
+
+__all__ = [
+    "LabelClass",
+    "Model",
+    "ModelClass",
+    "ModelSpec",
+    "Scaling",
+    "Told",
+    "UNet",
+    "UNetConfig",
+    "bundled_models",
+    "derive_border",
+    "import_checkpoint",
+    "import_model",
+    "load_model",
+    "measure_module",
+    "read_spec",
+    "save_model",
+]

@@ -1,0 +1,83 @@
+"""A network that comes as a program (ONNX, TorchScript, torch.export) or as a module."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from wsi_unet.geometry import Border
+from wsi_unet.models.architectures.costs import Work
+from wsi_unet.models.architectures.unet import Precision
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class ProgramConfig(BaseModel):
+    """What was measured of a network whose inside isn't known.
+
+    Attributes:
+        family: which kind of network this describes.
+        kind: what runs it.
+        in_channels: channels of the image.
+        classes: channels of the output, one logit (or probability, see `ModelSpec.head`) each.
+        period: where its cores may start, px.
+        before: rows and columns of context above and left of a core, px.
+        after: the same below and right of it.
+        shrink: what the output lacks on each side, px.
+        local: whether a pixel of the output depends only on what is within that border.
+        sized: whether the result depends on the size of the image beyond the border.
+        input_side: the only side that it takes, px; None: any multiple of the period.
+        parameters: numbers in its weights; 0 where nobody counted.
+        flops_per_pixel: operations per px of its input; a rough figure for deadlines.
+        bytes_per_pixel: memory per px of its input; a rough figure.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    family: Literal["program"] = "program"
+    kind: Literal["onnx", "torchscript", "export", "module"]
+    in_channels: int = Field(ge=1, le=64)
+    classes: int = Field(ge=1, le=255)
+    period: int = Field(ge=1, le=512)
+    before: int = Field(ge=0, le=16384)
+    after: int = Field(ge=0, le=16384)
+    shrink: int = Field(default=0, ge=0, le=16384)
+    local: bool
+    sized: bool
+    input_side: int | None = Field(default=None, ge=1, le=16384)
+    parameters: int = Field(default=0, ge=0)
+    flops_per_pixel: float = Field(default=0, ge=0, allow_inf_nan=False)
+    bytes_per_pixel: float = Field(default=0, ge=0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.period & (self.period - 1):
+            raise ValueError(f"period: {self.period} is not a power of two")
+        return self
+
+    @property
+    def classes_out(self) -> int:
+        """Channels of the output."""
+        return self.classes
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """Number types that it can run in: a program has its own, float32."""
+        return get_args(Precision) if self.kind == "module" else ("float32",)
+
+    def border(self) -> Border:
+        """Return the context that a core needs, as measured; beyond the slide it is mirrored."""
+        return Border(self.before, self.after, self.shrink, self.period, "mirror")
+
+    def work(self, side: int, item: int) -> Work:
+        """Return roughly what running it on `side` × `side` px takes."""
+        pixels = side * side
+        size = int(self.bytes_per_pixel * pixels)
+        flops, left = int(self.flops_per_pixel * pixels), side - 2 * self.shrink
+        return Work(flops, self.parameters, size, 0, pixels, left)
+
+    def build(self) -> nn.Module:
+        """Refuse: a program is loaded from its file (see `wsi_unet.models.exported.loading`)."""
+        raise TypeError("a program can't be built from its description")

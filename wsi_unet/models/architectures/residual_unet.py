@@ -1,0 +1,159 @@
+"""A U-Net of strided convolutions and residual units, as data (see `residual_unet`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from wsi_unet.geometry import Border
+from wsi_unet.models.architectures import reach
+from wsi_unet.models.architectures.costs import Count, Work
+
+if TYPE_CHECKING:
+    from wsi_unet.models.networks.residual_unet import ResidualUNet
+
+Width = Annotated[int, Field(ge=1, le=65536)]
+
+
+class ResidualUNetConfig(BaseModel):
+    """The shape of one such network (Kerfoot et al. 2019, doi:10.1007/978-3-030-12029-0_40).
+
+    Attributes:
+        family: which kind of network this describes.
+        channels: of each level, from the top (at half the image's size) to the bottom (at that of
+            the level above it).
+        units: convolutions in each residual unit on the way down; 0: a single convolution without
+            a shortcut, on the way up too.
+        in_channels: channels of the image.
+        classes: channels of the output, one logit per class.
+        norm: what normalises each convolution's output: "none", "batch", or "instance" (over all
+            of the image).
+        affine: whether instance normalisation has weights.
+        leak: slope of the activation below 0 (0: ReLU); None: learnt, one number per layer.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    family: Literal["residual-unet"] = "residual-unet"
+    channels: tuple[Width, ...] = Field(
+        default=(16, 32, 64, 128, 256),
+        min_length=2,
+        max_length=8,
+        strict=False,  # JSON has lists, not tuples
+    )
+    units: int = Field(default=2, ge=0, le=8)
+    in_channels: int = Field(default=3, ge=1, le=64)
+    classes: int = Field(default=2, ge=1, le=255)
+    norm: Literal["none", "batch", "instance"] = "instance"
+    affine: bool = False
+    leak: float | None = Field(default=None, ge=0.0, lt=1.0, allow_inf_nan=False)
+
+    @property
+    def depth(self) -> int:
+        """Number of halvings."""
+        return len(self.channels) - 1
+
+    @property
+    def classes_out(self) -> int:
+        """Channels of the output."""
+        return self.classes
+
+    @property
+    def period(self) -> int:
+        """The grid of the halvings repeats every so many px."""
+        return int(2**self.depth)
+
+    @property
+    def local(self) -> bool:
+        """Whether a pixel of the output depends only on what is near it."""
+        return self.norm != "instance"
+
+    @property
+    def sized(self) -> bool:
+        """Whether the result depends on the size of the image."""
+        return not self.local
+
+    @property
+    def upwards(self) -> tuple[tuple[int, int], ...]:
+        """Channels (before, after) of each stage on the way up, from the bottom."""
+        widths = self.channels
+        joined = (widths[-1] + widths[-2], *(2 * width for width in widths[-3::-1]))
+        return tuple(zip(joined, (*widths[-3::-1], self.classes), strict=True))
+
+    def border(self) -> Border:
+        """Return the context that a core needs."""
+        wanted = (0, self.period - 1)
+        copied = []
+        for _ in range(self.depth):
+            if self.units:
+                wanted = reach.convolution(wanted, 3, padding=1)
+            wanted = reach.transposed(wanted, 3, stride=2, padding=1)
+            copied.append(wanted)
+        for _ in range(max(1, self.units)):
+            wanted = reach.convolution(wanted, 3, padding=1)
+        for skip in reversed(copied):
+            wanted = reach.union(wanted, skip)
+            for _ in range(max(1, self.units) - 1):
+                wanted = reach.convolution(wanted, 3, padding=1)
+            wanted = reach.convolution(wanted, 3, stride=2, padding=1)
+        return reach.clipped_border(wanted, self.period)
+
+    def work(self, side: int, item: int) -> Work:
+        """Return what running the network on `side` × `side` px takes, `item` bytes a number."""
+        return _follow(self, Count(side, item))
+
+    def build(self) -> ResidualUNet:
+        """Return the network, with random weights."""
+        from wsi_unet.models.networks.residual_unet import ResidualUNet
+
+        return ResidualUNet(self)
+
+
+def _follow(config: ResidualUNetConfig, count: Count) -> Work:
+    """Follow `ResidualUNet.forward` map by map."""
+    skips = []
+    held, channels = 0, config.in_channels
+    for level, width in enumerate(config.channels):
+        held = _follow_unit(config, count, channels, width, 1 if level == config.depth else 2)
+        channels = width
+        skips.append(held)
+    skips.pop()
+    for before, after in config.upwards:
+        joined = count.hold(before)
+        count.drop(held + skips.pop())
+        count.multiply(before, after, 3)  # a transposed convolution
+        count.side *= 2
+        held = _activated(config, count, count.hold(after))
+        count.drop(joined)
+        if config.units:
+            new = count.convolve(after, after, 3)
+            count.drop(held)
+            held = new
+    return count.work(held)
+
+
+def _follow_unit(
+    config: ResidualUNetConfig, count: Count, channels: int, width: int, stride: int
+) -> int:
+    """Run the convolutions of one level and their shortcut; return the result's bytes."""
+    side, shortcut = count.side, 0
+    if config.units and (stride > 1 or channels != width):
+        shortcut = count.convolve(channels, width, 3 if stride > 1 else 1, stride)
+        count.side = side
+    previous = 0
+    for index in range(max(1, config.units)):
+        before = width if index else channels
+        new = count.convolve(before, width, 3, 1 if index else stride)
+        new = _activated(config, count, new)
+        count.drop(previous)
+        previous = new
+    count.drop(shortcut)
+    return previous
+
+
+def _activated(config: ResidualUNetConfig, count: Count, held: int) -> int:
+    """Apply the activation: a learnt one makes a new map."""
+    if config.leak is None:
+        count.spend(held)
+    return held

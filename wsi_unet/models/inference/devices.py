@@ -1,0 +1,244 @@
+"""Devices: which there are, which number type pays on them, and how to compute exactly there."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast, get_args
+
+import torch
+from dask.system import cpu_count
+
+from wsi_unet.errors import OptionError
+from wsi_unet.models.architectures.unet import Precision
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """One device that a model could run on.
+
+    Attributes:
+        name: as `--device` takes it, "cpu" or "cuda:0".
+        description: the processor's own name.
+        memory: bytes; None for the CPU, where the process's limits count.
+        matrix_units: whether it multiplies 16-bit matrices in hardware at a profit.
+        precision: what "auto" means on it.
+    """
+
+    name: str
+    description: str
+    memory: int | None
+    matrix_units: bool
+    precision: Precision
+
+
+def resolve_device(name: str = "auto") -> str:
+    """Return the device meant by "auto", "cpu", "cuda" or "cuda:i", as "cpu" or "cuda:i".
+
+    Raises:
+        OptionError: if the name isn't one of these or there is no such device here.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return "cuda:0" if count else "cpu"
+    if name == "cpu":
+        return name
+    kind, _, index = name.partition(":")
+    if kind != "cuda" or not (index.isdecimal() or name == "cuda"):
+        raise OptionError(f"device {name!r} is not auto, cpu, cuda or cuda:0, cuda:1, …")
+    number = int(index or 0)
+    if number >= count:
+        raise OptionError(
+            f"device {name!r} isn't here: torch {torch.__version__} sees {count} CUDA devices; "
+            "use --device cpu or a torch built for the GPU's driver"
+        )
+    return f"cuda:{number}"
+
+
+def matrix_units(device: str) -> bool:
+    """Whether bfloat16 pays on `device`: CUDA compute capability 8.0 or more, or a CPU's AMX.
+
+    AVX512-BF16 has no matrix unit: it doubles the speed where it was measured, too little to
+    leave float32's exactness for unasked.
+    """
+    if device == "cpu":
+        return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+    return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def resolve_precision(
+    name: str, device: str, possible: Collection[Precision] = get_args(Precision)
+) -> Precision:
+    """Return the number type meant by "auto" (or by its own name) on a resolved device.
+
+    Args:
+        name: "auto", "float32", "bfloat16" or "float16".
+        device: "cpu" or "cuda:i".
+        possible: what the network can run in (`ModelSpec.precisions`).
+
+    Raises:
+        OptionError: if the name is none of those, or the network can't run in it, or it is
+            float16 on a CPU that can't compute in it (torch then takes several times the time
+            and memory of float32).
+    """
+    if name == "auto":
+        return "bfloat16" if "bfloat16" in possible and matrix_units(device) else "float32"
+    if name not in get_args(Precision):
+        raise OptionError(f"precision {name!r} is not auto, {', '.join(get_args(Precision))}")
+    if name not in possible:
+        raise OptionError(
+            f"precision {name!r}: a program computes as it was saved, in "
+            f"{' or '.join(possible)}; leave --precision out"
+        )
+    capabilities = torch.cpu.get_capabilities()
+    if name == "float16" and device == "cpu" and not capabilities.get("avx512_fp16", False):
+        raise OptionError(
+            "this CPU doesn't compute in float16; use --precision bfloat16 or float32"
+        )
+    return cast("Precision", name)
+
+
+def describe_devices() -> list[DeviceInfo]:
+    """Return every device of this machine, the one that "auto" means first."""
+    cpu = str(torch.cpu.get_capabilities().get("cpu_name", "CPU"))
+    found = []
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        properties = torch.cuda.get_device_properties(index)
+        found.append((f"cuda:{index}", properties.name, properties.total_memory))
+    return [
+        DeviceInfo(name, description, memory, matrix_units(name), resolve_precision("auto", name))
+        for name, description, memory in [*found, ("cpu", f"{cpu}, {usable_cores()} cores", None)]
+    ]
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: its affinity, within the container's CPU quota."""
+    return int(cpu_count())
+
+
+def free_memory(device: str) -> int | None:
+    """Return the free bytes of a CUDA device; None for the CPU, whose memory is the host's."""
+    if device == "cpu":
+        return None
+    # What torch holds for reuse is as good as free.
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0] + cached)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device had too little memory."""
+    # The CPU's allocator and NVIDIA's libraries raise a plain RuntimeError.
+    signs = ("can't allocate memory", "_STATUS_ALLOC_FAILED", "CUDA out of memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in signs)
+
+
+def matmul_rate(device: str, precision: Precision, seconds: float = 0.3) -> float:
+    """Measure what `device` can multiply: FLOP/s of a large square matrix product."""
+    side = 1024 if device == "cpu" else 8192
+    dtype = getattr(torch, precision)
+    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    with torch.inference_mode(), full_float32(), cpu_threads(usable_cores()):
+        left @ right
+        synchronize(device)
+        count, start = 0, time.perf_counter()
+        while (elapsed := time.perf_counter() - start) < seconds or not count:
+            left @ right
+            synchronize(device)
+            count += 1
+    return float(2 * side**3 * count / elapsed) if elapsed else 0.0
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep freed memory for its next arrays; returns whether that was possible.
+
+    glibc takes every array above 32 MiB freshly from the kernel, which zeroes it page by page:
+    up to 40 % of a forward's time on a CPU was spent in page faults (see docs/performance.md).
+    Afterwards the process stays as large as it has once been (freed memory beyond 1 GiB goes
+    back), so this is for processes that do nothing but a run. Call it before threads start:
+    those that have allocated already keep their old ways.
+    """
+    m_trim_threshold, m_mmap_max, m_arena_max = -1, -4, -8  # malloc.h
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library
+        return False
+    settings = {m_arena_max: 1, m_mmap_max: 0, m_trim_threshold: 2**30}
+    taken = [mallopt(name, value) == 1 for name, value in settings.items()]
+    return all(taken)
+
+
+def synchronize(device: str) -> None:
+    """Wait until a CUDA device has done what it was given; nothing to wait for on the CPU."""
+    if device != "cpu":
+        torch.cuda.synchronize(device)
+
+
+class _FullFloat32:
+    """How many want float32 to mean float32 now, and what the settings were before them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before: list[str] = []
+
+    @staticmethod
+    def _settings() -> list[Any]:
+        backends: Any = torch.backends  # its types don't know all of it
+        # Their own setters, not `allow_tf32`: torch refuses to mix the two ways in one process.
+        return [
+            backends.cudnn.conv,
+            backends.cuda.matmul,
+            backends.mkldnn.conv,
+            backends.mkldnn.matmul,
+        ]
+
+    def enter(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._before = [setting.fp32_precision for setting in self._settings()]
+                for setting in self._settings():
+                    setting.fp32_precision = "ieee"
+            self._inside += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                for setting, value in zip(self._settings(), self._before, strict=True):
+                    setting.fp32_precision = value
+
+
+_FULL_FLOAT32 = _FullFloat32()  # the settings are the process's
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Make float32 mean float32 inside; the process's settings come back with the last to leave.
+
+    CUDA convolutions round their inputs to TF32 by default (torch.backends.cudnn), and a
+    process may have allowed TF32 or bfloat16 for matrix products and for oneDNN.
+    """
+    _FULL_FLOAT32.enter()
+    try:
+        yield
+    finally:
+        _FULL_FLOAT32.leave()
+
+
+@contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Let the calling thread compute on `count` cores inside, and restore its setting after.
+
+    OpenMP's count belongs to the thread that sets it and starts at OMP_NUM_THREADS, which
+    Dask's worker processes set to 1: so it is set wherever the network runs.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,305 @@
+"""What is run on the windows of a slide: one model or several, on one view of them or more.
+
+No torch: what it costs and how it is tiled is known before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from wsi_unet.errors import OptionError
+from wsi_unet.geometry import Border, Box, Edge, Shape, round_up
+from wsi_unet.models.architectures import costs
+from wsi_unet.models.architectures.border import fixed_border
+from wsi_unet.models.architectures.exactness import inexact_because
+from wsi_unet.models.inference.augmentation import VIEWS, Tta, turned_border
+from wsi_unet.models.inference.label_groups import LONGEST_NAME, LabelGroup, label_groups
+
+if TYPE_CHECKING:
+    from wsi_unet.models.architectures.costs import Work
+    from wsi_unet.models.architectures.unet import Precision
+    from wsi_unet.models.checkpoint import Model
+    from wsi_unet.models.spec import Exactness, ModelSpec
+
+SUFFIX = ".ensemble"
+"""Ends the name of what several models say together."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What intensities (0 to 1) are scaled with: (intensity − mean) / std.
+
+    Attributes:
+        mean: one number per channel of a network, in its order.
+        std: likewise, above 0.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One model and the views it is shown; a `wsi_unet.models.architectures.costs.Network`.
+
+    Attributes:
+        model: the model.
+        tta: which views of a window are averaged.
+    """
+
+    model: Model
+    tta: Tta
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What the model is."""
+        return self.model.spec
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the image."""
+        return self.spec.in_channels
+
+    @property
+    def classes_out(self) -> int:
+        """Channels of the output."""
+        return self.spec.classes_out
+
+    def border(self) -> Border:
+        """Return the context that a core needs, in every view."""
+        return self._tiling[0]
+
+    def work(self, side: int, item: int) -> Work:
+        """Return what one forward on `side` × `side` px takes, `item` bytes a number."""
+        return self.spec.work(side, item)
+
+    @property
+    def placed(self) -> bool:
+        """Whether the network has to be told where a window lies."""
+        return self.spec.architecture.sized and self.inexact_because == ""
+
+    @property
+    def inexact_because(self) -> str:
+        """Why tiling can change a label; empty where it can't."""
+        return self._tiling[1]
+
+    @cached_property
+    def _tiling(self) -> tuple[Border, str]:
+        spec, window = self.spec, self.spec.window
+        needed = spec.architecture.border()
+        if self.tta != "none":
+            needed = turned_border(needed)
+        if window is None:
+            return needed, ""
+        reason = self._inexact(needed, window)
+        try:
+            return fixed_border(needed, window, exact=not reason), reason
+        except ValueError as error:
+            raise OptionError(f"{spec.name} with --tta {self.tta}: {error}") from error
+
+    def _inexact(self, needed: Border, window: int) -> str:
+        """Say why windows of one size aren't exact; nothing where they are."""
+        reason = inexact_because(self.spec.architecture, needed, window)
+        if reason:
+            return reason
+        if self.tta != "none" and not needed.shrink and window % needed.period:
+            return f"its window of {window} px isn't a multiple of its period {needed.period}"
+        return ""
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Models whose probabilities are averaged, over the views too; one model is the smallest.
+
+    Attributes:
+        models: they have the same classes, head and pixel size.
+        tta: which views of a window are averaged.
+
+    Raises:
+        OptionError: if they don't go together; the message names the model and the difference.
+    """
+
+    models: tuple[Model, ...]
+    tta: Tta = "none"
+
+    def __post_init__(self) -> None:
+        first, *others = (model.spec for model in self.models)
+        for other in others:
+            _check_alike(first, other)
+        if len(self._tiles) > 1 or any(tile % self._period for tile in self._tiles):
+            raise OptionError(
+                "ensemble: its models are run on windows of one size each, whose cores of "
+                f"{', '.join(map(str, self._tiles))} px don't fit each other; use them one by one"
+            )
+
+    @cached_property
+    def members(self) -> tuple[Member, ...]:
+        """Each model with the views it is shown."""
+        return tuple(Member(model, self.tta) for model in self.models)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The first model's; classes, head and pixel size are everybody's."""
+        return self.models[0].spec
+
+    @property
+    def name(self) -> str:
+        """The model's name; of several, the first one's and what it is."""
+        if len(self.models) == 1:
+            return self.spec.name
+        return self.spec.name[: LONGEST_NAME - len(SUFFIX)] + SUFFIX
+
+    @property
+    def groups(self) -> tuple[LabelGroup, ...]:
+        """The label images, in the order in which they are predicted."""
+        return label_groups(self.spec, self.name)
+
+    @property
+    def label_count(self) -> int:
+        """One more than the largest value in any label image."""
+        return max(item.value for group in self.groups for item in group.classes) + 1
+
+    @property
+    def sha256(self) -> str:
+        """The model's hash; of several, one over all of theirs."""
+        hashes = [model.sha256 for model in self.models]
+        if len(hashes) == 1:
+            return hashes[0]
+        return hashlib.sha256(json.dumps(["mean", *hashes]).encode()).hexdigest()
+
+    @property
+    def forwards(self) -> int:
+        """How often a network is run on a window."""
+        return len(self.models) * len(VIEWS[self.tta])
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """Number types that every model can run in."""
+        possible = self.spec.precisions
+        others = [model.spec.precisions for model in self.models[1:]]
+        return tuple(one for one in possible if all(one in other for other in others))
+
+    @property
+    def inexact_because(self) -> str:
+        """Why tiling can change a label; empty where it can't."""
+        reasons = {m.spec.name: m.inexact_because for m in self.members if m.inexact_because}
+        if len(self.models) == 1:
+            return next(iter(reasons.values()), "")
+        return "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+
+    @property
+    def exactness(self) -> Exactness:
+        """Whether tiling can change a label."""
+        return "approximate" if self.inexact_because else "exact"
+
+    @property
+    def tile(self) -> int | None:
+        """Side of a tile's core, px, where there is no choice."""
+        return self.border().tile
+
+    @property
+    def scaled_by_slide(self) -> bool:
+        """Whether any model wants the slide's own statistics."""
+        return any(model.spec.scaling.statistics == "slide" for model in self.models)
+
+    @property
+    def constants(self) -> tuple[Statistics, ...]:
+        """What each model's spec scales with."""
+        scalings = [model.spec.scaling for model in self.models]
+        return tuple(Statistics(scaling.mean, scaling.std) for scaling in scalings)
+
+    @cached_property
+    def _borders(self) -> tuple[Border, ...]:
+        return tuple(member.border() for member in self.members)
+
+    @cached_property
+    def _period(self) -> int:
+        return math.lcm(*(border.period for border in self._borders))
+
+    @cached_property
+    def _tiles(self) -> tuple[int, ...]:
+        """The cores of the models that have only one, px."""
+        return tuple(sorted({b.tile for b in self._borders if b.tile is not None}))
+
+    def border(self) -> Border:
+        """Return the context that a core needs so that every model can compute it."""
+        return self._border
+
+    @cached_property
+    def _border(self) -> Border:
+        if len(self._borders) == 1:
+            return self._borders[0]
+        before = round_up(max(border.before for border in self._borders), self._period)
+        after = round_up(max(border.after for border in self._borders), self._period)
+        return Border(before, after, 0, self._period, self._edge(), next(iter(self._tiles), None))
+
+    def _edge(self) -> Edge:
+        """Return how far windows reach that hold everybody's."""
+        edges = {border.edge for border in self._borders}
+        if len(edges) == 1:
+            return edges.pop()
+        return "mirror" if "mirror" in edges else "clip"
+
+    def memory(self, tile: int, precision: str, *, probabilities: bool) -> int:
+        """Estimate the most memory that predicting a core of `tile` × `tile` px takes, in bytes."""
+        averaged = self.forwards > 1
+        total = sum(
+            costs.tile_memory(member, tile, precision, probabilities=probabilities or averaged)
+            for member in self.members
+        )
+        if self.spec.head == "sigmoid":  # probabilities, comparisons and labels of each class
+            total += 8 * self.spec.classes_out * tile * tile
+        if not averaged:
+            return total
+        # The sum of the probabilities; of one view the turned window, in two memory orders, and of
+        # the one before what its output became.
+        largest = max(costs.window_side(member, tile) ** 2 for member in self.members)
+        numbers = max(2 * member.in_channels + 3 * member.classes_out for member in self.members)
+        return total + 4 * (self.spec.classes_out * tile * tile + numbers * largest)
+
+    def largest_map(self, tile: int) -> int:
+        """Return the number of values in the largest feature map for a core of `tile` px."""
+        return max(costs.largest_map(member, tile) for member in self.members)
+
+    def flops(self, tile: int) -> int:
+        """Return the floating-point operations for one core of `tile` × `tile` px, all views."""
+        once = sum(costs.window_flops(member, tile) for member in self.members)
+        return once * len(VIEWS[self.tta])
+
+
+def member_boxes(border: Border, core: Box, shape: Shape) -> tuple[Box, Box]:
+    """Return the core and the window of a model that computes a wanted core in its own way.
+
+    Args:
+        border: the model's.
+        core: what is wanted, px of the raster; starts at a multiple of the period.
+        shape: (rows, columns) of the whole raster, px.
+    """
+    own = border.core(core.intersection(Box.of_shape(shape)))
+    return own, border.window(own, shape)
+
+
+def _check_alike(first: ModelSpec, other: ModelSpec) -> None:
+    """Refuse models whose probabilities don't mean the same."""
+
+    def names(spec: ModelSpec) -> Sequence[str]:
+        return [item.name for item in spec.classes]
+
+    for what, one, two in (
+        ("classes", names(first), names(other)),
+        ("background", first.background, other.background),
+        ("head", first.head, other.head),
+        ("thresholds", first.thresholds, other.thresholds),
+        ("pixel size", first.mpp, other.mpp),
+    ):
+        if one != two:
+            raise OptionError(
+                f"ensemble: {other.name} has another {what} ({two}) than {first.name} ({one}); "
+                "only models that answer the same question can be averaged"
+            )

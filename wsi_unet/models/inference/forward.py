@@ -1,0 +1,113 @@
+"""One model's network on a device: uint8 pixels in, its output for a core, view by view."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from wsi_unet.colour import CHANNEL_WEIGHTS
+from wsi_unet.geometry import Box, Shape
+from wsi_unet.models.exported.loading import place
+from wsi_unet.models.inference.augmentation import VIEWS, View
+from wsi_unet.models.inference.ensemble import Member, Statistics
+from wsi_unet.models.inference.heads import head_of
+from wsi_unet.models.networks.interpolation import Place
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """(v/255 − mean)/std for v from 0 to 255, as (v − 255·mean) · 1/(255·std)."""
+
+    shift: Tensor
+    factor: Tensor
+
+
+class Forward:
+    """A model on a device.
+
+    Args:
+        member: the model, and the views it is shown.
+        device: "cpu" or "cuda:i".
+        dtype: number type that the whole network runs in; batch norm is folded before.
+        threads: cores that one forward may use on the CPU.
+
+    Attributes:
+        border: the context that a core needs.
+        head: how the output is read.
+        network: the network itself.
+
+    Raises:
+        ModelError: if the model has changed on disk.
+    """
+
+    def __init__(self, member: Member, device: str, dtype: torch.dtype, threads: int) -> None:
+        self.border = member.border()
+        self.head = head_of(member.spec)
+        self.network: nn.Module = place(
+            member.model.build(), device=device, dtype=dtype, threads=threads
+        )
+        self._views = VIEWS[member.tta]
+        # Told where a window lies, a network needs no windows of one size.
+        self._placed = member.placed
+        self._order = member.spec.channel_order
+        self._device, self._dtype = device, dtype
+        self._constants = self._scale_of(member.spec.scaling.mean, member.spec.scaling.std)
+        self._luma = self._tensor(CHANNEL_WEIGHTS["gray"][0])
+
+    def outputs(
+        self, image: Tensor, window: Box, core: Box, shape: Shape, statistics: Statistics | None
+    ) -> Iterator[Tensor]:
+        """Yield the network's output for the core, float32 (classes, rows, columns), by view.
+
+        Args:
+            image: uint8 (rows, columns, 3), RGB, on the device; the pixels of `window`.
+            window: px of the raster; a window that the network takes.
+            core: the wanted pixels, px of the raster.
+            shape: (rows, columns) of the whole raster, px.
+            statistics: what intensities are scaled with; None for the model's constants.
+
+        Raises:
+            ValueError: if the window's size doesn't fit the network, or the core isn't inside the
+                output.
+        """
+        scaled = self._scaled(image, statistics).permute(2, 0, 1)[None]  # channels last: a view
+        inside = self.border.core_in_output(core, window)
+        rows, columns = inside.slices()
+        for view in self._views:
+            turned = self._run(view.turn(scaled), view, window, shape)
+            output = view.turn_back(turned)[0]
+            if inside.y1 > output.shape[1] or inside.x1 > output.shape[2]:
+                raise ValueError(
+                    f"{inside} is not inside the network's output {tuple(output.shape)}"
+                )
+            yield output[:, rows, columns].float()
+
+    def _run(self, image: Tensor, view: View, window: Box, shape: Shape) -> Tensor:
+        if self._placed:
+            origin, whole = view.place(window, self.border.whole(shape))
+            output: Tensor = self.network(image, Place(origin, whole))
+        else:
+            output = self.network(image)
+        return output
+
+    def _scaled(self, image: Tensor, statistics: Statistics | None) -> Tensor:
+        """Return (h, w, channels) intensities as the network wants them, from uint8 (h, w, 3)."""
+        intensities = image.float()
+        if self._order == "gray":
+            intensities = (intensities * self._luma).sum(dim=2, keepdim=True)
+        elif self._order == "bgr":
+            intensities = intensities.flip(2)
+        scale = self._constants
+        if statistics is not None:
+            scale = self._scale_of(statistics.mean, statistics.std)
+        return intensities.sub_(scale.shift).mul_(scale.factor).to(self._dtype)
+
+    def _scale_of(self, mean: Sequence[float], std: Sequence[float]) -> _Scale:
+        shift = self._tensor([255 * value for value in mean])
+        return _Scale(shift, self._tensor([1 / (255 * value) for value in std]))
+
+    def _tensor(self, numbers: Sequence[float]) -> Tensor:
+        return torch.tensor(numbers, dtype=torch.float32, device=self._device)

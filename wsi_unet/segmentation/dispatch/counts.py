@@ -1,0 +1,76 @@
+"""Sums over the blocks of one array, kept as they end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from wsi_unet.geometry import BlockGrid, BlockIndex
+from wsi_unet.labels.progress import BlockMarker
+from wsi_unet.segmentation.report import BlockCounts, Failure, Waits
+
+
+@dataclass
+class Tally:
+    """What became of the blocks of one array so far: sums only, however many blocks there are.
+
+    Attributes:
+        grid: of the blocks.
+        tissue: blocks that take time, as opposed to those of background alone.
+        total: blocks of the run.
+        resumed: blocks done before this run.
+        done: blocks done by this run.
+        empty: blocks among both that are stored as nothing.
+        tissue_resumed: blocks with tissue among `resumed`.
+        tissue_done: blocks with tissue among `done`.
+        pixels: level-0 pixels of `done`.
+        waits: what `done` took.
+        failures: blocks that failed.
+    """
+
+    grid: BlockGrid
+    tissue: frozenset[BlockIndex]
+    total: int
+    resumed: int = 0
+    done: int = 0
+    empty: int = 0
+    tissue_resumed: int = 0
+    tissue_done: int = 0
+    pixels: int = 0
+    waits: Waits = field(default_factory=Waits)
+    failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every block is done."""
+        return self.resumed + self.done == self.total
+
+    def take_resumed(self, marker: BlockMarker) -> None:
+        """Count a block that was done before."""
+        self.resumed += 1
+        self.empty += marker.empty
+        self.tissue_resumed += marker.block in self.tissue
+
+    def take_done(self, marker: BlockMarker) -> None:
+        """Count a block that this run has done."""
+        self.done += 1
+        self.empty += marker.empty
+        self.tissue_done += marker.block in self.tissue
+        self.pixels += self.grid.core(marker.block).area
+        self.waits += Waits.of(marker)
+
+    def blocks(self) -> BlockCounts:
+        """Return the numbers of blocks, for a report."""
+        return BlockCounts(
+            total=self.total,
+            done=self.resumed + self.done,
+            resumed=self.resumed,
+            failed=len(self.failures),
+            empty=self.empty,
+        )
+
+    def seconds_left(self, seconds: float) -> float | None:
+        """Estimate from the blocks with tissue alone, since the others take next to no time."""
+        if not self.tissue_done:
+            return None
+        left = len(self.tissue) - self.tissue_done - self.tissue_resumed
+        return seconds / self.tissue_done * left

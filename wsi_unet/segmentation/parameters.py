@@ -1,0 +1,268 @@
+"""What a run does, fully resolved: stored with the run, read by every worker."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from wsi_unet.geometry import BlockGrid, BlockIndex, Box, Shape
+from wsi_unet.labels.contents import FORMAT_VERSION
+from wsi_unet.labels.pyramid import Pyramid
+from wsi_unet.models.architectures.unet import Precision
+from wsi_unet.models.inference.augmentation import Tta
+from wsi_unet.models.inference.ensemble import Ensemble, Statistics
+from wsi_unet.slides.resample import Sampling
+
+
+class SlideReference(BaseModel):
+    """Which slide, opened how.
+
+    Attributes:
+        path: where a worker finds it; not part of any signature.
+        name: file name, for people.
+        reader: the reader that opens it.
+        fingerprint: hash of its content (see `Slide.fingerprint`).
+        shape: (rows, columns) of level 0, px.
+        mpp: (y, x) size of a level-0 pixel, µm, the caller's where given.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    name: str
+    reader: str
+    fingerprint: str
+    shape: Shape
+    mpp: tuple[float, float] | None
+
+
+class _Parameters(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    slide: SlideReference
+
+    def _pixels(self) -> dict[str, Any]:
+        """Return what decides the stored pixels beside the slide, by name."""
+        raise NotImplementedError
+
+    def identity(self) -> dict[str, Any]:
+        """Return everything that decides the stored pixels, by name, as JSON would read it."""
+        identity = {
+            "store format": FORMAT_VERSION,
+            "slide": self.slide.fingerprint,
+            "reader": self.slide.reader,
+            **self._pixels(),
+        }
+        normalised: dict[str, Any] = json.loads(json.dumps(identity))
+        return normalised
+
+    def signature(self) -> str:
+        """Return the sha256 of the identity."""
+        text = json.dumps(self.identity(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class ModelReference(BaseModel):
+    """Which model: where a worker finds it, and the hash that tells it from others.
+
+    Attributes:
+        path: of the model; of several, the first one's.
+        name: of the model, or of what several say together.
+        sha256: the model's hash, or one over all of theirs.
+        members: each of several models whose probabilities are averaged; none where there is one.
+        trust: whether it may be a program that can run code: who started the run said so.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    name: str
+    sha256: str
+    members: tuple[ModelReference, ...] = ()
+    trust: bool = False
+
+    @classmethod
+    def of(cls, ensemble: Ensemble) -> ModelReference:
+        """Return how workers find models."""
+        found = tuple(
+            cls(
+                path=str(model.path.absolute()),
+                name=model.spec.name,
+                sha256=model.sha256,
+                trust=model.trusted,
+            )
+            for model in ensemble.models
+        )
+        if len(found) == 1:
+            return found[0]
+        return cls(path=found[0].path, name=ensemble.name, sha256=ensemble.sha256, members=found)
+
+    @property
+    def each(self) -> tuple[ModelReference, ...]:
+        """Every model: the members, or the only one."""
+        return self.members or (self,)
+
+
+class LabelParameters(_Parameters):
+    """One label group being computed.
+
+    Attributes:
+        slide: the slide.
+        model: the model.
+        label: name of the run, and of the label group where there is one.
+        groups: names of the label groups, where each class of a multi-label model has one.
+        sampling: how the model's pixel grid is read from the slide.
+        levels: number of pyramid levels.
+        block: side of a block, px of the model's grid.
+        tile: side of a tile's core, px of the model's grid.
+        precision: "float32", "bfloat16" or "float16".
+        device: kind of device, "cpu" or "cuda", or one device "cuda:<index>".
+        tissue: "none", or "auto:" or "mask:" and the sha256 of the mask.
+        outputs: what is stored.
+        tta: which views of a window are averaged.
+        statistics: what each model's intensities are scaled with, where any model wants the
+            slide's own statistics.
+        regions: computed regions as level-0 boxes (y0, x0, y1, x1); none means all of the slide.
+        exactness: "exact" or "approximate": whether tiling can change a label.
+        inexact_because: why it can; empty where it can't.
+        agreement: share of labels equal to float32's on real windows; None in float32.
+        processes_per_core: worker processes that share a core.
+    """
+
+    model: ModelReference
+    label: str
+    groups: tuple[str, ...] = ()
+    sampling: Sampling
+    levels: int
+    block: int
+    tile: int
+    precision: Precision
+    device: str
+    tissue: str
+    outputs: tuple[str, ...]
+    tta: Tta = "none"
+    statistics: tuple[Statistics, ...] = ()
+    regions: tuple[tuple[int, int, int, int], ...] = ()
+    exactness: Literal["exact", "approximate"] = "exact"
+    inexact_because: str = ""
+    agreement: float | None = None
+    processes_per_core: int = 1
+
+    def _pixels(self) -> dict[str, Any]:
+        """Return what decides the labels: in float32 neither the tile nor the device."""
+        pixels: dict[str, Any] = {
+            "mpp": self.slide.mpp,
+            "sampling": [self.sampling.level, self.sampling.ratio, self.sampling.shape],
+            "model": self.model.sha256,
+            "tissue": self.tissue,
+            "precision": self.precision,
+            "outputs": self.outputs,
+            "block": self.block,
+            "levels": self.levels,
+        }
+        if self.precision != "float32" or self.exactness != "exact":
+            pixels |= {"tile": self.tile, "device": self.device.partition(":")[0]}
+        # Left out where unused, so that runs keep the signatures they had before these existed.
+        if self.tta != "none":
+            pixels["tta"] = self.tta
+        if self.statistics:
+            pixels["statistics"] = [[one.mean, one.std] for one in self.statistics]
+        return pixels
+
+    @property
+    def label_groups(self) -> tuple[str, ...]:
+        """The names of the label groups, in the order in which they are predicted."""
+        return self.groups or (self.label,)
+
+    @property
+    def pyramid(self) -> Pyramid:
+        """The levels of the label group."""
+        return Pyramid(self.sampling.shape, self.block, self.levels)
+
+    @property
+    def grid(self) -> BlockGrid:
+        """The blocks of the whole slide."""
+        return BlockGrid(self.sampling.shape, self.block)
+
+    @property
+    def probabilities(self) -> bool:
+        """Whether class probabilities are stored too."""
+        return "probabilities" in self.outputs
+
+    def region_boxes(self) -> tuple[Box, ...]:
+        """Return the computed regions in px of the model's grid, rounded outward."""
+        if not self.regions:
+            return (Box.of_shape(self.sampling.shape),)
+        fy, fx = self.sampling.downsample
+        return tuple(
+            Box(int(y0 / fy), int(x0 / fx), -int(-y1 // fy), -int(-x1 // fx))
+            for y0, x0, y1, x1 in self.regions
+        )
+
+    def blocks(self) -> tuple[BlockIndex, ...]:
+        """Return the blocks of the run, row by row."""
+        grid = self.grid
+        return tuple(sorted({i for box in self.region_boxes() for i in grid.touching(box)}))
+
+
+class ImageParameters(_Parameters):
+    """The slide's own pixels, stored beside the labels so that viewers show both.
+
+    Attributes:
+        slide: the slide.
+        mode: "overview" or "full".
+        sampling: how its pixels are read from the slide.
+        levels: number of pyramid levels, the same as the labels'.
+        block: side of a block, px of the stored image.
+    """
+
+    mode: Literal["overview", "full"]
+    sampling: Sampling
+    levels: int
+    block: int
+
+    def _pixels(self) -> dict[str, Any]:
+        return {
+            "image": self.mode,
+            "sampling": [self.sampling.level, self.sampling.ratio, self.sampling.shape],
+            "levels": self.levels,
+        }
+
+    @property
+    def pyramid(self) -> Pyramid:
+        """The levels of the image."""
+        return Pyramid(self.sampling.shape, self.block, self.levels)
+
+    @property
+    def grid(self) -> BlockGrid:
+        """The blocks of the image."""
+        return BlockGrid(self.sampling.shape, self.block)
+
+    def blocks(self) -> tuple[BlockIndex, ...]:
+        """Return all blocks, row by row."""
+        return tuple(self.grid)
+
+
+def differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """Name what differs between two identities, for people.
+
+    >>> differences({"block": 512}, {"block": 1024})
+    ['block (512 there, 1024 asked for)']
+    """
+    # What only one of them has follows from something else, like the tile from the precision.
+    names = stored.keys() & wanted.keys()
+    if all(stored[name] == wanted[name] for name in names):
+        names = stored.keys() | wanted.keys()
+    return [
+        f"{name} ({_short(stored.get(name))} there, {_short(wanted.get(name))} asked for)"
+        for name in sorted(names)
+        if stored.get(name) != wanted.get(name)
+    ]
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else f"{text[:12]}…"

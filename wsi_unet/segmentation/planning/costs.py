@@ -1,0 +1,217 @@
+"""What a run will cost, and whether this machine can afford it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from wsi_unet.errors import PlanError
+from wsi_unet.geometry import BlockIndex, Border
+from wsi_unet.labels.pyramid import Pyramid
+from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters
+from wsi_unet.segmentation.worker.label_block import tiles_of
+from wsi_unet.segmentation.worker.probe import Measured
+from wsi_unet.slides.tissue.tissue import Mask
+
+GIB = 2**30
+MIB = 2**20
+
+EXPECTED_RATIO = {"labels": 0.1, "probabilities": 0.5, "image": 0.7}
+"""Stored bytes per raw byte that real slides stay below (zstd 5); the bound is 1."""
+
+DISK_MARGIN = 64 * MIB
+"""Left free for markers, metadata and whatever else writes to the disk."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a run needs.
+
+    Attributes:
+        tissue: blocks with tissue; the others are marked without computing.
+        tiles: tiles the network runs on.
+        predicted_pixels: core pixels of those tiles.
+        halo: input pixels of the network per core pixel: 1.36 means 36 % extra work.
+        output_bytes: upper bound of what is written (nothing compresses).
+        expected_bytes: what real slides stay below.
+        process_bytes: peak memory of one worker process.
+        device_bytes: peak memory on the device; None where that is the process's own.
+        seconds: estimate; None where no speed was measured.
+        seconds_per_block: of one block full of tissue; None where no speed was measured.
+    """
+
+    tissue: frozenset[BlockIndex]
+    tiles: int
+    predicted_pixels: int
+    halo: float
+    output_bytes: int
+    expected_bytes: int
+    process_bytes: int
+    device_bytes: int | None
+    seconds: float | None
+    seconds_per_block: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the costs as JSON-able values, the blocks with tissue as their number."""
+        return {k: v for k, v in asdict(self).items() if k != "tissue"} | {
+            "tissue_blocks": len(self.tissue)
+        }
+
+
+def count_costs(
+    labels: LabelParameters,
+    image: ImageParameters | None,
+    *,
+    border: Border,
+    classes: int,
+    mask: Mask | None,
+    measured: Measured,
+    processes: int,
+    threads: int,
+) -> Costs:
+    """Count what the run needs; nothing is read or written.
+
+    Args:
+        labels: the run.
+        image: the slide's image, if it will be stored.
+        border: the network's.
+        classes: number of the network's outputs.
+        mask: tissue, stretched over the slide; None predicts everywhere.
+        measured: what a worker measured.
+        processes: number of worker processes.
+        threads: blocks in work per process.
+    """
+    blocks = labels.blocks()
+    grid, shape = labels.grid, labels.sampling.shape
+    tissue: list[BlockIndex] = []
+    tiles = core_pixels = window_pixels = 0
+    for index in blocks:
+        cores = tiles_of(grid.core(index), border, labels.tile, mask, shape)
+        if not cores:
+            continue
+        tissue.append(index)
+        tiles += len(cores)
+        core_pixels += sum(core.area for core in cores)
+        window_pixels += sum(border.window(core, shape).area for core in cores)
+    stored = _stored_bytes(labels, image, tissue, classes)
+    on_device = measured.device_memory is not None
+    work = _block_bytes(labels, border, classes)
+    return Costs(
+        tissue=frozenset(tissue),
+        tiles=tiles,
+        predicted_pixels=core_pixels,
+        halo=window_pixels / core_pixels if core_pixels else 1.0,
+        output_bytes=sum(stored.values()),
+        expected_bytes=int(sum(EXPECTED_RATIO[name] * size for name, size in stored.items())),
+        process_bytes=measured.base_memory
+        + threads * work
+        + (0 if on_device else measured.tile_memory),
+        device_bytes=measured.tile_memory if on_device else None,
+        seconds=None
+        if measured.mpx_per_s is None
+        else core_pixels / (measured.mpx_per_s * 1e6 * processes),
+        seconds_per_block=None
+        if measured.mpx_per_s is None
+        else labels.block**2 / (measured.mpx_per_s * 1e6),
+    )
+
+
+def _stored_bytes(
+    labels: LabelParameters, image: ImageParameters | None, tissue: list[BlockIndex], classes: int
+) -> dict[str, int]:
+    """Return raw bytes by output; blocks without tissue are stored as nothing."""
+    pyramid = labels.pyramid
+    level0 = sum(labels.grid.core(index).area for index in tissue)
+    per_pixel = _pyramid_factor(pyramid)
+    stored = {"labels": int(level0 * per_pixel * len(labels.label_groups))}
+    if labels.probabilities:
+        stored["probabilities"] = int(level0 * per_pixel * classes)
+    if image is not None:
+        stored["image"] = int(3 * np.prod(image.sampling.shape) * _pyramid_factor(image.pyramid))
+    return stored
+
+
+def _pyramid_factor(pyramid: Pyramid) -> float:
+    """Return the pixels of all levels per pixel of level 0, about 4/3."""
+    shapes = [pyramid.level_shape(level) for level in range(pyramid.levels)]
+    return sum(rows * columns for rows, columns in shapes) / (shapes[0][0] * shapes[0][1])
+
+
+def _block_bytes(labels: LabelParameters, border: Border, classes: int) -> int:
+    """Return the memory of one block in work, beside the network's, bytes.
+
+    RGB of its window, four bytes per source pixel while resampling; labels, their reductions and
+    encoding, the mask; probabilities and theirs.
+    """
+    side = min(labels.block, max(labels.sampling.shape))
+    window = (side + border.before + border.after) ** 2
+    source = 0.0
+    if labels.sampling.ratio != (1.0, 1.0):
+        source = window * (labels.sampling.ratio[0] * labels.sampling.ratio[1] * 3 + 8)
+    outputs = 3 + len(labels.label_groups) + (3 * classes if labels.probabilities else 0)
+    return int(window * 3 + source + side * side * outputs)
+
+
+def check_affordable(
+    labels: LabelParameters,
+    costs: Costs,
+    measured: Measured,
+    *,
+    per_host: int,
+    free_disk: int | None,
+) -> list[str]:
+    """Refuse a run that can't end well, before anything is written.
+
+    Args:
+        labels: the run.
+        costs: what it needs.
+        measured: what a worker has.
+        per_host: worker processes on one host.
+        free_disk: bytes that this run may use where the output goes; None for no limit.
+
+    Returns:
+        Warnings, one line each.
+
+    Raises:
+        PlanError: memory, device memory or disk won't do; the message has the numbers and the
+            option that would help.
+    """
+    need = costs.process_bytes * per_host - measured.base_memory
+    if need > measured.host_memory:
+        fewer = "--workers" if per_host > 1 else "--block"
+        raise PlanError(
+            f"memory: {per_host} worker process(es) need {_size(need)} more, but "
+            f"{measured.host} has {_size(measured.host_memory)} free; use a smaller --tile "
+            f"(now {labels.tile}) or {fewer} (now {per_host if per_host > 1 else labels.block})"
+        )
+    if (
+        costs.device_bytes is not None
+        and measured.device_memory is not None
+        and costs.device_bytes * per_host > measured.device_memory
+    ):
+        raise PlanError(
+            f"device memory: {per_host} process(es) with tiles of {labels.tile} px need "
+            f"{_size(costs.device_bytes * per_host)}, but "
+            f"{measured.device} has {_size(measured.device_memory)} free; use a smaller --tile or "
+            "--device cpu"
+        )
+    if free_disk is None:
+        return []
+    if costs.expected_bytes + DISK_MARGIN > free_disk:
+        raise PlanError(
+            f"disk: about {_size(costs.expected_bytes)} will be stored and {_size(DISK_MARGIN)} "
+            f"kept free, but there are {_size(free_disk)}; choose another place with --output, "
+            "or a smaller --region, or --image none"
+        )
+    if costs.output_bytes > free_disk:
+        return [
+            f"disk: {_size(free_disk)} are free; enough unless labels compress unusually badly "
+            f"(upper bound {_size(costs.output_bytes)})"
+        ]
+    return []
+
+
+def _size(count: float) -> str:
+    return f"{count / MIB:.0f} MiB" if count < GIB else f"{count / GIB:.2f} GiB"

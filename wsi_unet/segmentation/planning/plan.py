@@ -1,0 +1,234 @@
+"""What will be done, worked out before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from wsi_unet.dask_cluster.cluster import Workers
+from wsi_unet.errors import SignatureError
+from wsi_unet.models.inference.ensemble import Ensemble
+from wsi_unet.segmentation.parameters import (
+    ImageParameters,
+    LabelParameters,
+    ModelReference,
+    differences,
+)
+from wsi_unet.segmentation.planning.costs import Costs, check_affordable, count_costs
+from wsi_unet.segmentation.planning.existing_output import Target
+from wsi_unet.segmentation.planning.options import Options
+from wsi_unet.segmentation.planning.resolve import Choices, choose
+from wsi_unet.segmentation.worker.probe import Measured, ProbeRequest
+from wsi_unet.slides.slide import Slide
+from wsi_unet.slides.tissue.tissue import Mask
+
+MOST_ENLARGED = 1.5
+"""How much larger than the model's a slide's pixels may be before a warning."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do and what it costs.
+
+    Attributes:
+        output: where the result goes.
+        labels: the label group's parameters, resolved.
+        image: those of the slide's image; None where none is stored.
+        costs: what it needs.
+        measured: what a worker measured; its speed and memory.
+        mask: tissue, stretched over the slide; None predicts everywhere.
+        resumes: whether blocks of an earlier run with this signature are kept.
+        warnings: what a careful person would want to know, one line each.
+    """
+
+    output: str
+    labels: LabelParameters
+    image: ImageParameters | None
+    costs: Costs
+    measured: Measured
+    mask: Mask | None = field(repr=False)
+    resumes: bool
+    warnings: tuple[str, ...]
+
+    @property
+    def signature(self) -> str:
+        """Hash of everything that decides the labels."""
+        return self.labels.signature()
+
+    @property
+    def mpp(self) -> tuple[float, float] | None:
+        """(y, x) size of a label pixel, µm; None where unknown."""
+        return label_mpp(self.labels)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as JSON-able values."""
+        sampling = self.labels.sampling
+        return {
+            "output": self.output,
+            "signature": self.signature,
+            "opened_slide": self.labels.slide.model_dump(mode="json"),
+            "model": self.labels.model.model_dump(mode="json"),
+            "label": self.labels.label,
+            "label_groups": list(self.labels.label_groups),
+            "mpp": self.mpp,
+            "sampling": asdict(sampling),
+            "resampled": sampling.ratio != (1.0, 1.0),
+            "levels": self.labels.levels,
+            "block": self.labels.block,
+            "tile": self.labels.tile,
+            "blocks": len(self.labels.blocks()),
+            "precision": self.labels.precision,
+            "device": self.labels.device,
+            "exactness": self.labels.exactness,
+            "inexact_because": self.labels.inexact_because,
+            "agreement": self.labels.agreement,
+            "tissue": self.labels.tissue,
+            "outputs": list(self.labels.outputs),
+            "tta": self.labels.tta,
+            "statistics": [asdict(one) for one in self.labels.statistics],
+            "regions": [list(region) for region in self.labels.regions],
+            "image": None if self.image is None else self.image.mode,
+            "resumes": self.resumes,
+            "warnings": list(self.warnings),
+            **self.costs.to_json(),
+            "mpx_per_s": self.measured.mpx_per_s,
+        }
+
+
+def make_plan(
+    slide: Slide,
+    ensemble: Ensemble,
+    target: Target,
+    options: Options,
+    *,
+    probe: Callable[[ProbeRequest], Measured],
+    workers: Workers,
+) -> Plan:
+    """Work out a run; nothing is written.
+
+    Args:
+        slide: the open slide.
+        ensemble: the checked model or models, with the views they are shown.
+        target: where it goes.
+        options: what the caller wants.
+        probe: measures on a worker.
+        workers: the worker processes there are.
+
+    Raises:
+        InputError: an option doesn't fit the slide or the model.
+        SignatureError: the output holds a run that differs in what decides the pixels.
+        PlanError: the machine can't afford it.
+    """
+    choices = choose(slide, ensemble, target, options)
+    measured = probe(_request(ensemble, target, options, choices, workers))
+    labels = LabelParameters(
+        slide=choices.slide,
+        model=ModelReference.of(ensemble),
+        label=target.label,
+        groups=target.groups if ensemble.spec.multi_label else (),
+        sampling=choices.sampling,
+        levels=choices.levels,
+        block=choices.block,
+        tile=measured.tile,
+        precision=measured.precision,
+        device=measured.device,
+        tissue=choices.tissue,
+        outputs=options.outputs,
+        tta=ensemble.tta,
+        statistics=choices.statistics,
+        regions=choices.regions,
+        exactness=ensemble.exactness,
+        inexact_because=ensemble.inexact_because,
+        agreement=measured.agreement,
+        processes_per_core=workers.per_core,
+    )
+    _check_same_run(target, labels)
+    costs = count_costs(
+        labels,
+        choices.image,
+        border=ensemble.border(),
+        classes=len(ensemble.spec.classes),
+        mask=choices.mask,
+        measured=measured,
+        processes=workers.processes,
+        threads=workers.threads,
+    )
+    warnings = check_affordable(
+        labels, costs, measured, per_host=workers.per_host, free_disk=target.free_disk
+    )
+    warnings += [*_doubts(labels, costs, options), *choices.doubts]
+    return Plan(
+        output=target.path,
+        labels=labels,
+        image=choices.image,
+        costs=costs,
+        measured=measured,
+        mask=choices.mask,
+        resumes=target.stored is not None,
+        warnings=tuple(warnings),
+    )
+
+
+def _doubts(labels: LabelParameters, costs: Costs, options: Options) -> list[str]:
+    """Say what makes the result doubtful, though it can be computed."""
+    doubts = []
+    if not costs.tissue:
+        doubts.append("no tissue was found; --tissue none predicts everywhere")
+    enlarged = 1 / min(labels.sampling.downsample)
+    if enlarged > MOST_ENLARGED:
+        doubts.append(
+            f"the slide's pixels are {enlarged:.3g} times as large as the model's, so it will be "
+            "enlarged and lacks the detail the model was trained on; is its pixel size right? "
+            "(--mpp)"
+        )
+    if options.region is not None and not labels.regions:
+        doubts.append("the output was begun for the whole slide, so --region doesn't shrink it")
+    return doubts
+
+
+def _request(
+    ensemble: Ensemble, target: Target, options: Options, choices: Choices, workers: Workers
+) -> ProbeRequest:
+    """Return what a worker has to resolve; what an earlier run resolved stays."""
+    stored = target.stored
+
+    def auto(wanted: str, before: str | None) -> str:
+        return before if wanted == "auto" and before is not None else wanted
+
+    return ProbeRequest(
+        slide=choices.slide,
+        sampling=choices.sampling,
+        model=ModelReference.of(ensemble),
+        tta=ensemble.tta,
+        statistics=choices.statistics,
+        device=auto(options.device, stored.device if stored else None),
+        precision=auto(options.precision, stored.precision if stored else None),
+        precisions=ensemble.precisions,
+        tile=choices.tile,
+        block=choices.block,
+        mask=choices.mask,
+        probabilities=options.probabilities,
+        agreement=stored.agreement if stored else None,
+        processes_per_host=workers.per_host,
+        processes_per_core=workers.per_core,
+    )
+
+
+def label_mpp(labels: LabelParameters) -> tuple[float, float] | None:
+    """Return the (y, x) size of a label pixel, µm; None where unknown."""
+    if labels.slide.mpp is None:
+        return None
+    (y, x), (fy, fx) = labels.slide.mpp, labels.sampling.downsample
+    return y * fy, x * fx
+
+
+def _check_same_run(target: Target, labels: LabelParameters) -> None:
+    if target.stored is None:
+        return
+    found = differences(target.stored.identity(), labels.identity())
+    if found:
+        raise SignatureError(
+            f"{target.path}: {target.label!r} was computed with another {', '.join(found)}; choose "
+            "another output, or --overwrite"
+        )

@@ -1,0 +1,250 @@
+"""What the client decides by itself: pixel grid, blocks, tissue, regions, image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from wsi_unet import locations
+from wsi_unet.errors import OptionError, SignatureError, SlideError
+from wsi_unet.geometry import Box, round_up
+from wsi_unet.labels.pyramid import Pyramid
+from wsi_unet.models.inference.ensemble import Ensemble, Statistics
+from wsi_unet.models.spec import ModelSpec
+from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters, SlideReference
+from wsi_unet.segmentation.planning.existing_output import Target
+from wsi_unet.segmentation.planning.options import DEFAULT_BLOCK, Options
+from wsi_unet.slides.levels import PixelSize, check_mpp
+from wsi_unet.slides.resample import Sampling, choose_sampling, open_raster
+from wsi_unet.slides.slide import Slide
+from wsi_unet.slides.statistics import Colours, measure_colours
+from wsi_unet.slides.tissue.tissue import Mask, find_tissue, load_mask, mask_digest
+
+IMAGE_BLOCK = 2048
+OVERVIEW_REDUCTION = 8
+OVERVIEW_SIDE = 2048
+"""Longer side, px, that the overview of a small slide keeps if it has it."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What is decided before a worker is asked.
+
+    Attributes:
+        slide: how workers find the slide.
+        sampling: how the model's pixel grid is read from it.
+        levels: number of pyramid levels.
+        block: side of a block, px.
+        tile: side of a tile's core, px; None where a worker will choose.
+        tissue: "none", or "auto:" or "mask:" and the sha256 of the mask.
+        mask: tissue, stretched over the slide; None predicts everywhere.
+        regions: computed regions as level-0 boxes; none means all of the slide.
+        image: what is stored of the slide itself; None for nothing.
+        statistics: what each model's intensities are scaled with; () is their own constants.
+        doubts: what makes the result doubtful, one line each.
+    """
+
+    slide: SlideReference
+    sampling: Sampling
+    levels: int
+    block: int
+    tile: int | None
+    tissue: str
+    mask: Mask | None = field(repr=False)
+    regions: tuple[tuple[int, int, int, int], ...]
+    image: ImageParameters | None
+    statistics: tuple[Statistics, ...] = ()
+    doubts: tuple[str, ...] = ()
+
+
+def choose(slide: Slide, ensemble: Ensemble, target: Target, options: Options) -> Choices:
+    """Decide what follows from the slide, the models, the output and the options alone.
+
+    Raises:
+        InputError: an option doesn't fit the slide or the model.
+        SignatureError: the output holds another slide, or another image than is asked for.
+    """
+    stored = target.stored
+    reference = refer_to(slide, options)
+    _check_same_slide(target, reference)
+    sampling = sample_for(slide, reference, ensemble.spec)
+    levels = target.levels or Pyramid.levels_for(sampling.shape)
+    block = options.block or (stored.block if stored else DEFAULT_BLOCK)
+    tile = options.tile or ensemble.tile or (stored.tile if stored else None)
+    _check_tile(tile, ensemble, block)
+    regions = _regions(slide, options, stored)
+    image = _image(slide, reference, target, options, levels)
+    tissue, mask = _tissue(slide, target, options)
+    statistics, doubts = _statistics(slide, ensemble, sampling, mask, stored)
+    return Choices(
+        slide=reference,
+        sampling=sampling,
+        levels=levels,
+        block=block,
+        tile=tile,
+        tissue=tissue,
+        mask=mask,
+        regions=regions,
+        image=image,
+        statistics=statistics,
+        doubts=doubts,
+    )
+
+
+def refer_to(slide: Slide, options: Options) -> SlideReference:
+    """Return how workers find the slide, with the caller's pixel size where one is given.
+
+    Raises:
+        SlideError: the pixel size is absurd; the message says how to give it.
+    """
+    mpp = slide.mpp if options.mpp is None else PixelSize(options.mpp, options.mpp)
+    if mpp is not None:
+        check_mpp(mpp)
+    return SlideReference(
+        path=locations.resolve(str(slide.path)),
+        name=locations.name(str(slide.path)),
+        reader=slide.reader,
+        fingerprint=slide.fingerprint(),
+        shape=slide.shape,
+        mpp=None if mpp is None else (mpp.y, mpp.x),
+    )
+
+
+def sample_for(slide: Slide, reference: SlideReference, spec: ModelSpec) -> Sampling:
+    """Return how the model's pixel grid is read from the slide.
+
+    Raises:
+        SlideError: the model needs a pixel size that the slide doesn't have.
+    """
+    wanted = spec.mpp
+    if wanted is None:
+        return choose_sampling(slide, (1.0, 1.0))
+    if reference.mpp is None:
+        raise SlideError(
+            f"{reference.name} doesn't say how large its pixels are, and {spec.name} needs "
+            f"{wanted} µm; give the slide's pixel size with --mpp"
+        )
+    return choose_sampling(slide, (wanted / reference.mpp[0], wanted / reference.mpp[1]))
+
+
+def _check_same_slide(target: Target, slide: SlideReference) -> None:
+    if target.slide is None:
+        return
+    name, fingerprint = target.slide
+    if fingerprint != slide.fingerprint:
+        hint = ", or --overwrite"
+        if target.others:
+            hint = f" (it also holds the labels {', '.join(target.others)})"
+        raise SignatureError(
+            f"{target.path} holds another slide ({name}); choose another output{hint}"
+        )
+
+
+def _check_tile(tile: int | None, ensemble: Ensemble, block: int) -> None:
+    fixed, period = ensemble.tile, ensemble.border().period
+    if fixed is not None and tile != fixed:
+        raise OptionError(
+            f"tile {tile}: {ensemble.name} is run on windows of one size, which makes tiles of "
+            f"{fixed} px; leave --tile out"
+        )
+    if block % period:
+        raise OptionError(f"block {block} is not a multiple of the network's period {period}")
+    if tile is not None and (tile % period or tile > block):
+        nearest = min(round_up(tile, period), block)
+        raise OptionError(
+            f"tile {tile} must be a multiple of the network's period {period} and at most the "
+            f"block {block}; try {nearest}"
+        )
+
+
+def _statistics(
+    slide: Slide,
+    ensemble: Ensemble,
+    sampling: Sampling,
+    mask: Mask | None,
+    stored: LabelParameters | None,
+) -> tuple[tuple[Statistics, ...], tuple[str, ...]]:
+    """Return what each model's intensities are scaled with, and what is doubtful about it.
+
+    An earlier run's stay. Where no model asks for the slide's own, there is nothing to choose.
+    """
+    if not ensemble.scaled_by_slide:
+        return (), ()
+    if stored is not None and len(stored.statistics) == len(ensemble.models):
+        return stored.statistics, ()
+    found = measure_colours(open_raster(slide, sampling), mask)
+    if found is None:
+        return ensemble.constants, (
+            f"{ensemble.name} scales with the statistics of the slide's tissue, but there is none: "
+            "its own constants are used",
+        )
+    return tuple(
+        _scaled_with(found, model.spec, constants)
+        for model, constants in zip(ensemble.models, ensemble.constants, strict=True)
+    ), ()
+
+
+def _scaled_with(found: Colours, spec: ModelSpec, constants: Statistics) -> Statistics:
+    if spec.scaling.statistics == "model":
+        return constants
+    return Statistics(*found.channels(spec.channel_order))
+
+
+def _tissue(slide: Slide, target: Target, options: Options) -> tuple[str, Mask | None]:
+    if options.tissue == "none":
+        return "none", None
+    if options.mask_path is not None:
+        mask = load_mask(options.mask_path, slide)
+        return f"mask:{mask_digest(mask)}", mask
+    stored = target.stored.tissue if target.stored is not None else ""
+    if target.mask is not None and stored == f"auto:{mask_digest(target.mask)}":
+        return stored, target.mask
+    mask = find_tissue(slide)
+    return f"auto:{mask_digest(mask)}", mask
+
+
+def _regions(
+    slide: Slide, options: Options, stored: LabelParameters | None
+) -> tuple[tuple[int, int, int, int], ...]:
+    """Return the computed regions: an earlier run's grow, none means all of the slide."""
+    wanted = options.region_box
+    if wanted is None:
+        return ()
+    inside = wanted.intersection(Box.of_shape(slide.shape))
+    if not inside.area:
+        rows, columns = slide.shape
+        raise OptionError(
+            f"region {options.region} lies outside the slide, which is {columns} x {rows} px"
+        )
+    region = (inside.y0, inside.x0, inside.y1, inside.x1)
+    if stored is None:
+        return (region,)
+    if not stored.regions:
+        return ()
+    return stored.regions if region in stored.regions else (*stored.regions, region)
+
+
+def _image(
+    slide: Slide, reference: SlideReference, target: Target, options: Options, levels: int
+) -> ImageParameters | None:
+    stored = target.stored_image
+    if stored is not None or target.levels is not None:  # begun with its image, or without one
+        mode = "none" if stored is None else stored.mode
+        if options.image not in (None, mode):
+            raise SignatureError(
+                f"{target.path}: image ({mode} there, {options.image} asked for) can't be changed; "
+                "choose another output, or --overwrite"
+            )
+        return stored
+    if options.image == "none":
+        return None
+    reduction = 1.0
+    if options.image != "full":
+        while reduction < OVERVIEW_REDUCTION and max(slide.shape) >= 2 * reduction * OVERVIEW_SIDE:
+            reduction *= 2
+    return ImageParameters(
+        slide=reference,
+        mode="full" if options.image == "full" else "overview",
+        sampling=choose_sampling(slide, (reduction, reduction)),
+        levels=levels,
+        block=IMAGE_BLOCK,
+    )

@@ -1,0 +1,235 @@
+"""How far the runs of an output are, asked at any time, by anyone who can read it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from wsi_unet.errors import OutputError
+from wsi_unet.geometry import BlockIndex
+from wsi_unet.labels import layout
+from wsi_unet.labels.contents import IMAGE_NAME
+from wsi_unet.labels.progress import BlockMarker, Progress
+from wsi_unet.segmentation.dispatch.output import is_finished, labels_described, unfinish
+from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters
+from wsi_unet.segmentation.planning.existing_output import stored_parameters
+from wsi_unet.segmentation.report import BlockCounts, Failure, Waits
+from wsi_unet.storage.lock import STALE_SECONDS, LockRecord
+from wsi_unet.storage.store import LOCK_KEY, open_objects
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Who writes to an output, or did until it died.
+
+    Attributes:
+        who: "process 123 of user@host".
+        since: since when; UTC, ISO 8601.
+        silent_seconds: how long ago it gave its last sign of life, by the two machines' clocks.
+        alive: whether it still seems to be there.
+    """
+
+    who: str
+    since: str
+    silent_seconds: float
+    alive: bool
+
+
+def read_writer(output: str | Path) -> Writer | None:
+    """Return who writes to an output, or to a cohort's folder; None if nobody does.
+
+    Raises:
+        OutputError: if it can't be read.
+    """
+    record = LockRecord.parse(open_objects(output).get(LOCK_KEY))
+    if record is None:
+        return None
+    owner, runs = record.owner, record.owner.runs()
+    silent = max(0.0, (datetime.now(UTC) - record.beat_time).total_seconds())
+    return Writer(
+        who=f"process {owner.pid} of {owner.user}@{owner.host}",
+        since=record.since.isoformat(timespec="seconds"),
+        silent_seconds=silent,
+        alive=silent < STALE_SECONDS if runs is None else runs,
+    )
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How far one label group, or the image, is.
+
+    Attributes:
+        label: the run, or "image".
+        slide: the slide's file name.
+        model: the model's name; None for the image.
+        groups: the label groups that it fills.
+        exactness: whether tiling can change a label; None for the image.
+        inexact_because: why it can; empty where it can't.
+        state: "finished", "incomplete" (blocks failed) or "unfinished" (blocks are left).
+        blocks: how many there are, and what became of them.
+        seconds: what the done blocks took, summed over blocks.
+        mpx_per_s: level-0 pixels of the done blocks per second of that, in millions.
+        blocks_per_s: done blocks per second in which any of them was in work; 0 where unknown.
+        device_busy: share of the time in which a worker had one of them in work that its device was
+            in use, 0 to 1.
+        waits: what they spent it on.
+        failures: failed blocks.
+        damaged: blocks whose shards aren't what was written; their markers were removed.
+    """
+
+    label: str
+    slide: str
+    model: str | None
+    groups: tuple[str, ...]
+    exactness: Literal["exact", "approximate"] | None
+    inexact_because: str
+    state: Literal["finished", "incomplete", "unfinished"]
+    blocks: BlockCounts
+    seconds: float
+    mpx_per_s: float
+    blocks_per_s: float
+    device_busy: float
+    waits: Waits
+    failures: tuple[Failure, ...]
+    damaged: tuple[BlockIndex, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the status as JSON-able values."""
+        return asdict(self)
+
+
+def run_status(output: str | Path, *, verify: bool = False) -> list[RunStatus]:
+    """Return how far every run of an output is, the label groups first, then the image.
+
+    Args:
+        output: the output store.
+        verify: read every shard and compare its checksum; what is damaged is forgotten, so that
+            the next run computes it again. Without it only the shards' lengths are compared.
+
+    Raises:
+        OutputError: if there is no output of ours.
+    """
+    objects = open_objects(output)
+    if not layout.check_output(objects):
+        raise OutputError(f"{output}: there is no output here; make one with `wsi-unet segment`")
+    found = []
+    for name in layout.run_names(objects):
+        progress = Progress(objects, name)
+        labels = stored_parameters(progress, LabelParameters)
+        if labels is not None:
+            found.append(_status(progress, labels, labels, verify))
+    image = Progress(objects, IMAGE_NAME)
+    parameters = stored_parameters(image, ImageParameters)
+    if parameters is not None:
+        found.append(_status(image, parameters, None, verify))
+    if not found:
+        raise OutputError(f"{output}: no run has begun here; start one with `wsi-unet segment`")
+    return found
+
+
+def _status(
+    progress: Progress,
+    parameters: LabelParameters | ImageParameters,
+    labels: LabelParameters | None,
+    verify: bool,
+) -> RunStatus:
+    indices, signature = set(parameters.blocks()), parameters.signature()
+    markers = [marker for marker in progress.markers(signature) if marker.block in indices]
+    done: list[BlockMarker] = []
+    damaged: list[BlockMarker] = []
+    for marker, sound in progress.check(markers, contents=verify):
+        (done if sound else damaged).append(marker)
+    if verify:
+        _forget(progress, damaged)
+    tail = progress.read_tail(signature)
+    tail_sound = tail is not None and all(
+        sound for _, sound in progress.check([tail], contents=verify)
+    )
+    if verify and tail is not None and not tail_sound:
+        progress.forget_tail()
+    finished = _finished(progress, parameters)
+    complete = len(done) == len(indices) and tail_sound and finished
+    if verify and finished and labels is not None and not complete:
+        unfinish(progress.objects, progress.name)
+    failures = tuple(
+        Failure(failure.block, failure.error)
+        for failure in progress.failures()
+        if failure.block in indices
+    )
+    pixels = sum(parameters.grid.core(marker.block).area for marker in done)
+    seconds = sum(sum(marker.seconds.values()) for marker in done)
+    blocks_per_s, device_busy = rates(done)
+    return RunStatus(
+        label=progress.name,
+        slide=parameters.slide.name,
+        model=None if labels is None else labels.model.name,
+        groups=() if labels is None else labels.label_groups,
+        exactness=None if labels is None else labels.exactness,
+        inexact_because="" if labels is None else labels.inexact_because,
+        state="finished" if complete else "incomplete" if failures else "unfinished",
+        blocks=BlockCounts(
+            total=len(indices),
+            done=len(done),
+            resumed=0,
+            failed=len(failures),
+            empty=sum(marker.empty for marker in done),
+        ),
+        seconds=seconds,
+        mpx_per_s=pixels / seconds / 1e6 if seconds else 0.0,
+        blocks_per_s=blocks_per_s,
+        device_busy=device_busy,
+        waits=sum(map(Waits.of, done), start=Waits()),
+        failures=failures,
+        damaged=tuple(sorted(marker.block for marker in damaged)),
+    )
+
+
+def rates(markers: Sequence[BlockMarker]) -> tuple[float, float]:
+    """Return blocks per second, and the share of the time that devices were in use.
+
+    Only time in which blocks were in work counts, so that a pause between two runs doesn't.
+
+    >>> rates([])
+    (0.0, 0.0)
+    """
+    timed = [marker for marker in markers if marker.ended]
+    spans = [(marker.ended - sum(marker.seconds.values()), marker.ended) for marker in timed]
+    by_worker: dict[str, list[tuple[float, float]]] = {}
+    for marker, span in zip(timed, spans, strict=True):
+        by_worker.setdefault(marker.worker, []).append(span)
+    together, worked = covered(spans), sum(map(covered, by_worker.values()))
+    busy = sum(marker.seconds.get("predict", 0.0) for marker in timed)
+    return (
+        len(timed) / together if together else 0.0,
+        min(1.0, busy / worked) if worked else 0.0,
+    )
+
+
+def covered(spans: Iterable[tuple[float, float]]) -> float:
+    """Return how much of a line intervals cover together.
+
+    >>> covered([(0, 2), (1, 3), (5, 6)])
+    4.0
+    """
+    total, end = 0.0, -math.inf
+    for first, last in sorted(spans):
+        total += max(0.0, last - max(first, end))
+        end = max(end, last)
+    return total
+
+
+def _finished(progress: Progress, parameters: LabelParameters | ImageParameters) -> bool:
+    """Whether the metadata is all there, and that of labels says that they are finished."""
+    if isinstance(parameters, LabelParameters):
+        described = labels_described(progress.objects, parameters)
+        return described and is_finished(progress.objects, progress.name)
+    return layout.is_described(progress.objects, "", parameters.pyramid, channels=3)
+
+
+def _forget(progress: Progress, markers: Iterable[BlockMarker]) -> None:
+    for marker in markers:
+        progress.forget(marker.block)

@@ -1,0 +1,1 @@
+"""One block from start to end, as a Dask worker computes it."""

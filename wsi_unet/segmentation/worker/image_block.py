@@ -1,0 +1,60 @@
+"""One block of the slide's own pixels, stored beside the labels so that viewers show both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from wsi_unet.geometry import BlockIndex
+from wsi_unet.labels.progress import BlockMarker, Progress
+from wsi_unet.labels.pyramid import reduce_mean
+from wsi_unet.labels.writer import write_block
+from wsi_unet.segmentation.parameters import ImageParameters
+from wsi_unet.segmentation.worker.run_once import Stopwatch, Written, check_current, run_once
+from wsi_unet.slides.resample import Raster
+from wsi_unet.slides.slide import Slide
+from wsi_unet.storage.store import Objects
+
+
+@dataclass(frozen=True)
+class ImageBlocks:
+    """What a process holds open to store the blocks of one slide's image.
+
+    Attributes:
+        parameters: the image's parameters.
+        slide: the open slide behind `raster`.
+        raster: the slide on the image's pixel grid.
+        objects: the output store.
+        progress: the image's progress files.
+    """
+
+    parameters: ImageParameters
+    slide: Slide
+    raster: Raster
+    objects: Objects
+    progress: Progress
+
+    def run(self, index: BlockIndex, attempt: int) -> BlockMarker:
+        """Read and store one block, and mark it done; a marked block is left alone.
+
+        Raises:
+            BlockError: if anything fails; the message names the slide and the block.
+        """
+        signature = self.parameters.signature()
+
+        def work(clock: Stopwatch) -> Written:
+            with clock("read"):
+                pixels = self.raster.read(self.parameters.grid.core(index))
+            with clock("write"):
+                check_current(self.progress, signature)
+                channels = np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
+                pyramid = self.parameters.pyramid
+                return Written(write_block(self.objects, "", pyramid, index, channels, reduce_mean))
+
+        name = f"{self.parameters.slide.name} (image)"
+        return run_once(self.progress, signature, index, attempt, name, work)
+
+    def close(self) -> None:
+        """Close the slide."""
+        self.slide.close()

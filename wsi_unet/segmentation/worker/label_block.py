@@ -1,0 +1,217 @@
+"""One block, start to end: read, predict, crop, write its shard and its piece of the pyramid.
+
+This is all a worker does for a label group. It knows nothing of Dask.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from threading import Event
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_unet.errors import BlockError
+from wsi_unet.geometry import BlockIndex, Border, Box, Shape
+from wsi_unet.labels.progress import BlockMarker, Progress, ShardRecord
+from wsi_unet.labels.pyramid import Pixels, Reduce, reduce_mean, reduce_mode
+from wsi_unet.labels.writer import write_block
+from wsi_unet.models.inference.ensemble import Statistics
+from wsi_unet.models.inference.predictor import Prediction, Predictor
+from wsi_unet.segmentation.parameters import LabelParameters
+from wsi_unet.segmentation.worker.run_once import Stopwatch, Written, check_current, run_once
+from wsi_unet.slides.resample import Raster, read_mirrored
+from wsi_unet.slides.slide import Slide
+from wsi_unet.slides.tissue.tissue import Mask, mask_in_box, mask_touches
+from wsi_unet.storage.store import Objects
+
+
+@dataclass(frozen=True)
+class BlockPixels:
+    """What a block computed.
+
+    Attributes:
+        labels: label values, uint8 (label images, rows, columns).
+        probabilities: per class, 0..255, uint8 (classes, rows, columns), or None.
+        predicted: number of pixels inside the tissue mask.
+    """
+
+    labels: NDArray[np.uint8]
+    probabilities: NDArray[np.uint8] | None
+    predicted: int
+
+
+@dataclass(frozen=True)
+class LabelBlocks:
+    """What a process holds open to compute the blocks of one label group.
+
+    Attributes:
+        parameters: the run's parameters.
+        slide: the open slide behind `raster`.
+        raster: the slide on the model's pixel grid.
+        mask: tissue, stretched over the slide; None predicts everywhere.
+        predictor: the model on its device.
+        objects: the output store.
+        progress: the label group's progress files.
+        stop: set when the run is over; blocks in work then end at their next tile.
+    """
+
+    parameters: LabelParameters
+    slide: Slide
+    raster: Raster
+    mask: Mask | None
+    predictor: Predictor
+    objects: Objects
+    progress: Progress
+    stop: Event = field(default_factory=Event)
+
+    def run(self, index: BlockIndex, attempt: int) -> BlockMarker:
+        """Compute and store one block, and mark it done; a marked block is left alone.
+
+        Raises:
+            BlockError: if anything fails; the message names the slide and the block.
+        """
+        signature = self.parameters.signature()
+
+        def work(clock: Stopwatch) -> Written:
+            pixels = self.compute(index, clock)
+            with clock("write"):
+                check_current(self.progress, signature)
+                values = self.predictor.label_count
+                counts = tuple(n for image in pixels.labels for n in count_labels(image, values))
+                return Written(self._write(index, pixels), counts, pixels.predicted)
+
+        name = self.parameters.slide.name
+        return run_once(self.progress, signature, index, attempt, name, work)
+
+    def compute(self, index: BlockIndex, clock: Stopwatch) -> BlockPixels:
+        """Read and predict one block; nothing is written."""
+        return predict_box(
+            self.raster,
+            self.parameters.grid.core(index),
+            self.predictor,
+            tile=self.parameters.tile,
+            mask=self.mask,
+            probabilities=self.parameters.probabilities,
+            statistics=self.parameters.statistics,
+            clock=clock,
+            stop=self.stop,
+        )
+
+    def _write(self, index: BlockIndex, pixels: BlockPixels) -> dict[str, ShardRecord]:
+        pyramid = self.parameters.pyramid
+        groups: list[tuple[str, Pixels, Reduce]] = [
+            (f"labels/{name}", image, reduce_mode)
+            for name, image in zip(self.parameters.label_groups, pixels.labels, strict=True)
+        ]
+        if pixels.probabilities is not None:
+            group = f"probability/{self.parameters.label}"
+            groups.append((group, pixels.probabilities, reduce_mean))
+        shards: dict[str, ShardRecord] = {}
+        for group, data, reduction in groups:
+            shards |= write_block(self.objects, group, pyramid, index, data, reduction)
+        return shards
+
+    def close(self) -> None:
+        """End blocks in work at their next tile, then close the slide."""
+        self.stop.set()
+        self.slide.close()
+
+
+def predict_box(
+    raster: Raster,
+    box: Box,
+    predictor: Predictor,
+    *,
+    tile: int,
+    mask: Mask | None,
+    probabilities: bool,
+    statistics: tuple[Statistics, ...] = (),
+    clock: Stopwatch,
+    stop: Event | None = None,
+) -> BlockPixels:
+    """Return the labels of `box`: those of one forward pass over the whole raster, cut out.
+
+    Args:
+        raster: the slide on the model's pixel grid; only the window of `box` is read.
+        box: px of that grid, inside it; starts at multiples of the network's period.
+        predictor: the model on its device.
+        tile: side of a tile's core, px, a multiple of the period.
+        mask: tissue, stretched over the raster; outside it everything is 0. None: no mask.
+        probabilities: whether class probabilities are wanted too.
+        statistics: what the models' intensities are scaled with; () is their own constants.
+        clock: gets the seconds spent as "read", "wait" and "predict".
+        stop: looked at before each tile.
+
+    Raises:
+        BlockError: if `stop` was set.
+    """
+    border, shape = predictor.border, raster.shape
+    labels = np.zeros((predictor.label_images, *box.shape), np.uint8)
+    classes = np.zeros((predictor.classes, *box.shape), np.uint8) if probabilities else None
+    cores = tiles_of(box, border, tile, mask, shape)
+    if not cores:
+        return BlockPixels(labels, classes, 0)
+    windows = [border.window(core, shape) for core in cores]
+    extent = reduce(Box.union, windows)
+    with clock("read"):
+        pixels = read_mirrored(raster, extent)
+
+    def predict(core: Box, window: Box) -> Prediction:
+        if stop is not None and stop.is_set():
+            raise BlockError("the run was stopped")
+        part = pixels[window.relative_to(extent).slices()]
+        return predictor.predict(
+            part, window, core, shape, probabilities=probabilities, statistics=statistics
+        )
+
+    # As many tiles at once as the device takes, so that the last block keeps all of it busy too.
+    with ThreadPoolExecutor(predictor.slots) as pool:
+        for core, prediction in zip(cores, pool.map(predict, cores, windows), strict=True):
+            clock.add("wait", prediction.seconds_waited / predictor.slots)
+            clock.add("predict", prediction.seconds_busy)
+            inside = core.intersection(box)
+            there, kept = inside.relative_to(box).slices(), inside.relative_to(core).slices()
+            labels[:, *there] = prediction.labels[:, *kept]
+            if classes is not None and prediction.probabilities is not None:
+                classes[:, *there] = prediction.probabilities[:, *kept]
+    return _masked(BlockPixels(labels, classes, box.area), box, mask, shape)
+
+
+def _masked(block: BlockPixels, box: Box, mask: Mask | None, shape: Shape) -> BlockPixels:
+    """Set what lies outside the tissue to 0."""
+    if mask is None:
+        return block
+    tissue = mask_in_box(mask, box, shape)
+    np.multiply(block.labels, tissue, out=block.labels)
+    if block.probabilities is not None:
+        np.multiply(block.probabilities, tissue, out=block.probabilities)
+    return replace(block, predicted=int(np.count_nonzero(tissue)))
+
+
+def tiles_of(box: Box, border: Border, side: int, mask: Mask | None, shape: Shape) -> list[Box]:
+    """Return the cores of a block's tiles, those without tissue left out.
+
+    Args:
+        box: the block, px of the model's grid.
+        border: the network's border; cores start at multiples of its period.
+        side: side of a tile's core, px, a multiple of the period.
+        mask: tissue, stretched over `shape`; None keeps all tiles.
+        shape: (rows, columns) of the whole model grid, px.
+    """
+    tiles = border.core(box).tiles(side)
+    if mask is None:
+        return list(tiles)
+    return [tile for tile in tiles if mask_touches(mask, tile.intersection(box), shape)]
+
+
+def count_labels(labels: NDArray[np.uint8], values: int) -> tuple[int, ...]:
+    """Return the number of pixels of each label value 0 .. values − 1.
+
+    Counting value by value is several times faster than `np.bincount`, which widens every pixel
+    to 8 bytes first.
+    """
+    counts = [int(np.count_nonzero(labels == value)) for value in range(1, values)]
+    return (labels.size - sum(counts), *counts)

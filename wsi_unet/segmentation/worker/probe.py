@@ -1,0 +1,203 @@
+"""What only a worker knows: its device, its memory, and how fast the model runs there."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from wsi_unet.geometry import BlockGrid, Box, round_up
+from wsi_unet.models.architectures.unet import Precision
+from wsi_unet.models.inference.augmentation import Tta
+from wsi_unet.models.inference.devices import free_memory, resolve_device, resolve_precision
+from wsi_unet.models.inference.ensemble import Statistics
+from wsi_unet.models.inference.predictor import Predictor
+from wsi_unet.models.inference.tiles import CPU_TILES, GPU_TILES, agreement, fastest_tile
+from wsi_unet.segmentation.parameters import ModelReference, SlideReference
+from wsi_unet.segmentation.worker.task import load_ensemble, open_reference, resident_predictor
+from wsi_unet.slides.resample import Sampling, open_raster, read_mirrored
+from wsi_unet.slides.tissue.tissue import Mask, mask_touches
+
+PROBE_SECONDS = 2.0
+MEMORY_SHARE = 0.5
+"""Share of the free memory that a tile may take when the choice is ours."""
+
+AGREEMENT_TILE = 512
+AGREEMENT_WINDOWS = 4
+
+
+@dataclass(frozen=True)
+class ProbeRequest:
+    """What a worker is asked to resolve.
+
+    Attributes:
+        slide: the slide, as workers find it.
+        sampling: how the model's pixel grid is read from it.
+        model: the model, as workers find it.
+        tta: which views of a window are averaged.
+        statistics: what the models' intensities are scaled with; () is their own constants.
+        device: "auto", "cpu", "cuda" or "cuda:<index>".
+        precision: "auto" or one of the precisions.
+        precisions: those that the model can run in.
+        tile: side of a tile's core, px; None lets the worker choose.
+        block: side of a block, px.
+        mask: tissue, stretched over the slide; None is everywhere.
+        probabilities: whether class probabilities are wanted too.
+        agreement: what an earlier run measured; None measures it.
+        processes_per_host: worker processes that share a host's memory.
+        processes_per_core: worker processes that share a core.
+    """
+
+    slide: SlideReference
+    sampling: Sampling
+    model: ModelReference
+    tta: Tta
+    statistics: tuple[Statistics, ...]
+    device: str
+    precision: str
+    precisions: tuple[Precision, ...]
+    tile: int | None
+    block: int
+    mask: Mask | None = field(repr=False)
+    probabilities: bool
+    agreement: float | None
+    processes_per_host: int
+    processes_per_core: int
+
+    def alike(self) -> tuple[Hashable, ...]:
+        """Return what the measured speed and memory depend on, beside the model.
+
+        Of the slide that is its size, where that is less than a block, to a power of two.
+        """
+        side = min(self.block, 1 << (max(self.sampling.shape) - 1).bit_length())
+        chosen = self.tta, self.device, self.precision, self.tile, self.block
+        shared = self.processes_per_host, self.processes_per_core
+        return *chosen, side, self.probabilities, *shared
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a worker resolved and measured.
+
+    Attributes:
+        host: the worker's host name.
+        device: the kind of device, "cpu" or "cuda", or the one device asked for.
+        precision: the precision.
+        tile: side of a tile's core, px.
+        mpx_per_s: millions of core pixels per second of one process; None if not measured.
+        agreement: share of labels equal to float32's on windows of this slide; None in float32.
+        tile_memory: peak memory of the network on the tiles that it computes at once, bytes.
+        base_memory: what the process holds already, bytes.
+        host_memory: bytes available on the host.
+        device_memory: bytes available on the device; None where it is the host's.
+        period: the network's; tiles are multiples of it.
+    """
+
+    host: str
+    device: str
+    precision: Precision
+    tile: int
+    mpx_per_s: float | None
+    agreement: float | None
+    tile_memory: int
+    base_memory: int
+    host_memory: int
+    device_memory: int | None
+    period: int
+
+    def for_slide(self, request: ProbeRequest) -> Measured:
+        """Return the same for another slide: no larger a tile than it needs, unless asked for."""
+        if request.tile is not None:
+            return self
+        needed = round_up(max(request.sampling.shape), self.period)
+        return replace(self, tile=min(self.tile, needed))
+
+
+def measure(request: ProbeRequest, *, estimate: bool) -> Measured:
+    """Resolve what is left open, on the worker that this runs on.
+
+    Args:
+        request: what is known.
+        estimate: measure the speed even where the tile is given.
+
+    Raises:
+        OptionError: the worker has no such device, or no tile fits its memory.
+        ModelError: the worker can't load the model.
+        SlideError: the worker can't open the slide.
+    """
+    device = resolve_device(request.device)
+    precision = resolve_precision(request.precision, device, request.precisions)
+    predictor = resident_predictor(
+        request.model.sha256,
+        lambda: load_ensemble(request.model, request.tta),
+        tta=request.tta,
+        device=device,
+        precision=precision,
+        processes_per_core=request.processes_per_core,
+    )
+    tile, speed = request.tile, None
+    if tile is None or estimate:
+        tile, speed = _choose_tile(predictor, request)
+    probabilities = request.probabilities
+    return Measured(
+        host=socket.gethostname(),
+        device=request.device if ":" in request.device else device.partition(":")[0],
+        precision=precision,
+        tile=tile,
+        mpx_per_s=speed,
+        agreement=_agreement(predictor, request),
+        tile_memory=predictor.slots
+        * predictor.ensemble.memory(tile, precision, probabilities=probabilities),
+        base_memory=psutil.Process().memory_info().rss,
+        host_memory=psutil.virtual_memory().available,
+        device_memory=free_memory(device),
+        period=predictor.border.period,
+    )
+
+
+def _choose_tile(predictor: Predictor, request: ProbeRequest) -> tuple[int, float]:
+    """Return the tile and its speed, millions of core pixels per second."""
+    on_cpu = predictor.device == "cpu"
+    longest = -(-max(request.sampling.shape) // predictor.border.period) * predictor.border.period
+    most = min(request.block, longest)
+    whole = [side for side in (CPU_TILES if on_cpu else GPU_TILES) if request.block % side == 0]
+    sides = [side for side in whole if side <= most] or [most]
+    free = free_memory(predictor.device)
+    available = psutil.virtual_memory().available if free is None else free
+    share = int(MEMORY_SHARE * available / request.processes_per_host)
+    choice = fastest_tile(
+        predictor,
+        sides if request.tile is None else [request.tile],
+        memory=share if request.tile is None else None,
+        budget_seconds=PROBE_SECONDS,
+        probabilities=request.probabilities,
+    )
+    return choice.tile, choice.speeds[choice.tile]
+
+
+def _agreement(predictor: Predictor, request: ProbeRequest) -> float | None:
+    """Return what was measured before, or measure it on windows spread over the tissue."""
+    if predictor.precision == "float32" or request.agreement is not None:
+        return request.agreement
+    windows = _real_windows(predictor, request)
+    return agreement(predictor, windows, request.sampling.shape, request.statistics)
+
+
+def _real_windows(
+    predictor: Predictor, request: ProbeRequest
+) -> Iterator[tuple[NDArray[np.uint8], Box, Box]]:
+    border, shape = predictor.border, request.sampling.shape
+    grid = BlockGrid(shape, border.tile or round_up(AGREEMENT_TILE, border.period))
+    cores = [grid.core(index) for index in grid]
+    if request.mask is not None:
+        cores = [core for core in cores if mask_touches(request.mask, core, shape)]
+    with open_reference(request.slide) as slide:
+        raster = open_raster(slide, request.sampling)
+        for core in cores[:: max(1, -(-len(cores) // AGREEMENT_WINDOWS))]:
+            whole = border.core(core)
+            window = border.window(whole, shape)
+            yield read_mirrored(raster, window), window, core

@@ -1,0 +1,238 @@
+"""What travels to a worker, and what the worker keeps open between tasks.
+
+A task is coordinates: it names a run in an output store and one of its blocks. The worker reads
+the run's parameters from the store and opens the slide, the model and the mask itself, once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Thread
+from typing import Literal
+
+from wsi_unet.errors import BlockError, OutputError
+from wsi_unet.geometry import BlockIndex
+from wsi_unet.labels.contents import IMAGE_NAME
+from wsi_unet.labels.progress import BlockMarker, Progress
+from wsi_unet.models.checkpoint import load_model
+from wsi_unet.models.inference.augmentation import Tta
+from wsi_unet.models.inference.devices import resolve_device, usable_cores
+from wsi_unet.models.inference.ensemble import Ensemble
+from wsi_unet.models.inference.predictor import Predictor
+from wsi_unet.segmentation.parameters import (
+    ImageParameters,
+    LabelParameters,
+    ModelReference,
+    SlideReference,
+)
+from wsi_unet.segmentation.worker.cache import Resident
+from wsi_unet.segmentation.worker.image_block import ImageBlocks
+from wsi_unet.segmentation.worker.label_block import LabelBlocks
+from wsi_unet.segmentation.worker.run_once import Blocks
+from wsi_unet.slides.opening import open_slide
+from wsi_unet.slides.resample import open_raster
+from wsi_unet.slides.slide import Slide
+from wsi_unet.slides.tissue.tissue import Mask, mask_digest
+from wsi_unet.storage.store import open_objects
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One array of an output being filled, as a worker finds it.
+
+    Attributes:
+        output: the output store.
+        name: the label group, or `IMAGE_NAME`.
+        signature: of the run's parameters; a worker that finds others there stops.
+        session: tells one execution of the run from the others.
+    """
+
+    output: str
+    name: str
+    signature: str
+    session: str
+
+    @property
+    def kind(self) -> Literal["labels", "image"]:
+        """What the run fills."""
+        return "image" if self.name == IMAGE_NAME else "labels"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One block of one run.
+
+    Attributes:
+        run: the run.
+        index: the block.
+        attempt: 1 for the first try.
+        deadline: seconds after which it counts as hung.
+    """
+
+    run: Run
+    index: BlockIndex
+    attempt: int = 1
+    deadline: float = 900.0
+
+    @property
+    def key(self) -> str:
+        """Dask's name for the task: a constant prefix, then what makes it unique."""
+        i, j = self.index
+        return f"block-{self.run.session}-{self.run.name}-{i}.{j}-{self.attempt}"
+
+
+CLOSING_SECONDS = 2.0
+
+_BLOCKS: Resident[Blocks] = Resident(capacity=8, close=lambda blocks: blocks.close())
+_ENDED: deque[str] = deque(maxlen=1000)
+"""Sessions that are over here; their tasks may still be in some queue."""
+
+_PREDICTORS: Resident[Predictor] = Resident(capacity=2)
+
+
+def run_task(task: Task) -> BlockMarker:
+    """Run one block in this process.
+
+    Raises:
+        BlockError: if the block fails, or its session is over.
+        WsiUnetError: if the slide, the model or the run can't be opened.
+    """
+    if task.run.session in _ENDED:
+        raise BlockError("the run was stopped")
+    with _BLOCKS.use(task.run, lambda: _open(task.run)) as blocks:
+        return blocks.run(task.index, task.attempt)
+
+
+def release_run(run: Run) -> None:
+    """Close what this process holds open for `run`; a block in work ends at its next tile.
+
+    A read that hangs would hold up the closing, so that isn't waited for.
+    """
+    _ENDED.append(run.session)
+
+    def close() -> None:
+        blocks = _BLOCKS.release(run)
+        if blocks is not None:
+            blocks.close()
+
+    closing = Thread(target=close, daemon=True)
+    closing.start()
+    closing.join(timeout=CLOSING_SECONDS)
+
+
+def resident_predictor(
+    sha256: str,
+    load: Callable[[], Ensemble],
+    *,
+    tta: Tta,
+    device: str,
+    precision: str,
+    processes_per_core: int,
+) -> Predictor:
+    """Return this process's predictor for a model, loaded at the first call.
+
+    Args:
+        sha256: the hash of the model, or of what several make.
+        load: loads it, if it isn't here yet.
+        tta: which views of a window are averaged.
+        device: "cpu", "cuda" or "cuda:<index>".
+        precision: "float32", "bfloat16" or "float16".
+        processes_per_core: how many processes share a core.
+    """
+    device = resolve_device(device)
+    threads = max(1, usable_cores() // processes_per_core)
+    return _PREDICTORS.get(
+        (sha256, tta, device, precision, threads),
+        lambda: Predictor(load(), device=device, precision=precision, threads=threads),
+    )
+
+
+def _open(run: Run) -> Blocks:
+    objects = open_objects(run.output)
+    progress = Progress(objects, run.name)
+    record = progress.read_run()
+    if record is None:
+        raise OutputError(
+            f"{run.output} holds no run {run.name!r}; can this worker see the same files as the "
+            "client?"
+        )
+    if record.signature != run.signature:
+        raise OutputError(f"{run.output}: another run of {run.name!r} has taken this one's place")
+    if run.kind == "image":
+        image = ImageParameters.model_validate(record.parameters)
+        slide = open_reference(image.slide)
+        return ImageBlocks(image, slide, open_raster(slide, image.sampling), objects, progress)
+    labels = LabelParameters.model_validate(record.parameters)
+    if labels.signature() != run.signature:  # above all, of the model: it may be trusted
+        raise OutputError(f"{run.output}: the parameters of {run.name!r} were changed; start again")
+    mask = _read_mask(progress, labels)
+    predictor = resident_predictor(
+        labels.model.sha256,
+        lambda: load_ensemble(labels.model, labels.tta),
+        tta=labels.tta,
+        device=labels.device,
+        precision=labels.precision,
+        processes_per_core=labels.processes_per_core,
+    )
+    slide = open_reference(labels.slide)  # last: what fails before leaves nothing open
+    return LabelBlocks(
+        parameters=labels,
+        slide=slide,
+        raster=open_raster(slide, labels.sampling),
+        mask=mask,
+        predictor=predictor,
+        objects=objects,
+        progress=progress,
+    )
+
+
+def load_ensemble(reference: ModelReference, tta: Tta) -> Ensemble:
+    """Load the models that a run was planned with.
+
+    Raises:
+        ModelError: if one can't be loaded.
+        OutputError: if one isn't the same.
+    """
+    models = []
+    for each in reference.each:
+        model = load_model(each.path, trust=each.trust)
+        if model.sha256 != each.sha256:
+            raise OutputError(
+                f"{each.path} has changed since this run was planned; if it is still being "
+                "trained, segment with a copy of it"
+            )
+        models.append(model)
+    return Ensemble(tuple(models), tta)
+
+
+def _read_mask(progress: Progress, labels: LabelParameters) -> Mask | None:
+    """Return the run's tissue mask, None for a run without.
+
+    Raises:
+        OutputError: if it isn't the one the run was planned with.
+    """
+    if labels.tissue == "none":
+        return None
+    mask = progress.read_mask()
+    if mask is None or mask_digest(mask) != labels.tissue.partition(":")[2]:
+        raise OutputError(
+            f"{progress.objects}: the tissue mask of {progress.name!r} is missing or isn't the "
+            "run's own; run the same command again"
+        )
+    return mask
+
+
+def open_reference(reference: SlideReference) -> Slide:
+    """Open the slide a run was planned with, and make sure that it is the same one.
+
+    Raises:
+        SlideError: if it can't be opened.
+        OutputError: if it isn't the same slide.
+    """
+    slide = open_slide(reference.path, reader=reference.reader)
+    if slide.fingerprint() != reference.fingerprint:
+        slide.close()
+        raise OutputError(f"{reference.path} is not the slide this run was planned with")
+    return slide

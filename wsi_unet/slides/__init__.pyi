@@ -1,0 +1,35 @@
+from .levels import Level as Level
+from .levels import PixelSize as PixelSize
+from .levels import check_mpp as check_mpp
+from .opening import open_slide as open_slide
+from .resample import Raster as Raster
+from .resample import Sampling as Sampling
+from .resample import choose_sampling as choose_sampling
+from .resample import open_raster as open_raster
+from .resample import read_mirrored as read_mirrored
+from .slide import Reader as Reader
+from .slide import Slide as Slide
+from .tissue.tissue import Mask as Mask
+from .tissue.tissue import find_tissue as find_tissue
+from .tissue.tissue import load_mask as load_mask
+from .tissue.tissue import mask_in_box as mask_in_box
+from .tissue.tissue import mask_touches as mask_touches
+
+__all__ = [
+    "Level",
+    "Mask",
+    "PixelSize",
+    "Raster",
+    "Reader",
+    "Sampling",
+    "Slide",
+    "check_mpp",
+    "choose_sampling",
+    "find_tissue",
+    "load_mask",
+    "mask_in_box",
+    "mask_touches",
+    "open_raster",
+    "open_slide",
+    "read_mirrored",
+]

@@ -1,0 +1,1 @@
+"""Readers of slide formats: one module per library."""

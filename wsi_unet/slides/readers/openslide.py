@@ -1,0 +1,129 @@
+"""What OpenSlide reads: MRXS, VMS, SCN, BIF and other formats that aren't plain TIFF."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import openslide
+from numpy.typing import NDArray
+
+from wsi_unet.colour import to_rgb
+from wsi_unet.errors import SlideError
+from wsi_unet.geometry import Box
+from wsi_unet.slides.fingerprint import path_digest
+from wsi_unet.slides.levels import PixelSize, pyramid
+
+PIECE = 512
+"""Side of the squares in which coarse levels are read, px of the level."""
+
+
+class OpenSlideReader:
+    """Reads through OpenSlide; what a slide doesn't hold is white."""
+
+    name = "openslide"
+
+    def __init__(self, location: str) -> None:
+        """Open a slide.
+
+        Raises:
+            SlideError: OpenSlide doesn't know the format, or the file is damaged.
+        """
+        self._path = Path(location)
+        self._lock = threading.Lock()
+        self._slide = self._open()
+        properties = dict(self._slide.properties)
+        sides = [(rows, columns) for columns, rows in self._slide.level_dimensions]
+        tiles = [
+            (
+                int(properties.get(f"openslide.level[{level}].tile-height", 256)),
+                int(properties.get(f"openslide.level[{level}].tile-width", 256)),
+            )
+            for level in range(len(sides))
+        ]
+        self.levels = pyramid(sides, tiles)
+        self.properties = properties
+        self.vendor = properties.get("openslide.vendor")
+        self.compression = None
+        self.mpp = _mpp(properties)
+
+    def _open(self) -> openslide.OpenSlide:
+        try:
+            return openslide.OpenSlide(self._path)
+        except openslide.OpenSlideUnsupportedFormatError as error:
+            raise SlideError(f"{self._path}: isn't a slide that OpenSlide knows") from error
+        except (openslide.OpenSlideError, OSError) as error:
+            raise SlideError(f"{self._path}: OpenSlide can't open it ({error})") from error
+
+    def read(self, level: int, box: Box) -> NDArray[np.uint8]:
+        """Return RGB (h, w, 3) of a box inside an existing level.
+
+        OpenSlide takes positions in level-0 px. A coarse level's downsample is rarely an exact
+        integer to OpenSlide, so most of that level's pixels have no such position, and it
+        interpolates, differently from each origin. Coarse levels are therefore put together from
+        squares of one fixed grid, each always read from its own origin: the same pixel has the
+        same value in every window.
+
+        Raises:
+            SlideError: OpenSlide can't read the file there.
+        """
+        if level == 0:
+            return self._region(level, box)
+        whole = Box.of_shape(self.levels[level].shape)
+        result = np.empty((*box.shape, 3), np.uint8)
+        first, left = box.y0 // PIECE * PIECE, box.x0 // PIECE * PIECE
+        for tile in Box(first, left, box.y1, box.x1).tiles(PIECE):
+            piece = Box(tile.y0, tile.x0, tile.y0 + PIECE, tile.x0 + PIECE).intersection(whole)
+            common = piece.intersection(box)
+            pixels = self._region(level, piece)
+            result[common.relative_to(box).slices()] = pixels[common.relative_to(piece).slices()]
+        return result
+
+    def _region(self, level: int, box: Box) -> NDArray[np.uint8]:
+        """Return RGB (h, w, 3) of a box as one call of OpenSlide gives it."""
+        with self._lock:
+            slide = self._slide
+        factor = slide.level_downsamples[level]
+        rows, columns = box.shape
+        origin = round(box.x0 * factor), round(box.y0 * factor)
+        try:
+            region = slide.read_region(origin, level, (columns, rows))
+        except openslide.OpenSlideError as error:
+            self._replace(slide)
+            raise SlideError(
+                f"{self._path}: {box} of level {level} can't be read ({error})"
+            ) from error
+        return np.ascontiguousarray(to_rgb(np.asarray(region)))
+
+    def _replace(self, broken: openslide.OpenSlide) -> None:
+        """Open the slide afresh: after an error OpenSlide refuses a handle for good."""
+        with self._lock:
+            if self._slide is broken:
+                self._slide = self._open()
+
+    def fingerprint(self) -> str:
+        """Return digits of the file's size, both its ends, its properties and its siblings' sizes.
+
+        Raises:
+            SlideError: the file can't be read.
+        """
+        beside = self._path.with_suffix("")
+        try:
+            files = sorted(beside.rglob("*")) if beside.is_dir() else []
+            sizes = [(file.relative_to(beside).as_posix(), file.stat().st_size) for file in files]
+        except OSError as error:
+            raise SlideError(f"{beside}: can't be read: {error.strerror or error}") from error
+        return path_digest(str(self._path), json.dumps([self.properties, sizes], sort_keys=True))
+
+    def close(self) -> None:
+        """Close the slide."""
+        self._slide.close()
+
+
+def _mpp(properties: dict[str, str]) -> PixelSize | None:
+    try:
+        return PixelSize(float(properties["openslide.mpp-y"]), float(properties["openslide.mpp-x"]))
+    except (KeyError, ValueError):
+        return None

@@ -1,0 +1,96 @@
+"""Where the tiles of a TIFF's levels are, and how they are decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_unet.geometry import Shape
+from wsi_unet.slides.sources.source import Range
+
+Decode = Callable[..., tuple[NDArray[np.uint8] | None, Any, Any]]
+"""tifffile's `TiffPage.decode`: (data, index, jpegtables=, jpegheader=) to a decoded segment."""
+
+_END_OF_IMAGE = b"\xff\xd9"
+
+
+@dataclass(frozen=True)
+class JpegTiles:
+    """How a level's JPEG tiles are decoded.
+
+    Attributes:
+        tables: quantisation and Huffman tables that all tiles share, if they do.
+        header: what precedes the tile's data, where tiles are pieces of one stream (NDPI).
+        colorspace: of the stream, where the file knows better than the stream (Aperio).
+        outcolorspace: what it is converted to.
+    """
+
+    tables: bytes | None
+    header: bytes | None
+    colorspace: int | None
+    outcolorspace: int | str | None
+
+    def complete(self, data: bytes) -> bool:
+        """Whether a whole stream has its end marker; libjpeg would fill the rest with grey."""
+        return self.header is not None or data.rfind(_END_OF_IMAGE) >= 0
+
+    def decode_into(self, data: bytes, out: NDArray[np.uint8]) -> None:
+        """Decode a tile into `out`.
+
+        Raises:
+            RuntimeError: the stream is damaged or of a kind that libjpeg-turbo doesn't know.
+            ValueError: it holds an image of another shape.
+        """
+        if self.header is not None:
+            data = b"".join((self.header, data, _END_OF_IMAGE))
+        imagecodecs.jpeg8_decode(
+            data,
+            tables=self.tables,
+            colorspace=self.colorspace,
+            outcolorspace=self.outcolorspace,
+            out=out,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class TiffLevel:
+    """Where the tiles of one level are, and how they are decoded.
+
+    Attributes:
+        shape: (rows, columns), px of the level.
+        tile: (rows, columns) of a tile (or strip), px.
+        offsets: position in the file of each tile, row by row; 0 if missing.
+        lengths: its length in bytes; 0 if missing.
+        samples: values per pixel.
+        decode: tifffile's decoder for these tiles.
+        arguments: what else the decoder needs: JPEG tables and header.
+        jpeg: how to decode into memory that is there already, where tiles are JPEG.
+        fill: grey level of missing tiles.
+    """
+
+    shape: Shape
+    tile: Shape
+    offsets: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    samples: int
+    decode: Decode
+    arguments: dict[str, bytes]
+    jpeg: JpegTiles | None
+    fill: int
+
+    @property
+    def grid(self) -> Shape:
+        """Number of tiles as (rows, columns)."""
+        return -(-self.shape[0] // self.tile[0]), -(-self.shape[1] // self.tile[1])
+
+    def place(self, number: int) -> Range | None:
+        """Return offset and length of a tile's bytes, None if the file leaves it out."""
+        if number >= len(self.offsets):
+            return None  # Philips files may lack their last row of tiles
+        offset, length = int(self.offsets[number]), int(self.lengths[number])
+        return (offset, length) if offset and length else None

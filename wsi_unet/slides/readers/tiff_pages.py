@@ -1,0 +1,157 @@
+"""What a TIFF page says about its pixels, for the readers and for the fingerprint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from tifffile import COMPRESSION, PHOTOMETRIC
+from tifffile.tifffile import jpeg_decode_colorspace
+
+from wsi_unet.errors import SlideError
+from wsi_unet.geometry import Shape
+from wsi_unet.slides.readers.tiff_levels import JpegTiles, TiffLevel
+from wsi_unet.slides.sources.source import Source
+
+_COMPRESSIONS = {1: "none", 5: "LZW", 7: "JPEG", 8: "Deflate", 32946: "Deflate", 50000: "Zstandard"}
+_JPEG = frozenset({6, 7, 33007, 34892})
+_JPEG2000 = frozenset({33003, 33004, 33005, 34712})
+_COLOUR_CONVERTING = _JPEG | _JPEG2000 | {50001, 50002, 52546}
+"""Compressions whose decoders turn YCbCr into RGB themselves."""
+
+
+def refuse_unsuitable(location: str, page: Any, axes: str) -> None:
+    """Refuse pixels that aren't 8-bit grey or RGB.
+
+    Raises:
+        SlideError: says what they are instead.
+    """
+    photometric = int(page.photometric)
+    samples = int(page.samplesperpixel)
+    if page.dtype != np.uint8 or page.bitspersample != 8:
+        raise SlideError(
+            f"{location}: its pixels have {page.bitspersample} bits per sample ({page.dtype}); "
+            "only 8 bits are supported, so convert it to 8-bit RGB first"
+        )
+    if axes not in ("YXS", "YX") or samples > 4:
+        raise SlideError(
+            f"{location}: its axes are {axes} with {samples} samples per pixel: multi-channel "
+            "fluorescence or a stack; only grey and RGB are supported, so export an RGB image first"
+        )
+    suitable = {PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR}
+    converts = photometric != PHOTOMETRIC.YCBCR or int(page.compression) in _COLOUR_CONVERTING
+    if photometric not in suitable or not converts:
+        raise SlideError(
+            f"{location}: colours are stored as {PHOTOMETRIC(photometric).name}, which isn't "
+            "supported; convert it to RGB first"
+        )
+
+
+def tile_shape(page: Any) -> Shape:
+    """Return (rows, columns) of a page's tiles, or of its strips, px."""
+    if page.is_tiled:
+        return int(page.tilelength), int(page.tilewidth)
+    return min(int(page.rowsperstrip), int(page.imagelength)), int(page.imagewidth)
+
+
+def tiff_level(location: str, frame: Any, page: Any) -> TiffLevel:
+    """Return the tile table of a level.
+
+    Args:
+        location: of the file.
+        frame: tifffile's keyframe: the page whose tags and decoder hold for the level.
+        page: the page whose tiles are read; often the same.
+
+    Raises:
+        SlideError: the table lacks more than the last row of tiles (which Philips leaves out).
+    """
+    arguments = {"jpegtables": page.jpegtables, "jpegheader": frame.jpegheader}
+    level = TiffLevel(
+        shape=(int(frame.imagelength), int(frame.imagewidth)),
+        tile=tile_shape(frame),
+        offsets=np.asarray(page.dataoffsets, np.int64),
+        lengths=np.asarray(page.databytecounts, np.int64),
+        samples=int(frame.samplesperpixel),
+        decode=frame.decode,
+        arguments={key: value for key, value in arguments.items() if value is not None},
+        jpeg=_jpeg(frame, page) if int(frame.compression) in _JPEG else None,
+        fill=int(frame.nodata),
+    )
+    rows, columns = level.grid
+    known = min(len(level.offsets), len(level.lengths))
+    if known < max(1, rows - 1) * columns:
+        raise SlideError(
+            f"{location}: a level of {rows} x {columns} tiles says where {known} of them are; the "
+            "file is damaged, fetch it again"
+        )
+    return level
+
+
+def _jpeg(frame: Any, page: Any) -> JpegTiles:
+    colorspace, outcolorspace = jpeg_decode_colorspace(
+        frame.photometric, frame.planarconfig, frame.extrasamples, frame.is_jfif
+    )
+    return JpegTiles(page.jpegtables, frame.jpegheader, colorspace, outcolorspace)
+
+
+def refuse_truncated(source: Source, pages: Sequence[Any], complaints: Sequence[str]) -> None:
+    """Refuse a file that ends too early, wherever it was cut.
+
+    Args:
+        source: the file.
+        pages: all its pages.
+        complaints: what tifffile logged; offsets that it calls invalid lie beyond the end.
+
+    Raises:
+        SlideError: some of its pixels or tags lie beyond its end.
+    """
+    size = source.size
+    ends = (_end(page) for page in pages)
+    beyond = [f"pixels reach to byte {end}" for end in ends if end > size]
+    beyond += [f"it says {one}" for one in complaints if "invalid" in one and "offset" in one]
+    if beyond:
+        raise SlideError(
+            f"{source.location}: the file is truncated or damaged: it has {size} bytes, but "
+            f"{beyond[0]}; fetch it again"
+        )
+
+
+def _end(page: Any) -> int:
+    """Return the first byte behind all of a page's tiles."""
+    tiles = zip(page.dataoffsets, page.databytecounts, strict=False)
+    return max((offset + length for offset, length in tiles if offset and length), default=0)
+
+
+def layout(series: Any, pages: Sequence[Any], properties: Mapping[str, Any]) -> bytes:
+    """Return the metadata and tile tables that make a slide what it is.
+
+    Args:
+        series: tifffile's series of the slide itself.
+        pages: all pages of the file.
+        properties: tiffslide's.
+    """
+    described = [
+        {
+            "shape": [int(side) for side in level.keyframe.shape],
+            "tile": tile_shape(level.keyframe),
+            "compression": int(level.keyframe.compression),
+            "photometric": int(level.keyframe.photometric),
+        }
+        for level in series.levels
+    ]
+    head = {"levels": described, "description": str(properties.get("tiff.ImageDescription"))}
+    tables = [
+        np.asarray(table, "<i8").tobytes()
+        for page in pages
+        for table in (page.dataoffsets, page.databytecounts)
+    ]
+    return b"".join([json.dumps(head, sort_keys=True).encode(), *tables])
+
+
+def compression(value: int) -> str:
+    """Return the name of a TIFF compression, all kinds of JPEG 2000 under one."""
+    if int(value) in _JPEG2000:
+        return "JPEG 2000"
+    return _COMPRESSIONS.get(int(value)) or COMPRESSION(int(value)).name

@@ -1,0 +1,197 @@
+"""Chunked arrays: OME-Zarr 0.4 and 0.5 images, and plain Zarr arrays of either format.
+
+The metadata documents are read as they are (a few small JSON files); zarr-python only reads
+pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from wsi_unet import locations
+from wsi_unet.colour import to_rgb
+from wsi_unet.errors import SlideError
+from wsi_unet.geometry import Box, Shape
+from wsi_unet.slides.levels import pyramid
+from wsi_unet.slides.readers.zarr_metadata import (
+    Node,
+    array_axes,
+    compression_name,
+    describe,
+    image_axes,
+    is_zarr,
+    load_node,
+    multiscale,
+    pixel_size,
+    refuse_coloured,
+)
+from wsi_unet.slides.sources.folder import Folder, open_folder
+from wsi_unet.storage.concurrent import map_ahead
+
+_NO_CHUNK = re.compile(r"(^|/)(\.[^/]*|zarr\.json|[^/]*\.partial)$")
+"""Files that hold metadata, or were being written."""
+
+SAMPLED_CHUNKS = 64
+SAMPLED_BYTES = 2**16
+"""How many chunks per level, and how much of each, count for the fingerprint."""
+
+
+class ZarrReader:
+    """Reads one image out of a Zarr folder, finest level first."""
+
+    name = "zarr"
+    vendor = None
+
+    def __init__(self, location: str) -> None:
+        """Open a folder that holds an OME-Zarr image or a plain array.
+
+        Raises:
+            SlideError: it holds none, or its pixels aren't 8-bit grey or RGB in one plane.
+        """
+        self._location = location
+        node, folder = self._find_image(open_folder(location))
+        if node.is_array:
+            self._image: Mapping[str, Any] = {}
+            self._folders, self._nodes = [folder], [node]
+            self._axes = array_axes(location, node)
+        else:
+            self._image = multiscale(node)
+            self._folders = [folder.below(str(one["path"])) for one in self._image["datasets"]]
+            self._nodes = list(map_ahead(load_node, self._folders, location))
+            self._axes = image_axes(location, self._image, self._nodes[0])
+            refuse_coloured(location, node)
+        found = zip(self._folders, self._nodes, strict=True)
+        self._arrays = list(map_ahead(self._open, found, location))
+        shapes = [self._shape(array) for array in self._arrays]
+        self.levels = pyramid(shapes, [self._tile(array) for array in self._arrays])
+        self.mpp = pixel_size(self._image, self._axes)
+        self.compression = compression_name(self._nodes[0].document)
+        self.properties = describe(self._image, node, self._axes)
+
+    def _find_image(self, folder: Folder) -> tuple[Node, Folder]:
+        node = load_node(folder)
+        if node.is_array or multiscale(node):
+            return node, folder
+        inner = folder.below("0")
+        attributes = node.attributes.get("ome", node.attributes)
+        if (
+            "bioformats2raw.layout" in attributes
+            and is_zarr(inner)
+            and multiscale(load_node(inner))
+        ):
+            return load_node(inner), inner
+        kind = "an HCS plate" if "plate" in attributes else "a Zarr group without an OME-Zarr image"
+        raise SlideError(
+            f"{folder.location}: is {kind}; give the path of one image or array inside it"
+        )
+
+    def _open(self, found: tuple[Folder, Node]) -> zarr.Array[Any]:
+        folder, node = found
+        place = folder.location
+        try:
+            array = zarr.open_array(
+                folder.store(), mode="r", zarr_format=2 if node.version == 2 else 3
+            )
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise SlideError(f"{place}: zarr can't open this array ({error})") from error
+        if array.dtype != np.uint8:
+            raise SlideError(
+                f"{self._location}: its pixels are {array.dtype}; only uint8 is supported, so "
+                "convert it to 8-bit RGB first"
+            )
+        if array.ndim != len(self._axes) or 0 in array.shape:
+            raise SlideError(f"{place}: shape {array.shape} doesn't fit the axes {self._axes}")
+        sides = dict(zip(self._axes, array.shape, strict=True))
+        stacked = {axis: sides[axis] for axis in sides if axis not in "cyx" and sides[axis] != 1}
+        if stacked:
+            raise SlideError(
+                f"{self._location}: is a stack ({stacked}); only single planes are supported, so "
+                "extract one first"
+            )
+        if sides.get("c", 1) not in (1, 3, 4):
+            raise SlideError(
+                f"{self._location}: has {sides['c']} channels (multi-channel fluorescence?); only "
+                "grey, RGB and RGBA are supported, so make an RGB image of it first"
+            )
+        return array
+
+    def _shape(self, array: zarr.Array[Any]) -> Shape:
+        return array.shape[self._axes.index("y")], array.shape[self._axes.index("x")]
+
+    def _tile(self, array: zarr.Array[Any]) -> Shape:
+        return array.chunks[self._axes.index("y")], array.chunks[self._axes.index("x")]
+
+    def read(self, level: int, box: Box) -> NDArray[np.uint8]:
+        """Return RGB (h, w, 3) of a box inside an existing level.
+
+        Raises:
+            SlideError: a chunk can't be read or decoded; absent chunks hold the fill value.
+        """
+        rows, columns = box.slices()
+        picks = {"y": rows, "x": columns, "c": slice(None)}
+        selection = tuple(picks.get(axis, 0) for axis in self._axes)
+        try:
+            pixels = np.asarray(self._arrays[level][selection])
+        except (ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
+            place = self._folders[level].location
+            raise SlideError(
+                f"{place}: {box} can't be read ({error}); a chunk may be damaged"
+            ) from error
+        kept = [axis for axis in self._axes if axis in picks]
+        if "c" not in kept:
+            return np.ascontiguousarray(to_rgb(pixels.transpose(_order(kept, "yx"))[..., None]))
+        return np.ascontiguousarray(to_rgb(pixels.transpose(_order(kept, "yxc"))))
+
+    def fingerprint(self) -> str:
+        """Return digits of the image's metadata, its chunks' names and sizes, and some content.
+
+        The content is the start of chunks spread over each level, since the sizes of uncompressed
+        ones never change. Labels that lie in the same folder don't count.
+
+        Raises:
+            SlideError: the folder can't be read.
+        """
+        digest = hashlib.sha256(json.dumps(self._image, sort_keys=True).encode())
+        for folder, node in zip(self._folders, self._nodes, strict=True):
+            digest.update(json.dumps(node.document, sort_keys=True).encode())
+            objects = _chunks(folder)
+            for name, size in objects:
+                digest.update(f"{name} {size}\n".encode())
+            sampled = [name for name, _ in objects[:: -(-len(objects) // SAMPLED_CHUNKS) or 1]]
+            for start in map_ahead(partial(_start, folder), sampled, self._location):
+                digest.update(start)
+        return digest.hexdigest()
+
+    def close(self) -> None:
+        """Nothing stays open between reads."""
+
+
+def _start(folder: Folder, name: str) -> bytes:
+    try:
+        return folder.read(name, SAMPLED_BYTES) or b""
+    except OSError as error:
+        place = locations.join(folder.location, name)
+        raise SlideError(f"{place}: can't be read: {error.strerror or error}") from error
+
+
+def _chunks(folder: Folder) -> list[tuple[str, int]]:
+    """Return name (relative, with /) and size of every stored chunk, sorted."""
+    try:
+        files = sorted(folder.sizes())
+    except OSError as error:
+        place = error.filename or folder.location
+        raise SlideError(f"{place}: can't be read: {error.strerror or error}") from error
+    return [(file, size) for file, size in files if not _NO_CHUNK.search(file)]
+
+
+def _order(axes: list[str], wanted: str) -> list[int]:
+    return [axes.index(axis) for axis in wanted]

@@ -1,0 +1,198 @@
+"""The metadata of Zarr folders, read as they are: a few small JSON documents.
+
+OME-Zarr 0.4 lies in the attributes of a Zarr v2 group, 0.5 under "ome" in those of a v3 group.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from wsi_unet import locations
+from wsi_unet.errors import SlideError
+from wsi_unet.slides.levels import PixelSize
+from wsi_unet.slides.sources.folder import Folder
+
+DOCUMENTS = ("zarr.json", ".zarray", ".zgroup")
+"""A folder that holds one of these is a Zarr node."""
+
+MICROMETRES = {
+    "angstrom": 1e-4,
+    "nanometer": 1e-3,
+    "micrometer": 1.0,
+    "micron": 1.0,
+    "millimeter": 1e3,
+    "centimeter": 1e4,
+    "meter": 1e6,
+}
+"""µm per unit, for the units of OME-Zarr's axes that occur with microscopes."""
+
+_RGB = ["FF0000", "00FF00", "0000FF"]
+
+
+def is_zarr(folder: Folder) -> bool:
+    """Whether a folder is a Zarr node.
+
+    Raises:
+        SlideError: it can't be looked at.
+    """
+    return any(_read(folder, name) is not None for name in DOCUMENTS)
+
+
+def _read(folder: Folder, name: str) -> bytes | None:
+    try:
+        return folder.read(name)
+    except OSError as error:
+        place = locations.join(folder.location, name)
+        raise SlideError(f"{place}: can't be read: {error.strerror or error}") from error
+
+
+@dataclass(frozen=True)
+class Node:
+    """A Zarr node's metadata: its document, its attributes and the format version."""
+
+    document: Mapping[str, Any]
+    attributes: Mapping[str, Any]
+    version: int
+
+    @property
+    def is_array(self) -> bool:
+        """Whether it is an array rather than a group."""
+        return "shape" in self.document
+
+
+def load_node(folder: Folder) -> Node:
+    """Return a node's metadata.
+
+    Raises:
+        SlideError: there is none, or it isn't JSON as Zarr has it.
+    """
+    for name in DOCUMENTS:
+        data = _read(folder, name)
+        if data is None:
+            continue
+        document = _parse(folder, name, data)
+        if name == "zarr.json":
+            attributes = document.get("attributes", {})
+            return Node(document, attributes if isinstance(attributes, dict) else {}, 3)
+        separate = _read(folder, ".zattrs")
+        return Node(document, {} if separate is None else _parse(folder, ".zattrs", separate), 2)
+    raise SlideError(f"{folder.location}: isn't a Zarr array or group (no {', '.join(DOCUMENTS)})")
+
+
+def _parse(folder: Folder, name: str, data: bytes) -> dict[str, Any]:
+    place = locations.join(folder.location, name)
+    try:
+        document = json.loads(data)
+    except ValueError as error:
+        raise SlideError(f"{place}: isn't valid JSON ({error}); the Zarr is damaged") from error
+    if not isinstance(document, dict):
+        raise SlideError(f"{place}: isn't a Zarr document; the Zarr is damaged")
+    return document
+
+
+def multiscale(node: Node) -> Mapping[str, Any]:
+    """Return the first image that a group describes, or nothing."""
+    described = node.attributes.get("ome", node.attributes)
+    images = described.get("multiscales") if isinstance(described, dict) else None
+    if not isinstance(images, list) or not images or not isinstance(images[0], dict):
+        return {}
+    datasets = images[0].get("datasets")
+    usable = isinstance(datasets, list) and all(
+        isinstance(one, dict) and "path" in one for one in datasets
+    )
+    return images[0] if usable and datasets else {}
+
+
+def image_axes(location: str, image: Mapping[str, Any], finest: Node) -> str:
+    """Return one letter per dimension. Images before 0.3 have t, c, z, y, x."""
+    axes = image.get("axes")
+    if axes is None:
+        return "tczyx"[-len(finest.document.get("shape", ())) :]
+    names = [axis.get("name", "?") if isinstance(axis, dict) else axis for axis in axes]
+    letters = "".join(str(name)[:1].lower() for name in names)
+    if len(set(letters)) != len(names) or not {"y", "x"} <= set(letters):
+        raise SlideError(f"{location}: axes {names} aren't those of an image with y and x")
+    return letters
+
+
+def array_axes(location: str, node: Node) -> str:
+    """Return one letter per dimension of a plain array, from its names or its shape."""
+    shape = tuple(node.document.get("shape", ()))
+    names = node.document.get("dimension_names") or node.attributes.get("_ARRAY_DIMENSIONS")
+    if isinstance(names, list) and len(names) == len(shape):
+        letters = "".join(str(name)[:1].lower().replace("s", "c") for name in names)
+        if {"y", "x"} <= set(letters) <= set("tczyx") and len(set(letters)) == len(letters):
+            return letters
+    spare = len(shape) - 3
+    if len(shape) == 2:
+        return "yx"
+    if 0 <= spare <= 2 and all(side == 1 for side in shape[:spare]):
+        if shape[-1] in (1, 3, 4):
+            return "tz"[:spare] + "yxc"
+        if shape[spare] in (1, 3, 4):
+            return "tz"[:spare] + "cyx"
+    raise SlideError(
+        f"{location}: an array of shape {shape} isn't an image: (y, x), (y, x, c) or (c, y, x) "
+        "with 1, 3 or 4 channels is"
+    )
+
+
+def refuse_coloured(location: str, node: Node) -> None:
+    """Refuse three channels that the file itself says aren't red, green and blue."""
+    described = node.attributes.get("ome", node.attributes)
+    channels = described.get("omero", {}).get("channels", [])
+    colours = [str(one.get("color", "")).lstrip("#").upper()[:6] for one in channels]
+    if len(colours) == 3 and all(colours) and colours != _RGB:
+        raise SlideError(
+            f"{location}: its three channels are coloured {', '.join(colours)}: fluorescence, not "
+            "RGB; make an RGB image of it first"
+        )
+
+
+def pixel_size(image: Mapping[str, Any], axes: str) -> PixelSize | None:
+    """Return µm per px of the finest level: its scale times the image's, in the axes' units."""
+    if not image or not isinstance(image.get("axes"), list):
+        return None
+    units = {axis["name"][:1]: axis.get("unit") for axis in image["axes"] if isinstance(axis, dict)}
+    sides = {axis: MICROMETRES.get(str(units.get(axis)).lower(), math.nan) for axis in "yx"}
+    scales = list(_scales(image["datasets"][0])) + list(_scales(image))
+    if not scales or any(len(scale) != len(axes) for scale in scales):
+        return None
+    for scale in scales:
+        sides = {axis: side * float(scale[axes.index(axis)]) for axis, side in sides.items()}
+    if math.isnan(sides["y"]) or math.isnan(sides["x"]):
+        return None
+    return PixelSize(sides["y"], sides["x"])
+
+
+def _scales(described: Mapping[str, Any]) -> Iterator[list[float]]:
+    for transformation in described.get("coordinateTransformations") or ():
+        if transformation.get("type") == "scale":
+            yield transformation["scale"]
+
+
+def compression_name(document: Mapping[str, Any]) -> str | None:
+    """Return the name of the last codec that compresses bytes."""
+    if document.get("compressor"):
+        return str(document["compressor"].get("id"))
+    codecs = document.get("codecs") or []
+    for codec in codecs:
+        if codec.get("name") == "sharding_indexed":
+            codecs = codec["configuration"]["codecs"]
+    names = [codec["name"] for codec in codecs if codec.get("name") not in ("bytes", "crc32c")]
+    return str(names[-1]) if names else None
+
+
+def describe(image: Mapping[str, Any], node: Node, axes: str) -> dict[str, str]:
+    """Return what `Slide.properties` says about a Zarr."""
+    found = {"zarr.format": str(node.version), "zarr.axes": axes}
+    version = image.get("version") or node.attributes.get("ome", {}).get("version")
+    if version:
+        found["ome.version"] = str(version)
+    if image.get("name"):
+        found["ome.name"] = str(image["name"])
+    return found

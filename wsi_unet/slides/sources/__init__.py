@@ -1,0 +1,1 @@
+"""The bytes of slide files and folders, on a disk or in an object store."""

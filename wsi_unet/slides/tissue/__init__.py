@@ -1,0 +1,1 @@
+"""Tissue masks: found on an overview of the slide, or given as images or outlines."""

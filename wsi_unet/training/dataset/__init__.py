@@ -1,0 +1,5 @@
+"""The training data: files that recipes name, opened as fields and split by patient."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,215 @@
+"""A network that learns: one iteration at a time, each a function of the last and of its batch.
+
+Chance (drop-out) is seeded anew in every iteration, from the training's seed and the iteration
+alone, so there is no generator whose state would have to be kept to go on later.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from wsi_unet.errors import TrainingError
+from wsi_unet.models.architectures.unet import Precision
+from wsi_unet.models.inference.devices import is_out_of_memory
+from wsi_unet.training.loop.batches import Batch
+from wsi_unet.training.loop.losses import Loss
+from wsi_unet.training.loop.optimisers import Average, build_optimiser, rate_at, set_rate
+from wsi_unet.training.recipe import Recipe
+
+_START = 2**32 - 1
+"""In place of an iteration, what the first weights are drawn with."""
+
+
+class DivergedError(TrainingError):
+    """What is computed isn't a number any more."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one iteration came to.
+
+    Attributes:
+        loss: before the step, of its batch.
+        terms: of the loss, each with its factor, in the recipe's order.
+        rate: of the step.
+    """
+
+    loss: float
+    terms: tuple[float, ...]
+    rate: float
+
+
+class Learner:
+    """A network and what changes it.
+
+    Args:
+        recipe: how it learns.
+        losses: each term of the loss, its factor included.
+        device: "cpu" or "cuda:i".
+        precision: number type of the convolutions, "float32" or "bfloat16"; weights, losses and
+            steps are float32.
+
+    Attributes:
+        network: in training.
+        iteration: how many there were.
+        device: where.
+        precision: as given.
+    """
+
+    def __init__(
+        self, recipe: Recipe, losses: Sequence[Loss], *, device: str, precision: Precision
+    ) -> None:
+        self.iteration = 0
+        self.device = device
+        self.precision = precision
+        self._recipe = recipe
+        self._losses = tuple(losses)
+        torch.manual_seed(_seed_of(recipe.running.seed, _START))
+        self.network: nn.Module = recipe.network.build().to(
+            device=device,
+            memory_format=torch.channels_last,  # type: ignore[call-overload]
+        )
+        self._optimiser = build_optimiser(recipe.optimiser, self.network)
+        share = recipe.optimiser.average
+        self._average = Average(self.network, share) if share else None
+
+    @property
+    def best_known(self) -> nn.Module:
+        """The network to measure and to keep: that of the mean weights, if there is one."""
+        return self.network if self._average is None else self._average.network
+
+    def learn(self, batch: Batch) -> Step:
+        """Do one iteration.
+
+        Raises:
+            DivergedError: if the loss, or its gradient, is NaN or infinite; the weights stay.
+            TrainingError: if the device has too little memory.
+        """
+        try:
+            with _tuned_for_one_size(self.device):
+                return self._learn(batch)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            count, side = len(batch.where), batch.images.shape[-1]
+            raise TrainingError(
+                f"{self.device} has too little memory to learn from {count} images of {side}×{side}"
+                " px at once; use a smaller sampling.tile or sampling.batch, or a smaller network"
+            ) from error
+
+    @property
+    def rate(self) -> float:
+        """Of the next iteration."""
+        running = self._recipe.running
+        return rate_at(self._recipe.optimiser, self.iteration, running.iterations)
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that the next iterations depend on."""
+        average = self._average
+        return {
+            "iteration": self.iteration,
+            "network": self.network.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "average": average
+            and {"network": average.network.state_dict(), "count": average.count},
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go back to a state.
+
+        Raises:
+            KeyError, RuntimeError, ValueError, TypeError: if it isn't one of such a network.
+        """
+        self.network.load_state_dict(state["network"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        if self._average is not None:
+            self._average.network.load_state_dict(state["average"]["network"])
+            self._average.count = int(state["average"]["count"])
+        self.iteration = int(state["iteration"])
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Let the network compute in its number type inside."""
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(torch.device(self.device).type, getattr(torch, self.precision))
+
+    def _learn(self, batch: Batch) -> Step:
+        torch.manual_seed(_seed_of(self._recipe.running.seed, self.iteration))
+        self.network.train()
+        terms = self._terms(batch)
+        loss = torch.stack(terms).sum()
+        self._optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = self._clip()
+        found, *numbers = torch.stack([norm, loss.detach(), *map(_value, terms)]).tolist()
+        if not math.isfinite(found + sum(numbers)):
+            raise self._diverged(batch, numbers[0])
+        rate = self.rate
+        set_rate(self._optimiser, rate)
+        self._optimiser.step()
+        self.iteration += 1
+        if self._average is not None:
+            self._average.add(self.network)
+        return Step(numbers[0], tuple(numbers[1:]), rate)
+
+    def _terms(self, batch: Batch) -> list[Tensor]:
+        with self.autocast():
+            logits: Tensor = self.network(batch.images)
+        logits = logits.float().contiguous()  # classes side by side make losses a quarter slower
+        return [loss(logits, batch.labels, batch.weights) for loss in self._losses]
+
+    def _clip(self) -> Tensor:
+        """Shorten the gradient, if the recipe says so; return how long it was."""
+        parameters = [p for p in self.network.parameters() if p.grad is not None]
+        norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if self._recipe.optimiser.clip:
+            clip_grads_with_norm_(parameters, self._recipe.optimiser.clip, norm)
+        return norm
+
+    @torch.no_grad()
+    def _diverged(self, batch: Batch, loss: float) -> DivergedError:
+        """Say in which samples of a batch the numbers go wrong; in all, if in none alone."""
+        alone = [batch.one(index) for index in range(len(batch.where))]
+        wrong = [
+            one.where[0]
+            for one in alone
+            if not all(bool(term.isfinite()) for term in self._terms(one))
+        ]
+        what = "the loss" if not math.isfinite(loss) else "the loss's gradient"
+        return DivergedError(
+            f"{what} isn't a finite number in iteration {self.iteration + 1}, at "
+            f"{'; '.join(wrong or batch.where)}; look at the data there, or begin anew with a "
+            "lower optimiser.rate, or with optimiser.clip (the last good model is kept)"
+        )
+
+
+@contextmanager
+def _tuned_for_one_size(device: str) -> Iterator[None]:
+    """Let cuDNN try out which way is fastest: all batches are of one size, unlike what else is run.
+
+    Settings are the process's; they are as before afterwards.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = before or device != "cpu"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def _value(term: Tensor) -> Tensor:
+    return term.detach()
+
+
+def _seed_of(seed: int, iteration: int) -> int:
+    """Return 64 bits that differ from iteration to iteration and from seed to seed."""
+    return int(np.random.SeedSequence([seed, iteration]).generate_state(1, np.uint64)[0])
