@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 
-from wsi_unet.models import UNetConfig, save_model
+from wsi_unet.models import UNetConfig, build_network, save_model
 from wsi_unet.models.importing.checkpoints import import_checkpoint
-from wsi_unet.models.importing.hints import Told
+from wsi_unet.models.importing.hints import ImportHints
 
 
 def main() -> None:
@@ -28,10 +28,10 @@ def main() -> None:
     given = parser.parse_args()
     if given.make:
         config = UNetConfig(padding="same", norm="batch", base_width=given.make)
-        torch.save(config.build().state_dict(), given.checkpoint)
+        torch.save(build_network(config).state_dict(), given.checkpoint)
         return
     before, start = _peak(), time.perf_counter()
-    network, spec = import_checkpoint(given.checkpoint, Told(padding="same"))
+    network, spec = import_checkpoint(given.checkpoint, ImportHints(padding="same"))
     save_model(network, spec, given.model)
     seconds = time.perf_counter() - start
     print(json.dumps({"seconds": seconds, "bytes": _peak() - before}))

@@ -41,7 +41,7 @@ from wsi_unet.segmentation.planning.existing_output import stored_parameters
 from wsi_unet.segmentation.worker.label_block import tiles_of
 from wsi_unet.segmentation.worker.task import open_reference
 from wsi_unet.slides.resample import open_raster, read_mirrored
-from wsi_unet.storage.store import open_objects
+from wsi_unet.storage.store import open_store
 
 AT_A_TIME = 16
 """Windows that are scaled and then run, so that neither disturbs the other."""
@@ -49,14 +49,14 @@ AT_A_TIME = 16
 
 def windows(output: Path, label: str) -> Iterator[tuple[NDArray[np.uint8], Box]]:
     """Yield every window of a run, RGB uint8 (h, w, 3), and the part of its core in the slide."""
-    progress = Progress(open_objects(output), label)
+    progress = Progress(open_store(output), label)
     labels = stored_parameters(progress, LabelParameters)
     assert labels is not None
     mask = None if labels.tissue == "none" else progress.read_mask()
     border = load_model(labels.model.path).spec.border()
-    shape = labels.sampling.shape
+    shape = labels.resampling.shape
     with open_reference(labels.slide) as slide:
-        raster = open_raster(slide, labels.sampling)
+        raster = open_raster(slide, labels.resampling)
         for index in labels.blocks():
             box = labels.grid.core(index)
             cores = tiles_of(box, border, labels.tile, mask, shape)
@@ -75,13 +75,15 @@ def main() -> None:
     parser.add_argument("outputs", type=Path, nargs="+", metavar="OUTPUT")
     given = parser.parse_args()
     keep_freed_memory()
-    first = Progress(open_objects(given.outputs[0]), given.label)
+    first = Progress(open_store(given.outputs[0]), given.label)
     labels = stored_parameters(first, LabelParameters)
     assert labels is not None
     model = load_model(labels.model.path)
     device, dtype = resolve_device(labels.device), getattr(torch, labels.precision)
     network = place(fold_batch_norm(model.build()), device, dtype, torch.channels_last)
-    mean, std = (torch.tensor(part) for part in (model.spec.scaling.mean, model.spec.scaling.std))
+    mean, std = (
+        torch.tensor(part) for part in (model.spec.normalisation.mean, model.spec.normalisation.std)
+    )
     slots = CPU_SLOTS if device == "cpu" and usable_cores() > 1 else 1
 
     def forward(image: Tensor) -> None:

@@ -18,7 +18,7 @@ from wsi_unet.models import (
     Model,
     ModelClass,
     ModelSpec,
-    Scaling,
+    Normalisation,
     UNet,
     UNetConfig,
     save_model,
@@ -49,7 +49,7 @@ def write_network(path: Path, architecture: UNetConfig, seed: int = 0) -> Model:
         ),
         background="background",
         mpp=None,
-        scaling=Scaling(mean=(MEAN,) * 3, std=(STD,) * 3),
+        normalisation=Normalisation(mean=(MEAN,) * 3, std=(STD,) * 3),
     )
     return save_model(network, spec, path)
 

@@ -75,9 +75,9 @@ class Scale:
     """
 
     def __init__(self, model: Model, dtype: torch.dtype, memory: torch.memory_format) -> None:
-        scaling = model.spec.scaling
-        self._mean = torch.tensor(scaling.mean)[:, None, None]
-        self._std = torch.tensor(scaling.std)[:, None, None]
+        normalisation = model.spec.normalisation
+        self._mean = torch.tensor(normalisation.mean)[:, None, None]
+        self._std = torch.tensor(normalisation.std)[:, None, None]
         self._dtype, self._memory = dtype, memory
 
     def __call__(self, window: NDArray[Any]) -> Tensor:

@@ -94,7 +94,7 @@ def _readers(path: Path, side: int) -> dict[str, Callable[[int, int], Any]]:
 
     from wsi_unet.geometry import Box
     from wsi_unet.slides.readers.tiff import TiffReader
-    from wsi_unet.slides.sources.source import open_source
+    from wsi_unet.slides.sources.opening import open_source
 
     two, default = (
         TiffReader(open_source(str(path)), threads=threads) for threads in (THREADS, None)

@@ -53,7 +53,7 @@ def whole_image(model: Model, image: NDArray[np.uint8], device: str) -> Truth:
     mirrored = np.pad(image, padding, mode="reflect")
     mean, std = (
         torch.tensor(part, dtype=torch.float64)
-        for part in (model.spec.scaling.mean, model.spec.scaling.std)
+        for part in (model.spec.normalisation.mean, model.spec.normalisation.std)
     )
     scaled = (torch.from_numpy(mirrored).double() / 255 - mean) / std
     network = model.build().to(device=device, dtype=torch.float64)

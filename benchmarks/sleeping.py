@@ -14,7 +14,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from wsi_unet.dask_cluster.cluster import ClusterOptions, count_workers, open_client
+from wsi_unet.dask_cluster.cluster import count_workers, open_client
+from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.labels.progress import BlockMarker, ShardRecord
 from wsi_unet.segmentation.dispatch.events import Done, Failed
 from wsi_unet.segmentation.dispatch.in_flight import TASKS_PER_THREAD

@@ -180,16 +180,16 @@ def time_network() -> None:
         keep_freed_memory,
         synchronize,
     )
-    from wsi_unet.training.augmentation.samples import sides_of
+    from wsi_unet.training.augmentation.samples import sample_sides
     from wsi_unet.training.loop.learner import Learner
     from wsi_unet.training.recipe_file import read_recipe
-    from wsi_unet.training.runtime import choose_setting
+    from wsi_unet.training.runtime import choose_runtime
 
     keep_freed_memory()
     recipe = read_recipe(given.time, given.set)
-    setting = choose_setting(recipe)
+    setting = choose_runtime(recipe)
     learner = Learner(recipe, [], device=setting.device, precision=setting.precision)
-    side = sides_of(recipe.network, recipe.sampling.tile).image
+    side = sample_sides(recipe.network, recipe.sampling.tile).image
     shape = (recipe.sampling.batch, recipe.network.in_channels, side, side)
     image = torch.randn(shape).to(setting.device, memory_format=torch.channels_last)
     network = learner.network.train()

@@ -2,7 +2,7 @@ from ._version import __version__ as __version__
 from .cohorts.manifest import read_cohort as read_cohort
 from .cohorts.planning import plan_cohort as plan_cohort
 from .cohorts.report import CohortReport as CohortReport
-from .dask_cluster.cluster import ClusterOptions as ClusterOptions
+from .dask_cluster.options import ClusterOptions as ClusterOptions
 from .errors import AnnotationError as AnnotationError
 from .errors import BlockError as BlockError
 from .errors import ClusterError as ClusterError

@@ -15,7 +15,7 @@ from wsi_unet_cli.common.output import print_facts, print_json, print_table
 
 if TYPE_CHECKING:
     from wsi_unet import Evaluation
-    from wsi_unet.dask_cluster.cluster import ClusterArguments
+    from wsi_unet.dask_cluster.options import ClusterOptions
     from wsi_unet.ground_truth.drawing import AnnotationFacts
 
 WIDEST_CONFUSION = 8
@@ -116,7 +116,7 @@ def evaluate(
     truth_label: str | None,
     as_json: bool,
     log_file: str | None,
-    cluster: ClusterArguments,
+    cluster: ClusterOptions,
 ) -> None:
     """Compare the labels of PREDICTION with TRUTH, on the pixels of PREDICTION.
 
@@ -140,7 +140,7 @@ def evaluate(
             tolerance=tolerance,
             label=label,
             truth_label=truth_label,
-            **cluster,
+            cluster=cluster,
         )
     if as_json:
         print_json(found.to_json())

@@ -125,8 +125,10 @@ def test_the_reference_agrees_with_the_tests_own(
     model = write_network(tmp_path / "model.safetensors", config)
     image = np.random.default_rng(0).integers(0, 256, (75, 101, 3), dtype=np.uint8)
     truth = whole_image(model, image, "cpu")
-    scaling = model.spec.scaling
-    oracle = whole_image_forward(model.build(), config, image, mean=scaling.mean, std=scaling.std)
+    normalisation = model.spec.normalisation
+    oracle = whole_image_forward(
+        model.build(), config, image, mean=normalisation.mean, std=normalisation.std
+    )
     both = truth.decided & oracle.decided
     assert both.mean() > 0.9
     np.testing.assert_array_equal(truth.labels[both], oracle.labels[both])

@@ -11,7 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from wsi_unet.dask_cluster.cluster import ClusterOptions
+from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.logs import event, log, warn
 from wsi_unet_cli.common.cluster_options import cluster_options, logging_to
 

@@ -20,7 +20,7 @@ from wsi_unet.segmentation.dispatch.prepare import SlideJob
 from wsi_unet.segmentation.dispatch.slides import Outcome
 from wsi_unet.segmentation.report import State
 from wsi_unet.storage.lock import acquire
-from wsi_unet.storage.store import LocalObjects, open_objects
+from wsi_unet.storage.store import LocalStore, open_store
 from wsi_unet_cli.segment import many_slides
 
 TWO = ("a.svs", "d/b.svs")
@@ -165,7 +165,7 @@ def test_a_cluster_lost_on_the_way_is_said_once(
 def test_a_second_run_at_the_same_folder_is_refused(calls: Calls) -> None:
     assert run(*TWO, "-o", "out").exit_code == 0
     before = Path("out/cohort.json").read_bytes()
-    with acquire(open_objects("out")):
+    with acquire(open_store("out")):
         done = run(*TWO, "-o", "out", "-q")
     assert done.exit_code == LockedError.exit_code
     assert done.stderr.startswith(f"error: {Path('out').absolute()}: is being written by process")
@@ -177,13 +177,13 @@ def test_a_second_run_at_the_same_folder_is_refused(calls: Calls) -> None:
 def test_a_report_that_can_not_be_written_at_the_end_is_an_error(
     calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(self: LocalObjects, key: str, data: bytes) -> None:
+    def full(self: LocalStore, key: str, data: bytes) -> None:
         raise OutputError("no space left")
 
     def work(jobs: Iterable[SlideJob], *_: Any, **__: Any) -> Iterator[Outcome]:
         for job in jobs:
             yield Outcome(job, report(str(job.output)))
-        monkeypatch.setattr(LocalObjects, "put", full)
+        monkeypatch.setattr(LocalStore, "put", full)
 
     monkeypatch.setattr(wsi_unet, "segment_cohort", work)
     done = run(*TWO, "-o", "out")

@@ -237,16 +237,16 @@ def test_what_is_refused_before_the_start_is_one_line_and_changes_nothing(
 
 def test_a_cohort_in_an_object_store(good: Path, here: Path, bucket: str) -> None:
     """Slides, manifest, results and report are objects; the rerun finds everything done."""
-    from wsi_unet.storage.store import open_objects
+    from wsi_unet.storage.store import open_store
 
-    objects = open_objects(f"{bucket}/lists")
+    store = open_store(f"{bucket}/lists")
     for name in ("a", "sub/c"):
-        objects.put(f"slides/{name}.tif", (good / "slides" / f"{name}.tif").read_bytes())
-    objects.put("m.csv", b"slide,patient\nslides/a.tif,P-1\nslides/sub/c.tif,P-2\n")
+        store.put(f"slides/{name}.tif", (good / "slides" / f"{name}.tif").read_bytes())
+    store.put("m.csv", b"slide,patient\nslides/a.tif,P-1\nslides/sub/c.tif,P-2\n")
     for given in ("m.csv", "slides/", "slides/**/*.tif"):
         done = segment(good, f"{bucket}/lists/{given}", "-o", f"{bucket}/out")
         assert done.exit_code == 0, done.output
-    out = open_objects(f"{bucket}/out")
+    out = open_store(f"{bucket}/out")
     document = json.loads(out.get("cohort.json") or b"")
     found = {Path(row["slide"]).stem: row for row in document["slides"]}
     undisturbed = rows(good / "whole")

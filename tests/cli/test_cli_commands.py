@@ -61,7 +61,7 @@ def test_models_lists_the_bundled_one_with_its_dice() -> None:
 
 
 def test_models_shows_a_given_ones_card(tmp_path: Path) -> None:
-    from wsi_unet.models import ModelClass, ModelSpec, Scaling, UNetConfig
+    from wsi_unet.models import ModelClass, ModelSpec, Normalisation, UNetConfig
 
     spec = ModelSpec(
         name="mine",
@@ -69,7 +69,7 @@ def test_models_shows_a_given_ones_card(tmp_path: Path) -> None:
         classes=(ModelClass(name="rest", color="#000000"), ModelClass(name="it", color="#ff0000")),
         background="rest",
         mpp=None,
-        scaling=Scaling(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+        normalisation=Normalisation(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
         description="Ours.",
         metrics={"dice": 0.75, "by_set": {"a": 0.5, "b": 1}},
     )

@@ -79,7 +79,7 @@ def test_an_imported_model_has_what_was_told(checkpoint: Path, tmp_path: Path) -
         "glands",
     )
     assert spec.channel_order == "bgr"
-    assert spec.scaling.mean == (0.406, 0.456, 0.485)
+    assert spec.normalisation.mean == (0.406, 0.456, 0.485)
     assert (spec.window, spec.exactness) == (None, "exact")
 
 

@@ -46,7 +46,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from wsi_unet import save_model
-    from wsi_unet.models import ModelClass, ModelSpec, Scaling, UNet, UNetConfig
+    from wsi_unet.models import ModelClass, ModelSpec, Normalisation, UNet, UNetConfig
 
     config = UNetConfig(depth=2, base_width=8)
     torch.manual_seed(7)
@@ -56,7 +56,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         classes=(ModelClass(name="a", color="#ff0000"), ModelClass(name="b", color="#0000ff")),
         background=None,
         mpp=None,
-        scaling=Scaling(mean=(0.7, 0.6, 0.7), std=(0.2, 0.2, 0.2)),
+        normalisation=Normalisation(mean=(0.7, 0.6, 0.7), std=(0.2, 0.2, 0.2)),
     )
     return save_model(UNet(config), spec, tmp_path_factory.mktemp("model") / "random").path
 

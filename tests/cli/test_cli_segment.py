@@ -12,7 +12,7 @@ from support.standin import Calls, error_lines, report, run
 
 import wsi_unet
 from wsi_unet.cohorts import planning
-from wsi_unet.dask_cluster.cluster import ClusterOptions
+from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.errors import ClusterError, OptionError, OutputError, SlideError, WsiUnetError
 from wsi_unet.segmentation.dispatch.prepare import SlideJob
 from wsi_unet.segmentation.dispatch.slides import Outcome

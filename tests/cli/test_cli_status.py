@@ -15,7 +15,7 @@ from support.runs import OPTIONS, array_objects, every_file
 import wsi_unet
 from wsi_unet.models import UNetConfig
 from wsi_unet.storage.lock import acquire
-from wsi_unet.storage.store import open_objects
+from wsi_unet.storage.store import open_store
 from wsi_unet_cli.main import cli
 
 
@@ -59,7 +59,7 @@ def test_a_result_says_how_fast_it_was_and_who_writes(out: Path) -> None:
     assert "blocks/s" in done.stdout
     assert "device" in done.stdout
     assert "being written" not in done.stdout
-    with acquire(open_objects(out / "a.ome.zarr")):
+    with acquire(open_store(out / "a.ome.zarr")):
         done = run("status", out / "a.ome.zarr")
         told = document("status", out / "a.ome.zarr")
     assert "being written by process" in done.stdout
@@ -121,7 +121,7 @@ def test_the_report_is_not_believed_about_what_has_changed(out: Path) -> None:
     attributes = json.loads(group.read_bytes())
     attributes["attributes"]["wsi_unet"]["finished"] = None
     group.write_text(json.dumps(attributes))
-    with acquire(open_objects(out / "b.ome.zarr")), acquire(open_objects(out)):
+    with acquire(open_store(out / "b.ome.zarr")), acquire(open_store(out)):
         lines = run("status", out).stdout.splitlines()
     assert lines[0] == "a.ome.zarr: waiting"
     assert lines[1].startswith("b.ome.zarr: unfinished, 3 of 4 blocks")

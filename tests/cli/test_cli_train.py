@@ -22,6 +22,7 @@ from rich.console import Console
 
 import wsi_unet
 from wsi_unet.models import load_model
+from wsi_unet.models.networks.build import build_network
 from wsi_unet.training.artifacts.journal import read_journal
 from wsi_unet.training.recipe_file import read_recipe
 from wsi_unet.training.report import TrainingProgress
@@ -149,7 +150,7 @@ def test_check_says_what_would_be_done_and_writes_nothing(recipe: Path) -> None:
     assert (document["tile"], document["window"]) == (64, 104)
     parts = {portion["part"]: portion["files"] for portion in document["portions"]}
     assert parts == {"training": 2, "validation": 1}
-    network = read_recipe(recipe).network.build()
+    network = build_network(read_recipe(recipe).network)
     assert document["parameters"] == sum(p.numel() for p in network.parameters())
     assert [path.name for path in Path().iterdir()] == ["recipe.toml"]
 

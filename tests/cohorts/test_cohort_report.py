@@ -17,7 +17,7 @@ from wsi_unet.segmentation.dispatch.prepare import SlideJob
 from wsi_unet.segmentation.dispatch.slides import Outcome
 from wsi_unet.segmentation.planning.options import Options
 from wsi_unet.storage.lock import acquire
-from wsi_unet.storage.store import LocalObjects, open_objects
+from wsi_unet.storage.store import LocalStore, open_store
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ def test_a_torn_row_is_a_slide_of_which_nothing_is_known() -> None:
     table.close()
     path = Path("out/cohort.json")
     path.write_bytes(path.read_bytes().replace(b'"label":"nuclei-he"', b'"label":"nucl', 1))
-    assert [row["slide"] for row in read_rows(open_objects("out"))] == ["/s/1.svs"]
+    assert [row["slide"] for row in read_rows(open_store("out"))] == ["/s/1.svs"]
     assert (read_header(path.read_bytes()) or {})["counts"] == {"finished": 2}
 
 
@@ -196,21 +196,21 @@ def test_a_second_run_at_the_same_folder_is_refused() -> None:
         list(CohortReport(FOLDER, listed(2), clock=Clock()).jobs())
     assert Path("out/cohort.json").read_bytes() == before
     first.close(interrupted=True)
-    acquire(open_objects("out")).release()
+    acquire(open_store("out")).release()
 
 
 @pytest.mark.usefixtures("here")
 def test_a_folder_that_can_not_be_written_is_refused_and_let_go(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def put(self: LocalObjects, key: str, data: bytes) -> None:
+    def put(self: LocalStore, key: str, data: bytes) -> None:
         raise OutputError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(LocalObjects, "put", put)
+        patch.setattr(LocalStore, "put", put)
         with pytest.raises(OutputError, match="disk full"):
             list(CohortReport(FOLDER, listed(1), clock=Clock()).jobs())
-    acquire(open_objects("out")).release()
+    acquire(open_store("out")).release()
 
 
 @pytest.mark.usefixtures("here")
@@ -220,11 +220,11 @@ def test_a_disk_that_is_full_for_a_while_loses_nothing(monkeypatch: pytest.Monke
     table = CohortReport(FOLDER, slides, clock=clock)
     list(table.jobs())
 
-    def put(self: LocalObjects, key: str, data: bytes) -> None:
+    def put(self: LocalStore, key: str, data: bytes) -> None:
         raise OutputError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(LocalObjects, "put", put)
+        patch.setattr(LocalStore, "put", put)
         clock.now += 60
         table.take(finished(slides[0]))
     assert statuses() == ["waiting", "waiting"]
@@ -232,10 +232,10 @@ def test_a_disk_that_is_full_for_a_while_loses_nothing(monkeypatch: pytest.Monke
     table.take(finished(slides[1]))
     assert statuses() == ["finished", "finished"]
     with monkeypatch.context() as patch:
-        patch.setattr(LocalObjects, "put", put)
+        patch.setattr(LocalStore, "put", put)
         with pytest.raises(OutputError, match="disk full"):
             table.close()
-    acquire(open_objects("out")).release()
+    acquire(open_store("out")).release()
 
 
 @pytest.mark.usefixtures("here")

@@ -12,7 +12,7 @@ from support.cohorts import FOLDER, Clock, finished, listed, statuses
 
 from wsi_unet.cohorts.manifest import read_cohort
 from wsi_unet.cohorts.report import CohortReport
-from wsi_unet.storage.store import LocalObjects
+from wsi_unet.storage.store import LocalStore
 
 
 @pytest.fixture
@@ -33,13 +33,13 @@ def test_updates_take_a_fiftieth_of_the_time_at_most(
     list(table.jobs())
     spent = 0.0
 
-    def put(self: LocalObjects, key: str, data: bytes) -> None:
+    def put(self: LocalStore, key: str, data: bytes) -> None:
         nonlocal spent
         clock.now += cost
         spent += cost
 
     with monkeypatch.context() as patch:
-        patch.setattr(LocalObjects, "put", put)
+        patch.setattr(LocalStore, "put", put)
         begun = clock.now
         while clock.now < begun + 1000:
             clock.now += 0.1

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from wsi_unet.cohorts import inputs
 from wsi_unet.cohorts.inputs import find_slides
 from wsi_unet.errors import InputError
-from wsi_unet.storage.store import LocalObjects
+from wsi_unet.storage.store import LocalStore
 
 
 def make(root: Path, *names: str) -> None:
@@ -172,7 +172,7 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         inputs,
         "open_objects",
-        lambda place: LocalObjects(tmp_path / place.removeprefix("s3://")),
+        lambda place: LocalStore(tmp_path / place.removeprefix("s3://")),
     )
 
 

@@ -22,8 +22,8 @@ from support.labelled import blobs, rectangle, write_geojson
 import wsi_unet
 from wsi_unet.errors import AnnotationError, ClusterError, EvaluationError, OptionError
 from wsi_unet.evaluation import cluster, pairs
-from wsi_unet.evaluation.compute import computing
-from wsi_unet.evaluation.pairs import Pair, Question
+from wsi_unet.evaluation.pairs import Comparison, Pair
+from wsi_unet.evaluation.run import computing
 from wsi_unet.geometry import BlockIndex, Box
 from wsi_unet_cli.main import cli
 
@@ -64,7 +64,7 @@ def test_a_cluster_gives_the_answer_of_one_process(
         "instances": instances,
     }
     expected = wsi_unet.evaluate(**asked)
-    found = wsi_unet.evaluate(**asked, scheduler=address)
+    found = wsi_unet.evaluate(**asked, cluster=wsi_unet.ClusterOptions(scheduler=address))
     assert found == expected
 
 
@@ -83,16 +83,30 @@ def test_relative_paths_mean_this_processes_folder(
 
 def test_a_file_that_was_written_anew_is_read_anew(tmp_path: Path, address: str) -> None:
     prediction, truth = image(tmp_path / "p.png", 0), image(tmp_path / "t.png", 1)
-    assert wsi_unet.evaluate(prediction, truth, scheduler=address).pixel_error > 0
+    assert (
+        wsi_unet.evaluate(
+            prediction, truth, cluster=wsi_unet.ClusterOptions(scheduler=address)
+        ).pixel_error
+        > 0
+    )
     image(prediction, 1)
-    assert wsi_unet.evaluate(prediction, truth, scheduler=address).pixel_error == 0
+    assert (
+        wsi_unet.evaluate(
+            prediction, truth, cluster=wsi_unet.ClusterOptions(scheduler=address)
+        ).pixel_error
+        == 0
+    )
 
 
 def test_what_is_wrong_in_a_worker_is_said_here(tmp_path: Path, address: str) -> None:
     prediction = tmp_path / "p.tif"
     Image.fromarray(np.full(SHAPE, 70_000, np.int32)).save(prediction)
     with pytest.raises(EvaluationError, match=r"p\.tif: holds the value 70000"):
-        wsi_unet.evaluate(prediction, image(tmp_path / "t.png", 0), scheduler=address)
+        wsi_unet.evaluate(
+            prediction,
+            image(tmp_path / "t.png", 0),
+            cluster=wsi_unet.ClusterOptions(scheduler=address),
+        )
 
 
 def test_what_a_worker_cant_open_is_said_here(
@@ -107,13 +121,18 @@ def test_what_a_worker_cant_open_is_said_here(
     with monkeypatch.context() as patch:
         patch.setattr(cluster, "check_paths", spoil)
         with pytest.raises(EvaluationError, match=r"t\.png: can't be decoded"):
-            wsi_unet.evaluate(prediction, truth, scheduler=address)
+            wsi_unet.evaluate(prediction, truth, cluster=wsi_unet.ClusterOptions(scheduler=address))
     truth.write_bytes(good)
-    assert wsi_unet.evaluate(prediction, truth, scheduler=address).pixel_error > 0
+    assert (
+        wsi_unet.evaluate(
+            prediction, truth, cluster=wsi_unet.ClusterOptions(scheduler=address)
+        ).pixel_error
+        > 0
+    )
 
 
-def question(folder: Path) -> Question:
-    return Question(str(image(folder / "p.png", 0)), str(image(folder / "t.png", 1)))
+def question(folder: Path) -> Comparison:
+    return Comparison(str(image(folder / "p.png", 0)), str(image(folder / "t.png", 1)))
 
 
 def test_workers_that_die_are_reported(tmp_path: Path) -> None:
@@ -123,7 +142,10 @@ def test_workers_that_die_are_reported(tmp_path: Path) -> None:
 
     with (
         pytest.raises(ClusterError, match="died while they compared"),
-        computing(question(tmp_path), {"workers": 1, "max_retries": 0}) as (_, compute),
+        computing(question(tmp_path), wsi_unet.ClusterOptions(workers=1, max_retries=0)) as (
+            _,
+            compute,
+        ),
     ):
         compute(die, [(0, 0)], lambda parts: parts[0])
 
@@ -140,7 +162,7 @@ def test_a_cluster_without_workers_is_not_waited_for_for_ever(
         scheduler(tmp_path) as found,
         worker(found),
         pytest.raises(ClusterError, match="has had no workers"),
-        computing(question(tmp_path), {"scheduler": found}) as (_, compute),
+        computing(question(tmp_path), wsi_unet.ClusterOptions(scheduler=found)) as (_, compute),
     ):
         compute(die, [(0, 0)], lambda parts: parts[0])
 
@@ -156,7 +178,7 @@ def test_a_scheduler_that_dies_is_reported(tmp_path: Path) -> None:
 
         with (
             pytest.raises(ClusterError, match="went away; start it again"),
-            computing(question(tmp_path), {"scheduler": found}) as (_, compute),
+            computing(question(tmp_path), wsi_unet.ClusterOptions(scheduler=found)) as (_, compute),
         ):
             compute(kill_it, [(0, 0)], lambda parts: parts[0])
 
@@ -165,15 +187,17 @@ def test_what_other_processes_cant_do_is_refused(tmp_path: Path, address: str) -
     labels = xr.DataArray(blobs(SHAPE), dims=("y", "x"))
     path = image(tmp_path / "t.png", 1)
     with pytest.raises(OptionError, match="give the path that they were opened from"):
-        wsi_unet.evaluate(labels, path, scheduler=address)
+        wsi_unet.evaluate(labels, path, cluster=wsi_unet.ClusterOptions(scheduler=address))
     with pytest.raises(OptionError, match=r"em: .* leave workers and scheduler out"):
-        wsi_unet.evaluate(path, path, em=True, workers=2)
+        wsi_unet.evaluate(path, path, em=True, cluster=wsi_unet.ClusterOptions(workers=2))
     with pytest.raises(OptionError, match="not both"):
-        wsi_unet.evaluate(path, path, workers=2, scheduler=address)
+        wsi_unet.evaluate(path, path, cluster=wsi_unet.ClusterOptions(workers=2, scheduler=address))
     with pytest.raises(OptionError, match="performance_report: it is a cluster's"):
-        wsi_unet.evaluate(path, path, performance_report="report.html")
+        wsi_unet.evaluate(
+            path, path, cluster=wsi_unet.ClusterOptions(performance_report="report.html")
+        )
     with pytest.raises(OptionError, match="for a scheduler; give its address"):
-        wsi_unet.evaluate(path, path, tls_ca="ca.pem")
+        wsi_unet.evaluate(path, path, cluster=wsi_unet.ClusterOptions(tls_ca="ca.pem"))
     with pytest.raises(AnnotationError, match=r"s3://b/x\.geojson: annotations must be a file"):
         wsi_unet.evaluate(path, path, within="s3://b/x.geojson")
     with pytest.raises(AnnotationError, match=r"s3://b/x\.geojson: annotations must be a file"):

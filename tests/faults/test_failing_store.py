@@ -9,29 +9,29 @@ from support.fault_study import Study
 
 import wsi_unet
 from wsi_unet.errors import OutputError
-from wsi_unet.storage.store import LocalObjects
+from wsi_unet.storage.store import LocalStore
 
 
 def test_one_of_two_stores_fails_for_good(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put, get = LocalObjects.put, LocalObjects.get
+    put, get = LocalStore.put, LocalStore.get
     failing: list[str] = []
 
-    def failing_put(self: LocalObjects, key: str, data: bytes) -> None:
+    def failing_put(self: LocalStore, key: str, data: bytes) -> None:
         if "/blocks/1." in key and self.root.name == "bad":
             failing.append(key)
         if failing and self.root.name == "bad":
             raise OutputError(f"{self.root}: can't write {key!r}: Input/output error")
         put(self, key, data)
 
-    def failing_get(self: LocalObjects, key: str) -> bytes | None:
+    def failing_get(self: LocalStore, key: str) -> bytes | None:
         if failing and self.root.name == "bad":
             raise OutputError(f"{self.root}: can't read {key!r}: Input/output error")
         return get(self, key)
 
-    monkeypatch.setattr(LocalObjects, "put", failing_put)
-    monkeypatch.setattr(LocalObjects, "get", failing_get)
+    monkeypatch.setattr(LocalStore, "put", failing_put)
+    monkeypatch.setattr(LocalStore, "get", failing_get)
     outcomes = {
         Path(str(outcome.job.output)).name: outcome
         for outcome in wsi_unet.segment_cohort([study.job(tmp_path / n) for n in ("bad", "good")])

@@ -19,7 +19,7 @@ from wsi_unet.labels.layout import (
 )
 from wsi_unet.labels.pyramid import Pyramid, reduce_mean, reduce_mode
 from wsi_unet.labels.writer import build_tail, write_block
-from wsi_unet.storage.store import LocalObjects, Objects
+from wsi_unet.storage.store import ByteStore, LocalStore
 
 MPP = (0.5, 0.25)
 FINISHED = "2026-01-02T03:04:05+00:00"
@@ -44,7 +44,7 @@ class Output:
     """What was written, to compare with what is read; `path` only if that was to a folder."""
 
     path: Path
-    objects: Objects
+    store: ByteStore
     labels: NDArray[np.uint8]
     probabilities: NDArray[np.uint8]
     image: NDArray[np.uint8]
@@ -64,13 +64,13 @@ def blobs(shape: tuple[int, int], seed: int = 0) -> NDArray[np.uint8]:
     return labels
 
 
-def write_all(objects: Objects, group: str, pyramid: Pyramid, data: NDArray[np.uint8]) -> None:
+def write_all(store: ByteStore, group: str, pyramid: Pyramid, data: NDArray[np.uint8]) -> None:
     """Write every block and the tail."""
     reduce = reduce_mode if data.ndim == 2 else reduce_mean
     for index in pyramid.grid:
         rows, columns = pyramid.grid.core(index).slices()
-        write_block(objects, group, pyramid, index, data[..., rows, columns], reduce)
-    build_tail(objects, group, pyramid, reduce, None if data.ndim == 2 else len(data))
+        write_block(store, group, pyramid, index, data[..., rows, columns], reduce)
+    build_tail(store, group, pyramid, reduce, None if data.ndim == 2 else len(data))
 
 
 @pytest.fixture
@@ -82,10 +82,10 @@ def make_output(tmp_path: Path) -> OutputFactory:
         image: bool = True,
         mpp: tuple[float, float] | None = MPP,
         folder: str = "out.ome.zarr",
-        place: Objects | None = None,
+        place: ByteStore | None = None,
     ) -> Output:
         path = tmp_path / folder
-        objects = place or LocalObjects(path)
+        store = place or LocalStore(path)
         labels = blobs((1300, 2100))
         pyramid = Pyramid((1300, 2100), 512)
         random = np.random.default_rng(1)
@@ -93,16 +93,16 @@ def make_output(tmp_path: Path) -> OutputFactory:
         pixels = random.integers(0, 256, (3, 325, 525), np.uint8)
         image_pyramid = Pyramid((325, 525), 512, pyramid.levels)
 
-        ensure_root(objects, {"slide": "a slide"})
+        ensure_root(store, {"slide": "a slide"})
         if image:
-            create_image(objects, "slide", image_pyramid, Frame.of((4, 4), mpp))
+            create_image(store, "slide", image_pyramid, Frame.of((4, 4), mpp))
         frame = Frame.of((1, 1), mpp)
-        create_labels(objects, "nuclei", pyramid, frame, CLASSES, {"model": "a model"})
-        create_probabilities(objects, "nuclei", pyramid, frame, CLASSES[:2], {})
-        write_all(objects, "labels/nuclei", pyramid, labels)
-        write_all(objects, "probability/nuclei", pyramid, probabilities)
+        create_labels(store, "nuclei", pyramid, frame, CLASSES, {"model": "a model"})
+        create_probabilities(store, "nuclei", pyramid, frame, CLASSES[:2], {})
+        write_all(store, "labels/nuclei", pyramid, labels)
+        write_all(store, "probability/nuclei", pyramid, probabilities)
         if image:
-            write_all(objects, "", image_pyramid, pixels)
-        return Output(path, objects, labels, probabilities, pixels, pyramid, image_pyramid)
+            write_all(store, "", image_pyramid, pixels)
+        return Output(path, store, labels, probabilities, pixels, pyramid, image_pyramid)
 
     return make

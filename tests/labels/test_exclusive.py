@@ -21,14 +21,14 @@ import pytest
 from wsi_unet.errors import OutputError
 from wsi_unet.storage import exclusive
 from wsi_unet.storage.exclusive import GUARD, guarded
-from wsi_unet.storage.store import STALE_SECONDS, TEMPORARY, LocalObjects
+from wsi_unet.storage.store import STALE_SECONDS, TEMPORARY, LocalStore
 
 KEY = ".wsi_unet/lock.json"
 
 
 @pytest.fixture
-def objects(tmp_path: Path) -> LocalObjects:
-    return LocalObjects(tmp_path / "out.ome.zarr")
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "out.ome.zarr")
 
 
 def refuse_flock(descriptor: int, operation: int) -> None:
@@ -69,61 +69,61 @@ def in_threads(work: Callable[[int], None], threads: int) -> None:
 
 
 @pytest.mark.usefixtures("file_system")
-def test_an_object_is_created_once(objects: LocalObjects) -> None:
-    assert objects.create("a/b", b"first")
-    assert not objects.create("a/b", b"second")
-    assert objects.get("a/b") == b"first"
-    assert list((objects.root / TEMPORARY).glob("*.partial")) == []
+def test_an_object_is_created_once(store: LocalStore) -> None:
+    assert store.create("a/b", b"first")
+    assert not store.create("a/b", b"second")
+    assert store.get("a/b") == b"first"
+    assert list((store.root / TEMPORARY).glob("*.partial")) == []
 
 
 @pytest.mark.usefixtures("file_system")
-def test_an_object_is_swapped_only_if_it_is_what_was_expected(objects: LocalObjects) -> None:
-    assert not objects.swap("a", b"", b"new")
-    assert not objects.swap("a", b"", None)
-    assert not objects.root.exists()
-    objects.put("a", b"old")
-    assert not objects.swap("a", b"other", b"new")
-    assert not objects.swap("a", b"other", None)
-    assert objects.get("a") == b"old"
-    assert objects.swap("a", b"old", b"new")
-    assert objects.get("a") == b"new"
-    assert objects.swap("a", b"new", None)
-    assert objects.get("a") is None
-    assert list(objects.root.iterdir()) == []
+def test_an_object_is_swapped_only_if_it_is_what_was_expected(store: LocalStore) -> None:
+    assert not store.swap("a", b"", b"new")
+    assert not store.swap("a", b"", None)
+    assert not store.root.exists()
+    store.put("a", b"old")
+    assert not store.swap("a", b"other", b"new")
+    assert not store.swap("a", b"other", None)
+    assert store.get("a") == b"old"
+    assert store.swap("a", b"old", b"new")
+    assert store.get("a") == b"new"
+    assert store.swap("a", b"new", None)
+    assert store.get("a") is None
+    assert list(store.root.iterdir()) == []
 
 
 def create_together(
-    objects: LocalObjects, key: str, start: threading.Barrier, won: list[int], number: int
+    store: LocalStore, key: str, start: threading.Barrier, won: list[int], number: int
 ) -> None:
     start.wait()
-    if objects.create(key, bytes([number]) * 5000):
+    if store.create(key, bytes([number]) * 5000):
         won.append(number)
-    assert objects.size(key) == 5000
+    assert store.size(key) == 5000
 
 
 @pytest.mark.usefixtures("file_system")
-def test_of_many_creators_one_wins_with_a_whole_object(objects: LocalObjects) -> None:
+def test_of_many_creators_one_wins_with_a_whole_object(store: LocalStore) -> None:
     for turn in range(30):
         won: list[int] = []
-        create = partial(create_together, objects, f"key/{turn}", threading.Barrier(4), won)
+        create = partial(create_together, store, f"key/{turn}", threading.Barrier(4), won)
         in_threads(create, 4)
         assert len(won) == 1
-        assert objects.get(f"key/{turn}") == bytes(won) * 5000
-    assert list((objects.root / TEMPORARY).glob("*.partial")) == []
+        assert store.get(f"key/{turn}") == bytes(won) * 5000
+    assert list((store.root / TEMPORARY).glob("*.partial")) == []
 
 
-def add(objects: LocalObjects, times: int) -> None:
+def add(store: LocalStore, times: int) -> None:
     while times:
-        found = objects.get(KEY)
+        found = store.get(KEY)
         assert found is not None
-        times -= objects.swap(KEY, found, b"%d" % (int(found) + 1))
+        times -= store.swap(KEY, found, b"%d" % (int(found) + 1))
 
 
 @pytest.mark.usefixtures("file_system")
-def test_no_swap_between_threads_is_lost(objects: LocalObjects) -> None:
-    objects.create(KEY, b"0")
-    in_threads(lambda number: add(objects, 25), 4)
-    assert objects.get(KEY) == b"100"
+def test_no_swap_between_threads_is_lost(store: LocalStore) -> None:
+    store.create(KEY, b"0")
+    in_threads(lambda number: add(store, 25), 4)
+    assert store.get(KEY) == b"100"
 
 
 ADD = """
@@ -139,45 +139,45 @@ here.in_threads(lambda number: here.add(objects, 25), 2)
 
 
 @pytest.mark.parametrize("kind", ["flock", "no-flock"])
-def test_no_swap_between_processes_is_lost(objects: LocalObjects, kind: str) -> None:
-    objects.create(KEY, b"0")
+def test_no_swap_between_processes_is_lost(store: LocalStore, kind: str) -> None:
+    store.create(KEY, b"0")
     folder = str(Path(__file__).parent)
-    command = [sys.executable, "-c", ADD, folder, str(objects.root), kind]
+    command = [sys.executable, "-c", ADD, folder, str(store.root), kind]
     processes = [subprocess.Popen(command) for _ in range(4)]
     assert [process.wait() for process in processes] == [0] * 4
-    assert objects.get(KEY) == b"200"
-    assert objects.swap(KEY, b"200", None)
-    assert not objects.root.exists()
+    assert store.get(KEY) == b"200"
+    assert store.swap(KEY, b"200", None)
+    assert not store.root.exists()
 
 
 def test_a_swap_that_comes_too_late_changes_nothing(
-    objects: LocalObjects, monkeypatch: pytest.MonkeyPatch
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another one swaps after the content was looked at, before the guard is held."""
-    objects.put("key", b"old")
+    store.put("key", b"old")
 
     @contextmanager
     def interfere(guard: Path) -> Iterator[None]:
-        (objects.root / "key").write_bytes(b"theirs")
+        (store.root / "key").write_bytes(b"theirs")
         with guarded(guard):
             yield
 
-    monkeypatch.setattr(f"{LocalObjects.__module__}.guarded", interfere)
+    monkeypatch.setattr(f"{LocalStore.__module__}.guarded", interfere)
     for data in (b"ours", None):
-        assert not objects.swap("key", b"old", data)
-        assert objects.get("key") == b"theirs"
-        objects.put("key", b"old")
+        assert not store.swap("key", b"old", data)
+        assert store.get("key") == b"theirs"
+        store.put("key", b"old")
 
 
-def test_creating_survives_others_who_remove_their_folders(objects: LocalObjects) -> None:
+def test_creating_survives_others_who_remove_their_folders(store: LocalStore) -> None:
     def come_and_go(number: int) -> None:
         key = f".wsi_unet/{number}"
         for _ in range(100):
-            assert objects.create(key, b"here")
-            assert objects.swap(key, b"here", None)
+            assert store.create(key, b"here")
+            assert store.swap(key, b"here", None)
 
     in_threads(come_and_go, 3)
-    assert [path for path in objects.root.rglob("*") if path.is_file() and path.name != GUARD] == []
+    assert [path for path in store.root.rglob("*") if path.is_file() and path.name != GUARD] == []
 
 
 def test_a_guard_is_held_by_one_even_if_it_is_removed_all_the_time(tmp_path: Path) -> None:
@@ -228,10 +228,10 @@ with guarded(Path(sys.argv[1])):
 
 
 def test_a_killed_holder_lets_go_and_a_stopped_one_is_one_clear_line(
-    objects: LocalObjects, monkeypatch: pytest.MonkeyPatch
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    objects.put("key", b"old")
-    guard = objects.root / TEMPORARY / GUARD
+    store.put("key", b"old")
+    guard = store.root / TEMPORARY / GUARD
     monkeypatch.setattr(exclusive, "GUARD_SECONDS", 0.1)
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(guard)], stdout=subprocess.PIPE
@@ -240,30 +240,30 @@ def test_a_killed_holder_lets_go_and_a_stopped_one_is_one_clear_line(
         assert process.stdout.readline() == b"held\n"
         process.send_signal(signal.SIGSTOP)
         with pytest.raises(OutputError, match=r"another process has held .*guard for 0\.1 s") as no:
-            objects.swap("key", b"old", b"new")
+            store.swap("key", b"old", b"new")
         assert "\n" not in str(no.value)
-        assert objects.get("key") == b"old"
+        assert store.get("key") == b"old"
         process.kill()
-    assert objects.swap("key", b"old", b"new")
+    assert store.swap("key", b"old", b"new")
 
 
 def test_what_a_killed_holder_left_without_flock_is_named_and_cleaned_in_time(
-    objects: LocalObjects, monkeypatch: pytest.MonkeyPatch
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    objects.put("key", b"old")
-    left = objects.root / TEMPORARY / f"{GUARD}.held"
+    store.put("key", b"old")
+    left = store.root / TEMPORARY / f"{GUARD}.held"
     left.touch()
     monkeypatch.setattr(fcntl, "flock", refuse_flock)
     monkeypatch.setattr(exclusive, "GUARD_SECONDS", 0.05)
     with pytest.raises(OutputError, match=rf"delete {left} if no process is at it"):
-        objects.swap("key", b"old", b"new")
+        store.swap("key", b"old", b"new")
     then = time.time() - STALE_SECONDS - 60
     os.utime(left, (then, then))
     os.utime(left.with_name(GUARD), (then, then))
-    objects.clean()
+    store.clean()
     assert not left.exists()
     assert left.with_name(GUARD).exists()
-    assert objects.swap("key", b"old", b"new")
+    assert store.swap("key", b"old", b"new")
 
 
 def test_a_forked_process_keeps_no_guard(tmp_path: Path) -> None:
@@ -290,37 +290,37 @@ finally:
 
 
 def test_another_failure_of_the_file_system_is_one_clear_line(
-    objects: LocalObjects, monkeypatch: pytest.MonkeyPatch
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*arguments: Any) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    objects.put("key", b"old")
+    store.put("key", b"old")
     monkeypatch.setattr(fcntl, "flock", fail)
     for data in (b"new", None):
         with pytest.raises(OutputError, match="key': Input/output error"):
-            objects.swap("key", b"old", data)
+            store.swap("key", b"old", data)
     monkeypatch.setattr(Path, "hardlink_to", fail)
     with pytest.raises(OutputError, match="can't write 'other': Input/output error"):
-        objects.create("other", b"")
-    assert objects.get("key") == b"old"
-    assert list((objects.root / TEMPORARY).glob("*.partial")) == []
+        store.create("other", b"")
+    assert store.get("key") == b"old"
+    assert list((store.root / TEMPORARY).glob("*.partial")) == []
 
 
 def test_a_creation_that_fails_leaves_no_folder(
-    objects: LocalObjects, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def fail(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OutputError, match="No space left on device; free some space"):
-        objects.create(KEY, b"new")
+        store.create(KEY, b"new")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_link_whose_answer_got_lost_counts(
-    objects: LocalObjects, monkeypatch: pytest.MonkeyPatch
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     link = Path.hardlink_to
 
@@ -329,12 +329,12 @@ def test_a_link_whose_answer_got_lost_counts(
         link(self, target)
 
     monkeypatch.setattr(Path, "hardlink_to", ask_twice)
-    assert objects.create("key", b"ours")
-    assert not objects.create("key", b"theirs")
+    assert store.create("key", b"ours")
+    assert not store.create("key", b"theirs")
 
 
 def test_a_place_that_cannot_be_written_to_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(OutputError, match=r"can't write 'zarr\.json': Not a directory"):
-        LocalObjects(tmp_path / "file" / "out").create("zarr.json", b"{}")
+        LocalStore(tmp_path / "file" / "out").create("zarr.json", b"{}")
     assert (tmp_path / "file").read_text() == "mine"

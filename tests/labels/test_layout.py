@@ -28,25 +28,25 @@ from wsi_unet.labels.layout import (
 )
 from wsi_unet.labels.progress import BlockMarker, Progress, RunRecord
 from wsi_unet.labels.pyramid import Pyramid
-from wsi_unet.storage.store import LocalObjects, open_objects
+from wsi_unet.storage.store import LocalStore, open_store
 
 PYRAMID = Pyramid((1300, 2100), 512)
 FRAME = Frame.of((1, 1), (0.5, 0.25))
 
 
 @pytest.fixture
-def objects(tmp_path: Path) -> LocalObjects:
-    objects = LocalObjects(tmp_path / "out.ome.zarr")
-    ensure_root(objects, {"slide": "a slide"})
-    return objects
+def store(tmp_path: Path) -> LocalStore:
+    store = LocalStore(tmp_path / "out.ome.zarr")
+    ensure_root(store, {"slide": "a slide"})
+    return store
 
 
 def tree(root: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-def labels_of(objects: LocalObjects, name: str) -> dict[str, Any]:
-    attributes = group_attributes(objects, f"labels/{name}")
+def labels_of(store: LocalStore, name: str) -> dict[str, Any]:
+    attributes = group_attributes(store, f"labels/{name}")
     assert attributes is not None
     return attributes
 
@@ -78,20 +78,20 @@ def test_an_unknown_mpp_gives_slide_pixels() -> None:
 def test_a_new_or_empty_folder_becomes_ours(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for path in (tmp_path / "new", tmp_path / "empty"):
-        objects = open_objects(path)
-        assert not check_output(objects)
-        ensure_root(objects, {"slide": "first"})
-        assert check_output(objects)
-        create_labels(objects, "nuclei", PYRAMID, FRAME, [], {})
-        ensure_root(objects, {"slide": "second"})
-        root = group_attributes(objects, "")
+        store = open_store(path)
+        assert not check_output(store)
+        ensure_root(store, {"slide": "first"})
+        assert check_output(store)
+        create_labels(store, "nuclei", PYRAMID, FRAME, [], {})
+        ensure_root(store, {"slide": "second"})
+        root = group_attributes(store, "")
         assert root == {"wsi_unet": {"format_version": 1, "slide": "first"}}
 
 
 def test_a_start_that_was_killed_early_is_no_foreign_folder(tmp_path: Path) -> None:
-    objects = open_objects(tmp_path)
-    objects.put(".wsi_unet/nuclei/lock", b"")
-    assert not check_output(objects)
+    store = open_store(tmp_path)
+    store.put(".wsi_unet/nuclei/lock", b"")
+    assert not check_output(store)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_what_is_not_ours_is_refused_and_left_alone(
     file.write_bytes(content)
     before = tree(tmp_path)
     with pytest.raises(OutputError, match=r"(by wsi-unet|did not write); choose") as caught:
-        ensure_root(open_objects(tmp_path), {})
+        ensure_root(open_store(tmp_path), {})
     assert "\n" not in str(caught.value)
     assert tree(tmp_path) == before
 
@@ -124,116 +124,116 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     attributes = {"wsi_unet": {"format_version": 2}}
     (tmp_path / "zarr.json").write_text(json.dumps({"attributes": attributes}))
     with pytest.raises(OutputError, match="format version 2, this wsi-unet knows 1"):
-        check_output(open_objects(tmp_path))
+        check_output(open_store(tmp_path))
 
 
 # Groups
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", ".x", "image", "zarr.json", "a b", "x" * 65])
-def test_names_that_are_no_folder_names_are_refused(objects: LocalObjects, name: str) -> None:
-    before = tree(objects.root)
+def test_names_that_are_no_folder_names_are_refused(store: LocalStore, name: str) -> None:
+    before = tree(store.root)
     for attempt in (
         lambda: check_name(name),
-        lambda: create_labels(objects, name, PYRAMID, FRAME, [], {}),
-        lambda: remove_labels(objects, name),
+        lambda: create_labels(store, name, PYRAMID, FRAME, [], {}),
+        lambda: remove_labels(store, name),
     ):
         with pytest.raises(OptionError, match="can't name a label group"):
             attempt()
-    assert tree(objects.root) == before
+    assert tree(store.root) == before
 
 
-def test_a_second_label_group_keeps_the_first(objects: LocalObjects) -> None:
-    create_labels(objects, "nuclei", PYRAMID, FRAME, [], {"model": "one"})
-    first = tree(objects.root / "labels" / "nuclei")
-    create_labels(objects, "tumour", PYRAMID, FRAME, [], {"model": "two"})
-    create_labels(objects, "tumour", PYRAMID, FRAME, [], {"model": "two"})
-    assert tree(objects.root / "labels" / "nuclei") == first
-    assert label_names(objects) == ["nuclei", "tumour"]
-    assert group_attributes(objects, "labels") == {
+def test_a_second_label_group_keeps_the_first(store: LocalStore) -> None:
+    create_labels(store, "nuclei", PYRAMID, FRAME, [], {"model": "one"})
+    first = tree(store.root / "labels" / "nuclei")
+    create_labels(store, "tumour", PYRAMID, FRAME, [], {"model": "two"})
+    create_labels(store, "tumour", PYRAMID, FRAME, [], {"model": "two"})
+    assert tree(store.root / "labels" / "nuclei") == first
+    assert label_names(store) == ["nuclei", "tumour"]
+    assert group_attributes(store, "labels") == {
         "ome": {"version": "0.5", "labels": ["nuclei", "tumour"]},
         "labels": ["nuclei", "tumour"],
     }
-    assert labels_of(objects, "tumour")["wsi_unet"] == {"model": "two", "finished": None}
+    assert labels_of(store, "tumour")["wsi_unet"] == {"model": "two", "finished": None}
 
 
-def test_the_source_is_named_only_where_there_is_an_image(objects: LocalObjects) -> None:
-    create_labels(objects, "nuclei", PYRAMID, FRAME, [], {})
-    assert "source" not in labels_of(objects, "nuclei")["ome"]["image-label"]
-    assert "ome" not in (group_attributes(objects, "") or {})
+def test_the_source_is_named_only_where_there_is_an_image(store: LocalStore) -> None:
+    create_labels(store, "nuclei", PYRAMID, FRAME, [], {})
+    assert "source" not in labels_of(store, "nuclei")["ome"]["image-label"]
+    assert "ome" not in (group_attributes(store, "") or {})
 
-    create_image(objects, "slide", Pyramid((325, 525), 512, PYRAMID.levels), FRAME)
-    create_labels(objects, "tumour", PYRAMID, FRAME, [], {})
+    create_image(store, "slide", Pyramid((325, 525), 512, PYRAMID.levels), FRAME)
+    create_labels(store, "tumour", PYRAMID, FRAME, [], {})
     for name in ("nuclei", "tumour"):
-        source = labels_of(objects, name)["ome"]["image-label"]["source"]
+        source = labels_of(store, name)["ome"]["image-label"]["source"]
         assert source == {"image": "../../"}
-    root = group_attributes(objects, "") or {}
+    root = group_attributes(store, "") or {}
     assert root["wsi_unet"] == {"format_version": 1, "slide": "a slide"}
 
 
-def test_everything_has_the_same_number_of_levels(objects: LocalObjects) -> None:
-    assert stored_levels(objects) is None
-    create_labels(objects, "nuclei", PYRAMID, FRAME, [], {})
-    assert stored_levels(objects) == PYRAMID.levels == 4
-    before = tree(objects.root)
+def test_everything_has_the_same_number_of_levels(store: LocalStore) -> None:
+    assert stored_levels(store) is None
+    create_labels(store, "nuclei", PYRAMID, FRAME, [], {})
+    assert stored_levels(store) == PYRAMID.levels == 4
+    before = tree(store.root)
     with pytest.raises(OutputError, match="has 4 levels, not 3"):
-        create_labels(objects, "tumour", Pyramid((1300, 2100), 512, 3), FRAME, [], {})
+        create_labels(store, "tumour", Pyramid((1300, 2100), 512, 3), FRAME, [], {})
     with pytest.raises(OutputError, match="has 4 levels, not 1"):
-        create_image(objects, "slide", Pyramid((325, 512), 512), FRAME)
-    assert tree(objects.root) == before
+        create_image(store, "slide", Pyramid((325, 512), 512), FRAME)
+    assert tree(store.root) == before
 
 
-def test_the_frame_is_read_back(objects: LocalObjects) -> None:
-    create_labels(objects, "nuclei", PYRAMID, FRAME, [], {})
-    create_image(objects, "slide", PYRAMID, FRAME)
+def test_the_frame_is_read_back(store: LocalStore) -> None:
+    create_labels(store, "nuclei", PYRAMID, FRAME, [], {})
+    create_image(store, "slide", PYRAMID, FRAME)
     for level in range(PYRAMID.levels):
-        assert read_frame(labels_of(objects, "nuclei"), level) == FRAME.level(level)
-        assert read_frame(group_attributes(objects, "") or {}, level) == FRAME.level(level)
+        assert read_frame(labels_of(store, "nuclei"), level) == FRAME.level(level)
+        assert read_frame(group_attributes(store, "") or {}, level) == FRAME.level(level)
 
 
-def test_finishing_records_what_was_found(objects: LocalObjects, make_output: Any) -> None:
+def test_finishing_records_what_was_found(store: LocalStore, make_output: Any) -> None:
     output = make_output()
-    finish_labels(output.objects, "nuclei", (2_000_000, 8_000_000), "2026-01-02T03:04:05Z")
-    attributes = labels_of(output.objects, "nuclei")
+    finish_labels(output.store, "nuclei", (2_000_000, 8_000_000), "2026-01-02T03:04:05Z")
+    attributes = labels_of(output.store, "nuclei")
     assert attributes["wsi_unet"] == {"model": "a model", "finished": "2026-01-02T03:04:05Z"}
     assert attributes["ome"]["image-label"]["properties"] == [
         {"label-value": 0, "class": "background", "pixels": 2_000_000, "area_mm2": 0.25},
         {"label-value": 1, "class": "nucleus", "pixels": 8_000_000, "area_mm2": 1.0},
         {"label-value": 2, "class": "tumour", "pixels": 0, "area_mm2": 0.0},
     ]
-    unfinish_labels(output.objects, "nuclei")
-    attributes = labels_of(output.objects, "nuclei")
+    unfinish_labels(output.store, "nuclei")
+    attributes = labels_of(output.store, "nuclei")
     assert attributes["wsi_unet"]["finished"] is None
     assert attributes["ome"]["image-label"]["properties"][1] == {
         "label-value": 1,
         "class": "nucleus",
     }
     with pytest.raises(OutputError, match="no labels 'other'"):
-        finish_labels(objects, "other", (), "")
+        finish_labels(store, "other", (), "")
 
 
 def test_areas_need_an_mpp(make_output: Any) -> None:
     output = make_output(mpp=None)
-    finish_labels(output.objects, "nuclei", (1, 2, 3), "now")
-    properties = labels_of(output.objects, "nuclei")["ome"]["image-label"]["properties"]
+    finish_labels(output.store, "nuclei", (1, 2, 3), "now")
+    properties = labels_of(output.store, "nuclei")["ome"]["image-label"]["properties"]
     assert properties[2] == {"label-value": 2, "class": "tumour", "pixels": 3}
 
 
 def test_removing_a_label_group_removes_nothing_else(make_output: Any) -> None:
     output = make_output()
-    objects = output.objects
-    create_labels(objects, "tumour", output.pyramid, FRAME, [], {})
-    create_probabilities(objects, "tumour", output.pyramid, FRAME, [], {})
+    store = output.store
+    create_labels(store, "tumour", output.pyramid, FRAME, [], {})
+    create_probabilities(store, "tumour", output.pyramid, FRAME, [], {})
     for name in ("nuclei", "tumour", "image"):
-        progress = Progress(objects, name)
+        progress = Progress(store, name)
         progress.write_run(RunRecord(name=name, signature="", parameters={}, created=""))
         progress.write_marker(
             BlockMarker(block=(0, 0), signature="s", counts=(), seconds={}, attempts=1, shards={})
         )
-    before = tree(objects.root)
-    remove_labels(objects, "nuclei")
-    gone = before.keys() - tree(objects.root).keys()
-    root = objects.root
+    before = tree(store.root)
+    remove_labels(store, "nuclei")
+    gone = before.keys() - tree(store.root).keys()
+    root = store.root
     expected = [
         path
         for path in before
@@ -243,7 +243,7 @@ def test_removing_a_label_group_removes_nothing_else(make_output: Any) -> None:
         )
     ]
     assert sorted(gone) == sorted(expected)
-    assert label_names(objects) == ["tumour"]
+    assert label_names(store) == ["tumour"]
     changed = [path for path, data in tree(root).items() if before[path] != data]
     assert changed == [str(root / "labels/zarr.json")]
 
@@ -253,32 +253,32 @@ def test_removing_everything_leaves_a_root_of_ours_and_what_is_not_ours(
     make_output: Any, image: bool
 ) -> None:
     output = make_output(image=image)
-    objects = output.objects
+    store = output.store
     note = output.path / "note.txt"
     note.write_text("looks good")
     run = RunRecord(name="nuclei", signature="", parameters={}, created="")
-    Progress(objects, "nuclei").write_run(run)
-    Progress(objects, "image").write_run(run)
-    remove_all(objects)
-    remove_all(objects)
+    Progress(store, "nuclei").write_run(run)
+    Progress(store, "image").write_run(run)
+    remove_all(store)
+    remove_all(store)
     expected = [".wsi_unet/zarr.json", "note.txt", "zarr.json"]
-    assert sorted(objects.list("")) == expected
-    assert check_output(objects)
-    assert stored_levels(objects) is None
-    ensure_root(objects, {"slide": "another"})
-    assert group_attributes(objects, "") == {"wsi_unet": {"format_version": 1, "slide": "another"}}
+    assert sorted(store.list("")) == expected
+    assert check_output(store)
+    assert stored_levels(store) is None
+    ensure_root(store, {"slide": "another"})
+    assert group_attributes(store, "") == {"wsi_unet": {"format_version": 1, "slide": "another"}}
 
 
-def test_damaged_metadata_is_one_clear_line(objects: LocalObjects) -> None:
-    create_labels(objects, "nuclei", PYRAMID, FRAME, [], {})
-    objects.put("labels/nuclei/zarr.json", b"{")
+def test_damaged_metadata_is_one_clear_line(store: LocalStore) -> None:
+    create_labels(store, "nuclei", PYRAMID, FRAME, [], {})
+    store.put("labels/nuclei/zarr.json", b"{")
     with pytest.raises(OutputError, match=r"'labels/nuclei/zarr\.json' is damaged"):
-        finish_labels(objects, "nuclei", (), "")
+        finish_labels(store, "nuclei", (), "")
 
 
 def test_zarr_walks_the_whole_tree_without_a_warning(make_output: Any) -> None:
     output = make_output()
-    Progress(output.objects, "nuclei").write_mask(np.ones((3, 3), bool))
+    Progress(output.store, "nuclei").write_mask(np.ones((3, 3), bool))
     group = zarr.open_group(output.path, mode="r")
     members = dict(group.members(max_depth=None))
     assert {"0", "labels", "labels/nuclei/0", "probability/nuclei/3"} <= members.keys()

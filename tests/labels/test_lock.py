@@ -29,11 +29,11 @@ from wsi_unet.storage.lock import (
     Owner,
     acquire,
 )
-from wsi_unet.storage.store import LOCK_KEY, open_objects
+from wsi_unet.storage.store import LOCK_KEY, open_store
 
 
 @pytest.fixture
-def objects() -> MemoryObjects:
+def store() -> MemoryObjects:
     return MemoryObjects()
 
 
@@ -52,12 +52,12 @@ def nothing_stays_held() -> Iterator[None]:
 
 
 def test_the_first_gets_it_and_the_second_is_told_who_when_and_where(
-    objects: MemoryObjects, clock: Clock
+    store: MemoryObjects, clock: Clock
 ) -> None:
-    with acquire(objects, owner=Owner.current("a run"), timing=clock.timing()) as lock:
+    with acquire(store, owner=Owner.current("a run"), timing=clock.timing()) as lock:
         clock.seconds = 3
         with pytest.raises(LockedError) as refused:
-            acquire(objects, timing=clock.timing())
+            acquire(store, timing=clock.timing())
         owner = lock.owner
         assert str(refused.value) == (
             f"memory: is being written by process {os.getpid()} of {owner.user}@{owner.host} since "
@@ -68,13 +68,13 @@ def test_the_first_gets_it_and_the_second_is_told_who_when_and_where(
         assert not lock.lost
         assert isinstance(refused.value, OutputError)
         assert refused.value.exit_code == 1  # nothing is wrong with the output; try later
-    assert objects.stored == {}
-    acquire(objects, timing=clock.timing()).release()
+    assert store.stored == {}
+    acquire(store, timing=clock.timing()).release()
 
 
-def test_what_is_stored_says_everything(objects: MemoryObjects, clock: Clock) -> None:
-    with acquire(objects, owner=Owner.current("segment\n" + "x" * 999), timing=clock.timing()):
-        record = LockRecord.parse(objects.stored[LOCK_KEY])
+def test_what_is_stored_says_everything(store: MemoryObjects, clock: Clock) -> None:
+    with acquire(store, owner=Owner.current("segment\n" + "x" * 999), timing=clock.timing()):
+        record = LockRecord.parse(store.stored[LOCK_KEY])
     assert record is not None
     assert (record.format_version, record.beat, record.since) == (1, 0, START)
     owner = record.owner
@@ -85,64 +85,64 @@ def test_what_is_stored_says_everything(objects: MemoryObjects, clock: Clock) ->
     assert owner.started == pytest.approx(started, abs=1)
 
 
-def test_a_process_that_is_gone_loses_it_at_once(objects: MemoryObjects, clock: Clock) -> None:
-    objects.put(LOCK_KEY, record_of(dead()).to_bytes())
-    with acquire(objects, timing=clock.timing()):
+def test_a_process_that_is_gone_loses_it_at_once(store: MemoryObjects, clock: Clock) -> None:
+    store.put(LOCK_KEY, record_of(dead()).to_bytes())
+    with acquire(store, timing=clock.timing()):
         assert clock.seconds == 0
 
 
 def test_a_process_id_that_is_used_again_is_another_process(
-    objects: MemoryObjects, clock: Clock
+    store: MemoryObjects, clock: Clock
 ) -> None:
     owner = Owner.current()
     earlier = owner.model_copy(update={"started": owner.started - 1000})
-    objects.put(LOCK_KEY, record_of(earlier).to_bytes())
-    with acquire(objects, timing=clock.timing()):
+    store.put(LOCK_KEY, record_of(earlier).to_bytes())
+    with acquire(store, timing=clock.timing()):
         assert clock.seconds == 0
 
 
-def test_a_zombie_is_gone(objects: MemoryObjects, clock: Clock) -> None:
+def test_a_zombie_is_gone(store: MemoryObjects, clock: Clock) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         child = psutil.Process(process.pid)
         started = child.create_time() - psutil.boot_time()
         owner = Owner.current().model_copy(update={"pid": process.pid, "started": started})
-        objects.put(LOCK_KEY, record_of(owner).to_bytes())
+        store.put(LOCK_KEY, record_of(owner).to_bytes())
         with pytest.raises(LockedError, match=f"process {process.pid} of"):
-            acquire(objects, timing=clock.timing())
+            acquire(store, timing=clock.timing())
         process.kill()
         while child.status() != psutil.STATUS_ZOMBIE:
             time.sleep(0.001)
-        with acquire(objects, timing=clock.timing()):
+        with acquire(store, timing=clock.timing()):
             assert clock.seconds == 0
 
 
 @pytest.mark.parametrize("field", ["host", "machine"])
 def test_the_same_process_id_on_another_machine_says_nothing(
-    objects: MemoryObjects, clock: Clock, field: str
+    store: MemoryObjects, clock: Clock, field: str
 ) -> None:
-    objects.put(LOCK_KEY, record_of(dead().model_copy(update={field: "other"})).to_bytes())
-    with acquire(objects, timing=clock.timing()):
+    store.put(LOCK_KEY, record_of(dead().model_copy(update={field: "other"})).to_bytes())
+    with acquire(store, timing=clock.timing()):
         assert 30 <= clock.seconds <= 31
 
 
 def test_a_process_that_the_system_hides_is_watched(
-    objects: MemoryObjects, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    store: MemoryObjects, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(pid: int, signal: int) -> None:
         raise PermissionError
 
     monkeypatch.setattr(os, "kill", refuse)
-    objects.put(LOCK_KEY, record_of(dead()).to_bytes())
-    with acquire(objects, timing=clock.timing()):
+    store.put(LOCK_KEY, record_of(dead()).to_bytes())
+    with acquire(store, timing=clock.timing()):
         assert 30 <= clock.seconds <= 31
 
 
 # Watching whether it changes
 
 
-def test_a_clock_that_was_set_back_is_no_sign_of_life(objects: MemoryObjects, clock: Clock) -> None:
-    objects.put(LOCK_KEY, record_of(Owner.current(), START + timedelta(hours=1)).to_bytes())
-    with acquire(objects, timing=clock.timing()):
+def test_a_clock_that_was_set_back_is_no_sign_of_life(store: MemoryObjects, clock: Clock) -> None:
+    store.put(LOCK_KEY, record_of(Owner.current(), START + timedelta(hours=1)).to_bytes())
+    with acquire(store, timing=clock.timing()):
         assert 30 <= clock.seconds <= 31
 
 
@@ -150,40 +150,40 @@ def test_a_clock_that_was_set_back_is_no_sign_of_life(objects: MemoryObjects, cl
     ("age", "patience"), [(0, 30), (29, 30), (31, 10), (1e6, 10), (-3600, 30), (-1e6, 30)]
 )
 def test_silence_elsewhere_is_waited_out(
-    objects: MemoryObjects, clock: Clock, age: float, patience: float
+    store: MemoryObjects, clock: Clock, age: float, patience: float
 ) -> None:
     record = record_of(elsewhere(), START - timedelta(seconds=age))
-    objects.put(LOCK_KEY, record.to_bytes())
-    with acquire(objects, timing=clock.timing()) as lock:
+    store.put(LOCK_KEY, record.to_bytes())
+    with acquire(store, timing=clock.timing()) as lock:
         assert patience <= clock.seconds <= patience + 1
-        assert objects.token() == token_of(lock) != record.token
-        stored = LockRecord.parse(objects.stored[LOCK_KEY])
+        assert store.token() == token_of(lock) != record.token
+        stored = LockRecord.parse(store.stored[LOCK_KEY])
         assert stored is not None
         assert stored.beat_time == clock.now()
 
 
 @pytest.mark.parametrize("skew", [0, -3600, 3600])
 def test_a_heartbeat_elsewhere_is_noticed_whatever_its_clock_says(
-    objects: MemoryObjects, clock: Clock, skew: float
+    store: MemoryObjects, clock: Clock, skew: float
 ) -> None:
     def beat(number: int) -> None:
         at = clock.now() + timedelta(seconds=skew)
-        objects.put(LOCK_KEY, record_of(elsewhere(), at, number).to_bytes())
+        store.put(LOCK_KEY, record_of(elsewhere(), at, number).to_bytes())
 
     beat(0)
     clock.events = [(4.9 + 5 * number, lambda n=number: beat(n + 1)) for number in range(9)]  # type: ignore[misc]
     with pytest.raises(LockedError, match=r"process 77 of ana@node7 .*life 0 s ago"):
-        acquire(objects, timing=clock.timing())
+        acquire(store, timing=clock.timing())
     assert clock.seconds <= 6
 
 
-def test_a_stopped_process_loses_it(objects: MemoryObjects, clock: Clock) -> None:
-    objects.put(LOCK_KEY, record_of(Owner.current()).to_bytes())
+def test_a_stopped_process_loses_it(store: MemoryObjects, clock: Clock) -> None:
+    store.put(LOCK_KEY, record_of(Owner.current()).to_bytes())
     clock.seconds = 29
     with pytest.raises(LockedError, match="29 s ago"):
-        acquire(objects, timing=clock.timing())
+        acquire(store, timing=clock.timing())
     clock.seconds = 31
-    with acquire(objects, timing=clock.timing()):
+    with acquire(store, timing=clock.timing()):
         assert 41 <= clock.seconds <= 42
 
 
@@ -201,45 +201,45 @@ def test_a_stopped_process_loses_it(objects: MemoryObjects, clock: Clock) -> Non
         record_of(elsewhere()).to_bytes().replace(b"2026", b"26"),
     ],
 )
-def test_a_damaged_lock_is_waited_out(objects: MemoryObjects, clock: Clock, content: bytes) -> None:
+def test_a_damaged_lock_is_waited_out(store: MemoryObjects, clock: Clock, content: bytes) -> None:
     assert LockRecord.parse(content) is None
-    objects.put(LOCK_KEY, content)
-    with acquire(objects, timing=clock.timing()):
+    store.put(LOCK_KEY, content)
+    with acquire(store, timing=clock.timing()):
         assert 30 <= clock.seconds <= 31
 
 
 def test_a_lock_of_another_version_that_beats_is_respected(
-    objects: MemoryObjects, clock: Clock
+    store: MemoryObjects, clock: Clock
 ) -> None:
-    objects.put(LOCK_KEY, b"one")
-    clock.events = [(5, lambda: objects.put(LOCK_KEY, b"two"))]
+    store.put(LOCK_KEY, b"one")
+    clock.events = [(5, lambda: store.put(LOCK_KEY, b"two"))]
     with pytest.raises(LockedError, match="another version of wsi-unet; wait") as refused:
-        acquire(objects, timing=clock.timing())
+        acquire(store, timing=clock.timing())
     assert "\n" not in str(refused.value)
     assert clock.seconds <= 6
 
 
-def test_a_lock_released_meanwhile_is_free(objects: MemoryObjects, clock: Clock) -> None:
-    objects.put(LOCK_KEY, record_of(elsewhere()).to_bytes())
-    clock.events = [(7.5, lambda: objects.delete(LOCK_KEY))]
-    with acquire(objects, timing=clock.timing()):
+def test_a_lock_released_meanwhile_is_free(store: MemoryObjects, clock: Clock) -> None:
+    store.put(LOCK_KEY, record_of(elsewhere()).to_bytes())
+    clock.events = [(7.5, lambda: store.delete(LOCK_KEY))]
+    with acquire(store, timing=clock.timing()):
         assert clock.seconds == 8
 
 
 def test_a_dead_run_that_someone_else_takes_over_is_theirs(
-    objects: MemoryObjects, clock: Clock
+    store: MemoryObjects, clock: Clock
 ) -> None:
-    objects.put(LOCK_KEY, record_of(dead()).to_bytes())
+    store.put(LOCK_KEY, record_of(dead()).to_bytes())
     other = record_of(Owner.current(), token="quicker")
 
     def be_quicker(name: str) -> None:
         if name == "swap":
-            objects.stored[LOCK_KEY] = other.to_bytes()
+            store.stored[LOCK_KEY] = other.to_bytes()
 
-    objects.before = be_quicker
+    store.before = be_quicker
     with pytest.raises(LockedError):
-        acquire(objects, timing=clock.timing())
-    assert objects.token() == "quicker"
+        acquire(store, timing=clock.timing())
+    assert store.token() == "quicker"
 
 
 def test_a_lock_that_neither_stays_nor_goes_is_no_endless_loop(
@@ -248,15 +248,15 @@ def test_a_lock_that_neither_stays_nor_goes_is_no_endless_loop(
     (tmp_path / ".wsi_unet").mkdir()
     (tmp_path / LOCK_KEY).symlink_to("nowhere")
     with pytest.raises(LockedError, match="neither stays nor goes"):
-        acquire(open_objects(tmp_path), timing=clock.timing(stale=0))
+        acquire(open_store(tmp_path), timing=clock.timing(stale=0))
     assert clock.seconds < 12
 
 
 def test_a_lock_that_was_created_after_all_is_ours(
-    objects: MemoryObjects, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    store: MemoryObjects, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    create = objects.create
-    monkeypatch.setattr(objects, "create", lambda key, data: create(key, data) and False)
-    with acquire(objects, timing=clock.timing()) as lock:
-        assert objects.token() == token_of(lock)
-    assert objects.stored == {}
+    create = store.create
+    monkeypatch.setattr(store, "create", lambda key, data: create(key, data) and False)
+    with acquire(store, timing=clock.timing()) as lock:
+        assert store.token() == token_of(lock)
+    assert store.stored == {}

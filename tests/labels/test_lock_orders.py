@@ -36,12 +36,12 @@ def nothing_stays_held() -> Iterator[None]:
 class Turns:
     """Lets threads do one step at a time, in an order that is chosen step by step."""
 
-    def __init__(self, actors: dict[str, Callable[[], object]], objects: MemoryObjects) -> None:
+    def __init__(self, actors: dict[str, Callable[[], object]], store: MemoryObjects) -> None:
         self.may_go = {name: threading.Semaphore(0) for name in actors}
         self.arrived = threading.Semaphore(0)
         self.live = sorted(actors)
         self.errors: list[BaseException] = []
-        objects.before = self._step
+        store.before = self._step
         self.threads = [
             threading.Thread(target=self._act, args=item, name=item[0]) for item in actors.items()
         ]
@@ -93,19 +93,19 @@ def follow(prefix: list[int], made: list[tuple[int, int]], number: int) -> int:
     return choice
 
 
-def take(objects: MemoryObjects, clock: Clock, held: list[OutputLock]) -> None:
+def take(store: MemoryObjects, clock: Clock, held: list[OutputLock]) -> None:
     def sleep(seconds: float) -> None:
         clock.sleep(5001 if seconds == 1 else 0)  # watching once is long enough: few steps
 
     timing = Timing(100, 5000, clock.now, clock.monotonic, sleep)
     with suppress(LockedError):
-        held.append(acquire(objects, timing=timing))
+        held.append(acquire(store, timing=timing))
 
 
 def takers(
-    objects: MemoryObjects, clock: Clock, held: list[OutputLock]
+    store: MemoryObjects, clock: Clock, held: list[OutputLock]
 ) -> dict[str, Callable[[], object]]:
-    return {name: partial(take, objects, clock, held) for name in "ab"}
+    return {name: partial(take, store, clock, held) for name in "ab"}
 
 
 @pytest.mark.parametrize("start", ["nothing", "dead", "silent", "damaged"])
@@ -113,17 +113,17 @@ def test_in_every_order_one_of_two_takers_wins(start: str) -> None:
     orders = 0
     for choose in every_order():
         orders += 1
-        objects, clock, held = MemoryObjects(), Clock(), list[OutputLock]()
+        store, clock, held = MemoryObjects(), Clock(), list[OutputLock]()
         if start != "nothing":
             record = record_of(dead() if start == "dead" else elsewhere())
-            objects.put(LOCK_KEY, b"" if start == "damaged" else record.to_bytes())
-        actors = takers(objects, clock, held)
-        Turns(actors, objects).run(choose)
+            store.put(LOCK_KEY, b"" if start == "damaged" else record.to_bytes())
+        actors = takers(store, clock, held)
+        Turns(actors, store).run(choose)
         (lock,) = held
-        assert objects.token() == token_of(lock)
+        assert store.token() == token_of(lock)
         assert lock.beat()
         lock.release()
-        assert objects.stored == {}
+        assert store.stored == {}
     assert orders >= 6
 
 
@@ -132,20 +132,20 @@ def test_in_every_order_a_suspended_owner_keeps_it_or_knows_that_it_is_lost() ->
     outcomes = set()
     for ends in (False, True):
         for choose in every_order():
-            objects, clock, held = MemoryObjects(), Clock(), list[OutputLock]()
-            owner = acquire(objects, owner=elsewhere(), timing=Timing(100, 5000, clock.now))
+            store, clock, held = MemoryObjects(), Clock(), list[OutputLock]()
+            owner = acquire(store, owner=elsewhere(), timing=Timing(100, 5000, clock.now))
             clock.seconds = 5001
-            actors = takers(objects, clock, held)
+            actors = takers(store, clock, held)
             actors["owner"] = owner.release if ends else owner.beat
-            Turns(actors, objects).run(choose)
-            objects.before = lambda name: None
+            Turns(actors, store).run(choose)
+            store.before = lambda name: None
             owner.beat()
             alive = [lock for lock in [owner, *held] if lock.beat()]
             assert len(alive) <= 1
-            assert objects.token() == (token_of(alive[0]) if alive else None)
+            assert store.token() == (token_of(alive[0]) if alive else None)
             outcomes.add((ends, "owner" if owner in alive else len(alive)))
             assert owner.lost == (not ends and owner not in alive)
             for lock in [owner, *held]:
                 lock.release()
-            assert objects.stored == {}
+            assert store.stored == {}
     assert outcomes == {(False, "owner"), (False, 1), (True, 1)}

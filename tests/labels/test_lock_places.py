@@ -21,7 +21,7 @@ from wsi_unet.storage.lock import (
     Timing,
     acquire,
 )
-from wsi_unet.storage.store import LOCK_KEY, LocalObjects, open_objects
+from wsi_unet.storage.store import LOCK_KEY, LocalStore, open_store
 
 
 @pytest.fixture(autouse=True)
@@ -34,19 +34,19 @@ def nothing_stays_held() -> Iterator[None]:
 
 
 def test_the_lock_is_no_part_of_the_output(tmp_path: Path) -> None:
-    objects = LocalObjects(tmp_path / "out.ome.zarr")
-    with acquire(objects):
-        assert not layout.check_output(objects)
-        layout.ensure_root(objects, {"slide": "a slide"})
-        assert layout.check_output(objects)
+    store = LocalStore(tmp_path / "out.ome.zarr")
+    with acquire(store):
+        assert not layout.check_output(store)
+        layout.ensure_root(store, {"slide": "a slide"})
+        assert layout.check_output(store)
         run = RunRecord(name="nuclei", signature="", parameters={}, created="")
-        Progress(objects, "nuclei").write_run(run)
-        before = objects.get(LOCK_KEY)
-        layout.remove_labels(objects, "nuclei")
-        layout.remove_all(objects)
-        assert objects.get(LOCK_KEY) == before
-    assert sorted(objects.list("")) == [".wsi_unet/zarr.json", "zarr.json"]
-    assert list((objects.root / ".wsi_unet/.tmp").iterdir()) == []
+        Progress(store, "nuclei").write_run(run)
+        before = store.get(LOCK_KEY)
+        layout.remove_labels(store, "nuclei")
+        layout.remove_all(store)
+        assert store.get(LOCK_KEY) == before
+    assert sorted(store.list("")) == [".wsi_unet/zarr.json", "zarr.json"]
+    assert list((store.root / ".wsi_unet/.tmp").iterdir()) == []
 
 
 def test_no_label_group_can_take_its_place() -> None:
@@ -55,12 +55,12 @@ def test_no_label_group_can_take_its_place() -> None:
 
 
 def test_what_was_made_for_the_lock_goes_with_it(tmp_path: Path) -> None:
-    objects = open_objects(tmp_path / "new" / "folder" / "out.ome.zarr")
-    with acquire(objects) as lock:
+    store = open_store(tmp_path / "new" / "folder" / "out.ome.zarr")
+    with acquire(store) as lock:
         assert lock.beat() == HEARTBEAT_SECONDS
-        objects.clean()
+        store.clean()
         with pytest.raises(LockedError):
-            acquire(objects)
+            acquire(store)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -69,15 +69,15 @@ def test_folders_that_were_there_before_stay(tmp_path: Path) -> None:
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "thesis.docx").write_text("years of work")
     for name in ("empty", "theirs", "theirs/out.ome.zarr"):
-        acquire(open_objects(tmp_path / name)).release()
+        acquire(open_store(tmp_path / name)).release()
     left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
     assert left == ["empty", "theirs", "theirs/thesis.docx"]
 
 
 def test_what_a_killed_run_made_goes_when_its_successor_is_refused(tmp_path: Path) -> None:
-    objects = open_objects(tmp_path / "new" / "out.ome.zarr")
-    objects.create(LOCK_KEY, record_of(dead()).to_bytes())
-    acquire(objects).release()
+    store = open_store(tmp_path / "new" / "out.ome.zarr")
+    store.create(LOCK_KEY, record_of(dead()).to_bytes())
+    acquire(store).release()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -107,19 +107,19 @@ def fill(folder: Path) -> Path:
 
 def test_a_full_disk_is_refused_and_survived_while_the_lock_is_held(small_disk: Path) -> None:
     filling = fill(small_disk)
-    objects = LocalObjects(small_disk / "out.ome.zarr")
+    store = LocalStore(small_disk / "out.ome.zarr")
     with pytest.raises(OutputError, match="No space left on device; free some space"):
-        acquire(objects)
+        acquire(store)
     assert list(small_disk.iterdir()) == [filling]
     filling.unlink()
-    with acquire(objects, timing=Timing(0.05, 20)) as lock:
+    with acquire(store, timing=Timing(0.05, 20)) as lock:
         filling = fill(small_disk)
         time.sleep(0.2)
         assert not lock.lost
-        begun = stored(objects).beat
+        begun = stored(store).beat
         filling.unlink()
         end = time.monotonic() + 60
-        while stored(objects).beat < begun + 2:
+        while stored(store).beat < begun + 2:
             assert time.monotonic() < end
             time.sleep(0.01)
     assert list(small_disk.iterdir()) == []
@@ -131,7 +131,7 @@ def test_a_read_only_disk_is_one_clear_line(small_disk: Path) -> None:
     subprocess.run(remount, check=True)
     for name in ("out.ome.zarr", "new"):
         with pytest.raises(OutputError, match="choose an output folder that you may") as refused:
-            acquire(open_objects(small_disk / name))
+            acquire(open_store(small_disk / name))
         assert "\n" not in str(refused.value)
     assert not list((small_disk / "out.ome.zarr").iterdir())
 
@@ -141,7 +141,7 @@ def test_a_folder_without_permission_is_one_clear_line(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     try:
         with pytest.raises(OutputError, match="that you may write to"):
-            acquire(open_objects(tmp_path / "out"))
+            acquire(open_store(tmp_path / "out"))
     finally:
         tmp_path.chmod(0o700)
 
@@ -149,33 +149,33 @@ def test_a_folder_without_permission_is_one_clear_line(tmp_path: Path) -> None:
 def test_a_lock_that_cannot_be_read_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / LOCK_KEY).mkdir(parents=True)
     with pytest.raises(OutputError, match=r"can't read '\.wsi_unet/lock\.json'"):
-        acquire(open_objects(tmp_path))
+        acquire(open_store(tmp_path))
 
 
 def test_a_bucket_is_locked_like_a_folder(bucket: str) -> None:
     url = f"{bucket}/out.ome.zarr"
-    objects = open_objects(url)
+    store = open_store(url)
     with holding(url, 0.2, 5) as first:
         with pytest.raises(LockedError, match=rf"^{url}: is being written by process \d+ of"):
-            acquire(objects)
-        begun = stored(objects).beat
+            acquire(store)
+        begun = stored(store).beat
         end = time.monotonic() + 60
-        while stored(objects).beat < begun + 2:
+        while stored(store).beat < begun + 2:
             assert time.monotonic() < end
         assert first.asked() == "still held"
         first.process.kill()
         first.process.wait()
-        with acquire(objects) as lock:
+        with acquire(store) as lock:
             assert lock.beat()
-            assert not layout.check_output(objects)
-            assert stored(objects).owner.pid == os.getpid()
-            objects.put(LOCK_KEY, record_of(elsewhere()).to_bytes())
+            assert not layout.check_output(store)
+            assert stored(store).owner.pid == os.getpid()
+            store.put(LOCK_KEY, record_of(elsewhere()).to_bytes())
             assert lock.beat() is None
             assert lock.lost
-    assert stored(objects).token == "theirs"
-    objects.delete(LOCK_KEY)
-    acquire(objects).release()
-    assert list(objects.list("")) == []
+    assert stored(store).token == "theirs"
+    store.delete(LOCK_KEY)
+    acquire(store).release()
+    assert list(store.list("")) == []
     with holding(url) as again:
         assert again.ended() == "released"
 
@@ -184,13 +184,13 @@ def test_of_many_who_want_the_lock_in_a_bucket_one_wins_every_time(bucket: str) 
     with competing(4) as competitors:
         for turn in range(9):
             url = f"{bucket}/{turn}"
-            objects = open_objects(url)
+            store = open_store(url)
             if turn % 3:
                 owner = dead() if turn % 3 == 1 else elsewhere()
-                objects.put(LOCK_KEY, record_of(owner, START - timedelta(days=1)).to_bytes())
+                store.put(LOCK_KEY, record_of(owner, START - timedelta(days=1)).to_bytes())
             answers = ask(competitors, f"take {url} {time.monotonic() + 0.05}")
             assert sorted(answers) == ["refused"] * 3 + ["won"], turn
             winner = competitors[answers.index("won")]
-            assert stored(objects).owner.pid == winner.pid
+            assert stored(store).owner.pid == winner.pid
             assert ask([winner], "release") == ["released"]
-            assert objects.get(LOCK_KEY) is None
+            assert store.get(LOCK_KEY) is None

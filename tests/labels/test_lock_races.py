@@ -28,7 +28,7 @@ from wsi_unet.storage.lock import (
     Timing,
     acquire,
 )
-from wsi_unet.storage.store import LOCK_KEY, LocalObjects
+from wsi_unet.storage.store import LOCK_KEY, LocalStore
 
 
 @pytest.fixture(autouse=True)
@@ -38,53 +38,53 @@ def nothing_stays_held() -> Iterator[None]:
 
 
 @pytest.fixture
-def objects(tmp_path: Path) -> LocalObjects:
-    return LocalObjects(tmp_path / "out.ome.zarr")
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "out.ome.zarr")
 
 
-def test_a_second_process_is_refused_until_the_first_has_ended(objects: LocalObjects) -> None:
-    with holding(objects.root) as first:
-        with running(objects.root) as second:
+def test_a_second_process_is_refused_until_the_first_has_ended(store: LocalStore) -> None:
+    with holding(store.root) as first:
+        with running(store.root) as second:
             owner = Owner.current()
             who = f"process {first.process.pid} of {owner.user}@{owner.host} since 20"
             refusal = second.heard()
-            assert refusal.startswith(f"{objects.root}: is being written by {who}")
+            assert refusal.startswith(f"{store.root}: is being written by {who}")
             assert refusal.endswith(" s ago); wait for it, or stop it and try again")
             assert second.process.wait() == 0
         assert first.asked() == "still held"
         assert first.ended() == "released"
-        assert not objects.root.exists()
-    with holding(objects.root):
-        assert stored(objects).owner.pid != first.process.pid
+        assert not store.root.exists()
+    with holding(store.root):
+        assert stored(store).owner.pid != first.process.pid
 
 
 @pytest.mark.parametrize("reaped", [True, False])
-def test_a_killed_owner_is_followed_at_once(objects: LocalObjects, reaped: bool) -> None:
-    with holding(objects.root) as first:
+def test_a_killed_owner_is_followed_at_once(store: LocalStore, reaped: bool) -> None:
+    with holding(store.root) as first:
         first.process.kill()
         os.waitid(os.P_PID, first.process.pid, os.WEXITED | os.WNOWAIT)
         if reaped:
             first.process.wait()
         begun = time.monotonic()
-        with acquire(objects):
+        with acquire(store):
             assert time.monotonic() - begun < 2
-    assert not objects.root.exists()
+    assert not store.root.exists()
 
 
-def test_a_stopped_owner_loses_it_and_notices(objects: LocalObjects) -> None:
-    with holding(objects.root, 0.1, 0.6) as first:
+def test_a_stopped_owner_loses_it_and_notices(store: LocalStore) -> None:
+    with holding(store.root, 0.1, 0.6) as first:
         os.kill(first.process.pid, signal.SIGSTOP)
         time.sleep(0.05)
-        seen = stored(objects)
+        seen = stored(store)
         begun = time.monotonic()
         while True:  # refused at first, since the last sign of life is fresh
             try:
-                lock = acquire(objects, timing=Timing(0.1, 0.6))
+                lock = acquire(store, timing=Timing(0.1, 0.6))
                 break
             except LockedError:
                 time.sleep(0.02)
         assert 0.5 < time.monotonic() - begun < 5
-        assert stored(objects).token == token_of(lock) != seen.token
+        assert stored(store).token == token_of(lock) != seen.token
         os.kill(first.process.pid, signal.SIGCONT)
         end = time.monotonic() + 60
         while first.asked() != "lost":
@@ -93,51 +93,51 @@ def test_a_stopped_owner_loses_it_and_notices(objects: LocalObjects) -> None:
         assert first.ended() == "released"
         assert first.process.wait() == 0
         assert not lock.lost
-        assert stored(objects).token == token_of(lock)
+        assert stored(store).token == token_of(lock)
         lock.release()
-    assert not objects.root.exists()
+    assert not store.root.exists()
 
 
-def test_a_stopped_owner_that_nobody_robbed_goes_on(objects: LocalObjects) -> None:
-    with holding(objects.root, 0.05, 0.2) as first:
+def test_a_stopped_owner_that_nobody_robbed_goes_on(store: LocalStore) -> None:
+    with holding(store.root, 0.05, 0.2) as first:
         os.kill(first.process.pid, signal.SIGSTOP)
         time.sleep(0.5)
         os.kill(first.process.pid, signal.SIGCONT)
-        begun = stored(objects).beat
-        while stored(objects).beat < begun + 3:
+        begun = stored(store).beat
+        while stored(store).beat < begun + 3:
             assert first.asked() == "still held"
             time.sleep(0.01)
         with pytest.raises(LockedError):
-            acquire(objects)
+            acquire(store)
 
 
-def test_an_output_that_is_removed_is_lost_and_not_made_again(objects: LocalObjects) -> None:
-    with holding(objects.root, 0.05, 0.5) as first:
-        (objects.root / LOCK_KEY).unlink()
+def test_an_output_that_is_removed_is_lost_and_not_made_again(store: LocalStore) -> None:
+    with holding(store.root, 0.05, 0.5) as first:
+        (store.root / LOCK_KEY).unlink()
         end = time.monotonic() + 60
         while first.asked() != "lost":
             assert time.monotonic() < end
             time.sleep(0.01)
         assert first.ended() == "released"
-    assert objects.get(LOCK_KEY) is None
+    assert store.get(LOCK_KEY) is None
 
 
 def test_of_many_racing_processes_one_wins_every_time(tmp_path: Path) -> None:
     with competing(8) as competitors:
         for turn in range(36):
             output = tmp_path / f"folder-{turn}" / "out.ome.zarr"
-            objects = LocalObjects(output)
+            store = LocalStore(output)
             kind = ("nothing", "dead", "silent")[turn % 3]
             if kind != "nothing":
                 long_ago = START - timedelta(days=1)
                 record = record_of(dead() if kind == "dead" else elsewhere(), long_ago)
-                assert objects.create(LOCK_KEY, record.to_bytes())
+                assert store.create(LOCK_KEY, record.to_bytes())
             answers = ask(competitors, f"take {output} {time.monotonic() + 0.02}")
             assert sorted(answers) == ["refused"] * 7 + ["won"], (turn, kind)
             winner = competitors[answers.index("won")]
-            assert stored(objects).owner.pid == winner.pid
+            assert stored(store).owner.pid == winner.pid
             assert ask([winner], "release") == ["released"]
-            assert objects.get(LOCK_KEY) is None
+            assert store.get(LOCK_KEY) is None
 
 
 FORK = """

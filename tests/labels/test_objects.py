@@ -13,70 +13,70 @@ from pathlib import Path
 import pytest
 
 from wsi_unet.errors import OptionError, OutputError
-from wsi_unet.storage.store import STALE_SECONDS, TEMPORARY, LocalObjects, open_objects
+from wsi_unet.storage.store import STALE_SECONDS, TEMPORARY, LocalStore, open_store
 
 
 @pytest.fixture
-def objects(tmp_path: Path) -> LocalObjects:
-    return LocalObjects(tmp_path / "out.ome.zarr")
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "out.ome.zarr")
 
 
 def test_opening_touches_nothing(tmp_path: Path) -> None:
-    open_objects(tmp_path / "new")
+    open_store(tmp_path / "new")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_put_is_there(objects: LocalObjects) -> None:
-    assert objects.get("a/b/c") is None
-    assert objects.size("a/b/c") is None
-    objects.put("a/b/c", b"first")
-    objects.put("a/b/c", b"second")
-    assert objects.get("a/b/c") == b"second"
-    assert objects.size("a/b/c") == 6
-    objects.delete("a/b/c")
-    objects.delete("a/b/c")
-    objects.delete("a/b/c/d")
-    assert objects.get("a/b/c") is None
+def test_what_is_put_is_there(store: LocalStore) -> None:
+    assert store.get("a/b/c") is None
+    assert store.size("a/b/c") is None
+    store.put("a/b/c", b"first")
+    store.put("a/b/c", b"second")
+    assert store.get("a/b/c") == b"second"
+    assert store.size("a/b/c") == 6
+    store.delete("a/b/c")
+    store.delete("a/b/c")
+    store.delete("a/b/c/d")
+    assert store.get("a/b/c") is None
 
 
-def test_keys_are_listed_without_temporaries(objects: LocalObjects) -> None:
+def test_keys_are_listed_without_temporaries(store: LocalStore) -> None:
     for key in ("b/2", "b/1", "a", "b/c/3"):
-        objects.put(key, b"")
-    (objects.root / TEMPORARY / "left.partial").write_bytes(b"")
-    assert list(objects.list("")) == ["a", "b/1", "b/2", "b/c/3"]
-    assert list(objects.list("b")) == ["b/1", "b/2", "b/c/3"]
-    assert list(objects.list("nothing")) == []
+        store.put(key, b"")
+    (store.root / TEMPORARY / "left.partial").write_bytes(b"")
+    assert list(store.list("")) == ["a", "b/1", "b/2", "b/c/3"]
+    assert list(store.list("b")) == ["b/1", "b/2", "b/c/3"]
+    assert list(store.list("nothing")) == []
 
 
-def test_a_folder_is_removed_whole(objects: LocalObjects) -> None:
+def test_a_folder_is_removed_whole(store: LocalStore) -> None:
     for key in ("b/2", "b/c/3", "bb/1"):
-        objects.put(key, b"x")
-    objects.delete_all("b")
-    objects.delete_all("b")
-    assert list(objects.list("")) == ["bb/1"]
-    assert list((objects.root / TEMPORARY).iterdir()) == []
+        store.put(key, b"x")
+    store.delete_all("b")
+    store.delete_all("b")
+    assert list(store.list("")) == ["bb/1"]
+    assert list((store.root / TEMPORARY).iterdir()) == []
 
 
-def temporary(objects: LocalObjects, name: str) -> Path:
-    path = objects.root / TEMPORARY / name
+def temporary(store: LocalStore, name: str) -> Path:
+    path = store.root / TEMPORARY / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"half")
     return path
 
 
-def test_only_abandoned_temporaries_are_cleaned(objects: LocalObjects) -> None:
+def test_only_abandoned_temporaries_are_cleaned(store: LocalStore) -> None:
     host = os.uname().nodename
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
-    gone = temporary(objects, f"{host}-{process.pid}-0123.partial")
-    grave = objects.root / TEMPORARY / f"{host}-{process.pid}-0123.deleted"
+    gone = temporary(store, f"{host}-{process.pid}-0123.partial")
+    grave = store.root / TEMPORARY / f"{host}-{process.pid}-0123.deleted"
     (grave / "inside").mkdir(parents=True)
-    ours = temporary(objects, f"{host}-{os.getpid()}-0123.partial")
-    elsewhere = temporary(objects, "elsewhere-1-0123.partial")
-    old = temporary(objects, "elsewhere-1-4567.partial")
+    ours = temporary(store, f"{host}-{os.getpid()}-0123.partial")
+    elsewhere = temporary(store, "elsewhere-1-0123.partial")
+    old = temporary(store, "elsewhere-1-4567.partial")
     then = time.time() - STALE_SECONDS - 60
     os.utime(old, (then, then))
-    objects.clean()
+    store.clean()
     assert not gone.exists()
     assert not grave.exists()
     assert not old.exists()
@@ -84,13 +84,13 @@ def test_only_abandoned_temporaries_are_cleaned(objects: LocalObjects) -> None:
     assert elsewhere.exists()
 
 
-def test_cleaning_nothing_is_fine(objects: LocalObjects) -> None:
-    objects.clean()
-    assert not objects.root.exists()
+def test_cleaning_nothing_is_fine(store: LocalStore) -> None:
+    store.clean()
+    assert not store.root.exists()
 
 
 def test_a_put_survives_the_loss_of_its_temporary(
-    objects: LocalObjects, monkeypatch: pytest.MonkeyPatch
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, calls = Path.replace, []
 
@@ -101,17 +101,17 @@ def test_a_put_survives_the_loss_of_its_temporary(
         return real(self, target)
 
     monkeypatch.setattr(Path, "replace", lose_the_first)
-    objects.put("a/b", b"whole")
-    assert objects.get("a/b") == b"whole"
+    store.put("a/b", b"whole")
+    assert store.get("a/b") == b"whole"
 
 
 def test_an_unknown_url_or_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="gs:// can't be read or written"):
-        open_objects("gs://bucket/out.ome.zarr")
+        open_store("gs://bucket/out.ome.zarr")
     file = tmp_path / "file"
     file.write_text("mine")
     with pytest.raises(OutputError, match="is a file"):
-        open_objects(file)
+        open_store(file)
     assert file.read_text() == "mine"
 
 
@@ -121,7 +121,7 @@ def test_a_path_that_cannot_be_looked_at_is_one_clear_line(tmp_path: Path) -> No
         (Path("~nobody-of-this-name/out"), "home directory"),
     ):
         with pytest.raises(OutputError, match=match) as caught:
-            open_objects(path)
+            open_store(path)
         assert str(caught.value).startswith(str(path))
         assert "\n" not in str(caught.value)
 
@@ -129,7 +129,7 @@ def test_a_path_that_cannot_be_looked_at_is_one_clear_line(tmp_path: Path) -> No
 def test_an_unwritable_place_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(OutputError, match=r"can't write 'zarr\.json'") as caught:
-        LocalObjects(tmp_path / "file" / "out").put("zarr.json", b"{}")
+        LocalStore(tmp_path / "file" / "out").put("zarr.json", b"{}")
     assert "\n" not in str(caught.value)
 
 
@@ -138,25 +138,25 @@ def test_a_folder_without_permission_is_one_clear_line(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     try:
         with pytest.raises(OutputError, match="that you may write to"):
-            open_objects(tmp_path / "out").put("zarr.json", b"{}")
+            open_store(tmp_path / "out").put("zarr.json", b"{}")
     finally:
         tmp_path.chmod(0o700)
 
 
-def test_a_file_that_cannot_grow_leaves_the_old_one(objects: LocalObjects) -> None:
-    objects.put("a", b"old")
+def test_a_file_that_cannot_grow_leaves_the_old_one(store: LocalStore) -> None:
+    store.put("a", b"old")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     # Beyond the limit the kernel also sends a signal, which would end the process.
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
         with pytest.raises(OutputError, match="can't write 'a'"):
-            objects.put("a", bytes(2000))
+            store.put("a", bytes(2000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
-    assert objects.get("a") == b"old"
-    assert list((objects.root / TEMPORARY).iterdir()) == []
+    assert store.get("a") == b"old"
+    assert list((store.root / TEMPORARY).iterdir()) == []
 
 
 def test_a_full_disk_is_one_clear_line(tmp_path: Path) -> None:
@@ -166,25 +166,25 @@ def test_a_full_disk_is_one_clear_line(tmp_path: Path) -> None:
     if subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("no permission to mount a small file system")
     try:
-        objects = LocalObjects(mounted / "out")
-        objects.put("a", b"old")
+        store = LocalStore(mounted / "out")
+        store.put("a", b"old")
         with pytest.raises(OutputError, match="No space left on device; free some space"):
-            objects.put("a", bytes(100_000))
-        assert objects.get("a") == b"old"
-        assert list((objects.root / TEMPORARY).iterdir()) == []
+            store.put("a", bytes(100_000))
+        assert store.get("a") == b"old"
+        assert list((store.root / TEMPORARY).iterdir()) == []
     finally:
         subprocess.run(["umount", str(mounted)], check=True)
 
 
-def test_a_reader_sees_the_old_or_the_new(objects: LocalObjects) -> None:
+def test_a_reader_sees_the_old_or_the_new(store: LocalStore) -> None:
     versions = [bytes([number]) * (50_000 + number) for number in range(4)]
-    objects.put("key", versions[0])
+    store.put("key", versions[0])
     done = threading.Event()
 
     def write() -> None:
         try:
             for turn in range(200):
-                objects.put("key", versions[turn % 4])
+                store.put("key", versions[turn % 4])
         finally:
             done.set()
 
@@ -192,10 +192,10 @@ def test_a_reader_sees_the_old_or_the_new(objects: LocalObjects) -> None:
     for writer in writers:
         writer.start()
     while not done.is_set():
-        assert objects.get("key") in versions
+        assert store.get("key") in versions
     for writer in writers:
         writer.join()
-    assert list((objects.root / TEMPORARY).iterdir()) == []
+    assert list((store.root / TEMPORARY).iterdir()) == []
 
 
 WRITE_FOR_EVER = """
@@ -208,26 +208,26 @@ for turn in itertools.count():
 
 
 def test_a_killed_writer_leaves_a_whole_object_and_its_temporary_is_cleaned(
-    objects: LocalObjects,
+    store: LocalStore,
 ) -> None:
-    objects.put("key", b"first")
-    folder = objects.root / TEMPORARY
+    store.put("key", b"first")
+    folder = store.root / TEMPORARY
     moments = random.Random(5)
     caught = 0
     for _ in range(20):
-        command = [sys.executable, "-c", WRITE_FOR_EVER, str(objects.root)]
+        command = [sys.executable, "-c", WRITE_FOR_EVER, str(store.root)]
         with subprocess.Popen(command) as process:
             while not list(folder.iterdir()):
                 assert process.poll() is None
             time.sleep(moments.uniform(0, 0.005))
             process.send_signal(signal.SIGKILL)
             process.wait()
-        data = objects.get("key")
+        data = store.get("key")
         assert data is not None
         assert data == b"first" or (len(data) == 20_000_000 and len(set(data)) == 1)
-        assert list(objects.list("")) == ["key"]
+        assert list(store.list("")) == ["key"]
         caught += len(list(folder.iterdir()))
-        objects.clean()
+        store.clean()
         assert list(folder.iterdir()) == []
         if caught >= 3:
             return

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from wsi_unet.storage.store import LOCK_KEY, Objects, open_objects
+from wsi_unet.storage.store import LOCK_KEY, ByteStore, open_store
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -20,131 +20,131 @@ def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def objects(location: str) -> Objects:
-    return open_objects(location)
+def store(location: str) -> ByteStore:
+    return open_store(location)
 
 
-def test_they_are_picklable_and_named_after_their_place(objects: Objects, location: str) -> None:
-    assert str(objects) == location
-    objects.put("a", b"x")
-    assert pickle.loads(pickle.dumps(objects)).get("a") == b"x"
-    assert open_objects(f"{location}/") == objects
+def test_they_are_picklable_and_named_after_their_place(store: ByteStore, location: str) -> None:
+    assert str(store) == location
+    store.put("a", b"x")
+    assert pickle.loads(pickle.dumps(store)).get("a") == b"x"
+    assert open_store(f"{location}/") == store
 
 
-def test_what_is_put_is_there(objects: Objects) -> None:
+def test_what_is_put_is_there(store: ByteStore) -> None:
     key = "labels/ü #1?%41/0"
-    assert objects.get(key) is None
-    assert objects.size(key) is None
-    objects.put(key, b"first")
-    objects.put(key, b"second")
-    assert objects.get(key) == b"second"
-    assert objects.size(key) == 6
-    assert list(objects.list("")) == [key]
-    objects.delete(key)
-    objects.delete(key)
-    objects.delete(f"{key}/below")
-    assert objects.get(key) is None
-    assert list(objects.list("")) == []
+    assert store.get(key) is None
+    assert store.size(key) is None
+    store.put(key, b"first")
+    store.put(key, b"second")
+    assert store.get(key) == b"second"
+    assert store.size(key) == 6
+    assert list(store.list("")) == [key]
+    store.delete(key)
+    store.delete(key)
+    store.delete(f"{key}/below")
+    assert store.get(key) is None
+    assert list(store.list("")) == []
 
 
-def test_large_objects_are_put_whole(objects: Objects) -> None:
+def test_large_objects_are_put_whole(store: ByteStore) -> None:
     data = bytes(range(256)) * (12 << 12)
-    objects.put("large", data)
-    assert objects.get("large") == data
+    store.put("large", data)
+    assert store.get("large") == data
 
 
-def test_keys_are_listed_by_folder(objects: Objects) -> None:
+def test_keys_are_listed_by_folder(store: ByteStore) -> None:
     for key in ("b/2", "b/1", "a", "b/c/3", "bb"):
-        objects.put(key, b"x")
-    assert sorted(objects.list("")) == ["a", "b/1", "b/2", "b/c/3", "bb"]
-    assert list(objects.list("b")) == ["b/1", "b/2", "b/c/3"]
-    objects.put("b/2", b"longer")
-    assert list(objects.sizes("b")) == [("b/1", 1), ("b/2", 6), ("b/c/3", 1)]
-    assert list(objects.list("nothing")) == []
+        store.put(key, b"x")
+    assert sorted(store.list("")) == ["a", "b/1", "b/2", "b/c/3", "bb"]
+    assert list(store.list("b")) == ["b/1", "b/2", "b/c/3"]
+    store.put("b/2", b"longer")
+    assert list(store.sizes("b")) == [("b/1", 1), ("b/2", 6), ("b/c/3", 1)]
+    assert list(store.list("nothing")) == []
 
 
-def test_thousands_of_keys_are_listed_and_removed(objects: Objects) -> None:
+def test_thousands_of_keys_are_listed_and_removed(store: ByteStore) -> None:
     keys = [f"blocks/{number:04}.json" for number in range(1100)]  # S3 lists 1000 at a time
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda key: objects.put(key, b"x"), keys))
-    assert list(objects.list("blocks")) == keys
-    objects.delete_all("blocks")
-    assert list(objects.list("")) == []
+        list(pool.map(lambda key: store.put(key, b"x"), keys))
+    assert list(store.list("blocks")) == keys
+    store.delete_all("blocks")
+    assert list(store.list("")) == []
 
 
-def test_a_folder_is_removed_whole(objects: Objects) -> None:
+def test_a_folder_is_removed_whole(store: ByteStore) -> None:
     for key in ("b/2", "b/c/3", "bb/1"):
-        objects.put(key, b"x")
-    objects.delete_all("b")
-    objects.delete_all("b")
-    assert list(objects.list("")) == ["bb/1"]
+        store.put(key, b"x")
+    store.delete_all("b")
+    store.delete_all("b")
+    assert list(store.list("")) == ["bb/1"]
 
 
-def test_an_object_is_created_once(objects: Objects) -> None:
-    assert objects.create(LOCK_KEY, b"mine")
-    assert not objects.create(LOCK_KEY, b"yours")
-    assert objects.get(LOCK_KEY) == b"mine"
+def test_an_object_is_created_once(store: ByteStore) -> None:
+    assert store.create(LOCK_KEY, b"mine")
+    assert not store.create(LOCK_KEY, b"yours")
+    assert store.get(LOCK_KEY) == b"mine"
 
 
-def test_an_object_is_swapped_only_if_it_is_what_was_expected(objects: Objects) -> None:
-    assert not objects.swap(LOCK_KEY, b"anything", b"new")
-    assert objects.create(LOCK_KEY, b"old")
-    assert not objects.swap(LOCK_KEY, b"other", b"new")
-    assert not objects.swap(LOCK_KEY, b"other", None)
-    assert objects.get(LOCK_KEY) == b"old"
-    assert objects.swap(LOCK_KEY, b"old", b"new")
-    assert objects.get(LOCK_KEY) == b"new"
+def test_an_object_is_swapped_only_if_it_is_what_was_expected(store: ByteStore) -> None:
+    assert not store.swap(LOCK_KEY, b"anything", b"new")
+    assert store.create(LOCK_KEY, b"old")
+    assert not store.swap(LOCK_KEY, b"other", b"new")
+    assert not store.swap(LOCK_KEY, b"other", None)
+    assert store.get(LOCK_KEY) == b"old"
+    assert store.swap(LOCK_KEY, b"old", b"new")
+    assert store.get(LOCK_KEY) == b"new"
 
 
-def test_what_is_swapped_for_nothing_is_gone_and_can_be_created_again(objects: Objects) -> None:
-    assert objects.create(LOCK_KEY, b"old")
-    assert objects.swap(LOCK_KEY, b"old", None)
-    assert objects.get(LOCK_KEY) is None
-    assert objects.size(LOCK_KEY) is None
-    assert list(objects.list("")) == []
-    assert not objects.swap(LOCK_KEY, b"old", b"new")
-    assert objects.create(LOCK_KEY, b"new")
-    assert not objects.create(LOCK_KEY, b"newer")
-    assert objects.get(LOCK_KEY) == b"new"
+def test_what_is_swapped_for_nothing_is_gone_and_can_be_created_again(store: ByteStore) -> None:
+    assert store.create(LOCK_KEY, b"old")
+    assert store.swap(LOCK_KEY, b"old", None)
+    assert store.get(LOCK_KEY) is None
+    assert store.size(LOCK_KEY) is None
+    assert list(store.list("")) == []
+    assert not store.swap(LOCK_KEY, b"old", b"new")
+    assert store.create(LOCK_KEY, b"new")
+    assert not store.create(LOCK_KEY, b"newer")
+    assert store.get(LOCK_KEY) == b"new"
 
 
 @pytest.mark.parametrize("before", [None, b"gone"])
-def test_of_many_creators_one_wins(objects: Objects, before: bytes | None) -> None:
+def test_of_many_creators_one_wins(store: ByteStore, before: bytes | None) -> None:
     if before is not None:
-        assert objects.create(LOCK_KEY, before)
-        assert objects.swap(LOCK_KEY, before, None)
+        assert store.create(LOCK_KEY, before)
+        assert store.swap(LOCK_KEY, before, None)
     offers = [b"by %d" % number for number in range(8)]
     with ThreadPoolExecutor(8) as pool:
-        won = list(pool.map(lambda offer: objects.create(LOCK_KEY, offer), offers))
+        won = list(pool.map(lambda offer: store.create(LOCK_KEY, offer), offers))
     assert won.count(True) == 1
-    assert objects.get(LOCK_KEY) == offers[won.index(True)]
+    assert store.get(LOCK_KEY) == offers[won.index(True)]
 
 
-def test_no_swap_is_lost(objects: Objects) -> None:
-    objects.create("count", b"0")
+def test_no_swap_is_lost(store: ByteStore) -> None:
+    store.create("count", b"0")
 
     def count(times: int) -> None:
         while times:
-            found = objects.get("count")
+            found = store.get("count")
             assert found is not None
-            times -= objects.swap("count", found, b"%d" % (int(found) + 1))
+            times -= store.swap("count", found, b"%d" % (int(found) + 1))
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(count, [10] * 4))
-    assert objects.get("count") == b"40"
+    assert store.get("count") == b"40"
 
 
-def test_cleaning_leaves_the_objects(objects: Objects) -> None:
-    objects.clean()
-    objects.put("a", b"x")
-    objects.clean()
-    assert list(objects.list("")) == ["a"]
-    free = objects.free_bytes()
+def test_cleaning_leaves_the_objects(store: ByteStore) -> None:
+    store.clean()
+    store.put("a", b"x")
+    store.clean()
+    assert list(store.list("")) == ["a"]
+    free = store.free_bytes()
     assert free is None or free > 1 << 20
 
 
-def test_opening_touches_nothing(objects: Objects) -> None:
-    assert list(objects.list("")) == []
-    for look in (objects.get, objects.size):
+def test_opening_touches_nothing(store: ByteStore) -> None:
+    assert list(store.list("")) == []
+    for look in (store.get, store.size):
         found: Callable[[str], object] = look
         assert found("zarr.json") is None

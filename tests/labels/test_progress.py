@@ -11,23 +11,23 @@ from PIL import Image
 
 from wsi_unet.errors import OutputError
 from wsi_unet.labels.progress import BlockFailure, BlockMarker, Progress, RunRecord, ShardRecord
-from wsi_unet.storage.store import LocalObjects
+from wsi_unet.storage.store import LocalStore
 
 
 @pytest.fixture
-def objects(tmp_path: Path) -> LocalObjects:
-    return LocalObjects(tmp_path / "out")
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "out")
 
 
 @pytest.fixture
-def progress(objects: LocalObjects) -> Progress:
-    return Progress(objects, "nuclei")
+def progress(store: LocalStore) -> Progress:
+    return Progress(store, "nuclei")
 
 
-def a_marker(objects: LocalObjects, index: tuple[int, int] = (3, 12)) -> BlockMarker:
+def a_marker(store: LocalStore, index: tuple[int, int] = (3, 12)) -> BlockMarker:
     """A marker of one shard with an object and one without."""
     key = f"labels/nuclei/0/c/{index[0]}/{index[1]}"
-    objects.put(key, b"some shard")
+    store.put(key, b"some shard")
     shards = {
         key: ShardRecord.of(b"some shard"),
         key.replace("/0/c", "/1/c"): ShardRecord.of(None),
@@ -59,22 +59,22 @@ def test_a_run_is_remembered(progress: Progress) -> None:
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"format_version": 2}', b"\xff\xfe"])
 def test_a_damaged_run_is_one_clear_line(
-    objects: LocalObjects, progress: Progress, damage: bytes
+    store: LocalStore, progress: Progress, damage: bytes
 ) -> None:
-    objects.put(".wsi_unet/nuclei/run.json", damage)
+    store.put(".wsi_unet/nuclei/run.json", damage)
     with pytest.raises(OutputError, match=r"run\.json is damaged.*--overwrite") as caught:
         progress.read_run()
     assert "\n" not in str(caught.value)
 
 
-def test_a_marker_is_remembered(objects: LocalObjects, progress: Progress) -> None:
-    marker = a_marker(objects)
+def test_a_marker_is_remembered(store: LocalStore, progress: Progress) -> None:
+    marker = a_marker(store)
     assert progress.read_marker((3, 12), "s") is None
     progress.write_marker(marker)
     assert progress.read_marker((3, 12), "s") == marker
     assert list(progress.markers("s")) == [marker]
-    assert list(Progress(objects, "image").markers("s")) == []
-    stored = json.loads(objects.get(".wsi_unet/nuclei/blocks/3.12.json") or b"")
+    assert list(Progress(store, "image").markers("s")) == []
+    stored = json.loads(store.get(".wsi_unet/nuclei/blocks/3.12.json") or b"")
     assert stored["format_version"] == 1
     assert stored["shards"]["labels/nuclei/1/c/3/12"] == {"length": 0, "sha256": None}
 
@@ -83,64 +83,62 @@ def test_a_marker_is_remembered(objects: LocalObjects, progress: Progress) -> No
 def test_a_torn_marker_is_no_marker(
     tmp_path_factory: pytest.TempPathFactory, kept: int, more: bytes
 ) -> None:
-    objects = LocalObjects(tmp_path_factory.mktemp("out"))
-    progress = Progress(objects, "nuclei")
-    progress.write_marker(a_marker(objects))
+    store = LocalStore(tmp_path_factory.mktemp("out"))
+    progress = Progress(store, "nuclei")
+    progress.write_marker(a_marker(store))
     key = ".wsi_unet/nuclei/blocks/3.12.json"
-    whole = objects.get(key)
+    whole = store.get(key)
     assert whole is not None
     torn = whole[: min(kept, len(whole) - 1)] + more
-    objects.put(key, torn)
+    store.put(key, torn)
     if torn.strip() != whole:
         assert progress.read_marker((3, 12), "s") is None
         assert list(progress.markers("s")) == []
 
 
 def test_a_marker_of_another_version_or_block_is_no_marker(
-    objects: LocalObjects, progress: Progress
+    store: LocalStore, progress: Progress
 ) -> None:
-    progress.write_marker(a_marker(objects))
-    whole = objects.get(".wsi_unet/nuclei/blocks/3.12.json") or b""
-    objects.put(".wsi_unet/nuclei/blocks/0.0.json", whole)
+    progress.write_marker(a_marker(store))
+    whole = store.get(".wsi_unet/nuclei/blocks/3.12.json") or b""
+    store.put(".wsi_unet/nuclei/blocks/0.0.json", whole)
     assert progress.read_marker((0, 0), "s") is None
     assert [marker.block for marker in progress.markers("s")] == [(3, 12)]
     newer = whole.replace(b'"format_version":1', b'"format_version":2')
-    objects.put(".wsi_unet/nuclei/blocks/3.12.json", newer)
+    store.put(".wsi_unet/nuclei/blocks/3.12.json", newer)
     assert progress.read_marker((3, 12), "s") is None
 
 
-def test_shards_are_looked_for_and_checked(objects: LocalObjects, progress: Progress) -> None:
-    marker = a_marker(objects)
+def test_shards_are_looked_for_and_checked(store: LocalStore, progress: Progress) -> None:
+    marker = a_marker(store)
     key, empty = marker.shards
     assert progress.shards_exist(marker)
     assert progress.shards_intact(marker)
 
-    objects.put(key, b"other bytes"[:10])
+    store.put(key, b"other bytes"[:10])
     assert progress.shards_exist(marker)
     assert not progress.shards_intact(marker)
 
-    objects.put(key, b"torn")
+    store.put(key, b"torn")
     assert not progress.shards_exist(marker)
     assert not progress.shards_intact(marker)
 
-    objects.delete(key)
+    store.delete(key)
     assert not progress.shards_exist(marker)
     assert not progress.shards_intact(marker)
 
-    objects.put(key, b"some shard")
-    objects.put(empty, b"stale")
+    store.put(key, b"some shard")
+    store.put(empty, b"stale")
     assert not progress.shards_exist(marker)
     assert not progress.shards_intact(marker)
 
 
-def test_many_markers_are_checked_as_each_of_them_is(
-    objects: LocalObjects, progress: Progress
-) -> None:
-    sound, longer, other, gone, stale = (a_marker(objects, (0, j)) for j in range(5))
-    objects.put("labels/nuclei/0/c/0/1", b"some longer shard")
-    objects.put("labels/nuclei/0/c/0/2", b"other bytes"[:10])
-    objects.delete("labels/nuclei/0/c/0/3")
-    objects.put("labels/nuclei/1/c/0/4", b"stale")
+def test_many_markers_are_checked_as_each_of_them_is(store: LocalStore, progress: Progress) -> None:
+    sound, longer, other, gone, stale = (a_marker(store, (0, j)) for j in range(5))
+    store.put("labels/nuclei/0/c/0/1", b"some longer shard")
+    store.put("labels/nuclei/0/c/0/2", b"other bytes"[:10])
+    store.delete("labels/nuclei/0/c/0/3")
+    store.put("labels/nuclei/1/c/0/4", b"stale")
     markers = [stale, sound, longer, other, gone]
     for contents, exists in ((False, progress.shards_exist), (True, progress.shards_intact)):
         found = list(progress.check(iter(markers), contents=contents))
@@ -149,23 +147,23 @@ def test_many_markers_are_checked_as_each_of_them_is(
     assert list(progress.check([])) == []
 
 
-def test_a_block_fails_until_it_is_done(objects: LocalObjects, progress: Progress) -> None:
+def test_a_block_fails_until_it_is_done(store: LocalStore, progress: Progress) -> None:
     failure = BlockFailure(block=(3, 12), error="the slide went away", attempts=2)
     progress.write_failure(failure)
     assert list(progress.failures()) == [failure]
-    progress.write_marker(a_marker(objects))
+    progress.write_marker(a_marker(store))
     assert list(progress.failures()) == []
     assert progress.read_marker((3, 12), "s") is not None
 
 
-def test_a_forgotten_block_is_computed_again(objects: LocalObjects, progress: Progress) -> None:
-    progress.write_marker(a_marker(objects))
+def test_a_forgotten_block_is_computed_again(store: LocalStore, progress: Progress) -> None:
+    progress.write_marker(a_marker(store))
     progress.write_failure(BlockFailure(block=(3, 12), error="damaged", attempts=1))
     progress.forget((3, 12))
     progress.forget((3, 12))
     assert progress.read_marker((3, 12), "s") is None
     assert list(progress.failures()) == []
-    assert objects.get("labels/nuclei/0/c/3/12") == b"some shard"
+    assert store.get("labels/nuclei/0/c/3/12") == b"some shard"
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (31, 17), (300, 8)])
@@ -193,20 +191,20 @@ def test_a_mask_beyond_pillows_limit_is_read(
         progress.read_mask()
 
 
-def test_a_damaged_mask_is_one_clear_line(objects: LocalObjects, progress: Progress) -> None:
+def test_a_damaged_mask_is_one_clear_line(store: LocalStore, progress: Progress) -> None:
     progress.write_mask(np.ones((50, 60), bool))
     key = ".wsi_unet/nuclei/mask.png"
-    whole = objects.get(key)
+    whole = store.get(key)
     assert whole is not None
     for damage in (b"", b"no picture", whole[:40], whole[: len(whole) // 2]):
-        objects.put(key, damage)
+        store.put(key, damage)
         with pytest.raises(OutputError, match=r"mask\.png is damaged.*--overwrite"):
             progress.read_mask()
 
 
-def test_the_tail_is_remembered(objects: LocalObjects, progress: Progress) -> None:
+def test_the_tail_is_remembered(store: LocalStore, progress: Progress) -> None:
     assert progress.read_tail("s") is None
-    objects.put("labels/nuclei/4/c/0/0", b"tail")
+    store.put("labels/nuclei/4/c/0/0", b"tail")
     progress.write_tail({"labels/nuclei/4/c/0/0": ShardRecord.of(b"tail")}, "s")
     tail = progress.read_tail("s")
     assert tail is not None
@@ -214,32 +212,30 @@ def test_the_tail_is_remembered(objects: LocalObjects, progress: Progress) -> No
     assert list(progress.markers("s")) == []
 
 
-def test_clearing_leaves_other_files_and_other_runs(
-    objects: LocalObjects, progress: Progress
-) -> None:
-    other = Progress(objects, "other")
+def test_clearing_leaves_other_files_and_other_runs(store: LocalStore, progress: Progress) -> None:
+    other = Progress(store, "other")
     for each in (progress, other):
         each.write_run(A_RUN)
         each.write_mask(np.ones((2, 2), bool))
-        each.write_marker(a_marker(objects))
+        each.write_marker(a_marker(store))
         each.write_failure(BlockFailure(block=(0, 0), error="x", attempts=1))
         each.write_tail({}, "s")
-    objects.put(".wsi_unet/nuclei/lock", b"")
+    store.put(".wsi_unet/nuclei/lock", b"")
     progress.clear()
-    assert list(objects.list(".wsi_unet/nuclei")) == [".wsi_unet/nuclei/lock"]
-    assert len(list(objects.list(".wsi_unet/other"))) == 5
+    assert list(store.list(".wsi_unet/nuclei")) == [".wsi_unet/nuclei/lock"]
+    assert len(list(store.list(".wsi_unet/other"))) == 5
 
 
 def test_no_marker_outlives_its_run(
-    objects: LocalObjects, progress: Progress, monkeypatch: pytest.MonkeyPatch
+    store: LocalStore, progress: Progress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     progress.write_run(A_RUN)
-    progress.write_marker(a_marker(objects))
+    progress.write_marker(a_marker(store))
 
-    def fail(self: LocalObjects, key: str) -> None:
+    def fail(self: LocalStore, key: str) -> None:
         raise OutputError("interrupted")
 
-    monkeypatch.setattr(LocalObjects, "delete", fail)
+    monkeypatch.setattr(LocalStore, "delete", fail)
     with pytest.raises(OutputError, match="interrupted"):
         progress.clear()
     assert list(progress.markers("s")) == []

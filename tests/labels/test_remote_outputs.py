@@ -17,7 +17,7 @@ from wsi_unet.errors import OutputError
 from wsi_unet.labels.layout import ensure_root, finish_labels, label_names, remove_labels
 from wsi_unet.labels.progress import BlockMarker, Progress, ShardRecord
 from wsi_unet.labels.reading import open_image, open_labels, open_probabilities
-from wsi_unet.storage.store import Objects, open_objects
+from wsi_unet.storage.store import ByteStore, open_store
 from wsi_unet.view import write_overlay
 
 
@@ -27,19 +27,19 @@ def url(bucket: str) -> str:
 
 
 def test_the_same_bytes_lie_under_the_same_keys(make_output: Any, url: str) -> None:
-    local, remote = make_output(), make_output(place=open_objects(url))
+    local, remote = make_output(), make_output(place=open_store(url))
     for output in (local, remote):
-        finish_labels(output.objects, "nuclei", (0, 8_000_000, 0), "2026-01-02T03:04:05Z")
-    keys = list(remote.objects.list(""))
-    assert sorted(keys) == sorted(local.objects.list(""))
-    assert all(remote.objects.get(key) == local.objects.get(key) for key in keys)
+        finish_labels(output.store, "nuclei", (0, 8_000_000, 0), "2026-01-02T03:04:05Z")
+    keys = list(remote.store.list(""))
+    assert sorted(keys) == sorted(local.store.list(""))
+    assert all(remote.store.get(key) == local.store.get(key) for key in keys)
 
 
 def test_it_is_read_lazily_and_alike(
     make_output: Any, url: str, tmp_path: Path, s3_proxy: Proxy
 ) -> None:
     local = make_output()
-    make_output(place=open_objects(url))
+    make_output(place=open_store(url))
     s3_proxy.forget()
     pairs = [
         (open_labels(url, level=1), open_labels(local.path, level=1)),
@@ -58,7 +58,7 @@ def test_it_is_read_lazily_and_alike(
 
 
 def test_shards_are_read_at_once(make_output: Any, url: str, s3_proxy: Proxy) -> None:
-    output = make_output(place=open_objects(url))
+    output = make_output(place=open_store(url))
     labels = open_labels(url)
     s3_proxy.forget()
     s3_proxy.delay = 0.1
@@ -70,27 +70,27 @@ def test_what_is_sent_to_workers_holds_no_credentials(
     make_output: Any, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "for-your-eyes-only")
-    output = make_output(place=open_objects(url))
-    sent = pickle.dumps((open_labels(url), open_objects(url)))
+    output = make_output(place=open_store(url))
+    sent = pickle.dumps((open_labels(url), open_store(url)))
     assert b"for-your-eyes-only" not in sent
-    labels, objects = pickle.loads(sent)
+    labels, store = pickle.loads(sent)
     assert np.array_equal(labels[:100, :100].values, output.labels[:100, :100])
-    assert objects.get("zarr.json") == output.objects.get("zarr.json")
+    assert store.get("zarr.json") == output.store.get("zarr.json")
 
 
 def test_labels_are_removed(make_output: Any, url: str) -> None:
-    objects = make_output(place=open_objects(url)).objects
-    remove_labels(objects, "nuclei")
-    assert label_names(objects) == []
-    assert not list(objects.list("labels/nuclei"))
+    store = make_output(place=open_store(url)).store
+    remove_labels(store, "nuclei")
+    assert label_names(store) == []
+    assert not list(store.list("labels/nuclei"))
 
 
-def some_markers(objects: Objects, count: int) -> list[BlockMarker]:
+def some_markers(store: ByteStore, count: int) -> list[BlockMarker]:
     """Markers that are stored, each of a shard that is stored."""
     markers = []
     for number in range(count):
         key = f"labels/nuclei/0/c/0/{number}"
-        objects.put(key, b"a shard")
+        store.put(key, b"a shard")
         marker = BlockMarker(
             block=(0, number),
             signature="s",
@@ -99,7 +99,7 @@ def some_markers(objects: Objects, count: int) -> list[BlockMarker]:
             attempts=1,
             shards={key: ShardRecord.of(b"a shard")},
         )
-        Progress(objects, "nuclei").write_marker(marker)
+        Progress(store, "nuclei").write_marker(marker)
         markers.append(marker)
     return markers
 
@@ -107,9 +107,9 @@ def some_markers(objects: Objects, count: int) -> list[BlockMarker]:
 def test_markers_are_read_at_once_and_shards_looked_for_in_one_request(
     url: str, s3_proxy: Proxy
 ) -> None:
-    objects = open_objects(url)
-    markers = some_markers(objects, 40)
-    progress = Progress(objects, "nuclei")
+    store = open_store(url)
+    markers = some_markers(store, 40)
+    progress = Progress(store, "nuclei")
     s3_proxy.forget()
     s3_proxy.delay = 0.05
     found = list(progress.markers("s"))
@@ -130,10 +130,10 @@ def test_markers_are_read_at_once_and_shards_looked_for_in_one_request(
     [
         open_labels,
         open_image,
-        lambda url: ensure_root(open_objects(url), {}),
-        lambda url: open_objects(url).put("a", b"b"),
-        lambda url: list(open_objects(url).list("")),
-        lambda url: open_objects(url).delete_all("labels"),
+        lambda url: ensure_root(open_store(url), {}),
+        lambda url: open_store(url).put("a", b"b"),
+        lambda url: list(open_store(url).list("")),
+        lambda url: open_store(url).delete_all("labels"),
     ],
 )
 def test_a_missing_bucket_is_one_clear_line(use: Callable[[str], object]) -> None:
@@ -146,23 +146,23 @@ def test_a_missing_bucket_is_one_clear_line(use: Callable[[str], object]) -> Non
 def test_a_bucket_that_may_not_be_written_keeps_what_it_holds(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    objects = open_objects(url)
-    objects.put("zarr.json", b"old")
+    store = open_store(url)
+    store.put("zarr.json", b"old")
     with monkeypatch.context() as patch:
         patch.setenv("AWS_SKIP_SIGNATURE", "true")
         for write in (
-            lambda: objects.put("zarr.json", b"new"),
-            lambda: objects.create("zarr.json", b"new"),
-            lambda: objects.swap("zarr.json", b"old", b"new"),
+            lambda: store.put("zarr.json", b"new"),
+            lambda: store.create("zarr.json", b"new"),
+            lambda: store.swap("zarr.json", b"old", b"new"),
         ):
             with pytest.raises(OutputError, match=r"can't \w+ 'zarr\.json': access is denied"):
                 write()
-    assert objects.get("zarr.json") == b"old"
+    assert store.get("zarr.json") == b"old"
 
 
 def test_nothing_there_is_no_output(bucket: str) -> None:
     with pytest.raises(OutputError, match="there is no output of wsi-unet here"):
         open_labels(f"{bucket}/nothing")
-    open_objects(bucket).put("somebody's/file", b"x")
+    open_store(bucket).put("somebody's/file", b"x")
     with pytest.raises(OutputError, match=r"isn't empty .* was not written by wsi-unet"):
         open_labels(bucket)

@@ -34,9 +34,9 @@ def test_every_group_is_valid_ome_zarr(
     from ome_zarr_models.v05 import Image, ImageLabel, Labels
 
     output = make_output(image=image, mpp=mpp)
-    create_labels(output.objects, "second", output.pyramid, Frame.of((1, 1), mpp), [], {})
+    create_labels(output.store, "second", output.pyramid, Frame.of((1, 1), mpp), [], {})
     if finished:
-        finish_labels(output.objects, "nuclei", (1, 2, 3), "2026-01-02T03:04:05Z")
+        finish_labels(output.store, "nuclei", (1, 2, 3), "2026-01-02T03:04:05Z")
     root = zarr.open_group(output.path, mode="r")
     expected = {
         "labels": Labels,
@@ -67,7 +67,7 @@ def napari_layers(path: str) -> list[tuple[list[Any], dict[str, Any], str]]:
 
 def test_napari_shows_every_level_of_image_and_labels(make_output: Any) -> None:
     output = make_output()
-    finish_labels(output.objects, "nuclei", (1, 2, 3), "2026-01-02T03:04:05Z")
+    finish_labels(output.store, "nuclei", (1, 2, 3), "2026-01-02T03:04:05Z")
     image, labels = napari_layers(str(output.path))
 
     assert image[2] == "image"

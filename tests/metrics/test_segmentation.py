@@ -14,7 +14,7 @@ from wsi_unet.metrics.segmentation import (
     SegmentScores,
     score_segments,
     segments_of,
-    thin_borders,
+    thin_boundaries,
 )
 
 SEGMENTS = arrays(np.int32, (9, 11), elements=st.integers(0, 4))
@@ -149,7 +149,7 @@ def test_borders_become_one_pixel_wide_where_they_were_wide() -> None:
     wide = np.ones((40, 41), np.int32)
     wide[:, 15:26] = 0
     wide[:, 26:] = 2
-    thin = thin_borders(wide)
+    thin = thin_boundaries(wide)
     assert {*np.unique(thin)} == {0, 1, 2}
     assert ((thin == 0).sum(axis=1) == 1).all()
     assert (np.abs(np.argmin(thin, axis=1) - 20) <= 1).all()
@@ -169,11 +169,11 @@ def test_how_wide_a_border_was_drawn_hardly_matters_after_thinning() -> None:
     truth = segments_of(~borders)
     wide = segments_of(~ndimage.binary_dilation(borders, iterations=2))
     raw = scored(truth, wide)
-    thinned = scored(thin_borders(truth), thin_borders(wide))
+    thinned = scored(thin_boundaries(truth), thin_boundaries(wide))
     assert raw.v_rand < 0.8
     assert thinned.v_rand > 0.97
     assert thinned.v_info > 0.95
 
 
 def test_nothing_but_border_stays() -> None:
-    assert not thin_borders(np.zeros((5, 5), np.int32)).any()
+    assert not thin_boundaries(np.zeros((5, 5), np.int32)).any()

@@ -12,7 +12,7 @@ from wsi_unet.models.architectures.border import next_legal_side
 from wsi_unet.models.architectures.unet import UNetConfig
 from wsi_unet.models.checkpoint import Model, save_model
 from wsi_unet.models.networks.unet import UNet
-from wsi_unet.models.spec import ModelClass, ModelSpec, Scaling
+from wsi_unet.models.spec import ModelClass, ModelSpec, Normalisation
 
 MakeSpec = Callable[..., ModelSpec]
 MakeModel = Callable[..., Model]
@@ -37,7 +37,7 @@ def make_spec() -> MakeSpec:
             "classes": tuple(ModelClass(name=n, color="#102030") for n in names),
             "background": "a",
             "mpp": 0.5,
-            "scaling": Scaling(mean=(0.7, 0.6, 0.5), std=(0.2, 0.3, 0.25)),
+            "scaling": Normalisation(mean=(0.7, 0.6, 0.5), std=(0.2, 0.3, 0.25)),
         }
         return ModelSpec.model_validate({**fields, **(changes or {})})
 
@@ -67,7 +67,10 @@ def make_model(make_spec: MakeSpec, tmp_path: Path) -> MakeModel:
                 for tensor in (module.bias, module.running_mean):
                     assert tensor is not None
                     torch.nn.init.normal_(tensor, std=0.3)
-        mean, std = (torch.tensor(n)[:, None, None] for n in (spec.scaling.mean, spec.scaling.std))
+        mean, std = (
+            torch.tensor(n)[:, None, None]
+            for n in (spec.normalisation.mean, spec.normalisation.std)
+        )
         with torch.inference_mode():  # balance the classes on noise
             side = next_legal_side(config, 100)
             noise = torch.rand(1, config.in_channels, side, side)

@@ -14,7 +14,7 @@ from wsi_unet.geometry import Border, Box, Shape, reflect
 from wsi_unet.models.architectures.border import derive_border
 from wsi_unet.models.architectures.unet import UNetConfig
 from wsi_unet.models.inference.augmentation import VIEWS, View, turned_border
-from wsi_unet.models.networks.interpolation import Place
+from wsi_unet.models.networks.interpolation import Placement
 from wsi_unet.models.networks.unet import UNet
 
 views = st.sampled_from(VIEWS["d4"])
@@ -153,7 +153,9 @@ def test_told_its_place_an_aligned_interpolation_is_the_wholes(view: View, seed:
     origin, turned = view.place(window, border.whole(shape))
     with torch.inference_mode():
         expected = view.turn_back(network(view.turn(continued(image, whole))))
-        found = view.turn_back(network(view.turn(continued(image, window)), Place(origin, turned)))
+        found = view.turn_back(
+            network(view.turn(continued(image, window)), Placement(origin, turned))
+        )
     rows, columns = border.core_in_output(core, window).slices()
     error = (found[..., rows, columns] - expected[..., *core.slices()]).abs().max()
     assert error / (expected.max() - expected.min()) < 1e-10

@@ -30,7 +30,7 @@ configs = st.builds(
     upsampling=st.sampled_from(["transpose", "bilinear"]),
     norm=st.sampled_from(["none", "batch"]),
     norm_first=st.booleans(),
-    leak=st.sampled_from([0.0, 0.1]),
+    negative_slope=st.sampled_from([0.0, 0.1]),
     convolutions=st.integers(1, 3),
 )
 

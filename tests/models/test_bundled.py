@@ -34,7 +34,7 @@ def segment(model: Model, image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     window = border.window(core, (rows, columns))
     across = reflect(window.x0, window.x1, columns)
     pixels = image[reflect(window.y0, window.y1, rows)][:, across].astype(np.float32) / 255
-    scaled = (pixels - model.spec.scaling.mean) / model.spec.scaling.std
+    scaled = (pixels - model.spec.normalisation.mean) / model.spec.normalisation.std
     with torch.inference_mode():
         logits = model.build()(torch.from_numpy(scaled.astype(np.float32)).permute(2, 0, 1)[None])
     inside = border.core_in_output(core, window)

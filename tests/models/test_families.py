@@ -26,7 +26,8 @@ from wsi_unet.models.architectures.residual_unet import ResidualUNetConfig
 from wsi_unet.models.architectures.resnet_unet import ResNetUNetConfig
 from wsi_unet.models.architectures.unet import UNetConfig
 from wsi_unet.models.importing.checkpoints import import_checkpoint, look_at, spec_of
-from wsi_unet.models.importing.hints import Told
+from wsi_unet.models.importing.hints import ImportHints
+from wsi_unet.models.networks.build import build_network
 from wsi_unet.models.networks.folding import fold_batch_norm
 
 Make = Callable[[], nn.Module]
@@ -47,67 +48,71 @@ def residual_unet(**options: Any) -> nn.Module:
     return network
 
 
-CASES: dict[str, tuple[Make, Told, tuple[tuple[int, int], ...]]] = {
-    "milesial, transposed": (lambda: Milesial(3, 3, 4, bilinear=False), Told(), ODD),
-    "milesial, bilinear": (lambda: Milesial(3, 3, 4, bilinear=True), Told(), ODD),
-    "milesial, early": (lambda: Milesial(3, 2, 4, bilinear=True, bias=True), Told(), ODD),
-    "milesial, grey": (lambda: Milesial(1, 1, 4, bilinear=False, bias=True), Told(), ODD),
-    "milesial-2018": (lambda: Milesial2018(3, 1, 4, bilinear=True), Told(), ODD),
-    "milesial-2018, transposed": (lambda: Milesial2018(3, 1, 4, bilinear=False), Told(), ODD),
+CASES: dict[str, tuple[Make, ImportHints, tuple[tuple[int, int], ...]]] = {
+    "milesial, transposed": (lambda: Milesial(3, 3, 4, bilinear=False), ImportHints(), ODD),
+    "milesial, bilinear": (lambda: Milesial(3, 3, 4, bilinear=True), ImportHints(), ODD),
+    "milesial, early": (lambda: Milesial(3, 2, 4, bilinear=True, bias=True), ImportHints(), ODD),
+    "milesial, grey": (lambda: Milesial(1, 1, 4, bilinear=False, bias=True), ImportHints(), ODD),
+    "milesial-2018": (lambda: Milesial2018(3, 1, 4, bilinear=True), ImportHints(), ODD),
+    "milesial-2018, transposed": (
+        lambda: Milesial2018(3, 1, 4, bilinear=False),
+        ImportHints(),
+        ODD,
+    ),
     **{
         f"jvanvugt, {padding}, norm {norm}, upsample {upsample}": (
             partial(JvanVugt, 3, 3, 4, padding=padding == "same", norm=norm, upsample=upsample),
-            Told(padding=padding),
+            ImportHints(padding=padding),
             EVEN if padding == "same" else VALID,
         )
         for padding in ("same", "valid")
         for norm in (True, False)
         for upsample in (True, False)
     },
-    "mateuszbuda": (lambda: MateuszBuda(3, 1, 4), Told(), EVEN),
-    "monai-basic-unet, batch": (basic_unet, Told(), ODD),
+    "mateuszbuda": (lambda: MateuszBuda(3, 1, 4), ImportHints(), EVEN),
+    "monai-basic-unet, batch": (basic_unet, ImportHints(), ODD),
     "monai-basic-unet, batch, nontrainable": (
         lambda: basic_unet(upsample="nontrainable"),
-        Told(),
+        ImportHints(),
         ODD,
     ),
     "monai-basic-unet, default": (
         lambda: basic_unet(norm=("instance", {"affine": True})),
-        Told(),
+        ImportHints(),
         ODD,
     ),
     "monai-basic-unet, instance, nontrainable": (
         lambda: basic_unet(
             norm=("instance", {"affine": True}), upsample="nontrainable", bias=False
         ),
-        Told(),
+        ImportHints(),
         ODD,
     ),
     "monai-basic-unet, no norm, ReLU": (
         lambda: basic_unet(norm=None, act="relu"),
-        Told(activation="relu", norm="none"),
+        ImportHints(activation="relu", norm="none"),
         ODD,
     ),
     "monai-basic-unet, instance without weights": (
         partial(basic_unet, norm="instance"),
-        Told(norm="instance"),
+        ImportHints(norm="instance"),
         ODD,
     ),
     "monai-basic-unet, the same, nontrainable": (
         partial(basic_unet, norm="instance", upsample="nontrainable"),
-        Told(norm="instance"),
+        ImportHints(norm="instance"),
         ODD,
     ),
     "monai-unet, no norm": (
         partial(residual_unet, norm=None, num_res_units=2),
-        Told(norm="none"),
+        ImportHints(norm="none"),
         EVEN,
     ),
-    "monai-unet, no units": (residual_unet, Told(), EVEN),
-    "monai-unet, two units": (lambda: residual_unet(num_res_units=2), Told(), EVEN),
+    "monai-unet, no units": (residual_unet, ImportHints(), EVEN),
+    "monai-unet, two units": (lambda: residual_unet(num_res_units=2), ImportHints(), EVEN),
     "monai-unet, three units, batch": (
         lambda: residual_unet(num_res_units=3, norm="batch", bias=False),
-        Told(),
+        ImportHints(),
         EVEN,
     ),
     "monai-unet, affine, leaky": (
@@ -116,7 +121,7 @@ CASES: dict[str, tuple[Make, Told, tuple[tuple[int, int], ...]]] = {
             norm=("instance", {"affine": True}),
             act=("leakyrelu", {"negative_slope": 0.2}),
         ),
-        Told(activation="leaky-relu=0.2"),
+        ImportHints(activation="leaky-relu=0.2"),
         EVEN,
     ),
 }
@@ -184,17 +189,19 @@ def test_a_resnets_border_is_what_it_depends_on(
 @settings(max_examples=20)
 @given(st.integers(1, 4), st.integers(0, 3), st.sampled_from([None, 0.0, 0.2]), st.integers(0, 99))
 def test_a_residual_networks_border_is_what_it_depends_on(
-    depth: int, units: int, leak: float | None, seed: int
+    depth: int, units: int, negative_slope: float | None, seed: int
 ) -> None:
     channels = (4, 6, 8, 8, 8)[: depth + 1]
-    config = ResidualUNetConfig(channels=channels, units=units, norm="batch", leak=leak)
+    config = ResidualUNetConfig(
+        channels=channels, units=units, norm="batch", negative_slope=negative_slope
+    )
     _assert_border(config, seed)
 
 
 def _assert_border(config: ResNetUNetConfig | ResidualUNetConfig, seed: int) -> None:
     border = config.border()
     side = border.before + border.after + 3 * border.period
-    network = randomise(config.build(), seed)
+    network = randomise(build_network(config), seed)
     measured = measure_border(network, in_channels=3, period=border.period, side=side)
     assert measured.rounded(border.period) == (border.before, border.after)
     assert measured.deviation < 1e-9
@@ -211,7 +218,7 @@ def _assert_border(config: ResNetUNetConfig | ResidualUNetConfig, seed: int) -> 
 )
 def test_costs_count_what_the_network_has(config: ResNetUNetConfig | ResidualUNetConfig) -> None:
     with torch.device("meta"):
-        network = fold_batch_norm(config.build())
+        network = fold_batch_norm(build_network(config))
     work = config.work(128, 4)
     weights = sum(p.numel() for name, p in network.named_parameters() if p.numel() > 1)
     assert abs(work.parameters - weights) <= 0.001 * weights
@@ -222,7 +229,7 @@ def test_costs_count_what_the_network_has(config: ResNetUNetConfig | ResidualUNe
 @pytest.mark.parametrize("units", [0, 2])
 def test_batch_norm_is_folded_into_transposed_convolutions_too(units: int) -> None:
     config = ResidualUNetConfig(channels=(4, 8, 8), units=units, norm="batch")
-    network = randomise(config.build()).double()
+    network = randomise(build_network(config)).double()
     folded = fold_batch_norm(network)
     assert not [module for module in folded.modules() if isinstance(module, nn.BatchNorm2d)]
     image = torch.rand(1, 3, 32, 48, dtype=torch.float64)
@@ -252,7 +259,7 @@ def test_depth_widths_and_classes_are_read_off_the_weights(
         channels, classes, base, depth=depth, padding=True, norm=norm, upsample=upsample
     )
     torch.save(original.state_dict(), tmp_path / "weights.pth")
-    spec = spec_of(look_at(tmp_path / "weights.pth"), Told(padding="same"))
+    spec = spec_of(look_at(tmp_path / "weights.pth"), ImportHints(padding="same"))
     assert spec.architecture == UNetConfig(
         padding="same",
         depth=depth,
@@ -272,31 +279,31 @@ def test_depth_widths_and_classes_are_read_off_the_weights(
 @pytest.mark.parametrize(
     ("make", "told", "border", "exactness"),
     [
-        (partial(Milesial, 3, 2, 4, bilinear=False), Told(), (96, 96, 0), "exact"),
+        (partial(Milesial, 3, 2, 4, bilinear=False), ImportHints(), (96, 96, 0), "exact"),
         (
             partial(Milesial, 3, 2, 4, bilinear=True),
-            Told(interpolation="global"),
+            ImportHints(interpolation="global"),
             (112, 112, 0),
             "exact",
         ),
         (
             partial(JvanVugt, 3, 2, 4, depth=4, padding=False, norm=False, upsample=False),
-            Told(padding="valid"),
+            ImportHints(padding="valid"),
             (92, 96, 92),
             "exact",
         ),
-        (partial(MateuszBuda, 3, 1, 4), Told(), (96, 96, 0), "exact"),
-        (basic_unet, Told(), (96, 96, 0), "exact"),
+        (partial(MateuszBuda, 3, 1, 4), ImportHints(), (96, 96, 0), "exact"),
+        (basic_unet, ImportHints(), (96, 96, 0), "exact"),
         (
             partial(residual_unet, num_res_units=2, norm="batch"),
-            Told(),
+            ImportHints(),
             (48, 48, 0),
             "exact",
         ),
     ],
 )
 def test_borders_are_the_known_ones(
-    make: Make, told: Told, border: tuple[int, int, int], exactness: str, tmp_path: Path
+    make: Make, told: ImportHints, border: tuple[int, int, int], exactness: str, tmp_path: Path
 ) -> None:
     torch.save(make().state_dict(), tmp_path / "weights.pth")
     spec = spec_of(look_at(tmp_path / "weights.pth"), told)
@@ -315,7 +322,7 @@ def test_borders_are_the_known_ones(
 )
 def test_what_depends_on_the_window_gets_one_and_is_approximate(make: Make, tmp_path: Path) -> None:
     torch.save(make().state_dict(), tmp_path / "weights.pth")
-    spec = spec_of(look_at(tmp_path / "weights.pth"), Told())
+    spec = spec_of(look_at(tmp_path / "weights.pth"), ImportHints())
     assert (spec.window, spec.exactness) == (512, "approximate")
 
 
@@ -423,18 +430,22 @@ def test_variants_that_are_not_supported_are_refused(
 @pytest.mark.parametrize(
     ("make", "told", "option"),
     [
-        (partial(Milesial, 3, 2, 4, bilinear=False), Told(padding="valid"), "--padding"),
-        (partial(Milesial, 3, 2, 4, bilinear=False), Told(norm="instance"), "--norm"),
-        (basic_unet, Told(norm="instance"), "--norm"),
-        (partial(residual_unet, norm="batch"), Told(norm="none"), "--norm"),
-        (partial(residual_unet, norm=("instance", {"affine": True})), Told(norm="none"), "--norm"),
-        (residual_unet, Told(padding="same"), "--padding"),
-        (residual_unet, Told(activation="relu"), "--activation"),
-        (residual_unet, Told(activation="relu", padding="same"), "--activation, --padding"),
+        (partial(Milesial, 3, 2, 4, bilinear=False), ImportHints(padding="valid"), "--padding"),
+        (partial(Milesial, 3, 2, 4, bilinear=False), ImportHints(norm="instance"), "--norm"),
+        (basic_unet, ImportHints(norm="instance"), "--norm"),
+        (partial(residual_unet, norm="batch"), ImportHints(norm="none"), "--norm"),
+        (
+            partial(residual_unet, norm=("instance", {"affine": True})),
+            ImportHints(norm="none"),
+            "--norm",
+        ),
+        (residual_unet, ImportHints(padding="same"), "--padding"),
+        (residual_unet, ImportHints(activation="relu"), "--activation"),
+        (residual_unet, ImportHints(activation="relu", padding="same"), "--activation, --padding"),
     ],
 )
 def test_what_there_is_no_choice_about_cannot_be_told(
-    make: Make, told: Told, option: str, tmp_path: Path
+    make: Make, told: ImportHints, option: str, tmp_path: Path
 ) -> None:
     torch.save(make().state_dict(), tmp_path / "weights.pth")
     with pytest.raises(OptionError, match=rf"^{option}: .* leaves no choice there; leave it out$"):
@@ -449,29 +460,33 @@ INSTANCE = ("instance", {"affine": True})
     [
         (
             partial(Milesial, 3, 2, 4, bilinear=True),
-            Told(),
+            ImportHints(),
             {
                 "ReLU",
                 "odd sides filled up with zeros, as since the middle of 2018",
                 "bilinear upsampling with aligned corners",
             },
         ),
-        (partial(MateuszBuda, 3, 1, 4), Told(activation="leaky-relu"), set()),
-        (basic_unet, Told(), {"LeakyReLU of slope 0.1"}),
+        (partial(MateuszBuda, 3, 1, 4), ImportHints(activation="leaky-relu"), set()),
+        (basic_unet, ImportHints(), {"LeakyReLU of slope 0.1"}),
         (
             partial(basic_unet, norm=INSTANCE),
-            Told(activation="relu"),
+            ImportHints(activation="relu"),
             {"instance norm, not group norm"},
         ),
-        (partial(basic_unet, norm="instance"), Told(norm="instance", activation="relu"), set()),
+        (
+            partial(basic_unet, norm="instance"),
+            ImportHints(norm="instance", activation="relu"),
+            set(),
+        ),
         (
             partial(residual_unet, norm="batch"),
-            Told(),
+            ImportHints(),
             {"strides of 2", 'adn_ordering "NDA" (norm before activation)'},
         ),
         (
             partial(residual_unet, norm=INSTANCE),
-            Told(),
+            ImportHints(),
             {
                 "strides of 2",
                 'adn_ordering "NDA" (norm before activation)',
@@ -480,7 +495,7 @@ INSTANCE = ("instance", {"affine": True})
         ),
         (
             residual_unet,
-            Told(),
+            ImportHints(),
             {
                 "strides of 2",
                 'adn_ordering "NDA" (norm before activation)',
@@ -490,7 +505,7 @@ INSTANCE = ("instance", {"affine": True})
     ],
 )
 def test_what_nothing_tells_is_said_to_be_assumed(
-    make: Make, told: Told, assumed: set[str], tmp_path: Path
+    make: Make, told: ImportHints, assumed: set[str], tmp_path: Path
 ) -> None:
     torch.save(make().state_dict(), tmp_path / "weights.pth")
     assert set(spec_of(look_at(tmp_path / "weights.pth"), told).assumed) == assumed
@@ -499,7 +514,7 @@ def test_what_nothing_tells_is_said_to_be_assumed(
 def test_a_head_of_a_hundred_classes_wants_a_hundred_names(tmp_path: Path) -> None:
     torch.save(randomise(Milesial(3, 100, 4, bilinear=False)).state_dict(), tmp_path / "a.pth")
     with pytest.raises(OptionError, match="3 names for a network with 100 outputs"):
-        import_checkpoint(tmp_path / "a.pth", Told(classes=("a", "b", "c")))
+        import_checkpoint(tmp_path / "a.pth", ImportHints(classes=("a", "b", "c")))
     _, spec = import_checkpoint(tmp_path / "a.pth")
     assert len({item.color for item in spec.classes}) == 100
 
@@ -536,9 +551,9 @@ def test_our_own_states_are_imported_as_they_are(
             "base_width": 4,
         }
     )
-    original = randomise(config.build())
+    original = randomise(build_network(config))
     torch.save(original.state_dict(), tmp_path / "weights.pth")
-    network, spec = import_checkpoint(tmp_path / "weights.pth", Told(padding=padding))
+    network, spec = import_checkpoint(tmp_path / "weights.pth", ImportHints(padding=padding))
     assert spec.architecture == config
     for name, tensor in original.state_dict().items():
         assert torch.equal(network.state_dict()[name], tensor)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from wsi_unet.errors import ModelError
 from wsi_unet.models.architectures.unet import UNetConfig
 from wsi_unet.models.networks.unet import UNet
-from wsi_unet.models.probing.measure import measure
+from wsi_unet.models.probing.measure import probe_network
 from wsi_unet.models.probing.usage import usage_of
 
 
@@ -46,7 +46,7 @@ def unet(fields: dict[str, object], seed: int = 0) -> UNet:
 def test_known_networks(
     fields: dict[str, object], period: int, before: int, after: int, shrink: int
 ) -> None:
-    found = measure(unet(fields), 3)
+    found = probe_network(unet(fields), 3)
     assert (found.period, found.before, found.after) == (period, before, after)
     assert (found.sides.shrink, found.sides.only) == (shrink, False)
     assert (found.local, found.sized, found.classes) == (True, False, 2)
@@ -55,7 +55,7 @@ def test_known_networks(
 
 
 def test_mateuszbuda() -> None:
-    found = measure(randomise(MateuszBuda(3, 1, 2)), 3)
+    found = probe_network(randomise(MateuszBuda(3, 1, 2)), 3)
     assert (found.period, found.before, found.after) == (16, 96, 96)
     assert (found.local, found.sized) == (True, False)
 
@@ -67,7 +67,7 @@ def test_mateuszbuda() -> None:
         depth=st.integers(1, 2),
         upsampling=st.sampled_from(["transpose", "bilinear"]),
         norm=st.sampled_from(["none", "batch"]),
-        leak=st.sampled_from([0.0, 0.1]),
+        negative_slope=st.sampled_from([0.0, 0.1]),
     ),
     st.integers(0, 2),
 )
@@ -75,7 +75,7 @@ def test_mateuszbuda() -> None:
 def test_measured_is_derived(fields: dict[str, object], seed: int) -> None:
     network = unet(fields, seed)
     try:
-        found = measure(network, 3)
+        found = probe_network(network, 3)
     except ModelError as error:
         assume("constant" not in str(error))
         raise
@@ -90,7 +90,7 @@ def test_measured_is_derived(fields: dict[str, object], seed: int) -> None:
 
 def test_aligned_corners_depend_on_the_size_though_no_spoilt_pixel_tells() -> None:
     aligned: dict[str, object] = {"upsampling": "bilinear", "align_corners": True}
-    found = measure(unet({"padding": "same", "depth": 2} | aligned), 3)
+    found = probe_network(unet({"padding": "same", "depth": 2} | aligned), 3)
     assert found.local
     assert found.sized
     assert found.deviation > 1e-3
@@ -114,7 +114,7 @@ class Faint(nn.Module):
 
 @pytest.mark.parametrize("network", [Faint(2e-4, single=True), Faint(1e-7)])
 def test_a_bottleneck_of_little_weight_counts(network: nn.Module) -> None:
-    found = measure(network, 3)
+    found = probe_network(network, 3)
     assert (found.period, found.local, found.sized) == (16, True, False)
 
 
@@ -129,7 +129,7 @@ class Multiples(nn.Module):
 
 
 def test_windows_have_sides_that_are_taken() -> None:
-    found = measure(Multiples(), 3)
+    found = probe_network(Multiples(), 3)
     assert (found.period, found.local, found.sized) == (16, True, False)
 
 
@@ -150,7 +150,7 @@ class Squeezed(nn.Module):
     "network", [unet({"padding": "same", "norm": "instance", "depth": 1}), Squeezed()]
 )
 def test_global_networks_are_told(network: nn.Module) -> None:
-    found = measure(alive(network), 3)
+    found = probe_network(alive(network), 3)
     assert not found.local
     assert found.sized
 
@@ -171,7 +171,7 @@ class Particular(nn.Module):
 
 @pytest.mark.parametrize(("classes", "head"), [(1, "sigmoid"), (3, "softmax")])
 def test_the_only_side_and_the_head_are_found(classes: int, head: str) -> None:
-    found = measure(alive(Particular(128, classes)), 3)
+    found = probe_network(alive(Particular(128, classes)), 3)
     assert (found.sides.side, found.sides.only) == (128, True)
     assert (found.period, found.head) == (2, head)
     assert (found.before, found.after) == (6, 6)
@@ -219,7 +219,7 @@ class Listed(nn.Module):
 )
 def test_what_is_no_such_network_is_refused(network: nn.Module, message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        measure(alive(network), 3)
+        probe_network(alive(network), 3)
 
 
 def test_what_a_network_costs() -> None:

@@ -10,7 +10,8 @@ from support.programs import Hourglass, alive, spec_for
 from torch import Tensor, nn
 
 from wsi_unet.errors import ModelError
-from wsi_unet.models import Model, measure_module
+from wsi_unet.models import measure_module
+from wsi_unet.models.importing.modules import model_from_module
 
 
 class Locked(nn.Module):
@@ -39,7 +40,7 @@ def test_what_can_be_no_model(module: nn.Module, message: str) -> None:
 def test_outputs_are_as_many_as_classes() -> None:
     spec = spec_for(measure_module(alive(Hourglass(classes=2))))
     with pytest.raises(ModelError, match=r"Hourglass makes 3×.* its spec asks for 2×"):
-        Model.from_module(alive(Hourglass(classes=3)), spec)
+        model_from_module(alive(Hourglass(classes=3)), spec)
 
 
 @pytest.mark.parametrize(
@@ -53,8 +54,8 @@ def test_a_head_is_not_applied_twice(end: nn.Module, classes: int, head: str) ->
     architecture = measure_module(whole)
     changes = {"head": head, "background": "a" if head == "softmax" else None}
     with pytest.raises(ModelError, match=rf"a {head} already: .* activated=True"):
-        Model.from_module(whole, spec_for(architecture, **changes))
+        model_from_module(whole, spec_for(architecture, **changes))
     with pytest.raises(ModelError, match=r"no probabilities .* activated=False"):
-        Model.from_module(bare, spec_for(architecture, activated=True, **changes))
-    Model.from_module(whole, spec_for(architecture, activated=True, **changes))
-    Model.from_module(bare, spec_for(architecture, **changes))
+        model_from_module(bare, spec_for(architecture, activated=True, **changes))
+    model_from_module(whole, spec_for(architecture, activated=True, **changes))
+    model_from_module(bare, spec_for(architecture, **changes))

@@ -18,6 +18,7 @@ import wsi_unet
 from wsi_unet.errors import ModelError
 from wsi_unet.models import Model, measure_module
 from wsi_unet.models.architectures.program import ProgramConfig
+from wsi_unet.models.importing.modules import model_from_module
 
 
 def doubled(x: Tensor) -> Tensor:
@@ -111,7 +112,7 @@ def test_other_architectures_run_exactly(
         True,
         False,
     )
-    model = Model.from_module(network, spec_for(config))
+    model = model_from_module(network, spec_for(config))
     assert model.spec.exactness == "exact"
     slide = write_png(tmp_path / "slide.png", image)
     options = {"tissue": "none", "precision": "float32", "device": "cpu"}
@@ -131,7 +132,7 @@ def test_a_global_one_is_approximate_and_runs(image: NDArray[np.uint8], tmp_path
     assert not config.local
     with pytest.raises(ValueError, match="needs the side of the windows"):
         spec_for(config)
-    model = Model.from_module(network, spec_for(config, window=256))
+    model = model_from_module(network, spec_for(config, window=256))
     assert model.spec.exactness == "approximate"
     slide = write_png(tmp_path / "slide.png", image)
     report = wsi_unet.segment(slide, tmp_path / "a.zarr", model, tissue="none", block=512)
@@ -140,7 +141,7 @@ def test_a_global_one_is_approximate_and_runs(image: NDArray[np.uint8], tmp_path
 
 @pytest.fixture
 def model() -> Model:
-    return Model.from_module(alive(Fcn()), spec_for(config_of()))
+    return model_from_module(alive(Fcn()), spec_for(config_of()))
 
 
 def config_of() -> ProgramConfig:
@@ -160,7 +161,13 @@ def test_other_processes_are_told_what_to_do(model: Model, tmp_path: Path) -> No
     slide = write_png(tmp_path / "slide.png", textured(64, 64))
     message = "lives in the process that made it: for other processes, export it"
     with pytest.raises(ModelError, match=message):
-        wsi_unet.segment(slide, tmp_path / "a.zarr", model, tissue="none", workers=1)
+        wsi_unet.segment(
+            slide,
+            tmp_path / "a.zarr",
+            model,
+            tissue="none",
+            cluster=wsi_unet.ClusterOptions(workers=1),
+        )
     with pytest.raises(ModelError, match=message):
         pickle.dumps(model)
 
@@ -171,20 +178,20 @@ def test_the_hash_knows_weights_code_and_settings(model: Model) -> None:
             return super().forward(image) * 2
 
     spec = spec_for(config_of())
-    assert Model.from_module(alive(Fcn()), spec).sha256 == model.sha256
-    renamed = Model.from_module(alive(Fcn()), spec_for(config_of(), description="other"))
+    assert model_from_module(alive(Fcn()), spec).sha256 == model.sha256
+    renamed = model_from_module(alive(Fcn()), spec_for(config_of(), description="other"))
     assert renamed.sha256 == model.sha256
     assert renamed.spec.description == "other"
     others = [alive(Fcn(), seed=1), alive(Fcn2())]
     changed = alive(Fcn())
     changed.factor = 3  # type: ignore[assignment]
-    hashes = {Model.from_module(network, spec).sha256 for network in [*others, changed]}
+    hashes = {model_from_module(network, spec).sha256 for network in [*others, changed]}
     assert len(hashes | {model.sha256}) == 4
 
 
 def test_training_on_does_not_change_the_model() -> None:
     network = alive(Fcn())
-    model = Model.from_module(network, spec_for(config_of()))
+    model = model_from_module(network, spec_for(config_of()))
     before = model.build().state_dict()["one.weight"].clone()
     with torch.no_grad():
         network.get_parameter("one.weight").zero_()
@@ -196,4 +203,4 @@ def test_weights_that_are_not_finite_are_refused() -> None:
     with torch.no_grad():
         network.get_parameter("one.bias")[0] = torch.nan
     with pytest.raises(ModelError, match=r"one\.bias holds NaN"):
-        Model.from_module(network, spec_for(config_of()))
+        model_from_module(network, spec_for(config_of()))

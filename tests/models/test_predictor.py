@@ -51,7 +51,9 @@ def plain_logits(model: Model, pixels: Pixels, core: Box) -> NDArray[np.float64]
         image = image[[2, 1, 0]]
     if spec.channel_order == "gray":
         image = (0.299 * image[0] + 0.587 * image[1] + 0.114 * image[2])[None]
-    mean, std = (torch.tensor(n)[:, None, None] for n in (spec.scaling.mean, spec.scaling.std))
+    mean, std = (
+        torch.tensor(n)[:, None, None] for n in (spec.normalisation.mean, spec.normalisation.std)
+    )
     with torch.inference_mode():
         output: torch.Tensor = model.build().double()(((image - mean) / std)[None])[0]
     logits: NDArray[np.float64] = output[(slice(None), *core.slices())].numpy()

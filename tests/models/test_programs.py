@@ -30,12 +30,12 @@ from wsi_unet.models.architectures.program import ProgramConfig
 from wsi_unet.models.checkpoint import Model
 from wsi_unet.models.exported.loading import load_program, place
 from wsi_unet.models.importing.checkpoints import import_model, load_any
-from wsi_unet.models.importing.hints import Told
+from wsi_unet.models.importing.hints import ImportHints
 from wsi_unet.models.importing.programs import import_program
 from wsi_unet.models.inference.predictor import Predictor
 from wsi_unet.models.program_file import open_program
 
-TOLD = Told(classes=("a", "b"), scale="0.6,0.6,0.6/0.25,0.25,0.25", name="hourglass")
+TOLD = ImportHints(classes=("a", "b"), scale="0.6,0.6,0.6/0.25,0.25,0.25", name="hourglass")
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,12 @@ def test_onnx_runs_in_worker_processes(
     slide = write_png(tmp_path / "slide.png", image)
     trusted = models["torchscript"]
     report = wsi_unet.segment(
-        slide, tmp_path / "out.ome.zarr", trusted, tissue="none", block=512, workers=1
+        slide,
+        tmp_path / "out.ome.zarr",
+        trusted,
+        tissue="none",
+        block=512,
+        cluster=wsi_unet.ClusterOptions(workers=1),
     )
     labels = wsi_unet.open_labels(report.output).values
     assert np.mean(labels == whole_image(network, image)) > 0.9999
@@ -314,7 +319,7 @@ def test_the_nuclei_unet_segments_a_slide(
     shared_data: Path, example_slide_path: Path, tmp_path: Path
 ) -> None:
     file = shared_data / "foreign_models" / "unet2d_nuclei_broad" / "weights.onnx"
-    told = Told(classes=("nucleus",), scale="slide", name="broad", license="MIT")
+    told = ImportHints(classes=("nucleus",), scale="slide", name="broad", license="MIT")
     model = import_model(file, tmp_path / "broad", told)
     spec = model.spec
     assert (spec.head, spec.activated, spec.channel_order) == ("sigmoid", True, "gray")

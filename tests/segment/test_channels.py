@@ -61,7 +61,7 @@ def test_bgr_networks_scale_their_own_channels(tmp_path: Path) -> None:
     bgr = np.ascontiguousarray(image[..., ::-1])
     mean, std = (MEAN, 0.5, 0.7), (STD, 0.3, 0.2)
     _, network = balanced_model(
-        RGB, bgr, tmp_path / "model", channel_order="bgr", scaling={"mean": mean, "std": std}
+        RGB, bgr, tmp_path / "model", channel_order="bgr", normalisation={"mean": mean, "std": std}
     )
     slide = write_png(tmp_path / "slide.png", image)
     labels = segment_labels(slide, tmp_path / "out", tmp_path / "model")

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from support.oracle import balanced_model, textured, whole_image_forward, write_png
 
 import wsi_unet
-from wsi_unet.dask_cluster.cluster import ClusterOptions, open_client
+from wsi_unet.dask_cluster.cluster import open_client
+from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.models import UNetConfig
 from wsi_unet.segmentation.worker.task import Run, Task
 
@@ -74,7 +75,11 @@ def test_an_existing_cluster_gives_the_same_labels(
     truth = whole_image_forward(network, CONFIG, image)
     wait_for_workers(scheduler, 2)
     report = wsi_unet.segment(
-        slide, tmp_path / "out", tmp_path / "model", scheduler=scheduler, **OPTIONS
+        slide,
+        tmp_path / "out",
+        tmp_path / "model",
+        cluster=wsi_unet.ClusterOptions(scheduler=scheduler),
+        **OPTIONS,
     )
     assert report.state == "finished"
     assert report.parameters["processes_per_core"] == 2
@@ -88,7 +93,9 @@ def test_a_relative_path_means_the_clients_folder(
     write_png(tmp_path / "slide.png", image)
     balanced_model(CONFIG, image, tmp_path / "model")
     monkeypatch.chdir(tmp_path)
-    report = wsi_unet.segment("slide.png", "out", "model", scheduler=scheduler, **OPTIONS)
+    report = wsi_unet.segment(
+        "slide.png", "out", "model", cluster=wsi_unet.ClusterOptions(scheduler=scheduler), **OPTIONS
+    )
     assert report.state == "finished"
     assert (tmp_path / "out" / "zarr.json").exists()
 

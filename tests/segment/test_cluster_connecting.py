@@ -14,19 +14,15 @@ import sys
 import time
 from pathlib import Path
 from threading import Timer
+from typing import Any
 
 import dask
 import pytest
 from support.clusters import running, scheduler, until, worker
 
 from wsi_unet.dask_cluster import connecting, handshake
-from wsi_unet.dask_cluster.cluster import (
-    ClusterArguments,
-    ClusterOptions,
-    cluster_alive,
-    count_workers,
-    open_client,
-)
+from wsi_unet.dask_cluster.cluster import cluster_alive, count_workers, open_client
+from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.errors import OptionError
 
 
@@ -53,7 +49,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"max_retries": -1}, "max_retries -1 is below 0"),
     ],
 )
-def test_options_that_make_no_sense(options: ClusterArguments, message: str) -> None:
+def test_options_that_make_no_sense(options: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         ClusterOptions(**options)
 
@@ -130,9 +126,9 @@ def test_a_plain_connection_to_another_machine_is_warned_of(
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     monkeypatch.setattr(socket, "create_connection", connect)
     for address in ("tcp://here:1", "tls://there:1", "tcp://also-here:1"):
-        handshake.say_hello(address, None)
+        handshake.check_handshake(address, None)
     assert not caplog.records
-    handshake.say_hello("tcp://there:1", None)
+    handshake.check_handshake("tcp://there:1", None)
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("wsi_unet", logging.WARNING)
     assert record.getMessage().startswith("the connection to tcp://there:1 isn't encrypted, and")
@@ -186,7 +182,8 @@ def test_a_scheduler_that_is_killed_is_noticed(
 
 CLIENT = """
 import os, signal, sys, time
-from wsi_unet.dask_cluster.cluster import ClusterOptions, cluster_alive, open_client
+from wsi_unet.dask_cluster.cluster import cluster_alive, open_client
+from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet_cli.common.cluster_options import logging_to
 from wsi_unet.dask_cluster import connecting
 from wsi_unet.dask_cluster import hello

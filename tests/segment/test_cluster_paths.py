@@ -14,7 +14,8 @@ from distributed import Client
 from support.clusters import scheduler, worker
 
 from wsi_unet.dask_cluster import visibility, workers
-from wsi_unet.dask_cluster.cluster import ClusterOptions, check_paths, open_client
+from wsi_unet.dask_cluster.cluster import check_paths, open_client
+from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.dask_cluster.visibility import explain_missing, why_unreadable, why_unwritable
 from wsi_unet.errors import OptionError
 

@@ -7,20 +7,15 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import dask
 import pytest
 from support.clusters import scheduler, worker
 
 from wsi_unet.dask_cluster import handshake
-from wsi_unet.dask_cluster.cluster import (
-    ClusterArguments,
-    ClusterOptions,
-    check_paths,
-    count_workers,
-    open_client,
-)
+from wsi_unet.dask_cluster.cluster import check_paths, count_workers, open_client
+from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.errors import OptionError
 
 TLS = "DASK_DISTRIBUTED__COMM__TLS__"
@@ -231,6 +226,6 @@ def test_a_file_that_is_not_there(ours: Certificates, tmp_path: Path) -> None:
         ({"scheduler": "h:1", "tls_key": "k"}, "a TLS key without its certificate"),
     ],
 )
-def test_half_of_what_is_needed(options: ClusterArguments, message: str) -> None:
+def test_half_of_what_is_needed(options: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         ClusterOptions(**options)

@@ -16,7 +16,8 @@ from support.clusters import scheduler, until, worker
 
 import wsi_unet
 from wsi_unet.dask_cluster import versions, workers
-from wsi_unet.dask_cluster.cluster import ClusterOptions, open_client
+from wsi_unet.dask_cluster.cluster import open_client
+from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.dask_cluster.versions import difference, installed_versions
 from wsi_unet.errors import OptionError
 

@@ -16,7 +16,8 @@ from support.runs import OPTIONS, array_objects
 
 import wsi_unet
 from wsi_unet import Options, OutputError, SlideError, SlideJob
-from wsi_unet.dask_cluster.cluster import THREADS_PER_PROCESS, ClusterOptions
+from wsi_unet.dask_cluster.cluster import THREADS_PER_PROCESS
+from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.models import UNetConfig
 from wsi_unet.segmentation.dispatch import execution, output, prepare, slides
 from wsi_unet.segmentation.dispatch.execution import Execution
@@ -24,7 +25,7 @@ from wsi_unet.segmentation.dispatch.in_flight import TASKS_PER_THREAD
 from wsi_unet.segmentation.dispatch.slides import AHEAD, Outcome, segment_cohort
 from wsi_unet.segmentation.report import CohortProgress, Report
 from wsi_unet.storage.lock import acquire
-from wsi_unet.storage.store import open_objects
+from wsi_unet.storage.store import open_store
 
 SIZES = [(700, 900), (520, 300), (1300, 600), (100, 90), (600, 1100)]
 
@@ -107,7 +108,7 @@ def test_nothing_but_bad_slides_is_said_too(tmp_path: Path) -> None:
 
 
 def test_an_output_in_use_is_refused_and_left_alone(folder: Path, tmp_path: Path) -> None:
-    with acquire(open_objects(tmp_path / "0")):
+    with acquire(open_store(tmp_path / "0")):
         before = sorted((tmp_path / "0").rglob("*"))
         (refused, *others) = sorted(
             segment_cohort(jobs(folder, tmp_path, range(2))), key=lambda o: o.job.slide

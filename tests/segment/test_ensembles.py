@@ -21,14 +21,14 @@ from support.oracle import (
 
 import wsi_unet
 from wsi_unet.errors import OptionError, SignatureError
-from wsi_unet.models import Model, Scaling, UNetConfig
+from wsi_unet.models import Model, Normalisation, UNetConfig
 from wsi_unet.models.inference.ensemble import Ensemble
 
 SHAPE = (603, 531)
 VALID = network_of("valid", "transpose", 2, classes=3)
 SAME = network_of("same", "bilinear", 3, classes=3, norm="batch")
 ODD = network_of("same", "transpose", 1, classes=3, odd="zeros")
-OTHER_SCALING = Scaling(mean=(0.4, 0.5, 0.6), std=(0.3, 0.2, 0.25))
+OTHER_SCALING = Normalisation(mean=(0.4, 0.5, 0.6), std=(0.3, 0.2, 0.25))
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_the_mean_of_networks_that_differ_in_all_else(
         SAME, bgr, tmp_path / "same", seed=1, name="second", channel_order="bgr"
     )
     _, odd = balanced_model(
-        ODD, image, tmp_path / "odd", seed=2, name="third", scaling=OTHER_SCALING
+        ODD, image, tmp_path / "odd", seed=2, name="third", normalisation=OTHER_SCALING
     )
     labels = segment_labels(
         slide,

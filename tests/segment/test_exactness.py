@@ -19,7 +19,7 @@ import wsi_unet
 from wsi_unet.geometry import Box
 from wsi_unet.models import UNetConfig
 from wsi_unet.slides import open_slide
-from wsi_unet.slides.resample import choose_sampling, open_raster
+from wsi_unet.slides.resample import choose_resampling, open_raster
 
 # Between them every padding, upsampling and depth, with and without batch norm, and tilings that
 # fit their block well and badly; always at least 3 x 3 blocks.
@@ -88,8 +88,8 @@ def test_resampled_slides_are_exact_too(
     config = UNetConfig(depth=3, base_width=4)
     with open_slide(example_slide_path) as slide:
         assert slide.mpp is not None
-        sampling = choose_sampling(slide, (mpp / slide.mpp.y, mpp / slide.mpp.x))
-        raster = open_raster(slide, sampling)
+        resampling = choose_resampling(slide, (mpp / slide.mpp.y, mpp / slide.mpp.x))
+        raster = open_raster(slide, resampling)
         image = raster.read(Box.of_shape(raster.shape))
     _, network = balanced_model(config, image[:512, :512], tmp_path / "model", mpp=mpp)
     truth = whole_image_forward(network, config, image)

@@ -16,7 +16,7 @@ from wsi_unet.errors import BlockError, ClusterError
 from wsi_unet.labels.progress import BlockMarker
 from wsi_unet.segmentation.dispatch import in_flight as module
 from wsi_unet.segmentation.dispatch.events import Done, Failed, Waiting
-from wsi_unet.segmentation.dispatch.in_flight import MOST_LOSSES, TASKS_PER_THREAD, Flight
+from wsi_unet.segmentation.dispatch.in_flight import MOST_LOSSES, TASKS_PER_THREAD, BlocksInFlight
 from wsi_unet.segmentation.worker.task import Run, Task
 
 RUN = Run("nowhere", "labels", "signature", "session")
@@ -116,8 +116,8 @@ def client() -> FakeClient:
 
 
 @pytest.fixture
-def flight(client: FakeClient, clock: Clock, workers: list[Workers]) -> Flight:
-    made = Flight(cast(Client, client), run, retries=1)
+def flight(client: FakeClient, clock: Clock, workers: list[Workers]) -> BlocksInFlight:
+    made = BlocksInFlight(cast(Client, client), run, retries=1)
     made.room()
     return made
 
@@ -127,7 +127,7 @@ def task(number: int, deadline: float = 100.0) -> Task:
 
 
 def test_a_block_that_fails_is_tried_again_and_then_reported(
-    flight: Flight, client: FakeClient
+    flight: BlocksInFlight, client: FakeClient
 ) -> None:
     flight.submit(task(0))
     client.futures[0].end("error", OSError("no disk"))
@@ -140,7 +140,7 @@ def test_a_block_that_fails_is_tried_again_and_then_reported(
     assert len(flight) == 0
 
 
-def test_many_answers_come_at_once(flight: Flight, client: FakeClient) -> None:
+def test_many_answers_come_at_once(flight: BlocksInFlight, client: FakeClient) -> None:
     for number in range(10):
         flight.submit(task(number))
     for future in client.futures[:7]:
@@ -152,7 +152,7 @@ def test_many_answers_come_at_once(flight: Flight, client: FakeClient) -> None:
 
 
 def test_blocks_whose_worker_died_again_and_again_are_tried_alone(
-    flight: Flight, client: FakeClient
+    flight: BlocksInFlight, client: FakeClient
 ) -> None:
     for number in range(2):
         flight.submit(task(number))
@@ -172,7 +172,7 @@ def test_blocks_whose_worker_died_again_and_again_are_tried_alone(
 
 
 def test_a_result_lost_with_its_worker_is_asked_for_again(
-    flight: Flight, client: FakeClient
+    flight: BlocksInFlight, client: FakeClient
 ) -> None:
     flight.submit(task(0))
     client.futures[0].lost = True
@@ -187,7 +187,7 @@ def test_a_result_lost_with_its_worker_is_asked_for_again(
 
 
 def test_a_block_that_fails_when_dask_runs_it_again_fails_alone(
-    flight: Flight, client: FakeClient
+    flight: BlocksInFlight, client: FakeClient
 ) -> None:
     for number in range(2):
         flight.submit(task(number))
@@ -204,7 +204,9 @@ def test_a_block_that_fails_when_dask_runs_it_again_fails_alone(
     assert client.futures[4].task == Task(RUN, (0, 0), attempt=2, deadline=100.0)
 
 
-def test_a_block_that_is_always_lost_fails_in_the_end(flight: Flight, client: FakeClient) -> None:
+def test_a_block_that_is_always_lost_fails_in_the_end(
+    flight: BlocksInFlight, client: FakeClient
+) -> None:
     flight.submit(task(0))
     for _ in range(2 * MOST_LOSSES + 10):
         client.futures[-1].end("cancelled")
@@ -216,7 +218,7 @@ def test_a_block_that_is_always_lost_fails_in_the_end(flight: Flight, client: Fa
 
 
 def test_a_block_that_hangs_while_others_end_is_given_up(
-    flight: Flight, client: FakeClient, clock: Clock
+    flight: BlocksInFlight, client: FakeClient, clock: Clock
 ) -> None:
     flight.submit(task(0))
     for number in range(1, 40):
@@ -233,7 +235,7 @@ def test_a_block_that_hangs_while_others_end_is_given_up(
 
 
 def test_blocks_that_wait_long_for_a_thread_have_not_hung(
-    flight: Flight, client: FakeClient, clock: Clock
+    flight: BlocksInFlight, client: FakeClient, clock: Clock
 ) -> None:
     for number in range(12):
         flight.submit(task(number))
@@ -245,7 +247,7 @@ def test_blocks_that_wait_long_for_a_thread_have_not_hung(
 
 
 def test_when_everything_hangs_twice_it_is_over(
-    flight: Flight, client: FakeClient, clock: Clock
+    flight: BlocksInFlight, client: FakeClient, clock: Clock
 ) -> None:
     for number in range(3):
         flight.submit(task(number))
@@ -260,7 +262,7 @@ def test_when_everything_hangs_twice_it_is_over(
 
 
 def test_time_without_workers_does_not_count(
-    flight: Flight, client: FakeClient, clock: Clock, workers: list[Workers]
+    flight: BlocksInFlight, client: FakeClient, clock: Clock, workers: list[Workers]
 ) -> None:
     flight.submit(task(0))
     workers.append(Workers(0, 0, 0, 0))
@@ -278,7 +280,7 @@ def test_time_without_workers_does_not_count(
 
 
 def test_workers_are_counted_also_when_there_is_nothing_more_to_submit(
-    flight: Flight, client: FakeClient, clock: Clock, workers: list[Workers]
+    flight: BlocksInFlight, client: FakeClient, clock: Clock, workers: list[Workers]
 ) -> None:
     flight.submit(task(0))
     workers.append(Workers(0, 0, 0, 0))
@@ -294,7 +296,7 @@ def test_workers_are_counted_also_when_there_is_nothing_more_to_submit(
 
 
 def test_a_straggler_runs_twice_where_a_process_is_idle(
-    flight: Flight, client: FakeClient, clock: Clock
+    flight: BlocksInFlight, client: FakeClient, clock: Clock
 ) -> None:
     for number in range(3):
         flight.submit(task(number))
@@ -324,7 +326,7 @@ def test_in_one_process_nothing_runs_twice(
 ) -> None:
     alone = Workers(processes=1, threads=2, per_host=1, total_threads=2)
     monkeypatch.setattr(module, "count_workers", lambda _: alone)
-    flight = Flight(cast(Client, client), run, retries=1)
+    flight = BlocksInFlight(cast(Client, client), run, retries=1)
     flight.room()
     flight.submit(task(0))
     clock.now += 1
@@ -336,7 +338,7 @@ def test_in_one_process_nothing_runs_twice(
     assert len(client.futures) == 2
 
 
-def test_a_scheduler_that_went_away_is_said(flight: Flight, client: FakeClient) -> None:
+def test_a_scheduler_that_went_away_is_said(flight: BlocksInFlight, client: FakeClient) -> None:
     flight.submit(task(0))
     client.status = "closed"
     with pytest.raises(ClusterError, match="went away"):

@@ -15,7 +15,7 @@ from support.oracle import balanced_model, textured, write_png
 import wsi_unet
 from wsi_unet.errors import PlanError
 from wsi_unet.models import UNetConfig
-from wsi_unet.storage.store import LocalObjects
+from wsi_unet.storage.store import LocalStore
 
 SIZE_MIB = 80
 
@@ -58,15 +58,15 @@ def test_a_full_disk_loses_nothing(
         "tile": 256,
     }
     ballast, output = small_disk / "ballast", small_disk / "out"
-    put, shards = LocalObjects.put, itertools.count()
+    put, shards = LocalStore.put, itertools.count()
 
-    def fill(self: LocalObjects, key: str, data: bytes) -> None:
+    def fill(self: LocalStore, key: str, data: bytes) -> None:
         if key.startswith("labels/random/0/c/") and next(shards) == 4:
             fill_disk(ballast)
         put(self, key, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(LocalObjects, "put", fill)
+        patch.setattr(LocalStore, "put", fill)
         report = wsi_unet.segment(slide, output, tmp_path / "model", **options)
     assert report.state == "incomplete"
     assert "No space left on device" in report.failures[0].error

@@ -17,17 +17,18 @@ from support.exactness import assert_every_class_is_there, assert_same_labels, s
 from support.oracle import MARGIN, MEAN, STD, Truth, last_convolution, textured, write_png
 from torch import nn
 
-from wsi_unet.models import ModelClass, ModelSpec, Scaling, save_model
+from wsi_unet.models import ModelClass, ModelSpec, Normalisation, save_model
 from wsi_unet.models.architectures.resnet_unet import ResNetUNetConfig
 from wsi_unet.models.importing.checkpoints import import_model
-from wsi_unet.models.importing.hints import Told
+from wsi_unet.models.importing.hints import ImportHints
+from wsi_unet.models.networks.build import build_network
 
 SHAPE = (613, 747)
 """Odd, larger than a block, and no multiple of any period."""
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
-TOLD = partial(Told, scale=f"{MEAN},{MEAN},{MEAN}/{STD},{STD},{STD}")
+TOLD = partial(ImportHints, scale=f"{MEAN},{MEAN},{MEAN}/{STD},{STD},{STD}")
 
 
 def logits_of(
@@ -78,7 +79,7 @@ def valid(rows: int, columns: int, border: int = 44, period: int = 8) -> Padding
     return ((border, after(rows)), (border, after(columns)))
 
 
-CASES: dict[str, tuple[Callable[[], nn.Module], Told, Callable[[int, int], Padding]]] = {
+CASES: dict[str, tuple[Callable[[], nn.Module], ImportHints, Callable[[int, int], Padding]]] = {
     "milesial, transposed": (partial(Milesial, 3, 3, 4, bilinear=False), TOLD(), nothing),
     "milesial, bilinear as over the whole slide": (
         partial(Milesial, 3, 3, 4, bilinear=True),
@@ -126,7 +127,7 @@ def test_a_network_with_a_resnet_is_exact(tmp_path: Path) -> None:
         blocks=(1, 1, 1, 1), base_width=4, expanding=(8, 8, 8, 4, 4), classes=3
     )
     image = textured(*SHAPE)
-    network, padding = randomise(config.build()), to_periods(*SHAPE)
+    network, padding = randomise(build_network(config)), to_periods(*SHAPE)
     balance(network, image, padding)
     truth = truth_of(network, image, padding)
     assert_every_class_is_there(truth, 3)
@@ -136,7 +137,7 @@ def test_a_network_with_a_resnet_is_exact(tmp_path: Path) -> None:
         classes=tuple(ModelClass(name=name, color="#102030") for name in "abc"),
         background="a",
         mpp=None,
-        scaling=Scaling(mean=(MEAN,) * 3, std=(STD,) * 3),
+        normalisation=Normalisation(mean=(MEAN,) * 3, std=(STD,) * 3),
     )
     model = save_model(network, spec, tmp_path / "model")
     slide = write_png(tmp_path / "slide.png", image)
@@ -147,13 +148,13 @@ def test_a_network_with_a_resnet_is_exact(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "told"),
     [
-        (partial(Milesial, 3, 3, 4, bilinear=True), Told()),
-        (partial(BasicUNet, 2, 3, 3, features=(4, 8, 8, 12, 12, 4)), Told(window=256)),
-        (partial(MonaiUNet, 2, 3, 3, (4, 8, 8), (2, 2), num_res_units=2), Told()),
+        (partial(Milesial, 3, 3, 4, bilinear=True), ImportHints()),
+        (partial(BasicUNet, 2, 3, 3, features=(4, 8, 8, 12, 12, 4)), ImportHints(window=256)),
+        (partial(MonaiUNet, 2, 3, 3, (4, 8, 8), (2, 2), num_res_units=2), ImportHints()),
     ],
 )
 def test_what_depends_on_the_windows_size_runs_and_says_so(
-    make: Callable[[], nn.Module], told: Told, tmp_path: Path
+    make: Callable[[], nn.Module], told: ImportHints, tmp_path: Path
 ) -> None:
     torch.save(randomise(make()).state_dict(), tmp_path / "weights.pth")
     model = import_model(tmp_path / "weights.pth", tmp_path / "model", told)

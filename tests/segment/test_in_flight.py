@@ -13,7 +13,8 @@ import pytest
 from dask.utils import key_split
 from distributed import Client, Scheduler
 
-from wsi_unet.dask_cluster.cluster import ClusterOptions, Workers, count_workers, open_client
+from wsi_unet.dask_cluster.cluster import Workers, count_workers, open_client
+from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.geometry import BlockGrid
 from wsi_unet.labels.progress import BlockMarker
 from wsi_unet.segmentation.dispatch import in_flight as module

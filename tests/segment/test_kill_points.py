@@ -20,7 +20,7 @@ from wsi_unet.labels.progress import Progress
 from wsi_unet.models import UNetConfig
 from wsi_unet.segmentation.status import run_status
 from wsi_unet.segmentation.worker.task import Run, Task, run_task
-from wsi_unet.storage.store import open_objects
+from wsi_unet.storage.store import open_store
 
 KILLS = 6
 TESTS = Path(__file__).resolve().parents[1]
@@ -116,7 +116,7 @@ def test_the_same_block_in_two_processes_one_killed_in_the_middle_of_its_write(
         assert temporaries(output) == [temporary]
         assert temporary.stat().st_size == (size // 2 if how == "half" else size)
         run_task(task)
-        open_objects(output).clean()
+        open_store(output).clean()
         assert temporaries(output) == [temporary], "a living writer's file was taken away"
         other.kill()
         other.wait()
@@ -151,7 +151,7 @@ def test_the_same_block_in_two_processes_that_both_end(study: Study, tmp_path: P
 
 def forgotten_block(output: Path) -> tuple[Progress, Task]:
     """Forget that block 1.1 is done, and return its task in the run that is stored."""
-    progress = Progress(open_objects(output), "random")
+    progress = Progress(open_store(output), "random")
     record = progress.read_run()
     assert record is not None
     progress.forget((1, 1))

@@ -17,7 +17,7 @@ import wsi_unet
 from wsi_unet.errors import OutputError, SlideError, WsiUnetError
 from wsi_unet.storage.s3 import client as remote
 from wsi_unet.storage.s3.client import Bucket
-from wsi_unet.storage.store import Objects, open_objects
+from wsi_unet.storage.store import ByteStore, open_store
 
 
 @pytest.fixture
@@ -36,14 +36,14 @@ def run(study: Study, slide: str, output: str, **options: Any) -> wsi_unet.Repor
     return wsi_unet.segment(slide, output, study.folder / "model", **(OPTIONS | options))
 
 
-def stored(objects: Objects) -> dict[str, str]:
+def stored(store: ByteStore) -> dict[str, str]:
     """Return the hash of every shard and array document, as `array_objects` does."""
     found = {}
-    for key in objects.list(""):
+    for key in store.list(""):
         folder, _, name = key.rpartition("/")
         group = name == "zarr.json" and not folder.rpartition("/")[2].isdecimal()
         if not key.startswith(".wsi_unet/") and not group:
-            found[key] = hashlib.sha256(objects.get(key) or b"").hexdigest()
+            found[key] = hashlib.sha256(store.get(key) or b"").hexdigest()
     return found
 
 
@@ -54,8 +54,8 @@ def test_a_run_is_the_same_and_is_gone_on_with(
     assert begun.blocks.total == 4
     report = run(study, slide, output)
     assert (report.state, report.blocks.resumed) == ("finished", 4)
-    objects = open_objects(output)
-    assert stored(objects) == array_objects(study.whole)
+    store = open_store(output)
+    assert stored(store) == array_objects(study.whole)
 
     s3_proxy.forget()
     report = run(study, slide, output)
@@ -64,15 +64,15 @@ def test_a_run_is_the_same_and_is_gone_on_with(
     assert all(path.endswith("/lock.json") for path in written)
 
     key = "labels/random/0/c/1/2"
-    objects.delete(key)
+    store.delete(key)
     report = run(study, slide, output)
     assert (report.state, report.blocks.resumed) == ("finished", 11)
-    assert stored(objects) == array_objects(study.whole)
+    assert stored(store) == array_objects(study.whole)
 
 
 def test_worker_processes_read_and_write_buckets(study: Study, slide: str, output: str) -> None:
     assert run(study, slide, output, workers=2).state == "finished"
-    assert stored(open_objects(output)) == array_objects(study.whole)
+    assert stored(open_store(output)) == array_objects(study.whole)
 
 
 def test_a_slide_on_the_disk_and_in_a_bucket_are_one(
@@ -104,7 +104,7 @@ def test_a_store_that_fails_now_and_then_changes_nothing(
             break
     s3_proxy.spoil = lambda request: None
     assert run(study, slide, output).state == "finished"
-    assert stored(open_objects(output)) == array_objects(study.whole)
+    assert stored(open_store(output)) == array_objects(study.whole)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_what_is_not_there_is_one_clear_line(
     with pytest.raises(kind, match=match) as caught:
         run(study, *change(slide, output))
     assert "\n" not in str(caught.value)
-    assert stored(open_objects(output)) == {}
+    assert stored(open_store(output)) == {}
 
 
 def test_a_bucket_that_may_not_be_written_is_one_clear_line(

@@ -87,7 +87,11 @@ def test_the_bundled_model_is_exact(example_slide_path: Path, tmp_path: Path) ->
     with open_slide(example_slide_path) as slide:
         image = slide.read(0, Box.of_shape(slide.shape))
     truth = whole_image_forward(
-        model.build(), spec.architecture, image, mean=spec.scaling.mean, std=spec.scaling.std
+        model.build(),
+        spec.architecture,
+        image,
+        mean=spec.normalisation.mean,
+        std=spec.normalisation.std,
     )
     output = tmp_path / "out"
     wsi_unet.segment(

@@ -17,7 +17,7 @@ from wsi_unet.labels.progress import Progress
 from wsi_unet.models import UNetConfig
 from wsi_unet.segmentation.status import run_status
 from wsi_unet.segmentation.worker.task import Run, Task, run_task
-from wsi_unet.storage.store import open_objects
+from wsi_unet.storage.store import open_store
 
 SHAPE = (1700, 1300)
 
@@ -159,7 +159,7 @@ def test_a_missing_mask_is_an_error_not_a_whole_slide_of_tissue(
         chosen = str(tmp_path / "mask.png")
         Image.fromarray(np.eye(8, dtype=bool)).save(chosen)
     study.run(output, tissue=chosen, region=(0, 0, 10, 10))
-    progress = Progress(open_objects(output), "random")
+    progress = Progress(open_store(output), "random")
     record = progress.read_run()
     assert record is not None
     (output / ".wsi_unet/random/mask.png").unlink()

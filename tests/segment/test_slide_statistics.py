@@ -25,7 +25,7 @@ from support.oracle import (
 import wsi_unet
 from wsi_unet.errors import OptionError, SignatureError
 from wsi_unet.geometry import Box
-from wsi_unet.models import Scaling
+from wsi_unet.models import Normalisation
 from wsi_unet.models.inference.predictor import Predictor
 from wsi_unet.segmentation.planning import resolve
 from wsi_unet.segmentation.worker import task
@@ -35,7 +35,7 @@ from wsi_unet.slides.tissue.tissue import mask_in_box
 
 SHAPE = (600, 530)
 CONFIG = network_of("valid", "transpose", 2)
-OF_SLIDE = Scaling(mean=(MEAN,) * 3, std=(STD,) * 3, statistics="slide")
+OF_SLIDE = Normalisation(mean=(MEAN,) * 3, std=(STD,) * 3, statistics="slide")
 LUMA = np.array([0.299, 0.587, 0.114])
 
 
@@ -96,17 +96,17 @@ def test_sums_are_numpys(rows: int, columns: int, seed: int, most: int) -> None:
 def test_the_whole_image_scaled_with_its_own_statistics(
     image: NDArray[np.uint8], slide: Path, tmp_path: Path
 ) -> None:
-    scaling = {"mean": plain(image)[0], "std": plain(image)[1]}
-    _, network = balanced_model(CONFIG, image, tmp_path / "model", scaling=OF_SLIDE)
-    truth = whole_image_forward(network, CONFIG, image, **scaling)
+    normalisation = {"mean": plain(image)[0], "std": plain(image)[1]}
+    _, network = balanced_model(CONFIG, image, tmp_path / "model", normalisation=OF_SLIDE)
+    truth = whole_image_forward(network, CONFIG, image, **normalisation)
     constant = whole_image_forward(network, CONFIG, image)
     assert (truth.labels != constant.labels).mean() > 0.05  # so it matters
     labels = segment_labels(slide, tmp_path / "out", tmp_path / "model")
     assert_same_labels(labels, truth)
     parameters = wsi_unet.open_labels(tmp_path / "out").attrs["provenance"]["parameters"]
     (recorded,) = parameters["statistics"]
-    assert recorded["mean"] == pytest.approx(scaling["mean"])
-    assert recorded["std"] == pytest.approx(scaling["std"])
+    assert recorded["mean"] == pytest.approx(normalisation["mean"])
+    assert recorded["std"] == pytest.approx(normalisation["std"])
 
 
 def test_only_the_tissue_counts(image: NDArray[np.uint8], slide: Path, tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_only_the_tissue_counts(image: NDArray[np.uint8], slide: Path, tmp_path:
     path = write_png(tmp_path / "mask.png", mask)
     inside = np.kron(mask > 0, np.ones((10, 10), bool))
     mean, std = plain(image[inside])
-    balanced_model(CONFIG, image, tmp_path / "model", scaling=OF_SLIDE)
+    balanced_model(CONFIG, image, tmp_path / "model", normalisation=OF_SLIDE)
     report = wsi_unet.segment(
         slide, tmp_path / "out", tmp_path / "model", tissue=str(path), device="cpu"
     )
@@ -138,7 +138,7 @@ def run(slide: Path, folder: Path, **options: Any) -> wsi_unet.Report:
 def test_a_resumed_run_keeps_what_it_began_with(
     image: NDArray[np.uint8], slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    balanced_model(CONFIG, image, tmp_path / "model", scaling=OF_SLIDE)
+    balanced_model(CONFIG, image, tmp_path / "model", normalisation=OF_SLIDE)
     first = run(slide, tmp_path)
     (tmp_path / "out/.wsi_unet/random/blocks/0.1.json").unlink()
     monkeypatch.setattr(resolve, "measure_colours", None)  # isn't asked again
@@ -162,7 +162,7 @@ def test_slides_of_a_cohort_share_the_model_not_the_statistics(
 ) -> None:
     other = textured(*SHAPE, seed=5)
     write_png(tmp_path / "other.png", other)
-    _, network = balanced_model(CONFIG, image, tmp_path / "model", seed=7, scaling=OF_SLIDE)
+    _, network = balanced_model(CONFIG, image, tmp_path / "model", seed=7, normalisation=OF_SLIDE)
     loaded: list[Predictor] = []
 
     class Counted(Predictor):
@@ -195,7 +195,7 @@ def test_glass_alone_falls_back_to_the_models_constants(
     image: NDArray[np.uint8], tmp_path: Path
 ) -> None:
     write_png(tmp_path / "glass.png", np.full((600, 530, 3), 240, np.uint8))
-    balanced_model(CONFIG, image, tmp_path / "model", scaling=OF_SLIDE)
+    balanced_model(CONFIG, image, tmp_path / "model", normalisation=OF_SLIDE)
     report = run(tmp_path / "glass.png", tmp_path, tissue="auto")
     assert report.state == "finished"
     (recorded,) = report.parameters["statistics"]
@@ -204,6 +204,6 @@ def test_glass_alone_falls_back_to_the_models_constants(
 
 
 def test_lazy_images_have_no_statistics(image: NDArray[np.uint8], tmp_path: Path) -> None:
-    model, _ = balanced_model(CONFIG, image, tmp_path / "model", scaling=OF_SLIDE)
+    model, _ = balanced_model(CONFIG, image, tmp_path / "model", normalisation=OF_SLIDE)
     with pytest.raises(OptionError, match=r"statistics of a whole slide.*use segment"):
         wsi_unet.map_unet(image, model)

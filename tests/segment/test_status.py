@@ -16,7 +16,7 @@ import wsi_unet
 from wsi_unet.labels.progress import BlockMarker
 from wsi_unet.segmentation.status import covered, rates, read_writer
 from wsi_unet.storage.lock import LockRecord, Owner, acquire
-from wsi_unet.storage.store import LOCK_KEY, open_objects
+from wsi_unet.storage.store import LOCK_KEY, open_store
 
 
 def marker(ended: float, read: float, predict: float, worker: str = "a:1") -> BlockMarker:
@@ -73,7 +73,7 @@ def test_nobody_writes(study: Study, tmp_path: Path) -> None:
 
 
 def test_the_one_who_writes_is_named(tmp_path: Path) -> None:
-    with acquire(open_objects(tmp_path / "out")):
+    with acquire(open_store(tmp_path / "out")):
         writer = read_writer(tmp_path / "out")
     assert writer is not None
     assert writer.alive
@@ -86,14 +86,14 @@ def test_the_one_who_writes_is_named(tmp_path: Path) -> None:
 )
 def test_a_writer_may_be_gone(tmp_path: Path, host: str, seconds_ago: float, alive: bool) -> None:
     """A process that isn't there any more; one of another machine that went silent, or didn't."""
-    objects = open_objects(tmp_path / "out")
+    store = open_store(tmp_path / "out")
     then = datetime.now(UTC) - timedelta(seconds=seconds_ago)
     owner = Owner.current()
     changes = {"host": host} if host else {"pid": 2**22 + 7}  # more than Linux counts to
     record = LockRecord(
         token="t", owner=owner.model_copy(update=changes), since=then, beat=3, beat_time=then
     )
-    objects.put(LOCK_KEY, record.model_dump_json().encode())
+    store.put(LOCK_KEY, record.model_dump_json().encode())
     writer = read_writer(tmp_path / "out")
     assert writer is not None
     assert writer.alive == alive
@@ -101,5 +101,5 @@ def test_a_writer_may_be_gone(tmp_path: Path, host: str, seconds_ago: float, ali
 
 
 def test_a_torn_lock_names_nobody(tmp_path: Path) -> None:
-    open_objects(tmp_path / "out").put(LOCK_KEY, b'{"token":')
+    open_store(tmp_path / "out").put(LOCK_KEY, b'{"token":')
     assert read_writer(tmp_path / "out") is None

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from wsi_unet.geometry import Box
-from wsi_unet.slides import Slide, choose_sampling, open_raster, read_mirrored
+from wsi_unet.slides import Slide, choose_resampling, open_raster, read_mirrored
 
 Pixels = NDArray[np.uint8]
 SlideOf = Callable[..., Slide]
@@ -44,14 +44,14 @@ def test_windows_are_cut_from_numpys_reflection(
     y1 = data.draw(st.integers(y0 + 1, reference.shape[0]))
     x1 = data.draw(st.integers(x0 + 1, reference.shape[1]))
     slide = slide_of(pixels)
-    raster = open_raster(slide, choose_sampling(slide, (1.0, 1.0)))
+    raster = open_raster(slide, choose_resampling(slide, (1.0, 1.0)))
     window = Box(y0, x0, y1, x1).shift(-before[0], -before[1])
     assert (read_mirrored(raster, window) == reference[y0:y1, x0:x1]).all()
 
 
 def test_only_what_occurs_in_the_window_is_read(slide_of: SlideOf) -> None:
     slide = slide_of(np.zeros((1000, 1000, 3), np.uint8))
-    raster = open_raster(slide, choose_sampling(slide, (1.0, 1.0)))
+    raster = open_raster(slide, choose_resampling(slide, (1.0, 1.0)))
     read_mirrored(raster, Box(-20, 500, 50, 600))
     read_mirrored(raster, Box(-30, 980, -10, 1050))
     boxes = [box for _, box in slide.boxes]  # type: ignore[attr-defined]
@@ -60,7 +60,7 @@ def test_only_what_occurs_in_the_window_is_read(slide_of: SlideOf) -> None:
 
 def test_resampled_slides_are_mirrored_on_their_grid(slide_of: SlideOf, random_rgb: Pixels) -> None:
     slide = slide_of(random_rgb)
-    raster = open_raster(slide, choose_sampling(slide, (1.5, 1.5)))
+    raster = open_raster(slide, choose_resampling(slide, (1.5, 1.5)))
     whole = raster.read(Box.of_shape(raster.shape))
     reference = np.pad(whole, ((10, 10), (10, 10), (0, 0)), mode="reflect")
     rows, columns = raster.shape
@@ -69,6 +69,6 @@ def test_resampled_slides_are_mirrored_on_their_grid(slide_of: SlideOf, random_r
 
 def test_empty_windows_are_refused(slide_of: SlideOf, random_rgb: Pixels) -> None:
     slide = slide_of(random_rgb)
-    raster = open_raster(slide, choose_sampling(slide, (1.0, 1.0)))
+    raster = open_raster(slide, choose_resampling(slide, (1.0, 1.0)))
     with pytest.raises(ValueError, match="empty"):
         read_mirrored(raster, Box(3, 3, 3, 9))

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from wsi_unet.geometry import Box
-from wsi_unet.slides import Slide, choose_sampling, open_raster
+from wsi_unet.slides import Slide, choose_resampling, open_raster
 from wsi_unet.slides.tissue import overview
 from wsi_unet.slides.tissue.overview import read_overview
 
@@ -41,7 +41,7 @@ def test_white_stays_white_in_the_largest_cells(slide_of: SlideOf) -> None:
 
 def test_coarse_levels_are_resampled(slide_of: SlideOf, random_rgb: Pixels) -> None:
     slide = slide_of(random_rgb, random_rgb[::4, ::4])
-    raster = open_raster(slide, choose_sampling(slide, (8.0, 8.0), tolerance=0.0))
+    raster = open_raster(slide, choose_resampling(slide, (8.0, 8.0), tolerance=0.0))
     slide.boxes.clear()  # type: ignore[attr-defined]
     assert (read_overview(slide, 8) == raster.read(Box.of_shape(raster.shape))).all()
     assert {level for level, _ in slide.boxes} == {1}  # type: ignore[attr-defined]

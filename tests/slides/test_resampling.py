@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from wsi_unet.geometry import Box
-from wsi_unet.slides import Sampling, Slide, antialias, choose_sampling, open_raster, open_slide
+from wsi_unet.slides import Resampling, Slide, antialias, choose_resampling, open_raster, open_slide
 from wsi_unet.slides.antialias import dyadic
 
 Pixels = NDArray[np.uint8]
@@ -23,9 +23,9 @@ quick = settings(
 ratios = st.floats(0.3, 30).map(dyadic)
 
 
-def sampling_of(shape: tuple[int, int], ratio: tuple[float, float]) -> Sampling:
+def sampling_of(shape: tuple[int, int], ratio: tuple[float, float]) -> Resampling:
     rows, columns = (math.ceil(side / one) for side, one in zip(shape, ratio, strict=True))
-    return Sampling(0, ratio, (rows, columns), ratio)
+    return Resampling(0, ratio, (rows, columns), ratio)
 
 
 def weights(side: int, ratio: float) -> NDArray[np.float64]:
@@ -84,7 +84,7 @@ def test_every_window_is_cut_from_the_same_grid(
 @pytest.mark.parametrize("wanted", [0.37, 1.0201, 1.9, 2.0, 3.7, 17.3])
 def test_real_pixels_agree_between_windows(example_slide_path: Path, wanted: float) -> None:
     with open_slide(example_slide_path) as slide:
-        raster = open_raster(slide, choose_sampling(slide, (wanted, wanted)))
+        raster = open_raster(slide, choose_resampling(slide, (wanted, wanted)))
         rows, columns = (min(side, 1500) for side in raster.shape)
         whole = raster.read(Box(0, 0, rows, columns))
         for y, x, h, w in ((0, 0, 30, 30), (77, 31, 60, 41), (rows - 9, columns - 50, 9, 50)):
@@ -155,7 +155,7 @@ def test_the_coarsest_level_that_is_not_coarser_is_read(slide_of: SlideOf) -> No
     assert slide.levels[1].downsample == (4.0, 4.0)
 
     def chosen(wanted: float) -> tuple[int, tuple[float, float]]:
-        sampling = choose_sampling(slide, (wanted, wanted))
+        sampling = choose_resampling(slide, (wanted, wanted))
         return sampling.level, sampling.ratio
 
     assert chosen(1.0) == (0, (1.0, 1.0))
@@ -165,14 +165,14 @@ def test_the_coarsest_level_that_is_not_coarser_is_read(slide_of: SlideOf) -> No
     assert chosen(4.5) == (1, (1.125, 1.125))
     assert chosen(64.0) == (2, (4.0, 4.0))
     assert chosen(0.5) == (0, (0.5, 0.5))
-    plain = choose_sampling(slide, (4.03, 4.0))
+    plain = choose_resampling(slide, (4.03, 4.0))
     assert (plain.shape, plain.downsample) == (slide.levels[1].shape, (4.0, 4.0))
-    uneven = choose_sampling(slide, (8.0, 4.0))
+    uneven = choose_resampling(slide, (8.0, 4.0))
     assert (uneven.level, uneven.ratio, uneven.shape) == (1, (2.0, 1.0), (126, 250))
     assert uneven.downsample == (8.0, 4.0)
     for bad in ((0.0, 1.0), (1.0, -2.0), (math.nan, 1.0), (1.0, math.inf)):
         with pytest.raises(ValueError, match="positive number"):
-            choose_sampling(slide, bad)
+            choose_resampling(slide, bad)
 
 
 @given(st.floats(0.5, 1000))
@@ -186,6 +186,6 @@ def test_dyadic_ratios_are_close_and_stable(ratio: float) -> None:
 def test_samplings_of_another_slide_are_refused(slide_of: SlideOf, random_rgb: Pixels) -> None:
     slide = slide_of(random_rgb)
     with pytest.raises(ValueError, match="no level 3"):
-        open_raster(slide, Sampling(3, (1.0, 1.0), (1, 1), (1.0, 1.0)))
+        open_raster(slide, Resampling(3, (1.0, 1.0), (1, 1), (1.0, 1.0)))
     with pytest.raises(ValueError, match="isn't exact"):
-        open_raster(slide, Sampling(0, (1 / 3, 1 / 3), (1, 1), (1.0, 1.0)))
+        open_raster(slide, Resampling(0, (1 / 3, 1 / 3), (1, 1), (1.0, 1.0)))

@@ -20,7 +20,7 @@ from wsi_unet.geometry import Box, Shape
 from wsi_unet.slides import Slide, open_slide
 from wsi_unet.slides.readers import tiff_tiles as hot_path
 from wsi_unet.slides.readers.tiff import TiffReader
-from wsi_unet.slides.sources.source import open_source
+from wsi_unet.slides.sources.opening import open_source
 
 Pixels = NDArray[np.uint8]
 REAL = [

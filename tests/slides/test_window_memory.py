@@ -13,7 +13,7 @@ from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box
 from wsi_unet.slides import open_slide, window_memory
 from wsi_unet.slides.readers.tiff import TiffReader
-from wsi_unet.slides.sources.source import open_source
+from wsi_unet.slides.sources.opening import open_source
 from wsi_unet.slides.window_memory import WindowMemory
 
 

@@ -50,7 +50,7 @@ def watched(run_once: Callable[..., Any], orders: Orders, seconds: float) -> Cal
         progress: Any, signature: str, index: Any, attempt: int, name: str, work: Any
     ) -> Any:
         block, begun = f"{index[0]}.{index[1]}", False
-        fields = {"run": progress.name, "block": block, "output": str(progress.objects)}
+        fields = {"run": progress.name, "block": block, "output": str(progress.store)}
 
         def watched_work(clock: Any) -> Any:
             nonlocal begun

@@ -19,7 +19,7 @@ from wsi_unet.labels.progress import BlockMarker, Progress
 from wsi_unet.models import UNetConfig
 from wsi_unet.segmentation.dispatch.prepare import SlideJob
 from wsi_unet.segmentation.planning.options import Options
-from wsi_unet.storage.store import open_objects
+from wsi_unet.storage.store import open_store
 
 LABEL = "random"
 ARRAYS = (LABEL, "image")
@@ -143,7 +143,7 @@ def leftovers(output: Path) -> list[Path]:
 
 def markers(output: Path, run: str) -> dict[str, tuple[Any, ...]]:
     """Return what the markers say, but for when and how long."""
-    progress = Progress(open_objects(str(output)), run)
+    progress = Progress(open_store(str(output)), run)
     record = progress.read_run()
     found: list[BlockMarker] = []
     if record is not None:

@@ -16,7 +16,7 @@ from wsi_unet.labels.layout import Frame, create_labels, ensure_root, finish_lab
 from wsi_unet.labels.progress import Progress, RunRecord
 from wsi_unet.labels.pyramid import Pyramid, reduce_mode
 from wsi_unet.labels.writer import build_tail, write_block
-from wsi_unet.storage.store import LocalObjects
+from wsi_unet.storage.store import LocalStore
 
 FINISHED = "2026-01-02T03:04:05+00:00"
 
@@ -78,7 +78,7 @@ def write_store(
     name: str = "nuclei",
 ) -> Path:
     """Write labels as `segment` would have: one label group of a slide, finished."""
-    objects = LocalObjects(path)
+    objects = LocalStore(path)
     pyramid = Pyramid((labels.shape[0], labels.shape[1]), 512)
     shape = slide_shape or [
         round(side * factor) for side, factor in zip(labels.shape, downsample, strict=True)
@@ -97,8 +97,8 @@ def write_store(
         rows, columns = pyramid.grid.core(index).slices()
         write_block(objects, f"labels/{name}", pyramid, index, labels[rows, columns], reduce_mode)
     build_tail(objects, f"labels/{name}", pyramid, reduce_mode, None)
-    sampling = {"downsample": list(downsample)}
-    parameters: Any = {"regions": regions or [], "block": 512, "sampling": sampling}
+    resampling = {"downsample": list(downsample)}
+    parameters: Any = {"regions": regions or [], "block": 512, "sampling": resampling}
     Progress(objects, name).write_run(
         RunRecord(name=name, signature="0", parameters=parameters, created=FINISHED)
     )

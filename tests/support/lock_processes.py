@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from wsi_unet.storage.lock import LockRecord
-from wsi_unet.storage.store import LOCK_KEY, Objects
+from wsi_unet.storage.store import LOCK_KEY, ByteStore
 
 HOLD = """
 import sys, time
@@ -111,9 +111,9 @@ def ask(processes: list[subprocess.Popen[str]], question: str) -> list[str]:
     return answers
 
 
-def stored(objects: Objects) -> LockRecord:
+def stored(store: ByteStore) -> LockRecord:
     """The lock that is there."""
-    record = LockRecord.parse(objects.get(LOCK_KEY))
+    record = LockRecord.parse(store.get(LOCK_KEY))
     assert record is not None
     return record
 

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 
 from wsi_unet.errors import SlideError
-from wsi_unet.training.augmentation.samples import Sample, Sides
+from wsi_unet.training.augmentation.samples import Sample, SampleSides
 from wsi_unet.training.loop.batches import Batch
 
 Mishap = Literal["none", "slide", "bug", "odd bug", "exit", "death", "nan"]
@@ -42,9 +42,9 @@ class Numbered:
     channels: int = 3
 
     @property
-    def sides(self) -> Sides:
+    def sides(self) -> SampleSides:
         """Of images and labels."""
-        return Sides(self.side, self.side)
+        return SampleSides(self.side, self.side)
 
     def __getitem__(self, number: int) -> Sample:
         value = float(number)

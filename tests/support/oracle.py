@@ -22,7 +22,7 @@ from wsi_unet.models import (
     Model,
     ModelClass,
     ModelSpec,
-    Scaling,
+    Normalisation,
     UNet,
     UNetConfig,
     load_model,
@@ -197,7 +197,7 @@ def balanced_model(
         ),
         "background": "class-0",
         "mpp": mpp,
-        "scaling": Scaling(mean=(MEAN,) * channels, std=(STD,) * channels),
+        "scaling": Normalisation(mean=(MEAN,) * channels, std=(STD,) * channels),
         "license": "CC0-1.0",
     }
     save_model(network, ModelSpec.model_validate(fields | changes), path)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from wsi_unet.models import ModelClass, ModelSpec, Scaling
+from wsi_unet.models import ModelClass, ModelSpec, Normalisation
 from wsi_unet.models.architectures.program import ProgramConfig
 
 
@@ -116,6 +116,6 @@ def spec_for(architecture: ProgramConfig, **changes: Any) -> ModelSpec:
         "classes": tuple(ModelClass(name=name, color="#102030") for name in names),
         "background": "a",
         "mpp": None,
-        "scaling": Scaling(mean=(0.6,) * 3, std=(0.25,) * 3),
+        "scaling": Normalisation(mean=(0.6,) * 3, std=(0.25,) * 3),
     }
     return ModelSpec.model_validate(fields | changes)

@@ -8,7 +8,7 @@ from typing import cast
 
 from click.testing import CliRunner, Result
 
-from wsi_unet.dask_cluster.cluster import ClusterOptions
+from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.segmentation.dispatch.prepare import SlideJob
 from wsi_unet.segmentation.dispatch.slides import Outcome
 from wsi_unet.segmentation.report import (

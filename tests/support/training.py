@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from wsi_unet.geometry import Box, Shape, reflect
 from wsi_unet.training.artifacts.folder import TrainingFolder
 from wsi_unet.training.artifacts.journal import read_journal
-from wsi_unet.training.artifacts.state import Best, read_state
-from wsi_unet.training.dataset import Parts
+from wsi_unet.training.artifacts.state import BestNetwork, read_state
+from wsi_unet.training.dataset import FieldSplit
 from wsi_unet.training.fields import Piece
 from wsi_unet.training.recipe import Recipe
 from wsi_unet.training.report import Training, TrainingProgress
 from wsi_unet.training.run import train_on
-from wsi_unet.training.runtime import choose_setting
+from wsi_unet.training.runtime import choose_runtime
 
 DOCUMENT: dict[str, Any] = {
     "name": "cells",
@@ -99,12 +99,12 @@ def squares(
     return Squares(image, labels, source, f"squares {seed}", f"p{seed}")
 
 
-def small_parts(classes: int = 2) -> Parts[Squares]:
+def small_parts(classes: int = 2) -> FieldSplit[Squares]:
     """Return three fields to train on, one held out, one of another source apart."""
-    return Parts(
+    return FieldSplit(
         training=[squares(seed, classes=classes) for seed in range(3)],
         validation=[squares(3, (50, 60), classes=classes)],
-        apart={1: [squares(4, (40, 60), source=1, classes=classes)]},
+        hold_out={1: [squares(4, (40, 60), source=1, classes=classes)]},
     )
 
 
@@ -112,14 +112,14 @@ def train_small(
     recipe: Recipe,
     model: Path,
     *,
-    parts: Parts[Squares] | None = None,
+    parts: FieldSplit[Squares] | None = None,
     resume: bool = False,
     workers: int = 0,
     tensorboard: bool = False,
     on_progress: Callable[[TrainingProgress], None] | None = None,
 ) -> Training:
     """Train on one thread."""
-    setting = choose_setting(
+    setting = choose_runtime(
         recipe, device="cpu", workers=workers, threads=1, on_progress=on_progress
     )
     return train_on(
@@ -161,7 +161,7 @@ def flat(document: Any) -> Any:
         return str(document.dtype), document.contiguous().numpy().tobytes()
     if isinstance(document, Mapping):
         return {key: flat(value) for key, value in document.items()}
-    if isinstance(document, Best):
+    if isinstance(document, BestNetwork):
         return flat(vars(document))
     if isinstance(document, list | tuple):
         return [flat(value) for value in document]

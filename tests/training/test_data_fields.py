@@ -24,13 +24,13 @@ from support.training_data import (
 
 from wsi_unet.errors import RecipeError
 from wsi_unet.geometry import Box
-from wsi_unet.models import ModelClass, ModelSpec, Scaling, UNetConfig
+from wsi_unet.models import ModelClass, ModelSpec, Normalisation, UNetConfig
 from wsi_unet.segmentation.planning.options import Options
 from wsi_unet.segmentation.planning.resolve import refer_to, sample_for
 from wsi_unet.slides.opening import open_slide
 from wsi_unet.slides.resample import open_raster
 from wsi_unet.training.dataset import open_fields
-from wsi_unet.training.dataset.opening import Room
+from wsi_unet.training.dataset.opening import MemoryBudget
 from wsi_unet.training.fields import IGNORED, NOTHING
 
 
@@ -68,14 +68,14 @@ def test_pairs_are_read_as_they_are(tmp_path: Path) -> None:
 def test_images_are_resampled_as_segment_does_it(tmp_path: Path, kept: bool) -> None:
     ((_, instances),) = write_pairs(tmp_path, [(190, 231)])
     recipe = make_recipe({**INSTANCES, "mpp": 0.29}, mpp=0.5)
-    (field,) = open_fields(recipe, tmp_path, Room(1 << 30 if kept else 0))
+    (field,) = open_fields(recipe, tmp_path, MemoryBudget(1 << 30 if kept else 0))
     spec = ModelSpec(
         name="m",
         architecture=UNetConfig(depth=1, base_width=2),
         classes=(ModelClass(name="a", color="#000000"), ModelClass(name="b", color="#ffffff")),
         background="a",
         mpp=0.5,
-        scaling=Scaling(mean=(0.5,) * 3, std=(0.5,) * 3),
+        normalisation=Normalisation(mean=(0.5,) * 3, std=(0.5,) * 3),
     )
     with open_slide(tmp_path / "images" / "0.png") as slide:
         sampling = sample_for(slide, refer_to(slide, Options(mpp=0.29)), spec)
@@ -91,7 +91,7 @@ def test_beyond_its_edges_a_field_is_mirrored(tmp_path: Path, kept: bool) -> Non
     ((image, instances),) = write_pairs(tmp_path, [(20, 31)])
     weighting = {"separation": 10.0, "sigma": 2.0}
     recipe = make_recipe(INSTANCES, weighting=weighting)
-    (field,) = open_fields(recipe, tmp_path, Room(1 << 30 if kept else 0))
+    (field,) = open_fields(recipe, tmp_path, MemoryBudget(1 << 30 if kept else 0))
     inner = field.read(whole(field.shape))
     assert inner.separation.any()
     for window in (Box(-5, -7, 23, 40), Box(-70, -1, -30, 9), Box(5, 28, 60, 100), Box(2, 3, 4, 5)):
@@ -211,7 +211,7 @@ def test_outlines_on_a_real_slide(tmp_path: Path, example_slide_path: Path) -> N
     expected[other.slices()] = IGNORED
     with open_slide(example_slide_path) as slide:
         pixels = slide.read(0, Box(0, 0, 2967, 2220))
-    for room in (Room(1 << 30), Room(0)):
+    for room in (MemoryBudget(1 << 30), MemoryBudget(0)):
         (field,) = open_fields(make_recipe(data, classes=classes, mpp=0.499), tmp_path, room)
         assert field.shape == (2967, 2220)
         piece = field.read(whole(field.shape))
@@ -242,7 +242,7 @@ def test_label_zarrs_are_a_truth(tmp_path: Path, stored: float, trained: float) 
     classes = [GROUND, CELL, {"name": "dividing", "color": "#ff0000", "annotations": ["Mitosis"]}]
     data = {"images": "slides", "labels": "labels", "mpp": 0.25}
     recipe = make_recipe(data, classes=classes, mpp=0.25 * trained)
-    for room in (Room(1 << 30), Room(0)):
+    for room in (MemoryBudget(1 << 30), MemoryBudget(0)):
         (field,) = open_fields(recipe, tmp_path, room)
         piece = field.read(whole(field.shape))
         assert (piece.labels == nearest(labels, trained / stored, field.shape)).all()
@@ -265,7 +265,7 @@ def test_a_label_zarr_of_regions_knows_only_those(tmp_path: Path) -> None:
     recipe = make_recipe({"images": "a.png", "labels": "t.ome.zarr"})
     expected = np.full(shape, IGNORED, np.uint8)
     expected[:512, 512:1024] = 1
-    for room in (Room(1 << 30), Room(0)):
+    for room in (MemoryBudget(1 << 30), MemoryBudget(0)):
         (field,) = open_fields(recipe, tmp_path, room)
         assert (field.read(whole(shape)).labels == expected).all()
         assert list(field.areas) == [Box(0, 512, 512, 1024)]

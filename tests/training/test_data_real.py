@@ -11,8 +11,8 @@ from support.training_data import CELL, GROUND, make_recipe
 
 from wsi_unet.geometry import Box
 from wsi_unet.slides.opening import open_slide
-from wsi_unet.training.dataset import open_fields, split
-from wsi_unet.training.dataset.opening import Room
+from wsi_unet.training.dataset import open_fields, split_fields
+from wsi_unet.training.dataset.opening import MemoryBudget
 
 ROOT = Path(__file__).resolve().parents[2]
 NUCLEI = {"images": "nuclei_he/images", "labels": "nuclei_he/instances", "kind": "instances"}
@@ -46,12 +46,12 @@ def test_nuclei_of_two_sets(shared_data: Path) -> None:
         {**NUCLEI, "object_diameter": 6.5},
         {**NUCLS, "mpp": 0.2},
         mpp=0.5,
-        split={"folds": 5, "hold_out": [1], "order": "interleaved"},
+        split_fields={"folds": 5, "hold_out": [1], "order": "interleaved"},
     )
     fields = open_fields(recipe, shared_data)
-    parts = split(recipe, fields)
-    assert [len(parts.training), len(parts.validation), len(parts.apart[1])] == [85, 22, 10]
-    assert parts.apart[1][0].shape == (math.ceil(260 * 0.4), math.ceil(288 * 0.4))
+    parts = split_fields(recipe, fields)
+    assert [len(parts.training), len(parts.validation), len(parts.hold_out[1])] == [85, 22, 10]
+    assert parts.hold_out[1][0].shape == (math.ceil(260 * 0.4), math.ceil(288 * 0.4))
     scales = [
         told_scale(shared_data / "nuclei_he" / "instances" / Path(one.name).name)
         for one in fields
@@ -67,12 +67,12 @@ def test_membranes(shared_data: Path) -> None:
         {"images": "isbi2012_em/image", "labels": "isbi2012_em/label"},
         classes=classes,
         weighting={"separation": 10.0},
-        split={"folds": 5, "fold": 1, "order": "contiguous"},
+        split_fields={"folds": 5, "fold": 1, "order": "contiguous"},
     )
     fields = open_fields(recipe, shared_data)
     assert [Path(one.name).stem for one in fields] == [str(i) for i in range(30)]
     assert [one.shape for one in fields] == [(512, 512)] * 30
-    parts = split(recipe, fields)
+    parts = split_fields(recipe, fields)
     assert [Path(one.name).stem for one in parts.validation] == [str(i) for i in range(6, 12)]
     piece = fields[7].read(Box(100, 50, 300, 260))
     label = np.asarray(Image.open(shared_data / "isbi2012_em" / "label" / "7.png"))
@@ -85,7 +85,7 @@ def test_regions_of_the_example_slide(shared_data: Path, example_slide_path: Pat
     truth = shared_data / "annotations" / "CMU-1-Small-Region_regions.dsa.geojson"
     classes = [GROUND, {**CELL, "annotations": ["Tumor"]}]
     data = {"images": str(example_slide_path), "labels": str(truth), "ignore": ["other"]}
-    for room in (Room(1 << 30), Room(0)):
+    for room in (MemoryBudget(1 << 30), MemoryBudget(0)):
         (field,) = open_fields(make_recipe(data, classes=classes, mpp=1.0), shared_data, room)
         assert abs(field.amounts[1] - 821 * (2220 - 1512) * 0.499**2) < 1000
         y, x = field.point(1, np.random.default_rng(0))

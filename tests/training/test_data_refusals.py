@@ -21,7 +21,7 @@ from support.training_data import (
 
 from wsi_unet.errors import InputError, OutputError
 from wsi_unet.geometry import Box
-from wsi_unet.training.dataset import open_fields, split
+from wsi_unet.training.dataset import open_fields, split_fields
 
 SHAPE = (40, 50)
 
@@ -251,4 +251,4 @@ def test_a_class_that_nothing_is_of(folder: Path) -> None:
     classes = [GROUND, CELL, {"name": "gland", "color": "#000000"}]
     recipe = make_recipe(ONE, classes=classes)
     with pytest.raises(InputError, match=r"classes: no pixel .* is of the class 'gland'"):
-        split(recipe, open_fields(recipe, folder))
+        split_fields(recipe, open_fields(recipe, folder))

@@ -15,7 +15,7 @@ from support.training_data import CELL, GROUND, INSTANCES, make_recipe, save, wr
 
 from wsi_unet.errors import RecipeError
 from wsi_unet.geometry import Box, Shape
-from wsi_unet.training.dataset import describe_fields, open_fields, split
+from wsi_unet.training.dataset import describe_fields, open_fields, split_fields
 from wsi_unet.training.fields import Piece
 from wsi_unet.training.recipe import Recipe
 
@@ -38,9 +38,9 @@ class Named:
         raise NotImplementedError
 
 
-def recipe_of(sources: int, **split: object) -> Recipe:
+def recipe_of(sources: int, **split_fields: object) -> Recipe:
     data = [{"images": f"i{i}", "labels": "x"} for i in range(sources)]
-    return make_recipe(*data, split=split)
+    return make_recipe(*data, split_fields=split_fields)
 
 
 def named(patients: Sequence[Sequence[str]]) -> list[Named]:
@@ -71,7 +71,7 @@ def test_folds_are_disjoint_by_patient_and_together_all(
         recipe = recipe.model_copy(
             update={"running": recipe.running.model_copy(update={"seed": seed})}
         )
-        parts = split(recipe, fields)
+        parts = split_fields(recipe, fields)
         assert sorted([*parts.training, *parts.validation], key=str) == sorted(fields, key=str)
         trained = {one.patient for one in parts.training}
         assert not trained & {one.patient for one in parts.validation}
@@ -90,7 +90,7 @@ def test_each_fold_has_an_equal_share_of_each_source(
     fields = named([[f"{source}-{i}" for i in range(n)] for source, n in enumerate(sizes)])
     for fold in range(folds):
         recipe = recipe_of(len(sizes), folds=folds, fold=fold, order=order)
-        parts = split(recipe, fields)
+        parts = split_fields(recipe, fields)
         for source, size in enumerate(sizes):
             held_out = sum(one.source == source for one in parts.validation)
             assert size // folds <= held_out <= -(-size // folds)
@@ -104,7 +104,7 @@ def test_orders() -> None:
         recipe = recipe.model_copy(
             update={"running": recipe.running.model_copy(update={"seed": seed})}
         )
-        return [fields.index(one) for one in split(recipe, fields).validation]
+        return [fields.index(one) for one in split_fields(recipe, fields).validation]
 
     assert [held_out("contiguous", fold) for fold in range(5)] == [
         [2 * fold, 2 * fold + 1] for fold in range(5)
@@ -116,18 +116,18 @@ def test_orders() -> None:
 
 def test_one_fold_trains_on_all() -> None:
     fields = named([["a", "b"], ["c"]])
-    parts = split(recipe_of(2, folds=1), fields)
+    parts = split_fields(recipe_of(2, folds=1), fields)
     assert parts.training == fields
     assert parts.validation == []
-    assert parts.apart == {}
+    assert parts.hold_out == {}
 
 
 def test_sources_are_held_out_as_a_whole() -> None:
     fields = named([["a", "b", "c"], ["d", "e"]])
-    parts = split(recipe_of(2, folds=3, fold=1, hold_out=[1], order="contiguous"), fields)
+    parts = split_fields(recipe_of(2, folds=3, fold=1, hold_out=[1], order="contiguous"), fields)
     assert [one.patient for one in parts.training] == ["a", "c"]
     assert [one.patient for one in parts.validation] == ["b"]
-    assert {number: [one.patient for one in there] for number, there in parts.apart.items()} == {
+    assert {number: [one.patient for one in there] for number, there in parts.hold_out.items()} == {
         1: ["d", "e"]
     }
 
@@ -135,7 +135,7 @@ def test_sources_are_held_out_as_a_whole() -> None:
 def test_a_patient_of_two_sources_is_in_one_part() -> None:
     fields = named([["a", "b", "c", "d"], ["d", "c", "x", "y"]])
     for fold in range(2):
-        parts = split(recipe_of(2, folds=2, fold=fold), fields)
+        parts = split_fields(recipe_of(2, folds=2, fold=fold), fields)
         trained = {one.patient for one in parts.training}
         assert not trained & {one.patient for one in parts.validation}
 
@@ -143,15 +143,15 @@ def test_a_patient_of_two_sources_is_in_one_part() -> None:
 def test_what_cant_be_split_is_refused() -> None:
     fields = named([["a", "b", "a"], ["c", "d", "e"]])
     with pytest.raises(RecipeError, match=r"data.0 \(i0\) can't be cut into 3 folds, .* is 2"):
-        split(recipe_of(2, folds=3), fields)
+        split_fields(recipe_of(2, folds=3), fields)
     with pytest.raises(RecipeError, match="nothing is left to train on"):
-        split(recipe_of(2, folds=2, hold_out=[0, 1]), fields)
+        split_fields(recipe_of(2, folds=2, hold_out=[0, 1]), fields)
     shared = named([["a", "b"], ["b", "c"]])
     with pytest.raises(RecipeError, match=r"'b' is in data.1, which is held out .*in data.0"):
-        split(recipe_of(2, folds=2, hold_out=[1]), shared)
+        split_fields(recipe_of(2, folds=2, hold_out=[1]), shared)
     empty = [Named("x", "x", 0, amounts={0: 3.0, 1: 0.0})]
     with pytest.raises(RecipeError, match=r"no pixel .*\(1 images\) is of the class 'cell'"):
-        split(recipe_of(1, folds=1), empty)
+        split_fields(recipe_of(1, folds=1), empty)
 
 
 def test_what_is_trained_on_is_described(tmp_path: Path) -> None:
@@ -161,10 +161,10 @@ def test_what_is_trained_on_is_described(tmp_path: Path) -> None:
     recipe = make_recipe(
         {**INSTANCES, "license": "CC0-1.0", "citation": "Doe 2020"},
         {"images": "other", "labels": "truth", "kind": "instances"},
-        split={"folds": 2, "order": "contiguous", "hold_out": [1]},
+        split_fields={"folds": 2, "order": "contiguous", "hold_out": [1]},
         classes=[GROUND, CELL],
     )
-    portions = describe_fields(recipe, split(recipe, open_fields(recipe, tmp_path)))
+    portions = describe_fields(recipe, split_fields(recipe, open_fields(recipe, tmp_path)))
     assert [(one.source, one.part, one.files, one.patients) for one in portions] == [
         (0, "training", 2, 2),
         (0, "validation", 2, 2),

@@ -30,9 +30,9 @@ from wsi_unet.errors import TrainingError
 from wsi_unet.geometry import Box
 from wsi_unet.training.dataset import DataField, open_fields, opening
 from wsi_unet.training.dataset.handles import Handles
-from wsi_unet.training.dataset.opening import Room
+from wsi_unet.training.dataset.opening import MemoryBudget
 from wsi_unet.training.fields import IGNORED, Piece
-from wsi_unet.training.targets.components import Parts
+from wsi_unet.training.targets.components import ConnectedComponents
 from wsi_unet.training.targets.separation import part_touching, separation_weights
 
 SHAPE = (340, 410)
@@ -104,8 +104,8 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[DataField, Data
             data = {"images": "a.png", "mpp": 0.25, **truth}
             classes = {} if truth.get("kind") else {"classes": THREE}
             recipe = make_recipe(data, mpp=mpp, weighting=weighting, **classes)
-            (kept,) = open_fields(recipe, folder, Room(1 << 30))
-            (windowed,) = open_fields(recipe, folder, Room(0))
+            (kept,) = open_fields(recipe, folder, MemoryBudget(1 << 30))
+            (windowed,) = open_fields(recipe, folder, MemoryBudget(0))
             pairs.append((kept, windowed))
     return pairs
 
@@ -162,7 +162,7 @@ def test_parts_are_those_of_the_whole(
     def read(box: Box) -> NDArray[np.uint8]:
         return classes[box.slices()]
 
-    parts = Parts.find(read, shape, chunk)
+    parts = ConnectedComponents.find(read, shape, chunk)
     y0, x0 = data.draw(st.integers(0, shape[0] - 1)), data.draw(st.integers(0, shape[1] - 1))
     y1, x1 = data.draw(st.integers(y0 + 1, shape[0])), data.draw(st.integers(x0 + 1, shape[1]))
     box = Box(y0, x0, y1, x1)
@@ -180,11 +180,11 @@ def test_two_arms_of_one_part_are_one_object_however_far_they_meet(tmp_path: Pat
     save(tmp_path / "a.png", np.zeros((700, 1400, 3), np.uint8))
     save(tmp_path / "t.png", labels)
     recipe = make_recipe({"images": "a.png", "labels": "t.png"}, weighting={"separation": 10.0})
-    (field,) = open_fields(recipe, tmp_path, Room(0))
+    (field,) = open_fields(recipe, tmp_path, MemoryBudget(0))
     assert not field.read(Box(250, 100, 400, 200)).separation.any()
     labels[:, 1290:] = 0  # now there are two
     save(tmp_path / "t.png", labels)
-    (field,) = open_fields(recipe, tmp_path, Room(0))
+    (field,) = open_fields(recipe, tmp_path, MemoryBudget(0))
     assert field.read(Box(250, 100, 400, 200)).separation.max() == pytest.approx(
         10 * math.exp(-49 / 50)
     )
@@ -199,7 +199,7 @@ def test_points_are_of_their_class_and_all_alike(tmp_path: Path, room: int) -> N
     save(tmp_path / "a.png", make_image((200, 300)))
     save(tmp_path / "t.png", labels)
     recipe = make_recipe({"images": "a.png", "labels": "t.png", "ignore": [255]})
-    (field,) = open_fields(recipe, tmp_path, Room(room))
+    (field,) = open_fields(recipe, tmp_path, MemoryBudget(room))
     places = np.argwhere(labels == 1).tolist()
     drawn = [list(field.point(1, rng)) for _ in range(1200)]
     counts = np.array([drawn.count(place) for place in places])
@@ -221,7 +221,7 @@ def test_areas_hold_all_that_is_known(tmp_path: Path) -> None:
     save(tmp_path / "t.png", labels)
     recipe = make_recipe({"images": "a.png", "labels": "t.png", "ignore": [255]})
     for room in (1 << 30, 0):
-        (field,) = open_fields(recipe, tmp_path, Room(room))
+        (field,) = open_fields(recipe, tmp_path, MemoryBudget(room))
         covered = np.zeros(labels.shape, int)
         for box in field.areas:
             assert max(box.shape) <= 2048
@@ -305,7 +305,7 @@ def test_a_rare_class_of_a_pyramid_is_found(
     save(tmp_path / "a.png", make_image((900, 1000)))
     write_store(tmp_path / "t.ome.zarr", labels, classes=("ground", "cell", "gland"))
     recipe = make_recipe({"images": "a.png", "labels": "t.ome.zarr"}, classes=THREE)
-    (field,) = open_fields(recipe, tmp_path, Room(0))
+    (field,) = open_fields(recipe, tmp_path, MemoryBudget(0))
     assert field.point(2, np.random.default_rng(0)) == (400, 500)
 
 
@@ -321,7 +321,7 @@ def test_a_forked_process_opens_slides_itself(tmp_path: Path, example_slide_path
     """The threads that decode a slide's tiles don't survive a fork."""
     write_geojson(tmp_path / "t.geojson", [("cell", [[[5, 5], [900, 5], [400, 900], [5, 5]]])])
     data = {"images": str(example_slide_path), "labels": "t.geojson"}
-    (field,) = open_fields(make_recipe(data), tmp_path, Room(0))
+    (field,) = open_fields(make_recipe(data), tmp_path, MemoryBudget(0))
     windows = [Box(100, 200, 900, 1100)]
     expected = read_some(field, windows)
     context = get_context("fork")
@@ -339,7 +339,7 @@ def test_other_processes_read_the_same(tmp_path: Path, method: Literal["fork", "
     data = {"images": "a.png", "labels": "labels.ome.zarr"}
     recipe = make_recipe(data, classes=THREE, weighting=WEIGHTING)
     windows = [Box(-3, 5, 90, 100), Box(100, 100, 300, 300)]
-    fields = [open_fields(recipe, tmp_path, Room(room))[0] for room in (1 << 30, 0)]
+    fields = [open_fields(recipe, tmp_path, MemoryBudget(room))[0] for room in (1 << 30, 0)]
     expected = [read_some(field, windows) for field in fields]
     context: Any = get_context(method)
     for field, pieces in zip(fields, expected, strict=True):
@@ -391,7 +391,7 @@ def test_threads_read_the_same(tmp_path: Path) -> None:
     )
     windows = [Box(i * 9, i * 7, i * 9 + 60, i * 7 + 50) for i in range(20)]
     for room in (1 << 30, 0):
-        (field,) = open_fields(recipe, tmp_path, Room(room))
+        (field,) = open_fields(recipe, tmp_path, MemoryBudget(room))
         expected = read_some(field, windows)
         field = pickle.loads(pickle.dumps(field))
         with ThreadPoolExecutor(4) as pool:

@@ -11,7 +11,7 @@ import torch
 from support.training import small_recipe, stop_after, train_small, what_counts
 
 from wsi_unet.errors import LockedError, ModelError, OutputError
-from wsi_unet.models import ModelSpec, Scaling, UNet, load_model, save_model
+from wsi_unet.models import ModelSpec, Normalisation, UNet, load_model, save_model
 from wsi_unet.models.checkpoint import put_model, write_card
 from wsi_unet.models.destination import check_target
 from wsi_unet.storage.lock import OutputLock
@@ -20,7 +20,7 @@ from wsi_unet.training.artifacts.folder import TrainingFolder
 from wsi_unet.training.report import TrainingProgress
 from wsi_unet.training.run import train
 
-SCALING = Scaling(mean=(0.4,) * 3, std=(0.3,) * 3)
+SCALING = Normalisation(mean=(0.4,) * 3, std=(0.3,) * 3)
 
 
 def spec() -> ModelSpec:

@@ -14,7 +14,7 @@ from support.training import small_recipe, squares, train_small
 
 from wsi_unet.errors import OptionError, OutputError
 from wsi_unet.geometry import Box
-from wsi_unet.models import ModelSpec, Scaling
+from wsi_unet.models import ModelSpec, Normalisation
 from wsi_unet.training.artifacts.card import describe_model
 from wsi_unet.training.artifacts.journal import Journal, read_journal, writing_journal
 from wsi_unet.training.artifacts.pictures import (
@@ -36,7 +36,7 @@ COLUMNS = ["iteration", "loss", "mean_dice"]
 
 
 def spec(**changes: Any) -> ModelSpec:
-    channels = Scaling(mean=(0.4,) * 3, std=(0.3,) * 3)
+    channels = Normalisation(mean=(0.4,) * 3, std=(0.3,) * 3)
     return describe_model(small_recipe(**changes), channels, "")
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wsi_unet.errors import TrainingError
-from wsi_unet.models import Scaling, load_model
+from wsi_unet.models import Normalisation, load_model
 from wsi_unet.training.artifacts.journal import read_journal
 from wsi_unet.training.artifacts.state import read_state
 from wsi_unet.training.augmentation.samples import Samples
@@ -25,7 +25,7 @@ from wsi_unet.training.loop.losses import Loss
 from wsi_unet.training.recipe import Recipe
 from wsi_unet.training.run import losses_of
 
-SCALING = Scaling(mean=(0.4,) * 3, std=(0.3,) * 3)
+SCALING = Normalisation(mean=(0.4,) * 3, std=(0.3,) * 3)
 
 
 def learner_of(recipe: Recipe, precision: Any = "float32") -> Learner:

@@ -23,7 +23,7 @@ from support.training import (
 
 from wsi_unet.errors import OutputError, SignatureError
 from wsi_unet.training.artifacts.state import read_state, write_state
-from wsi_unet.training.dataset import Parts
+from wsi_unet.training.dataset import FieldSplit
 from wsi_unet.training.recipe import Recipe
 
 RECIPE = small_recipe(
@@ -168,7 +168,7 @@ def test_other_data_are_refused(tmp_path: Path) -> None:
     model = tmp_path / "model"
     train_small(small_recipe(), model)
     parts = small_parts()
-    more = Parts([*parts.training, squares(7)], parts.validation, parts.apart)
+    more = FieldSplit([*parts.training, squares(7)], parts.validation, parts.hold_out)
     with pytest.raises(SignatureError, match="begun with other data"):
         train_small(small_recipe(), model, resume=True, parts=more)
 

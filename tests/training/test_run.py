@@ -20,14 +20,14 @@ from wsi_unet.metrics.overlaps import count_overlaps
 from wsi_unet.models import load_model
 from wsi_unet.training.artifacts.journal import read_journal
 from wsi_unet.training.artifacts.state import read_state
-from wsi_unet.training.augmentation.normalisation import choose_scaling
-from wsi_unet.training.augmentation.samples import Sample, Samples, sides_of
-from wsi_unet.training.dataset import Parts
+from wsi_unet.training.augmentation.normalisation import choose_normalisation
+from wsi_unet.training.augmentation.samples import Sample, Samples, sample_sides
+from wsi_unet.training.dataset import FieldSplit
 from wsi_unet.training.loop.validation import FieldLabeller
 from wsi_unet.training.recipe import Recipe
 from wsi_unet.training.recipe_file import read_recipe
 from wsi_unet.training.report import TrainingProgress
-from wsi_unet.training.runtime import TrainingArguments, choose_setting
+from wsi_unet.training.runtime import TrainingArguments, choose_runtime
 
 
 @pytest.fixture(autouse=True)
@@ -60,9 +60,9 @@ def test_a_model_segments_as_it_was_measured(tmp_path: Path, padding: str) -> No
         found: Any = done.held_out["classes"]
         assert found[name]["dice"] == round(class_pixels(matrix, index).dice, 4)
         assert found[name]["pixels"] == (field.labels == index).sum()
-    apart = parts.apart[1][0]
+    hold_out = parts.hold_out[1][0]
     matrix = confusion_matrix(
-        count_overlaps(apart.labels, segmented(tmp_path / "model", apart, tmp_path)), (0, 1)
+        count_overlaps(hold_out.labels, segmented(tmp_path / "model", hold_out, tmp_path)), (0, 1)
     )
     source: Any = done.sources["b"]
     assert source["dice"] == round(class_pixels(matrix, 1).dice, 4)
@@ -127,7 +127,7 @@ def test_no_progress_ends_it_early(tmp_path: Path) -> None:
 
 
 def test_without_anything_held_out_the_last_network_is_kept(tmp_path: Path) -> None:
-    parts: Parts[Squares] = Parts(training=small_parts().training)
+    parts: FieldSplit[Squares] = FieldSplit(training=small_parts().training)
     seen: list[TrainingProgress] = []
     done = train_small(small_recipe(), tmp_path / "m", parts=parts, on_progress=seen.append)
     assert (done.best_iteration, done.held_out, done.sources) == (12, None, {})
@@ -137,20 +137,20 @@ def test_without_anything_held_out_the_last_network_is_kept(tmp_path: Path) -> N
 
 
 def test_intensities_are_scaled_with_what_the_samples_are(tmp_path: Path) -> None:
-    recipe = small_recipe(scaling={"mean": None, "std": None})
+    recipe = small_recipe(normalisation={"mean": None, "std": None})
     fields = small_parts().training
-    found = choose_scaling(recipe, fields)
+    found = choose_normalisation(recipe, fields)
     pixels = np.concatenate([field.image.reshape(-1, 3) for field in fields]) / 255
     assert found.mean == pytest.approx(pixels.mean(0), abs=0.03)
     assert found.std == pytest.approx(pixels.std(0), abs=0.03)
-    half = small_recipe(scaling={"mean": (0.1, 0.2, 0.3), "std": None})
-    assert choose_scaling(half, fields).mean == (0.1, 0.2, 0.3)
-    assert choose_scaling(half, fields).std == found.std
+    half = small_recipe(normalisation={"mean": (0.1, 0.2, 0.3), "std": None})
+    assert choose_normalisation(half, fields).mean == (0.1, 0.2, 0.3)
+    assert choose_normalisation(half, fields).std == found.std
     train_small(recipe, tmp_path / "m")
-    assert load_model(tmp_path / "m").spec.scaling == found
+    assert load_model(tmp_path / "m").spec.normalisation == found
     train_small(recipe, tmp_path / "m", resume=True)
     black = Squares(np.zeros((40, 40, 3), np.uint8), np.zeros((40, 40), np.uint8))
-    assert min(choose_scaling(recipe, [black]).std) > 0
+    assert min(choose_normalisation(recipe, [black]).std) > 0
 
 
 def three() -> list[dict[str, str]]:
@@ -167,13 +167,13 @@ def test_enough_is_looked_at_for_scaling_where_tiles_are_huge(
         looked_at.append(number)
         return make(samples, number)
 
-    recipe = small_recipe(scaling={"mean": None, "std": None})
+    recipe = small_recipe(normalisation={"mean": None, "std": None})
     monkeypatch.setattr(Samples, "__getitem__", count)
     monkeypatch.setattr(
         "wsi_unet.training.augmentation.normalisation.ENOUGH",
-        3 * sides_of(recipe.network, 32).image ** 2,
+        3 * sample_sides(recipe.network, 32).image ** 2,
     )
-    choose_scaling(recipe, small_parts().training)
+    choose_normalisation(recipe, small_parts().training)
     assert looked_at == [0, 1, 2]
 
 
@@ -212,7 +212,7 @@ def test_every_kind_of_network_becomes_a_model(
     assert model.spec.head == recipe.head
     assert model.spec.background == recipe.background
     local = recipe.network.norm != "instance"
-    assert model.spec.window == (None if local else sides_of(recipe.network, 32).image)
+    assert model.spec.window == (None if local else sample_sides(recipe.network, 32).image)
 
 
 def test_the_card_says_what_it_is_and_how_it_came_about(tmp_path: Path) -> None:
@@ -278,11 +278,11 @@ def test_the_callers_chance_and_threads_stay_as_they_are(tmp_path: Path) -> None
 
 def test_options_that_make_no_sense_are_refused() -> None:
     with pytest.raises(OptionError, match="workers: -1; at least 0"):
-        choose_setting(small_recipe(), workers=-1)
+        choose_runtime(small_recipe(), workers=-1)
     with pytest.raises(OptionError, match="threads: 0; at least 1"):
-        choose_setting(small_recipe(), threads=0)
+        choose_runtime(small_recipe(), threads=0)
     with pytest.raises(OptionError, match="isn't here"):
-        choose_setting(small_recipe(), device="cuda:99")
+        choose_runtime(small_recipe(), device="cuda:99")
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def test_samples_are_made_ahead_where_there_are_cores_for_it(
     monkeypatch.setattr("wsi_unet.training.runtime.usable_cores", lambda: 4)
     document = small_recipe().model_dump()
     document["sampling"]["batch"] = batch
-    setting = choose_setting(
+    setting = choose_runtime(
         Recipe.model_validate(document),
         device="cpu",
         threads=asked.get("threads"),
@@ -322,7 +322,7 @@ def test_samples_are_made_ahead_where_there_are_cores_for_it(
 
 def test_another_machine_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     train_small(small_recipe(), tmp_path / "m", on_progress=stop_after(5))
-    setting = choose_setting(small_recipe(), device="cpu", workers=0, threads=2)
+    setting = choose_runtime(small_recipe(), device="cpu", workers=0, threads=2)
     from wsi_unet.training.artifacts.folder import TrainingFolder
     from wsi_unet.training.run import train_on
 

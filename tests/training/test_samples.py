@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from wsi_unet.errors import RecipeError
 from wsi_unet.geometry import Box, Shape, reflect
-from wsi_unet.models import Scaling, UNet, UNetConfig
-from wsi_unet.training.augmentation.samples import Sample, Samples, sides_of
+from wsi_unet.models import Normalisation, UNet, UNetConfig
+from wsi_unet.training.augmentation.samples import Sample, Samples, sample_sides
 from wsi_unet.training.fields import IGNORED, Piece
 from wsi_unet.training.loop.batches import making_batches
 from wsi_unet.training.recipe import Recipe
 
-PLAIN = Scaling(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+PLAIN = Normalisation(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 RECIPE = Recipe.model_validate(
     {
@@ -101,7 +101,7 @@ def test_the_network_takes_the_image_and_gives_the_labels(
     padding: str, depth: int, tile: int
 ) -> None:
     config = UNetConfig.model_validate({"padding": padding, "depth": depth, "base_width": 1})
-    sides = sides_of(config, tile)
+    sides = sample_sides(config, tile)
     with torch.device("meta"):
         output = UNet(config)(torch.empty(1, 3, sides.image, sides.image))
     assert output.shape[2:] == (sides.labels, sides.labels)
@@ -109,7 +109,7 @@ def test_the_network_takes_the_image_and_gives_the_labels(
 
 
 def test_the_papers_tile() -> None:
-    sides = sides_of(UNetConfig(), 388)
+    sides = sample_sides(UNetConfig(), 388)
     assert (sides.image, sides.labels) == (572, 388)
 
 
@@ -154,7 +154,9 @@ def test_image_and_labels_stay_together(warping: dict[str, object], padding: str
 def test_grey_networks_get_luma() -> None:
     document = RECIPE.model_dump() | {"channel_order": "gray"}
     document["network"]["in_channels"] = 1
-    grey = Samples(Recipe.model_validate(document), [blobs()], Scaling(mean=(0.25,), std=(0.5,)))[0]
+    grey = Samples(
+        Recipe.model_validate(document), [blobs()], Normalisation(mean=(0.25,), std=(0.5,))
+    )[0]
     colour = Samples(RECIPE, [blobs()], PLAIN)[0]
     luma = (torch.tensor([0.299, 0.587, 0.114])[:, None, None] * colour.image).sum(0)
     torch.testing.assert_close(grey.image[0], (luma - 0.25) / 0.5)

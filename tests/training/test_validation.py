@@ -15,7 +15,7 @@ from support.oracle import whole_image_forward, whole_image_logits
 from support.training import Squares, small_recipe, squares
 
 from wsi_unet.geometry import Box
-from wsi_unet.models import ModelSpec, Scaling, UNet, UNetConfig
+from wsi_unet.models import ModelSpec, Normalisation, UNet, UNetConfig
 from wsi_unet.training.fields import IGNORED, NOTHING
 from wsi_unet.training.loop.learner import DivergedError
 from wsi_unet.training.loop.scores import PixelCounts, Scores, column_names, columns
@@ -35,7 +35,7 @@ def spec_of(config: UNetConfig, *, classes: int = 2, **more: Any) -> ModelSpec:
     names = [{"name": f"c{i}", "color": f"#0000{i:02x}"} for i in range(classes)]
     document = {"name": "n", "classes": names, "background": "c0", "mpp": None} | more
     document["architecture"] = config.model_dump()
-    document["scaling"] = Scaling(mean=MEAN, std=STD).model_dump()
+    document["scaling"] = Normalisation(mean=MEAN, std=STD).model_dump()
     return ModelSpec.model_validate(document)
 
 

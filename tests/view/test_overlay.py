@@ -15,7 +15,7 @@ from wsi_unet.errors import OptionError, OutputError
 from wsi_unet.labels.layout import Frame, create_image, create_labels, ensure_root, finish_labels
 from wsi_unet.labels.pyramid import Pyramid, reduce_mean, reduce_mode
 from wsi_unet.labels.writer import build_tail, write_block
-from wsi_unet.storage.store import LocalObjects, open_objects
+from wsi_unet.storage.store import LocalStore, open_store
 from wsi_unet.view import legend, write_overlay
 
 SHAPE = (600, 900)
@@ -35,7 +35,7 @@ CLASSES = (
 )
 
 
-def write_all(objects: LocalObjects, group: str, pyramid: Pyramid, data: NDArray[np.uint8]) -> None:
+def write_all(objects: LocalStore, group: str, pyramid: Pyramid, data: NDArray[np.uint8]) -> None:
     reduce = reduce_mode if data.ndim == 2 else reduce_mean
     for index in pyramid.grid:
         rows, columns = pyramid.grid.core(index).slices()
@@ -47,7 +47,7 @@ def make_output(
     path: Path, *, image: bool = True, mpp: tuple[float, float] | None = (0.5, 0.5)
 ) -> Path:
     """A grey slide with a blue square at the left and a red one at the right."""
-    objects = LocalObjects(path)
+    objects = LocalStore(path)
     labels = np.zeros(SHAPE, np.uint8)
     labels[100:300, 100:300] = 1
     labels[100:300, 600:800] = 2
@@ -131,7 +131,7 @@ def test_the_scale_bar_needs_an_mpp(tmp_path: Path) -> None:
 def test_the_legend_names_classes_and_areas_once_finished(tmp_path: Path) -> None:
     output = make_output(tmp_path / "out")
     unfinished = pixels_of(write_overlay(output, tmp_path / "a.png"))
-    finish_labels(open_objects(output), "areas", (460_000, 40_000, 40_000), "now")
+    finish_labels(open_store(output), "areas", (460_000, 40_000, 40_000), "now")
     finished = pixels_of(write_overlay(output, tmp_path / "b.png"))
     assert finished.shape == unfinished.shape
     assert np.array_equal(finished[:600], unfinished[:600])
@@ -156,7 +156,7 @@ def test_many_classes_flow_over_the_lines(tmp_path: Path) -> None:
 
 
 def test_memory_follows_the_picture_not_the_slide(tmp_path: Path) -> None:
-    objects = LocalObjects(tmp_path / "out")
+    objects = LocalStore(tmp_path / "out")
     pyramid = Pyramid((16384, 16384), 4096)
     ensure_root(objects, {})
     create_labels(objects, "areas", pyramid, Frame.of((1, 1), None), CLASSES, {})

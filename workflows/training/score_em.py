@@ -34,10 +34,10 @@ from wsi_unet.metrics.segmentation import (
     SegmentScores,
     score_segments,
     segments_of,
-    thin_borders,
+    thin_boundaries,
 )
 from wsi_unet.models.inference.augmentation import Tta
-from wsi_unet.training.dataset import open_fields, split
+from wsi_unet.training.dataset import open_fields, split_fields
 from wsi_unet.training.recipe_file import read_recipe
 
 THRESHOLDS = [*(round(0.1 * step, 1) for step in range(1, 10)), 0.95, 0.97, 0.98, 0.99]
@@ -146,7 +146,7 @@ def held_out(
     """Yield of each held-out slice the probability of cells and where cells are, (h, w)."""
     recipe = read_recipe(model / "training" / "recipe.toml")
     labels = data / recipe.data[0].labels
-    for field in split(recipe, open_fields(recipe, data)).validation:
+    for field in split_fields(recipe, open_fields(recipe, data)).validation:
         image = data / field.name
         truth = np.asarray(Image.open(labels / image.name)) > 0
         with tempfile.TemporaryDirectory() as folder:
@@ -186,7 +186,7 @@ def soft_dice(probability: NDArray[np.float32], truth: NDArray[np.bool_]) -> flo
 
 def scored(cells: NDArray[np.bool_], truth: NDArray[np.bool_]) -> SegmentScores:
     """Return how cells, parted by membranes, agree with the true ones."""
-    segments = thin_borders(segments_of(cells))
+    segments = thin_boundaries(segments_of(cells))
     return score_segments(count_overlaps(segments_of(truth), segments))
 
 

@@ -22,7 +22,7 @@ from PIL import Image
 import wsi_unet
 from wsi_unet.geometry import Box
 from wsi_unet.metrics.confusion import class_pixels, pixel_error
-from wsi_unet.training.dataset import open_fields, split
+from wsi_unet.training.dataset import open_fields, split_fields
 from wsi_unet.training.fields import IGNORED, Field
 from wsi_unet.training.recipe import Recipe
 from wsi_unet.training.recipe_file import read_recipe
@@ -37,9 +37,9 @@ from wsi_unet.training.recipe_file import read_recipe
 def main(recipe: Path, data: Path, model: str, invert: bool, settings: tuple[str, ...]) -> None:
     """See the module's text."""
     read = read_recipe(recipe, settings)
-    parts = split(read, open_fields(read, data))
+    parts = split_fields(read, open_fields(read, data))
     found = {"held out": score(model, parts.validation, read, invert=invert)}
-    for number, fields in parts.apart.items():
+    for number, fields in parts.hold_out.items():
         found[read.data[number].images] = score(model, fields, read, invert=invert)
     click.echo(json.dumps(found, indent=2))
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from wsi_unet import locations
 from wsi_unet.errors import InputError
 from wsi_unet.slides.readers.zarr_metadata import DOCUMENTS
-from wsi_unet.storage.store import BOOKKEEPING, open_objects
+from wsi_unet.storage.store import BOOKKEEPING, open_store
 
 ZARR = ".zarr"
 DICOM = ".dcm"
@@ -268,7 +268,7 @@ def _find_remote(argument: str) -> Found:
     found = Found([], searched=True)
     wanted: dict[str, None] = {}
     ours: set[str] = set()
-    for key in open_objects(root).list(""):
+    for key in open_store(root).list(""):
         _sort_key(key.split("/"), pattern, wanted, ours)
     found.slides.extend(locations.join(root, key) for key in sorted(wanted.keys() - ours))
     return _not_empty(argument, found)

@@ -27,7 +27,7 @@ from wsi_unet.models.checkpoint import bundled_models
 from wsi_unet.models.importing.checkpoints import check_there
 from wsi_unet.segmentation.dispatch.prepare import SlideJob, default_output
 from wsi_unet.segmentation.planning.options import Options
-from wsi_unet.storage.store import open_objects
+from wsi_unet.storage.store import open_store
 
 COLUMNS = ("slide", "output", "model", "mpp", "tissue")
 """The columns of a manifest that mean something here."""
@@ -123,7 +123,7 @@ def read_cohort(
         for name in (found, *found_others):  # one line now, rather than one per slide
             check_there(name)
     folder = locations.resolve(output or ".")
-    if open_objects(folder).get("zarr.json") is not None:
+    if open_store(folder).get("zarr.json") is not None:
         raise InputError(
             f"{folder}: is a Zarr; with several slides --output is the folder for their results"
         )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from wsi_unet.dask_cluster.cluster import ClusterOptions, open_client
+from wsi_unet.dask_cluster.cluster import open_client
+from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.segmentation.dispatch.prepare import Preparation, SlideJob
 from wsi_unet.segmentation.planning.plan import Plan
 

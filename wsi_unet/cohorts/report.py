@@ -43,7 +43,7 @@ from wsi_unet.segmentation.dispatch.prepare import SlideJob
 from wsi_unet.segmentation.dispatch.slides import Outcome
 from wsi_unet.segmentation.report import CohortProgress
 from wsi_unet.storage.lock import OutputLock, acquire
-from wsi_unet.storage.store import open_objects
+from wsi_unet.storage.store import open_store
 
 CSV_NAME = "cohort.csv"
 
@@ -74,7 +74,7 @@ class CohortReport:
         skipped: Sequence[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._objects = open_objects(folder)
+        self._store = open_store(folder)
         self._slides = slides
         self._skipped = list(skipped)
         self._clock = clock
@@ -97,7 +97,7 @@ class CohortReport:
     @property
     def place(self) -> str:
         """Location of cohort.csv."""
-        return locations.join(str(self._objects), CSV_NAME)
+        return locations.join(str(self._store), CSV_NAME)
 
     def begin(self) -> None:
         """Take hold of the folder and write both files for the first time.
@@ -109,9 +109,9 @@ class CohortReport:
             LockedError: another run is at the same folder.
             OutputError: it can't be written to.
         """
-        self._lock = acquire(self._objects)
+        self._lock = acquire(self._store)
         try:
-            self._fill({row["output"]: to_line(row) for row in read_rows(self._objects)})
+            self._fill({row["output"]: to_line(row) for row in read_rows(self._store)})
             self._write("running")
         except BaseException:
             self._lock.release()
@@ -226,8 +226,8 @@ class CohortReport:
                 f"{self.place}: another run has taken this folder over, since this one gave no "
                 "sign of life; its report is the other's now"
             )
-        self._objects.put(JSON_NAME, self._json(state))
-        self._objects.put(CSV_NAME, self._csv())
+        self._store.put(JSON_NAME, self._json(state))
+        self._store.put(CSV_NAME, self._csv())
         self._changed = False
         ended = self._clock()
         self._next = ended + max(SHORTEST_PAUSE, (ended - started) / LARGEST_SHARE)

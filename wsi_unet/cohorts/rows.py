@@ -11,7 +11,7 @@ from wsi_unet import locations
 from wsi_unet.cohorts.manifest import Listed
 from wsi_unet.errors import WsiUnetError
 from wsi_unet.segmentation.report import Report
-from wsi_unet.storage.store import Objects
+from wsi_unet.storage.store import ByteStore
 
 JSON_NAME = "cohort.json"
 FORMAT_VERSION = 1
@@ -47,13 +47,13 @@ EMPTY_ROW: Row = {
 }
 
 
-def read_rows(objects: Objects) -> Iterator[Row]:
+def read_rows(store: ByteStore) -> Iterator[Row]:
     """Yield the rows of a cohort's report; none where there is no report, or not one of ours.
 
     Raises:
         OutputError: it can't be read.
     """
-    head, _, rows = (objects.get(JSON_NAME) or b"").partition(BEFORE_ROWS)
+    head, _, rows = (store.get(JSON_NAME) or b"").partition(BEFORE_ROWS)
     if read_header(head) is None:
         return
     for line in rows.splitlines():

@@ -14,7 +14,7 @@ from wsi_unet.errors import OutputError
 from wsi_unet.segmentation.dispatch.output import is_finished
 from wsi_unet.segmentation.report import BlockCounts, Waits
 from wsi_unet.segmentation.status import RunStatus, Writer, read_writer, run_status
-from wsi_unet.storage.store import BOOKKEEPING, open_objects
+from wsi_unet.storage.store import BOOKKEEPING, open_store
 
 SlideState = Literal["waiting", "unfinished", "incomplete", "finished", "failed"]
 
@@ -60,12 +60,10 @@ def is_cohort(folder: str | Path) -> bool:
     Raises:
         OutputError: if it can't be looked at.
     """
-    objects = open_objects(folder)
-    if objects.get("zarr.json") is not None:
+    store = open_store(folder)
+    if store.get("zarr.json") is not None:
         return False
-    return (
-        objects.get(JSON_NAME) is not None or next(_outputs_below(str(objects)), None) is not None
-    )
+    return store.get(JSON_NAME) is not None or next(_outputs_below(str(store)), None) is not None
 
 
 def cohort_header(folder: str | Path) -> Row | None:
@@ -74,7 +72,7 @@ def cohort_header(folder: str | Path) -> Row | None:
     Raises:
         OutputError: if it can't be read.
     """
-    content = open_objects(folder).get(JSON_NAME)
+    content = open_store(folder).get(JSON_NAME)
     return None if content is None else read_header(content)
 
 
@@ -91,12 +89,12 @@ def cohort_status(folder: str | Path, *, verify: bool = False) -> Iterator[Outpu
     Raises:
         OutputError: if something can't be read.
     """
-    objects = open_objects(folder)
+    store = open_store(folder)
     known: set[str] = set()
-    for row in read_rows(objects):
+    for row in read_rows(store):
         known.add(row["output"])
         yield _known(row, verify=verify)
-    for output in _outputs_below(str(objects)):
+    for output in _outputs_below(str(store)):
         if output not in known:
             yield _found(output, verify=verify)
 
@@ -104,8 +102,8 @@ def cohort_status(folder: str | Path, *, verify: bool = False) -> Iterator[Outpu
 def _known(row: Row, *, verify: bool) -> OutputStatus:
     """Return the status of an output that the report lists."""
     output, slide = row["output"], locations.name(row["slide"])
-    objects = open_objects(output)
-    if row["status"] == "finished" and not verify and is_finished(objects, row["label"]):
+    store = open_store(output)
+    if row["status"] == "finished" and not verify and is_finished(store, row["label"]):
         return OutputStatus(
             output=output,
             slide=slide,
@@ -115,7 +113,7 @@ def _known(row: Row, *, verify: bool) -> OutputStatus:
             waits=Waits(**row["waits"]),
             inexact_because=row["inexact_because"] or "",
         )
-    if objects.get("zarr.json") is not None:
+    if store.get("zarr.json") is not None:
         return _found(output, verify=verify, label=row["label"], error=row["error"])
     failed = row["status"] == "failed"
     return OutputStatus(

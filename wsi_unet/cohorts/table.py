@@ -10,7 +10,7 @@ from pathlib import Path
 
 from wsi_unet import locations
 from wsi_unet.errors import InputError
-from wsi_unet.storage.store import open_objects
+from wsi_unet.storage.store import open_store
 
 
 def read_rows(manifest: str) -> Iterator[tuple[int, dict[str, str]]]:
@@ -52,7 +52,7 @@ def _read_text(manifest: str) -> str:
     try:
         if locations.is_url(manifest):
             place = locations.resolve(manifest)
-            found = open_objects(locations.parent(place)).get(locations.name(place))
+            found = open_store(locations.parent(place)).get(locations.name(place))
             if found is None:
                 raise FileNotFoundError(errno.ENOENT, "no such object")
             data = found

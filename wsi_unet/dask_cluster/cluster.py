@@ -9,14 +9,14 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Literal, TypedDict
 
 import dask
 from distributed import Client, LocalCluster, SpecCluster
 
 from wsi_unet import logs
-from wsi_unet.dask_cluster.connecting import connected
+from wsi_unet.dask_cluster.connecting import connect_client
 from wsi_unet.dask_cluster.gpus import gpu_cluster, visible_gpus
+from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.dask_cluster.performance import reporting
 from wsi_unet.dask_cluster.versions import check_versions, refusing_others
 from wsi_unet.dask_cluster.visibility import check_paths
@@ -25,8 +25,6 @@ from wsi_unet.errors import ClusterError, OptionError
 from wsi_unet.signals import interrupts_blocked
 
 __all__ = [
-    "ClusterArguments",
-    "ClusterOptions",
     "Workers",
     "check_paths",
     "cluster_alive",
@@ -67,59 +65,6 @@ _SETTINGS = {
 }
 
 
-class ClusterArguments(TypedDict, total=False):
-    """The keyword arguments of `ClusterOptions`; see there for each."""
-
-    workers: int | Literal["auto"] | None
-    scheduler: str | None
-    tls_ca: str | None
-    tls_cert: str | None
-    tls_key: str | None
-    max_retries: int
-    performance_report: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterOptions:
-    """Where blocks are computed.
-
-    Attributes:
-        workers: number of local worker processes; None works in this process; "auto" starts one
-            process per GPU that CUDA_VISIBLE_DEVICES allows, and on a machine without a GPU
-            works in this process.
-        scheduler: an existing cluster's scheduler in place of that: its address, or the path of
-            the file that it wrote its address to.
-        tls_ca: file with the certificate of who signs the cluster's certificates (PEM). These
-            three stand in for what Dask's own configuration says.
-        tls_cert: file with this client's certificate (PEM).
-        tls_key: file with its key (PEM); None if that is in the certificate's file.
-        max_retries: how often a block that fails is tried again.
-        performance_report: HTML file to write Dask's report about the run to.
-    """
-
-    workers: int | Literal["auto"] | None = None
-    scheduler: str | None = None
-    tls_ca: str | None = None
-    tls_cert: str | None = None
-    tls_key: str | None = None
-    max_retries: int = 1
-    performance_report: str | None = None
-
-    def __post_init__(self) -> None:
-        if isinstance(self.workers, int) and self.workers < 1:
-            raise OptionError(f"workers {self.workers}: at least one is needed")
-        if isinstance(self.workers, str) and self.workers != "auto":
-            raise OptionError(f"workers {self.workers!r} is neither a number nor 'auto'")
-        if self.workers is not None and self.scheduler is not None:
-            raise OptionError("give either workers or a scheduler, not both")
-        if self.scheduler is None and (self.tls_ca or self.tls_cert or self.tls_key):
-            raise OptionError("TLS certificates are for a scheduler; give its address too")
-        if self.tls_key and not self.tls_cert:
-            raise OptionError("a TLS key without its certificate; give that too")
-        if self.max_retries < 0:
-            raise OptionError(f"max_retries {self.max_retries} is below 0")
-
-
 @contextmanager
 def open_client(options: ClusterOptions | None = None) -> Iterator[Client]:
     """Yield a client of the workers that are asked for; without options, in this process.
@@ -135,7 +80,7 @@ def open_client(options: ClusterOptions | None = None) -> Iterator[Client]:
             client = stack.enter_context(_started(options))
         else:
             client = stack.enter_context(
-                connected(
+                connect_client(
                     options.scheduler,
                     tls_ca=options.tls_ca,
                     tls_cert=options.tls_cert,

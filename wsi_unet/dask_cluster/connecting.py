@@ -15,7 +15,7 @@ from distributed import Client, Security
 from distributed.comm.addressing import parse_address, parse_host_port
 from distributed.versions import VersionMismatchWarning
 
-from wsi_unet.dask_cluster.handshake import CONNECT_SECONDS, say_hello
+from wsi_unet.dask_cluster.handshake import CONNECT_SECONDS, check_handshake
 from wsi_unet.errors import OptionError
 
 WORKERS_SECONDS = 60.0
@@ -28,7 +28,7 @@ _ENCRYPTED = ("tls", "wss", "ucxx")
 
 
 @contextmanager
-def connected(
+def connect_client(
     scheduler: str,
     *,
     tls_ca: str | None = None,
@@ -59,7 +59,7 @@ def connected(
     address = _address(scheduler, encrypted=bool(given))
     security = _security(address, given)
     if address.startswith(("tcp://", "tls://")):
-        say_hello(address, security)
+        check_handshake(address, security)
     with dask.config.set(_SETTINGS):
         try:
             with warnings.catch_warnings():

@@ -21,7 +21,7 @@ CONNECT_SECONDS = 10.0
 """How long a scheduler may take to answer, at first and after the connection was lost."""
 
 
-def say_hello(address: str, security: Security | None) -> None:
+def check_handshake(address: str, security: Security | None) -> None:
     """Connect to a tcp:// or tls:// address once, and wait for the scheduler's first byte.
 
     Warns if what is sent there can be read on the way.

@@ -21,18 +21,12 @@ from dask.delayed import Delayed
 from distributed import Client, KilledWorker, wait
 
 from wsi_unet import locations, logs
-from wsi_unet.dask_cluster.cluster import (
-    ClusterArguments,
-    ClusterOptions,
-    check_paths,
-    cluster_alive,
-    count_workers,
-    open_client,
-)
+from wsi_unet.dask_cluster.cluster import check_paths, cluster_alive, count_workers, open_client
+from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.dask_cluster.scheduler import went_away
 from wsi_unet.errors import ClusterError, OptionError
 from wsi_unet.evaluation.compute import Compute
-from wsi_unet.evaluation.pairs import Pair, Question, open_pair
+from wsi_unet.evaluation.pairs import Comparison, Pair, open_pair
 from wsi_unet.ground_truth.sources import Labels
 
 LOOK_SECONDS = 5.0
@@ -47,7 +41,7 @@ KEPT_OPEN = 2
 
 @contextmanager
 def computing_on_cluster(
-    question: Question, cluster: ClusterArguments
+    question: Comparison, cluster: ClusterOptions
 ) -> Iterator[tuple[Pair, Compute]]:
     """Open what is compared here, too, and yield how to compute on the cluster.
 
@@ -56,15 +50,14 @@ def computing_on_cluster(
         ClusterError: it can't be started, or went away.
         WsiUnetError: see `open_pair`.
     """
-    options = ClusterOptions(**cluster)
     question = replace(
         question, prediction=_place(question.prediction), truth=_place(question.truth)
     )
     pair = open_pair(question)
     files = (question.prediction, question.truth, question.within)
-    with open_client(options) as client:
+    with open_client(cluster) as client:
         check_paths(client, readable=[str(file) for file in files if file is not None])
-        yield pair, Compute(partial(_opened, question), partial(_run, client, options.max_retries))
+        yield pair, Compute(partial(_opened, question), partial(_run, client, cluster.max_retries))
         with suppress(OSError, RuntimeError, CancelledError):
             client.run(_close, question.number, on_error="ignore")
 
@@ -140,7 +133,7 @@ _OPEN: dict[str, Pair] = {}
 _LOCK = threading.Lock()
 
 
-def _opened(question: Question) -> Pair:
+def _opened(question: Comparison) -> Pair:
     """Return what this process opens once: every box asks for it."""
     with _LOCK:
         pair = _OPEN.pop(question.number, None) or open_pair(question)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dask.delayed import Delayed, delayed
 
-from wsi_unet.errors import OptionError
-from wsi_unet.evaluation.pairs import Pair, Question, open_pair
+from wsi_unet.evaluation.pairs import Pair
 from wsi_unet.geometry import BlockIndex
 
 if TYPE_CHECKING:
-    from wsi_unet.dask_cluster.cluster import ClusterArguments
+    pass
 
 MERGED_AT_ONCE = 16
 """Results that are added up in one go, as soon as they are there."""
@@ -64,36 +62,3 @@ def _count_box(
     pair: Callable[[], Pair], count: Callable[[Pair, BlockIndex], Result], index: BlockIndex
 ) -> Result:
     return count(pair(), index)
-
-
-def is_wanted(cluster: ClusterArguments) -> bool:
-    """Whether other processes are asked for; "auto" means GPUs, which have nothing to do here.
-
-    Raises:
-        OptionError: a report is asked for that only a cluster gives.
-    """
-    names = ("scheduler", "tls_ca", "tls_cert", "tls_key")
-    wanted = isinstance(cluster.get("workers"), int) or any(cluster.get(name) for name in names)
-    if cluster.get("performance_report") is not None and not wanted:
-        raise OptionError("performance_report: it is a cluster's; give workers or a scheduler, too")
-    return wanted
-
-
-@contextmanager
-def computing(question: Question, cluster: ClusterArguments) -> Iterator[tuple[Pair, Compute]]:
-    """Open what is compared, and yield how to compute on it.
-
-    Raises:
-        OptionError: the cluster can't be used, or can't see the files, or the labels aren't files.
-        ClusterError: it can't be started, or went away.
-        WsiUnetError: see `open_pair`.
-    """
-    if not is_wanted(cluster):
-        pair = open_pair(question)
-        yield pair, Compute(lambda: pair, partial(Delayed.compute, scheduler="threads"))
-        return
-    # Dask's cluster, and torch, take seconds to import that most comparisons don't need.
-    from wsi_unet.evaluation.cluster import computing_on_cluster
-
-    with computing_on_cluster(question, cluster) as found:
-        yield found

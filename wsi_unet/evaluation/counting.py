@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from wsi_unet.errors import EvaluationError
 from wsi_unet.evaluation.classes import MOST, Classes
 from wsi_unet.evaluation.compute import Compute
-from wsi_unet.evaluation.pairs import Blocks, Pair, PairPixels
+from wsi_unet.evaluation.pairs import AreaBlocks, Pair, PairPixels
 from wsi_unet.geometry import BlockIndex
 from wsi_unet.metrics.boundaries import (
     Boundaries,
@@ -51,7 +51,7 @@ def merge_counts(parts: Sequence[Counts]) -> Counts:
 
 
 def count_classes(
-    blocks: Blocks, classes: Classes, tolerance: float | None, compute: Compute
+    blocks: AreaBlocks, classes: Classes, tolerance: float | None, compute: Compute
 ) -> Counts:
     """Count the pixels of classes in truth and prediction, and along their boundaries.
 
@@ -92,7 +92,7 @@ def _count_both(
     truth: Labels,
     prediction: Labels,
     valid: NDArray[np.bool_],
-    blocks: Blocks,
+    blocks: AreaBlocks,
     index: BlockIndex,
     tolerance: float | None,
 ) -> Counts:
@@ -117,7 +117,7 @@ class Kinds:
 
 
 def count_objects(
-    blocks: Blocks, kinds: Kinds, tolerance: float | None, compute: Compute
+    blocks: AreaBlocks, kinds: Kinds, tolerance: float | None, compute: Compute
 ) -> Counts:
     """Count the pixels that objects of truth and prediction share.
 
@@ -168,7 +168,7 @@ def _numbers(values: Labels) -> Labels:
     return values.astype(np.int64) if values.dtype.itemsize == 8 else values
 
 
-def has_several_values(blocks: Blocks, compute: Compute) -> tuple[bool, bool]:
+def has_several_values(blocks: AreaBlocks, compute: Compute) -> tuple[bool, bool]:
     """Whether truth and prediction hold more than one value besides 0 where they are compared."""
 
     def look(pair: Pair, index: BlockIndex) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ from wsi_unet.evaluation.classes import Key, find_ignored
 from wsi_unet.geometry import BlockGrid, Box, Shape
 from wsi_unet.ground_truth.drawing import Drawing, read_drawing
 from wsi_unet.ground_truth.grids import Region
-from wsi_unet.ground_truth.sources import Labels, Source, open_source
+from wsi_unet.ground_truth.sources import Labels, LabelSource, open_label_source
 from wsi_unet.ground_truth.truths import Truth, in_boxes, open_truth
 
 SIDE = 2048
@@ -39,7 +39,7 @@ class PairPixels:
 
 
 @dataclass(frozen=True)
-class Question:
+class Comparison:
     """What is compared, so that any process can open it.
 
     Attributes:
@@ -76,7 +76,7 @@ class Pair:
         within: annotations outside of which nothing is compared.
     """
 
-    prediction: Source
+    prediction: LabelSource
     truth: Truth
     area: Box
     ignored: frozenset[int] = frozenset()
@@ -106,13 +106,13 @@ class Pair:
                 raise EvaluationError(f"{name}: holds {values.min()}; labels are 0 or more")
         return PairPixels(truth, prediction, valid)
 
-    def blocks(self, side: int | None = None) -> Blocks:
+    def blocks(self, side: int | None = None) -> AreaBlocks:
         """Return the boxes that the area is cut into.
 
         Args:
             side: px; chosen by how both are stored if None.
         """
-        return Blocks(self.area, self._side() if side is None else side)
+        return AreaBlocks(self.area, self._side() if side is None else side)
 
     def _side(self) -> int:
         side = max(SMALLEST_SIDE, int(SIDE / self.truth.scale))
@@ -122,7 +122,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Blocks:
+class AreaBlocks:
     """An area cut into boxes: (row, column) and px."""
 
     area: Box
@@ -143,7 +143,7 @@ class Blocks:
         return core.grow(halo, halo).intersection(self.area)
 
 
-def open_pair(question: Question) -> Pair:
+def open_pair(question: Comparison) -> Pair:
     """Open what is compared.
 
     Raises:
@@ -152,7 +152,7 @@ def open_pair(question: Question) -> Pair:
         OptionError: a class that is to be ignored isn't there.
         OutputError: a folder is no output of ours, or has no such label group.
     """
-    source = open_source(question.prediction, question.label)
+    source = open_label_source(question.prediction, question.label)
     within = None if question.within is None else read_drawing(question.within, source.grid)
     truth = open_truth(question.truth, source, question.truth_label)
     ignored = find_ignored(truth, question.ignore)
@@ -160,7 +160,7 @@ def open_pair(question: Question) -> Pair:
     return Pair(source, truth, area, ignored, within)
 
 
-def _area(source: Source, region: Region | None, within: Drawing | None) -> Box:
+def _area(source: LabelSource, region: Region | None, within: Drawing | None) -> Box:
     """Return the box outside of which nothing is looked at, px of the prediction.
 
     Raises:

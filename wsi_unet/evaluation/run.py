@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
+from dask.delayed import Delayed
 from numpy.typing import NDArray
 
 from wsi_unet import logs
+from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.errors import EvaluationError, OptionError
 from wsi_unet.evaluation.classes import GivenClasses, Key, resolve_classes
-from wsi_unet.evaluation.compute import Compute, computing, is_wanted
+from wsi_unet.evaluation.compute import Compute
 from wsi_unet.evaluation.counting import Kinds, count_classes, count_objects, has_several_values
-from wsi_unet.evaluation.pairs import Pair, Question
+from wsi_unet.evaluation.pairs import Comparison, Pair, open_pair
 from wsi_unet.evaluation.report import Evaluation, Kind, score_classes, summary_of
 from wsi_unet.geometry import Box
 from wsi_unet.ground_truth.drawing import annotation_path
@@ -25,10 +29,7 @@ from wsi_unet.metrics.boundaries import count_boundaries
 from wsi_unet.metrics.confusion import confusion_matrix
 from wsi_unet.metrics.instances import score_objects
 from wsi_unet.metrics.overlaps import Overlaps, count_overlaps
-from wsi_unet.metrics.segmentation import score_segments, segments_of, thin_borders
-
-if TYPE_CHECKING:
-    from wsi_unet.dask_cluster.cluster import ClusterArguments
+from wsi_unet.metrics.segmentation import score_segments, segments_of, thin_boundaries
 
 MOST_OF_SEGMENTS = 1 << 26
 """Pixels whose borders are thinned at once: 8192 x 8192."""
@@ -36,35 +37,25 @@ LARGEST_TOLERANCE = 256.0
 """px"""
 
 
-def evaluate(
-    prediction: Labels,
-    truth: Labels,
-    *,
-    instances: bool = False,
-    em: bool = False,
-    classes: GivenClasses | None = None,
-    ignore: Iterable[Key] = (),
-    region: Region | None = None,
-    within: str | os.PathLike[str] | None = None,
-    tolerance: float | None = 2.0,
-    label: str | None = None,
-    truth_label: str | None = None,
-    workers: int | Literal["auto"] | None = None,
-    scheduler: str | None = None,
-    tls_ca: str | None = None,
-    tls_cert: str | None = None,
-    tls_key: str | None = None,
-    max_retries: int = 1,
-    performance_report: str | None = None,
-) -> Evaluation:
-    """Compare a prediction with the truth, on the prediction's pixels.
+class EvaluationArguments(TypedDict, total=False):
+    """The keyword arguments of `evaluate`; see `EvaluationOptions` for each."""
 
-    >>> found = evaluate("slide.ome.zarr", "annotations.geojson")    # doctest: +SKIP
-    >>> found.mean_dice, found.to_json()                             # doctest: +SKIP
+    instances: bool
+    em: bool
+    classes: GivenClasses | None
+    ignore: Iterable[Key]
+    region: Region | None
+    within: str | os.PathLike[str] | None
+    tolerance: float | None
+    label: str | None
+    truth_label: str | None
 
-    Args:
-        prediction: a label OME-Zarr of ours, a PNG or TIFF, or what `open_labels` returned.
-        truth: the same, or GeoJSON or ASAP XML with outlines in full-resolution px of the slide.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationOptions:
+    """What is compared, and how.
+
+    Attributes:
         instances: score objects. Values of images are the numbers of objects (of an image with
             just one value, its connected parts are), every annotation is an object, and of class
             labels the connected parts of one class are.
@@ -78,16 +69,51 @@ def evaluate(
         tolerance: distance up to which boundaries agree, px of the prediction; None to do without.
         label: the label group of the prediction, if it holds several.
         truth_label: the same of the truth.
-        workers: local worker processes that count; None, and "auto", for threads of this process.
-            Other processes open prediction and truth by themselves, so these must be files or URLs
-            that they see.
-        scheduler: of a cluster that counts instead. This and what follows is as in
-            `ClusterOptions`.
-        tls_ca: who signs the cluster's certificates.
-        tls_cert: what to show it.
-        tls_key: its key.
-        max_retries: how often a worker tries a box again.
-        performance_report: where Dask's report goes.
+    """
+
+    instances: bool = False
+    em: bool = False
+    classes: GivenClasses | None = None
+    ignore: Iterable[Key] = ()
+    region: Region | None = None
+    within: str | os.PathLike[str] | None = None
+    tolerance: float | None = 2.0
+    label: str | None = None
+    truth_label: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.instances and self.em:
+            raise OptionError("instances and em: choose one of them")
+        if self.classes and (self.instances or self.em):
+            raise OptionError("classes: objects and segments are scored whatever their class")
+        if self.tolerance is not None and not 0 <= self.tolerance <= LARGEST_TOLERANCE:
+            raise OptionError(f"tolerance {self.tolerance:g} px: choose 0 to {LARGEST_TOLERANCE:g}")
+
+    @property
+    def kind(self) -> Kind:
+        """What is scored."""
+        return "objects" if self.instances else "segments" if self.em else "classes"
+
+
+def evaluate(
+    prediction: Labels,
+    truth: Labels,
+    *,
+    cluster: ClusterOptions | None = None,
+    **options: Unpack[EvaluationArguments],
+) -> Evaluation:
+    """Compare a prediction with the truth, on the prediction's pixels.
+
+    >>> found = evaluate("slide.ome.zarr", "annotations.geojson")    # doctest: +SKIP
+    >>> found.mean_dice, found.to_json()                             # doctest: +SKIP
+
+    Args:
+        prediction: a label OME-Zarr of ours, a PNG or TIFF, or what `open_labels` returned.
+        truth: the same, or GeoJSON or ASAP XML with outlines in full-resolution px of the slide.
+        cluster: worker processes or a cluster that count; None, and workers "auto", for threads
+            of this process. Other processes open prediction and truth by themselves, so these
+            must be files or URLs that they see.
+        options: see `EvaluationOptions`.
 
     Raises:
         EvaluationError: they can't be read or compared, or there is nothing to compare.
@@ -96,37 +122,27 @@ def evaluate(
         ClusterError: the cluster can't be started, or went away.
         OutputError: a folder is no output of ours, or has no such label group.
     """
-    _check(instances, em, classes, tolerance)
-    cluster: ClusterArguments = {
-        "workers": workers,
-        "scheduler": scheduler,
-        "tls_ca": tls_ca,
-        "tls_cert": tls_cert,
-        "tls_key": tls_key,
-        "max_retries": max_retries,
-        "performance_report": performance_report,
-    }
-    if is_wanted(cluster) and em:
+    given, cluster = EvaluationOptions(**options), cluster or ClusterOptions()
+    if is_wanted(cluster) and given.em:
         raise OptionError(
             "em: segments are scored as a whole, in this process; leave workers and scheduler out"
         )
-    question = Question(
+    question = Comparison(
         prediction=prediction,
         truth=truth,
-        label=label,
-        truth_label=truth_label,
-        ignore=tuple(ignore),
-        region=region,
-        within=None if within is None else annotation_path(within),
+        label=given.label,
+        truth_label=given.truth_label,
+        ignore=tuple(given.ignore),
+        region=given.region,
+        within=None if given.within is None else annotation_path(given.within),
     )
-    kind: Kind = "objects" if instances else "segments" if em else "classes"
     with computing(question, cluster) as (pair, compute):
-        if kind == "objects":
-            found = _of_objects(pair, tolerance, compute)
-        elif kind == "segments":
-            found = _of_segments(pair, tolerance)
+        if given.kind == "objects":
+            found = _of_objects(pair, given.tolerance, compute)
+        elif given.kind == "segments":
+            found = _of_segments(pair, given.tolerance)
         else:
-            found = _of_classes(pair, classes or {}, tolerance, compute)
+            found = _of_classes(pair, given.classes or {}, given.tolerance, compute)
     pixels = Box.of_shape(pair.prediction.grid.shape).area
     logs.event(
         "evaluated", prediction=pair.prediction.name, truth=pair.truth.name, pixels=found["pixels"]
@@ -134,24 +150,45 @@ def evaluate(
     return Evaluation(
         prediction=pair.prediction.name,
         truth=pair.truth.name,
-        kind=kind,
+        kind=given.kind,
         pixels_left_out=pixels - found["pixels"],
-        tolerance=tolerance,
+        tolerance=given.tolerance,
         truth_annotations=pair.truth.drawn,
         within_annotations=None if pair.within is None else pair.within.facts,
         **found,
     )
 
 
-def _check(
-    instances: bool, em: bool, classes: GivenClasses | None, tolerance: float | None
-) -> None:
-    if instances and em:
-        raise OptionError("instances and em: choose one of them")
-    if classes and (instances or em):
-        raise OptionError("classes: objects and segments are scored whatever their class")
-    if tolerance is not None and not 0 <= tolerance <= LARGEST_TOLERANCE:
-        raise OptionError(f"tolerance {tolerance:g} px: choose 0 to {LARGEST_TOLERANCE:g}")
+def is_wanted(cluster: ClusterOptions) -> bool:
+    """Whether other processes are asked for; "auto" means GPUs, which have nothing to do here.
+
+    Raises:
+        OptionError: a report is asked for that only a cluster gives.
+    """
+    wanted = isinstance(cluster.workers, int) or cluster.scheduler is not None
+    if cluster.performance_report is not None and not wanted:
+        raise OptionError("performance_report: it is a cluster's; give workers or a scheduler, too")
+    return wanted
+
+
+@contextmanager
+def computing(question: Comparison, cluster: ClusterOptions) -> Iterator[tuple[Pair, Compute]]:
+    """Open what is compared, and yield how to compute on it.
+
+    Raises:
+        OptionError: the cluster can't be used, or can't see the files, or the labels aren't files.
+        ClusterError: it can't be started, or went away.
+        WsiUnetError: see `open_pair`.
+    """
+    if not is_wanted(cluster):
+        pair = open_pair(question)
+        yield pair, Compute(lambda: pair, partial(Delayed.compute, scheduler="threads"))
+        return
+    # Dask's cluster, and torch, take seconds to import that most comparisons don't need.
+    from wsi_unet.evaluation.cluster import computing_on_cluster
+
+    with computing_on_cluster(question, cluster) as found:
+        yield found
 
 
 def _of_classes(
@@ -215,7 +252,7 @@ def _of_segments(pair: Pair, tolerance: float | None) -> dict[str, Any]:
     truth, prediction = (segments_of(values) for values in pixels.objects)
     raw = count_overlaps(truth, prediction, pixels.valid)
     _refuse_nothing(pair, raw)
-    thin = count_overlaps(thin_borders(truth), thin_borders(prediction), pixels.valid)
+    thin = count_overlaps(thin_boundaries(truth), thin_boundaries(prediction), pixels.valid)
     names = {0: "border", 1: "segments"}
     matrix = _of_two(raw, names)
     boundaries = None

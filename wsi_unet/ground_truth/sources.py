@@ -20,7 +20,7 @@ from wsi_unet.ground_truth.grids import Grid, Steps
 from wsi_unet.ground_truth.label_images import open_image_pixels
 from wsi_unet.labels.progress import Progress
 from wsi_unet.labels.reading import open_labels
-from wsi_unet.storage.store import open_objects
+from wsi_unet.storage.store import open_store
 
 Labels = str | os.PathLike[str] | xr.DataArray
 """A label OME-Zarr or an image on a disk, or labels that are open (see `open_labels`)."""
@@ -34,7 +34,7 @@ class Pixels(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class LabelSource:
     """A label image that is open.
 
     Attributes:
@@ -54,7 +54,7 @@ class Source:
     chunk: tuple[int, int] | None = None
 
 
-def open_source(labels: Labels, name: str | None = None, level: int = 0) -> Source:
+def open_label_source(labels: Labels, name: str | None = None, level: int = 0) -> LabelSource:
     """Open label values.
 
     Args:
@@ -75,7 +75,7 @@ def open_source(labels: Labels, name: str | None = None, level: int = 0) -> Sour
     if name is not None:
         raise EvaluationError(f"{location}: is no label OME-Zarr, so it has no labels {name!r}")
     pixels, shape = open_image_pixels(Path(location))
-    return Source(location, Grid(shape), pixels)
+    return LabelSource(location, Grid(shape), pixels)
 
 
 class _ArrayPixels:
@@ -89,7 +89,7 @@ class _ArrayPixels:
         return np.asarray(part.compute(scheduler="synchronous") if lazy else part)
 
 
-def _of_array(array: xr.DataArray, name: str, computed: tuple[Box, ...] | None) -> Source:
+def _of_array(array: xr.DataArray, name: str, computed: tuple[Box, ...] | None) -> LabelSource:
     if array.ndim != 2 or not np.issubdtype(array.dtype, np.integer):
         raise EvaluationError(
             f"{name}: labels are whole numbers (y, x), not {array.dtype} {array.dims}"
@@ -100,7 +100,7 @@ def _of_array(array: xr.DataArray, name: str, computed: tuple[Box, ...] | None) 
             "count as background; give the segment command again first"
         )
     chunk = array.data.chunksize if hasattr(array.data, "chunksize") else None
-    return Source(
+    return LabelSource(
         name=name,
         grid=_grid_of(array),
         pixels=_ArrayPixels(array),
@@ -134,7 +134,7 @@ def _in_pixels(steps: Steps, mpp: tuple[float, float]) -> Steps:
 
 def _computed(location: str, name: str, level: int) -> tuple[Box, ...] | None:
     """Return the whole blocks that a run of regions computed, px of a level of the labels."""
-    record = Progress(open_objects(location), name).read_run()
+    record = Progress(open_store(location), name).read_run()
     parameters: Any = {} if record is None else record.parameters
     regions = parameters.get("regions")
     if not regions:

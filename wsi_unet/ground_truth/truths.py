@@ -22,7 +22,7 @@ from wsi_unet.ground_truth.drawing import (
     read_drawing,
 )
 from wsi_unet.ground_truth.grids import Places, match_grids, scale_between
-from wsi_unet.ground_truth.sources import Labels, Source, open_source
+from wsi_unet.ground_truth.sources import Labels, LabelSource, open_label_source
 
 
 class Truth(Protocol):
@@ -56,7 +56,7 @@ class Truth(Protocol):
 class GridTruth:
     """Another label image; each pixel of the prediction takes the nearest of its pixels."""
 
-    source: Source
+    source: LabelSource
     places: Places
     drawn: None = None
 
@@ -128,7 +128,7 @@ class DrawnTruth:
         return self.drawing.read(box), np.ones(box.shape, np.bool_)
 
 
-def open_truth(labels: Labels, prediction: Source, name: str | None = None) -> Truth:
+def open_truth(labels: Labels, prediction: LabelSource, name: str | None = None) -> Truth:
     """Open the truth of a prediction.
 
     Args:
@@ -144,7 +144,7 @@ def open_truth(labels: Labels, prediction: Source, name: str | None = None) -> T
     """
     if not isinstance(labels, xr.DataArray) and is_drawn(labels):
         return DrawnTruth(read_drawing(annotation_path(labels), prediction.grid))
-    source = open_source(labels, name)
+    source = open_label_source(labels, name)
     return GridTruth(
         source, match_grids(prediction.grid, source.grid, prediction.name, source.name)
     )

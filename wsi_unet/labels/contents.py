@@ -11,7 +11,7 @@ from wsi_unet.errors import OptionError, OutputError
 from wsi_unet.labels.metadata import Frame, array_document
 from wsi_unet.labels.pyramid import Pyramid
 from wsi_unet.storage.concurrent import map_ahead
-from wsi_unet.storage.store import BOOKKEEPING, LOCK_NAME, Objects
+from wsi_unet.storage.store import BOOKKEEPING, LOCK_NAME, ByteStore
 
 FORMAT_VERSION = 1
 IMAGE_NAME = "image"
@@ -33,18 +33,18 @@ def check_name(name: str) -> str:
     return name
 
 
-def check_output(objects: Objects) -> bool:
+def check_output(store: ByteStore) -> bool:
     """Return whether the output holds earlier results of ours (False: it is new or empty).
 
     Raises:
         OutputError: if there is anything else; nothing is touched.
     """
-    document = objects.get("zarr.json")
+    document = store.get("zarr.json")
     if document is None:
-        for key in objects.list(""):
+        for key in store.list(""):
             if not key.startswith(f"{BOOKKEEPING}/"):
                 raise OutputError(
-                    f"{objects}: the folder isn't empty (it holds {key!r}) and was not written by "
+                    f"{store}: the folder isn't empty (it holds {key!r}) and was not written by "
                     "wsi-unet; choose another output"
                 )
         return False
@@ -53,57 +53,57 @@ def check_output(objects: Objects) -> bool:
         version = ours["format_version"]
     except (ValueError, KeyError, TypeError) as error:
         raise OutputError(
-            f"{objects}: is a Zarr that wsi-unet did not write; choose another output"
+            f"{store}: is a Zarr that wsi-unet did not write; choose another output"
         ) from error
     if version != FORMAT_VERSION:
         raise OutputError(
-            f"{objects}: was written in format version {version}, this wsi-unet knows "
+            f"{store}: was written in format version {version}, this wsi-unet knows "
             f"{FORMAT_VERSION}; choose another output or install that version"
         )
     return True
 
 
-def label_names(objects: Objects) -> list[str]:
+def label_names(store: ByteStore) -> list[str]:
     """Return the names of the label groups, in the order they were made."""
-    attributes = group_attributes(objects, "labels")
+    attributes = group_attributes(store, "labels")
     if attributes is None:
         return []
     ome = attributes.get("ome")
     names = ome.get("labels") if isinstance(ome, dict) else None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise OutputError(f"{objects}: 'labels/zarr.json' is damaged; start again with --overwrite")
+        raise OutputError(f"{store}: 'labels/zarr.json' is damaged; start again with --overwrite")
     return names
 
 
-def run_names(objects: Objects) -> list[str]:
+def run_names(store: ByteStore) -> list[str]:
     """Return the names of the runs that made the label groups, in the order they were made."""
-    return list(dict.fromkeys(run_of(objects, name) for name in label_names(objects)))
+    return list(dict.fromkeys(run_of(store, name) for name in label_names(store)))
 
 
-def groups_of(objects: Objects, run: str) -> list[str]:
+def groups_of(store: ByteStore, run: str) -> list[str]:
     """Return the names of the label groups that a run made, in the order they were made."""
-    return [name for name in label_names(objects) if run_of(objects, name) == run]
+    return [name for name in label_names(store) if run_of(store, name) == run]
 
 
-def run_of(objects: Objects, label: str) -> str:
+def run_of(store: ByteStore, label: str) -> str:
     """Return the name of the run that made a label group.
 
     It is the group's own for most, and for one whose metadata is lost or damaged.
     """
     try:
-        attributes = group_attributes(objects, f"labels/{label}") or {}
+        attributes = group_attributes(store, f"labels/{label}") or {}
     except OutputError:
         return label
     return str(attributes.get("wsi_unet", {}).get("run", label))
 
 
-def stored_levels(objects: Objects) -> int | None:
+def stored_levels(store: ByteStore) -> int | None:
     """Return the number of levels that everything in this output has; None if nothing is there.
 
     New arrays must have as many: make their `Pyramid` with it.
     """
-    for group in ("", *(f"labels/{name}" for name in label_names(objects))):
-        levels = described_levels(group_attributes(objects, group) or {})
+    for group in ("", *(f"labels/{name}" for name in label_names(store))):
+        levels = described_levels(group_attributes(store, group) or {})
         if levels is not None:
             return levels
     return None
@@ -117,17 +117,17 @@ def described_levels(attributes: Mapping[str, Any]) -> int | None:
         return None
 
 
-def is_described(objects: Objects, group: str, pyramid: Pyramid, channels: int | None) -> bool:
+def is_described(store: ByteStore, group: str, pyramid: Pyramid, channels: int | None) -> bool:
     """Whether a group and its arrays are described as they were laid out.
 
     Args:
-        objects: the output.
+        store: the output.
         group: "labels/nuclei", or "" for the root.
         pyramid: of the arrays in that group.
         channels: number of channels of (c, y, x) arrays; None for (y, x) ones.
     """
     try:
-        attributes = group_attributes(objects, group) or {}
+        attributes = group_attributes(store, group) or {}
     except OutputError:
         return False
     if described_levels(attributes) != pyramid.levels or "wsi_unet" not in attributes:
@@ -137,27 +137,27 @@ def is_described(objects: Objects, group: str, pyramid: Pyramid, channels: int |
     def same(level: int) -> bool:
         key = f"{group}/{level}/zarr.json" if group else f"{level}/zarr.json"
         shape = (*leading, *pyramid.level_shape(level))
-        return bool(_document(objects, key) == array_document(shape, pyramid.shard_side(level)))
+        return bool(_document(store, key) == array_document(shape, pyramid.shard_side(level)))
 
-    return all(map_ahead(same, range(pyramid.levels), str(objects)))
+    return all(map_ahead(same, range(pyramid.levels), str(store)))
 
 
-def _document(objects: Objects, key: str) -> Any:
+def _document(store: ByteStore, key: str) -> Any:
     """Return a JSON document, None if it is missing or damaged."""
     try:
-        return json.loads(objects.get(key) or b"null")
+        return json.loads(store.get(key) or b"null")
     except ValueError:
         return None
 
 
-def group_attributes(objects: Objects, group: str) -> dict[str, Any] | None:
+def group_attributes(store: ByteStore, group: str) -> dict[str, Any] | None:
     """Return the attributes of a group ("" for the root), None if there is no such group.
 
     Raises:
         OutputError: if its metadata is damaged.
     """
     key = f"{group}/zarr.json" if group else "zarr.json"
-    data = objects.get(key)
+    data = store.get(key)
     if data is None:
         return None
     try:
@@ -165,7 +165,7 @@ def group_attributes(objects: Objects, group: str) -> dict[str, Any] | None:
         return dict(document["attributes"])
     except (ValueError, KeyError, TypeError) as error:
         raise OutputError(
-            f"{objects}: {key!r} is damaged; compute the labels anew with --overwrite"
+            f"{store}: {key!r} is damaged; compute the labels anew with --overwrite"
         ) from error
 
 

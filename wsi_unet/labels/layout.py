@@ -39,7 +39,7 @@ from wsi_unet.labels.metadata import (
     OME_VERSION,
     Document,
     Frame,
-    LabelClass,
+    StoredClass,
     array_document,
     group_document,
     image_label,
@@ -49,11 +49,11 @@ from wsi_unet.labels.metadata import (
 from wsi_unet.labels.progress import Progress
 from wsi_unet.labels.pyramid import Pyramid
 from wsi_unet.storage.concurrent import map_ahead
-from wsi_unet.storage.store import BOOKKEEPING, Objects
+from wsi_unet.storage.store import BOOKKEEPING, ByteStore
 
 __all__ = [
     "Frame",
-    "LabelClass",
+    "StoredClass",
     "check_name",
     "check_output",
     "create_image",
@@ -75,30 +75,30 @@ __all__ = [
 ]
 
 
-def ensure_root(objects: Objects, provenance: Mapping[str, JsonValue]) -> None:
+def ensure_root(store: ByteStore, provenance: Mapping[str, JsonValue]) -> None:
     """Make the output ours: the root group, unless there is one with something in it.
 
     Args:
-        objects: the output.
+        store: the output.
         provenance: of the slide; goes under `wsi_unet`.
 
     Raises:
         OutputError: if there is something else, or nothing can be written.
     """
-    if check_output(objects) and stored_levels(objects) is not None:
+    if check_output(store) and stored_levels(store) is not None:
         return
     ours: Document = {"format_version": FORMAT_VERSION, **provenance}
-    _put_json(objects, "zarr.json", group_document({"wsi_unet": ours}))
+    _put_json(store, "zarr.json", group_document({"wsi_unet": ours}))
     # zarr-python warns about folders that are no nodes whenever a group is listed. As an array
     # (of nothing) the bookkeeping is a node, and no tool looks inside an array for others.
-    _put_json(objects, f"{BOOKKEEPING}/zarr.json", array_document((0, 0), 512))
+    _put_json(store, f"{BOOKKEEPING}/zarr.json", array_document((0, 0), 512))
 
 
-def create_image(objects: Objects, name: str, pyramid: Pyramid, frame: Frame) -> None:
+def create_image(store: ByteStore, name: str, pyramid: Pyramid, frame: Frame) -> None:
     """Lay out the slide's image (3, y, x) at the root, beside labels or before them.
 
     Args:
-        objects: the output; `ensure_root` was called.
+        store: the output; `ensure_root` was called.
         name: of the slide, for viewers.
         pyramid: of the image; as many levels as the labels have.
         frame: of level 0.
@@ -106,35 +106,35 @@ def create_image(objects: Objects, name: str, pyramid: Pyramid, frame: Frame) ->
     Raises:
         OutputError: if the labels there have another number of levels, or nothing can be written.
     """
-    _check_levels(objects, pyramid)
-    _create_arrays(objects, "", pyramid, 3)
+    _check_levels(store, pyramid)
+    _create_arrays(store, "", pyramid, 3)
     colors = (("R", "#ff0000", True), ("G", "#00ff00", True), ("B", "#0000ff", True))
-    attributes = group_attributes(objects, "") or {}
+    attributes = group_attributes(store, "") or {}
     attributes["ome"] = {
         "version": OME_VERSION,
         "multiscales": multiscales(name, pyramid, frame, "mean", channels=True),
         "omero": omero(colors),
     }
-    _put_json(objects, "zarr.json", group_document(attributes))
-    for label in label_names(objects):
+    _put_json(store, "zarr.json", group_document(attributes))
+    for label in label_names(store):
         group = f"labels/{label}"
-        attributes = _label_attributes(objects, label)
+        attributes = _label_attributes(store, label)
         attributes["ome"]["image-label"]["source"] = {"image": "../../"}
-        _put_json(objects, f"{group}/zarr.json", group_document(attributes))
+        _put_json(store, f"{group}/zarr.json", group_document(attributes))
 
 
 def create_labels(
-    objects: Objects,
+    store: ByteStore,
     name: str,
     pyramid: Pyramid,
     frame: Frame,
-    classes: Sequence[LabelClass],
+    classes: Sequence[StoredClass],
     provenance: Mapping[str, JsonValue],
 ) -> None:
     """Lay out a label group and list it, keeping the others. It starts as not finished.
 
     Args:
-        objects: the output; `ensure_root` was called, and `create_image` if there is an image.
+        store: the output; `ensure_root` was called, and `create_image` if there is an image.
         name: of the group, see `check_name`.
         pyramid: of the labels.
         frame: of level 0.
@@ -146,33 +146,33 @@ def create_labels(
         OutputError: if what is there has another number of levels, or nothing can be written.
     """
     check_name(name)
-    _check_levels(objects, pyramid)
+    _check_levels(store, pyramid)
     group = f"labels/{name}"
-    _create_arrays(objects, group, pyramid, None)
+    _create_arrays(store, group, pyramid, None)
     ome: Document = {
         "version": OME_VERSION,
         "multiscales": multiscales(name, pyramid, frame, "mode", channels=False),
-        "image-label": image_label(classes, source=_has_image(objects)),
+        "image-label": image_label(classes, source=_has_image(store)),
     }
     ours: Document = {**provenance, "finished": None}
-    _put_json(objects, f"{group}/zarr.json", group_document({"ome": ome, "wsi_unet": ours}))
-    names = label_names(objects)
+    _put_json(store, f"{group}/zarr.json", group_document({"ome": ome, "wsi_unet": ours}))
+    names = label_names(store)
     if name not in names:
-        _put_names(objects, [*names, name])
+        _put_names(store, [*names, name])
 
 
 def create_probabilities(
-    objects: Objects,
+    store: ByteStore,
     name: str,
     pyramid: Pyramid,
     frame: Frame,
-    classes: Sequence[LabelClass],
+    classes: Sequence[StoredClass],
     provenance: Mapping[str, JsonValue],
 ) -> None:
     """Lay out probabilities (c, y, x): 0 .. 255 for 0 .. 1, one channel per class in order.
 
     Args:
-        objects: the output; `ensure_root` was called.
+        store: the output; `ensure_root` was called.
         name: of the label group they belong to.
         pyramid: of the labels.
         frame: of the labels' level 0.
@@ -185,23 +185,23 @@ def create_probabilities(
     """
     check_name(name)
     group = f"probability/{name}"
-    _create_arrays(objects, group, pyramid, len(classes))
+    _create_arrays(store, group, pyramid, len(classes))
     ome: Document = {
         "version": OME_VERSION,
         "multiscales": multiscales(name, pyramid, frame, "mean", channels=True),
         "omero": omero((item.name, item.color, item.value != 0) for item in classes),
     }
     document = group_document({"ome": ome, "wsi_unet": dict(provenance)})
-    _put_json(objects, f"{group}/zarr.json", document)
-    if objects.get("probability/zarr.json") is None:
-        _put_json(objects, "probability/zarr.json", group_document({}))
+    _put_json(store, f"{group}/zarr.json", document)
+    if store.get("probability/zarr.json") is None:
+        _put_json(store, "probability/zarr.json", group_document({}))
 
 
-def finish_labels(objects: Objects, name: str, pixels: Sequence[int], finished: str) -> None:
+def finish_labels(store: ByteStore, name: str, pixels: Sequence[int], finished: str) -> None:
     """Record that a label group is complete, and what was found.
 
     Args:
-        objects: the output.
+        store: the output.
         name: of the group.
         pixels: number of level-0 pixels of label value 0, 1, …
         finished: UTC time, ISO 8601.
@@ -209,7 +209,7 @@ def finish_labels(objects: Objects, name: str, pixels: Sequence[int], finished: 
     Raises:
         OutputError: if there is no such group, or nothing can be written.
     """
-    attributes = _label_attributes(objects, name)
+    attributes = _label_attributes(store, name)
     frame = read_frame(attributes)
     for item in attributes["ome"]["image-label"]["properties"]:
         value = item["label-value"]
@@ -218,24 +218,24 @@ def finish_labels(objects: Objects, name: str, pixels: Sequence[int], finished: 
         if area is not None:
             item["area_mm2"] = round(area, 6)  # to 1 µm²
     attributes["wsi_unet"]["finished"] = finished
-    _put_json(objects, f"labels/{name}/zarr.json", group_document(attributes))
+    _put_json(store, f"labels/{name}/zarr.json", group_document(attributes))
 
 
-def unfinish_labels(objects: Objects, name: str) -> None:
+def unfinish_labels(store: ByteStore, name: str) -> None:
     """Record that a label group is not complete (any more): damage was found in it.
 
     Raises:
         OutputError: if there is no such group, or nothing can be written.
     """
-    attributes = _label_attributes(objects, name)
+    attributes = _label_attributes(store, name)
     for item in attributes["ome"]["image-label"]["properties"]:
         item.pop("pixels", None)
         item.pop("area_mm2", None)
     attributes["wsi_unet"]["finished"] = None
-    _put_json(objects, f"labels/{name}/zarr.json", group_document(attributes))
+    _put_json(store, f"labels/{name}/zarr.json", group_document(attributes))
 
 
-def remove_labels(objects: Objects, name: str) -> None:
+def remove_labels(store: ByteStore, name: str) -> None:
     """Remove a run's label groups, its probabilities and its progress; all else stays.
 
     The progress goes first: an interruption leaves pixels that nobody takes for done.
@@ -245,17 +245,17 @@ def remove_labels(objects: Objects, name: str) -> None:
         OutputError: if something can't be removed.
     """
     check_name(name)
-    groups = groups_of(objects, name)
-    Progress(objects, name).clear()
+    groups = groups_of(store, name)
+    Progress(store, name).clear()
     if groups:
-        names = label_names(objects)
-        _put_names(objects, [other for other in names if other not in groups])
+        names = label_names(store)
+        _put_names(store, [other for other in names if other not in groups])
     for group in groups or [name]:
-        objects.delete_all(f"labels/{group}")
-    objects.delete_all(f"probability/{name}")
+        store.delete_all(f"labels/{group}")
+    store.delete_all(f"probability/{name}")
 
 
-def remove_all(objects: Objects) -> None:
+def remove_all(store: ByteStore) -> None:
     """Remove everything of ours but the root group, which then says nothing about a slide.
 
     It stays so that the output remains ours, interrupted or not: whatever else somebody has put
@@ -264,54 +264,54 @@ def remove_all(objects: Objects) -> None:
     Raises:
         OutputError: if something can't be removed.
     """
-    for name in run_names(objects):
-        remove_labels(objects, name)
-    Progress(objects, IMAGE_NAME).clear()
-    for level in range(stored_levels(objects) or 0):
-        objects.delete_all(str(level))
+    for name in run_names(store):
+        remove_labels(store, name)
+    Progress(store, IMAGE_NAME).clear()
+    for level in range(stored_levels(store) or 0):
+        store.delete_all(str(level))
     for group in ("labels", "probability"):
-        objects.delete_all(group)
+        store.delete_all(group)
     ours: Document = {"format_version": FORMAT_VERSION}
-    _put_json(objects, "zarr.json", group_document({"wsi_unet": ours}))
+    _put_json(store, "zarr.json", group_document({"wsi_unet": ours}))
 
 
-def _label_attributes(objects: Objects, name: str) -> dict[str, Any]:
-    attributes = group_attributes(objects, f"labels/{name}")
+def _label_attributes(store: ByteStore, name: str) -> dict[str, Any]:
+    attributes = group_attributes(store, f"labels/{name}")
     if attributes is None:
-        raise OutputError(f"{objects}: there are no labels {name!r}")
+        raise OutputError(f"{store}: there are no labels {name!r}")
     return attributes
 
 
-def _has_image(objects: Objects) -> bool:
-    return "multiscales" in (group_attributes(objects, "") or {}).get("ome", {})
+def _has_image(store: ByteStore) -> bool:
+    return "multiscales" in (group_attributes(store, "") or {}).get("ome", {})
 
 
-def _check_levels(objects: Objects, pyramid: Pyramid) -> None:
-    levels = stored_levels(objects)
+def _check_levels(store: ByteStore, pyramid: Pyramid) -> None:
+    levels = stored_levels(store)
     if levels not in (None, pyramid.levels):
         raise OutputError(
-            f"{objects}: what is stored there has {levels} levels, not {pyramid.levels}; arrays "
+            f"{store}: what is stored there has {levels} levels, not {pyramid.levels}; arrays "
             "that lie together must have equally many"
         )
 
 
-def _create_arrays(objects: Objects, group: str, pyramid: Pyramid, channels: int | None) -> None:
+def _create_arrays(store: ByteStore, group: str, pyramid: Pyramid, channels: int | None) -> None:
     leading = () if channels is None else (channels,)
 
     def create(level: int) -> None:
         key = f"{group}/{level}/zarr.json" if group else f"{level}/zarr.json"
         shape = (*leading, *pyramid.level_shape(level))
-        _put_json(objects, key, array_document(shape, pyramid.shard_side(level)))
+        _put_json(store, key, array_document(shape, pyramid.shard_side(level)))
 
-    for _ in map_ahead(create, range(pyramid.levels), str(objects)):
+    for _ in map_ahead(create, range(pyramid.levels), str(store)):
         pass
 
 
-def _put_names(objects: Objects, names: Sequence[str]) -> None:
+def _put_names(store: ByteStore, names: Sequence[str]) -> None:
     # The second, top-level list is what older viewers look for.
     ome: Document = {"version": OME_VERSION, "labels": [*names]}
-    _put_json(objects, "labels/zarr.json", group_document({"ome": ome, "labels": [*names]}))
+    _put_json(store, "labels/zarr.json", group_document({"ome": ome, "labels": [*names]}))
 
 
-def _put_json(objects: Objects, key: str, document: Document) -> None:
-    objects.put(key, json.dumps(document, indent=1, allow_nan=False).encode())
+def _put_json(store: ByteStore, key: str, document: Document) -> None:
+    store.put(key, json.dumps(document, indent=1, allow_nan=False).encode())

@@ -25,7 +25,7 @@ METHODS: Mapping[Method, str] = {
 }
 
 
-class LabelClass(Protocol):
+class StoredClass(Protocol):
     """What one label value means."""
 
     @property
@@ -188,7 +188,7 @@ def omero(channels: Iterable[tuple[str, str, bool]]) -> Document:
     }
 
 
-def image_label(classes: Sequence[LabelClass], *, source: bool) -> Document:
+def image_label(classes: Sequence[StoredClass], *, source: bool) -> Document:
     """Return the `image-label` of label images; `source` where an image lies beside them."""
     colors: list[JsonValue] = []
     properties: list[JsonValue] = []

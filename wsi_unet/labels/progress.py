@@ -27,7 +27,7 @@ from wsi_unet.errors import OutputError
 from wsi_unet.geometry import BlockIndex
 from wsi_unet.labels.shards import ShardRecord
 from wsi_unet.storage.concurrent import map_ahead
-from wsi_unet.storage.store import BOOKKEEPING, Objects
+from wsi_unet.storage.store import BOOKKEEPING, ByteStore
 
 __all__ = ["BlockFailure", "BlockMarker", "Progress", "RunRecord", "ShardRecord"]
 
@@ -111,14 +111,14 @@ BlockRecord = TypeVar("BlockRecord", BlockMarker, BlockFailure)
 class Progress:
     """The progress files of one label group (or of the image, under the name "image")."""
 
-    def __init__(self, objects: Objects, name: str) -> None:
-        self.objects = objects
+    def __init__(self, store: ByteStore, name: str) -> None:
+        self.store = store
         self.name = name
         self._root = f"{BOOKKEEPING}/{name}"
 
     def write_run(self, run: RunRecord) -> None:
         """Store what this run is; must precede its first marker."""
-        self.objects.put(f"{self._root}/run.json", _to_json(run))
+        self.store.put(f"{self._root}/run.json", _to_json(run))
 
     def read_run(self) -> RunRecord | None:
         """Return what the last run was, None if there was none.
@@ -126,7 +126,7 @@ class Progress:
         Raises:
             OutputError: if the record is damaged or of another version.
         """
-        data = self.objects.get(f"{self._root}/run.json")
+        data = self.store.get(f"{self._root}/run.json")
         if data is None:
             return None
         try:
@@ -135,7 +135,7 @@ class Progress:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the file"
             raise OutputError(
-                f"{self.objects}: {self._root}/run.json is damaged or of another version of "
+                f"{self.store}: {self._root}/run.json is damaged or of another version of "
                 f"wsi-unet ({where}: {first['msg']}); compute {self.name!r} anew with --overwrite"
             ) from error
 
@@ -145,7 +145,7 @@ class Progress:
 
         file = io.BytesIO()
         Image.fromarray(np.asarray(mask, bool)).save(file, "png", optimize=True)
-        self.objects.put(f"{self._root}/mask.png", file.getvalue())
+        self.store.put(f"{self._root}/mask.png", file.getvalue())
 
     def read_mask(self) -> NDArray[np.bool_] | None:
         """Return the tissue mask (rows, columns), None if the run has none.
@@ -155,7 +155,7 @@ class Progress:
         """
         from PIL import PngImagePlugin
 
-        data = self.objects.get(f"{self._root}/mask.png")
+        data = self.store.get(f"{self._root}/mask.png")
         if data is None:
             return None
         try:
@@ -166,14 +166,14 @@ class Progress:
                 return np.asarray(image.convert("L")) > 0
         except (OSError, ValueError, SyntaxError) as error:
             raise OutputError(
-                f"{self.objects}: {self._root}/mask.png is damaged; compute {self.name!r} anew "
+                f"{self.store}: {self._root}/mask.png is damaged; compute {self.name!r} anew "
                 "with --overwrite"
             ) from error
 
     def write_marker(self, marker: BlockMarker) -> None:
         """Mark a block as done, after its shards were put; forget that it ever failed."""
-        self.objects.put(self._key("blocks", marker.block), _to_json(marker))
-        self.objects.delete(self._key("failures", marker.block))
+        self.store.put(self._key("blocks", marker.block), _to_json(marker))
+        self.store.delete(self._key("failures", marker.block))
 
     def read_marker(self, index: BlockIndex, signature: str) -> BlockMarker | None:
         """Return the marker that a run with `signature` left of a block, None if there is none."""
@@ -188,7 +188,7 @@ class Progress:
 
     def write_failure(self, failure: BlockFailure) -> None:
         """Record that a block failed."""
-        self.objects.put(self._key("failures", failure.block), _to_json(failure))
+        self.store.put(self._key("failures", failure.block), _to_json(failure))
 
     def failures(self) -> Iterator[BlockFailure]:
         """Yield the readable failures of blocks that aren't done."""
@@ -196,8 +196,8 @@ class Progress:
 
     def forget(self, index: BlockIndex) -> None:
         """Remove the marker of a block, so that it is computed again, and its failure."""
-        self.objects.delete(self._key("blocks", index))
-        self.objects.delete(self._key("failures", index))
+        self.store.delete(self._key("blocks", index))
+        self.store.delete(self._key("failures", index))
 
     def clear(self) -> None:
         """Remove all progress, the run's record last, so that no marker outlives its run.
@@ -205,25 +205,25 @@ class Progress:
         Other files (a lock) stay.
         """
         for kind in ("blocks", "failures"):
-            self.objects.delete_all(f"{self._root}/{kind}")
+            self.store.delete_all(f"{self._root}/{kind}")
         for name in ("tail.json", "mask.png", "run.json"):
-            self.objects.delete(f"{self._root}/{name}")
+            self.store.delete(f"{self._root}/{name}")
 
     def write_tail(self, shards: dict[str, ShardRecord], signature: str) -> None:
         """Store what `build_tail` wrote, so that it can be checked as blocks are."""
         marker = BlockMarker(
             block=(0, 0), signature=signature, counts=(), seconds={}, attempts=1, shards=shards
         )
-        self.objects.put(f"{self._root}/tail.json", _to_json(marker))
+        self.store.put(f"{self._root}/tail.json", _to_json(marker))
 
     def read_tail(self, signature: str) -> BlockMarker | None:
         """Return the tail's marker (its block and counts mean nothing), None if not built."""
-        found = _parse(BlockMarker, self.objects.get(f"{self._root}/tail.json"))
+        found = _parse(BlockMarker, self.store.get(f"{self._root}/tail.json"))
         return found if found is not None and found.signature == signature else None
 
     def forget_tail(self) -> None:
         """Remove the tail's marker, so that the small levels are built again."""
-        self.objects.delete(f"{self._root}/tail.json")
+        self.store.delete(f"{self._root}/tail.json")
 
     def check(
         self, markers: Iterable[BlockMarker], *, contents: bool = False
@@ -241,7 +241,7 @@ class Progress:
             OutputError: if the shards can't be looked at.
         """
         if contents:
-            yield from map_ahead(self._with_contents, markers, str(self.objects))
+            yield from map_ahead(self._with_contents, markers, str(self.store))
             return
         sizes: dict[str, dict[str, int]] = {}
         for marker in markers:
@@ -249,7 +249,7 @@ class Progress:
             for key, shard in marker.shards.items():
                 array = key.partition("/c/")[0]
                 if array not in sizes:
-                    sizes[array] = dict(self.objects.sizes(array))
+                    sizes[array] = dict(self.store.sizes(array))
                 sound &= sizes[array].get(key) == (None if shard.empty else shard.length)
             yield marker, sound
 
@@ -262,7 +262,7 @@ class Progress:
         Quick: nothing is read.
         """
         return all(
-            self.objects.size(key) == (None if shard.empty else shard.length)
+            self.store.size(key) == (None if shard.empty else shard.length)
             for key, shard in marker.shards.items()
         )
 
@@ -271,7 +271,7 @@ class Progress:
         return all(self._intact(key, shard) for key, shard in marker.shards.items())
 
     def _intact(self, key: str, shard: ShardRecord) -> bool:
-        data = self.objects.get(key)
+        data = self.store.get(key)
         if data is None or shard.empty:
             return data is None and shard.empty
         return hashlib.sha256(data).hexdigest() == shard.sha256
@@ -280,16 +280,16 @@ class Progress:
         return f"{self._root}/{kind}/{index[0]}.{index[1]}.json"
 
     def _read(self, record: type[BlockRecord], kind: str, index: BlockIndex) -> BlockRecord | None:
-        found = _parse(record, self.objects.get(self._key(kind, index)))
+        found = _parse(record, self.store.get(self._key(kind, index)))
         return found if found is not None and found.block == index else None
 
     def _read_all(self, record: type[BlockRecord], kind: str) -> Iterator[BlockRecord]:
-        keys = self.objects.list(f"{self._root}/{kind}")
+        keys = self.store.list(f"{self._root}/{kind}")
 
         def read(key: str) -> tuple[str, bytes | None]:
-            return key, self.objects.get(key)
+            return key, self.store.get(key)
 
-        for key, data in map_ahead(read, keys, str(self.objects)):
+        for key, data in map_ahead(read, keys, str(self.store)):
             found = _parse(record, data)
             if found is not None and key == self._key(kind, found.block):
                 yield found

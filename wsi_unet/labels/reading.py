@@ -24,8 +24,8 @@ from wsi_unet.labels.contents import (
     read_frame,
     run_names,
 )
-from wsi_unet.storage.s3.zarr_store import open_store
-from wsi_unet.storage.store import Objects, open_objects
+from wsi_unet.storage.s3.zarr_store import open_zarr_store
+from wsi_unet.storage.store import ByteStore, open_store
 
 
 def open_labels(path: str | Path, name: str | None = None, level: int = 0) -> xr.DataArray:
@@ -51,11 +51,11 @@ def open_labels(path: str | Path, name: str | None = None, level: int = 0) -> xr
     Raises:
         OutputError: if there is no such output, label group or level.
     """
-    objects = _open_output(path)
-    names = label_names(objects)
+    store = _open_output(path)
+    names = label_names(store)
     name = _choose(path, "labels", names, name)
-    attributes = _attributes(objects, f"labels/{name}")
-    array = _open_level(objects, f"labels/{name}", attributes, name, ("y", "x"), level)
+    attributes = _attributes(store, f"labels/{name}")
+    array = _open_level(store, f"labels/{name}", attributes, name, ("y", "x"), level)
     properties = attributes["ome"]["image-label"]["properties"]
     array.attrs |= {
         "classes": {item["label-value"]: item["class"] for item in properties},
@@ -88,17 +88,17 @@ def open_probabilities(path: str | Path, name: str | None = None, level: int = 0
     Raises:
         OutputError: if there is no such output, no probabilities or no such level.
     """
-    objects = _open_output(path)
+    store = _open_output(path)
     names = [
         label
-        for label in run_names(objects)
-        if group_attributes(objects, f"probability/{label}") is not None
+        for label in run_names(store)
+        if group_attributes(store, f"probability/{label}") is not None
     ]
     name = _choose(path, "probabilities", names, name)
-    attributes = _attributes(objects, f"probability/{name}")
-    array = _open_level(objects, f"probability/{name}", attributes, name, ("c", "y", "x"), level)
+    attributes = _attributes(store, f"probability/{name}")
+    array = _open_level(store, f"probability/{name}", attributes, name, ("c", "y", "x"), level)
     channels = [channel["label"] for channel in attributes["ome"]["omero"]["channels"]]
-    labels = _attributes(objects, f"labels/{groups_of(objects, name)[0]}")
+    labels = _attributes(store, f"labels/{groups_of(store, name)[0]}")
     array.attrs["finished"] = labels["wsi_unet"]["finished"]
     return array.assign_coords(c=channels)
 
@@ -111,19 +111,19 @@ def open_image(path: str | Path, level: int = 0) -> xr.DataArray | None:
     Raises:
         OutputError: if there is no such output or level.
     """
-    objects = _open_output(path)
-    attributes = _attributes(objects, "")
+    store = _open_output(path)
+    attributes = _attributes(store, "")
     if "multiscales" not in attributes.get("ome", {}):
         return None
-    array = _open_level(objects, "", attributes, "image", ("c", "y", "x"), level)
+    array = _open_level(store, "", attributes, "image", ("c", "y", "x"), level)
     return array.assign_coords(c=["R", "G", "B"])
 
 
-def _open_output(path: str | Path) -> Objects:
-    objects = open_objects(path)
-    if not check_output(objects):
+def _open_output(path: str | Path) -> ByteStore:
+    store = open_store(path)
+    if not check_output(store):
         raise OutputError(f"{path}: there is no output of wsi-unet here")
-    return objects
+    return store
 
 
 def _choose(path: str | Path, what: str, names: Sequence[str], name: str | None) -> str:
@@ -139,15 +139,15 @@ def _choose(path: str | Path, what: str, names: Sequence[str], name: str | None)
     raise OutputError(f"{path}: there are no {what} {name!r}, only {there}")
 
 
-def _attributes(objects: Objects, group: str) -> dict[str, Any]:
-    attributes = group_attributes(objects, group)
+def _attributes(store: ByteStore, group: str) -> dict[str, Any]:
+    attributes = group_attributes(store, group)
     if attributes is None:
-        raise OutputError(f"{objects}: {group!r} is listed but missing; compute it anew")
+        raise OutputError(f"{store}: {group!r} is listed but missing; compute it anew")
     return attributes
 
 
 def _open_level(
-    objects: Objects,
+    store: ByteStore,
     group: str,
     attributes: dict[str, Any],
     name: str,
@@ -156,9 +156,9 @@ def _open_level(
 ) -> xr.DataArray:
     levels = len(attributes["ome"]["multiscales"][0]["datasets"])
     if not 0 <= level < levels:
-        raise OutputError(f"{objects}: no level {level} of {name!r}; there are 0 to {levels - 1}")
-    store, path = open_store(str(objects)), f"{group}/{level}"
-    stored = zarr.open_array(store, path=path, mode="r", zarr_format=3)
+        raise OutputError(f"{store}: no level {level} of {name!r}; there are 0 to {levels - 1}")
+    path = f"{group}/{level}"
+    stored = zarr.open_array(open_zarr_store(str(store)), path=path, mode="r", zarr_format=3)
     frame = read_frame(attributes, level)
     coordinates = {
         dim: start + step * np.arange(size)

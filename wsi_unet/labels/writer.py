@@ -15,11 +15,11 @@ from wsi_unet.geometry import BlockIndex, Box
 from wsi_unet.labels.pyramid import Pixels, Pyramid, Reduce, shard_key
 from wsi_unet.labels.shards import ShardRecord, decode_shard, encode_shard
 from wsi_unet.storage.concurrent import map_ahead
-from wsi_unet.storage.store import Objects
+from wsi_unet.storage.store import ByteStore
 
 
 def write_block(
-    objects: Objects,
+    store: ByteStore,
     group: str,
     pyramid: Pyramid,
     index: BlockIndex,
@@ -29,7 +29,7 @@ def write_block(
     """Write one block: its shard of level 0 and its shards of the other task levels.
 
     Args:
-        objects: the output.
+        store: the output.
         group: the multiscale's group, "labels/nuclei", or "" for the root.
         pyramid: of the arrays in that group.
         index: of the block in `pyramid.grid`.
@@ -60,13 +60,13 @@ def write_block(
             yield shard_key(group, level, index, data.ndim == 3), piece, pyramid.shard_side(level)
 
     def put(piece: tuple[str, Pixels, int]) -> tuple[str, ShardRecord]:
-        return piece[0], _put(objects, *piece)
+        return piece[0], _put(store, *piece)
 
-    return dict(map_ahead(put, pieces(), str(objects)))
+    return dict(map_ahead(put, pieces(), str(store)))
 
 
 def build_tail(
-    objects: Objects,
+    store: ByteStore,
     group: str,
     pyramid: Pyramid,
     reduce: Reduce,
@@ -78,7 +78,7 @@ def build_tail(
     doesn't grow with the slide. The same input gives the same bytes.
 
     Args:
-        objects: the output; every block must have been written.
+        store: the output; every block must have been written.
         group: the multiscale's group, "labels/nuclei", or "" for the root.
         pyramid: of the arrays in that group.
         reduce: `reduce_mode` or `reduce_mean`.
@@ -97,14 +97,14 @@ def build_tail(
         for index in grid:
             core = grid.core(index)
             source = Box(2 * core.y0, 2 * core.x0, 2 * core.y1, 2 * core.x1).intersection(above)
-            data = reduce(read_box(objects, group, pyramid, level - 1, source, channels))
+            data = reduce(read_box(store, group, pyramid, level - 1, source, channels))
             key = shard_key(group, level, index, channels is not None)
-            records[key] = _put(objects, key, data, grid.side)
+            records[key] = _put(store, key, data, grid.side)
     return records
 
 
 def read_box(
-    objects: Objects,
+    store: ByteStore,
     group: str,
     pyramid: Pyramid,
     level: int,
@@ -126,14 +126,14 @@ def read_box(
     for index in grid.touching(box):
         core = grid.core(index)
         key = shard_key(group, level, index, channels is not None)
-        shard = objects.get(key)
+        shard = store.get(key)
         if shard is None:
             continue
         try:
             pixels = decode_shard(shard, (*leading, *core.shape), grid.side)
         except ValueError as error:
             raise OutputError(
-                f"{objects}: {key!r} is {error}; check the whole output with "
+                f"{store}: {key!r} is {error}; check the whole output with "
                 "`wsi-unet status --verify`, then run the same command again"
             ) from error
         part = box.intersection(core)
@@ -143,10 +143,10 @@ def read_box(
     return data
 
 
-def _put(objects: Objects, key: str, data: Pixels, side: int) -> ShardRecord:
+def _put(store: ByteStore, key: str, data: Pixels, side: int) -> ShardRecord:
     shard = encode_shard(data, side)
     if shard is None:
-        objects.delete(key)
+        store.delete(key)
     else:
-        objects.put(key, shard)
+        store.put(key, shard)
     return ShardRecord.of(shard)

@@ -127,7 +127,7 @@ def segments_of(values: NDArray[Any]) -> NDArray[np.int32]:
     return parts
 
 
-def thin_borders(segments: NDArray[np.int32]) -> NDArray[np.int32]:
+def thin_boundaries(segments: NDArray[np.int32]) -> NDArray[np.int32]:
     """Grow segments until borders between them are one pixel wide.
 
     A watershed flooded from the segments over the distance to the nearest of them (Euclidean): it

@@ -7,29 +7,33 @@ from .checkpoint import read_spec as read_spec
 from .checkpoint import save_model as save_model
 from .importing.checkpoints import import_checkpoint as import_checkpoint
 from .importing.checkpoints import import_model as import_model
-from .importing.hints import Told as Told
+from .importing.hints import ImportHints as ImportHints
+from .importing.modules import model_from_module as model_from_module
 from .importing.programs import measure_module as measure_module
+from .networks.build import build_network as build_network
 from .networks.unet import UNet as UNet
 from .spec import LabelClass as LabelClass
 from .spec import ModelClass as ModelClass
 from .spec import ModelSpec as ModelSpec
-from .spec import Scaling as Scaling
+from .spec import Normalisation as Normalisation
 
 __all__ = [
+    "ImportHints",
     "LabelClass",
     "Model",
     "ModelClass",
     "ModelSpec",
-    "Scaling",
-    "Told",
+    "Normalisation",
     "UNet",
     "UNetConfig",
+    "build_network",
     "bundled_models",
     "derive_border",
     "import_checkpoint",
     "import_model",
     "load_model",
     "measure_module",
+    "model_from_module",
     "read_spec",
     "save_model",
 ]

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from wsi_unet.errors import ModelError
 from wsi_unet.models.destination import check_target, writing
-from wsi_unet.models.program_file import PROGRAM_FILES, ProgramFile, sha256_of
+from wsi_unet.models.program_file import PROGRAM_FILES, ProgramFile
 from wsi_unet.models.spec import ModelSpec
 from wsi_unet.models.validation_errors import first_problem
 from wsi_unet.models.weights_file import read_header
@@ -30,9 +30,8 @@ from wsi_unet.models.weights_source import (
     METADATA_KEY,
     SPEC_FILE,
     WEIGHTS_FILE,
-    Stored,
-    StoredModule,
-    stored_at,
+    WeightsSource,
+    weights_source_at,
 )
 
 if TYPE_CHECKING:
@@ -42,9 +41,6 @@ LARGEST_SPEC = 2**20
 
 WeightType = Literal["float32", "float16", "bfloat16"]
 
-
-IN_PROCESS = "/a module of this process"
-"""Where models seem to lie that are modules of this process."""
 
 # Tasks name models by path; as long as somebody holds the model, its path leads to it.
 _IN_PROCESS: WeakValueDictionary[str, Model] = WeakValueDictionary()
@@ -65,7 +61,7 @@ class Model:
     spec: ModelSpec = field(hash=False)  # its metrics are a dictionary
     path: Path
     sha256: str
-    stored: Stored = field(repr=False, compare=False)
+    stored: WeightsSource = field(repr=False, compare=False)
 
     def build(self) -> nn.Module:
         """Return the network with its weights: float32, evaluation mode, on the CPU.
@@ -74,34 +70,6 @@ class Model:
             ModelError: if the files have changed since the model was loaded, or aren't sound.
         """
         return self.stored.build(self.sha256)
-
-    @classmethod
-    def from_module(cls, module: nn.Module, spec: ModelSpec) -> Model:
-        """Make a model of any torch module, to be used in this process.
-
-        What is copied is its present state: training it on doesn't change the model.
-
-        Args:
-            module: takes (n, channels, h, w), scaled as the spec says, and returns
-                (n, classes, h, w).
-            spec: what it is. Its architecture is that of one of our networks or, for any other,
-                what `wsi_unet.models.measure_module` measured of it.
-
-        Raises:
-            ModelError: if it can't be copied, its weights aren't finite, or its output isn't what
-                the spec says.
-        """
-        from wsi_unet.models.importing.modules import check_module, hash_module, private_copy
-
-        own = private_copy(module)
-        check_module(own, type(module).__name__, spec)
-        sha256 = hash_module(own, spec)
-        # The same weights may be called otherwise; each spec has a place of its own.
-        place = f"{IN_PROCESS}/{sha256_of((sha256 + _spec_text(spec)).encode())}"
-        kept = _IN_PROCESS.get(place)
-        if kept is None:
-            _IN_PROCESS[place] = kept = cls(spec, Path(place), sha256, StoredModule(own))
-        return kept
 
     @property
     def in_process(self) -> bool:
@@ -116,6 +84,15 @@ class Model:
     def __dask_tokenize__(self) -> tuple[str, str]:
         """Tell models apart for Dask by their hash."""
         return "wsi_unet.Model", self.sha256
+
+
+def keep_in_process(model: Model) -> Model:
+    """Let `load_model` find a model that is a module of this process by its path.
+
+    Returns:
+        The model that was kept under this path before, if somebody still holds it; else `model`.
+    """
+    return _IN_PROCESS.setdefault(str(model.path), model)
 
 
 def load_model(source: str | Path, *, trust: bool = False) -> Model:
@@ -134,7 +111,7 @@ def load_model(source: str | Path, *, trust: bool = False) -> Model:
         return kept
     path = _find(source)
     spec = read_spec(path)
-    stored = stored_at(path, spec, trust=trust)
+    stored = weights_source_at(path, spec, trust=trust)
     return Model(spec, path, stored.check(), stored)
 
 
@@ -186,7 +163,7 @@ def save_model(
     The model appears whole or not at all, and is read back and checked before this returns.
 
     Args:
-        network: the trained network; its state must be that of `spec.architecture.build()`.
+        network: the trained network; its state must be that of `build_network(spec.architecture)`.
         spec: what to say about it.
         path: where to.
         weights: number type in the file; 16 bits halve its size.
@@ -207,7 +184,7 @@ def put_model(network: nn.Module, spec: ModelSpec, folder: Path, scratch: Path) 
     model, at worst with the last one's card, as long as the architecture and classes stay.
 
     Args:
-        network: the trained network; its state must be that of `spec.architecture.build()`.
+        network: the trained network; its state must be that of `build_network(spec.architecture)`.
         spec: what to say about it.
         folder: the model's folder; made if it isn't there.
         scratch: a folder on the same file system, for what isn't finished.
@@ -226,7 +203,7 @@ def put_model(network: nn.Module, spec: ModelSpec, folder: Path, scratch: Path) 
         for name in (WEIGHTS_FILE, SPEC_FILE):
             (new / name).replace(folder / name)
     place = folder.absolute()
-    return Model(spec, place, checked.sha256, stored_at(place, spec, trust=False))
+    return Model(spec, place, checked.sha256, weights_source_at(place, spec, trust=False))
 
 
 def write_card(folder: Path, spec: ModelSpec) -> None:
@@ -237,7 +214,7 @@ def write_card(folder: Path, spec: ModelSpec) -> None:
     """
     new = folder / f".{SPEC_FILE}.partial"
     with writing(folder / SPEC_FILE):
-        new.write_text(_spec_text(spec) + "\n", encoding="utf-8")
+        new.write_text(spec_text(spec) + "\n", encoding="utf-8")
         new.replace(folder / SPEC_FILE)
 
 
@@ -268,7 +245,7 @@ def save_program(
     def write(new: Path) -> None:
         new.mkdir()
         (new / PROGRAM_FILES[file.kind]).write_bytes(content)
-        (new / SPEC_FILE).write_text(_spec_text(spec) + "\n", encoding="utf-8")
+        (new / SPEC_FILE).write_text(spec_text(spec) + "\n", encoding="utf-8")
 
     return _save(path, write, overwrite=overwrite, trust=trust)
 
@@ -291,7 +268,9 @@ def _save(
         checked = load_model(new.absolute(), trust=trust)
         _replace(target, new, Path(folder) / "replaced")
     place = target.absolute()
-    return Model(checked.spec, place, checked.sha256, stored_at(place, checked.spec, trust=trust))
+    return Model(
+        checked.spec, place, checked.sha256, weights_source_at(place, checked.spec, trust=trust)
+    )
 
 
 def _replace(target: Path, new: Path, old: Path) -> None:
@@ -316,7 +295,7 @@ def _write(network: nn.Module, spec: ModelSpec, path: Path, weights: WeightType)
         for name, tensor in network.state_dict().items()
         if tensor.is_floating_point()  # leaves out batch norm's count of batches
     }
-    text = _spec_text(spec)
+    text = spec_text(spec)
     if path.suffix == ".safetensors":
         _write_tensors(tensors, path, {METADATA_KEY: text})
         return
@@ -337,7 +316,8 @@ def _write_tensors(
         raise OSError(str(error)) from error
 
 
-def _spec_text(spec: ModelSpec) -> str:
+def spec_text(spec: ModelSpec) -> str:
+    """Return a spec as the text of a model's card, JSON."""
     return json.dumps(spec.model_dump(mode="json"), indent=2, ensure_ascii=False)
 
 

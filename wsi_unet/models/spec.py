@@ -13,7 +13,15 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    field_validator,
+    model_validator,
+)
 
 from wsi_unet.geometry import Border
 from wsi_unet.models.architectures.border import fixed_border
@@ -41,7 +49,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
 
 
 class ModelClass(_Frozen):
@@ -76,7 +84,7 @@ class LabelClass(_Frozen):
         return red, green, blue
 
 
-class Scaling(_Frozen):
+class Normalisation(_Frozen):
     """How intensities become the network's input: (intensity / 255 − mean) / std.
 
     Attributes:
@@ -112,7 +120,7 @@ class ModelSpec(_Frozen):
         mpp: µm per pixel that the model was trained at; None where it doesn't matter.
         channel_order: what the network's channels are: "rgb", "bgr", or "gray" (Rec. 601 luma,
             0.299 R + 0.587 G + 0.114 B).
-        scaling: of intensities, per channel of the network.
+        normalisation: of intensities, per channel of the network; `scaling` in model.json.
         license: of the weights, as an SPDX expression where there is one.
         description: what the model is for.
         training_data: what it was trained on.
@@ -132,7 +140,9 @@ class ModelSpec(_Frozen):
     background: str | None
     mpp: float | None = Field(ge=0.02, le=100, allow_inf_nan=False)
     channel_order: Literal["rgb", "bgr", "gray"] = "rgb"
-    scaling: Scaling
+    normalisation: Normalisation = Field(
+        validation_alias=AliasChoices("scaling", "normalisation"), serialization_alias="scaling"
+    )
     license: str = ""
     description: str = ""
     training_data: str = ""
@@ -182,7 +192,7 @@ class ModelSpec(_Frozen):
                 f"architecture.in_channels: {self.architecture.in_channels}, "
                 f"but channel order {self.channel_order!r} has {channels}"
             )
-        for key, numbers in (("mean", self.scaling.mean), ("std", self.scaling.std)):
+        for key, numbers in (("mean", self.normalisation.mean), ("std", self.normalisation.std)):
             if len(numbers) != channels:
                 raise ValueError(f"scaling.{key}: {len(numbers)} numbers for {channels} channels")
         return self
@@ -302,5 +312,5 @@ class ModelSpec(_Frozen):
             "activated": self.activated,
             "thresholds": self.thresholds,
             "window": self.window,
-            "scaling": self.scaling.model_dump(mode="json"),
+            "scaling": self.normalisation.model_dump(mode="json"),
         }

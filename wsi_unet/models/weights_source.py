@@ -37,7 +37,7 @@ METADATA_KEY = "wsi_unet"
 """Where the header of a single file has the spec."""
 
 
-class Stored(Protocol):
+class WeightsSource(Protocol):
     """A network as it is stored."""
 
     @property
@@ -59,7 +59,7 @@ class Stored(Protocol):
         """
 
 
-def stored_at(path: Path, spec: ModelSpec, *, trust: bool) -> Stored:
+def weights_source_at(path: Path, spec: ModelSpec, *, trust: bool) -> WeightsSource:
     """Return how the network of a model on disk is stored.
 
     Args:
@@ -266,7 +266,9 @@ def _check_names(file: Path, header: Header, spec: ModelSpec) -> None:
 
 
 def _build_empty(spec: ModelSpec) -> nn.Module:
-    return spec.architecture.build()
+    from wsi_unet.models.networks.build import build_network
+
+    return build_network(spec.architecture)
 
 
 def _build(spec: ModelSpec, weights: dict[str, Tensor]) -> nn.Module:

@@ -131,7 +131,7 @@ def _check_model(model: Model) -> None:
             f"{model.spec.name} may give a pixel several classes, so it has several label images; "
             "use segment"
         )
-    if model.spec.scaling.statistics == "slide":
+    if model.spec.normalisation.statistics == "slide":
         raise OptionError(
             f"{model.spec.name} scales with the statistics of a whole slide, which a lazy image "
             "would have to be computed for; use segment"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from wsi_unet.geometry import BlockGrid, BlockIndex, Box, Shape
 from wsi_unet.labels.contents import FORMAT_VERSION
@@ -14,7 +14,7 @@ from wsi_unet.labels.pyramid import Pyramid
 from wsi_unet.models.architectures.unet import Precision
 from wsi_unet.models.inference.augmentation import Tta
 from wsi_unet.models.inference.ensemble import Ensemble, Statistics
-from wsi_unet.slides.resample import Sampling
+from wsi_unet.slides.resample import Resampling
 
 
 class SlideReference(BaseModel):
@@ -39,8 +39,15 @@ class SlideReference(BaseModel):
     mpp: tuple[float, float] | None
 
 
+StoredResampling = Annotated[
+    Resampling,
+    Field(validation_alias=AliasChoices("sampling", "resampling"), serialization_alias="sampling"),
+]
+"""Called `sampling` in run.json."""
+
+
 class _Parameters(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
 
     slide: SlideReference
 
@@ -114,7 +121,7 @@ class LabelParameters(_Parameters):
         model: the model.
         label: name of the run, and of the label group where there is one.
         groups: names of the label groups, where each class of a multi-label model has one.
-        sampling: how the model's pixel grid is read from the slide.
+        resampling: how the model's pixel grid is read from the slide.
         levels: number of pyramid levels.
         block: side of a block, px of the model's grid.
         tile: side of a tile's core, px of the model's grid.
@@ -135,7 +142,7 @@ class LabelParameters(_Parameters):
     model: ModelReference
     label: str
     groups: tuple[str, ...] = ()
-    sampling: Sampling
+    resampling: StoredResampling
     levels: int
     block: int
     tile: int
@@ -155,7 +162,7 @@ class LabelParameters(_Parameters):
         """Return what decides the labels: in float32 neither the tile nor the device."""
         pixels: dict[str, Any] = {
             "mpp": self.slide.mpp,
-            "sampling": [self.sampling.level, self.sampling.ratio, self.sampling.shape],
+            "sampling": [self.resampling.level, self.resampling.ratio, self.resampling.shape],
             "model": self.model.sha256,
             "tissue": self.tissue,
             "precision": self.precision,
@@ -180,12 +187,12 @@ class LabelParameters(_Parameters):
     @property
     def pyramid(self) -> Pyramid:
         """The levels of the label group."""
-        return Pyramid(self.sampling.shape, self.block, self.levels)
+        return Pyramid(self.resampling.shape, self.block, self.levels)
 
     @property
     def grid(self) -> BlockGrid:
         """The blocks of the whole slide."""
-        return BlockGrid(self.sampling.shape, self.block)
+        return BlockGrid(self.resampling.shape, self.block)
 
     @property
     def probabilities(self) -> bool:
@@ -195,8 +202,8 @@ class LabelParameters(_Parameters):
     def region_boxes(self) -> tuple[Box, ...]:
         """Return the computed regions in px of the model's grid, rounded outward."""
         if not self.regions:
-            return (Box.of_shape(self.sampling.shape),)
-        fy, fx = self.sampling.downsample
+            return (Box.of_shape(self.resampling.shape),)
+        fy, fx = self.resampling.downsample
         return tuple(
             Box(int(y0 / fy), int(x0 / fx), -int(-y1 // fy), -int(-x1 // fx))
             for y0, x0, y1, x1 in self.regions
@@ -214,32 +221,32 @@ class ImageParameters(_Parameters):
     Attributes:
         slide: the slide.
         mode: "overview" or "full".
-        sampling: how its pixels are read from the slide.
+        resampling: how its pixels are read from the slide.
         levels: number of pyramid levels, the same as the labels'.
         block: side of a block, px of the stored image.
     """
 
     mode: Literal["overview", "full"]
-    sampling: Sampling
+    resampling: StoredResampling
     levels: int
     block: int
 
     def _pixels(self) -> dict[str, Any]:
         return {
             "image": self.mode,
-            "sampling": [self.sampling.level, self.sampling.ratio, self.sampling.shape],
+            "sampling": [self.resampling.level, self.resampling.ratio, self.resampling.shape],
             "levels": self.levels,
         }
 
     @property
     def pyramid(self) -> Pyramid:
         """The levels of the image."""
-        return Pyramid(self.sampling.shape, self.block, self.levels)
+        return Pyramid(self.resampling.shape, self.block, self.levels)
 
     @property
     def grid(self) -> BlockGrid:
         """The blocks of the image."""
-        return BlockGrid(self.sampling.shape, self.block)
+        return BlockGrid(self.resampling.shape, self.block)
 
     def blocks(self) -> tuple[BlockIndex, ...]:
         """Return all blocks, row by row."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
-from wsi_unet.dask_cluster.cluster import ClusterArguments, ClusterOptions, open_client
+from wsi_unet.dask_cluster.cluster import open_client
+from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.errors import OptionError
 from wsi_unet.models.checkpoint import Model
 from wsi_unet.segmentation.dispatch.prepare import Preparation, SlideJob
@@ -22,21 +22,18 @@ from wsi_unet.segmentation.report import (
     ignore_progress,
 )
 
-Source = str | Path | Model
+ModelSource = str | Path | Model
 """A bundled model's name, the path of a model, or a loaded model."""
-
-
-class RunArguments(OptionArguments, ClusterArguments, total=False):
-    """The keyword arguments of `plan` and `segment`; see `Options` and `ClusterOptions`."""
 
 
 def plan(
     slide: str | Path,
     output: str | Path | None = None,
-    model: Source | Sequence[Source] = "nuclei-he",
+    model: ModelSource | Sequence[ModelSource] = "nuclei-he",
     *,
+    cluster: ClusterOptions | None = None,
     overwrite: bool = False,
-    **options: Unpack[RunArguments],
+    **options: Unpack[OptionArguments],
 ) -> Plan:
     """Work out what `segment` would do and what it would cost. Nothing is written.
 
@@ -48,7 +45,7 @@ def plan(
         PlanError: the machine can't afford the run.
         ClusterError: there is no cluster.
     """
-    job, cluster = _job(slide, output, model, overwrite, options)
+    job = _job(slide, output, model, overwrite, options)
     with open_client(cluster) as client:
         return Preparation(client).plan(job)
 
@@ -56,11 +53,12 @@ def plan(
 def segment(
     slide: str | Path,
     output: str | Path | None = None,
-    model: Source | Sequence[Source] = "nuclei-he",
+    model: ModelSource | Sequence[ModelSource] = "nuclei-he",
     *,
+    cluster: ClusterOptions | None = None,
     overwrite: bool = False,
     on_progress: ProgressCallback = ignore_progress,
-    **options: Unpack[RunArguments],
+    **options: Unpack[OptionArguments],
 ) -> Report:
     """Segment a slide into a pyramidal OME-Zarr; doing it again does only what is left.
 
@@ -73,9 +71,10 @@ def segment(
             folder.
         model: a bundled model's name, the path of a model, or a loaded one; or several, whose
             probabilities are averaged.
+        cluster: where to compute; None is this process.
         overwrite: replace what is there under the model's name, if it differs or not.
         on_progress: called several times per second.
-        options: see `Options` and `ClusterOptions`.
+        options: see `Options`.
 
     Returns:
         What was done; `state` says whether it is finished. KeyboardInterrupt ends the run early
@@ -88,7 +87,7 @@ def segment(
         ClusterError: there is no cluster, or it went away.
         KeyboardInterrupt: somebody ended the run before its first block.
     """
-    job, cluster = _job(slide, output, model, overwrite, options)
+    job = _job(slide, output, model, overwrite, options)
 
     def tell(progress: CohortProgress) -> None:
         on_progress(progress.active[0] if progress.active else RunProgress("opening"))
@@ -104,30 +103,25 @@ def segment(
 def _job(
     slide: str | Path,
     output: str | Path | None,
-    model: Source | Sequence[Source],
+    model: ModelSource | Sequence[ModelSource],
     overwrite: bool,
-    arguments: RunArguments,
-) -> tuple[SlideJob, ClusterOptions]:
-    """Tell the options of the run from those of the cluster."""
+    options: OptionArguments,
+) -> SlideJob:
     models = [model] if isinstance(model, str | Path | Model) else model
     if not models:
         raise OptionError("model: name one, or several to be averaged")
     if any(isinstance(one, Model) and one.trusted for one in models):
-        arguments = {**arguments, "trust": True}
-    names = {field.name for field in fields(ClusterOptions)}
-    given: dict[str, Any] = dict(arguments)
-    cluster = ClusterOptions(**{name: given.pop(name) for name in names & given.keys()})
-    job = SlideJob(
+        options = {**options, "trust": True}
+    return SlideJob(
         slide=str(slide),
         output=None if output is None else str(output),
         model=_place(models[0]),
         others=tuple(map(_place, models[1:])),
-        options=Options(**given),
+        options=Options(**options),
         overwrite=overwrite,
     )
-    return job, cluster
 
 
-def _place(model: Source) -> str:
+def _place(model: ModelSource) -> str:
     """Return what workers find a model by."""
     return str(model.path if isinstance(model, Model) else model)

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from wsi_unet.geometry import BlockGrid, Box
 from wsi_unet.slides.opening import open_slide
-from wsi_unet.slides.resample import choose_sampling, open_raster, read_mirrored
+from wsi_unet.slides.resample import choose_resampling, open_raster, read_mirrored
 from wsi_unet.slides.tissue.tissue import find_tissue, mask_in_box
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def from_slide(path: str, spec: ModelSpec, side: int) -> NDArray[np.uint8]:
         ratio = (1.0, 1.0)
         if spec.mpp is not None and slide.mpp is not None:
             ratio = (spec.mpp / slide.mpp.y, spec.mpp / slide.mpp.x)
-        raster = open_raster(slide, choose_sampling(slide, ratio))
+        raster = open_raster(slide, choose_resampling(slide, ratio))
         mask = find_tissue(slide)
         grid = BlockGrid(raster.shape, side)
         corners = (grid.core(index) for index in grid)

@@ -19,7 +19,7 @@ from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters
 from wsi_unet.segmentation.planning.existing_output import stored_parameters
 from wsi_unet.segmentation.report import BlockCounts, Failure, Waits
 from wsi_unet.storage.lock import STALE_SECONDS, LockRecord
-from wsi_unet.storage.store import LOCK_KEY, open_objects
+from wsi_unet.storage.store import LOCK_KEY, open_store
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def read_writer(output: str | Path) -> Writer | None:
     Raises:
         OutputError: if it can't be read.
     """
-    record = LockRecord.parse(open_objects(output).get(LOCK_KEY))
+    record = LockRecord.parse(open_store(output).get(LOCK_KEY))
     if record is None:
         return None
     owner, runs = record.owner, record.owner.runs()
@@ -113,16 +113,16 @@ def run_status(output: str | Path, *, verify: bool = False) -> list[RunStatus]:
     Raises:
         OutputError: if there is no output of ours.
     """
-    objects = open_objects(output)
-    if not layout.check_output(objects):
+    store = open_store(output)
+    if not layout.check_output(store):
         raise OutputError(f"{output}: there is no output here; make one with `wsi-unet segment`")
     found = []
-    for name in layout.run_names(objects):
-        progress = Progress(objects, name)
+    for name in layout.run_names(store):
+        progress = Progress(store, name)
         labels = stored_parameters(progress, LabelParameters)
         if labels is not None:
             found.append(_status(progress, labels, labels, verify))
-    image = Progress(objects, IMAGE_NAME)
+    image = Progress(store, IMAGE_NAME)
     parameters = stored_parameters(image, ImageParameters)
     if parameters is not None:
         found.append(_status(image, parameters, None, verify))
@@ -154,7 +154,7 @@ def _status(
     finished = _finished(progress, parameters)
     complete = len(done) == len(indices) and tail_sound and finished
     if verify and finished and labels is not None and not complete:
-        unfinish(progress.objects, progress.name)
+        unfinish(progress.store, progress.name)
     failures = tuple(
         Failure(failure.block, failure.error)
         for failure in progress.failures()
@@ -225,9 +225,9 @@ def covered(spans: Iterable[tuple[float, float]]) -> float:
 def _finished(progress: Progress, parameters: LabelParameters | ImageParameters) -> bool:
     """Whether the metadata is all there, and that of labels says that they are finished."""
     if isinstance(parameters, LabelParameters):
-        described = labels_described(progress.objects, parameters)
-        return described and is_finished(progress.objects, progress.name)
-    return layout.is_described(progress.objects, "", parameters.pyramid, channels=3)
+        described = labels_described(progress.store, parameters)
+        return described and is_finished(progress.store, progress.name)
+    return layout.is_described(progress.store, "", parameters.pyramid, channels=3)
 
 
 def _forget(progress: Progress, markers: Iterable[BlockMarker]) -> None:

@@ -3,8 +3,8 @@ from .levels import PixelSize as PixelSize
 from .levels import check_mpp as check_mpp
 from .opening import open_slide as open_slide
 from .resample import Raster as Raster
-from .resample import Sampling as Sampling
-from .resample import choose_sampling as choose_sampling
+from .resample import Resampling as Resampling
+from .resample import choose_resampling as choose_resampling
 from .resample import open_raster as open_raster
 from .resample import read_mirrored as read_mirrored
 from .slide import Reader as Reader
@@ -21,10 +21,10 @@ __all__ = [
     "PixelSize",
     "Raster",
     "Reader",
-    "Sampling",
+    "Resampling",
     "Slide",
     "check_mpp",
-    "choose_sampling",
+    "choose_resampling",
     "find_tissue",
     "load_mask",
     "mask_in_box",

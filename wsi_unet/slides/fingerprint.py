@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 
 from wsi_unet.errors import SlideError
-from wsi_unet.slides.sources.source import Source, open_source
+from wsi_unet.slides.sources.opening import open_source
+from wsi_unet.slides.sources.source import ByteSource
 
 END_BYTES = 1 << 20
 
 
-def file_digest(source: Source, metadata: str) -> str:
+def file_digest(source: ByteSource, metadata: str) -> str:
     """Return the SHA-256 of a file's size, its first and last MiB, and its metadata.
 
     Reading gigabytes to tell two slides apart would cost more than it is worth; sizes, tile

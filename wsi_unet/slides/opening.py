@@ -12,7 +12,8 @@ from wsi_unet.errors import OptionError, SlideError
 from wsi_unet.slides.readers.zarr_metadata import DOCUMENTS, is_zarr
 from wsi_unet.slides.slide import Reader, Slide, UnknownLayoutError
 from wsi_unet.slides.sources.folder import open_folder
-from wsi_unet.slides.sources.source import Source, open_source
+from wsi_unet.slides.sources.opening import open_source
+from wsi_unet.slides.sources.source import ByteSource
 
 READERS = {
     "tiffslide": ("tiff", "TiffReader"),
@@ -79,7 +80,7 @@ def open_slide(path: str | os.PathLike[str], reader: str = "auto") -> Slide:
         raise
 
 
-def choose_reader(location: str, source: Source | None) -> str:
+def choose_reader(location: str, source: ByteSource | None) -> str:
     """Return the name of the reader for a slide, by what it holds rather than what it's called.
 
     Args:
@@ -124,7 +125,7 @@ def _choose_for_folder(location: str) -> str:
     )
 
 
-def _open(location: str) -> Source | None:
+def _open(location: str) -> ByteSource | None:
     """Open a slide's file; None for a folder.
 
     Raises:
@@ -146,7 +147,7 @@ def _open(location: str) -> Source | None:
         raise SlideError(f"{location}: can't be read: {error.strerror or error}") from error
 
 
-def _read_with(reader: str, location: str, source: Source | None) -> Reader:
+def _read_with(reader: str, location: str, source: ByteSource | None) -> Reader:
     """Return an open reader; it owns the source from here on.
 
     Raises:

@@ -29,7 +29,7 @@ class Raster(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
+class Resampling:
     """How a slide is read to get one grid of pixels.
 
     Attributes:
@@ -45,9 +45,9 @@ class Sampling:
     downsample: tuple[float, float]
 
 
-def choose_sampling(
+def choose_resampling(
     slide: LevelSource, downsample: tuple[float, float], tolerance: float = 0.01
-) -> Sampling:
+) -> Resampling:
     """Choose the level to read, and how to resample it, for a wanted pixel size.
 
     Args:
@@ -72,9 +72,9 @@ def choose_sampling(
     level = slide.levels[chosen]
     wanted = _quotient(downsample, level)
     if all(abs(side - 1) <= tolerance for side in wanted):
-        return Sampling(chosen, (1.0, 1.0), level.shape, level.downsample)
+        return Resampling(chosen, (1.0, 1.0), level.shape, level.downsample)
     ratio = (dyadic(wanted[0]), dyadic(wanted[1]))
-    return Sampling(
+    return Resampling(
         level=chosen,
         ratio=ratio,
         shape=(math.ceil(level.shape[0] / ratio[0]), math.ceil(level.shape[1] / ratio[1])),
@@ -86,7 +86,7 @@ def _quotient(downsample: tuple[float, float], level: Level) -> tuple[float, flo
     return downsample[0] / level.downsample[0], downsample[1] / level.downsample[1]
 
 
-def open_raster(slide: LevelSource, sampling: Sampling) -> Raster:
+def open_raster(slide: LevelSource, sampling: Resampling) -> Raster:
     """Return the grid that a sampling describes; reading it reads the slide.
 
     Raises:
@@ -123,7 +123,7 @@ class ResampledRaster:
     """A level, resampled by the filter that the module describes."""
 
     slide: LevelSource
-    sampling: Sampling
+    sampling: Resampling
 
     @property
     def shape(self) -> Shape:
@@ -201,7 +201,7 @@ def read_thumbnail(slide: LevelSource, max_side: int) -> NDArray[np.uint8]:
     if max_side < 1:
         raise ValueError(f"a thumbnail needs at least 1 px per side, not {max_side}")
     downsample = max(1.0, max(slide.levels[0].shape) / max_side)
-    sampling = choose_sampling(slide, (downsample, downsample), tolerance=0.0)
+    sampling = choose_resampling(slide, (downsample, downsample), tolerance=0.0)
     raster = open_raster(slide, sampling)
     rows, columns = (min(side, max_side) for side in raster.shape)
     return raster.read(Box(0, 0, rows, columns))

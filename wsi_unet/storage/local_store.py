@@ -36,7 +36,7 @@ CREATE_TRIES = 8
 
 
 @dataclass(frozen=True)
-class LocalObjects:
+class LocalStore:
     """Objects as files below a folder.
 
     A file is written under `TEMPORARY` and renamed into place, so a killed writer leaves nothing

@@ -1,7 +1,7 @@
 """One run at a time writes to an output: the lock that says which, with a heartbeat.
 
 The lock is an object beside the progress, `.wsi_unet/lock.json`. Whoever holds it replaces it every
-`HEARTBEAT_SECONDS`; it only changes hands by `Objects.create` and `Objects.swap`, so of several
+`HEARTBEAT_SECONDS`; it only changes hands by `ByteStore.create` and `ByteStore.swap`, so of several
 takers one wins. It is left behind by a run that was killed, and is taken over
 
 - at once, if it is of this machine and its process is gone (process ids are used again, so the
@@ -30,7 +30,7 @@ from typing import NoReturn
 from wsi_unet.errors import LockedError, OutputError
 from wsi_unet.storage.heartbeat import HEARTBEAT
 from wsi_unet.storage.owner import LockRecord, Owner
-from wsi_unet.storage.store import LOCK_KEY, Objects
+from wsi_unet.storage.store import LOCK_KEY, ByteStore
 
 __all__ = [
     "HEARTBEAT_SECONDS",
@@ -79,15 +79,15 @@ class OutputLock:
     belongs to the process that acquired it, and can't be pickled.
 
     Attributes:
-        objects: the output.
+        store: the output.
         owner: this process.
     """
 
     def __init__(
-        self, objects: Objects, record: LockRecord, content: bytes, timing: Timing
+        self, store: ByteStore, record: LockRecord, content: bytes, timing: Timing
     ) -> None:
         """Keep a lock alive that is already there with the given content; see `acquire`."""
-        self.objects = objects
+        self.store = store
         self.owner = record.owner
         self._process = os.getpid()
         self._record = record
@@ -156,26 +156,26 @@ class OutputLock:
             OutputError: if the store fails.
         """
         for _ in range(3):
-            if self.objects.swap(LOCK_KEY, self._content, data):
+            if self.store.swap(LOCK_KEY, self._content, data):
                 return True
-            found = self.objects.get(LOCK_KEY)
+            found = self.store.get(LOCK_KEY)
             record = LockRecord.parse(found)
             if found is None or record is None or record.token != self._record.token:
                 return False
             # Ours: a beat that was taken for failed went through after all.
             self._content = found
-        raise OutputError(f"{self.objects}: the lock can't be replaced; try again")
+        raise OutputError(f"{self.store}: the lock can't be replaced; try again")
 
     def _check_process(self) -> None:
         if os.getpid() != self._process:
             raise RuntimeError(
-                f"{self.objects}: the lock belongs to process {self._process}, not to the process "
+                f"{self.store}: the lock belongs to process {self._process}, not to the process "
                 f"{os.getpid()} that was forked from it; acquire one there"
             )
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            f"{self.objects}: the lock belongs to process {self._process} and can't be pickled; "
+            f"{self.store}: the lock belongs to process {self._process} and can't be pickled; "
             "pass on the output's location instead"
         )
 
@@ -192,7 +192,7 @@ class OutputLock:
 
 
 def acquire(
-    objects: Objects, *, owner: Owner | None = None, timing: Timing | None = None
+    store: ByteStore, *, owner: Owner | None = None, timing: Timing | None = None
 ) -> OutputLock:
     """Take the lock of an output, from a dead run too.
 
@@ -200,7 +200,7 @@ def acquire(
     that one isn't.
 
     Args:
-        objects: the output, which need not exist; folders that are made go with the lock.
+        store: the output, which need not exist; folders that are made go with the lock.
         owner: this process; None finds out.
         timing: for tests; None is `HEARTBEAT_SECONDS` and `STALE_SECONDS`.
 
@@ -211,31 +211,27 @@ def acquire(
     owner = owner or Owner.current()
     timing = timing or Timing(HEARTBEAT_SECONDS, STALE_SECONDS)
     token = uuid.uuid4().hex
-    watch = _Watch(objects, timing)
+    watch = _Watch(store, timing)
     while True:
-        found = objects.get(LOCK_KEY)
+        found = store.get(LOCK_KEY)
         record = LockRecord.parse(found)
         if record is not None and record.token == token:
             # Taken after all: the store's answer got lost, and it was asked again.
-            return OutputLock(objects, record, found or b"", timing)
+            return OutputLock(store, record, found or b"", timing)
         if found is None or watch.is_dead(found, record):
             now = timing.now()
             record = LockRecord(token=token, owner=owner, since=now, beat=0, beat_time=now)
             mine = record.to_bytes()
-            if (
-                objects.create(LOCK_KEY, mine)
-                if found is None
-                else objects.swap(LOCK_KEY, found, mine)
-            ):
-                return OutputLock(objects, record, mine, timing)
+            if store.create(LOCK_KEY, mine) if found is None else store.swap(LOCK_KEY, found, mine):
+                return OutputLock(store, record, mine, timing)
         watch.wait()
 
 
 class _Watch:
     """Watches an output's lock until it is clear whether somebody is alive."""
 
-    def __init__(self, objects: Objects, timing: Timing) -> None:
-        self._objects = objects
+    def __init__(self, store: ByteStore, timing: Timing) -> None:
+        self._store = store
         self._timing = timing
         self._content: bytes | None = None
         self._begun = timing.monotonic()
@@ -274,7 +270,7 @@ class _Watch:
         """
         if self._timing.monotonic() > self._deadline:
             raise LockedError(
-                f"{self._objects}: can't be locked: {LOCK_KEY!r} neither stays nor goes; make sure "
+                f"{self._store}: can't be locked: {LOCK_KEY!r} neither stays nor goes; make sure "
                 "that no other run is there, delete it and try again"
             )
         # Without anything to watch, somebody was quicker: how it stands will be clear at once.
@@ -292,5 +288,5 @@ class _Watch:
                 "ago)"
             )
         return LockedError(
-            f"{self._objects}: is being written by {who}; wait for it, or stop it and try again"
+            f"{self._store}: is being written by {who}; wait for it, or stop it and try again"
         )

@@ -16,11 +16,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from wsi_unet.errors import OutputError
-from wsi_unet.storage.s3.client import Bucket, Part
+from wsi_unet.storage.s3.client import Bucket, ObjectRange
 
 
 @dataclass(frozen=True)
-class RemoteObjects:
+class RemoteStore:
     """Objects below a URL.
 
     Attributes:
@@ -129,11 +129,11 @@ class RemoteObjects:
     def free_bytes(self) -> None:
         """Return None: nobody runs out of room in a bucket."""
 
-    def _read(self, key: str) -> Part | None:
+    def _read(self, key: str) -> ObjectRange | None:
         with self._refusals("read", key):
             return self._bucket.get(key)
 
-    def _replace(self, key: str, data: bytes, found: Part) -> bool:
+    def _replace(self, key: str, data: bytes, found: ObjectRange) -> bool:
         """Replace what was found, unless it has changed since; return whether it was replaced."""
         if found.tag is None:
             raise OutputError(

@@ -14,7 +14,7 @@ from typing import Protocol
 from wsi_unet import locations
 from wsi_unet.errors import OutputError
 from wsi_unet.storage.keys import BOOKKEEPING, LOCK_KEY, LOCK_NAME
-from wsi_unet.storage.local_store import STALE_SECONDS, TEMPORARY, LocalObjects
+from wsi_unet.storage.local_store import STALE_SECONDS, TEMPORARY, LocalStore
 
 __all__ = [
     "BOOKKEEPING",
@@ -22,13 +22,13 @@ __all__ = [
     "LOCK_NAME",
     "STALE_SECONDS",
     "TEMPORARY",
-    "LocalObjects",
-    "Objects",
-    "open_objects",
+    "ByteStore",
+    "LocalStore",
+    "open_store",
 ]
 
 
-class Objects(Protocol):
+class ByteStore(Protocol):
     """Objects by key ("labels/nuclei/0/c/3/4"), under one root. Picklable, holds nothing open.
 
     `str` of it is the root's location. Objects have at least one byte: an empty one may count as
@@ -84,7 +84,7 @@ class Objects(Protocol):
         ...
 
 
-def open_objects(location: str | Path) -> Objects:
+def open_store(location: str | Path) -> ByteStore:
     """Return the objects below a folder or a URL, which need not exist yet. Touches nothing.
 
     Raises:
@@ -92,9 +92,9 @@ def open_objects(location: str | Path) -> Objects:
         OptionError: if it is a URL that can't be written to.
     """
     if locations.is_url(location):
-        from wsi_unet.storage.remote_store import RemoteObjects
+        from wsi_unet.storage.remote_store import RemoteStore
 
-        return RemoteObjects(locations.resolve(location))
+        return RemoteStore(locations.resolve(location))
     try:
         root = Path(location).expanduser().absolute()
         occupied = root.exists() and not root.is_dir()
@@ -109,4 +109,4 @@ def open_objects(location: str | Path) -> Objects:
         raise OutputError(
             f"{location}: is a file; choose a folder that is new or holds earlier output"
         )
-    return LocalObjects(root)
+    return LocalStore(root)

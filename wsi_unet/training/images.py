@@ -10,7 +10,7 @@ from wsi_unet.geometry import Shape
 from wsi_unet.ground_truth.grids import Grid, Steps
 from wsi_unet.slides.levels import PixelSize, check_mpp
 from wsi_unet.slides.opening import open_slide
-from wsi_unet.slides.resample import Raster, Sampling, choose_sampling, open_raster
+from wsi_unet.slides.resample import Raster, Resampling, choose_resampling, open_raster
 from wsi_unet.slides.slide import Slide
 
 OPEN_SLIDE = 32 << 20
@@ -30,7 +30,7 @@ class TrainingImage:
     """
 
     path: Path
-    sampling: Sampling
+    resampling: Resampling
     slide_shape: Shape
     fingerprint: str
     cost: int
@@ -47,7 +47,7 @@ class TrainingImage:
         height, width = slide.shape
         return cls(
             path=path,
-            sampling=choose_sampling(slide, downsample),
+            resampling=choose_resampling(slide, downsample),
             slide_shape=slide.shape,
             fingerprint=slide.fingerprint(),
             cost=3 * height * width if slide.reader == "image" else OPEN_SLIDE,
@@ -56,7 +56,7 @@ class TrainingImage:
     @property
     def shape(self) -> Shape:
         """(rows, columns) of the grid, px."""
-        return self.sampling.shape
+        return self.resampling.shape
 
     def open(self) -> Raster:
         """Open the image; its file is closed when the raster is forgotten.
@@ -64,7 +64,7 @@ class TrainingImage:
         Raises:
             SlideError: it can't be opened any more.
         """
-        return open_raster(open_slide(self.path), self.sampling)
+        return open_raster(open_slide(self.path), self.resampling)
 
     def grid(self, stride: int = 1) -> Grid:
         """Return where pixels of the grid lie on the slide, every one or every so manieth.
@@ -73,7 +73,7 @@ class TrainingImage:
             stride: px of the grid; the pixels of the answer are as large, and lie in the middle
                 of what they cover.
         """
-        steps = tuple(factor * stride for factor in self.sampling.downsample)
+        steps = tuple(factor * stride for factor in self.resampling.downsample)
         step = (steps[0], steps[1])
         return Grid(
             shape=(-(-self.shape[0] // stride), -(-self.shape[1] // stride)),

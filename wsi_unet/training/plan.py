@@ -6,18 +6,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from wsi_unet.models.spec import Scaling
+from wsi_unet.models.networks.build import build_network
+from wsi_unet.models.spec import Normalisation
 from wsi_unet.training.artifacts.card import describe_model
 from wsi_unet.training.augmentation.samples import Samples
-from wsi_unet.training.dataset import Portion, describe_fields, open_fields, split
+from wsi_unet.training.dataset import Portion, describe_fields, open_fields, split_fields
 from wsi_unet.training.loop.losses import build_loss
 from wsi_unet.training.recipe import Recipe
 from wsi_unet.training.recipe_file import read_recipe
-from wsi_unet.training.runtime import choose_setting
+from wsi_unet.training.runtime import choose_runtime
 
 
 @dataclass(frozen=True)
-class Outlook:
+class TrainingPlan:
     """What a training would do.
 
     Attributes:
@@ -53,14 +54,14 @@ class Outlook:
         return asdict(self)
 
 
-def check_training(
+def plan_training(
     recipe: Recipe | str | Path,
     *,
     data: str | Path | None = None,
     device: str = "auto",
     workers: int | None = None,
     threads: int | None = None,
-) -> Outlook:
+) -> TrainingPlan:
     """Open all data of a recipe, draw a sample, and say what would be done; nothing is written.
 
     Args:
@@ -78,18 +79,18 @@ def check_training(
     if not isinstance(recipe, Recipe):
         data = Path(recipe).parent if data is None else data
         recipe = read_recipe(Path(recipe))
-    setting = choose_setting(recipe, device=device, workers=workers, threads=threads)
+    setting = choose_runtime(recipe, device=device, workers=workers, threads=threads)
     build_loss(recipe.loss, recipe.background_index, recipe.head)
     channels = recipe.network.in_channels
-    scaling = Scaling(mean=(0.0,) * channels, std=(1.0,) * channels)
+    scaling = Normalisation(mean=(0.0,) * channels, std=(1.0,) * channels)
     describe_model(recipe, scaling, "")
-    parts = split(recipe, open_fields(recipe, Path(data or ".")))
+    parts = split_fields(recipe, open_fields(recipe, Path(data or ".")))
     samples = Samples(recipe, parts.training, scaling)
     _ = samples[0]
-    return Outlook(
+    return TrainingPlan(
         name=recipe.name,
         portions=tuple(describe_fields(recipe, parts)),
-        parameters=sum(p.numel() for p in recipe.network.build().parameters()),
+        parameters=sum(p.numel() for p in build_network(recipe.network).parameters()),
         window=samples.sides.image,
         tile=samples.sides.labels,
         batch=recipe.sampling.batch,

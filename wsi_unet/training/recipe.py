@@ -38,13 +38,13 @@ FOR_RGB = ("counterstain", "stain", "stain_hue", "ground", "made_up")
 """What of `Colouring` needs the colours of dyes."""
 
 
-class Part(BaseModel):
+class RecipeSection(BaseModel):
     """A part of a recipe: what isn't known in it is refused, and it is never changed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class RecipeClass(Part):
+class RecipeClass(RecipeSection):
     """A class to be learnt.
 
     Attributes:
@@ -65,7 +65,7 @@ class RecipeClass(Part):
         return ModelClass(name=self.name, color=self.color)
 
 
-class DataSource(Part):
+class DataSource(RecipeSection):
     """Images, or slides, with what is true of them.
 
     Attributes:
@@ -101,7 +101,7 @@ class DataSource(Part):
     citation: str = ""
 
 
-class Split(Part):
+class Split(RecipeSection):
     """Which patients are trained on and which only measured.
 
     Attributes:
@@ -123,7 +123,7 @@ class Split(Part):
         return self
 
 
-class Sampling(Part):
+class Sampling(RecipeSection):
     """Where samples are taken from.
 
     Attributes:
@@ -142,7 +142,7 @@ class Sampling(Part):
     empty: Share = 0.0
 
 
-class Warping(Part):
+class Warping(RecipeSection):
     """How samples are moved, turned and bent; image, labels and weights alike.
 
     Attributes:
@@ -168,7 +168,7 @@ class Warping(Part):
     elastic_share: Share = 1.0
 
 
-class Colouring(Part):
+class Colouring(RecipeSection):
     """How the intensities of samples are varied, in this order; shares are how often.
 
     Attributes:
@@ -202,7 +202,7 @@ class Colouring(Part):
     jpeg: Share = 0.0
 
 
-class Weighting(Part):
+class Weighting(RecipeSection):
     """What a pixel weighs in the cross entropies.
 
     Attributes:
@@ -219,7 +219,7 @@ class Weighting(Part):
     part: int = Field(default=0, ge=0, le=9)
 
 
-class LossTerm(Part):
+class LossTerm(RecipeSection):
     """One addend of the loss.
 
     Attributes:
@@ -242,7 +242,7 @@ class LossTerm(Part):
         return self
 
 
-class Optimiser(Part):
+class Optimiser(RecipeSection):
     """How weights are changed.
 
     Attributes:
@@ -274,7 +274,7 @@ class Optimiser(Part):
         return self
 
 
-class Running(Part):
+class Running(RecipeSection):
     """How long, and how it is watched.
 
     Attributes:
@@ -297,7 +297,7 @@ class Running(Part):
     best_by: Literal["dice", "last"] = "dice"
 
 
-class InputScaling(Part):
+class InputNormalisation(RecipeSection):
     """How intensities become the network's input: (intensity / 255 − mean) / std.
 
     Attributes:
@@ -309,7 +309,7 @@ class InputScaling(Part):
     std: tuple[Positive, ...] | None = None
 
 
-class Recipe(Part):
+class Recipe(RecipeSection):
     """A training, from data to model.
 
     Attributes:
@@ -342,7 +342,7 @@ class Recipe(Part):
     loss: tuple[LossTerm, ...] = Field(default=(LossTerm(name="cross_entropy"),), min_length=1)
     optimiser: Optimiser = Optimiser()
     running: Running = Running()
-    scaling: InputScaling = InputScaling()
+    scaling: InputNormalisation = InputNormalisation()
     network: UNetConfig
 
     @model_validator(mode="after")

@@ -176,7 +176,8 @@ def _keys_at(place: Sequence[int | str]) -> list[str]:
         if isinstance(part, int):
             continue
         kind = _model_in(kind.model_fields[part].annotation)
-    return [*kind.model_fields, *(["base"] if kind is Recipe else [])]
+    keys = [field.serialization_alias or name for name, field in kind.model_fields.items()]
+    return [*keys, *(["base"] if kind is Recipe else [])]
 
 
 def _model_in(annotation: Any) -> Any:

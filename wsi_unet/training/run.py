@@ -16,7 +16,7 @@ from wsi_unet.logs import event, warn
 from wsi_unet.models.checkpoint import load_model, write_card
 from wsi_unet.models.destination import writing
 from wsi_unet.models.inference.devices import cpu_threads, full_float32
-from wsi_unet.models.spec import Scaling
+from wsi_unet.models.spec import Normalisation
 from wsi_unet.training.artifacts.card import (
     describe_data,
     describe_environment,
@@ -26,18 +26,18 @@ from wsi_unet.training.artifacts.card import (
 from wsi_unet.training.artifacts.folder import TrainingFolder
 from wsi_unet.training.artifacts.journal import check_board, writing_journal
 from wsi_unet.training.artifacts.pictures import NO_MATPLOTLIB, can_draw_curves
-from wsi_unet.training.artifacts.state import Standing, State, check_same, read_state
-from wsi_unet.training.augmentation.normalisation import choose_scaling
+from wsi_unet.training.artifacts.state import State, TrainingStatus, check_same, read_state
+from wsi_unet.training.augmentation.normalisation import choose_normalisation
 from wsi_unet.training.augmentation.samples import Samples
-from wsi_unet.training.dataset import Parts, open_fields, split
+from wsi_unet.training.dataset import FieldSplit, open_fields, split_fields
 from wsi_unet.training.loop.learner import Learner
 from wsi_unet.training.loop.losses import Loss, build_loss
-from wsi_unet.training.loop.trainer import Course, Task, journal_columns
+from wsi_unet.training.loop.trainer import Trainer, TrainingJob, journal_columns
 from wsi_unet.training.loop.validation import FieldLabeller
 from wsi_unet.training.recipe import Recipe
 from wsi_unet.training.recipe_file import read_recipe, write_recipe
 from wsi_unet.training.report import Training, TrainingProgress
-from wsi_unet.training.runtime import Interruption, Setting, choose_setting
+from wsi_unet.training.runtime import Interruption, TrainingRuntime, choose_runtime
 
 
 def train(
@@ -87,7 +87,7 @@ def train(
         raise OptionError("resume and overwrite contradict each other; give one of them")
     folder = TrainingFolder(Path(output))
     folder.check(resume=resume, overwrite=overwrite)
-    setting = choose_setting(
+    setting = choose_runtime(
         recipe,
         device=device,
         workers=workers,
@@ -97,15 +97,15 @@ def train(
     )
     setting.on_progress(TrainingProgress("opening", iterations=recipe.running.iterations))
     fields = open_fields(recipe, Path(data or "."), processes=setting.workers + 1)
-    parts = split(recipe, fields)
+    parts = split_fields(recipe, fields)
     return train_on(recipe, parts, folder, setting, resume=resume, tensorboard=tensorboard)
 
 
 def train_on(
     recipe: Recipe,
-    parts: Parts[Any],
+    parts: FieldSplit[Any],
     folder: TrainingFolder,
-    setting: Setting,
+    setting: TrainingRuntime,
     *,
     resume: bool = False,
     tensorboard: bool = False,
@@ -123,8 +123,8 @@ def train_on(
     with folder.locked() as lock, _torch_set_up(setting):
         data = digest_of(parts)
         state = _stored(folder, recipe, data) if resume and folder.state.exists() else None
-        scaling = _scaling_of(state) or choose_scaling(recipe, parts.training)
-        task = Task(
+        scaling = _scaling_of(state) or choose_normalisation(recipe, parts.training)
+        task = TrainingJob(
             recipe=recipe,
             samples=Samples(recipe, parts.training, scaling),
             parts=parts,
@@ -152,8 +152,8 @@ def train_on(
             folder.board if tensorboard else None,
             learner.iteration,
         ) as journal:
-            standing = Standing() if state is None else state.standing
-            return _carry_out(task, Course(task, learner, journal, standing))
+            standing = TrainingStatus() if state is None else state.standing
+            return _carry_out(task, Trainer(task, learner, journal, standing))
 
 
 def losses_of(recipe: Recipe) -> list[Loss]:
@@ -161,7 +161,7 @@ def losses_of(recipe: Recipe) -> list[Loss]:
     return [build_loss((term,), recipe.background_index, recipe.head) for term in recipe.loss]
 
 
-def _carry_out(task: Task, course: Course) -> Training:
+def _carry_out(task: TrainingJob, course: Trainer) -> Training:
     """Train, measure what is measured at the end, and complete the card."""
     parts, folder, setting = task.parts, task.folder, task.setting
     if not can_draw_curves():
@@ -169,7 +169,7 @@ def _carry_out(task: Task, course: Course) -> Training:
     counts = {
         "trained_on": len(parts.training),
         "held_out": len(parts.validation),
-        "apart": sum(map(len, parts.apart.values())),
+        "apart": sum(map(len, parts.hold_out.values())),
     }
     event("training", model=str(folder.model), **counts)
     ended, sources = course.run(), {}
@@ -204,9 +204,9 @@ def _carry_out(task: Task, course: Course) -> Training:
     return found
 
 
-def _measure_apart(task: Task) -> dict[str, JsonValue]:
+def _measure_apart(task: TrainingJob) -> dict[str, JsonValue]:
     """Return the scores of the network that is kept on each source held out as a whole."""
-    if not task.parts.apart:
+    if not task.parts.hold_out:
         return {}
     labeller = FieldLabeller(
         load_model(task.folder.model),
@@ -218,12 +218,12 @@ def _measure_apart(task: Task) -> dict[str, JsonValue]:
         task.recipe.data[number].images: labeller.measure(
             fields, task.recipe.running.validate_tiles
         ).to_json()
-        for number, fields in task.parts.apart.items()
+        for number, fields in task.parts.hold_out.items()
     }
 
 
 @contextmanager
-def _torch_set_up(setting: Setting) -> Iterator[None]:
+def _torch_set_up(setting: TrainingRuntime) -> Iterator[None]:
     """Let torch compute as the setting says inside, and be as it was afterwards."""
     devices = [] if setting.device == "cpu" else [torch.device(setting.device)]
     with (
@@ -240,8 +240,8 @@ def _stored(folder: TrainingFolder, recipe: Recipe, data: str) -> State:
     return state
 
 
-def _scaling_of(state: State | None) -> Scaling | None:
-    return None if state is None else Scaling(mean=state.scaling[0], std=state.scaling[1])
+def _scaling_of(state: State | None) -> Normalisation | None:
+    return None if state is None else Normalisation(mean=state.scaling[0], std=state.scaling[1])
 
 
 def _restore(learner: Learner, state: State, path: Path) -> None:
@@ -254,7 +254,7 @@ def _restore(learner: Learner, state: State, path: Path) -> None:
         ) from error
 
 
-def _circumstances(setting: Setting, state: State | None) -> dict[str, JsonValue]:
+def _circumstances(setting: TrainingRuntime, state: State | None) -> dict[str, JsonValue]:
     """Return what the last bits depend on beside the recipe; warn if it isn't what it was."""
     now = {
         **describe_environment(setting.device),

@@ -54,7 +54,7 @@ class TrainingArguments(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class Setting:
+class TrainingRuntime:
     """Where and with what a training runs.
 
     Attributes:
@@ -76,7 +76,7 @@ class Setting:
     interruption: Interruption = field(default_factory=NoInterruption)
 
 
-def choose_setting(
+def choose_runtime(
     recipe: Recipe,
     *,
     device: str = "auto",
@@ -84,7 +84,7 @@ def choose_setting(
     threads: int | None = None,
     on_progress: Callable[[TrainingProgress], None] | None = None,
     interruption: Interruption | None = None,
-) -> Setting:
+) -> TrainingRuntime:
     """Return where a training runs, as asked for or as suits the machine.
 
     On a CPU as many processes make samples as cores are for the network, each at least two of a
@@ -105,7 +105,7 @@ def choose_setting(
         workers = shared if shared > 1 else 0
     elif workers is None:
         workers = max(1, min(MOST_WORKERS, cores - 1))
-    return Setting(
+    return TrainingRuntime(
         device=place,
         precision=resolve_precision(recipe.running.precision, place),
         threads=threads,

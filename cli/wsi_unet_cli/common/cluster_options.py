@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+import wsi_unet
 from wsi_unet_cli.common.failures import printable
 
 if TYPE_CHECKING:
     import logging
-
-    from wsi_unet.dask_cluster.cluster import ClusterArguments
 
 PEM = click.Path(exists=True, dir_okay=False, readable=True)
 
@@ -69,23 +68,26 @@ _OPTIONS = (
 )
 
 
+_CLUSTER = (
+    "workers",
+    "scheduler",
+    "tls_ca",
+    "tls_cert",
+    "tls_key",
+    "max_retries",
+    "performance_report",
+)
+
+
 def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options; the command gets `cluster` (for `ClusterOptions`) and `log_file`."""
+    """Add the options; the command gets `cluster`, a `ClusterOptions`, and `log_file`."""
 
     @functools.wraps(command)
     def collected(*args: Any, **options: Any) -> Any:
-        cluster: ClusterArguments = {
-            "workers": options.pop("workers"),
-            "scheduler": options.pop("scheduler"),
-            "tls_ca": options.pop("tls_ca"),
-            "tls_cert": options.pop("tls_cert"),
-            "tls_key": options.pop("tls_key"),
-            "max_retries": options.pop("max_retries"),
-            "performance_report": options.pop("performance_report"),
-        }
-        if cluster["workers"] is not None and cluster["scheduler"] is not None:
+        given = {name: options.pop(name) for name in _CLUSTER}
+        if given["workers"] is not None and given["scheduler"] is not None:
             raise click.UsageError("Give either --workers or --scheduler, not both.")
-        return command(*args, cluster=cluster, **options)
+        return command(*args, cluster=wsi_unet.ClusterOptions(**given), **options)
 
     decorated: Callable[..., Any] = collected
     for option in reversed(_OPTIONS):

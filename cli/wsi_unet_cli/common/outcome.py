@@ -15,7 +15,7 @@ ARGUMENTS = "wsi_unet.arguments"
 
 
 @dataclass(frozen=True)
-class Ending:
+class CommandOutcome:
     """How it ended.
 
     Attributes:
@@ -35,7 +35,7 @@ LOST = "what is done is kept. To go on:"
 UNFINISHED = "some slides aren't finished; the rest is kept. To try just those again:"
 
 
-def say_how_to_go_on(ending: Ending, arguments: Sequence[str]) -> None:
+def show_resume_command(ending: CommandOutcome, arguments: Sequence[str]) -> None:
     """Print the very command that continues what was interrupted or failed in part.
 
     Args:

@@ -40,7 +40,7 @@ def show_plan(plan: Plan) -> None:
             ("image", "none" if plan.image is None else plan.image.mode),
             ("model", _models_in_words(labels.model)),
             ("views", VIEWS[labels.tta]),
-            ("pixels", _sampling_in_words(plan)),
+            ("pixels", _resampling_in_words(plan)),
             ("blocks", f"{blocks} of {labels.block} px, {len(costs.tissue)} with tissue"),
             (
                 "tiles",
@@ -68,10 +68,10 @@ def show_plan(plan: Plan) -> None:
     )
 
 
-def _sampling_in_words(plan: Plan) -> str:
-    sampling = plan.labels.sampling
-    words = f"{pixels(sampling.shape)} from level {sampling.level}"
-    if sampling.ratio != (1.0, 1.0):
+def _resampling_in_words(plan: Plan) -> str:
+    resampling = plan.labels.resampling
+    words = f"{pixels(resampling.shape)} from level {resampling.level}"
+    if resampling.ratio != (1.0, 1.0):
         words += ", resampled"
     return words if plan.mpp is None else f"{words}, at {micrometres(*plan.mpp)}"
 

@@ -52,7 +52,7 @@ def _facts(spec: ModelSpec, summary: Summary) -> Iterator[tuple[str, str]]:
     yield "background", spec.background or "none"
     yield "head", spec.head + ("" if spec.thresholds is None else f" above {spec.thresholds}")
     yield "pixel size", "any" if spec.mpp is None else f"{spec.mpp:.4g} µm/px"
-    yield "input", f"{spec.channel_order}, {_scaling(spec)}"
+    yield "input", f"{spec.channel_order}, {_normalisation(spec)}"
     yield "border", _border(summary)
     yield "beyond the slide", _EDGES[summary.edge]
     yield "period", f"{summary.period} px"
@@ -70,11 +70,13 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
-def _scaling(spec: ModelSpec) -> str:
-    scaling = spec.scaling
-    if scaling.statistics == "slide":
+def _normalisation(spec: ModelSpec) -> str:
+    normalisation = spec.normalisation
+    if normalisation.statistics == "slide":
         return "zero mean and unit variance over each slide's tissue"
-    means, stds = (",".join(f"{n:.4g}" for n in numbers) for numbers in (scaling.mean, scaling.std))
+    means, stds = (
+        ",".join(f"{n:.4g}" for n in numbers) for numbers in (normalisation.mean, normalisation.std)
+    )
     return f"(intensity / 255 − {means}) / {stds}"
 
 

@@ -142,9 +142,9 @@ def import_(
     period are measured, which takes some ten runs on images of a few hundred pixels.
     """
     from wsi_unet.models.importing.checkpoints import import_model
-    from wsi_unet.models.importing.hints import Told
+    from wsi_unet.models.importing.hints import ImportHints
 
-    model = import_model(checkpoint, output, Told(**told), trust=trust, overwrite=overwrite)
+    model = import_model(checkpoint, output, ImportHints(**told), trust=trust, overwrite=overwrite)
     if as_json:
         print_json({"path": str(model.path), "sha256": model.sha256, **model_document(model.spec)})
         return

@@ -12,7 +12,7 @@ from wsi_unet_cli.model.facts import model_document, show_model
 
 if TYPE_CHECKING:
     from wsi_unet.models import ModelSpec
-    from wsi_unet.models.importing.families import Question
+    from wsi_unet.models.importing.families import NeededHint
 
 EPILOG = """\
 \b
@@ -45,7 +45,7 @@ def inspect(model: str, trust: bool, as_json: bool) -> None:
     show_model(spec, title=model, told=told)
 
 
-def _look(source: str, *, trust: bool) -> tuple[ModelSpec, str | None, tuple[Question, ...]]:
+def _look(source: str, *, trust: bool) -> tuple[ModelSpec, str | None, tuple[NeededHint, ...]]:
     """Return the spec, and of a checkpoint its family and what must be told.
 
     Until that is told, the spec is that of the first choices.
@@ -53,7 +53,7 @@ def _look(source: str, *, trust: bool) -> tuple[ModelSpec, str | None, tuple[Que
     from wsi_unet.models.checkpoint import read_spec
     from wsi_unet.models.importing.checkpoint_file import is_checkpoint
     from wsi_unet.models.importing.checkpoints import look_at, spec_of
-    from wsi_unet.models.importing.hints import Told
+    from wsi_unet.models.importing.hints import ImportHints
     from wsi_unet.models.importing.programs import import_program
     from wsi_unet.models.program_file import open_program
 
@@ -65,4 +65,4 @@ def _look(source: str, *, trust: bool) -> tuple[ModelSpec, str | None, tuple[Que
     first: dict[str, Any] = {
         question.option.removeprefix("--"): question.choices[0] for question in found.questions
     }
-    return spec_of(found, Told(**first)), found.family.name, found.questions
+    return spec_of(found, ImportHints(**first)), found.family.name, found.questions

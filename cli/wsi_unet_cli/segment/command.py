@@ -29,16 +29,16 @@ from wsi_unet_cli.common.outcome import (
     ARGUMENTS,
     EXIT_FAILED,
     INTERRUPTED,
-    Ending,
-    say_how_to_go_on,
+    CommandOutcome,
+    show_resume_command,
 )
 from wsi_unet_cli.segment.many_slides import segment_slides
 from wsi_unet_cli.segment.one_slide import plan_slide, segment_slide
 from wsi_unet_cli.segment.plans import plan_slides
-from wsi_unet_cli.segment.request import Asked
+from wsi_unet_cli.segment.request import Request
 
 if TYPE_CHECKING:
-    from wsi_unet.dask_cluster.cluster import ClusterArguments
+    from wsi_unet.dask_cluster.options import ClusterOptions
     from wsi_unet.segmentation.planning.options import OptionArguments
 
 EPILOG = """\
@@ -170,7 +170,7 @@ def segment(
     only_plan: bool,
     as_json: bool,
     quiet: bool,
-    cluster: ClusterArguments,
+    cluster: ClusterOptions,
     log_file: str | None,
     **options: Unpack[OptionArguments],
 ) -> None:
@@ -191,7 +191,7 @@ def segment(
         try:
             from wsi_unet.cohorts.manifest import read_cohort
 
-            asked = Asked(
+            asked = Request(
                 read_cohort(
                     inputs,
                     output,
@@ -200,7 +200,7 @@ def segment(
                     others=models[1:],
                     overwrite=overwrite,
                 ),
-                wsi_unet.ClusterOptions(**cluster),
+                cluster,
                 quiet=quiet,
                 as_json=as_json,
                 verbose=verbose,
@@ -210,12 +210,12 @@ def segment(
                 click.echo(f"warning: {printable(line)}", err=True)
             ending = _carry_out(asked, only_plan=only_plan)
         except KeyboardInterrupt:  # before anything was begun: looking for slides, or importing
-            ending = Ending(EXIT_FAILED, INTERRUPTED)
-    say_how_to_go_on(ending, ctx.meta[ARGUMENTS])
+            ending = CommandOutcome(EXIT_FAILED, INTERRUPTED)
+    show_resume_command(ending, ctx.meta[ARGUMENTS])
     ctx.exit(ending.exit_code)
 
 
-def _carry_out(asked: Asked, *, only_plan: bool) -> Ending:
+def _carry_out(asked: Request, *, only_plan: bool) -> CommandOutcome:
     if asked.cohort.folder is None:
         return plan_slide(asked) if only_plan else segment_slide(asked)
     return plan_slides(asked) if only_plan else segment_slides(asked)

@@ -10,11 +10,17 @@ import click
 
 import wsi_unet
 from wsi_unet_cli.common.failures import printable, show_error
-from wsi_unet_cli.common.outcome import EXIT_FAILED, EXIT_OK, INTERRUPTED, UNFINISHED, Ending
+from wsi_unet_cli.common.outcome import (
+    EXIT_FAILED,
+    EXIT_OK,
+    INTERRUPTED,
+    UNFINISHED,
+    CommandOutcome,
+)
 from wsi_unet_cli.common.output import duration, print_facts
 from wsi_unet_cli.common.reports import exactness_in_words, show_report
 from wsi_unet_cli.segment.cohort_progress import CohortDisplay, cohort_display
-from wsi_unet_cli.segment.request import Asked
+from wsi_unet_cli.segment.request import Request
 
 if TYPE_CHECKING:
     from wsi_unet import CohortProgress, Outcome, Report
@@ -22,7 +28,7 @@ if TYPE_CHECKING:
     from wsi_unet.cohorts.rows import Row
 
 
-def segment_slides(asked: Asked) -> Ending:
+def segment_slides(asked: Request) -> CommandOutcome:
     """Segment the slides of a cohort, showing progress, and keep its report up to date."""
     from wsi_unet.cohorts.report import CohortReport
     from wsi_unet.models.inference.devices import keep_freed_memory
@@ -37,13 +43,13 @@ def segment_slides(asked: Asked) -> Ending:
         _print_json(cohort.exit_code, table)
     else:
         cohort.show_total()
-    return Ending(cohort.exit_code, cohort.why, begun=cohort.begun)
+    return CommandOutcome(cohort.exit_code, cohort.why, begun=cohort.begun)
 
 
 class _Cohort:
     """A cohort being segmented, as it is shown."""
 
-    def __init__(self, asked: Asked, table: CohortReport) -> None:
+    def __init__(self, asked: Request, table: CohortReport) -> None:
         self._asked = asked
         self._table = table
         self._last: CohortProgress | None = None

@@ -7,17 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 import wsi_unet
 from wsi_unet_cli.common.failures import describe, exit_code, show_error
-from wsi_unet_cli.common.outcome import EXIT_FAILED, EXIT_OK, INCOMPLETE, INTERRUPTED, LOST, Ending
+from wsi_unet_cli.common.outcome import (
+    EXIT_FAILED,
+    EXIT_OK,
+    INCOMPLETE,
+    INTERRUPTED,
+    LOST,
+    CommandOutcome,
+)
 from wsi_unet_cli.common.output import print_json
 from wsi_unet_cli.common.progress import progress_display
 from wsi_unet_cli.common.reports import show_plan, show_report
-from wsi_unet_cli.segment.request import Asked
+from wsi_unet_cli.segment.request import Request
 
 if TYPE_CHECKING:
     from wsi_unet import CohortProgress, Outcome, SlideJob
 
 
-def plan_slide(asked: Asked) -> Ending:
+def plan_slide(asked: Request) -> CommandOutcome:
     """Plan the slide and show the plan."""
     from wsi_unet.cohorts.planning import plan_cohort
 
@@ -33,10 +40,10 @@ def plan_slide(asked: Asked) -> Ending:
     if not asked.as_json:
         show_plan(found)
     _print(asked, EXIT_OK, {**found.to_json(), "slide": job.slide, "state": "planned"})
-    return Ending(EXIT_OK)
+    return CommandOutcome(EXIT_OK)
 
 
-def segment_slide(asked: Asked) -> Ending:
+def segment_slide(asked: Request) -> CommandOutcome:
     """Segment the slide, showing progress, and show the report."""
     try:
         outcome = _outcome(asked)
@@ -59,10 +66,10 @@ def segment_slide(asked: Asked) -> Ending:
         document["error"] = describe(wrong)
     _print(asked, code, document)
     why = {"interrupted": INTERRUPTED, "incomplete": INCOMPLETE if wrong is None else LOST}
-    return Ending(code, why.get(report.state), begun=True)
+    return CommandOutcome(code, why.get(report.state), begun=True)
 
 
-def _outcome(asked: Asked) -> Outcome | None:
+def _outcome(asked: Request) -> Outcome | None:
     """Return what came of the slide; None if it was interrupted before it began."""
     from wsi_unet.models.inference.devices import keep_freed_memory
     from wsi_unet.segmentation.report import RunProgress
@@ -80,19 +87,19 @@ def _outcome(asked: Asked) -> Outcome | None:
     return outcomes[0] if outcomes else None
 
 
-def _job(asked: Asked) -> SlideJob:
+def _job(asked: Request) -> SlideJob:
     (listed,) = asked.cohort.slides
     return listed.job
 
 
-def _interrupted(asked: Asked) -> Ending:
+def _interrupted(asked: Request) -> CommandOutcome:
     job = _job(asked)
     document = {"slide": job.slide, "output": job.output, "state": "interrupted"}
     _print(asked, EXIT_FAILED, document)
-    return Ending(EXIT_FAILED, INTERRUPTED)
+    return CommandOutcome(EXIT_FAILED, INTERRUPTED)
 
 
-def _failed(asked: Asked, error: Exception) -> Ending:
+def _failed(asked: Request, error: Exception) -> CommandOutcome:
     job, code = _job(asked), exit_code(error)
     show_error(error, what=job.slide, verbose=asked.verbose)
     document = {
@@ -102,9 +109,9 @@ def _failed(asked: Asked, error: Exception) -> Ending:
         "error": describe(error),
     }
     _print(asked, code, document)
-    return Ending(code)
+    return CommandOutcome(code)
 
 
-def _print(asked: Asked, code: int, document: dict[str, Any]) -> None:
+def _print(asked: Request, code: int, document: dict[str, Any]) -> None:
     if asked.as_json:
         print_json({"exit_code": code, "slides": [document]})

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wsi_unet_cli.common.failures import describe, printable, show_error
-from wsi_unet_cli.common.outcome import EXIT_FAILED, EXIT_OK, Ending
+from wsi_unet_cli.common.outcome import EXIT_FAILED, EXIT_OK, CommandOutcome
 from wsi_unet_cli.common.output import duration, print_facts, size
 from wsi_unet_cli.common.reports import exactness_in_words, show_plan
-from wsi_unet_cli.segment.request import Asked
+from wsi_unet_cli.segment.request import Request
 
 if TYPE_CHECKING:
     from wsi_unet import Plan
 
 
 @dataclass
-class Totals:
+class PlanTotals:
     """What the plans come to.
 
     Attributes:
@@ -54,11 +54,11 @@ class Totals:
         self.resuming += plan.resumes
 
 
-def plan_slides(asked: Asked) -> Ending:
+def plan_slides(asked: Request) -> CommandOutcome:
     """Plan each slide of a cohort and show a line for it; nothing is written."""
     from wsi_unet.cohorts.planning import plan_cohort
 
-    totals = Totals()
+    totals = PlanTotals()
     jobs = (listed.job for listed in asked.cohort.slides)
     between = '{\n "slides": [\n'
     for job, found in plan_cohort(jobs, asked.cluster):
@@ -80,7 +80,7 @@ def plan_slides(asked: Asked) -> Ending:
         click.echo(f"\n ],{ending[1:]}")
     else:
         _show(totals, asked.cohort.folder or "")
-    return Ending(code)
+    return CommandOutcome(code)
 
 
 def _document(slide: str, found: Plan | Exception) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def _line(slide: str, plan: Plan) -> str:
     return f"{printable(PurePath(slide).name)}: {', '.join(parts)}{beware}"
 
 
-def _show(totals: Totals, folder: str) -> None:
+def _show(totals: PlanTotals, folder: str) -> None:
     print_facts(
         f"{totals.slides} of {totals.slides + totals.failed} slides planned, nothing written",
         [

@@ -13,14 +13,20 @@ from wsi_unet_cli.common.cluster_options import logging_to
 from wsi_unet_cli.common.failures import VERBOSE
 from wsi_unet_cli.common.interrupt import interruptible
 from wsi_unet_cli.common.options import json_option, parse_device, verbose_option
-from wsi_unet_cli.common.outcome import ARGUMENTS, EXIT_FAILED, EXIT_OK, Ending, say_how_to_go_on
+from wsi_unet_cli.common.outcome import (
+    ARGUMENTS,
+    EXIT_FAILED,
+    EXIT_OK,
+    CommandOutcome,
+    show_resume_command,
+)
 from wsi_unet_cli.common.output import duration, percent, print_facts, print_json
 from wsi_unet_cli.evaluate import score
 from wsi_unet_cli.train.progress import training_display
 
 if TYPE_CHECKING:
     from wsi_unet import Training
-    from wsi_unet.training.plan import Outlook
+    from wsi_unet.training.plan import TrainingPlan
     from wsi_unet.training.recipe import Recipe
     from wsi_unet.training.report import TrainingProgress
     from wsi_unet.training.runtime import TrainingArguments
@@ -168,8 +174,8 @@ def train(
                 )
         except KeyboardInterrupt:  # opening data, importing, or where it can't be taken up
             given = ctx.meta[ARGUMENTS]
-            ending = Ending(EXIT_FAILED, STOPPED if begun else TOO_EARLY, begun=begun)
-            say_how_to_go_on(ending, _to_go_on(given) if begun else given)
+            ending = CommandOutcome(EXIT_FAILED, STOPPED if begun else TOO_EARLY, begun=begun)
+            show_resume_command(ending, _to_go_on(given) if begun else given)
             ctx.exit(EXIT_FAILED)
     interrupted = found.state == "interrupted"
     code = EXIT_FAILED if interrupted else EXIT_OK
@@ -178,8 +184,8 @@ def train(
     else:
         show_training(found)
     if interrupted:
-        again = Ending(code, INTERRUPTED, begun=True)
-        say_how_to_go_on(again, _to_go_on(ctx.meta[ARGUMENTS]))
+        again = CommandOutcome(code, INTERRUPTED, begun=True)
+        show_resume_command(again, _to_go_on(ctx.meta[ARGUMENTS]))
     ctx.exit(code)
 
 
@@ -189,9 +195,9 @@ def _to_go_on(arguments: Sequence[str]) -> list[str]:
 
 
 def _check(recipe: Recipe, data: Path, options: TrainingArguments, *, as_json: bool) -> None:
-    from wsi_unet.training.plan import check_training
+    from wsi_unet.training.plan import plan_training
 
-    found = check_training(
+    found = plan_training(
         recipe,
         data=data,
         device=options["device"],
@@ -204,7 +210,7 @@ def _check(recipe: Recipe, data: Path, options: TrainingArguments, *, as_json: b
         show_outlook(found)
 
 
-def show_outlook(found: Outlook) -> None:
+def show_outlook(found: TrainingPlan) -> None:
     """Print on stdout what a training would do."""
     data = [("data", str(portion)) for portion in found.portions]
     print_facts(
@@ -258,7 +264,7 @@ SHOWN = {"dice": "mean Dice", "iou": "mean IoU", "pixel_error": "pixel error"}
 """Scores that are shown, and what they are called."""
 
 
-def _where(found: Outlook | Training) -> str:
+def _where(found: TrainingPlan | Training) -> str:
     threads = f", {found.threads} threads" if found.device == "cpu" else ""
     beside = {0: "this process", 1: "one process beside it"}
     makers = beside.get(found.workers, f"{found.workers} processes beside it")

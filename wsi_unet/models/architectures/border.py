@@ -22,15 +22,40 @@ The tests prove these numbers on real networks, by experiment.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Literal, Protocol
 
 from wsi_unet.geometry import Border, Edge, round_up
 
-if TYPE_CHECKING:
-    from wsi_unet.models.architectures.unet import UNetConfig
+
+class PlainShape(Protocol):
+    """What the border of a plain U-Net depends on (see `UNetConfig` for each)."""
+
+    @property
+    def padding(self) -> Literal["valid", "same"]:
+        """Which kind of 3×3 convolutions."""
+
+    @property
+    def depth(self) -> int:
+        """Number of 2×2 poolings, d."""
+
+    @property
+    def convolutions(self) -> int:
+        """3×3 convolutions per level and side, k."""
+
+    @property
+    def upsampling(self) -> Literal["transpose", "bilinear"]:
+        """How maps are doubled."""
+
+    @property
+    def odd(self) -> Literal["none", "zeros", "replicate"]:
+        """What fills up a map that had an odd side."""
+
+    @property
+    def period(self) -> int:
+        """M = 2^d, px."""
 
 
-def derive_border(config: UNetConfig) -> Border:
+def derive_border(config: PlainShape) -> Border:
     """Return the border of a network of this shape, by formula (see the module's text)."""
     period, k = config.period, config.convolutions
     context = 3 * k * period + (period if config.upsampling == "bilinear" else 0)
@@ -84,7 +109,7 @@ def fixed_border(border: Border, window: int, *, exact: bool) -> Border:
     return Border(before, after, border.shrink, border.period, "mirror", core)
 
 
-def check_side(config: UNetConfig, side: int) -> None:
+def check_side(config: PlainShape, side: int) -> None:
     """Refuse an image side that the pooling grid doesn't fit, px.
 
     Raises:
@@ -98,7 +123,7 @@ def check_side(config: UNetConfig, side: int) -> None:
         )
 
 
-def next_legal_side(config: UNetConfig, side: int) -> int:
+def next_legal_side(config: PlainShape, side: int) -> int:
     """Return the smallest image side (rows or columns, px) >= `side` that the network takes."""
     period, k = config.period, config.convolutions
     if config.odd != "none":

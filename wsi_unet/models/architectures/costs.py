@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from wsi_unet.geometry import Border
-
-if TYPE_CHECKING:
-    from wsi_unet.models.architectures.unet import UNetConfig
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -159,52 +156,3 @@ def parameter_count(network: Network) -> int:
 def window_flops(network: Network, tile: int) -> int:
     """Return the floating-point operations for one core of `tile` × `tile` px, border included."""
     return network.work(window_side(network, tile), 1).flops
-
-
-def unet_work(config: UNetConfig, side: int, item: int) -> Work:
-    """Follow `UNet.forward` tensor by tensor.
-
-    Args:
-        config: the network's shape.
-        side: of its input, px.
-        item: bytes of a number.
-    """
-    count = Count(side, item)
-    layout = config.layout
-
-    def convolve(held: int, channels: int, widths: tuple[int, ...]) -> int:
-        """Run a level's convolutions on a map whose bytes are held until they are all done."""
-        previous = 0
-        for width in widths:
-            count.side -= 2 if config.padding == "valid" else 0
-            new = count.convolve(channels, width, 3)
-            count.drop(previous)
-            previous, channels = new, width
-        count.drop(held)
-        return previous
-
-    skips = []
-    held, channels = 0, config.in_channels
-    for level, width in enumerate(layout.contracting):
-        held = convolve(held, channels, (width,) * config.convolutions)
-        channels = width
-        if level < config.depth:
-            skips.append((held, width))
-            count.side //= 2
-            held = count.hold(width)
-            count.spend(8 * width * count.side**2)  # the places of the maxima, in int64
-    for level, widths in enumerate(layout.expanding):
-        width = channels
-        if layout.upsampled is not None:
-            width = layout.upsampled[level]
-            count.multiply(channels, width, 2 if config.upsampling == "transpose" else 1)
-        count.side *= 2
-        upsampled = count.hold(width)
-        count.drop(held)
-        skip, skip_width = skips.pop()
-        held = count.hold(skip_width + width)
-        count.drop(upsampled + skip)
-        held = convolve(held, skip_width + width, widths)
-        channels = widths[-1]
-    count.multiply(channels, config.classes, 1)
-    return count.work(held)

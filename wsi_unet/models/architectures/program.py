@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self, get_args
+from typing import Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from wsi_unet.geometry import Border
 from wsi_unet.models.architectures.costs import Work
 from wsi_unet.models.architectures.unet import Precision
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 class ProgramConfig(BaseModel):
@@ -77,7 +74,3 @@ class ProgramConfig(BaseModel):
         size = int(self.bytes_per_pixel * pixels)
         flops, left = int(self.flops_per_pixel * pixels), side - 2 * self.shrink
         return Work(flops, self.parameters, size, 0, pixels, left)
-
-    def build(self) -> nn.Module:
-        """Refuse: a program is loaded from its file (see `wsi_unet.models.exported.loading`)."""
-        raise TypeError("a program can't be built from its description")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from wsi_unet.geometry import Border
 from wsi_unet.models.architectures import reach
 from wsi_unet.models.architectures.costs import Count, Work
-
-if TYPE_CHECKING:
-    from wsi_unet.models.networks.residual_unet import ResidualUNet
 
 Width = Annotated[int, Field(ge=1, le=65536)]
 
@@ -30,10 +27,10 @@ class ResidualUNetConfig(BaseModel):
         norm: what normalises each convolution's output: "none", "batch", or "instance" (over all
             of the image).
         affine: whether instance normalisation has weights.
-        leak: slope of the activation below 0 (0: ReLU); None: learnt, one number per layer.
+        negative_slope: slope of the activation below 0 (0: ReLU); None: learnt, one per layer.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, serialize_by_alias=True)
 
     family: Literal["residual-unet"] = "residual-unet"
     channels: tuple[Width, ...] = Field(
@@ -47,7 +44,14 @@ class ResidualUNetConfig(BaseModel):
     classes: int = Field(default=2, ge=1, le=255)
     norm: Literal["none", "batch", "instance"] = "instance"
     affine: bool = False
-    leak: float | None = Field(default=None, ge=0.0, lt=1.0, allow_inf_nan=False)
+    negative_slope: float | None = Field(
+        default=None,
+        ge=0.0,
+        lt=1.0,
+        allow_inf_nan=False,
+        validation_alias=AliasChoices("leak", "negative_slope"),
+        serialization_alias="leak",
+    )
 
     @property
     def depth(self) -> int:
@@ -103,12 +107,6 @@ class ResidualUNetConfig(BaseModel):
         """Return what running the network on `side` × `side` px takes, `item` bytes a number."""
         return _follow(self, Count(side, item))
 
-    def build(self) -> ResidualUNet:
-        """Return the network, with random weights."""
-        from wsi_unet.models.networks.residual_unet import ResidualUNet
-
-        return ResidualUNet(self)
-
 
 def _follow(config: ResidualUNetConfig, count: Count) -> Work:
     """Follow `ResidualUNet.forward` map by map."""
@@ -154,6 +152,6 @@ def _follow_unit(
 
 def _activated(config: ResidualUNetConfig, count: Count, held: int) -> int:
     """Apply the activation: a learnt one makes a new map."""
-    if config.leak is None:
+    if config.negative_slope is None:
         count.spend(held)
     return held

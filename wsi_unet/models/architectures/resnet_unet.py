@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from wsi_unet.geometry import Border
 from wsi_unet.models.architectures import reach
 from wsi_unet.models.architectures.costs import Count, Work
-
-if TYPE_CHECKING:
-    from wsi_unet.models.networks.resnet_unet import ResNetUNet
 
 Width = Annotated[int, Field(ge=1, le=65536)]
 Blocks = Annotated[int, Field(ge=1, le=64)]
@@ -109,12 +106,6 @@ class ResNetUNetConfig(BaseModel):
     def work(self, side: int, item: int) -> Work:
         """Return what running the network on `side` × `side` px takes, `item` bytes a number."""
         return _follow(self, Count(side, item))
-
-    def build(self) -> ResNetUNet:
-        """Return the network, with random weights."""
-        from wsi_unet.models.networks.resnet_unet import ResNetUNet
-
-        return ResNetUNet(self)
 
 
 def _follow(config: ResNetUNetConfig, count: Count) -> Work:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from wsi_unet.geometry import Border
-from wsi_unet.models.architectures import border, costs
-
-if TYPE_CHECKING:
-    from wsi_unet.models.networks.unet import UNet
+from wsi_unet.models.architectures.border import derive_border
+from wsi_unet.models.architectures.costs import Count, Work
 
 Precision = Literal["float32", "bfloat16", "float16"]
 """Number types that a network can run in."""
@@ -58,7 +56,7 @@ class UNetConfig(BaseModel):
             (over all of the image, so that the result depends on its size).
         norm_first: whether the normalisation stands before the activation (the convolution has
             no bias then) or after it.
-        leak: slope of the activation below 0; 0 is ReLU.
+        negative_slope: slope of the activation below 0; 0 is ReLU. Called `leak` in model.json.
         odd: what fills up a map that is a row or column smaller than the one it joins, since
             that had an odd side: "zeros", its own edge ("replicate"), or nothing ("none": such
             images are refused).
@@ -66,7 +64,7 @@ class UNetConfig(BaseModel):
         convolutions: 3×3 convolutions per level and side, k (the paper: 2).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, serialize_by_alias=True)
 
     family: Literal["unet"] = "unet"
     padding: Literal["valid", "same"] = "valid"
@@ -79,7 +77,14 @@ class UNetConfig(BaseModel):
     align_corners: bool = False
     norm: Literal["none", "batch", "instance"] = "none"
     norm_first: bool = True
-    leak: float = Field(default=0.0, ge=0.0, lt=1.0, allow_inf_nan=False)
+    negative_slope: float = Field(
+        default=0.0,
+        ge=0.0,
+        lt=1.0,
+        allow_inf_nan=False,
+        validation_alias=AliasChoices("leak", "negative_slope"),
+        serialization_alias="leak",
+    )
     odd: Literal["none", "zeros", "replicate"] = "none"
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0, allow_inf_nan=False)
     convolutions: int = Field(default=2, ge=1, le=4)
@@ -136,14 +141,50 @@ class UNetConfig(BaseModel):
 
     def border(self) -> Border:
         """Return the context that a core needs (see `wsi_unet.models.architectures.border`)."""
-        return border.derive_border(self)
+        return derive_border(self)
 
-    def work(self, side: int, item: int) -> costs.Work:
+    def work(self, side: int, item: int) -> Work:
         """Return what running the network on `side` × `side` px takes, `item` bytes a number."""
-        return costs.unet_work(self, side, item)
+        return _follow(self, Count(side, item))
 
-    def build(self) -> UNet:
-        """Return the network, with random weights."""
-        from wsi_unet.models.networks.unet import UNet
 
-        return UNet(self)
+def _follow(config: UNetConfig, count: Count) -> Work:
+    """Follow `UNet.forward` map by map."""
+    layout = config.layout
+
+    def convolve(held: int, channels: int, widths: tuple[int, ...]) -> int:
+        """Run a level's convolutions on a map whose bytes are held until they are all done."""
+        previous = 0
+        for width in widths:
+            count.side -= 2 if config.padding == "valid" else 0
+            new = count.convolve(channels, width, 3)
+            count.drop(previous)
+            previous, channels = new, width
+        count.drop(held)
+        return previous
+
+    skips = []
+    held, channels = 0, config.in_channels
+    for level, width in enumerate(layout.contracting):
+        held = convolve(held, channels, (width,) * config.convolutions)
+        channels = width
+        if level < config.depth:
+            skips.append((held, width))
+            count.side //= 2
+            held = count.hold(width)
+            count.spend(8 * width * count.side**2)  # the places of the maxima, in int64
+    for level, widths in enumerate(layout.expanding):
+        width = channels
+        if layout.upsampled is not None:
+            width = layout.upsampled[level]
+            count.multiply(channels, width, 2 if config.upsampling == "transpose" else 1)
+        count.side *= 2
+        upsampled = count.hold(width)
+        count.drop(held)
+        skip, skip_width = skips.pop()
+        held = count.hold(skip_width + width)
+        count.drop(upsampled + skip)
+        held = convolve(held, skip_width + width, widths)
+        channels = widths[-1]
+    count.multiply(channels, config.classes, 1)
+    return count.work(held)

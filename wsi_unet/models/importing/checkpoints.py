@@ -11,7 +11,7 @@ from wsi_unet._version import __version__
 from wsi_unet.errors import ModelError, OptionError, OutputError
 from wsi_unet.models.importing.checkpoint_file import is_checkpoint, open_foreign
 from wsi_unet.models.importing.families import FAMILIES, Recognised, recognise
-from wsi_unet.models.importing.hints import Origin, Told, make_spec, model_name
+from wsi_unet.models.importing.hints import FileFacts, ImportHints, make_spec, model_name
 from wsi_unet.models.program_file import open_program
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def look_at(path: str | Path, family: str = "auto") -> Recognised:
     return recognise(open_foreign(path), chosen)
 
 
-def spec_of(found: Recognised, told: Told) -> ModelSpec:
+def spec_of(found: Recognised, told: ImportHints) -> ModelSpec:
     """Return the spec of a checkpoint's network.
 
     Raises:
@@ -57,11 +57,13 @@ def spec_of(found: Recognised, told: Told) -> ModelSpec:
         )
     config = found.config(answers)
     family = found.family
-    origin = Origin(family.title, family.head, assumed=found.assumed(config, answers))
+    origin = FileFacts(family.title, family.head, assumed=found.assumed(config, answers))
     return make_spec(found.file.path, origin, config, told)
 
 
-def import_checkpoint(path: str | Path, told: Told | None = None) -> tuple[nn.Module, ModelSpec]:
+def import_checkpoint(
+    path: str | Path, told: ImportHints | None = None
+) -> tuple[nn.Module, ModelSpec]:
     """Build our network of a checkpoint's family and give it the checkpoint's weights.
 
     Returns:
@@ -72,7 +74,7 @@ def import_checkpoint(path: str | Path, told: Told | None = None) -> tuple[nn.Mo
             that aren't finite.
         OptionError: if something must be told and wasn't, or was told wrong.
     """
-    told = told or Told()
+    told = told or ImportHints()
     found = look_at(path, told.family)
     spec = spec_of(found, told)
     return _network(found, spec.architecture), spec
@@ -81,7 +83,7 @@ def import_checkpoint(path: str | Path, told: Told | None = None) -> tuple[nn.Mo
 def import_model(
     path: str | Path,
     output: str | Path | None = None,
-    told: Told | None = None,
+    told: ImportHints | None = None,
     *,
     trust: bool = False,
     overwrite: bool = False,
@@ -102,7 +104,7 @@ def import_model(
     from wsi_unet.models.checkpoint import save_model, save_program
     from wsi_unet.models.destination import check_target
 
-    told = told or Told()
+    told = told or ImportHints()
     target = Path(output or told.name or model_name(Path(path)))
     check_target(target, overwrite=overwrite, source=Path(path))
     if open_program(path) is not None:
@@ -115,7 +117,7 @@ def import_model(
     return save_model(network, spec, target, overwrite=overwrite)
 
 
-def _check_told_of_program(path: str | Path, told: Told) -> None:
+def _check_told_of_program(path: str | Path, told: ImportHints) -> None:
     """Refuse to be told of a program what only decides how weights become a network.
 
     Raises:
@@ -221,8 +223,10 @@ def _keep(source: str | Path, place: Path, *, trust: bool) -> Model:
 def _network(found: Recognised, architecture: Architecture) -> nn.Module:
     import torch
 
+    from wsi_unet.models.networks.build import build_network
+
     with torch.device("meta"):
-        network = architecture.build()
+        network = build_network(architecture)
     expected = network.state_dict()
     state = found.state(architecture)
     for name, tensor in expected.items():

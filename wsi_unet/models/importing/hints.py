@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import ValidationError
 
 from wsi_unet.errors import OptionError
-from wsi_unet.models.importing.families.parts import Answers
-from wsi_unet.models.spec import BACKGROUND_NAME, ModelClass, ModelSpec, Scaling
+from wsi_unet.models.importing.families.parts import ShapeHints
+from wsi_unet.models.spec import BACKGROUND_NAME, ModelClass, ModelSpec, Normalisation
 from wsi_unet.models.validation_errors import first_problem
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # of R, G, B
 
 
 @dataclass(frozen=True)
-class Told:
+class ImportHints:
     """What the user says of a checkpoint; None where nothing was said.
 
     Attributes:
@@ -73,18 +73,18 @@ class Told:
     name: str | None = None
 
     @property
-    def answers(self) -> Answers:
+    def answers(self) -> ShapeHints:
         """Return what decides the network's shape.
 
         Raises:
             OptionError: if the activation is none of those that are known.
         """
-        leak = None if self.activation is None else _leak(self.activation)
-        return Answers(self.padding, leak, self.norm)
+        negative_slope = None if self.activation is None else _negative_slope(self.activation)
+        return ShapeHints(self.padding, negative_slope, self.norm)
 
 
 @dataclass(frozen=True)
-class Origin:
+class FileFacts:
     """What an imported network is known to be, whatever the user says.
 
     Attributes:
@@ -100,7 +100,9 @@ class Origin:
     assumed: tuple[str, ...] = ()
 
 
-def make_spec(path: Path, origin: Origin, architecture: Architecture, told: Told) -> ModelSpec:
+def make_spec(
+    path: Path, origin: FileFacts, architecture: Architecture, told: ImportHints
+) -> ModelSpec:
     """Make the spec of an imported model.
 
     Args:
@@ -127,7 +129,7 @@ def make_spec(path: Path, origin: Origin, architecture: Architecture, told: Told
             background=_background(head, classes, told.background),
             mpp=told.mpp,
             channel_order=order,
-            scaling=_scaling(told.scale or "0..1", order),
+            normalisation=_scaling(told.scale or "0..1", order),
             license=told.license,
             description=f"imported from {path.name} ({origin.title})",
             assumed=origin.assumed,
@@ -195,7 +197,7 @@ def _usual_order(path: Path, architecture: Architecture) -> Literal["rgb", "gray
     return orders[architecture.in_channels]
 
 
-def _window(path: Path, architecture: Architecture, told: Told) -> int | None:
+def _window(path: Path, architecture: Architecture, told: ImportHints) -> int | None:
     """Return the side of the only window, px; None where any will do."""
     interpolated = architecture.local and architecture.sized
     if told.interpolation is not None and not interpolated:
@@ -212,20 +214,20 @@ def _window(path: Path, architecture: Architecture, told: Told) -> int | None:
     return USUAL_WINDOW
 
 
-def _scaling(scale: str, order: str) -> Scaling:
+def _scaling(scale: str, order: str) -> Normalisation:
     count = 1 if order == "gray" else 3
     if scale == "slide":
         # The numbers are for a slide without tissue.
-        return Scaling(mean=(0.5,) * count, std=(0.25,) * count, statistics="slide")
+        return Normalisation(mean=(0.5,) * count, std=(0.25,) * count, statistics="slide")
     if scale in SCALES:
         mean, std = SCALES[scale]
-        return Scaling(mean=(mean,) * count, std=(std,) * count)
+        return Normalisation(mean=(mean,) * count, std=(std,) * count)
     if scale == "imagenet" and count == 3:
         step = -1 if order == "bgr" else 1
-        return Scaling(mean=_IMAGENET[0][::step], std=_IMAGENET[1][::step])
+        return Normalisation(mean=_IMAGENET[0][::step], std=_IMAGENET[1][::step])
     try:
         means, stds = (tuple(map(float, part.split(","))) for part in scale.split("/"))
-        return Scaling(mean=means, std=stds)
+        return Normalisation(mean=means, std=stds)
     except ValueError as error:
         raise OptionError(
             f"--scale: {scale!r} is none of {', '.join(SCALES)}, imagenet (of 3 channels), slide "
@@ -233,7 +235,7 @@ def _scaling(scale: str, order: str) -> Scaling:
         ) from error
 
 
-def _leak(activation: str) -> float:
+def _negative_slope(activation: str) -> float:
     match = re.fullmatch(r"relu|leaky-relu(?:=(0?\.[0-9]+))?", activation)
     if match is None:
         raise OptionError(f"--activation: {activation!r} is none of relu, leaky-relu[=SLOPE]")

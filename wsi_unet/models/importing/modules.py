@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import types
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,14 +14,43 @@ from torch.nn.parameter import is_lazy
 from wsi_unet.errors import ModelError, first_line
 from wsi_unet.geometry import round_up
 from wsi_unet.models.architectures.costs import window_side
+from wsi_unet.models.checkpoint import Model, keep_in_process, spec_text
 from wsi_unet.models.finite import all_finite
 from wsi_unet.models.probing.measure import head_of
 from wsi_unet.models.probing.shifting import ROOM
 from wsi_unet.models.probing.subject import structure_of
-from wsi_unet.models.weights_source import ModelDigest
+from wsi_unet.models.program_file import sha256_of
+from wsi_unet.models.weights_source import ModelDigest, StoredModule
 
 if TYPE_CHECKING:
     from wsi_unet.models.spec import ModelSpec
+
+
+IN_PROCESS = "/a module of this process"
+"""Where models seem to lie that are modules of this process."""
+
+
+def model_from_module(module: nn.Module, spec: ModelSpec) -> Model:
+    """Make a model of any torch module, to be used in this process.
+
+    What is copied is its present state: training it on doesn't change the model.
+
+    Args:
+        module: takes (n, channels, h, w), scaled as the spec says, and returns
+            (n, classes, h, w).
+        spec: what it is. Its architecture is that of one of our networks or, for any other,
+            what `measure_module` measured of it.
+
+    Raises:
+        ModelError: if it can't be copied, its weights aren't finite, or its output isn't what
+            the spec says.
+    """
+    own = private_copy(module)
+    check_module(own, type(module).__name__, spec)
+    sha256 = hash_module(own, spec)
+    # The same weights may be called otherwise; each spec has a place of its own.
+    place = f"{IN_PROCESS}/{sha256_of((sha256 + spec_text(spec)).encode())}"
+    return keep_in_process(Model(spec, Path(place), sha256, StoredModule(own)))
 
 
 def private_copy(module: nn.Module) -> nn.Module:

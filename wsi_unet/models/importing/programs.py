@@ -10,14 +10,14 @@ from wsi_unet.errors import ModelError
 from wsi_unet.models.architectures.program import ProgramConfig
 from wsi_unet.models.exported.onnx_file import OnnxSignature, check_onnx
 from wsi_unet.models.exported.vetting import vet_onnx
-from wsi_unet.models.importing.hints import Origin, Told, make_spec
+from wsi_unet.models.importing.hints import FileFacts, ImportHints, make_spec
 from wsi_unet.models.program_file import TITLES, ProgramFile, open_program
 from wsi_unet.models.spec import ModelSpec
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from wsi_unet.models.probing.measure import Measured
+    from wsi_unet.models.probing.measure import NetworkProperties
 
 MOST_CLASSES = 255
 """Classes that labels of one byte have room for."""
@@ -26,7 +26,7 @@ CHANNELS = {"rgb": 3, "bgr": 3, "gray": 1}
 
 
 def import_program(
-    path: str | Path, told: Told | None = None, *, trust: bool = False
+    path: str | Path, told: ImportHints | None = None, *, trust: bool = False
 ) -> tuple[ProgramFile, ModelSpec]:
     """Measure a program and describe it.
 
@@ -43,9 +43,9 @@ def import_program(
         OptionError: if something was told wrong, or what runs it isn't installed.
     """
     from wsi_unet.models.exported.loading import load_program
-    from wsi_unet.models.probing.measure import measure
+    from wsi_unet.models.probing.measure import probe_network
 
-    file, told = open_program(path), told or Told()
+    file, told = open_program(path), told or ImportHints()
     if file is None:
         raise ModelError(f"{path} is no ONNX, TorchScript or torch.export program")
     content = file.read(trust=trust)
@@ -57,19 +57,19 @@ def import_program(
     network = load_program(file.path, file.kind, content)
     try:
         channels = signature.in_channels or _channels(network, told)
-        measured = measure(network, channels, input_side=signature.input_side)
+        measured = probe_network(network, channels, input_side=signature.input_side)
         config = _config(network, file.kind, channels, measured)
     except ModelError as error:
         if str(file.path) in str(error):
             raise
         raise ModelError(f"{file.path}: {error}") from error
-    origin = Origin(TITLES[file.kind], measured.head, activated=measured.head is not None)
+    origin = FileFacts(TITLES[file.kind], measured.head, activated=measured.head is not None)
     told = replace(told, window=told.window or config.input_side)
     return file, make_spec(file.path, origin, config, told)
 
 
 def measure_module(module: nn.Module, in_channels: int = 3) -> ProgramConfig:
-    """Measure any torch module, to be described by a spec (see `Model.from_module`).
+    """Measure any torch module, to be described by a spec (see `model_from_module`).
 
     It is run some ten times on images of a few hundred pixels.
 
@@ -81,19 +81,19 @@ def measure_module(module: nn.Module, in_channels: int = 3) -> ProgramConfig:
         ModelError: if it isn't such a network.
     """
     from wsi_unet.models.importing.modules import private_copy
-    from wsi_unet.models.probing.measure import measure
+    from wsi_unet.models.probing.measure import probe_network
 
     own = private_copy(module)
-    return _config(own, "module", in_channels, measure(own, in_channels))
+    return _config(own, "module", in_channels, probe_network(own, in_channels))
 
 
-def _possible_channels(signature: OnnxSignature, told: Told) -> tuple[int, ...]:
+def _possible_channels(signature: OnnxSignature, told: ImportHints) -> tuple[int, ...]:
     if signature.in_channels is not None:
         return (signature.in_channels,)
     return (3, 1) if told.channels is None else (CHANNELS[told.channels],)
 
 
-def _channels(network: nn.Module, told: Told) -> int:
+def _channels(network: nn.Module, told: ImportHints) -> int:
     """Return how many channels a network takes: as told, or what it doesn't refuse."""
     from wsi_unet.models.probing.sides import find_sides
     from wsi_unet.models.probing.subject import structure_of
@@ -111,7 +111,7 @@ def _config(
     network: nn.Module,
     kind: Literal["onnx", "torchscript", "export", "module"],
     in_channels: int,
-    measured: Measured,
+    measured: NetworkProperties,
 ) -> ProgramConfig:
     from wsi_unet.models.probing.usage import usage_of
 

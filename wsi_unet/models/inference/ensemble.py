@@ -206,12 +206,12 @@ class Ensemble:
     @property
     def scaled_by_slide(self) -> bool:
         """Whether any model wants the slide's own statistics."""
-        return any(model.spec.scaling.statistics == "slide" for model in self.models)
+        return any(model.spec.normalisation.statistics == "slide" for model in self.models)
 
     @property
     def constants(self) -> tuple[Statistics, ...]:
         """What each model's spec scales with."""
-        scalings = [model.spec.scaling for model in self.models]
+        scalings = [model.spec.normalisation for model in self.models]
         return tuple(Statistics(scaling.mean, scaling.std) for scaling in scalings)
 
     @cached_property

@@ -14,7 +14,7 @@ from wsi_unet.models.exported.loading import place
 from wsi_unet.models.inference.augmentation import VIEWS, View
 from wsi_unet.models.inference.ensemble import Member, Statistics
 from wsi_unet.models.inference.heads import head_of
-from wsi_unet.models.networks.interpolation import Place
+from wsi_unet.models.networks.interpolation import Placement
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,9 @@ class Forward:
         self._placed = member.placed
         self._order = member.spec.channel_order
         self._device, self._dtype = device, dtype
-        self._constants = self._scale_of(member.spec.scaling.mean, member.spec.scaling.std)
+        self._constants = self._scale_of(
+            member.spec.normalisation.mean, member.spec.normalisation.std
+        )
         self._luma = self._tensor(CHANNEL_WEIGHTS["gray"][0])
 
     def outputs(
@@ -88,7 +90,7 @@ class Forward:
     def _run(self, image: Tensor, view: View, window: Box, shape: Shape) -> Tensor:
         if self._placed:
             origin, whole = view.place(window, self.border.whole(shape))
-            output: Tensor = self.network(image, Place(origin, whole))
+            output: Tensor = self.network(image, Placement(origin, whole))
         else:
             output = self.network(image)
         return output

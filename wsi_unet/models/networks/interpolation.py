@@ -12,7 +12,7 @@ from wsi_unet.geometry import Shape
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Placement:
     """Where an image lies in a larger one.
 
     Attributes:
@@ -23,13 +23,13 @@ class Place:
     origin: Shape
     shape: Shape
 
-    def level(self, poolings: int) -> Place:
+    def level(self, poolings: int) -> Placement:
         """Return the same for feature maps after so many 2×2 poolings."""
         (y, x), (rows, columns) = self.origin, self.shape
-        return Place((y >> poolings, x >> poolings), (rows >> poolings, columns >> poolings))
+        return Placement((y >> poolings, x >> poolings), (rows >> poolings, columns >> poolings))
 
 
-def interpolate(x: Tensor, align_corners: bool, place: Place | None) -> Tensor:
+def interpolate(x: Tensor, align_corners: bool, place: Placement | None) -> Tensor:
     """Return a map with twice the rows and columns, bilinearly interpolated.
 
     With aligned corners, output row i of 2n lies at row i·(n − 1)/(2n − 1) of the n input rows:

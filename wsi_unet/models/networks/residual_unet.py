@@ -123,6 +123,11 @@ def _normed_and_activated(width: int, config: ResidualUNetConfig) -> list[nn.Mod
         norm = nn.BatchNorm2d(width)
     elif config.norm == "instance":
         norm = nn.InstanceNorm2d(width, affine=config.affine)
-    if config.leak is None:
+    if config.negative_slope is None:
         return [norm, nn.PReLU()]
-    return [norm, nn.LeakyReLU(config.leak, inplace=True) if config.leak else nn.ReLU(inplace=True)]
+    return [
+        norm,
+        nn.LeakyReLU(config.negative_slope, inplace=True)
+        if config.negative_slope
+        else nn.ReLU(inplace=True),
+    ]

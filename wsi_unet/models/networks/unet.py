@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from wsi_unet.models.architectures.border import check_side
 from wsi_unet.models.architectures.unet import UNetConfig
-from wsi_unet.models.networks.interpolation import Place, interpolate
+from wsi_unet.models.networks.interpolation import Placement, interpolate
 
 
 class UNet(nn.Module):
@@ -43,7 +43,7 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(channels, config.classes, kernel_size=1)
         self.apply(_initialise)
 
-    def forward(self, image: Tensor, place: Place | None = None) -> Tensor:
+    def forward(self, image: Tensor, place: Placement | None = None) -> Tensor:
         """Return the logits of every class.
 
         Args:
@@ -104,7 +104,11 @@ def _convolutions(channels: int, widths: tuple[int, ...], config: UNetConfig) ->
 
 
 def _activation(config: UNetConfig) -> nn.Module:
-    return nn.LeakyReLU(config.leak, inplace=True) if config.leak else nn.ReLU(inplace=True)
+    return (
+        nn.LeakyReLU(config.negative_slope, inplace=True)
+        if config.negative_slope
+        else nn.ReLU(inplace=True)
+    )
 
 
 def _norm(width: int, config: UNetConfig) -> nn.Module:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from wsi_unet.geometry import round_up
 from wsi_unet.models.probing.shifting import PERIODS, Shifts, best_of, two_sizes
-from wsi_unet.models.probing.sides import FIRST_SIDE, LARGEST_PERIOD, Sides, find_sides
+from wsi_unet.models.probing.sides import FIRST_SIDE, LARGEST_PERIOD, AcceptedSides, find_sides
 from wsi_unet.models.probing.subject import Subject, arithmetic_of, spread, structure_of
 
 REACH_SIDES = (FIRST_SIDE, 448, 704)
@@ -30,7 +30,7 @@ REACH_SIDES = (FIRST_SIDE, 448, 704)
 
 
 @dataclass(frozen=True)
-class Measured:
+class NetworkProperties:
     """What a network was seen to be.
 
     Attributes:
@@ -47,7 +47,7 @@ class Measured:
         head: what the output already looks as if it had been through; None for logits.
     """
 
-    sides: Sides
+    sides: AcceptedSides
     classes: int
     period: int
     before: int
@@ -58,7 +58,9 @@ class Measured:
     head: Literal["softmax", "sigmoid"] | None
 
 
-def measure(network: nn.Module, in_channels: int, *, input_side: int | None = None) -> Measured:
+def probe_network(
+    network: nn.Module, in_channels: int, *, input_side: int | None = None
+) -> NetworkProperties:
     """Find out what a network is.
 
     Args:
@@ -85,7 +87,7 @@ def measure(network: nn.Module, in_channels: int, *, input_side: int | None = No
     else:
         sized = True
     before, after = _windows(reach, sides, period)
-    return Measured(
+    return NetworkProperties(
         sides=sides,
         classes=shifts.output.shape[0],
         period=period,
@@ -117,7 +119,7 @@ class Reach:
     after: int
 
 
-def _find_reach(subject: Subject, sides: Sides) -> Reach | None:
+def _find_reach(subject: Subject, sides: AcceptedSides) -> Reach | None:
     """Return it for the smallest image that it ends in; None if it doesn't end in any."""
     for side in dict.fromkeys(sides.at_least(side) for side in REACH_SIDES):
         reach = _reach(subject, side, sides.shrink)
@@ -157,7 +159,9 @@ def _unchanged(changed: Tensor) -> int:
     return min(ends)
 
 
-def _confirm(subject: Subject, sides: Sides, reach: Reach | None, period: int) -> tuple[int, float]:
+def _confirm(
+    subject: Subject, sides: AcceptedSides, reach: Reach | None, period: int
+) -> tuple[int, float]:
     """Return the smallest period from a first one on that windows may have, and its deviation."""
     found: dict[int, float] = {}
     for longer in (one for one in PERIODS if one >= period):
@@ -172,7 +176,7 @@ def _confirm(subject: Subject, sides: Sides, reach: Reach | None, period: int) -
     return best, found[best]
 
 
-def _windows(reach: Reach | None, sides: Sides, period: int) -> tuple[int, int]:
+def _windows(reach: Reach | None, sides: AcceptedSides, period: int) -> tuple[int, int]:
     """Return the context before and after cores that legal windows have, px.
 
     A core lies `shrink` px and whole periods behind its window's start, which puts it on the

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wsi_unet.models.probing.sides import LARGEST_PERIOD, Sides
+from wsi_unet.models.probing.sides import LARGEST_PERIOD, AcceptedSides
 from wsi_unet.models.probing.subject import Subject, spread
 
 ROOM = 32
@@ -25,7 +25,7 @@ class Shifts:
             the network takes has no room for them.
     """
 
-    def __init__(self, subject: Subject, sides: Sides, before: int, after: int) -> None:
+    def __init__(self, subject: Subject, sides: AcceptedSides, before: int, after: int) -> None:
         self._subject = subject
         self._side = sides.at_least(before + LARGEST_PERIOD + ROOM + after)
         self._image = subject.image(self._side + LARGEST_PERIOD)
@@ -76,7 +76,9 @@ def best_of(deviations: dict[int, float]) -> int:
     return min(period for period, found in deviations.items() if found <= 2 * least)
 
 
-def two_sizes(subject: Subject, sides: Sides, before: int, after: int, period: int) -> float:
+def two_sizes(
+    subject: Subject, sides: AcceptedSides, before: int, after: int, period: int
+) -> float:
     """Return what cutting the image changes in what has all its context.
 
     The smaller part is as long as a window with an odd number of periods in it; where the network

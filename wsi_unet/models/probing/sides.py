@@ -17,7 +17,7 @@ USUAL_SIDES = (512, 128, 224, 320, 384, 480, 572, 640, 768, 1024)
 
 
 @dataclass(frozen=True)
-class Sides:
+class AcceptedSides:
     """Images that a network takes.
 
     Attributes:
@@ -35,7 +35,7 @@ class Sides:
         return self.side if self.only else self.side + round_up(side - self.side, LARGEST_PERIOD)
 
 
-def find_sides(subject: Subject, only: int | None = None) -> Sides:
+def find_sides(subject: Subject, only: int | None = None) -> AcceptedSides:
     """Return sides that a network takes.
 
     Raises:
@@ -60,22 +60,22 @@ def find_sides(subject: Subject, only: int | None = None) -> Sides:
     raise AssertionError("a side that wasn't taken before")
 
 
-def _with_larger(subject: Subject, side: int, shrink: int) -> Sides:
+def _with_larger(subject: Subject, side: int, shrink: int) -> AcceptedSides:
     """Return a side, told whether there are more; what those lack must be the same."""
     larger = _shrink(subject, side + LARGEST_PERIOD)
     if larger is None:
         return _only(side, shrink)
     if larger != shrink:
         raise _coarse(side + LARGEST_PERIOD, side + LARGEST_PERIOD - 2 * larger)
-    return Sides(side, shrink, only=False)
+    return AcceptedSides(side, shrink, only=False)
 
 
-def _only(side: int, shrink: int) -> Sides:
+def _only(side: int, shrink: int) -> AcceptedSides:
     """Return the only side: with none to compare, half of it is taken for half the resolution."""
     rows = side - 2 * shrink
     if abs(2 * rows - side) <= 1:
         raise _coarse(side, rows)
-    return Sides(side, shrink, only=True)
+    return AcceptedSides(side, shrink, only=True)
 
 
 def _coarse(side: int, rows: int, columns: int | None = None) -> ModelError:

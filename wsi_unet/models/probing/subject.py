@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from wsi_unet.models.exported.loading import OnnxProgram, check_output
 from wsi_unet.models.inference.devices import cpu_threads, full_float32, usable_cores
-from wsi_unet.models.networks.interpolation import Place
+from wsi_unet.models.networks.interpolation import Placement
 
 AMPLITUDES = (1e15, 30.0)
 """What spoils pixels where NaN may get lost (onnxruntime's max-pooling prefers numbers): so much
@@ -32,7 +32,7 @@ class Subject:
         survives: whether NaN is lost on its way through.
     """
 
-    forward: Callable[[Tensor, Place], Tensor]
+    forward: Callable[[Tensor, Placement], Tensor]
     in_channels: int
     dtype: torch.dtype
     survives: bool
@@ -53,7 +53,7 @@ class Subject:
         shape = (1, self.in_channels, rows, rows if columns is None else columns)
         return torch.randn(shape, dtype=torch.float64, generator=generator).to(self.dtype)
 
-    def run(self, image: Tensor, place: Place | None = None) -> Tensor:
+    def run(self, image: Tensor, place: Placement | None = None) -> Tensor:
         """Return the output for an image, (classes, rows, columns).
 
         Args:
@@ -64,7 +64,7 @@ class Subject:
             ModelError: if it isn't a map of classes.
             Exception: of any kind, if the network doesn't take images of this size.
         """
-        place = place or Place((0, 0), (image.shape[2], image.shape[3]))
+        place = place or Placement((0, 0), (image.shape[2], image.shape[3]))
         with torch.inference_mode(), full_float32(), cpu_threads(usable_cores()):
             return check_output("the network", self.forward(image, place))[0]
 
@@ -139,8 +139,8 @@ def arithmetic_of(
     return Subject(_forward(runnable, placed), in_channels, torch.float32, survives)
 
 
-def _forward(network: nn.Module, placed: bool) -> Callable[[Tensor, Place], Tensor]:
-    def run(image: Tensor, place: Place) -> Tensor:
+def _forward(network: nn.Module, placed: bool) -> Callable[[Tensor, Placement], Tensor]:
+    def run(image: Tensor, place: Placement) -> Tensor:
         output: Tensor = network(image, place) if placed else network(image)
         return output
 

@@ -17,7 +17,7 @@ from wsi_unet.geometry import Border, Box, round_up
 from wsi_unet.models.inference.devices import resolve_precision
 from wsi_unet.models.inference.predictor import Predictor
 from wsi_unet.models.inference.tiles import agreement
-from wsi_unet.models.networks.interpolation import Place
+from wsi_unet.models.networks.interpolation import Placement
 from wsi_unet.models.probing.subject import Subject, arithmetic_of, spread, structure_of
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ def _two_sizes(subject: Subject, windows: _Windows) -> float:
     border, image = windows.border, subject.image(windows.side)
     window = slice(windows.shift, windows.side - windows.shift)
     whole = subject.run(image)
-    place = Place((windows.shift, windows.shift), (windows.side, windows.side))
+    place = Placement((windows.shift, windows.shift), (windows.side, windows.side))
     part = subject.run(image[:, :, window, window], place)
     first = border.before - border.shrink
     core = slice(first, first + windows.core)

@@ -17,7 +17,6 @@ from wsi_unet.errors import OutputError
 from wsi_unet.labels.layout import Frame
 from wsi_unet.labels.progress import BlockFailure, BlockMarker
 from wsi_unet.models.inference.ensemble import Ensemble
-from wsi_unet.segmentation.dispatch.counts import Tally
 from wsi_unet.segmentation.dispatch.events import Done, Failed
 from wsi_unet.segmentation.dispatch.output import (
     OpenOutput,
@@ -27,6 +26,7 @@ from wsi_unet.segmentation.dispatch.output import (
     label_pixels,
     reopen,
 )
+from wsi_unet.segmentation.dispatch.tally import Tally
 from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters
 from wsi_unet.segmentation.planning.plan import Plan
 from wsi_unet.segmentation.report import ClassArea, Failure, Report, RunProgress, State
@@ -284,7 +284,7 @@ def class_areas(
     output: OpenOutput, labels: LabelParameters, ensemble: Ensemble
 ) -> tuple[ClassArea, ...]:
     """Return the area of every class over the blocks that are done."""
-    frame = Frame.of(labels.sampling.downsample, labels.slide.mpp)
+    frame = Frame.of(labels.resampling.downsample, labels.slide.mpp)
     counts = label_pixels(output.progress(output.labels), labels)
     overlapping = ensemble.spec.multi_label  # each group's background is but "not this class"
     areas = []

@@ -45,7 +45,7 @@ Place = tuple[Run, BlockIndex]
 
 
 @dataclass
-class _Flown:
+class _InFlight:
     """One block in flight.
 
     Attributes:
@@ -67,7 +67,7 @@ class _Flown:
     alone: bool = False
 
 
-class Flight:
+class BlocksInFlight:
     """Tasks submitted and not yet answered; answers, retries and deadlines.
 
     A block that fails is tried again. One that was on several workers as they died is set aside
@@ -88,8 +88,8 @@ class Flight:
         self._run = run
         self._attempts = retries + 1
         self._answers: SimpleQueue[str] = SimpleQueue()
-        self._blocks: dict[Place, _Flown] = {}
-        self._keys: dict[str, _Flown] = {}
+        self._blocks: dict[Place, _InFlight] = {}
+        self._keys: dict[str, _InFlight] = {}
         self._suspects: deque[Task] = deque()
         self._workers = Workers(0, 0, 0, 0)
         self._counted = -COUNT_WORKERS_EVERY
@@ -119,11 +119,11 @@ class Flight:
         """Give a block to the cluster."""
         if not self._blocks:
             self._last_end = monotonic()
-        self._begin(_Flown(task))
+        self._begin(_InFlight(task))
 
     def submit_suspect(self) -> None:
         """Give one block that was set aside to the cluster, with nothing else there."""
-        self._begin(_Flown(self._suspects.popleft(), alone=True))
+        self._begin(_InFlight(self._suspects.popleft(), alone=True))
 
     def duplicate_stragglers(self) -> None:
         """Begin blocks that take unusually long a second time, if a process has nothing to do."""
@@ -151,7 +151,7 @@ class Flight:
             self._count_workers()
             self._forget_old()
             events += self._overdue()
-        finished: list[tuple[_Flown, Future[BlockMarker]]] = []
+        finished: list[tuple[_InFlight, Future[BlockMarker]]] = []
         for key in keys:
             flown = self._keys.get(key)
             if flown is None:  # given up before it ended
@@ -187,12 +187,12 @@ class Flight:
             self._forgotten = self._begun
             self._client.run_on_scheduler(forgetting())
 
-    def _begin(self, flown: _Flown) -> None:
+    def _begin(self, flown: _InFlight) -> None:
         flown.since, flown.ended_before, flown.twice = monotonic(), self._ended, False
         self._blocks[flown.task.run, flown.task.index] = flown
         self._send(flown)
 
-    def _send(self, flown: _Flown) -> None:
+    def _send(self, flown: _InFlight) -> None:
         self._begun += 1
         # Never the same key twice: the scheduler would return the old, failed future.
         key = f"{flown.task.key}-{self._begun}"
@@ -214,7 +214,7 @@ class Flight:
         except Empty:
             return keys
 
-    def _collect(self, finished: Iterable[tuple[_Flown, Future[BlockMarker]]]) -> list[Event]:
+    def _collect(self, finished: Iterable[tuple[_InFlight, Future[BlockMarker]]]) -> list[Event]:
         """Return the markers of blocks that have ended, fetched all at once."""
         unique = {id(flown): (flown, future) for flown, future in finished}.values()
         if not unique:
@@ -243,7 +243,7 @@ class Flight:
         found: list[BlockMarker] = self._client.sync(gather, callback_timeout=COLLECT_SECONDS)
         return found
 
-    def _take_error(self, flown: _Flown, key: str, future: Future[BlockMarker]) -> list[Event]:
+    def _take_error(self, flown: _InFlight, key: str, future: Future[BlockMarker]) -> list[Event]:
         error = future.exception() if future.status == "error" else None
         if len(flown.futures) > 1:  # its twin may still do it
             del flown.futures[key], self._keys[key]
@@ -262,7 +262,7 @@ class Flight:
         self._suspects.append(flown.task)
         return []
 
-    def _take_loss(self, flown: _Flown) -> list[Event]:
+    def _take_loss(self, flown: _InFlight) -> list[Event]:
         """Ask for a block again whose task or result went away with a worker."""
         flown.losses += 1
         logs.event("block lost by the cluster", block=flown.task.key, times=flown.losses)
@@ -272,16 +272,16 @@ class Flight:
         self._begin(flown)
         return []
 
-    def _retry(self, flown: _Flown, error: str) -> list[Event]:
+    def _retry(self, flown: _InFlight, error: str) -> list[Event]:
         self._forget(flown)
         task = flown.task
         if task.attempt >= self._attempts:
             return [Failed(task, error)]
         logs.event("block tried again", block=task.key, error=error)
-        self._begin(_Flown(replace(task, attempt=task.attempt + 1), alone=flown.alone))
+        self._begin(_InFlight(replace(task, attempt=task.attempt + 1), alone=flown.alone))
         return []
 
-    def _forget(self, flown: _Flown) -> None:
+    def _forget(self, flown: _InFlight) -> None:
         for key in flown.futures:
             del self._keys[key]
         if len(flown.futures) > 1:

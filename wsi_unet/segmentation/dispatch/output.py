@@ -19,7 +19,7 @@ from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters
 from wsi_unet.segmentation.planning.existing_output import WHOLE_STORE, Target, slide_record
 from wsi_unet.segmentation.worker.task import Run
 from wsi_unet.slides.tissue.tissue import Mask, mask_digest
-from wsi_unet.storage.store import Objects, open_objects
+from wsi_unet.storage.store import ByteStore, open_store
 
 if TYPE_CHECKING:
     from wsi_unet.models.inference.ensemble import Ensemble
@@ -32,13 +32,13 @@ VERSIONS = ("wsi-unet", "torch", "zarr", "tiffslide", "dask", "numpy")
 class OpenOutput:
     """An output that is laid out: the store, and the runs that fill it."""
 
-    objects: Objects
+    store: ByteStore
     labels: Run
     image: Run | None
 
     def progress(self, run: Run) -> Progress:
         """Return the progress files of a run."""
-        return Progress(self.objects, run.name)
+        return Progress(self.store, run.name)
 
 
 def lay_out(plan: Plan, target: Target, ensemble: Ensemble) -> OpenOutput:
@@ -50,46 +50,46 @@ def lay_out(plan: Plan, target: Target, ensemble: Ensemble) -> OpenOutput:
     Raises:
         OutputError: if something can't be written.
     """
-    objects = open_objects(plan.output)
+    store = open_store(plan.output)
     if target.replaces == WHOLE_STORE:
-        layout.remove_all(objects)
+        layout.remove_all(store)
     elif target.replaces is not None:
-        layout.remove_labels(objects, target.replaces)
-    objects.clean()
-    layout.ensure_root(objects, {"slide": slide_record(plan.labels.slide)})
+        layout.remove_labels(store, target.replaces)
+    store.clean()
+    layout.ensure_root(store, {"slide": slide_record(plan.labels.slide)})
     created = datetime.now(UTC).isoformat(timespec="seconds")
     if plan.image is not None:
         # Recorded first: what is described without a record would count as stored already.
-        _record_run(objects, IMAGE_NAME, plan.image, created)
-        if not layout.is_described(objects, "", plan.image.pyramid, channels=3):
-            frame = layout.Frame.of(plan.image.sampling.downsample, plan.image.slide.mpp)
-            layout.create_image(objects, plan.image.slide.name, plan.image.pyramid, frame)
-    if target.stored is None or not labels_described(objects, plan.labels):
-        _create_labels(objects, plan, ensemble, created)
+        _record_run(store, IMAGE_NAME, plan.image, created)
+        if not layout.is_described(store, "", plan.image.pyramid, channels=3):
+            frame = layout.Frame.of(plan.image.resampling.downsample, plan.image.slide.mpp)
+            layout.create_image(store, plan.image.slide.name, plan.image.pyramid, frame)
+    if target.stored is None or not labels_described(store, plan.labels):
+        _create_labels(store, plan, ensemble, created)
     if plan.mask is not None and not _same_mask(plan.mask, target.mask):
-        Progress(objects, plan.labels.label).write_mask(plan.mask)
-    _record_run(objects, plan.labels.label, plan.labels, created)
+        Progress(store, plan.labels.label).write_mask(plan.mask)
+    _record_run(store, plan.labels.label, plan.labels, created)
     session = uuid.uuid4().hex[:12]
     image = plan.image
     return OpenOutput(
-        objects=objects,
+        store=store,
         labels=Run(plan.output, plan.labels.label, plan.labels.signature(), session),
         image=None if image is None else Run(plan.output, IMAGE_NAME, image.signature(), session),
     )
 
 
-def _create_labels(objects: Objects, plan: Plan, ensemble: Ensemble, created: str) -> None:
+def _create_labels(store: ByteStore, plan: Plan, ensemble: Ensemble, created: str) -> None:
     labels = plan.labels
-    frame = layout.Frame.of(labels.sampling.downsample, labels.slide.mpp)
+    frame = layout.Frame.of(labels.resampling.downsample, labels.slide.mpp)
     provenance = _provenance(plan, ensemble, created)
     for name, group in zip(labels.label_groups, ensemble.groups, strict=True):
-        layout.create_labels(objects, name, labels.pyramid, frame, group.classes, provenance)
+        layout.create_labels(store, name, labels.pyramid, frame, group.classes, provenance)
     if labels.probabilities:
         spec = ensemble.spec
         values = {label.value: label for label in spec.labels}
         channels = [values[value] for value in spec.label_values]
         layout.create_probabilities(
-            objects, labels.label, labels.pyramid, frame, channels, provenance
+            store, labels.label, labels.pyramid, frame, channels, provenance
         )
 
 
@@ -97,28 +97,28 @@ def _same_mask(mask: Mask, stored: Mask | None) -> bool:
     return stored is not None and mask_digest(mask) == mask_digest(stored)
 
 
-def labels_described(objects: Objects, labels: LabelParameters) -> bool:
+def labels_described(store: ByteStore, labels: LabelParameters) -> bool:
     """Whether the metadata of label groups, and of their probabilities, is all there and sound."""
     groups: list[tuple[str, int | None]] = [
         (f"labels/{name}", None) for name in labels.label_groups
     ]
     if labels.probabilities:
-        attributes = layout.group_attributes(objects, f"probability/{labels.label}") or {}
+        attributes = layout.group_attributes(store, f"probability/{labels.label}") or {}
         channels = attributes.get("ome", {}).get("omero", {}).get("channels", [])
         groups.append((f"probability/{labels.label}", len(channels)))
-    return {*labels.label_groups} <= {*layout.label_names(objects)} and all(
-        layout.is_described(objects, group, labels.pyramid, channels) for group, channels in groups
+    return {*labels.label_groups} <= {*layout.label_names(store)} and all(
+        layout.is_described(store, group, labels.pyramid, channels) for group, channels in groups
     )
 
 
 def _record_run(
-    objects: Objects,
+    store: ByteStore,
     name: str,
     parameters: LabelParameters | ImageParameters,
     created: str,
 ) -> None:
     """Store what this run is, unless that is what is stored."""
-    progress = Progress(objects, name)
+    progress = Progress(store, name)
     before = progress.read_run()
     record = RunRecord(
         name=name,
@@ -136,14 +136,14 @@ def reopen(output: OpenOutput, run: Run) -> None:
     if progress.read_tail(run.signature) is not None:
         progress.forget_tail()
     if run.kind == "labels":
-        unfinish(output.objects, run.name)
+        unfinish(output.store, run.name)
 
 
-def unfinish(objects: Objects, label: str) -> None:
+def unfinish(store: ByteStore, label: str) -> None:
     """Take back that a run's label groups are finished, where they say so."""
-    for group in layout.groups_of(objects, label):
-        if _is_finished(objects, group):
-            layout.unfinish_labels(objects, group)
+    for group in layout.groups_of(store, label):
+        if _is_finished(store, group):
+            layout.unfinish_labels(store, group)
 
 
 def complete_labels(output: OpenOutput, labels: LabelParameters, classes: int) -> None:
@@ -154,25 +154,25 @@ def complete_labels(output: OpenOutput, labels: LabelParameters, classes: int) -
         labels: the label group's parameters.
         classes: number of the network's outputs.
     """
-    objects, pyramid = output.objects, labels.pyramid
+    store, pyramid = output.store, labels.pyramid
     progress = output.progress(output.labels)
     shards: dict[str, ShardRecord] = {}
     for name in labels.label_groups:
-        shards |= build_tail(objects, f"labels/{name}", pyramid, reduce_mode)
+        shards |= build_tail(store, f"labels/{name}", pyramid, reduce_mode)
     if labels.probabilities:
         group = f"probability/{labels.label}"
-        shards |= build_tail(objects, group, pyramid, reduce_mean, channels=classes)
+        shards |= build_tail(store, group, pyramid, reduce_mean, channels=classes)
     progress.write_tail(shards, output.labels.signature)
     finished = datetime.now(UTC).isoformat(timespec="seconds")
     pixels = label_pixels(progress, labels)
     for name, counts in zip(labels.label_groups, pixels, strict=True):
-        layout.finish_labels(objects, name, counts, finished)
+        layout.finish_labels(store, name, counts, finished)
 
 
 def complete_image(output: OpenOutput, image: ImageParameters) -> None:
     """Build the image's small levels; every block must be marked done."""
-    shards = build_tail(output.objects, "", image.pyramid, reduce_mean, channels=3)
-    Progress(output.objects, IMAGE_NAME).write_tail(shards, image.signature())
+    shards = build_tail(output.store, "", image.pyramid, reduce_mean, channels=3)
+    Progress(output.store, IMAGE_NAME).write_tail(shards, image.signature())
 
 
 def is_complete(output: OpenOutput, run: Run) -> bool:
@@ -181,17 +181,17 @@ def is_complete(output: OpenOutput, run: Run) -> bool:
     tail = progress.read_tail(run.signature)
     if tail is None or not progress.shards_exist(tail):
         return False
-    return run.kind == "image" or is_finished(output.objects, run.name)
+    return run.kind == "image" or is_finished(output.store, run.name)
 
 
-def is_finished(objects: Objects, label: str) -> bool:
+def is_finished(store: ByteStore, label: str) -> bool:
     """Whether the label groups of a run say that they are finished."""
-    groups = layout.groups_of(objects, label)
-    return bool(groups) and all(_is_finished(objects, group) for group in groups)
+    groups = layout.groups_of(store, label)
+    return bool(groups) and all(_is_finished(store, group) for group in groups)
 
 
-def _is_finished(objects: Objects, group: str) -> bool:
-    attributes: dict[str, Any] = layout.group_attributes(objects, f"labels/{group}") or {}
+def _is_finished(store: ByteStore, group: str) -> bool:
+    attributes: dict[str, Any] = layout.group_attributes(store, f"labels/{group}") or {}
     return attributes.get("wsi_unet", {}).get("finished") is not None
 
 

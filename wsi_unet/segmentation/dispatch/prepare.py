@@ -24,10 +24,10 @@ from wsi_unet.segmentation.dispatch.output import lay_out
 from wsi_unet.segmentation.planning.existing_output import Target, inspect_target
 from wsi_unet.segmentation.planning.options import Options
 from wsi_unet.segmentation.planning.plan import Plan, make_plan
-from wsi_unet.segmentation.worker.probe import Measured, ProbeRequest, measure
+from wsi_unet.segmentation.worker.probe import ProbeRequest, WorkerMeasurement, measure_worker
 from wsi_unet.slides.opening import open_slide
 from wsi_unet.storage.lock import Owner, acquire
-from wsi_unet.storage.store import open_objects
+from wsi_unet.storage.store import open_store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class Preparation:
         self._stop = stop or Event()
         self._models: dict[tuple[str, bool], Model] = {}
         self._loading = Lock()
-        self._measured: dict[tuple[Any, ...], Measured] = {}
+        self._measured: dict[tuple[Any, ...], WorkerMeasurement] = {}
         self._measuring = Lock()
         self._folders: set[tuple[str, str]] = set()
         self._checking = Lock()
@@ -101,7 +101,7 @@ class Preparation:
         started = time.perf_counter()
         target = self._target(job)  # refuses before anything is written, the lock included
         what = f"segment {locations.name(job.slide)}"
-        lock = acquire(open_objects(target.path), owner=Owner.current(what))
+        lock = acquire(open_store(target.path), owner=Owner.current(what))
         try:
             target = self._target(job)
             plan = self._plan(job, target, estimate=False)
@@ -160,7 +160,7 @@ class Preparation:
             raise ModelError(OTHER_PROCESS)
         return model
 
-    def _measure(self, request: ProbeRequest, *, estimate: bool) -> Measured:
+    def _measure(self, request: ProbeRequest, *, estimate: bool) -> WorkerMeasurement:
         """Measure on a worker; what slides of about one size have in common only once."""
         key = (request.model.sha256, *request.alike(), estimate)
         with self._measuring:
@@ -174,9 +174,9 @@ class Preparation:
         again = replace(request, tile=known.tile)
         return replace(known, agreement=self._ask_worker(again, estimate=False).agreement)
 
-    def _ask_worker(self, request: ProbeRequest, *, estimate: bool) -> Measured:
-        future = self._client.submit(measure, request, estimate=estimate, pure=False)
-        measured: Measured = future.result()
+    def _ask_worker(self, request: ProbeRequest, *, estimate: bool) -> WorkerMeasurement:
+        future = self._client.submit(measure_worker, request, estimate=estimate, pure=False)
+        measured: WorkerMeasurement = future.result()
         return measured
 
     def _check_paths(self, slide: str, output: str, ensemble: Ensemble) -> None:

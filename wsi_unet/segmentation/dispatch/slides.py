@@ -19,7 +19,8 @@ from distributed import Client
 from distributed.comm.core import CommClosedError
 
 from wsi_unet import logs
-from wsi_unet.dask_cluster.cluster import ClusterOptions, count_workers, open_client
+from wsi_unet.dask_cluster.cluster import count_workers, open_client
+from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.dask_cluster.scheduler import went_away
 from wsi_unet.errors import ClusterError, OutputError
 from wsi_unet.segmentation.dispatch.events import Done, Failed

@@ -8,7 +8,7 @@ from distributed import Client
 
 from wsi_unet.labels.progress import BlockMarker
 from wsi_unet.segmentation.dispatch.events import Event
-from wsi_unet.segmentation.dispatch.in_flight import Flight
+from wsi_unet.segmentation.dispatch.in_flight import BlocksInFlight
 from wsi_unet.segmentation.worker.task import Task, run_task
 
 PATIENCE = 1.0
@@ -41,7 +41,7 @@ def stream(
     Raises:
         ClusterError: the scheduler went away.
     """
-    flight = Flight(client, run, retries=retries)
+    flight = BlocksInFlight(client, run, retries=retries)
     waiting = iter(tasks)
     more = True
     try:

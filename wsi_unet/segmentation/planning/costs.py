@@ -12,7 +12,7 @@ from wsi_unet.geometry import BlockIndex, Border
 from wsi_unet.labels.pyramid import Pyramid
 from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters
 from wsi_unet.segmentation.worker.label_block import tiles_of
-from wsi_unet.segmentation.worker.probe import Measured
+from wsi_unet.segmentation.worker.probe import WorkerMeasurement
 from wsi_unet.slides.tissue.tissue import Mask
 
 GIB = 2**30
@@ -67,7 +67,7 @@ def count_costs(
     border: Border,
     classes: int,
     mask: Mask | None,
-    measured: Measured,
+    measured: WorkerMeasurement,
     processes: int,
     threads: int,
 ) -> Costs:
@@ -84,7 +84,7 @@ def count_costs(
         threads: blocks in work per process.
     """
     blocks = labels.blocks()
-    grid, shape = labels.grid, labels.sampling.shape
+    grid, shape = labels.grid, labels.resampling.shape
     tissue: list[BlockIndex] = []
     tiles = core_pixels = window_pixels = 0
     for index in blocks:
@@ -129,7 +129,7 @@ def _stored_bytes(
     if labels.probabilities:
         stored["probabilities"] = int(level0 * per_pixel * classes)
     if image is not None:
-        stored["image"] = int(3 * np.prod(image.sampling.shape) * _pyramid_factor(image.pyramid))
+        stored["image"] = int(3 * np.prod(image.resampling.shape) * _pyramid_factor(image.pyramid))
     return stored
 
 
@@ -145,11 +145,11 @@ def _block_bytes(labels: LabelParameters, border: Border, classes: int) -> int:
     RGB of its window, four bytes per source pixel while resampling; labels, their reductions and
     encoding, the mask; probabilities and theirs.
     """
-    side = min(labels.block, max(labels.sampling.shape))
+    side = min(labels.block, max(labels.resampling.shape))
     window = (side + border.before + border.after) ** 2
     source = 0.0
-    if labels.sampling.ratio != (1.0, 1.0):
-        source = window * (labels.sampling.ratio[0] * labels.sampling.ratio[1] * 3 + 8)
+    if labels.resampling.ratio != (1.0, 1.0):
+        source = window * (labels.resampling.ratio[0] * labels.resampling.ratio[1] * 3 + 8)
     outputs = 3 + len(labels.label_groups) + (3 * classes if labels.probabilities else 0)
     return int(window * 3 + source + side * side * outputs)
 
@@ -157,7 +157,7 @@ def _block_bytes(labels: LabelParameters, border: Border, classes: int) -> int:
 def check_affordable(
     labels: LabelParameters,
     costs: Costs,
-    measured: Measured,
+    measured: WorkerMeasurement,
     *,
     per_host: int,
     free_disk: int | None,

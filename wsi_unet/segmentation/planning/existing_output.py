@@ -13,7 +13,7 @@ from wsi_unet.labels.contents import IMAGE_NAME
 from wsi_unet.labels.progress import Progress
 from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters, SlideReference
 from wsi_unet.slides.tissue.tissue import Mask
-from wsi_unet.storage.store import Objects, open_objects
+from wsi_unet.storage.store import ByteStore, open_store
 
 P = TypeVar("P", LabelParameters, ImageParameters)
 
@@ -68,27 +68,27 @@ def inspect_target(path: str, label: str, groups: tuple[str, ...], *, overwrite:
     """
     for name in (label, *groups):
         layout.check_name(name)
-    objects = open_objects(path)
-    ours = layout.check_output(objects)
-    free = objects.free_bytes()
+    store = open_store(path)
+    ours = layout.check_output(store)
+    free = store.free_bytes()
     if not ours:
         return Target(path, label, groups, free_disk=free)
     if free is not None:
-        free += _stored_bytes(objects, label) + _stored_bytes(objects, IMAGE_NAME)
-    others = tuple(name for name in layout.run_names(objects) if name != label)
+        free += _stored_bytes(store, label) + _stored_bytes(store, IMAGE_NAME)
+    others = tuple(name for name in layout.run_names(store) if name != label)
     if overwrite and not others:
         return Target(path, label, groups, free_disk=free, replaces=WHOLE_STORE)
-    _check_owner(objects, label, groups)
-    progress = Progress(objects, label)
+    _check_owner(store, label, groups)
+    progress = Progress(store, label)
     stored = None if overwrite else stored_parameters(progress, LabelParameters)
     return Target(
         path=path,
         label=label,
         groups=groups if stored is None else stored.label_groups,
-        slide=_slide_of(objects),
+        slide=_slide_of(store),
         stored=stored,
-        stored_image=stored_parameters(Progress(objects, IMAGE_NAME), ImageParameters),
-        levels=layout.stored_levels(objects),
+        stored_image=stored_parameters(Progress(store, IMAGE_NAME), ImageParameters),
+        levels=layout.stored_levels(store),
         mask=None if overwrite else progress.read_mask(),
         others=others,
         free_disk=free,
@@ -96,15 +96,15 @@ def inspect_target(path: str, label: str, groups: tuple[str, ...], *, overwrite:
     )
 
 
-def _check_owner(objects: Objects, label: str, groups: tuple[str, ...]) -> None:
+def _check_owner(store: ByteStore, label: str, groups: tuple[str, ...]) -> None:
     """Refuse label groups that another run has made."""
-    for name in layout.label_names(objects):
-        owner = layout.run_of(objects, name)
+    for name in layout.label_names(store):
+        owner = layout.run_of(store, name)
         if name not in groups or owner == label:
             continue
-        if Progress(objects, owner).read_run() is not None:  # else its metadata is lost
+        if Progress(store, owner).read_run() is not None:  # else its metadata is lost
             raise OutputError(
-                f"{objects}: the labels {name!r} there belong to {owner!r}, not to {label!r}; "
+                f"{store}: the labels {name!r} there belong to {owner!r}, not to {label!r}; "
                 "choose another output, or rename the model"
             )
 
@@ -122,7 +122,7 @@ def stored_parameters(progress: Progress, kind: type[P]) -> P | None:
         return kind.model_validate(record.parameters)
     except ValidationError as error:
         raise OutputError(
-            f"{progress.objects}: {progress.name!r} was computed by another version of wsi-unet; "
+            f"{progress.store}: {progress.name!r} was computed by another version of wsi-unet; "
             "compute it anew with --overwrite"
         ) from error
 
@@ -132,16 +132,16 @@ def slide_record(slide: SlideReference) -> dict[str, Any]:
     return slide.model_dump(mode="json", exclude={"path"})
 
 
-def _slide_of(objects: Objects) -> tuple[str, str] | None:
+def _slide_of(store: ByteStore) -> tuple[str, str] | None:
     """Return name and fingerprint of the slide whose store this is."""
-    attributes = layout.group_attributes(objects, "") or {}
+    attributes = layout.group_attributes(store, "") or {}
     slide = attributes.get("wsi_unet", {}).get("slide", {})
     return (slide["name"], slide["fingerprint"]) if slide else None
 
 
-def _stored_bytes(objects: Objects, name: str) -> int:
+def _stored_bytes(store: ByteStore, name: str) -> int:
     """Return the bytes that the blocks of a run take, as far as its markers tell."""
-    progress = Progress(objects, name)
+    progress = Progress(store, name)
     record = progress.read_run()
     if record is None:
         return 0

@@ -19,7 +19,7 @@ from wsi_unet.segmentation.planning.costs import Costs, check_affordable, count_
 from wsi_unet.segmentation.planning.existing_output import Target
 from wsi_unet.segmentation.planning.options import Options
 from wsi_unet.segmentation.planning.resolve import Choices, choose
-from wsi_unet.segmentation.worker.probe import Measured, ProbeRequest
+from wsi_unet.segmentation.worker.probe import ProbeRequest, WorkerMeasurement
 from wsi_unet.slides.slide import Slide
 from wsi_unet.slides.tissue.tissue import Mask
 
@@ -46,7 +46,7 @@ class Plan:
     labels: LabelParameters
     image: ImageParameters | None
     costs: Costs
-    measured: Measured
+    measured: WorkerMeasurement
     mask: Mask | None = field(repr=False)
     resumes: bool
     warnings: tuple[str, ...]
@@ -63,7 +63,7 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON-able values."""
-        sampling = self.labels.sampling
+        resampling = self.labels.resampling
         return {
             "output": self.output,
             "signature": self.signature,
@@ -72,8 +72,8 @@ class Plan:
             "label": self.labels.label,
             "label_groups": list(self.labels.label_groups),
             "mpp": self.mpp,
-            "sampling": asdict(sampling),
-            "resampled": sampling.ratio != (1.0, 1.0),
+            "sampling": asdict(resampling),
+            "resampled": resampling.ratio != (1.0, 1.0),
             "levels": self.labels.levels,
             "block": self.labels.block,
             "tile": self.labels.tile,
@@ -102,7 +102,7 @@ def make_plan(
     target: Target,
     options: Options,
     *,
-    probe: Callable[[ProbeRequest], Measured],
+    probe: Callable[[ProbeRequest], WorkerMeasurement],
     workers: Workers,
 ) -> Plan:
     """Work out a run; nothing is written.
@@ -127,7 +127,7 @@ def make_plan(
         model=ModelReference.of(ensemble),
         label=target.label,
         groups=target.groups if ensemble.spec.multi_label else (),
-        sampling=choices.sampling,
+        resampling=choices.resampling,
         levels=choices.levels,
         block=choices.block,
         tile=measured.tile,
@@ -175,7 +175,7 @@ def _doubts(labels: LabelParameters, costs: Costs, options: Options) -> list[str
     doubts = []
     if not costs.tissue:
         doubts.append("no tissue was found; --tissue none predicts everywhere")
-    enlarged = 1 / min(labels.sampling.downsample)
+    enlarged = 1 / min(labels.resampling.downsample)
     if enlarged > MOST_ENLARGED:
         doubts.append(
             f"the slide's pixels are {enlarged:.3g} times as large as the model's, so it will be "
@@ -198,7 +198,7 @@ def _request(
 
     return ProbeRequest(
         slide=choices.slide,
-        sampling=choices.sampling,
+        resampling=choices.resampling,
         model=ModelReference.of(ensemble),
         tta=ensemble.tta,
         statistics=choices.statistics,
@@ -219,7 +219,7 @@ def label_mpp(labels: LabelParameters) -> tuple[float, float] | None:
     """Return the (y, x) size of a label pixel, µm; None where unknown."""
     if labels.slide.mpp is None:
         return None
-    (y, x), (fy, fx) = labels.slide.mpp, labels.sampling.downsample
+    (y, x), (fy, fx) = labels.slide.mpp, labels.resampling.downsample
     return y * fy, x * fx
 
 

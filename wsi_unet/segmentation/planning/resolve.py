@@ -14,7 +14,7 @@ from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters, S
 from wsi_unet.segmentation.planning.existing_output import Target
 from wsi_unet.segmentation.planning.options import DEFAULT_BLOCK, Options
 from wsi_unet.slides.levels import PixelSize, check_mpp
-from wsi_unet.slides.resample import Sampling, choose_sampling, open_raster
+from wsi_unet.slides.resample import Resampling, choose_resampling, open_raster
 from wsi_unet.slides.slide import Slide
 from wsi_unet.slides.statistics import Colours, measure_colours
 from wsi_unet.slides.tissue.tissue import Mask, find_tissue, load_mask, mask_digest
@@ -44,7 +44,7 @@ class Choices:
     """
 
     slide: SlideReference
-    sampling: Sampling
+    resampling: Resampling
     levels: int
     block: int
     tile: int | None
@@ -66,18 +66,18 @@ def choose(slide: Slide, ensemble: Ensemble, target: Target, options: Options) -
     stored = target.stored
     reference = refer_to(slide, options)
     _check_same_slide(target, reference)
-    sampling = sample_for(slide, reference, ensemble.spec)
-    levels = target.levels or Pyramid.levels_for(sampling.shape)
+    resampling = sample_for(slide, reference, ensemble.spec)
+    levels = target.levels or Pyramid.levels_for(resampling.shape)
     block = options.block or (stored.block if stored else DEFAULT_BLOCK)
     tile = options.tile or ensemble.tile or (stored.tile if stored else None)
     _check_tile(tile, ensemble, block)
     regions = _regions(slide, options, stored)
     image = _image(slide, reference, target, options, levels)
     tissue, mask = _tissue(slide, target, options)
-    statistics, doubts = _statistics(slide, ensemble, sampling, mask, stored)
+    statistics, doubts = _statistics(slide, ensemble, resampling, mask, stored)
     return Choices(
         slide=reference,
-        sampling=sampling,
+        resampling=resampling,
         levels=levels,
         block=block,
         tile=tile,
@@ -109,7 +109,7 @@ def refer_to(slide: Slide, options: Options) -> SlideReference:
     )
 
 
-def sample_for(slide: Slide, reference: SlideReference, spec: ModelSpec) -> Sampling:
+def sample_for(slide: Slide, reference: SlideReference, spec: ModelSpec) -> Resampling:
     """Return how the model's pixel grid is read from the slide.
 
     Raises:
@@ -117,13 +117,13 @@ def sample_for(slide: Slide, reference: SlideReference, spec: ModelSpec) -> Samp
     """
     wanted = spec.mpp
     if wanted is None:
-        return choose_sampling(slide, (1.0, 1.0))
+        return choose_resampling(slide, (1.0, 1.0))
     if reference.mpp is None:
         raise SlideError(
             f"{reference.name} doesn't say how large its pixels are, and {spec.name} needs "
             f"{wanted} µm; give the slide's pixel size with --mpp"
         )
-    return choose_sampling(slide, (wanted / reference.mpp[0], wanted / reference.mpp[1]))
+    return choose_resampling(slide, (wanted / reference.mpp[0], wanted / reference.mpp[1]))
 
 
 def _check_same_slide(target: Target, slide: SlideReference) -> None:
@@ -159,7 +159,7 @@ def _check_tile(tile: int | None, ensemble: Ensemble, block: int) -> None:
 def _statistics(
     slide: Slide,
     ensemble: Ensemble,
-    sampling: Sampling,
+    resampling: Resampling,
     mask: Mask | None,
     stored: LabelParameters | None,
 ) -> tuple[tuple[Statistics, ...], tuple[str, ...]]:
@@ -171,7 +171,7 @@ def _statistics(
         return (), ()
     if stored is not None and len(stored.statistics) == len(ensemble.models):
         return stored.statistics, ()
-    found = measure_colours(open_raster(slide, sampling), mask)
+    found = measure_colours(open_raster(slide, resampling), mask)
     if found is None:
         return ensemble.constants, (
             f"{ensemble.name} scales with the statistics of the slide's tissue, but there is none: "
@@ -184,7 +184,7 @@ def _statistics(
 
 
 def _scaled_with(found: Colours, spec: ModelSpec, constants: Statistics) -> Statistics:
-    if spec.scaling.statistics == "model":
+    if spec.normalisation.statistics == "model":
         return constants
     return Statistics(*found.channels(spec.channel_order))
 
@@ -244,7 +244,7 @@ def _image(
     return ImageParameters(
         slide=reference,
         mode="full" if options.image == "full" else "overview",
-        sampling=choose_sampling(slide, (reduction, reduction)),
+        resampling=choose_resampling(slide, (reduction, reduction)),
         levels=levels,
         block=IMAGE_BLOCK,
     )

@@ -14,7 +14,7 @@ from wsi_unet.segmentation.parameters import ImageParameters
 from wsi_unet.segmentation.worker.run_once import Stopwatch, Written, check_current, run_once
 from wsi_unet.slides.resample import Raster
 from wsi_unet.slides.slide import Slide
-from wsi_unet.storage.store import Objects
+from wsi_unet.storage.store import ByteStore
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,14 @@ class ImageBlocks:
         parameters: the image's parameters.
         slide: the open slide behind `raster`.
         raster: the slide on the image's pixel grid.
-        objects: the output store.
+        store: the output store.
         progress: the image's progress files.
     """
 
     parameters: ImageParameters
     slide: Slide
     raster: Raster
-    objects: Objects
+    store: ByteStore
     progress: Progress
 
     def run(self, index: BlockIndex, attempt: int) -> BlockMarker:
@@ -50,7 +50,7 @@ class ImageBlocks:
                 check_current(self.progress, signature)
                 channels = np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
                 pyramid = self.parameters.pyramid
-                return Written(write_block(self.objects, "", pyramid, index, channels, reduce_mean))
+                return Written(write_block(self.store, "", pyramid, index, channels, reduce_mean))
 
         name = f"{self.parameters.slide.name} (image)"
         return run_once(self.progress, signature, index, attempt, name, work)

@@ -25,7 +25,7 @@ from wsi_unet.segmentation.worker.run_once import Stopwatch, Written, check_curr
 from wsi_unet.slides.resample import Raster, read_mirrored
 from wsi_unet.slides.slide import Slide
 from wsi_unet.slides.tissue.tissue import Mask, mask_in_box, mask_touches
-from wsi_unet.storage.store import Objects
+from wsi_unet.storage.store import ByteStore
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class LabelBlocks:
         raster: the slide on the model's pixel grid.
         mask: tissue, stretched over the slide; None predicts everywhere.
         predictor: the model on its device.
-        objects: the output store.
+        store: the output store.
         progress: the label group's progress files.
         stop: set when the run is over; blocks in work then end at their next tile.
     """
@@ -63,7 +63,7 @@ class LabelBlocks:
     raster: Raster
     mask: Mask | None
     predictor: Predictor
-    objects: Objects
+    store: ByteStore
     progress: Progress
     stop: Event = field(default_factory=Event)
 
@@ -111,7 +111,7 @@ class LabelBlocks:
             groups.append((group, pixels.probabilities, reduce_mean))
         shards: dict[str, ShardRecord] = {}
         for group, data, reduction in groups:
-            shards |= write_block(self.objects, group, pyramid, index, data, reduction)
+            shards |= write_block(self.store, group, pyramid, index, data, reduction)
         return shards
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from wsi_unet.models.inference.predictor import Predictor
 from wsi_unet.models.inference.tiles import CPU_TILES, GPU_TILES, agreement, fastest_tile
 from wsi_unet.segmentation.parameters import ModelReference, SlideReference
 from wsi_unet.segmentation.worker.task import load_ensemble, open_reference, resident_predictor
-from wsi_unet.slides.resample import Sampling, open_raster, read_mirrored
+from wsi_unet.slides.resample import Resampling, open_raster, read_mirrored
 from wsi_unet.slides.tissue.tissue import Mask, mask_touches
 
 PROBE_SECONDS = 2.0
@@ -53,7 +53,7 @@ class ProbeRequest:
     """
 
     slide: SlideReference
-    sampling: Sampling
+    resampling: Resampling
     model: ModelReference
     tta: Tta
     statistics: tuple[Statistics, ...]
@@ -73,14 +73,14 @@ class ProbeRequest:
 
         Of the slide that is its size, where that is less than a block, to a power of two.
         """
-        side = min(self.block, 1 << (max(self.sampling.shape) - 1).bit_length())
+        side = min(self.block, 1 << (max(self.resampling.shape) - 1).bit_length())
         chosen = self.tta, self.device, self.precision, self.tile, self.block
         shared = self.processes_per_host, self.processes_per_core
         return *chosen, side, self.probabilities, *shared
 
 
 @dataclass(frozen=True)
-class Measured:
+class WorkerMeasurement:
     """What a worker resolved and measured.
 
     Attributes:
@@ -109,15 +109,15 @@ class Measured:
     device_memory: int | None
     period: int
 
-    def for_slide(self, request: ProbeRequest) -> Measured:
+    def for_slide(self, request: ProbeRequest) -> WorkerMeasurement:
         """Return the same for another slide: no larger a tile than it needs, unless asked for."""
         if request.tile is not None:
             return self
-        needed = round_up(max(request.sampling.shape), self.period)
+        needed = round_up(max(request.resampling.shape), self.period)
         return replace(self, tile=min(self.tile, needed))
 
 
-def measure(request: ProbeRequest, *, estimate: bool) -> Measured:
+def measure_worker(request: ProbeRequest, *, estimate: bool) -> WorkerMeasurement:
     """Resolve what is left open, on the worker that this runs on.
 
     Args:
@@ -143,7 +143,7 @@ def measure(request: ProbeRequest, *, estimate: bool) -> Measured:
     if tile is None or estimate:
         tile, speed = _choose_tile(predictor, request)
     probabilities = request.probabilities
-    return Measured(
+    return WorkerMeasurement(
         host=socket.gethostname(),
         device=request.device if ":" in request.device else device.partition(":")[0],
         precision=precision,
@@ -162,7 +162,7 @@ def measure(request: ProbeRequest, *, estimate: bool) -> Measured:
 def _choose_tile(predictor: Predictor, request: ProbeRequest) -> tuple[int, float]:
     """Return the tile and its speed, millions of core pixels per second."""
     on_cpu = predictor.device == "cpu"
-    longest = -(-max(request.sampling.shape) // predictor.border.period) * predictor.border.period
+    longest = -(-max(request.resampling.shape) // predictor.border.period) * predictor.border.period
     most = min(request.block, longest)
     whole = [side for side in (CPU_TILES if on_cpu else GPU_TILES) if request.block % side == 0]
     sides = [side for side in whole if side <= most] or [most]
@@ -184,19 +184,19 @@ def _agreement(predictor: Predictor, request: ProbeRequest) -> float | None:
     if predictor.precision == "float32" or request.agreement is not None:
         return request.agreement
     windows = _real_windows(predictor, request)
-    return agreement(predictor, windows, request.sampling.shape, request.statistics)
+    return agreement(predictor, windows, request.resampling.shape, request.statistics)
 
 
 def _real_windows(
     predictor: Predictor, request: ProbeRequest
 ) -> Iterator[tuple[NDArray[np.uint8], Box, Box]]:
-    border, shape = predictor.border, request.sampling.shape
+    border, shape = predictor.border, request.resampling.shape
     grid = BlockGrid(shape, border.tile or round_up(AGREEMENT_TILE, border.period))
     cores = [grid.core(index) for index in grid]
     if request.mask is not None:
         cores = [core for core in cores if mask_touches(request.mask, core, shape)]
     with open_reference(request.slide) as slide:
-        raster = open_raster(slide, request.sampling)
+        raster = open_raster(slide, request.resampling)
         for core in cores[:: max(1, -(-len(cores) // AGREEMENT_WINDOWS))]:
             whole = border.core(core)
             window = border.window(whole, shape)

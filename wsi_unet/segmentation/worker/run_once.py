@@ -50,7 +50,7 @@ class Written:
     predicted: int = 0
 
 
-class Blocks(Protocol):
+class BlockRunner(Protocol):
     """The blocks of one array that a process can run."""
 
     def run(self, index: BlockIndex, attempt: int) -> BlockMarker:

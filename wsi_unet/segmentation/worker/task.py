@@ -30,12 +30,12 @@ from wsi_unet.segmentation.parameters import (
 from wsi_unet.segmentation.worker.cache import Resident
 from wsi_unet.segmentation.worker.image_block import ImageBlocks
 from wsi_unet.segmentation.worker.label_block import LabelBlocks
-from wsi_unet.segmentation.worker.run_once import Blocks
+from wsi_unet.segmentation.worker.run_once import BlockRunner
 from wsi_unet.slides.opening import open_slide
 from wsi_unet.slides.resample import open_raster
 from wsi_unet.slides.slide import Slide
 from wsi_unet.slides.tissue.tissue import Mask, mask_digest
-from wsi_unet.storage.store import open_objects
+from wsi_unet.storage.store import open_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Task:
 
 CLOSING_SECONDS = 2.0
 
-_BLOCKS: Resident[Blocks] = Resident(capacity=8, close=lambda blocks: blocks.close())
+_BLOCKS: Resident[BlockRunner] = Resident(capacity=8, close=lambda blocks: blocks.close())
 _ENDED: deque[str] = deque(maxlen=1000)
 """Sessions that are over here; their tasks may still be in some queue."""
 
@@ -149,9 +149,9 @@ def resident_predictor(
     )
 
 
-def _open(run: Run) -> Blocks:
-    objects = open_objects(run.output)
-    progress = Progress(objects, run.name)
+def _open(run: Run) -> BlockRunner:
+    store = open_store(run.output)
+    progress = Progress(store, run.name)
     record = progress.read_run()
     if record is None:
         raise OutputError(
@@ -163,7 +163,7 @@ def _open(run: Run) -> Blocks:
     if run.kind == "image":
         image = ImageParameters.model_validate(record.parameters)
         slide = open_reference(image.slide)
-        return ImageBlocks(image, slide, open_raster(slide, image.sampling), objects, progress)
+        return ImageBlocks(image, slide, open_raster(slide, image.resampling), store, progress)
     labels = LabelParameters.model_validate(record.parameters)
     if labels.signature() != run.signature:  # above all, of the model: it may be trusted
         raise OutputError(f"{run.output}: the parameters of {run.name!r} were changed; start again")
@@ -180,10 +180,10 @@ def _open(run: Run) -> Blocks:
     return LabelBlocks(
         parameters=labels,
         slide=slide,
-        raster=open_raster(slide, labels.sampling),
+        raster=open_raster(slide, labels.resampling),
         mask=mask,
         predictor=predictor,
-        objects=objects,
+        store=store,
         progress=progress,
     )
 
@@ -218,7 +218,7 @@ def _read_mask(progress: Progress, labels: LabelParameters) -> Mask | None:
     mask = progress.read_mask()
     if mask is None or mask_digest(mask) != labels.tissue.partition(":")[2]:
         raise OutputError(
-            f"{progress.objects}: the tissue mask of {progress.name!r} is missing or isn't the "
+            f"{progress.store}: the tissue mask of {progress.name!r} is missing or isn't the "
             "run's own; run the same command again"
         )
     return mask

@@ -17,7 +17,7 @@ from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box
 from wsi_unet.slides.fingerprint import file_digest
 from wsi_unet.slides.levels import pyramid
-from wsi_unet.slides.sources.source import Source
+from wsi_unet.slides.sources.source import ByteSource
 
 _CONVERTED = {"1": "L", "L": "L", "LA": "LA", "P": "RGBA", "RGB": "RGB", "RGBA": "RGBA"}
 """Pillow's modes that can be read, and what they are converted to before `to_rgb`."""
@@ -41,7 +41,7 @@ class ImageReader:
     vendor = None
     mpp = None
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ByteSource) -> None:
         """Open an image and look at its header.
 
         Args:

@@ -38,7 +38,7 @@ from wsi_unet.slides.readers.tiff_pages import (
 )
 from wsi_unet.slides.readers.tiff_tiles import TileSource, default_threads, first_line
 from wsi_unet.slides.slide import UnknownLayoutError
-from wsi_unet.slides.sources.source import Source
+from wsi_unet.slides.sources.source import ByteSource
 
 _MALFORMED = (
     TiffFileError,
@@ -61,7 +61,7 @@ class TiffReader:
 
     name = "tiffslide"
 
-    def __init__(self, source: Source, threads: int | None = None) -> None:
+    def __init__(self, source: ByteSource, threads: int | None = None) -> None:
         """Open a TIFF.
 
         Args:
@@ -159,7 +159,7 @@ class TiffReader:
 
 
 @contextmanager
-def _reading(source: Source, complaints: Sequence[str] = ()) -> Iterator[None]:
+def _reading(source: ByteSource, complaints: Sequence[str] = ()) -> Iterator[None]:
     """Turn what tifffile and tiffslide raise on bad files into a SlideError.
 
     Args:

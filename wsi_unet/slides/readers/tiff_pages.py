@@ -13,7 +13,7 @@ from tifffile.tifffile import jpeg_decode_colorspace
 from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Shape
 from wsi_unet.slides.readers.tiff_levels import JpegTiles, TiffLevel
-from wsi_unet.slides.sources.source import Source
+from wsi_unet.slides.sources.source import ByteSource
 
 _COMPRESSIONS = {1: "none", 5: "LZW", 7: "JPEG", 8: "Deflate", 32946: "Deflate", 50000: "Zstandard"}
 _JPEG = frozenset({6, 7, 33007, 34892})
@@ -96,7 +96,7 @@ def _jpeg(frame: Any, page: Any) -> JpegTiles:
     return JpegTiles(page.jpegtables, frame.jpegheader, colorspace, outcolorspace)
 
 
-def refuse_truncated(source: Source, pages: Sequence[Any], complaints: Sequence[str]) -> None:
+def refuse_truncated(source: ByteSource, pages: Sequence[Any], complaints: Sequence[str]) -> None:
     """Refuse a file that ends too early, wherever it was cut.
 
     Args:

@@ -2,7 +2,7 @@
 
 tiffslide reads through zarr's one event loop, which serialises concurrent reads, and a TiffFile
 isn't thread-safe. Here a level is a table of offsets and lengths plus tifffile's decode
-function, and bytes come from a `Source`, which has no file position to share.
+function, and bytes come from a `ByteSource`, which has no file position to share.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from wsi_unet.colour import to_rgb
 from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box
 from wsi_unet.slides.readers.tiff_levels import TiffLevel
-from wsi_unet.slides.sources.source import Ranges, Source
+from wsi_unet.slides.sources.source import ByteSource, Ranges
 from wsi_unet.slides.window_memory import WindowMemory
 
 LARGE_TILE = 4 << 20
@@ -61,7 +61,7 @@ class _Window:
 class TileSource:
     """Reads boxes from the tiles of one file. Safe to use from several threads at once."""
 
-    def __init__(self, source: Source, levels: tuple[TiffLevel, ...], threads: int) -> None:
+    def __init__(self, source: ByteSource, levels: tuple[TiffLevel, ...], threads: int) -> None:
         """Read tiles from an open file, which is closed with this.
 
         Args:

@@ -35,6 +35,6 @@ class RemoteFolder:
 
     def store(self) -> Store:
         """Return what zarr reads."""
-        from wsi_unet.storage.s3.zarr_store import open_store
+        from wsi_unet.storage.s3.zarr_store import open_zarr_store
 
-        return open_store(self.location)
+        return open_zarr_store(self.location)

@@ -12,8 +12,6 @@ import weakref
 from collections.abc import Sequence
 from typing import IO, Protocol
 
-from wsi_unet import locations
-
 Range = tuple[int, int]
 """(offset, length), bytes."""
 
@@ -32,7 +30,7 @@ class Ranges(Protocol):
         """Ask for no more; what is under way is forgotten."""
 
 
-class Source(Protocol):
+class ByteSource(Protocol):
     """A file that is open for reading, by several threads at once."""
 
     location: str
@@ -48,21 +46,7 @@ class Source(Protocol):
         """Stop reading; no read may be in progress."""
 
 
-def open_source(location: str) -> Source:
-    """Open a file or an object.
-
-    Raises:
-        FileNotFoundError: there is none.
-        OSError: it can't be read.
-    """
-    if not locations.is_url(location):
-        return LocalSource(location)
-    from wsi_unet.slides.sources.remote_source import RemoteSource
-
-    return RemoteSource(location)
-
-
-class LocalSource:
+class LocalFile:
     """A file on a disk. `os.pread` has no position that threads could move under each other."""
 
     def __init__(self, location: str) -> None:

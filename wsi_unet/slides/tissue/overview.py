@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from wsi_unet.geometry import Box
 from wsi_unet.slides.levels import LevelSource
-from wsi_unet.slides.resample import choose_sampling, open_raster
+from wsi_unet.slides.resample import choose_resampling, open_raster
 
 LEAST = 4
 """Level px per overview px from which means replace the resampling filter, which is slower."""
@@ -33,7 +33,7 @@ def read_overview(slide: LevelSource, cell: int) -> NDArray[np.uint8]:
     Raises:
         SlideError: the slide can't be read.
     """
-    sampling = choose_sampling(slide, (cell, cell), tolerance=0.0)
+    sampling = choose_resampling(slide, (cell, cell), tolerance=0.0)
     whole = all(LEAST <= ratio <= MOST and ratio == int(ratio) for ratio in sampling.ratio)
     if not whole:
         raster = open_raster(slide, sampling)

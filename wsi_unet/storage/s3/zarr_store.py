@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from obstore import GetOptions
 
 
-def open_store(location: str) -> Store:
+def open_zarr_store(location: str) -> Store:
     """Return what zarr reads from: a folder or the objects below a URL."""
     if locations.is_url(location):
         return ReadStore(location)

@@ -13,16 +13,16 @@ from pydantic import JsonValue, ValidationError
 import wsi_unet
 from wsi_unet.errors import RecipeError
 from wsi_unet.models.inference.devices import describe_devices
-from wsi_unet.models.spec import ModelSpec, Scaling
+from wsi_unet.models.spec import ModelSpec, Normalisation
 from wsi_unet.models.validation_errors import first_problem
-from wsi_unet.training.artifacts.state import Standing
-from wsi_unet.training.augmentation.samples import sides_of
-from wsi_unet.training.dataset import Parts
+from wsi_unet.training.artifacts.state import TrainingStatus
+from wsi_unet.training.augmentation.samples import sample_sides
+from wsi_unet.training.dataset import FieldSplit
 from wsi_unet.training.fields import Field
 from wsi_unet.training.recipe import Recipe
 
 
-def describe_model(recipe: Recipe, scaling: Scaling, training_data: str) -> ModelSpec:
+def describe_model(recipe: Recipe, normalisation: Normalisation, training_data: str) -> ModelSpec:
     """Return the spec of the model that a recipe makes, without what is measured.
 
     Raises:
@@ -35,12 +35,12 @@ def describe_model(recipe: Recipe, scaling: Scaling, training_data: str) -> Mode
             architecture=network,
             head=recipe.head,
             # What looks at all of a window is used as it was trained.
-            window=None if network.local else sides_of(network, recipe.sampling.tile).image,
+            window=None if network.local else sample_sides(network, recipe.sampling.tile).image,
             classes=tuple(one.to_class() for one in recipe.classes),
             background=recipe.background,
             mpp=recipe.mpp,
             channel_order=recipe.channel_order,
-            scaling=scaling,
+            normalisation=normalisation,
             license=recipe.license,
             description=recipe.description,
             training_data=training_data,
@@ -49,14 +49,14 @@ def describe_model(recipe: Recipe, scaling: Scaling, training_data: str) -> Mode
         raise RecipeError(f"recipe {recipe.name}: {first_problem(error)}") from error
 
 
-def describe_data(recipe: Recipe, parts: Parts[Field]) -> str:
+def describe_data(recipe: Recipe, parts: FieldSplit[Field]) -> str:
     """Return what was trained on, source by source, with licences and whom to name."""
     said = []
     for number, source in enumerate(recipe.data):
         groups = {
             "trained on": parts.training,
             "held out": parts.validation,
-            "measured apart": parts.apart.get(number, []),
+            "measured apart": parts.hold_out.get(number, []),
         }
         counts = {
             what: sum(field.source == number for field in fields) for what, fields in groups.items()
@@ -85,7 +85,7 @@ def describe_environment(device: str) -> dict[str, JsonValue]:
 def complete_card(
     spec: ModelSpec,
     recipe: Recipe,
-    standing: Standing,
+    standing: TrainingStatus,
     *,
     state: str,
     iterations: int,
@@ -121,10 +121,10 @@ def complete_card(
     return spec.model_copy(update={"metrics": metrics, "training": training})
 
 
-def digest_of(parts: Parts[Field]) -> str:
+def digest_of(parts: FieldSplit[Field]) -> str:
     """Return a hash of what is trained on and measured, whatever folder it lies in."""
     facts = [
         [(field.source, list(field.shape), sorted(field.amounts.items())) for field in fields]
-        for fields in (parts.training, parts.validation, *parts.apart.values())
+        for fields in (parts.training, parts.validation, *parts.hold_out.values())
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

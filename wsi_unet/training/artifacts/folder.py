@@ -21,7 +21,7 @@ from pathlib import Path
 from wsi_unet.errors import OutputError
 from wsi_unet.models.destination import MODEL_FILES, TRAINING_FOLDER, check_target, writing
 from wsi_unet.storage.lock import OutputLock, Owner, acquire
-from wsi_unet.storage.store import open_objects
+from wsi_unet.storage.store import open_store
 
 PARTIAL = ".*.partial"
 """What a training that was killed may leave behind."""
@@ -117,7 +117,7 @@ class TrainingFolder:
             OutputError: if the folder can't be written to.
         """
         owner = Owner.current(f"train {self.model.name}")
-        with acquire(open_objects(self.own), owner=owner) as lock:
+        with acquire(open_store(self.own), owner=owner) as lock:
             with writing(self.own):
                 self.own.mkdir(parents=True, exist_ok=True)
             yield lock

@@ -28,7 +28,7 @@ _MAGIC = b"wsi-unet training 1\n"
 
 
 @dataclass(frozen=True)
-class Best:
+class BestNetwork:
     """The network that is kept.
 
     Attributes:
@@ -43,7 +43,7 @@ class Best:
 
 
 @dataclass
-class Standing:
+class TrainingStatus:
     """How far a training is, beside what its network has learnt.
 
     Attributes:
@@ -58,7 +58,7 @@ class Standing:
     """
 
     measured: int = 0
-    best: Best | None = None
+    best: BestNetwork | None = None
     top: float | None = None
     waiting: int = 0
     row: dict[str, float] = field(default_factory=dict)
@@ -98,7 +98,7 @@ class State:
     scaling: tuple[tuple[float, ...], tuple[float, ...]]
     circumstances: dict[str, JsonValue]
     learner: Mapping[str, Any] = field(repr=False)
-    standing: Standing
+    standing: TrainingStatus
     journal: int
 
     @property
@@ -147,7 +147,7 @@ def read_state(path: Path) -> State:
         document = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         standing = document.pop("standing")
         best = standing.pop("best")
-        found = Standing(best=None if best is None else Best(**best), **standing)
+        found = TrainingStatus(best=None if best is None else BestNetwork(**best), **standing)
         return State(standing=found, **document)
     except Exception as error:  # of whatever type: somebody else's file, PyTorch's loader
         raise _damaged(path) from error

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from wsi_unet.models.spec import Scaling
+from wsi_unet.models.spec import Normalisation
 from wsi_unet.slides.statistics import LEAST_DEVIATION
 from wsi_unet.training.augmentation.samples import Samples
 from wsi_unet.training.fields import Field
@@ -22,7 +22,7 @@ DIGITS = 4
 """That mean and deviation are rounded to: for people to read."""
 
 
-def choose_scaling(recipe: Recipe, fields: Sequence[Field]) -> Scaling:
+def choose_normalisation(recipe: Recipe, fields: Sequence[Field]) -> Normalisation:
     """Return the recipe's scaling; what it doesn't say is measured on samples.
 
     Args:
@@ -35,8 +35,8 @@ def choose_scaling(recipe: Recipe, fields: Sequence[Field]) -> Scaling:
     """
     said, channels = recipe.scaling, recipe.network.in_channels
     if said.mean is not None and said.std is not None:
-        return Scaling(mean=said.mean, std=said.std)
-    samples = Samples(recipe, fields, Scaling(mean=(0.0,) * channels, std=(1.0,) * channels))
+        return Normalisation(mean=said.mean, std=said.std)
+    samples = Samples(recipe, fields, Normalisation(mean=(0.0,) * channels, std=(1.0,) * channels))
     count, sums, squares = 0, np.zeros(channels), np.zeros(channels)
     for number in range(SAMPLES):
         values = samples[number].image.double().numpy().reshape(channels, -1)
@@ -47,7 +47,7 @@ def choose_scaling(recipe: Recipe, fields: Sequence[Field]) -> Scaling:
             break
     mean = sums / count
     std = np.maximum(np.sqrt(np.maximum(squares / count - mean**2, 0)), LEAST_DEVIATION)
-    return Scaling(
+    return Normalisation(
         mean=said.mean or tuple(round(float(value), DIGITS) for value in mean),
         std=said.std or tuple(round(float(value), DIGITS) for value in std),
     )

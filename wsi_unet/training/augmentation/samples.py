@@ -19,7 +19,7 @@ from wsi_unet.colour import CHANNEL_WEIGHTS
 from wsi_unet.errors import RecipeError
 from wsi_unet.models.architectures.border import derive_border, next_legal_side
 from wsi_unet.models.architectures.unet import UNetConfig
-from wsi_unet.models.spec import Scaling
+from wsi_unet.models.spec import Normalisation
 from wsi_unet.training.augmentation.colour import colour
 from wsi_unet.training.augmentation.cropping import Cut, middle
 from wsi_unet.training.augmentation.geometric import Warp
@@ -51,7 +51,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Sides:
+class SampleSides:
     """Sides of a sample, px.
 
     Attributes:
@@ -63,17 +63,17 @@ class Sides:
     labels: int
 
 
-def sides_of(config: UNetConfig, tile: int) -> Sides:
+def sample_sides(config: UNetConfig, tile: int) -> SampleSides:
     """Return the smallest sides with which a network gives at least `tile` px per side."""
     shrink = derive_border(config).shrink
     image = next_legal_side(config, tile + 2 * shrink)
-    return Sides(image, image - 2 * shrink)
+    return SampleSides(image, image - 2 * shrink)
 
 
 class Samples:
     """All samples of a training, by number."""
 
-    def __init__(self, recipe: Recipe, fields: Sequence[Field], scaling: Scaling) -> None:
+    def __init__(self, recipe: Recipe, fields: Sequence[Field], scaling: Normalisation) -> None:
         """Plan where samples come from.
 
         Args:
@@ -87,7 +87,7 @@ class Samples:
         self.recipe = recipe
         self.fields = tuple(fields)
         self.scaling = scaling
-        self.sides = sides_of(recipe.network, recipe.sampling.tile)
+        self.sides = sample_sides(recipe.network, recipe.sampling.tile)
         self._choices = _choices(recipe, self.fields)
         self._balance = _balance(recipe, self.fields)
         self._are_objects = np.arange(256) < len(recipe.classes)
@@ -215,7 +215,7 @@ def _channels(image: Image, order: str) -> Image:
     return channels
 
 
-def _scaled(image: Image, scaling: Scaling) -> Image:
+def _scaled(image: Image, scaling: Normalisation) -> Image:
     mean, std = (
         np.array(numbers, np.float32)[:, None, None] for numbers in (scaling.mean, scaling.std)
     )

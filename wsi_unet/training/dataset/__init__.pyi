@@ -2,14 +2,14 @@ from .description import Portion as Portion
 from .description import describe_fields as describe_fields
 from .field import DataField as DataField
 from .opening import open_fields as open_fields
-from .splitting import Parts as Parts
-from .splitting import split as split
+from .splitting import FieldSplit as FieldSplit
+from .splitting import split_fields as split_fields
 
 __all__ = [
     "DataField",
-    "Parts",
+    "FieldSplit",
     "Portion",
     "describe_fields",
     "open_fields",
-    "split",
+    "split_fields",
 ]

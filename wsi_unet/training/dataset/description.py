@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from wsi_unet.training.dataset.field import DataField
-from wsi_unet.training.dataset.splitting import Parts
+from wsi_unet.training.dataset.splitting import FieldSplit
 from wsi_unet.training.recipe import Recipe
 
 
@@ -49,15 +49,15 @@ class Portion:
         )
 
 
-def describe_fields(recipe: Recipe, parts: Parts[DataField]) -> list[Portion]:
+def describe_fields(recipe: Recipe, parts: FieldSplit[DataField]) -> list[Portion]:
     """Count what each source gives to each part.
 
     Args:
         recipe: whose fields they are.
         parts: them, split.
     """
-    apart = [one for fields in parts.apart.values() for one in fields]
-    named = {"training": parts.training, "validation": parts.validation, "apart": apart}
+    hold_out = [one for fields in parts.hold_out.values() for one in fields]
+    named = {"training": parts.training, "validation": parts.validation, "apart": hold_out}
     found = []
     for number in range(len(recipe.data)):
         for part, fields in named.items():

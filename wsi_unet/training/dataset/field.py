@@ -46,7 +46,7 @@ class Planes:
 
 
 @dataclass(frozen=True, eq=False)
-class Origin:
+class FieldOrigin:
     """Where a field comes from, and how it is read.
 
     Attributes:
@@ -95,7 +95,7 @@ class Origin:
 class DataField:
     """A field that was read from files. Safe for threads and processes; see `fields.Field`."""
 
-    def __init__(self, origin: Origin, counts: CellCounts, planes: Planes | None) -> None:
+    def __init__(self, origin: FieldOrigin, counts: CellCounts, planes: Planes | None) -> None:
         """Make a field of what is known of it.
 
         Args:
@@ -141,7 +141,7 @@ class DataField:
     @property
     def downsample(self) -> tuple[float, float]:
         """(y, x) px of the image per px of the grid."""
-        return self._origin.image.sampling.downsample
+        return self._origin.image.resampling.downsample
 
     @cached_property
     def amounts(self) -> Mapping[int, float]:

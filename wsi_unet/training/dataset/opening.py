@@ -15,14 +15,14 @@ from wsi_unet.ground_truth.truths import is_drawn
 from wsi_unet.slides.opening import open_slide
 from wsi_unet.slides.slide import Slide
 from wsi_unet.training.dataset.counts import CellCounts
-from wsi_unet.training.dataset.field import DataField, Origin, Planes
+from wsi_unet.training.dataset.field import DataField, FieldOrigin, Planes
 from wsi_unet.training.dataset.files import DataFile, find_files
 from wsi_unet.training.dataset.handles import Handles
 from wsi_unet.training.images import TrainingImage, downsample_to
 from wsi_unet.training.recipe import DataSource, Recipe
 from wsi_unet.training.targets.label_images import LabelImage
-from wsi_unet.training.targets.labelling import Labelling, Objects
-from wsi_unet.training.targets.meanings import of_classes, of_objects, refuse_useless
+from wsi_unet.training.targets.labelling import Labelling, ObjectLabels
+from wsi_unet.training.targets.meanings import class_meanings, instance_meanings, refuse_useless
 from wsi_unet.training.targets.outlines import Outlines, Within
 from wsi_unet.training.targets.stored_labels import StoredLabels
 from wsi_unet.training.targets.truths import TruthFile
@@ -36,7 +36,7 @@ SHARE_KEPT = 0.25
 
 
 @dataclass
-class Room:
+class MemoryBudget:
     """Memory for fields to be kept in.
 
     Attributes:
@@ -46,7 +46,7 @@ class Room:
     left: int
 
     @classmethod
-    def free(cls, processes: int = 1) -> Room:
+    def free(cls, processes: int = 1) -> MemoryBudget:
         """Return as much as each process of a training may well take."""
         available = SHARE_KEPT * psutil.virtual_memory().available
         return cls(int(min(MOST_KEPT, available) / processes))
@@ -66,7 +66,7 @@ class Room:
 
 
 def open_fields(
-    recipe: Recipe, folder: Path, room: Room | None = None, *, processes: int = 1
+    recipe: Recipe, folder: Path, room: MemoryBudget | None = None, *, processes: int = 1
 ) -> list[DataField]:
     """Open all images that a recipe names, with what is true of them.
 
@@ -88,7 +88,7 @@ def open_fields(
         AnnotationError: annotations can't be read, or lie outside of their slide.
         EvaluationError, OutputError: labels can't be read.
     """
-    opener = _Opener(recipe, Handles(), room or Room.free(processes))
+    opener = _Opener(recipe, Handles(), room or MemoryBudget.free(processes))
     fields = []
     for number, source in enumerate(recipe.data):
         files = find_files(source, number, folder)
@@ -112,7 +112,7 @@ class _Opener:
 
     recipe: Recipe
     handles: Handles
-    room: Room
+    room: MemoryBudget
 
     def open(self, file: DataFile, source: DataSource) -> DataField:
         """Open an image and its truth."""
@@ -122,14 +122,14 @@ class _Opener:
             image = TrainingImage.of(file.image, slide, self._downsample(slide, source, truth, key))
         weighting = self.recipe.weighting
         labelling = Labelling.of(image, self._objects, weighting, truth)
-        origin = Origin(file, image, truth, labelling, self.handles)
+        origin = FieldOrigin(file, image, truth, labelling, self.handles)
         pixel = 8 if weighting.separation else 4
         planes = origin.read_all() if self.room.take(image.shape, pixel) else None
         return DataField(origin, self._count(origin, planes), planes)
 
     @property
-    def _objects(self) -> Objects:
-        return Objects.of(self.recipe)
+    def _objects(self) -> ObjectLabels:
+        return ObjectLabels.of(self.recipe)
 
     def _truth(self, file: DataFile, source: DataSource, shape: Shape, key: str) -> TruthFile:
         """Look at a truth, whatever it is kept as."""
@@ -140,7 +140,7 @@ class _Opener:
             truth = Outlines.of(file.labels, self.recipe, source.ignore)
         else:
             numbered = source.kind == "instances"
-            meanings = (of_objects if numbered else of_classes)(self.recipe, source, key)
+            meanings = (instance_meanings if numbered else class_meanings)(self.recipe, source, key)
             truth = LabelImage.of(file.labels, meanings, shape, numbered=numbered)
         if file.within is None:
             return truth
@@ -168,7 +168,7 @@ class _Opener:
         reduction = max(1.0, found * wanted / diameter)
         return reduction, reduction
 
-    def _count(self, origin: Origin, planes: Planes | None) -> CellCounts:
+    def _count(self, origin: FieldOrigin, planes: Planes | None) -> CellCounts:
         """Count the classes of a field: the same, and so sampled alike, whether it is kept or not.
 
         Of what is too large to be kept it is about how much there is.
@@ -191,7 +191,7 @@ class _Opener:
                 return counts
         return self._count_at(origin, thorough)
 
-    def _count_at(self, origin: Origin, stride: int) -> CellCounts:
+    def _count_at(self, origin: FieldOrigin, stride: int) -> CellCounts:
         truth = origin.truth.open(origin.image, stride)
         return CellCounts.count(
             lambda box: truth.read(box).labels,

@@ -17,21 +17,21 @@ F = TypeVar("F", bound=Field)
 
 
 @dataclass(frozen=True)
-class Parts(Generic[F]):
+class FieldSplit(Generic[F]):
     """Fields by what they are for. What is of one patient is all in one part.
 
     Attributes:
         training: what is learnt from.
         validation: the fold that is held out, and measured now and then.
-        apart: by number, the sources that are held out as a whole and measured at the end.
+        hold_out: by number, the sources that are held out as a whole and measured at the end.
     """
 
     training: list[F] = field(default_factory=list)
     validation: list[F] = field(default_factory=list)
-    apart: Mapping[int, list[F]] = field(default_factory=dict)
+    hold_out: Mapping[int, list[F]] = field(default_factory=dict)
 
 
-def split(recipe: Recipe, fields: Sequence[F]) -> Parts[F]:
+def split_fields(recipe: Recipe, fields: Sequence[F]) -> FieldSplit[F]:
     """Split fields as a recipe says.
 
     The patients of each source are cut into folds of nearly equally many, so each fold has some of
@@ -44,9 +44,11 @@ def split(recipe: Recipe, fields: Sequence[F]) -> Parts[F]:
             out and in one that isn't; nothing is left to train on, or none of it is of some class.
     """
     held_out = set(recipe.split.hold_out)
-    apart = {number: [one for one in fields if one.source == number] for number in sorted(held_out)}
+    hold_out = {
+        number: [one for one in fields if one.source == number] for number in sorted(held_out)
+    }
     rest = [one for one in fields if one.source not in held_out]
-    _refuse_shared(rest, apart)
+    _refuse_shared(rest, hold_out)
     fold_of = _folds(recipe, rest)
     fold = recipe.split.fold if recipe.split.folds > 1 else None
     training = [one for one in rest if fold_of[one.patient] != fold]
@@ -56,7 +58,7 @@ def split(recipe: Recipe, fields: Sequence[F]) -> Parts[F]:
             "split: nothing is left to train on; hold out fewer sources or use more folds"
         )
     _refuse_empty(recipe, training)
-    return Parts(training, validation, apart)
+    return FieldSplit(training, validation, hold_out)
 
 
 def _folds(recipe: Recipe, fields: Sequence[F]) -> dict[str, int]:
@@ -85,9 +87,9 @@ def _cut(recipe: Recipe, source: int, patients: int) -> list[int]:
     return (places * recipe.split.folds // max(1, patients)).tolist()
 
 
-def _refuse_shared(rest: Sequence[F], apart: Mapping[int, Sequence[F]]) -> None:
+def _refuse_shared(rest: Sequence[F], hold_out: Mapping[int, Sequence[F]]) -> None:
     trained = {one.patient: one for one in rest}
-    for number, fields in apart.items():
+    for number, fields in hold_out.items():
         for one in fields:
             other = trained.get(one.patient)
             if other is not None:

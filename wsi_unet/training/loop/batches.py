@@ -36,7 +36,7 @@ from wsi_unet.models.inference.devices import cpu_threads
 from wsi_unet.signals import interrupts_blocked
 
 if TYPE_CHECKING:
-    from wsi_unet.training.augmentation.samples import Sample, Sides
+    from wsi_unet.training.augmentation.samples import Sample, SampleSides
 
 SAMPLES_AHEAD = 2
 """Samples that each process has before it, where batches are made ahead."""
@@ -50,7 +50,7 @@ class SampleSource(Protocol):
         """Of the images."""
 
     @property
-    def sides(self) -> Sides:
+    def sides(self) -> SampleSides:
         """Of images and labels."""
 
     def __getitem__(self, number: int) -> Sample:

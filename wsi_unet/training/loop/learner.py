@@ -20,6 +20,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from wsi_unet.errors import TrainingError
 from wsi_unet.models.architectures.unet import Precision
 from wsi_unet.models.inference.devices import is_out_of_memory
+from wsi_unet.models.networks.build import build_network
 from wsi_unet.training.loop.batches import Batch
 from wsi_unet.training.loop.losses import Loss
 from wsi_unet.training.loop.optimisers import Average, build_optimiser, rate_at, set_rate
@@ -74,7 +75,7 @@ class Learner:
         self._recipe = recipe
         self._losses = tuple(losses)
         torch.manual_seed(_seed_of(recipe.running.seed, _START))
-        self.network: nn.Module = recipe.network.build().to(
+        self.network: nn.Module = build_network(recipe.network).to(
             device=device,
             memory_format=torch.channels_last,  # type: ignore[call-overload]
         )

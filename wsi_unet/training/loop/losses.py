@@ -60,7 +60,7 @@ def build_loss(terms: Sequence[LossTerm], background: int | None, head: Head) ->
     def loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         _refuse_strangers(labels, logits.shape[1], head)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        batch = Batch(logits, labels, weights, labels != IGNORED, head, background)
+        batch = LossBatch(logits, labels, weights, labels != IGNORED, head, background)
         return torch.stack([term.weight * known[term.name](batch, term) for term in terms]).sum()
 
     return loss
@@ -86,7 +86,7 @@ def class_balance(amounts: Sequence[float]) -> NDArray[np.float32]:
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
+class LossBatch:
     """What a term of a loss looks at.
 
     Attributes:
@@ -132,7 +132,7 @@ def _refuse_strangers(labels: Tensor, classes: int, head: Head) -> None:
     raise RecipeError(f"there are pixels of label {label}, but the recipe has {classes} classes")
 
 
-def _cross_entropy(batch: Batch, term: LossTerm) -> Tensor:
+def _cross_entropy(batch: LossBatch, term: LossTerm) -> Tensor:
     """Mean over pixels of w · −ln p of the true class (Ronneberger et al. 2015, equation 1).
 
     The mean is over pixels, not over weights: twice the weights are twice the loss, as in the
@@ -141,25 +141,25 @@ def _cross_entropy(batch: Batch, term: LossTerm) -> Tensor:
     return batch.mean(batch.weights * _surprise_of_softmax(batch))
 
 
-def _binary_cross_entropy(batch: Batch, term: LossTerm) -> Tensor:
+def _binary_cross_entropy(batch: LossBatch, term: LossTerm) -> Tensor:
     """Mean over pixels and classes of w · −ln of what the class's truth was given."""
     return batch.mean(batch.weights * _surprise_of_sigmoid(batch).mean(dim=1))
 
 
-def _focal_of_softmax(batch: Batch, term: LossTerm) -> Tensor:
+def _focal_of_softmax(batch: LossBatch, term: LossTerm) -> Tensor:
     return batch.mean(_focused(_surprise_of_softmax(batch), term.gamma))
 
 
-def _focal_of_sigmoid(batch: Batch, term: LossTerm) -> Tensor:
+def _focal_of_sigmoid(batch: LossBatch, term: LossTerm) -> Tensor:
     return batch.mean(_focused(_surprise_of_sigmoid(batch), term.gamma).mean(dim=1))
 
 
-def _surprise_of_softmax(batch: Batch) -> Tensor:
+def _surprise_of_softmax(batch: LossBatch) -> Tensor:
     """−ln p of the true class, (n, h, w); 0 where a pixel is ignored."""
     return F.cross_entropy(batch.logits, batch.labels, ignore_index=IGNORED, reduction="none")
 
 
-def _surprise_of_sigmoid(batch: Batch) -> Tensor:
+def _surprise_of_sigmoid(batch: LossBatch) -> Tensor:
     """−ln of the probability of what is true of each class, (n, k, h, w)."""
     return F.binary_cross_entropy_with_logits(batch.logits, batch.truth, reduction="none")
 
@@ -170,19 +170,19 @@ def _focused(surprise: Tensor, gamma: float) -> Tensor:
     return error**gamma * surprise
 
 
-def _dice(batch: Batch, term: LossTerm) -> Tensor:
+def _dice(batch: LossBatch, term: LossTerm) -> Tensor:
     """1 − 2 |p ∩ t| / (|p| + |t|)."""
     both, predicted, true = _overlaps(batch, term)
     return _mean_lack(2 * both, predicted + true)
 
 
-def _iou(batch: Batch, term: LossTerm) -> Tensor:
+def _iou(batch: LossBatch, term: LossTerm) -> Tensor:
     """1 − |p ∩ t| / |p ∪ t|."""
     both, predicted, true = _overlaps(batch, term)
     return _mean_lack(both, predicted + true - both)
 
 
-def _overlaps(batch: Batch, term: LossTerm) -> tuple[Tensor, Tensor, Tensor]:
+def _overlaps(batch: LossBatch, term: LossTerm) -> tuple[Tensor, Tensor, Tensor]:
     """Sums over all pixels of the batch that count, of p · t, p and t: each (classes,), px.
 
     p are the probabilities and t the truth of the classes, without the background unless the term
@@ -209,7 +209,7 @@ def _mean_lack(part: Tensor, whole: Tensor) -> Tensor:
     return lack.sum() / there.sum().clamp_min(1)
 
 
-TERMS: Mapping[Head, Mapping[str, Callable[[Batch, LossTerm], Tensor]]] = {
+TERMS: Mapping[Head, Mapping[str, Callable[[LossBatch, LossTerm], Tensor]]] = {
     "softmax": {
         "cross_entropy": _cross_entropy,
         "dice": _dice,

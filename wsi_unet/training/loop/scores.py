@@ -75,7 +75,7 @@ class PixelCounts:
 
 
 @dataclass(frozen=True)
-class ClassScores:
+class FieldClassScores:
     """How one class was found, NaN being a score of nothing.
 
     Attributes:
@@ -113,14 +113,14 @@ class Scores:
     pixel_error: float
     mean_dice: float
     mean_iou: float
-    classes: tuple[ClassScores, ...]
+    classes: tuple[FieldClassScores, ...]
 
     @classmethod
     def of(cls, counts: PixelCounts, spec: ModelSpec, fields: int) -> Scores:
         """Return the scores that counts give."""
         found = counts.classes()
         named = [
-            ClassScores(one.name, p.tp + p.fn, p.dice, p.iou, p.precision, p.recall)
+            FieldClassScores(one.name, p.tp + p.fn, p.dice, p.iou, p.precision, p.recall)
             for one, p in zip(spec.classes, found, strict=True)
         ]
         meant = [scores for scores in named if scores.name != spec.background]

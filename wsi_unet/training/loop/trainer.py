@@ -24,8 +24,8 @@ from wsi_unet.training.artifacts.pictures import (
     draw_curve,
     draw_examples,
 )
-from wsi_unet.training.artifacts.state import Best, Standing, State, write_state
-from wsi_unet.training.dataset import Parts
+from wsi_unet.training.artifacts.state import BestNetwork, State, TrainingStatus, write_state
+from wsi_unet.training.dataset import FieldSplit
 from wsi_unet.training.fields import Field
 from wsi_unet.training.loop.batches import BatchStream, SampleSource, making_batches
 from wsi_unet.training.loop.learner import DivergedError, Learner, Step
@@ -33,14 +33,14 @@ from wsi_unet.training.loop.scores import Scores, column_names, columns
 from wsi_unet.training.loop.validation import FieldLabeller, model_of
 from wsi_unet.training.recipe import Recipe
 from wsi_unet.training.report import Ended, Phase, TrainingProgress
-from wsi_unet.training.runtime import Setting
+from wsi_unet.training.runtime import TrainingRuntime
 
 RECENT = 50
 """Iterations over which the loss that is shown is a mean."""
 
 
 @dataclass(frozen=True)
-class Task:
+class TrainingJob:
     """What a training is to do, on what, and where.
 
     Attributes:
@@ -57,12 +57,12 @@ class Task:
 
     recipe: Recipe
     samples: SampleSource
-    parts: Parts[Field]
+    parts: FieldSplit[Field]
     data: str
     folder: TrainingFolder
     lock: OutputLock
     spec: ModelSpec
-    setting: Setting
+    setting: TrainingRuntime
     circumstances: dict[str, JsonValue]
 
 
@@ -86,7 +86,7 @@ def term_names(recipe: Recipe) -> list[str]:
     return [f"{kind} {n}" if n > 1 else kind for kind, n in zip(kinds, counts, strict=True)]
 
 
-class Course:
+class Trainer:
     """A training from where it stands to its end.
 
     Args:
@@ -99,7 +99,9 @@ class Course:
         standing: the same, later; its seconds are those of this sitting too.
     """
 
-    def __init__(self, task: Task, learner: Learner, journal: Journal, standing: Standing) -> None:
+    def __init__(
+        self, task: TrainingJob, learner: Learner, journal: Journal, standing: TrainingStatus
+    ) -> None:
         self.standing = standing
         self._task, self._learner, self._journal = task, learner, journal
         self._running, self._interruption = task.recipe.running, task.setting.interruption
@@ -164,7 +166,7 @@ class Course:
             state = State(
                 recipe=task.recipe.model_dump(mode="json"),
                 data=task.data,
-                scaling=(task.spec.scaling.mean, task.spec.scaling.std),
+                scaling=(task.spec.normalisation.mean, task.spec.normalisation.std),
                 circumstances=task.circumstances,
                 learner=self._learner.state(),
                 standing=self.standing,
@@ -304,6 +306,6 @@ class Course:
         by_dice = scores is not None and self._running.best_by == "dice"
         if self.standing.judge(self._dice, by_dice=by_dice):
             found = None if scores is None else scores.to_json()
-            self.standing.best = Best(self.iteration, self._dice, found)
+            self.standing.best = BestNetwork(self.iteration, self._dice, found)
             folder = self._task.folder
             put_model(self._learner.best_known, self.card("training"), folder.model, folder.own)

@@ -28,7 +28,7 @@ ReadClasses = Callable[[Box], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, eq=False)
-class Parts:
+class ConnectedComponents:
     """The connected parts of an image; pixels that share a side or a corner are connected.
 
     Attributes:
@@ -40,7 +40,7 @@ class Parts:
     joined: Joined
 
     @classmethod
-    def find(cls, read: ReadClasses, shape: Shape, chunk: int = CHUNK) -> Parts:
+    def find(cls, read: ReadClasses, shape: Shape, chunk: int = CHUNK) -> ConnectedComponents:
         """Look at all of an image, chunk by chunk.
 
         Args:

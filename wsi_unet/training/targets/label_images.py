@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from wsi_unet.errors import RecipeError
 from wsi_unet.geometry import Box, Shape
 from wsi_unet.ground_truth.grids import SLIDE_PIXELS, Grid, match_grids
-from wsi_unet.ground_truth.sources import open_source
+from wsi_unet.ground_truth.sources import open_label_source
 from wsi_unet.ground_truth.truths import GridTruth
 from wsi_unet.metrics.components import label_chunk
 from wsi_unet.training.images import TrainingImage
@@ -61,7 +61,7 @@ class LabelImage:
             EvaluationError: it can't be read, or has no labels.
             RecipeError: it differs from its image in size, or has values that mean nothing.
         """
-        source = open_source(path)
+        source = open_label_source(path)
         found = source.grid.shape
         if found != shape:
             raise RecipeError(
@@ -79,7 +79,7 @@ class LabelImage:
 
     def open(self, image: TrainingImage, stride: int = 1) -> OpenTruth:
         """Open it on the grid of its image, or on every so manieth pixel of that."""
-        source = open_source(self.path)
+        source = open_label_source(self.path)
         source = replace(source, grid=Grid(self.shape, SLIDE_PIXELS, slide=image.fingerprint))
         places = match_grids(image.grid(stride), source.grid, str(image.path), source.name)
         return OpenValues(GridTruth(source, places), self.meanings, self.numbered)
@@ -94,7 +94,7 @@ class LabelImage:
             raise RecipeError(
                 f"{self.path}: is too large to measure its objects; give mpp, not object_diameter"
             )
-        values = open_source(self.path).pixels.read(Box.of_shape(self.shape))
+        values = open_label_source(self.path).pixels.read(Box.of_shape(self.shape))
         labels = self.meanings.translate(values, str(self.path))
         if not self.numbered:
             values, _ = label_chunk(np.where(objects[labels], labels + 1, 0), 0)

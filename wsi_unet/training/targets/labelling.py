@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from wsi_unet.geometry import Box, Shape
 from wsi_unet.training.images import TrainingImage
 from wsi_unet.training.recipe import Recipe, Weighting
-from wsi_unet.training.targets.components import Parts
+from wsi_unet.training.targets.components import ConnectedComponents
 from wsi_unet.training.targets.meanings import unlabelled
 from wsi_unet.training.targets.separation import (
     halo,
@@ -29,7 +29,7 @@ Labels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
-class Objects:
+class ObjectLabels:
     """Which labels are those of objects.
 
     Attributes:
@@ -41,7 +41,7 @@ class Objects:
     ground: int
 
     @classmethod
-    def of(cls, recipe: Recipe) -> Objects:
+    def of(cls, recipe: Recipe) -> ObjectLabels:
         """Return those of a recipe: of all classes but the background."""
         labels = np.zeros(256, np.bool_)
         labels[: len(recipe.classes)] = True
@@ -67,13 +67,13 @@ class Labelling:
     """
 
     shape: Shape
-    objects: Objects
+    objects: ObjectLabels
     weighting: Weighting
-    parts: Parts | None = None
+    parts: ConnectedComponents | None = None
 
     @classmethod
     def of(
-        cls, image: TrainingImage, objects: Objects, weighting: Weighting, truth: TruthFile
+        cls, image: TrainingImage, objects: ObjectLabels, weighting: Weighting, truth: TruthFile
     ) -> Labelling:
         """Find out what is needed.
 
@@ -86,7 +86,9 @@ class Labelling:
         if truth.numbered or not (weighting.separation or weighting.part):
             return cls(image.shape, objects, weighting)
         opened = truth.open(image)
-        found = Parts.find(lambda box: objects.classes(opened.read(box).labels), image.shape)
+        found = ConnectedComponents.find(
+            lambda box: objects.classes(opened.read(box).labels), image.shape
+        )
         return cls(image.shape, objects, weighting, found)
 
     def labels(self, truth: OpenTruth, box: Box) -> Labels:

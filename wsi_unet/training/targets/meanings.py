@@ -95,7 +95,7 @@ def unlabelled(recipe: Recipe) -> int:
     return NOTHING if recipe.head == "sigmoid" else IGNORED
 
 
-def of_objects(recipe: Recipe, source: DataSource, key: str) -> Meanings:
+def instance_meanings(recipe: Recipe, source: DataSource, key: str) -> Meanings:
     """Return what the numbers of objects mean: all are of the one class that isn't background.
 
     Raises:
@@ -112,7 +112,7 @@ def of_objects(recipe: Recipe, source: DataSource, key: str) -> Meanings:
     return Meanings({0: unlabelled(recipe), **ignored}, others=indices[0])
 
 
-def of_classes(recipe: Recipe, source: DataSource, key: str) -> Meanings:
+def class_meanings(recipe: Recipe, source: DataSource, key: str) -> Meanings:
     """Return what the values of a label image of classes mean.
 
     Raises:
@@ -141,7 +141,7 @@ def of_classes(recipe: Recipe, source: DataSource, key: str) -> Meanings:
     return Meanings({**labels, **ignored}, others=rest[0] if rest else None)
 
 
-def of_names(
+def annotation_meanings(
     recipe: Recipe, ignored: Iterable[str], names: Mapping[int, str], name: str
 ) -> Meanings:
     """Return what values with names mean: of annotations, or of the classes of a label OME-Zarr.

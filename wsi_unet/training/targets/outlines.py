@@ -19,7 +19,7 @@ from wsi_unet.ground_truth.drawing import Drawing, facts_of
 from wsi_unet.training.fields import IGNORED
 from wsi_unet.training.images import TrainingImage
 from wsi_unet.training.recipe import Recipe
-from wsi_unet.training.targets.meanings import Meanings, of_names
+from wsi_unet.training.targets.meanings import Meanings, annotation_meanings
 from wsi_unet.training.targets.truths import LabelledPolygons, Marks, OpenTruth, TruthFile
 
 OVERVIEW = 1 << 24
@@ -69,7 +69,7 @@ class Outlines:
         """
         found = read_annotations(path)
         names = {number: one.name for number, one in enumerate(found, 1)}
-        meanings = of_names(recipe, map(str, ignored), names, str(path))
+        meanings = annotation_meanings(recipe, map(str, ignored), names, str(path))
         return cls(
             path=path,
             annotations=found,

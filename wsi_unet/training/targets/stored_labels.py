@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from wsi_unet.errors import RecipeError
 from wsi_unet.geometry import Shape
 from wsi_unet.ground_truth.grids import match_grids
-from wsi_unet.ground_truth.sources import open_source
+from wsi_unet.ground_truth.sources import open_label_source
 from wsi_unet.ground_truth.truths import GridTruth
 from wsi_unet.labels.reading import open_labels
 from wsi_unet.training.images import TrainingImage
 from wsi_unet.training.recipe import Recipe
-from wsi_unet.training.targets.meanings import Meanings, of_names
+from wsi_unet.training.targets.meanings import Meanings, annotation_meanings
 from wsi_unet.training.targets.truths import OpenTruth, OpenValues
 
 STRIDES = (8, 4, 2, 1)
@@ -70,10 +70,10 @@ class StoredLabels:
             RecipeError: a class is none of the recipe's.
         """
         array = open_labels(path, label)
-        source = open_source(path, str(array.name))
+        source = open_label_source(path, str(array.name))
         names = dict(source.classes or {})
         left_out = [names.get(one, "") if isinstance(one, int) else one for one in ignored]
-        meanings = of_names(recipe, left_out, names, str(path))
+        meanings = annotation_meanings(recipe, left_out, names, str(path))
         pixel = math.prod(source.grid.on_slide.step)
         contents: Counter[int] = Counter()
         for value, pixels in array.attrs["pixels"].items():
@@ -90,7 +90,7 @@ class StoredLabels:
 
     def open(self, image: TrainingImage, stride: int = 1) -> OpenTruth:
         """Open it on the grid of its image, or on every so manieth pixel of that."""
-        source = open_source(self.path, self.label, self._level(image, stride))
+        source = open_label_source(self.path, self.label, self._level(image, stride))
         grid = source.grid
         if grid.slide != image.fingerprint and grid.slide_shape != image.slide_shape:
             raise RecipeError(
@@ -105,8 +105,8 @@ class StoredLabels:
         """Return the coarsest level that isn't coarser than what is asked for."""
         if stride == 1:
             return 0
-        step = max(open_source(self.path, self.label).grid.on_slide.step)
-        wanted = min(image.sampling.downsample) * stride
+        step = max(open_label_source(self.path, self.label).grid.on_slide.step)
+        wanted = min(image.resampling.downsample) * stride
         fine = [level for level in range(self.levels) if step * 2**level <= wanted * 1.01]
         return max(fine, default=0)
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from wsi_unet.models.importing.families.family import Family, Recognised, recognise
-from wsi_unet.models.importing.families.parts import Answers, Assumption, Question
-from wsi_unet.models.importing.families.plain import PlainUNet
-from wsi_unet.models.importing.families.residual import ResidualUNet, ResNetUNet
+from wsi_unet.models.importing.families.parts import Assumption, NeededHint, ShapeHints
+from wsi_unet.models.importing.families.plain import PlainUNetLayout
+from wsi_unet.models.importing.families.residual import ResidualUNetLayout, ResNetUNetLayout
 
-_OURS = PlainUNet(
+_OURS = PlainUNetLayout(
     first="contracting.0",
     down="contracting.{level}",
     up="expanding.{stage}",
@@ -23,7 +23,7 @@ _OURS = PlainUNet(
     padding=None,
 )
 
-_MILESIAL = PlainUNet(
+_MILESIAL = PlainUNetLayout(
     first="inc.double_conv",
     down="down{level}.maxpool_conv.1.double_conv",
     up="up{stage1}.conv.double_conv",
@@ -40,7 +40,7 @@ _MILESIAL_ASSUMED = (
     Assumption("bilinear upsampling with aligned corners", (("upsampling", "bilinear"),)),
 )
 
-_JVANVUGT = PlainUNet(
+_JVANVUGT = PlainUNetLayout(
     first="down_path.{level}.block",
     down="down_path.{level}.block",
     up="up_path.{stage}.conv_block.block",
@@ -52,7 +52,7 @@ _JVANVUGT = PlainUNet(
     padding=None,
 )
 
-_MATEUSZBUDA = PlainUNet(
+_MATEUSZBUDA = PlainUNetLayout(
     first="encoder{level1}.enc{level1}",
     down="encoder{level1}.enc{level1}",
     bottom="bottleneck.bottleneck",
@@ -64,7 +64,7 @@ _MATEUSZBUDA = PlainUNet(
     skip_first=False,
 )
 
-_BASIC = PlainUNet(
+_BASIC = PlainUNetLayout(
     first="conv_0",
     down="down_{level}.convs",
     up="upcat_{rise}.convs",
@@ -72,12 +72,12 @@ _BASIC = PlainUNet(
     norm=".conv_{conv}.adn.N",
     upsampling=("upcat_{rise}.upsample.deconv", "upcat_{rise}.upsample.preconv"),
     head="final_conv",
-    leak=0.1,
+    negative_slope=0.1,
     align_corners=True,
     odd="replicate",
 )
 
-_RESNET = ResNetUNet(
+_RESNET = ResNetUNetLayout(
     stem="encoder.conv1",
     stem_norm="encoder.bn1",
     block="encoder.layer{stage1}.{block}",
@@ -88,7 +88,7 @@ _RESNET = ResNetUNet(
     head="segmentation_head.0",
 )
 
-_RESIDUAL = ResidualUNet(
+_RESIDUAL = ResidualUNetLayout(
     level="1.submodule.",
     down="0.",
     up="2.",
@@ -186,4 +186,4 @@ FAMILIES = (
 )
 """Every family that is known."""
 
-__all__ = ["FAMILIES", "Answers", "Family", "Question", "Recognised", "recognise"]
+__all__ = ["FAMILIES", "Family", "NeededHint", "Recognised", "ShapeHints", "recognise"]

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import ValidationError
 
 from wsi_unet.errors import ModelError, OptionError
-from wsi_unet.models.importing.families.parts import Answers, Assumption, Fit, Layout, Question, fit
+from wsi_unet.models.importing.families.parts import (
+    Assumption,
+    Fit,
+    Layout,
+    NeededHint,
+    ShapeHints,
+    fit,
+)
 from wsi_unet.models.validation_errors import first_problem
 
 if TYPE_CHECKING:
@@ -57,15 +64,15 @@ class Recognised:
     fit: Fit
 
     @property
-    def questions(self) -> tuple[Question, ...]:
+    def questions(self) -> tuple[NeededHint, ...]:
         """What must be told besides."""
         return self.layout.questions(self.fit.parts)
 
-    def assumed(self, config: Architecture, answers: Answers) -> tuple[str, ...]:
+    def assumed(self, config: Architecture, answers: ShapeHints) -> tuple[str, ...]:
         """Return what is taken to be so, since nothing tells, in words."""
         return tuple(one.what for one in self.family.assumed if one.made(config, answers.given))
 
-    def check_given(self, answers: Answers) -> None:
+    def check_given(self, answers: ShapeHints) -> None:
         """Refuse to be told what the checkpoint and its family leave no choice about.
 
         Raises:
@@ -78,7 +85,7 @@ class Recognised:
                 "which leaves no choice there; leave it out"
             )
 
-    def config(self, answers: Answers) -> Architecture:
+    def config(self, answers: ShapeHints) -> Architecture:
         """Infer the network's shape, and check the shape of every tensor.
 
         Raises:

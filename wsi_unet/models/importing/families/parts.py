@@ -37,7 +37,7 @@ _LEAVES: dict[Kind, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 @dataclass(frozen=True)
-class Part:
+class Layer:
     """One layer, by both names.
 
     Attributes:
@@ -52,7 +52,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Question:
+class NeededHint:
     """What a checkpoint's keys can't tell.
 
     Attributes:
@@ -65,23 +65,27 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Answers:
+class ShapeHints:
     """What the user told of a network.
 
     Attributes:
         padding: "valid" or "same"; None: not told.
-        leak: slope of the activation below 0 (0: ReLU); None: not told.
+        negative_slope: slope of the activation below 0 (0: ReLU); None: not told.
         norm: which normalisation there is that has no weights; None: not told.
     """
 
     padding: Literal["valid", "same"] | None = None
-    leak: float | None = None
+    negative_slope: float | None = None
     norm: Literal["none", "instance"] | None = None
 
     @property
     def given(self) -> frozenset[str]:
         """Options of the command line that were told."""
-        values = {"--padding": self.padding, "--activation": self.leak, "--norm": self.norm}
+        values = {
+            "--padding": self.padding,
+            "--activation": self.negative_slope,
+            "--norm": self.norm,
+        }
         return frozenset(option for option, value in values.items() if value is not None)
 
 
@@ -109,16 +113,16 @@ class Assumption:
 class Layout(Protocol):
     """How a family names and arranges the parts of one of our networks."""
 
-    def parts(self, tensors: Tensors) -> Sequence[Part]:
+    def parts(self, tensors: Tensors) -> Sequence[Layer]:
         """List the parts of a network as deep as the checkpoint's keys suggest."""
 
-    def questions(self, parts: Sequence[Part]) -> tuple[Question, ...]:
+    def questions(self, parts: Sequence[Layer]) -> tuple[NeededHint, ...]:
         """Return what must be told besides."""
 
-    def options(self, parts: Sequence[Part]) -> frozenset[str]:
+    def options(self, parts: Sequence[Layer]) -> frozenset[str]:
         """Return the options that may tell something besides; more than must be."""
 
-    def config(self, shapes: Shapes, answers: Answers) -> Architecture:
+    def config(self, shapes: Shapes, answers: ShapeHints) -> Architecture:
         """Infer the network's shape.
 
         Raises:
@@ -140,7 +144,7 @@ class Fit:
         unexpected: names that it shouldn't have.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[Layer, ...]
     names: Mapping[str, str]
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
@@ -174,7 +178,7 @@ def fit(layout: Layout, tensors: Tensors) -> Fit:
     return Fit(parts, names, tuple(missing), tuple(n for n in tensors if n not in names))
 
 
-def _lost_biases(parts: Iterable[Part], tensors: Tensors) -> list[str]:
+def _lost_biases(parts: Iterable[Layer], tensors: Tensors) -> list[str]:
     """Return the biases that are missing where others of their kind are there."""
     lost = []
     kinds = ("convolution", "upsampling", "head")

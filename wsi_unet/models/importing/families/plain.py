@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
 from wsi_unet.models.architectures.unet import Channels, UNetConfig
-from wsi_unet.models.importing.families.parts import Answers, Kind, Part, Question, Shapes, Tensors
+from wsi_unet.models.importing.families.parts import (
+    Kind,
+    Layer,
+    NeededHint,
+    ShapeHints,
+    Shapes,
+    Tensors,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class PlainUNet:
+class PlainUNetLayout:
     """Names and habits of a family.
 
     Names are templates over these numbers, each also with 1 added ("{level1}"): `level`, from
@@ -36,7 +43,7 @@ class PlainUNet:
         convolutions: per level and side.
         skip_first: whether the copies come before the upsampled map where they are joined.
         norm_first: see `UNetConfig`, like the rest.
-        leak: unless told otherwise.
+        negative_slope: unless told otherwise.
         align_corners: of bilinear upsampling.
         odd: what odd sides are filled up with.
         padding: None where it must be told.
@@ -55,13 +62,13 @@ class PlainUNet:
     convolutions: int = 2
     skip_first: bool = True
     norm_first: bool = True
-    leak: float = 0.0
+    negative_slope: float = 0.0
     align_corners: bool = False
     odd: Literal["none", "zeros", "replicate"] = "none"
     padding: Literal["valid", "same"] | None = "same"
     hidden_norm: bool = False
 
-    def parts(self, tensors: Tensors) -> Sequence[Part]:
+    def parts(self, tensors: Tensors) -> Sequence[Layer]:
         """List the parts of a network as deep as the checkpoint's keys suggest."""
         depth = self._depth(tensors)
         if depth < 1:
@@ -69,7 +76,7 @@ class PlainUNet:
         norm: Kind = "affine norm"
         if any(name.endswith(".running_mean") for name in tensors):
             norm = "batch norm"
-        parts: list[Part] = []
+        parts: list[Layer] = []
         for level in range(depth + 1):
             block = self._contracting(level, depth)
             parts += self._level(f"contracting.{level}", block, norm, level=level)
@@ -78,21 +85,21 @@ class PlainUNet:
             block = self.up.format_map(numbers)
             parts += self._level(f"expanding.{stage}", block, norm, **numbers)
         parts += self._upsamplings(tensors, depth)
-        return [*parts, Part("head", self.head, "head")]
+        return [*parts, Layer("head", self.head, "head")]
 
-    def questions(self, parts: Sequence[Part]) -> tuple[Question, ...]:
+    def questions(self, parts: Sequence[Layer]) -> tuple[NeededHint, ...]:
         """Return what must be told besides."""
-        padding = () if self.padding else (Question("--padding", ("valid", "same")),)
+        padding = () if self.padding else (NeededHint("--padding", ("valid", "same")),)
         return (
             *padding,
-            *((Question("--norm", ("none", "instance")),) if self.hidden_norm else ()),
+            *((NeededHint("--norm", ("none", "instance")),) if self.hidden_norm else ()),
         )
 
-    def options(self, parts: Sequence[Part]) -> frozenset[str]:
+    def options(self, parts: Sequence[Layer]) -> frozenset[str]:
         """Return what may be told: what must, and the activation."""
         return frozenset(["--activation", *(one.option for one in self.questions(parts))])
 
-    def config(self, shapes: Shapes, answers: Answers) -> UNetConfig:
+    def config(self, shapes: Shapes, answers: ShapeHints) -> UNetConfig:
         """Infer the network's shape."""
         depth = sum(f"contracting.{level}.0.weight" in shapes for level in range(8)) - 1
         last = self._slots[-1]
@@ -113,7 +120,9 @@ class PlainUNet:
             "align_corners": self.align_corners and upsampling == "bilinear",
             "norm": (self.hidden_norm and answers.norm) or self._norm_type(shapes),
             "norm_first": self.norm_first,
-            "leak": self.leak if answers.leak is None else answers.leak,
+            "negative_slope": self.negative_slope
+            if answers.negative_slope is None
+            else answers.negative_slope,
             "odd": self.odd if padding == "same" else "none",
             "convolutions": self.convolutions,
         }
@@ -199,16 +208,16 @@ class PlainUNet:
             levels += 1
         return levels if self.bottom is not None else levels - 1
 
-    def _level(self, ours: str, theirs: str, norm: Kind, **_: int) -> Iterator[Part]:
+    def _level(self, ours: str, theirs: str, norm: Kind, **_: int) -> Iterator[Layer]:
         for conv, slot in enumerate(self._slots):
             place = slot + (1 if self.norm_first else 2)
             numbers = _numbers(conv=conv, slot=slot, norm=place)
             name = theirs + self.convolution.format_map(numbers)
-            yield Part(f"{ours}.{slot}", name, "convolution")
+            yield Layer(f"{ours}.{slot}", name, "convolution")
             if self.norm is not None:
-                yield Part(f"{ours}.{place}", theirs + self.norm.format_map(numbers), norm)
+                yield Layer(f"{ours}.{place}", theirs + self.norm.format_map(numbers), norm)
 
-    def _upsamplings(self, tensors: Tensors, depth: int) -> Iterator[Part]:
+    def _upsamplings(self, tensors: Tensors, depth: int) -> Iterator[Layer]:
         """List what is there; and, where one is a transposed convolution, all of them."""
         for template in self.upsampling:
             names = [
@@ -219,7 +228,7 @@ class PlainUNet:
             transposed = any(tensors[f"{name}.weight"].shape[-1:] == (2,) for name in found)
             for stage, name in enumerate(names):
                 if name in found or transposed:
-                    yield Part(f"upsampling.{stage}", name, "upsampling")
+                    yield Layer(f"upsampling.{stage}", name, "upsampling")
 
 
 def _numbers(**numbers: int) -> dict[str, int]:

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 from wsi_unet.models.architectures.residual_unet import ResidualUNetConfig
 from wsi_unet.models.architectures.resnet_unet import ResNetUNetConfig
-from wsi_unet.models.importing.families.parts import Answers, Kind, Part, Question, Shapes, Tensors
+from wsi_unet.models.importing.families.parts import (
+    Kind,
+    Layer,
+    NeededHint,
+    ShapeHints,
+    Shapes,
+    Tensors,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ResNetUNet:
+class ResNetUNetLayout:
     """A ResNet with its usual names, and an expanding path.
 
     Names are templates over `stage` (from the top of the ResNet, or the bottom of the expanding
@@ -43,13 +50,13 @@ class ResNetUNet:
     expanding: tuple[str, str]
     head: str
 
-    def parts(self, tensors: Tensors) -> Sequence[Part]:
+    def parts(self, tensors: Tensors) -> Sequence[Layer]:
         """List the parts of a network with as many blocks as the checkpoint's keys suggest."""
         if f"{self.stem}.weight" not in tensors:
             return ()
         parts = [
-            Part("stem.0", self.stem, "convolution"),
-            Part("stem.1", self.stem_norm, "batch norm"),
+            Layer("stem.0", self.stem, "convolution"),
+            Layer("stem.1", self.stem_norm, "batch norm"),
         ]
         for stage in range(4):
             block = 0
@@ -62,34 +69,34 @@ class ResNetUNet:
                     template.format(stage=stage, conv1=index + 1) for template in self.expanding
                 ]
                 ours = f"expanding.{stage}."
-                parts.append(Part(f"{ours}{3 * index}", names[0], "convolution"))
-                parts.append(Part(f"{ours}{3 * index + 1}", names[1], "batch norm"))
-        return [*parts, Part("head", self.head, "head")]
+                parts.append(Layer(f"{ours}{3 * index}", names[0], "convolution"))
+                parts.append(Layer(f"{ours}{3 * index + 1}", names[1], "batch norm"))
+        return [*parts, Layer("head", self.head, "head")]
 
-    def _block(self, tensors: Tensors, stage: int, block: int) -> Iterator[Part]:
+    def _block(self, tensors: Tensors, stage: int, block: int) -> Iterator[Layer]:
         """List the parts of one block; nothing if there is none."""
         theirs = self.block.format(stage1=stage + 1, block=block)
         ours = f"stages.{stage}.{block}"
         for index in range(3):
             name = theirs + self.convolution.format(conv1=index + 1)
             if f"{name}.weight" in tensors:
-                yield Part(f"{ours}.body.{3 * index}", name, "convolution")
+                yield Layer(f"{ours}.body.{3 * index}", name, "convolution")
                 norm = theirs + self.norm.format(conv1=index + 1)
-                yield Part(f"{ours}.body.{3 * index + 1}", norm, "batch norm")
+                yield Layer(f"{ours}.body.{3 * index + 1}", norm, "batch norm")
         convolution, norm = (theirs + name for name in self.shortcut)
         if f"{convolution}.weight" in tensors:
-            yield Part(f"{ours}.shortcut.0", convolution, "convolution")
-            yield Part(f"{ours}.shortcut.1", norm, "batch norm")
+            yield Layer(f"{ours}.shortcut.0", convolution, "convolution")
+            yield Layer(f"{ours}.shortcut.1", norm, "batch norm")
 
-    def questions(self, parts: Sequence[Part]) -> tuple[Question, ...]:
+    def questions(self, parts: Sequence[Layer]) -> tuple[NeededHint, ...]:
         """Return what must be told besides: nothing."""
         return ()
 
-    def options(self, parts: Sequence[Part]) -> frozenset[str]:
+    def options(self, parts: Sequence[Layer]) -> frozenset[str]:
         """Return what may be told: nothing."""
         return frozenset()
 
-    def config(self, shapes: Shapes, answers: Answers) -> ResNetUNetConfig:
+    def config(self, shapes: Shapes, answers: ShapeHints) -> ResNetUNetConfig:
         """Infer the network's shape."""
         blocks = tuple(
             sum(f"stages.{stage}.{block}.body.0.weight" in shapes for block in range(64))
@@ -111,7 +118,7 @@ class ResNetUNet:
 
 
 @dataclass(frozen=True)
-class ResidualUNet:
+class ResidualUNetLayout:
     """Strided convolutions with or without residual units, each level inside the one above.
 
     Attributes:
@@ -136,7 +143,7 @@ class ResidualUNet:
     shortcut: str
     units: bool
 
-    def parts(self, tensors: Tensors) -> Sequence[Part]:
+    def parts(self, tensors: Tensors) -> Sequence[Layer]:
         """List the parts of a network as deep as the checkpoint's keys suggest."""
         first = self.unit.format(unit=0) if self.units else ""
         depth = 0
@@ -144,7 +151,7 @@ class ResidualUNet:
             depth += 1
         if not depth:
             return ()
-        parts: list[Part] = []
+        parts: list[Layer] = []
         for level in range(depth + 1):
             parts += self._unit(tensors, f"contracting.{level}", self._down(level, depth))
         for stage in range(depth):
@@ -159,7 +166,7 @@ class ResidualUNet:
     def _down(self, level: int, depth: int) -> str:
         return self.level * level + ("" if level == depth else self.down)
 
-    def _unit(self, tensors: Tensors, ours: str, theirs: str) -> Iterator[Part]:
+    def _unit(self, tensors: Tensors, ours: str, theirs: str) -> Iterator[Layer]:
         if not self.units:
             yield from self._layers(tensors, f"{ours}.body.", theirs, 0)
             return
@@ -170,25 +177,25 @@ class ResidualUNet:
             # A normalisation without weights has its place too.
             yield from self._layers(tensors, f"{ours}.body.", name, 3 * index)
         if f"{theirs}{self.shortcut}.weight" in tensors:
-            yield Part(f"{ours}.shortcut", theirs + self.shortcut, "convolution")
+            yield Layer(f"{ours}.shortcut", theirs + self.shortcut, "convolution")
 
-    def _layers(self, tensors: Tensors, ours: str, theirs: str, place: int) -> Iterator[Part]:
+    def _layers(self, tensors: Tensors, ours: str, theirs: str, place: int) -> Iterator[Layer]:
         """List a convolution, its normalisation and its activation, as far as they have keys."""
-        yield Part(f"{ours}{place}", theirs + self.convolution, "convolution")
+        yield Layer(f"{ours}{place}", theirs + self.convolution, "convolution")
         norm, activation = theirs + self.norm, theirs + self.activation
         if f"{norm}.weight" in tensors:
             kind: Kind = "batch norm" if f"{norm}.running_mean" in tensors else "affine norm"
-            yield Part(f"{ours}{place + 1}", norm, kind)
+            yield Layer(f"{ours}{place + 1}", norm, kind)
         if f"{activation}.weight" in tensors:
-            yield Part(f"{ours}{place + 2}", activation, "activation")
+            yield Layer(f"{ours}{place + 2}", activation, "activation")
 
-    def questions(self, parts: Sequence[Part]) -> tuple[Question, ...]:
+    def questions(self, parts: Sequence[Layer]) -> tuple[NeededHint, ...]:
         """Ask for the activation if it has no weights."""
         if any(part.kind == "activation" for part in parts):
             return ()
-        return (Question("--activation", ("relu", "leaky-relu[=SLOPE]")),)
+        return (NeededHint("--activation", ("relu", "leaky-relu[=SLOPE]")),)
 
-    def options(self, parts: Sequence[Part]) -> frozenset[str]:
+    def options(self, parts: Sequence[Layer]) -> frozenset[str]:
         """Return what may be told: the activation and the norm, where they have no weights."""
         kinds = {part.kind for part in parts}
         return frozenset(
@@ -198,7 +205,7 @@ class ResidualUNet:
             ]
         )
 
-    def config(self, shapes: Shapes, answers: Answers) -> ResidualUNetConfig:
+    def config(self, shapes: Shapes, answers: ShapeHints) -> ResidualUNetConfig:
         """Infer the network's shape."""
         depth = sum(f"contracting.{level}.body.0.weight" in shapes for level in range(8)) - 1
         units = sum(f"contracting.0.body.{3 * unit}.weight" in shapes for unit in range(8))
@@ -217,7 +224,7 @@ class ResidualUNet:
                 "classes": shapes[last][0 if self.units else 1],
                 "norm": "batch" if moving else answers.norm or "instance",
                 "affine": not moving and "contracting.0.body.1.weight" in shapes,
-                "leak": answers.leak,
+                "negative_slope": answers.negative_slope,
             }
         )
 
