@@ -17,7 +17,8 @@
     ├── TrainingError            a training can't go on
     └── BlockError               one block failed; names the block
 
-The message is one line: what happened, to what, and what to do about it.
+The message is one line: what happened, to what, and what to do about it. Options stand in it as
+Python has them, in backticks (`tile`, `tile=104`); the command line writes `--tile` for that.
 """
 
 from __future__ import annotations
@@ -36,7 +37,15 @@ class InputError(WsiUnetError):
 
 
 class OptionError(InputError):
-    """An option has an unusable value, or options contradict each other."""
+    """An option has an unusable value, or options contradict each other.
+
+    Attributes:
+        option: the Python name of the option to change ("tile"); None if there is no single one.
+    """
+
+    def __init__(self, message: str, *, option: str | None = None) -> None:
+        super().__init__(message)
+        self.option = option
 
 
 class SlideError(InputError):

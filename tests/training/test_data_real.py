@@ -46,7 +46,7 @@ def test_nuclei_of_two_sets(shared_data: Path) -> None:
         {**NUCLEI, "object_diameter": 6.5},
         {**NUCLS, "mpp": 0.2},
         mpp=0.5,
-        split_fields={"folds": 5, "hold_out": [1], "order": "interleaved"},
+        split={"folds": 5, "hold_out": [1], "order": "interleaved"},
     )
     fields = open_fields(recipe, shared_data)
     parts = split_fields(recipe, fields)
@@ -67,7 +67,7 @@ def test_membranes(shared_data: Path) -> None:
         {"images": "isbi2012_em/image", "labels": "isbi2012_em/label"},
         classes=classes,
         weighting={"separation": 10.0},
-        split_fields={"folds": 5, "fold": 1, "order": "contiguous"},
+        split={"folds": 5, "fold": 1, "order": "contiguous"},
     )
     fields = open_fields(recipe, shared_data)
     assert [Path(one.name).stem for one in fields] == [str(i) for i in range(30)]

@@ -38,9 +38,9 @@ class Named:
         raise NotImplementedError
 
 
-def recipe_of(sources: int, **split_fields: object) -> Recipe:
+def recipe_of(sources: int, **split: object) -> Recipe:
     data = [{"images": f"i{i}", "labels": "x"} for i in range(sources)]
-    return make_recipe(*data, split_fields=split_fields)
+    return make_recipe(*data, split=split)
 
 
 def named(patients: Sequence[Sequence[str]]) -> list[Named]:
@@ -161,7 +161,7 @@ def test_what_is_trained_on_is_described(tmp_path: Path) -> None:
     recipe = make_recipe(
         {**INSTANCES, "license": "CC0-1.0", "citation": "Doe 2020"},
         {"images": "other", "labels": "truth", "kind": "instances"},
-        split_fields={"folds": 2, "order": "contiguous", "hold_out": [1]},
+        split={"folds": 2, "order": "contiguous", "hold_out": [1]},
         classes=[GROUND, CELL],
     )
     portions = describe_fields(recipe, split_fields(recipe, open_fields(recipe, tmp_path)))

@@ -20,6 +20,7 @@ from wsi_unet.training.artifacts.journal import Journal, read_journal, writing_j
 from wsi_unet.training.artifacts.pictures import (
     GAP,
     PLACES,
+    LabelledPiece,
     choose_places,
     draw_curve,
     draw_examples,
@@ -30,7 +31,6 @@ from wsi_unet.training.artifacts.pictures import (
 from wsi_unet.training.fields import IGNORED, NOTHING
 from wsi_unet.training.loop.optimisers import rate_at
 from wsi_unet.training.loop.trainer import journal_columns, term_names
-from wsi_unet.training.loop.validation import Labelled
 
 COLUMNS = ["iteration", "loss", "mean_dice"]
 
@@ -230,7 +230,7 @@ def test_classes_are_painted_in_their_colours() -> None:
 def test_examples_stand_in_rows_image_truth_prediction(tmp_path: Path) -> None:
     shapes = [(20, 30), (10, 12)]
     places = [
-        Labelled(
+        LabelledPiece(
             number,
             Box.of_shape(shape),
             np.full((*shape, 3), 77, np.uint8),

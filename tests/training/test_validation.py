@@ -16,13 +16,13 @@ from support.training import Squares, small_recipe, squares
 
 from wsi_unet.geometry import Box
 from wsi_unet.models import ModelSpec, Normalisation, UNet, UNetConfig
+from wsi_unet.training.artifacts.pictures import LabelledPiece
 from wsi_unet.training.fields import IGNORED, NOTHING
 from wsi_unet.training.loop.learner import DivergedError
 from wsi_unet.training.loop.scores import PixelCounts, Scores, column_names, columns
 from wsi_unet.training.loop.validation import (
     TILE,
     FieldLabeller,
-    Labelled,
     cores_of,
     model_of,
     thinned,
@@ -248,7 +248,9 @@ def test_the_network_in_training_is_left_as_it_is() -> None:
     network = UNet(small_recipe().network).train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     spec = spec_of(network.config)
-    assert isinstance(next(labeller(network, spec).label([(squares(), Box(0, 0, 9, 9))])), Labelled)
+    assert isinstance(
+        next(labeller(network, spec).label([(squares(), Box(0, 0, 9, 9))])), LabelledPiece
+    )
     assert network.training
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
     assert all(parameter.requires_grad for parameter in network.parameters())

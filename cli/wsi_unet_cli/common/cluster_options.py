@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 import wsi_unet
-from wsi_unet_cli.common.failures import printable
+from wsi_unet_cli.common.failures import printable, with_dashes
 
 if TYPE_CHECKING:
     import logging
@@ -109,7 +109,7 @@ def logging_to(log_file: str | None, *, verbose: bool) -> Iterator[None]:
     from wsi_unet.logs import on_a_terminal, writing_events
 
     def show(record: logging.LogRecord) -> None:
-        click.echo(f"warning: {printable(record.getMessage())}", err=True)
+        click.echo(f"warning: {printable(with_dashes(record.getMessage()))}", err=True)
 
     with ExitStack() as stack:
         stack.enter_context(on_a_terminal(show, verbose=verbose))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from pydantic import JsonValue, ValidationError
 
-import wsi_unet
+from wsi_unet._version import __version__
 from wsi_unet.errors import RecipeError
 from wsi_unet.models.inference.devices import describe_devices
 from wsi_unet.models.spec import ModelSpec, Normalisation
@@ -73,7 +73,7 @@ def describe_environment(device: str) -> dict[str, JsonValue]:
     """Return what the training ran on, and with."""
     (found,) = [one for one in describe_devices() if one.name == device]
     return {
-        "wsi_unet": wsi_unet.__version__,
+        "wsi_unet": __version__,
         "torch": str(torch.__version__),
         "numpy": np.__version__,
         "python": platform.python_version(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,6 @@ from wsi_unet.errors import OutputError
 from wsi_unet.geometry import Box, Shape
 from wsi_unet.models.spec import ModelSpec
 from wsi_unet.training.fields import IGNORED, Field
-from wsi_unet.training.loop.validation import Labelled
 
 NO_MATPLOTLIB = (
     "no learning curve is drawn, since matplotlib isn't installed: pip install 'wsi-unet[train]'"
@@ -40,6 +40,25 @@ BLACK = (0, 0, 0)
 """Of pixels of no class."""
 
 Rgb = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledPiece:
+    """A piece of a field, as it is and as it was labelled.
+
+    Attributes:
+        number: of the box that it is of.
+        place: what it is of that box, px in its frame.
+        image: (h, w, 3) RGB.
+        truth: (h, w), see `Piece.labels`.
+        labels: (label images, h, w), label values.
+    """
+
+    number: int
+    place: Box
+    image: NDArray[np.uint8]
+    truth: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
 
 
 def can_draw_curves() -> bool:
@@ -128,7 +147,7 @@ def _around(y: int, x: int, shape: Shape) -> Box:
     return Box(top, left, top + rows, left + columns)
 
 
-def draw_examples(places: Sequence[Labelled], spec: ModelSpec, path: Path) -> None:
+def draw_examples(places: Sequence[LabelledPiece], spec: ModelSpec, path: Path) -> None:
     """Draw places as a PNG, a row each: the image, its truth, what the network says.
 
     Raises:

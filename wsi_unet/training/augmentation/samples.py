@@ -20,12 +20,12 @@ from wsi_unet.errors import RecipeError
 from wsi_unet.models.architectures.border import derive_border, next_legal_side
 from wsi_unet.models.architectures.unet import UNetConfig
 from wsi_unet.models.spec import Normalisation
+from wsi_unet.training.augmentation.class_balance import class_balance
 from wsi_unet.training.augmentation.colour import colour
 from wsi_unet.training.augmentation.cropping import Cut, middle
 from wsi_unet.training.augmentation.geometric import Warp
 from wsi_unet.training.augmentation.synthetic import ground_without_nuclei
 from wsi_unet.training.fields import IGNORED, NOTHING, Field
-from wsi_unet.training.loop.losses import class_balance
 from wsi_unet.training.recipe import Recipe
 
 Image = NDArray[np.float32]

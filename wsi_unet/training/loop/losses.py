@@ -8,14 +8,11 @@ learn.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -64,25 +61,6 @@ def build_loss(terms: Sequence[LossTerm], background: int | None, head: Head) ->
         return torch.stack([term.weight * known[term.name](batch, term) for term in terms]).sum()
 
     return loss
-
-
-def class_balance(amounts: Sequence[float]) -> NDArray[np.float32]:
-    """Return what a pixel of each class weighs, (k,), inversely to how many there are.
-
-    So all classes weigh the same as a whole, and the mean weight of a pixel is 1. A class without
-    pixels gets the weight of the rarest that has some.
-
-    >>> class_balance([50, 200]).tolist()
-    [2.5, 0.625]
-
-    Args:
-        amounts: pixels of each class.
-    """
-    present = [amount for amount in amounts if amount > 0]
-    if not present:
-        return np.ones(len(amounts), np.float32)
-    rarest, share = min(present), math.fsum(present) / len(present)
-    return np.array([share / (amount or rarest) for amount in amounts], np.float32)
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,6 +25,7 @@ from wsi_unet.models.checkpoint import Model
 from wsi_unet.models.inference.predictor import Prediction, Predictor
 from wsi_unet.models.spec import ModelSpec
 from wsi_unet.models.weights_source import StoredModule
+from wsi_unet.training.artifacts.pictures import LabelledPiece
 from wsi_unet.training.fields import Field
 from wsi_unet.training.loop.learner import DivergedError
 from wsi_unet.training.loop.scores import PixelCounts, Scores
@@ -37,25 +38,6 @@ AHEAD = 2
 
 Labels = NDArray[np.uint8]
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, eq=False)
-class Labelled:
-    """A piece of a field, as it is and as it was labelled.
-
-    Attributes:
-        number: of the box that it is of.
-        place: what it is of that box, px in its frame.
-        image: (h, w, 3) RGB.
-        truth: (h, w), see `Piece.labels`.
-        labels: (label images, h, w), label values.
-    """
-
-    number: int
-    place: Box
-    image: Labels
-    truth: Labels
-    labels: Labels
 
 
 def model_of(network: nn.Module, spec: ModelSpec) -> Model:
@@ -100,7 +82,7 @@ class FieldLabeller:
             counts.add(labelled.truth, labelled.labels)
         return Scores.of(counts, self.spec, len(fields))
 
-    def label(self, boxes: Iterable[tuple[Field, Box]]) -> Iterator[Labelled]:
+    def label(self, boxes: Iterable[tuple[Field, Box]]) -> Iterator[LabelledPiece]:
         """Label boxes of fields, tile by tile, in order.
 
         Args:
@@ -121,7 +103,7 @@ class FieldLabeller:
             while waiting:
                 yield waiting.popleft().result()
 
-    def label_whole(self, boxes: Sequence[tuple[Field, Box]]) -> list[Labelled]:
+    def label_whole(self, boxes: Sequence[tuple[Field, Box]]) -> list[LabelledPiece]:
         """Label boxes of fields, each as a whole; they should be small.
 
         Raises:
@@ -167,7 +149,7 @@ class _Pending:
     future: Future[Prediction]
     part: tuple[slice, slice]
 
-    def result(self) -> Labelled:
+    def result(self) -> LabelledPiece:
         try:
             labels = self.future.result().labels
         except ModelError as error:
@@ -177,7 +159,7 @@ class _Pending:
                 "model is kept)"
             ) from error
         wanted = labels[:, *self.part]
-        return Labelled(self.number, self.place, self.image, self.truth, wanted)
+        return LabelledPiece(self.number, self.place, self.image, self.truth, wanted)
 
 
 def thinned(tiles: Sequence[T], most: int) -> list[T]:
@@ -187,11 +169,11 @@ def thinned(tiles: Sequence[T], most: int) -> list[T]:
     return [tiles[(2 * i + 1) * len(tiles) // (2 * most)] for i in range(most)]
 
 
-def _blank(number: int, box: Box, predictor: Predictor) -> Labelled:
+def _blank(number: int, box: Box, predictor: Predictor) -> LabelledPiece:
     whole = Box.of_shape(box.shape)
     image, truth = np.zeros((*box.shape, 3), np.uint8), np.zeros(box.shape, np.uint8)
     labels = np.zeros((predictor.label_images, *box.shape), np.uint8)
-    return Labelled(number, whole, image, truth, labels)
+    return LabelledPiece(number, whole, image, truth, labels)
 
 
 def cores_of(border: Border, box: Box, shape: Shape) -> Iterator[Box]:

@@ -1,0 +1,83 @@
+"""The order of the rooms, drawn: imports go down only, in no circle, and no flag goes up."""
+
+from __future__ import annotations
+
+import ast
+import re
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FLOORS = """
+wsi_unet_cli.main > wsi_unet_cli > wsi_unet_cli.common > wsi_unet > view training
+> training.run training.plan > training.loop > training.artifacts > training.augmentation
+> training.dataset > training.targets
+> training.fields training.images training.runtime training.recipe_file
+> training.recipe training.report > cohorts > evaluation segmentation
+> segmentation.dispatch > segmentation.planning > segmentation.worker
+> segmentation.parameters segmentation.report > ground_truth models
+> models.importing > models.probing > models.inference > models.checkpoint models.summary
+> models.destination > models.weights_source > models.exported > models.networks > models.spec
+> models.architectures models.program_file models.weights_file models.finite
+  models.validation_errors
+> labels slides dask_cluster > slides.opening slides.tissue > slides.readers
+> slides.slide slides.fingerprint > slides.resample > slides.antialias > slides.levels
+> slides.sources slides.window_memory slides.library_messages > storage annotations metrics
+> logs locations signals colour > geometry errors _version
+"""
+"""From the roof down; rooms on one floor don't know each other. `wsi_unet.` is left out."""
+LEVELS = {
+    word if word.startswith("wsi_unet") else f"wsi_unet.{word}": level
+    for level, line in enumerate(reversed(FLOORS.split(">")))
+    for word in line.split()
+}
+
+
+def modules() -> dict[str, Path]:
+    """Return every module's name and file; of a package that loads lazily, its stub."""
+    folders = ((ROOT, "wsi_unet"), (ROOT / "cli", "wsi_unet_cli"))
+    files = [(base, p) for base, top in folders for p in sorted((base / top).rglob("*.py*"))]
+    dotted = [(".".join(p.relative_to(base).with_suffix("").parts), p) for base, p in files]
+    return {name.removesuffix(".__init__"): p for name, p in dotted if p.suffix in {".py", ".pyi"}}
+
+
+MODULES = modules()
+
+
+def imports(name: str) -> set[str]:
+    """Return the modules of ours that one imports, wherever in it."""
+    found, package = set(), name if MODULES[name].stem == "__init__" else name.rpartition(".")[0]
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            start = f"{package}.{node.module or ''}".rstrip(".") if node.level else node.module
+            names = {f"{start}.{alias.name}" for alias in node.names}
+            found |= {one if one in MODULES else one.rpartition(".")[0] for one in names}
+    return (found & MODULES.keys()) - {name}
+
+
+def room(name: str) -> str:
+    """Return the room that a module is in: the longest name in the drawing that it begins with."""
+    return max((r for r in LEVELS if f"{name}.".startswith(f"{r}.")), key=len)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_go_down(name: str) -> None:
+    above = {
+        other
+        for other in imports(name)
+        if room(other) != room(name) and LEVELS[room(other)] >= LEVELS[room(name)]
+    }
+    assert not above
+
+
+def test_there_is_no_circle() -> None:
+    TopologicalSorter({name: imports(name) for name in MODULES}).prepare()
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if "_cli" not in name])
+def test_the_library_speaks_python(name: str) -> None:
+    assert not re.findall(r"(?<![-\w])--[a-z][a-z-]+", MODULES[name].read_text())
