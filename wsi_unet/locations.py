@@ -1,13 +1,14 @@
 """Where things are: a path on this machine, or a URL in an object store.
 
-A *location* is a string: an absolute path, or a URL such as "s3://bucket/folder/slide.svs". What
-comes after the scheme is taken as it is: nothing in a URL is escaped, and a "?" or "#" belongs to
-the name.
+What a user writes is parsed once, where it enters, into a `Location`. What comes after the scheme
+of a URL is taken as it is: nothing in it is escaped, and a "?" or "#" belongs to the name.
 """
 
 from __future__ import annotations
 
+import os
 import re
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from wsi_unet.errors import OptionError
@@ -18,6 +19,69 @@ SCHEMES = ("s3",)
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://+(.*)", re.DOTALL)
 _FOLDED = re.compile(rf"({'|'.join(SCHEMES)}):/+(.*)", re.DOTALL | re.IGNORECASE)
 """A URL that went through `Path`, which folds the two slashes into one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A path on this machine, or a URL in an object store.
+
+    >>> slide = Location.parse("S3://bucket/slides/a.svs")
+    >>> str(slide), slide.is_url, slide.name
+    ('s3://bucket/slides/a.svs', True, 'a.svs')
+    >>> str(slide.parent / "b.svs")
+    's3://bucket/slides/b.svs'
+
+    Attributes:
+        text: an absolute path, or a URL with its scheme in lower case and no slash at the end.
+    """
+
+    text: str
+
+    @classmethod
+    def parse(cls, place: str | os.PathLike[str] | Location) -> Location:
+        """Return the location that a user's path or URL means.
+
+        Args:
+            place: a path, "~" and relative ones too, or a URL; a location is returned as it is.
+
+        Raises:
+            OptionError: a URL of an unknown scheme, without a bucket or with empty, "." or ".."
+                parts; or the home folder of somebody who isn't there.
+        """
+        return place if isinstance(place, Location) else cls(resolve(os.fspath(place)))
+
+    @property
+    def is_url(self) -> bool:
+        """Whether it is a URL rather than a path."""
+        return is_url(self.text)
+
+    @property
+    def path(self) -> Path:
+        """The path on this machine.
+
+        Raises:
+            ValueError: it is a URL; check `is_url` first.
+        """
+        if self.is_url:
+            raise ValueError(f"{self.text} is no path")
+        return Path(self.text)
+
+    @property
+    def name(self) -> str:
+        """The last part."""
+        return name(self.text)
+
+    @property
+    def parent(self) -> Location:
+        """What it lies in; a bucket, like a root folder, lies in itself."""
+        return Location(parent(self.text))
+
+    def __truediv__(self, below: str) -> Location:
+        """Return what lies below it ("labels", or "labels/nuclei")."""
+        return Location(join(self.text, below))
+
+    def __str__(self) -> str:
+        return self.text
 
 
 def is_url(place: str | PurePath) -> bool:
