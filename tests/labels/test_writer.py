@@ -285,10 +285,10 @@ def test_a_block_written_twice_at_once_is_right(
 WRITE_BLOCKS = """
 import sys
 import numpy as np
-from wsi_unet.storage.store import open_objects
+from wsi_unet.storage.store import open_store
 from wsi_unet.labels.pyramid import Pyramid, reduce_mode
 from wsi_unet.labels.writer import write_block
-objects, pyramid = open_objects(sys.argv[1]), Pyramid((1300, 1100), 1024)
+objects, pyramid = open_store(sys.argv[1]), Pyramid((1300, 1100), 1024)
 labels = (np.random.default_rng(0).random(pyramid.shape) * 3).astype(np.uint8)
 print("ready", flush=True)
 while True:

@@ -15,8 +15,8 @@ HOLD = """
 import sys, time
 from wsi_unet.errors import LockedError
 from wsi_unet.storage.lock import Timing, acquire
-from wsi_unet.storage.store import open_objects
-objects = open_objects(sys.argv[1])
+from wsi_unet.storage.store import open_store
+objects = open_store(sys.argv[1])
 timing = Timing(float(sys.argv[2]), float(sys.argv[3]))
 try:
     with acquire(objects, timing=timing) as lock:
@@ -76,7 +76,7 @@ COMPETE = """
 import sys, time
 from wsi_unet.errors import LockedError
 from wsi_unet.storage.lock import Timing, acquire
-from wsi_unet.storage.store import open_objects
+from wsi_unet.storage.store import open_store
 timing = Timing(0.05, 10)
 print("ready", flush=True)
 for line in sys.stdin:
@@ -86,7 +86,7 @@ for line in sys.stdin:
         while time.monotonic() < float(start):
             pass
         try:
-            lock = acquire(open_objects(output), timing=timing)
+            lock = acquire(open_store(output), timing=timing)
             print("won", flush=True)
         except LockedError:
             lock = None

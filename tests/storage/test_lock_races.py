@@ -144,8 +144,8 @@ FORK = """
 import os, sys
 from wsi_unet.storage.heartbeat import HEARTBEAT
 from wsi_unet.storage.lock import LockRecord, Timing, acquire
-from wsi_unet.storage.store import LOCK_KEY, open_objects
-objects = open_objects(sys.argv[1])
+from wsi_unet.storage.store import LOCK_KEY, open_store
+objects = open_store(sys.argv[1])
 def beats(objects):
     return LockRecord.parse(objects.get(LOCK_KEY)).beat
 with acquire(objects, timing=Timing(0.02, 5)) as lock:
@@ -157,7 +157,7 @@ with acquire(objects, timing=Timing(0.02, 5)) as lock:
                 os._exit(3)
             except RuntimeError as error:
                 assert "forked" in str(error)
-        other = open_objects(sys.argv[2])
+        other = open_store(sys.argv[2])
         with acquire(other, timing=Timing(0.02, 5)) as own:
             while beats(other) < 3:
                 assert not own.lost
@@ -182,14 +182,14 @@ import sys, threading, time
 from pathlib import Path
 from support import kill_points
 from wsi_unet.storage.lock import acquire
-from wsi_unet.storage.store import open_objects
+from wsi_unet.storage.store import open_store
 
 kill_points.CHANGES += ("link", "rmdir", "open")
 
 def run(output, fatal):
     counter = kill_points.Counter(output, fatal)
     threading.current_thread().name = kill_points.THREAD_NAME
-    with acquire(open_objects(output)) as lock:
+    with acquire(open_store(output)) as lock:
         lock.beat()
     return counter.count
 
@@ -200,9 +200,9 @@ while True:
     output = folder / str(fatal) / "out"
     survived = kill_points.in_a_fork(lambda: run(output, fatal))
     begun = time.monotonic()
-    with acquire(open_objects(output)):
+    with acquire(open_store(output)):
         assert time.monotonic() - begun < 1
-        open_objects(output).clean()
+        open_store(output).clean()
     left = [path for path in output.rglob("*") if path.is_file()]
     assert not left, (fatal, left)
     if survived is not None:

@@ -133,7 +133,7 @@ sys.path.insert(0, sys.argv[1])
 import test_exclusive as here
 if "no-flock" in sys.argv:
     fcntl.flock = here.refuse_flock
-objects = here.LocalObjects(Path(sys.argv[2]))
+objects = here.LocalStore(Path(sys.argv[2]))
 here.in_threads(lambda number: here.add(objects, 25), 2)
 """
 
@@ -271,7 +271,7 @@ def test_a_forked_process_keeps_no_guard(tmp_path: Path) -> None:
     script = """
 import os, sys, time
 from pathlib import Path
-from wsi_unet.labels import exclusive
+from wsi_unet.storage import exclusive
 exclusive.GUARD_SECONDS = 1
 guard = Path(sys.argv[1])
 with exclusive.guarded(guard):

@@ -186,7 +186,6 @@ from wsi_unet.dask_cluster.cluster import cluster_alive, open_client
 from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet_cli.common.cluster_options import logging_to
 from wsi_unet.dask_cluster import connecting
-from wsi_unet.dask_cluster import hello
 connecting.CONNECT_SECONDS = 1.0
 with logging_to(None, verbose=False), open_client(ClusterOptions(scheduler=sys.argv[1])) as client:
     futures = [client.submit(time.sleep, 3 + i / 10) for i in range(5)]

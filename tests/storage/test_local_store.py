@@ -200,8 +200,8 @@ def test_a_reader_sees_the_old_or_the_new(store: LocalStore) -> None:
 
 WRITE_FOR_EVER = """
 import itertools, sys
-from wsi_unet.storage.store import open_objects
-objects = open_objects(sys.argv[1])
+from wsi_unet.storage.store import open_store
+objects = open_store(sys.argv[1])
 for turn in itertools.count():
     objects.put("key", bytes([turn % 200]) * 20_000_000)
 """
