@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.networks import place
+from wsi_unet.cores import usable_cores
 from wsi_unet.geometry import Box
 from wsi_unet.labels.progress import Progress
 from wsi_unet.models import load_model
@@ -32,7 +33,6 @@ from wsi_unet.models.inference.devices import (
     keep_freed_memory,
     resolve_device,
     synchronize,
-    usable_cores,
 )
 from wsi_unet.models.inference.predictor import CPU_SLOTS
 from wsi_unet.models.networks.folding import fold_batch_norm

@@ -67,9 +67,10 @@ def time_tiles() -> None:
     import torch
 
     from benchmarks.networks import place
+    from wsi_unet.cores import usable_cores
     from wsi_unet.models import load_model
     from wsi_unet.models.architectures.costs import window_side
-    from wsi_unet.models.inference.devices import full_float32, keep_freed_memory, usable_cores
+    from wsi_unet.models.inference.devices import full_float32, keep_freed_memory
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--time", type=Path, required=True)

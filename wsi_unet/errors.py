@@ -107,5 +107,5 @@ class BlockError(WsiUnetError):
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says; its type's name where it says nothing."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """Return the first line of an error's message, or the name of its type if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -180,7 +180,8 @@ def test_threads_are_set_where_the_network_runs() -> None:
     """OMP_NUM_THREADS=1, as in a Dask worker process, and another thread than the main one."""
     code = """
 import threading, torch
-from wsi_unet.models.inference.devices import cpu_threads, usable_cores
+from wsi_unet.cores import usable_cores
+from wsi_unet.models.inference.devices import cpu_threads
 assert torch.get_num_threads() == 1
 seen = []
 def work():

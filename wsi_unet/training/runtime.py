@@ -7,9 +7,10 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol, TypedDict
 
+from wsi_unet.cores import usable_cores
 from wsi_unet.errors import OptionError
 from wsi_unet.models.architectures.unet import Precision
-from wsi_unet.models.inference.devices import resolve_device, resolve_precision, usable_cores
+from wsi_unet.models.inference.devices import resolve_device, resolve_precision
 from wsi_unet.training.recipe import Recipe
 from wsi_unet.training.report import TrainingProgress
 

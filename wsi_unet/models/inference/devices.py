@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, cast, get_args
 
 import torch
-from dask.system import cpu_count
 
+from wsi_unet.cores import usable_cores
 from wsi_unet.errors import OptionError
 from wsi_unet.models.architectures.unet import Precision
 
@@ -113,11 +113,6 @@ def describe_devices() -> list[DeviceInfo]:
         DeviceInfo(name, description, memory, matrix_units(name), resolve_precision("auto", name))
         for name, description, memory in [*found, ("cpu", f"{cpu}, {usable_cores()} cores", None)]
     ]
-
-
-def usable_cores() -> int:
-    """Cores that this process may use: its affinity, within the container's CPU quota."""
-    return int(cpu_count())
 
 
 def free_memory(device: str) -> int | None:

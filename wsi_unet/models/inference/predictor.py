@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wsi_unet.cores import usable_cores
 from wsi_unet.errors import ModelError, OptionError
 from wsi_unet.geometry import Box, Shape
 from wsi_unet.models.checkpoint import Model
@@ -27,7 +28,6 @@ from wsi_unet.models.inference.devices import (
     is_out_of_memory,
     resolve_device,
     resolve_precision,
-    usable_cores,
 )
 from wsi_unet.models.inference.ensemble import Ensemble, Statistics, member_boxes
 from wsi_unet.models.inference.forward import Forward

@@ -11,8 +11,9 @@ from functools import singledispatch
 import torch
 from torch import Tensor, nn
 
+from wsi_unet.cores import usable_cores
 from wsi_unet.models.exported.loading import OnnxProgram, check_output
-from wsi_unet.models.inference.devices import cpu_threads, full_float32, usable_cores
+from wsi_unet.models.inference.devices import cpu_threads, full_float32
 from wsi_unet.models.networks.interpolation import Placement
 
 AMPLITUDES = (1e15, 30.0)

@@ -22,7 +22,7 @@ from tiffslide import TiffSlide
 
 from wsi_unet import locations
 from wsi_unet.colour import to_rgb
-from wsi_unet.errors import SlideError
+from wsi_unet.errors import SlideError, first_line
 from wsi_unet.geometry import Box
 from wsi_unet.slides.fingerprint import file_digest
 from wsi_unet.slides.levels import PixelSize, pyramid
@@ -36,7 +36,7 @@ from wsi_unet.slides.readers.tiff_pages import (
     tiff_level,
     tile_shape,
 )
-from wsi_unet.slides.readers.tiff_tiles import TileSource, default_threads, first_line
+from wsi_unet.slides.readers.tiff_tiles import TileSource, default_threads
 from wsi_unet.slides.slide import UnknownLayoutError
 from wsi_unet.slides.sources.source import ByteSource
 

@@ -7,8 +7,6 @@ function, and bytes come from a `ByteSource`, which has no file position to shar
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -19,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_unet.colour import to_rgb
-from wsi_unet.errors import SlideError
+from wsi_unet.cores import usable_cores
+from wsi_unet.errors import SlideError, first_line
 from wsi_unet.geometry import Box
 from wsi_unet.slides.readers.tiff_levels import TiffLevel
 from wsi_unet.slides.sources.source import ByteSource, Ranges
@@ -31,9 +30,8 @@ KEPT_BYTES = 256 << 20
 
 
 def default_threads() -> int:
-    """Return how many threads decode: more than CPUs, since some of them wait for the disk."""
-    cpus = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return max(2, min(8, 2 * cpus))
+    """Return how many threads decode: more than cores, since some of them wait for the disk."""
+    return max(2, min(8, 2 * usable_cores()))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -247,9 +245,3 @@ def _first_error(tasks: Sequence[Future[None]]) -> BaseException | None:
     """
     errors = [error for task in tasks if (error := task.exception()) is not None]
     return min(errors, key=lambda error: isinstance(error, CancelledError), default=None)
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its type if it has none."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
