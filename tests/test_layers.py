@@ -19,13 +19,13 @@ wsi_unet_cli.main > wsi_unet_cli > wsi_unet_cli.common > wsi_unet > view trainin
 > segmentation.dispatch > segmentation.planning > segmentation.worker
 > segmentation.parameters segmentation.report > ground_truth models
 > models.importing > models.probing > models.inference > models.checkpoint models.summary
-> models.destination > models.weights_source > models.exported > models.networks > models.spec
+> models.destination > models.stored_network > models.exported > models.networks > models.spec
 > models.architectures models.program_file models.weights_file models.finite
   models.validation_errors
 > labels slides dask_cluster > slides.opening slides.tissue > slides.readers
 > slides.slide slides.fingerprint > slides.resample > slides.antialias > slides.levels
 > slides.sources slides.window_memory slides.library_messages > storage annotations metrics
-> logs locations signals colour > geometry errors cores _version
+> logs locations signals colour > geometry errors cores process_cache _version
 """
 """From the roof down; rooms on one floor don't know each other. `wsi_unet.` is left out."""
 LEVELS = {

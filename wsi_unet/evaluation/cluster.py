@@ -7,7 +7,6 @@ them: nothing is opened by a scheduler, and what goes wrong is the task's error.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
@@ -28,6 +27,7 @@ from wsi_unet.errors import ClusterError, OptionError
 from wsi_unet.evaluation.compute import Compute
 from wsi_unet.evaluation.pairs import Comparison, Pair, open_pair
 from wsi_unet.ground_truth.sources import Labels
+from wsi_unet.process_cache import ProcessCache
 
 LOOK_SECONDS = 5.0
 """How often it is looked whether there still are workers."""
@@ -129,20 +129,13 @@ def _lonely_since(client: Client, before: float | None) -> float | None:
     return before
 
 
-_OPEN: dict[str, Pair] = {}
-_LOCK = threading.Lock()
+_PAIRS = ProcessCache[Pair](KEPT_OPEN)
 
 
 def _opened(question: Comparison) -> Pair:
-    """Return what this process opens once: every box asks for it."""
-    with _LOCK:
-        pair = _OPEN.pop(question.number, None) or open_pair(question)
-        _OPEN[question.number] = pair  # the last one used is the last one to go
-        while len(_OPEN) > KEPT_OPEN:
-            _OPEN.pop(next(iter(_OPEN)))
-        return pair
+    """Return the pair as it is open in this process: every box needs it."""
+    return _PAIRS.get(question.number, lambda: open_pair(question))
 
 
-def _close(number: str) -> Any:
-    with _LOCK:
-        _OPEN.pop(number, None)
+def _close(number: str) -> None:
+    _PAIRS.release(number)

@@ -24,7 +24,7 @@ from wsi_unet.segmentation.parameters import LabelParameters
 from wsi_unet.segmentation.worker.run_once import Stopwatch, Written, check_current, run_once
 from wsi_unet.slides.resample import Raster, read_mirrored
 from wsi_unet.slides.slide import Slide
-from wsi_unet.slides.tissue.tissue import Mask, mask_in_box, mask_touches
+from wsi_unet.slides.tissue.mask import TissueMask, mask_in_box, mask_touches
 from wsi_unet.storage.store import ByteStore
 
 
@@ -61,7 +61,7 @@ class LabelBlocks:
     parameters: LabelParameters
     slide: Slide
     raster: Raster
-    mask: Mask | None
+    mask: TissueMask | None
     predictor: Predictor
     store: ByteStore
     progress: Progress
@@ -126,7 +126,7 @@ def predict_box(
     predictor: Predictor,
     *,
     tile: int,
-    mask: Mask | None,
+    mask: TissueMask | None,
     probabilities: bool,
     statistics: tuple[Statistics, ...] = (),
     clock: Stopwatch,
@@ -180,7 +180,7 @@ def predict_box(
     return _masked(BlockPixels(labels, classes, box.area), box, mask, shape)
 
 
-def _masked(block: BlockPixels, box: Box, mask: Mask | None, shape: Shape) -> BlockPixels:
+def _masked(block: BlockPixels, box: Box, mask: TissueMask | None, shape: Shape) -> BlockPixels:
     """Set what lies outside the tissue to 0."""
     if mask is None:
         return block
@@ -191,7 +191,9 @@ def _masked(block: BlockPixels, box: Box, mask: Mask | None, shape: Shape) -> Bl
     return replace(block, predicted=int(np.count_nonzero(tissue)))
 
 
-def tiles_of(box: Box, border: Border, side: int, mask: Mask | None, shape: Shape) -> list[Box]:
+def tiles_of(
+    box: Box, border: Border, side: int, mask: TissueMask | None, shape: Shape
+) -> list[Box]:
     """Return the cores of a block's tiles, those without tissue left out.
 
     Args:

@@ -11,16 +11,16 @@ import psutil
 from numpy.typing import NDArray
 
 from wsi_unet.geometry import BlockGrid, Box, round_up
-from wsi_unet.models.architectures.unet import Precision
 from wsi_unet.models.inference.augmentation import Tta
 from wsi_unet.models.inference.devices import free_memory, resolve_device, resolve_precision
 from wsi_unet.models.inference.ensemble import Statistics
 from wsi_unet.models.inference.predictor import Predictor
 from wsi_unet.models.inference.tiles import CPU_TILES, GPU_TILES, agreement, fastest_tile
+from wsi_unet.models.number_types import Precision
 from wsi_unet.segmentation.parameters import ModelReference, SlideReference
 from wsi_unet.segmentation.worker.task import load_ensemble, open_reference, resident_predictor
 from wsi_unet.slides.resample import Resampling, open_raster, read_mirrored
-from wsi_unet.slides.tissue.tissue import Mask, mask_touches
+from wsi_unet.slides.tissue.mask import TissueMask, mask_touches
 
 PROBE_SECONDS = 2.0
 MEMORY_SHARE = 0.5
@@ -62,7 +62,7 @@ class ProbeRequest:
     precisions: tuple[Precision, ...]
     tile: int | None
     block: int
-    mask: Mask | None = field(repr=False)
+    mask: TissueMask | None = field(repr=False)
     probabilities: bool
     agreement: float | None
     processes_per_host: int

@@ -22,20 +22,20 @@ from wsi_unet.models.inference.augmentation import Tta
 from wsi_unet.models.inference.devices import resolve_device
 from wsi_unet.models.inference.ensemble import Ensemble
 from wsi_unet.models.inference.predictor import Predictor
+from wsi_unet.process_cache import ProcessCache
 from wsi_unet.segmentation.parameters import (
     ImageParameters,
     LabelParameters,
     ModelReference,
     SlideReference,
 )
-from wsi_unet.segmentation.worker.cache import Resident
 from wsi_unet.segmentation.worker.image_block import ImageBlocks
 from wsi_unet.segmentation.worker.label_block import LabelBlocks
 from wsi_unet.segmentation.worker.run_once import BlockRunner
 from wsi_unet.slides.opening import open_slide
 from wsi_unet.slides.resample import open_raster
 from wsi_unet.slides.slide import Slide
-from wsi_unet.slides.tissue.tissue import Mask, mask_digest
+from wsi_unet.slides.tissue.mask import TissueMask, mask_digest
 from wsi_unet.storage.store import open_store
 
 
@@ -86,11 +86,11 @@ class Task:
 
 CLOSING_SECONDS = 2.0
 
-_BLOCKS: Resident[BlockRunner] = Resident(capacity=8, close=lambda blocks: blocks.close())
+_BLOCKS = ProcessCache[BlockRunner](capacity=8, close=lambda blocks: blocks.close())
 _ENDED: deque[str] = deque(maxlen=1000)
 """Sessions that are over here; their tasks may still be in some queue."""
 
-_PREDICTORS: Resident[Predictor] = Resident(capacity=2)
+_PREDICTORS = ProcessCache[Predictor](capacity=2)
 
 
 def run_task(task: Task) -> BlockMarker:
@@ -208,7 +208,7 @@ def load_ensemble(reference: ModelReference, tta: Tta) -> Ensemble:
     return Ensemble(tuple(models), tta)
 
 
-def _read_mask(progress: Progress, labels: LabelParameters) -> Mask | None:
+def _read_mask(progress: Progress, labels: LabelParameters) -> TissueMask | None:
     """Return the run's tissue mask, None for a run without.
 
     Raises:
