@@ -119,5 +119,5 @@ def test_windows_of_one_size_stay_that_size_at_every_edge() -> None:
 
 
 def test_only_clipped_windows_see_more_than_the_slide() -> None:
-    assert Border(8, 8, 0, 8, "clip").whole((17, 24)) == (24, 24)
-    assert Border(8, 8, 0, 8, "cut").whole((17, 24)) == (17, 24)
+    assert Border(8, 8, 0, 8, "clip").full_shape((17, 24)) == (24, 24)
+    assert Border(8, 8, 0, 8, "cut").full_shape((17, 24)) == (17, 24)

@@ -156,7 +156,7 @@ class Border:
         rows, columns = (round_up(side, self.tile or self.period) for side in box.shape)
         return Box(box.y0, box.x0, box.y0 + rows, box.x0 + columns)
 
-    def whole(self, shape: Shape) -> Shape:
+    def full_shape(self, shape: Shape) -> Shape:
         """Return the (rows, columns) at which windows that aren't mirrored end, px.
 
         Args:
@@ -177,7 +177,7 @@ class Border:
         window = core.grow(self.before, self.after)
         if self.edge == "mirror":
             return window
-        return window.intersection(Box.of_shape(self.whole(shape)))
+        return window.intersection(Box.of_shape(self.full_shape(shape)))
 
     def core_in_output(self, core: Box, window: Box) -> Box:
         """Return where `core` lies in the network's output for `window`, in that output's frame."""

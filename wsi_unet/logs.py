@@ -42,7 +42,7 @@ def warn(message: str, **fields: Any) -> None:
     log.warning(message, extra={_FIELDS: fields})
 
 
-def verbose() -> bool:
+def is_verbose() -> bool:
     """Whether everything is to be shown, what Dask logs about itself included."""
     return log.isEnabledFor(logging.DEBUG)
 
@@ -109,7 +109,7 @@ class _Shown(logging.Handler):
 
 
 @contextmanager
-def on_a_terminal(
+def logging_to_terminal(
     show: Callable[[logging.LogRecord], None], *, verbose: bool = False
 ) -> Iterator[None]:
     """Log as suits a person inside: warnings go to `show`, and what Dask says about itself nowhere.

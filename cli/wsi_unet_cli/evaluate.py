@@ -16,7 +16,7 @@ from wsi_unet_cli.common.output import print_facts, print_json, print_table
 if TYPE_CHECKING:
     from wsi_unet import Evaluation
     from wsi_unet.dask_cluster.options import ClusterOptions
-    from wsi_unet.ground_truth.drawing import AnnotationFacts
+    from wsi_unet.ground_truth.annotation_rasters import AnnotationFacts
 
 WIDEST_CONFUSION = 8
 """Classes of which a confusion matrix is shown."""
@@ -204,11 +204,7 @@ def _boundaries(found: Evaluation) -> str:
 def _drawn(facts: AnnotationFacts | None) -> str:
     if facts is None:
         return ""
-    repaired = f", {facts.repaired} of which cross or touch themselves (repaired)"
-    return (
-        f"{facts.annotations} annotations of {facts.polygons} polygons"
-        f"{repaired if facts.repaired else ''}"
-    )
+    return f"{facts.annotations} annotations of {facts.polygons} polygons"
 
 
 def _show_objects(found: Evaluation) -> None:

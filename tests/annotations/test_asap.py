@@ -11,7 +11,7 @@ from wsi_unet.annotations.polygons import area
 from wsi_unet.annotations.reading import read_annotations
 from wsi_unet.errors import AnnotationError
 from wsi_unet.geometry import Box
-from wsi_unet.slides.tissue.masks import read_mask
+from wsi_unet.slides.tissue.mask_files import read_mask
 
 SQUARE = [(1.5, 2), (9, 2), (9, 12.25), (1.5, 12.25)]
 

@@ -20,8 +20,8 @@ Pixels = NDArray[np.uint8]
 def test_overviews_hold_the_mean_of_each_cell(
     slide_of: SlideOf, monkeypatch: pytest.MonkeyPatch, cell: int, shape: tuple[int, int]
 ) -> None:
-    monkeypatch.setattr(overview, "ROWS", 40)
-    monkeypatch.setattr(overview, "COLUMNS", 30)
+    monkeypatch.setattr(overview, "ROWS_AT_ONCE", 40)
+    monkeypatch.setattr(overview, "COLUMNS_AT_ONCE", 30)
     pixels = np.random.default_rng(cell).integers(0, 256, (*shape, 3), dtype=np.uint8)
     found = read_overview(slide_of(pixels), cell)
     rows, columns = (-(-side // cell) for side in shape)
@@ -35,7 +35,7 @@ def test_overviews_hold_the_mean_of_each_cell(
 
 def test_white_stays_white_in_the_largest_cells(slide_of: SlideOf) -> None:
     white = np.full((600, 520, 3), 255, np.uint8)
-    for cell in (overview.MOST, overview.MOST + 1):
+    for cell in (overview.MAX_RATIO, overview.MAX_RATIO + 1):
         assert (read_overview(slide_of(white), cell) == 255).all()
 
 

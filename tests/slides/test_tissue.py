@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from wsi_unet.geometry import Box
 from wsi_unet.slides import PixelSize, Slide, find_tissue, mask_in_box, mask_touches, open_slide
-from wsi_unet.slides.tissue.tissue import cell_side
+from wsi_unet.slides.tissue.detection import cell_side
 
 Pixels = NDArray[np.uint8]
 SlideOf = Callable[..., Slide]

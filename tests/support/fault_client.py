@@ -28,7 +28,7 @@ def main() -> None:
     from support.fault_preload import make_store_fail
 
     import wsi_unet.segmentation.dispatch.slides
-    import wsi_unet.slides.tissue.tissue  # noqa: F401
+    import wsi_unet.slides.tissue.detection  # noqa: F401
     from wsi_unet.segmentation.dispatch import execution, in_flight
     from wsi_unet_cli.main import main as command_line
 

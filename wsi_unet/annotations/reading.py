@@ -9,7 +9,7 @@ from wsi_unet.annotations.asap import parse_asap
 from wsi_unet.annotations.geojson import parse_geojson
 from wsi_unet.errors import AnnotationError
 
-HEAD = 256
+HEAD_BYTES = 256
 """How many of a file's first bytes tell what it is."""
 _SPACE = b"\xef\xbb\xbf \t\r\n"
 
@@ -17,10 +17,10 @@ PARSERS = {b"{": parse_geojson, b"[": parse_geojson, b"<": parse_asap}
 """By the first character."""
 
 
-def begins_like_annotations(head: bytes) -> bool:
+def looks_like_annotations(head: bytes) -> bool:
     """Whether a file that begins like this may hold annotations: JSON or XML.
 
-    >>> begins_like_annotations(b'  {"type"'), begins_like_annotations(b"<?xml")
+    >>> looks_like_annotations(b'  {"type"'), looks_like_annotations(b"<?xml")
     (True, True)
     """
     return _first_character(head) in PARSERS
@@ -41,7 +41,7 @@ def read_annotations(path: Path) -> list[Annotation]:
         raise AnnotationError(f"{path}: can't be read: {error.strerror or error}") from error
     if not data.strip(_SPACE):
         raise AnnotationError(f"{path}: the file is empty; export the annotations again")
-    parse = PARSERS.get(_first_character(data[:HEAD]))
+    parse = PARSERS.get(_first_character(data[:HEAD_BYTES]))
     if parse is None:
         raise AnnotationError(f"{path}: is neither GeoJSON nor ASAP XML")
     found = parse(path, data)

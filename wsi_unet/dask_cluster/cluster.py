@@ -144,7 +144,7 @@ def _root(error: BaseException) -> BaseException:
 
 
 def _cluster(gpus: tuple[str, ...], workers: int | None) -> SpecCluster:
-    silence = None if logs.verbose() else "CRITICAL"
+    silence = None if logs.is_verbose() else "CRITICAL"
     if gpus:
         return gpu_cluster(gpus, threads=THREADS_PER_PROCESS, silence=silence)
     return LocalCluster(

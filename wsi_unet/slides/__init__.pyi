@@ -9,20 +9,20 @@ from .resample import open_raster as open_raster
 from .resample import read_mirrored as read_mirrored
 from .slide import Reader as Reader
 from .slide import Slide as Slide
-from .tissue.tissue import Mask as Mask
-from .tissue.tissue import find_tissue as find_tissue
-from .tissue.tissue import load_mask as load_mask
-from .tissue.tissue import mask_in_box as mask_in_box
-from .tissue.tissue import mask_touches as mask_touches
+from .tissue.detection import find_tissue as find_tissue
+from .tissue.mask import TissueMask as TissueMask
+from .tissue.mask import mask_in_box as mask_in_box
+from .tissue.mask import mask_touches as mask_touches
+from .tissue.mask_files import load_mask as load_mask
 
 __all__ = [
     "Level",
-    "Mask",
     "PixelSize",
     "Raster",
     "Reader",
     "Resampling",
     "Slide",
+    "TissueMask",
     "check_mpp",
     "choose_resampling",
     "find_tissue",

@@ -16,7 +16,7 @@ _KNOWN_WARNINGS = (
 
 
 @contextmanager
-def quiet() -> Iterator[list[str]]:
+def capture_library_messages() -> Iterator[list[str]]:
     """Silence tiffslide's standing warnings and collect what tifffile would log.
 
     Warning filters belong to the whole process, hence the lock.

@@ -106,13 +106,13 @@ def logging_to(log_file: str | None, *, verbose: bool) -> Iterator[None]:
     Raises:
         OptionError: if the file can't be written.
     """
-    from wsi_unet.logs import on_a_terminal, writing_events
+    from wsi_unet.logs import logging_to_terminal, writing_events
 
     def show(record: logging.LogRecord) -> None:
         click.echo(f"warning: {printable(with_dashes(record.getMessage()))}", err=True)
 
     with ExitStack() as stack:
-        stack.enter_context(on_a_terminal(show, verbose=verbose))
+        stack.enter_context(logging_to_terminal(show, verbose=verbose))
         if log_file is not None:
             stack.enter_context(writing_events(log_file))
         yield

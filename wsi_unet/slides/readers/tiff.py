@@ -26,7 +26,7 @@ from wsi_unet.errors import SlideError, first_line
 from wsi_unet.geometry import Box
 from wsi_unet.slides.fingerprint import file_digest
 from wsi_unet.slides.levels import PixelSize, pyramid
-from wsi_unet.slides.library_messages import quiet
+from wsi_unet.slides.library_messages import capture_library_messages
 from wsi_unet.slides.readers.tiff_levels import TiffLevel
 from wsi_unet.slides.readers.tiff_pages import (
     compression,
@@ -76,7 +76,7 @@ class TiffReader:
         self._fallback: TiffSlide | None = None
         self._tiles: TileSource | None = None
         try:
-            with quiet() as complaints, _reading(source, complaints):
+            with capture_library_messages() as complaints, _reading(source, complaints):
                 self._open(complaints, threads or default_threads())
         except BaseException:
             source.close()

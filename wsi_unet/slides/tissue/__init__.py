@@ -1,1 +1,1 @@
-"""Tissue masks: found on an overview of the slide, or given as images or outlines."""
+"""Tissue masks: found on an overview of the slide, or loaded from images or outlines."""

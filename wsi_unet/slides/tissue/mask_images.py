@@ -1,9 +1,9 @@
-"""Masks that are images, of any size: reduced while they are read, so that no tissue is lost.
+"""Masks that are images of any size, reduced while they are read so that no tissue is lost.
 
-A mask is stretched over the slide, so a mask as large as its slide says more than a run can use.
-Of a mask of H rows, R are kept; row r of them is tissue where any row is that shares part of the
-slide with it, rows floor(r·H/R) to ceil((r+1)·H/R) - 1. A pixel of the slide whose centre lies
-in tissue of the full mask therefore lies in tissue of the reduced one.
+A mask is stretched over the slide, so one as large as the slide says more than a run can use. A
+mask of H rows is reduced to R rows, where row r is tissue if any row of the full mask is that
+overlaps it: rows floor(r·H/R) to ceil((r+1)·H/R) - 1. The same holds for columns. So a pixel of
+the slide whose centre lies in tissue of the full mask lies in tissue of the reduced one too.
 """
 
 from __future__ import annotations
@@ -19,32 +19,33 @@ from PIL import Image, UnidentifiedImageError
 
 from wsi_unet.errors import MaskError, first_line
 from wsi_unet.geometry import Shape
-from wsi_unet.slides.library_messages import quiet
-from wsi_unet.slides.tissue.raster_files import MALFORMED, PNG_HEAD, TIFF_HEADS, open_image
+from wsi_unet.slides.library_messages import capture_library_messages
+from wsi_unet.slides.tissue.image_files import MALFORMED, PNG_HEAD, TIFF_HEADS, open_image
+from wsi_unet.slides.tissue.mask import TissueMask
 
-MOST_CELLS = 8192
+MAX_CELLS = 8192
 """Cells along the longer side of a mask."""
-MOST_PIXELS = 1 << 36
-"""Pixels of a TIFF mask: more than any slide has."""
+MAX_PIXELS = 1 << 36
+"""Pixels that a TIFF mask may have: more than any slide has."""
 QUICK_PIXELS = 1 << 30
-"""Pixels that are decoded within seconds; of pyramids larger than this a coarse level is read."""
-MOST_AT_ONCE = 1 << 29
-"""Pixels of an image, or bytes of a TIFF's tile or strip, that are decoded in one go."""
-PIECE = 1 << 24
+"""Pixels that are decoded within seconds; of larger pyramids a coarse level is read."""
+MAX_DECODED = 1 << 29
+"""Pixels of an image, or bytes of a TIFF's tile or strip, that may be decoded in one go."""
+PIECE_PIXELS = 1 << 24
 """Pixels that are reduced at once."""
-_ADVICE = f"save it as a tiled TIFF, or smaller: {MOST_CELLS} px along its longer side are enough"
+_ADVICE = f"save it as a tiled TIFF, or smaller: {MAX_CELLS} px along its longer side are enough"
 
 
-class Cells:
-    """A mask that is filled piece by piece and has at most `MOST_CELLS` cells per side."""
+class ReducedMask:
+    """A mask of at most `MAX_CELLS` cells per side, filled piece by piece."""
 
     def __init__(self, shape: Shape) -> None:
-        """Begin an empty mask.
+        """Start with an empty mask.
 
         Args:
             shape: (rows, columns) of the mask as it is stored, px.
         """
-        side = math.ceil(max(shape) / MOST_CELLS)
+        side = math.ceil(max(shape) / MAX_CELLS)
         self._shape = shape
         self.mask = np.zeros((-(-shape[0] // side), -(-shape[1] // side)), np.bool_)
 
@@ -63,7 +64,7 @@ class Cells:
 def _any_rows(
     marked: NDArray[np.bool_], start: int, side: int, cells: int
 ) -> tuple[int, NDArray[np.bool_]]:
-    """Reduce rows `start`, … of `side` to those of `cells` that share something with them.
+    """Reduce rows from `start` on, of `side` rows, to the cells of `cells` that overlap them.
 
     Returns:
         The first cell, and (number of cells, columns) bool.
@@ -75,22 +76,22 @@ def _any_rows(
     reduced = np.zeros((last[-1] - first[0] + 1, marked.shape[1]), np.bool_)
     begins = np.flatnonzero(np.diff(first, prepend=-1))
     reduced[first[begins] - first[0]] = np.logical_or.reduceat(marked, begins, axis=0)
-    # A row that lies across the border of two cells marks both; no border lies in two rows.
+    # A row that lies across the edge of two cells marks both; no edge lies in two rows.
     across = last > first
     reduced[last[across] - first[0]] |= marked[across]
     return int(first[0]), reduced
 
 
-def read_raster(path: Path, head: bytes) -> NDArray[np.bool_]:
+def read_mask_image(path: Path, head: bytes) -> TissueMask:
     """Read a mask that is an image: whatever isn't zero is tissue.
 
     Args:
-        path: a TIFF, a PNG, or what else Pillow reads.
+        path: a TIFF, a PNG, or anything else that Pillow reads.
         head: the first bytes of the file.
 
     Returns:
-        (rows, columns) bool with at most `MOST_CELLS` per side. Of a pyramidal TIFF of more than
-        a gigapixel a coarse level is read, as its writer reduced it.
+        (rows, columns) bool with at most `MAX_CELLS` per side. Of a pyramidal TIFF of more than
+        a gigapixel a coarser level is read, as its writer reduced it.
 
     Raises:
         MaskError: it isn't an image, can't be decoded, has several planes or is too large.
@@ -106,13 +107,13 @@ def _read_image(path: Path, is_png: bool) -> NDArray[np.bool_]:
     try:
         with open_image(path, png=is_png) as image:
             shape = image.height, image.width
-            if math.prod(shape) > MOST_AT_ONCE:
+            if math.prod(shape) > MAX_DECODED:
                 raise MaskError(f"{path}: the mask, {_size(shape)}, is too large; {_ADVICE}")
-            cells = Cells(shape)
-            rows = max(1, PIECE // shape[1])
+            reduced = ReducedMask(shape)
+            rows = max(1, PIECE_PIXELS // shape[1])
             for y in range(0, shape[0], rows):
-                part = image.crop((0, y, shape[1], min(shape[0], y + rows)))
-                cells.add(_marked_in(part), y, 0)
+                strip = image.crop((0, y, shape[1], min(shape[0], y + rows)))
+                reduced.add(_marked_in(strip), y, 0)
     except UnidentifiedImageError as error:
         raise MaskError(
             f"{path}: the mask is neither an image (PNG, TIFF) nor annotations (GeoJSON, "
@@ -122,12 +123,12 @@ def _read_image(path: Path, is_png: bool) -> NDArray[np.bool_]:
         raise MaskError(f"{path}: the mask is too large ({error}); {_ADVICE}") from error
     except (OSError, ValueError, SyntaxError) as error:
         raise MaskError(f"{path}: the mask can't be decoded ({error})") from error
-    return cells.mask
+    return reduced.mask
 
 
 def _marked_in(image: Image.Image) -> NDArray[np.bool_]:
     pixels = np.asarray(image.convert("RGBA") if image.mode == "P" else image)
-    # An alpha channel says where there is anything; it isn't a mark of its own.
+    # An alpha channel says where the image has content; by itself it marks nothing.
     alpha = pixels.shape[2] in (2, 4) if pixels.ndim == 3 else False
     return _marked(pixels[..., :-1]) & (pixels[..., -1] > 0) if alpha else _marked(pixels)
 
@@ -144,21 +145,21 @@ def _read_tiff(path: Path) -> NDArray[np.bool_]:
     import tifffile
 
     try:
-        with quiet(), tifffile.TiffFile(path) as tiff:
+        with capture_library_messages(), tifffile.TiffFile(path) as tiff:
             level = _choose_level(path, tiff)
-            cells = Cells(level.shape[:2])
+            reduced = ReducedMask(level.shape[:2])
             for marked, y, x in _tiff_pieces(path, level.pages[0], level.keyframe):
-                cells.add(marked, y, x)
+                reduced.add(marked, y, x)
     except MaskError:
         raise
     except MALFORMED as error:
         reason = first_line(error)
         raise MaskError(f"{path}: the mask can't be decoded ({reason})") from error
-    return cells.mask
+    return reduced.mask
 
 
 def _choose_level(path: Path, tiff: Any) -> Any:
-    """Return the finest level that is read quickly, or the coarsest that is fine enough."""
+    """Return the finest level that is read quickly, else the coarsest that is fine enough."""
     levels = tiff.series[0].levels if tiff.series else []
     for level in levels:
         shape, pages = level.shape, level.pages
@@ -167,10 +168,10 @@ def _choose_level(path: Path, tiff: Any) -> Any:
             raise MaskError(f"{path}: a mask has one plane of pixels, not shape {shape}")
     if not levels:
         raise MaskError(f"{path}: a mask has one plane of pixels; this TIFF has none")
-    fine = [level for level in levels if level is levels[0] or max(level.shape[:2]) >= MOST_CELLS]
+    fine = [level for level in levels if level is levels[0] or max(level.shape[:2]) >= MAX_CELLS]
     areas = [math.prod(level.shape[:2]) for level in fine]
     chosen = next((number for number, area in enumerate(areas) if area <= QUICK_PIXELS), -1)
-    if areas[chosen] > MOST_PIXELS:
+    if areas[chosen] > MAX_PIXELS:
         raise MaskError(
             f"{path}: the mask, {_size(fine[chosen].shape[:2])}, is larger than any slide; check "
             "the file"
@@ -179,17 +180,17 @@ def _choose_level(path: Path, tiff: Any) -> Any:
 
 
 def _tiff_pieces(path: Path, page: Any, frame: Any) -> Iterator[tuple[NDArray[np.bool_], int, int]]:
-    """Yield what is marked, (h, w) bool, and its first row and column, px, piece by piece."""
+    """Yield pieces of the mask: (h, w) bool, and their first row and column, px."""
     rows, columns = int(frame.imagelength), int(frame.imagewidth)
     if frame.is_final:  # the pixels lie in the file as they are
         stored = frame.dtype.newbyteorder(frame.parent.byteorder)
         pixels = np.memmap(path, stored, "r", page.dataoffsets[0], frame.shape)
-        step = max(1, PIECE // columns)
+        step = max(1, PIECE_PIXELS // columns)
         for y in range(0, rows, step):
             yield _marked(pixels[y : y + step]), y, 0
         return
     segment = math.prod(frame.chunks) * frame.dtype.itemsize
-    if segment > MOST_AT_ONCE:
+    if segment > MAX_DECODED:
         raise MaskError(
             f"{path}: the mask is stored in pieces of {segment >> 20} MiB, too large; {_ADVICE}"
         )

@@ -1,4 +1,4 @@
-"""What image files of masks and labels begin with, and how libraries fail on damaged ones."""
+"""Image files of masks and labels: their first bytes, and what libraries raise on damaged ones."""
 
 from __future__ import annotations
 
@@ -23,17 +23,22 @@ MALFORMED = (
     SyntaxError,  # Pillow on a broken PNG
     struct.error,
 )
-"""What tifffile, imagecodecs and Pillow raise on files that are damaged or made up."""
+"""What tifffile, imagecodecs and Pillow raise on damaged or forged files."""
 
 
 def open_image(path: Path, *, png: bool) -> Image.Image:
-    """Open an image with Pillow; the caller looks at its size before the pixels are decoded.
+    """Open an image with Pillow; check its size before you let it decode the pixels.
 
-    A PNG may be of any size: Pillow's limit belongs to the whole process and to `Image.open`.
+    A PNG may be of any size: Pillow's limit, which holds for the whole process, is only checked
+    by `Image.open`.
+
+    Args:
+        path: the image.
+        png: whether it is a PNG.
 
     Raises:
-        OSError, SyntaxError: it is damaged, or no image.
-        DecompressionBombError: it is no PNG, and far too large.
+        OSError, SyntaxError: it is damaged, or not an image.
+        DecompressionBombError: it isn't a PNG, and is far too large.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from wsi_unet.errors import MaskError
 from wsi_unet.slides import Slide, load_mask, open_slide
-from wsi_unet.slides.tissue import masks
+from wsi_unet.slides.tissue import mask_files
 
 Pixels = NDArray[np.uint8]
 SlideOf = Callable[..., Slide]
@@ -102,7 +102,7 @@ def test_polygons_reaching_beyond_the_slide_are_clipped(tmp_path: Path, slide: S
 def test_large_slides_get_coarser_cells(slide_of: SlideOf, tmp_path: Path) -> None:
     document = {"type": "Polygon", "coordinates": [square(0, 0, 400)]}
     path = written(tmp_path / "a.geojson", document)
-    mask = masks.read_mask(path, (800, 100_000))
+    mask = mask_files.read_mask(path, (800, 100_000))
     assert mask.shape == (62, 7693)  # cells of 13 px
     assert mask[:30, :30].all()
     assert not mask[32:].any()
@@ -173,5 +173,5 @@ def test_real_annotations(example_slide_path: Path, shared_data: Path) -> None:
         for name in ("qupath05.geojson", "large_image_sample.geojson"):
             with pytest.raises(MaskError, match="level 0"):  # of other, larger slides
                 load_mask(folder / name, slide)
-    assert masks.read_mask(folder / "qupath05.geojson", (30_000, 40_000)).any()
-    assert masks.read_mask(folder / "large_image_sample.geojson", (60_000, 60_000)).any()
+    assert mask_files.read_mask(folder / "qupath05.geojson", (30_000, 40_000)).any()
+    assert mask_files.read_mask(folder / "large_image_sample.geojson", (60_000, 60_000)).any()

@@ -16,8 +16,8 @@ from PIL import Image
 from wsi_unet.errors import MaskError
 from wsi_unet.geometry import Box
 from wsi_unet.slides import mask_in_box
-from wsi_unet.slides.tissue import mask_rasters
-from wsi_unet.slides.tissue.masks import read_mask
+from wsi_unet.slides.tissue import mask_images
+from wsi_unet.slides.tissue.mask_files import read_mask
 
 Mask = NDArray[np.bool_]
 
@@ -25,8 +25,8 @@ Mask = NDArray[np.bool_]
 @pytest.fixture
 def few_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     """Masks are reduced from 17 px on, and come in small pieces."""
-    monkeypatch.setattr(mask_rasters, "MOST_CELLS", 16)
-    monkeypatch.setattr(mask_rasters, "PIECE", 400)
+    monkeypatch.setattr(mask_images, "MAX_CELLS", 16)
+    monkeypatch.setattr(mask_images, "PIECE_PIXELS", 400)
 
 
 def reduced(mask: Mask, most: int = 16) -> Mask:
@@ -55,8 +55,8 @@ def test_cells_are_tissue_if_any_of_their_pixels_is(
 ) -> None:
     mask = np.random.default_rng(seed).random(shape) < 0.02
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mask_rasters, "MOST_CELLS", most)
-        cells = mask_rasters.Cells(shape)
+        patch.setattr(mask_images, "MAX_CELLS", most)
+        cells = mask_images.ReducedMask(shape)
     for box in Box.of_shape(shape).tiles(piece):
         cells.add(mask[box.slices()], box.y0, box.x0)
     assert max(cells.mask.shape) <= most
@@ -114,9 +114,9 @@ def test_a_coarse_level_of_a_large_pyramid_is_read(
         for pixels in levels[1:]:
             writer.write(pixels, tile=(16, 16), subfiletype=1)
     assert (read_mask(path, (64, 48)) == reduced(levels[0] > 0)).all()
-    monkeypatch.setattr(mask_rasters, "QUICK_PIXELS", 32 * 24)
+    monkeypatch.setattr(mask_images, "QUICK_PIXELS", 32 * 24)
     assert (read_mask(path, (64, 48)) == reduced(levels[1] > 0)).all()
-    monkeypatch.setattr(mask_rasters, "QUICK_PIXELS", 1)  # but none with fewer cells than wanted
+    monkeypatch.setattr(mask_images, "QUICK_PIXELS", 1)  # but none with fewer cells than wanted
     assert (read_mask(path, (64, 48)) == reduced(levels[2] > 0)).all()
 
 
@@ -168,11 +168,11 @@ def test_absurd_sizes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     Image.fromarray(mask).save(tmp_path / "a.png")
     strip = written(tmp_path / "strip.tif", mask, rowsperstrip=90, compression="zlib")
     tiles = written(tmp_path / "tiles.tif", mask, tile=(16, 16))
-    monkeypatch.setattr(mask_rasters, "MOST_AT_ONCE", 2000)
+    monkeypatch.setattr(mask_images, "MAX_DECODED", 2000)
     refused(tmp_path / "a.png", r"70 x 90 px, is too large.*8192 px")
     refused(strip, r"in pieces of .* too large.*8192 px")
     assert read_mask(tiles, (90, 70)).all()
-    monkeypatch.setattr(mask_rasters, "MOST_PIXELS", 2000)
+    monkeypatch.setattr(mask_images, "MAX_PIXELS", 2000)
     refused(tiles, "larger than any slide")
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from wsi_unet.colour import CHANNEL_WEIGHTS, ChannelOrder
 from wsi_unet.geometry import BlockGrid
 from wsi_unet.slides.resample import Raster
-from wsi_unet.slides.tissue.tissue import Mask, mask_in_box, mask_touches
+from wsi_unet.slides.tissue.mask import TissueMask, mask_in_box, mask_touches
 
 CELL = 256
 """Side of what is read at once, px."""
@@ -27,7 +27,7 @@ LEAST_DEVIATION = 1 / 255
 
 
 @dataclass(frozen=True)
-class Colours:
+class ColourSums:
     """Sums over pixels of R, G and B, 0 to 255.
 
     Attributes:
@@ -53,7 +53,7 @@ class Colours:
         return tuple(means), tuple(deviations)
 
 
-def measure_colours(raster: Raster, mask: Mask | None) -> Colours | None:
+def measure_colours(raster: Raster, mask: TissueMask | None) -> ColourSums | None:
     """Sum up the colours of a slide's tissue, in memory that doesn't grow with the slide.
 
     Args:
@@ -85,4 +85,4 @@ def measure_colours(raster: Raster, mask: Mask | None) -> Colours | None:
         products += (exact.T @ exact).astype(np.int64)
     if not total:
         return None
-    return Colours(total, tuple(sums.tolist()), tuple(tuple(row) for row in products.tolist()))
+    return ColourSums(total, tuple(sums.tolist()), tuple(tuple(row) for row in products.tolist()))
