@@ -38,8 +38,8 @@ from benchmarks.reference import whole_image
 from wsi_unet.dask_cluster import cluster
 from wsi_unet.geometry import Box
 from wsi_unet.models import Model, UNetConfig
-from wsi_unet.models.architectures.unet import Precision
-from wsi_unet.models.inference.devices import describe_devices, matmul_rate
+from wsi_unet.models.number_types import Precision
+from wsi_unet.models.inference.devices import describe_devices, measure_matmul_rate
 
 NO_CUDA = 3
 FLOP_PER_PIXEL = 1.470e6
@@ -204,7 +204,7 @@ def alone(setting: Setting, model: Model) -> Iterator[Row]:
     """Time the paper's network by tile and number type, and one forward by kernel."""
     flop = FLOP_PER_PIXEL * (setting.base / 64) ** 2
     for precision in ("bfloat16", "float32"):
-        peak = matmul_rate(setting.device, precision, seconds=2.0)
+        peak = measure_matmul_rate(setting.device, precision, seconds=2.0)
         yield Row("gpu", f"matrix products, {precision}", peak / 1e12, "TFLOP/s")
         best = 0.0
         for tile, speeds in model_only(model, setting.device, precision, setting.tiles).items():

@@ -13,8 +13,8 @@ from benchmarks.common import tell
 from benchmarks.networks import place
 from wsi_unet.models import Model
 from wsi_unet.models.architectures.costs import largest_map, tile_memory, window_side
-from wsi_unet.models.architectures.unet import Precision
-from wsi_unet.models.inference.devices import free_memory, full_float32, synchronize
+from wsi_unet.models.number_types import Precision
+from wsi_unet.models.inference.devices import get_free_memory, full_float32, synchronize
 from wsi_unet.models.inference.tiles import GPU_HEADROOM, MOST_VALUES
 
 REPEATS = 7
@@ -87,7 +87,7 @@ def _image(model: Model, device: str, precision: Precision, tile: int) -> Tensor
 
 def _fits(model: Model, device: str, precision: Precision, tile: int) -> bool:
     spec = model.spec
-    free = free_memory(device)
+    free = get_free_memory(device)
     if tile % spec.border().period or largest_map(spec, tile) > MOST_VALUES:
         return False
     return free is None or GPU_HEADROOM * tile_memory(spec, tile, precision) < free

@@ -14,8 +14,8 @@ from wsi_unet_cli.common.options import json_option, verbose_option
 from wsi_unet_cli.common.output import print_facts, print_json, size
 
 if TYPE_CHECKING:
-    from wsi_unet.models.architectures.unet import Precision
     from wsi_unet.models.inference.devices import DeviceInfo
+    from wsi_unet.models.number_types import Precision
 
 PACKAGES = (
     "torch",
@@ -82,10 +82,10 @@ def package_versions() -> dict[str, str | None]:
 
 
 def _examine(device: DeviceInfo) -> Examined:
-    from wsi_unet.models.inference.devices import matmul_rate
+    from wsi_unet.models.inference.devices import measure_matmul_rate
 
     types: tuple[Precision, ...] = ("float32", "bfloat16")
-    return Examined(device, {name: matmul_rate(device.name, name) for name in types})
+    return Examined(device, {name: measure_matmul_rate(device.name, name) for name in types})
 
 
 def _document(devices: list[Examined], versions: dict[str, str | None]) -> dict[str, Any]:

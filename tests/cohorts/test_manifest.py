@@ -150,7 +150,7 @@ def test_a_manifest_with_one_slide_is_a_cohort(here: Path) -> None:
 
 def test_models_may_lie_beside_the_manifest(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[str] = []
-    monkeypatch.setattr(manifest_module, "check_there", looked.append)
+    monkeypatch.setattr(manifest_module, "check_model_exists", looked.append)
     name = manifest(here, "slide,model\na.svs,mine\nb.svs,mine\nc.svs,nuclei-he\nd.svs,\n")
     models = [listed.job.model for listed in read_cohort([name], None, "theirs").slides]
     assert models == [

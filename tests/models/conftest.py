@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from wsi_unet.models.architectures.border import next_legal_side
-from wsi_unet.models.architectures.unet import UNetConfig
+from wsi_unet.models.architectures.unet import UNetConfig, next_legal_side
 from wsi_unet.models.checkpoint import Model, save_model
 from wsi_unet.models.networks.unet import UNet
 from wsi_unet.models.spec import ModelClass, ModelSpec, Normalisation

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wsi_unet.geometry import Border, Box, Shape, reflect
-from wsi_unet.models.architectures.border import derive_border
 from wsi_unet.models.architectures.unet import UNetConfig
-from wsi_unet.models.inference.augmentation import VIEWS, View, turned_border
+from wsi_unet.models.inference.augmentation import VIEWS, View, widen_for_views
 from wsi_unet.models.networks.interpolation import Placement
 from wsi_unet.models.networks.unet import UNet
 
@@ -73,7 +72,7 @@ def difference(
 
 
 def assert_tiles_are_the_whole(config: UNetConfig, view: View, shape: Shape, seed: int) -> None:
-    border = turned_border(derive_border(config))
+    border = widen_for_views(config.border())
     generator = np.random.default_rng(seed)
     image = generator.random(shape)
     period = border.period
@@ -107,12 +106,12 @@ def test_cut_at_an_odd_edge_flipped_views_differ() -> None:
     """Their pooling grid would hang on the slide's far edge; so it is mirrored to a multiple."""
     config = UNetConfig(padding="same", odd="zeros", depth=2, base_width=3, in_channels=1)
     network, image = network_of(config), np.random.default_rng(0).random((61, 75))
-    cut = derive_border(config)
+    cut = config.border()
     assert cut.edge == "cut"
     core = Box(0, 0, 16, 16)
     assert difference(network, cut, image, core, View()) < 1e-10
     assert difference(network, cut, image, core, View(rows=True)) > 1e-3
-    assert difference(network, turned_border(cut), image, core, View(rows=True)) < 1e-10
+    assert difference(network, widen_for_views(cut), image, core, View(rows=True)) < 1e-10
 
 
 @pytest.mark.parametrize("padding", ["valid", "same"])
@@ -120,7 +119,7 @@ def test_cores_off_the_grid_differ(padding: str) -> None:
     config = UNetConfig.model_validate(
         {"padding": padding, "depth": 2, "base_width": 3, "in_channels": 1}
     )
-    border, network = turned_border(derive_border(config)), network_of(config)
+    border, network = widen_for_views(config.border()), network_of(config)
     image = np.random.default_rng(0).random((96, 96))
     for view in VIEWS["d4"]:
         assert difference(network, border, image, Box(32, 32, 48, 48), view) < 1e-10
@@ -129,7 +128,7 @@ def test_cores_off_the_grid_differ(padding: str) -> None:
 
 def test_one_period_less_context_differs() -> None:
     config = UNetConfig(padding="same", depth=2, base_width=3, in_channels=1)
-    border, network = turned_border(derive_border(config)), network_of(config)
+    border, network = widen_for_views(config.border()), network_of(config)
     shorter = Border(border.before - 4, border.after - 4, 0, border.period, border.edge)
     image = np.random.default_rng(0).random((80, 80))
     assert difference(network, border, image, Box(36, 36, 40, 40), View(rows=True)) < 1e-10
@@ -143,14 +142,14 @@ def test_told_its_place_an_aligned_interpolation_is_the_wholes(view: View, seed:
         padding="same", upsampling="bilinear", align_corners=True, depth=2, base_width=3,
         in_channels=1,
     )  # fmt: skip
-    border, network = turned_border(derive_border(config)), network_of(config)
+    border, network = widen_for_views(config.border()), network_of(config)
     generator = np.random.default_rng(seed)
     shape = (int(generator.integers(60, 100)), int(generator.integers(60, 100)))
     image = generator.random(shape)
-    whole = Box.of_shape(border.whole(shape))
+    whole = Box.of_shape(border.full_shape(shape))
     core = Box(4, 8, 24, 36)
     window = border.window(core, shape)
-    origin, turned = view.place(window, border.whole(shape))
+    origin, turned = view.turn_window(window, border.full_shape(shape))
     with torch.inference_mode():
         expected = view.turn_back(network(view.turn(continued(image, whole))))
         found = view.turn_back(
@@ -191,7 +190,7 @@ def test_turned_borders_hold_what_both_directions_need(
     else:
         before = before // period * period
     after = after // period * period
-    border = turned_border(Border(before, after, shrink, period, "mirror"))
+    border = widen_for_views(Border(before, after, shrink, period, "mirror"))
     assert (border.before - before) % period == (border.after - after) % period == 0
     assert border.before >= before
     assert border.after >= after

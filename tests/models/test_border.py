@@ -14,12 +14,7 @@ from support.probe import MeasuredBorder, measure_border
 from torch import Tensor, nn
 
 from wsi_unet.geometry import Border, Box, Shape, reflect
-from wsi_unet.models.architectures.border import (
-    check_side,
-    derive_border,
-    next_legal_side,
-)
-from wsi_unet.models.architectures.unet import UNetConfig
+from wsi_unet.models.architectures.unet import UNetConfig, check_side, next_legal_side
 from wsi_unet.models.networks.unet import UNet
 
 configs = st.builds(
@@ -56,7 +51,7 @@ def network_of(config: UNetConfig, seed: int = 0) -> UNet:
 )
 def test_border_of_the_papers_shape(padding: str, upsampling: str, expected: Border) -> None:
     config = UNetConfig.model_validate({"padding": padding, "upsampling": upsampling})
-    assert derive_border(config) == expected
+    assert config.border() == expected
 
 
 @given(configs)
@@ -90,7 +85,7 @@ def test_legal_sides_against_brute_force(config: UNetConfig) -> None:
 @given(configs, st.integers(0, 3))
 @settings(deadline=None, max_examples=10)
 def test_derived_is_measured(config: UNetConfig, seed: int) -> None:
-    border = derive_border(config)
+    border = config.border()
     side = next_legal_side(config, 2 * border.after + 5 * border.period)
     network = network_of(config, seed)
     try:
@@ -148,7 +143,7 @@ def tiled_error(
 @settings(deadline=None, max_examples=25)
 def test_tiled_equals_whole(config: UNetConfig, rows: int, columns: int, tile: int) -> None:
     network = network_of(config)
-    border = derive_border(config)
+    border = config.border()
     probe = run(network, np.random.default_rng(0).random((8, 8, 3)), Box(0, 0, *_legal(config)))
     assume(float(probe.max() - probe.min()) > 1e-9)
     side = border.period * tile
@@ -167,7 +162,7 @@ def test_controls_that_must_fail(padding: str, upsampling: str) -> None:
     config = UNetConfig.model_validate(
         {"padding": padding, "upsampling": upsampling, "depth": 3, "base_width": 4}
     )
-    network, border = network_of(config), derive_border(config)
+    network, border = network_of(config), config.border()
     assert tiled_error(network, border, (70, 60), 16) < 1e-12
     # A period less before: for valid networks the window still has a legal size, but lacks what
     # interpolation needs; without interpolation it lacks output.

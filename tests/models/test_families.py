@@ -25,7 +25,11 @@ from wsi_unet.geometry import round_up
 from wsi_unet.models.architectures.residual_unet import ResidualUNetConfig
 from wsi_unet.models.architectures.resnet_unet import ResNetUNetConfig
 from wsi_unet.models.architectures.unet import UNetConfig
-from wsi_unet.models.importing.checkpoints import import_checkpoint, look_at, spec_of
+from wsi_unet.models.importing.checkpoints import (
+    import_checkpoint,
+    infer_spec,
+    recognise_checkpoint,
+)
 from wsi_unet.models.importing.hints import ImportHints
 from wsi_unet.models.networks.build import build_network
 from wsi_unet.models.networks.folding import fold_batch_norm
@@ -133,7 +137,7 @@ def test_the_import_computes_what_the_original_does(case: str, tmp_path: Path) -
     original = randomise(make())
     torch.save(original.state_dict(), tmp_path / "weights.pth")
     network, spec = import_checkpoint(tmp_path / "weights.pth", told)
-    assert look_at(tmp_path / "weights.pth").family.name == case.split(",")[0]
+    assert recognise_checkpoint(tmp_path / "weights.pth").family.name == case.split(",")[0]
     compute = getattr(original, "logits", original)
     with torch.inference_mode():
         for rows, columns in sizes:
@@ -259,7 +263,7 @@ def test_depth_widths_and_classes_are_read_off_the_weights(
         channels, classes, base, depth=depth, padding=True, norm=norm, upsample=upsample
     )
     torch.save(original.state_dict(), tmp_path / "weights.pth")
-    spec = spec_of(look_at(tmp_path / "weights.pth"), ImportHints(padding="same"))
+    spec = infer_spec(recognise_checkpoint(tmp_path / "weights.pth"), ImportHints(padding="same"))
     assert spec.architecture == UNetConfig(
         padding="same",
         depth=depth,
@@ -306,7 +310,7 @@ def test_borders_are_the_known_ones(
     make: Make, told: ImportHints, border: tuple[int, int, int], exactness: str, tmp_path: Path
 ) -> None:
     torch.save(make().state_dict(), tmp_path / "weights.pth")
-    spec = spec_of(look_at(tmp_path / "weights.pth"), told)
+    spec = infer_spec(recognise_checkpoint(tmp_path / "weights.pth"), told)
     found = spec.border()
     assert (found.before, found.after, found.shrink) == border
     assert spec.exactness == exactness
@@ -322,7 +326,7 @@ def test_borders_are_the_known_ones(
 )
 def test_what_depends_on_the_window_gets_one_and_is_approximate(make: Make, tmp_path: Path) -> None:
     torch.save(make().state_dict(), tmp_path / "weights.pth")
-    spec = spec_of(look_at(tmp_path / "weights.pth"), ImportHints())
+    spec = infer_spec(recognise_checkpoint(tmp_path / "weights.pth"), ImportHints())
     assert (spec.window, spec.exactness) == (512, "approximate")
 
 
@@ -508,7 +512,7 @@ def test_what_nothing_tells_is_said_to_be_assumed(
     make: Make, told: ImportHints, assumed: set[str], tmp_path: Path
 ) -> None:
     torch.save(make().state_dict(), tmp_path / "weights.pth")
-    assert set(spec_of(look_at(tmp_path / "weights.pth"), told).assumed) == assumed
+    assert set(infer_spec(recognise_checkpoint(tmp_path / "weights.pth"), told).assumed) == assumed
 
 
 def test_a_head_of_a_hundred_classes_wants_a_hundred_names(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from wsi_unet.errors import ModelError, OutputError
 from wsi_unet.models import load_model
-from wsi_unet.models.importing.checkpoints import cache_folder, import_model, load_any
+from wsi_unet.models.importing.checkpoints import cache_folder, import_model, load_or_import_model
 
 
 @pytest.fixture(autouse=True)
@@ -29,32 +29,36 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def test_a_checkpoint_is_kept_by_its_content(checkpoint: Path, tmp_path: Path) -> None:
-    model = load_any(checkpoint)
+    model = load_or_import_model(checkpoint)
     elsewhere = tmp_path / "elsewhere" / "unet.pth"
     elsewhere.parent.mkdir()
     shutil.copy(checkpoint, elsewhere)
-    assert load_any(elsewhere) == model
+    assert load_or_import_model(elsewhere) == model
     torch.save(randomise(Milesial(3, 2, 4, bilinear=False), seed=1).state_dict(), checkpoint)
-    assert load_any(checkpoint).sha256 != model.sha256
+    assert load_or_import_model(checkpoint).sha256 != model.sha256
     assert len(list(cache_folder().iterdir())) == 2
 
 
 def test_what_is_kept_is_what_an_import_makes(checkpoint: Path, tmp_path: Path) -> None:
     imported = import_model(checkpoint, tmp_path / "model")
-    assert load_any(checkpoint).sha256 == imported.sha256 == load_model(imported.path).sha256
+    assert (
+        load_or_import_model(checkpoint).sha256
+        == imported.sha256
+        == load_model(imported.path).sha256
+    )
 
 
 def test_a_damaged_copy_is_made_again(checkpoint: Path) -> None:
-    model = load_any(checkpoint)
+    model = load_or_import_model(checkpoint)
     weights = model.path / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    assert load_any(checkpoint).sha256 == model.sha256
+    assert load_or_import_model(checkpoint).sha256 == model.sha256
     assert load_model(model.path).sha256 == model.sha256
 
 
 def test_several_may_want_it_at_once(checkpoint: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
-        models = list(pool.map(load_any, [checkpoint] * 8))
+        models = list(pool.map(load_or_import_model, [checkpoint] * 8))
     assert len({model.sha256 for model in models}) == 1
     assert len(list(cache_folder().glob("*/*"))) == 1
 
@@ -65,16 +69,16 @@ def test_a_folder_that_cannot_be_written_is_named(
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("WSI_UNET_CACHE", str(tmp_path / "file"))
     with pytest.raises(OutputError, match=r"can't keep the imported model in the cache .*file"):
-        load_any(checkpoint)
+        load_or_import_model(checkpoint)
 
 
 def test_models_are_loaded_as_ever(checkpoint: Path, tmp_path: Path) -> None:
-    assert load_any("nuclei-he") == load_model("nuclei-he")
+    assert load_or_import_model("nuclei-he") == load_model("nuclei-he")
     single = import_model(checkpoint, tmp_path / "model.safetensors")
-    assert load_any(single.path).sha256 == single.sha256
+    assert load_or_import_model(single.path).sha256 == single.sha256
     assert not cache_folder().exists()
     with pytest.raises(ModelError, match="neither a path nor a bundled model"):
-        load_any(tmp_path / "nothing")
+        load_or_import_model(tmp_path / "nothing")
 
 
 def test_weights_that_are_no_model_are_never_overwritten(checkpoint: Path, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_other_architectures_run_exactly(
 ) -> None:
     network = balanced(make(), last, image)
     config = measure_module(network)
-    assert (config.kind, config.period, config.local, config.sized) == (
+    assert (config.kind, config.period, config.local, config.depends_on_size) == (
         "module",
         period,
         True,
@@ -153,7 +153,7 @@ def config_of() -> ProgramConfig:
         before=12,
         after=12,
         local=True,
-        sized=False,
+        depends_on_size=False,
     )
 
 

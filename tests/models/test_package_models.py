@@ -17,10 +17,10 @@ def test_everything_exported_is_there() -> None:
 def test_specs_and_costs_need_no_torch(tmp_path: object) -> None:
     code = """
 import sys
-from wsi_unet.models import UNetConfig, bundled_models, derive_border, read_spec
+from wsi_unet.models import UNetConfig, bundled_models, read_spec
 from wsi_unet.models.architectures.costs import tile_memory, window_flops
 for name in bundled_models():
-    derive_border(read_spec(name).architecture)
+    read_spec(name).border()
 tile_memory(UNetConfig(), 512)
 assert "torch" not in sys.modules, "torch was imported"
 """

@@ -28,8 +28,8 @@ from wsi_unet.models import load_model
 from wsi_unet.models.architectures.costs import parameter_count
 from wsi_unet.models.architectures.program import ProgramConfig
 from wsi_unet.models.checkpoint import Model
-from wsi_unet.models.exported.loading import load_program, place
-from wsi_unet.models.importing.checkpoints import import_model, load_any
+from wsi_unet.models.exported.loading import load_program, prepare_network
+from wsi_unet.models.importing.checkpoints import import_model, load_or_import_model
 from wsi_unet.models.importing.hints import ImportHints
 from wsi_unet.models.importing.programs import import_program
 from wsi_unet.models.inference.predictor import Predictor
@@ -87,7 +87,7 @@ def test_what_an_import_measures(models: dict[str, Model], kind: str) -> None:
     assert isinstance(config, ProgramConfig)
     assert (config.kind, config.in_channels, config.classes) == (kind, 3, 2)
     assert (config.period, config.before, config.after, config.shrink) == (2, 6, 6, 0)
-    assert (config.local, config.sized) == (True, False)
+    assert (config.local, config.depends_on_size) == (True, False)
     assert config.input_side == (128 if kind == "export" else None)
     assert models[kind].spec.window == config.input_side
     assert models[kind].spec.exactness == "exact"
@@ -177,7 +177,7 @@ def test_nothing_that_can_run_code_is_opened_unasked(
         import_model(files[kind], tmp_path / "model")
     for source in (files[kind], models[kind].path):
         with pytest.raises(ModelError, match=message):
-            load_any(source)
+            load_or_import_model(source)
         with pytest.raises(ModelError, match=message):
             wsi_unet.segment(slide, tmp_path / "out.ome.zarr", source)
     assert not (tmp_path / "out.ome.zarr").exists()
@@ -212,9 +212,9 @@ def test_a_program_is_imported_once_for_all_runs(
     files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WSI_UNET_CACHE", str(tmp_path))
-    first = load_any(files["onnx"])
+    first = load_or_import_model(files["onnx"])
     monkeypatch.setattr("wsi_unet.models.importing.programs.import_program", None)
-    assert load_any(files["onnx"]) == first
+    assert load_or_import_model(files["onnx"]) == first
 
 
 def nodes_of(path: Path) -> onnx.ModelProto:
@@ -302,7 +302,7 @@ def test_the_nuclei_unet_reproduces_its_stored_output(shared_data: Path) -> None
     scaled = torch.from_numpy((image - image.mean()) / image.std())
     for name, kind in (("weights.onnx", "onnx"), ("weights_torchscript_1.86MB.pt", "torchscript")):
         content = (folder / name).read_bytes()
-        program = place(
+        program = prepare_network(
             load_program(folder / name, kind, content),
             device="cpu",
             dtype=torch.float32,

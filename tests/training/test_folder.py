@@ -13,7 +13,7 @@ from support.training import small_recipe, stop_after, train_small, what_counts
 from wsi_unet.errors import LockedError, ModelError, OutputError
 from wsi_unet.models import ModelSpec, Normalisation, UNet, load_model, save_model
 from wsi_unet.models.checkpoint import put_model, write_card
-from wsi_unet.models.destination import check_target
+from wsi_unet.models.destination import check_replaceable
 from wsi_unet.storage.lock import OutputLock
 from wsi_unet.training.artifacts.card import describe_model
 from wsi_unet.training.artifacts.folder import TrainingFolder
@@ -63,7 +63,7 @@ def test_a_training_is_neither_replaced_nor_gone_on_with_unasked(model: Path) ->
 
 def test_other_commands_never_replace_a_training(model: Path) -> None:
     with pytest.raises(OutputError, match="holds the training of a model, too"):
-        check_target(model, overwrite=True)
+        check_replaceable(model, overwrite=True)
     with pytest.raises(OutputError, match="holds the training of a model, too"):
         save_model(network(), spec(), model, overwrite=True)
 

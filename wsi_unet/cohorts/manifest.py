@@ -24,7 +24,7 @@ from wsi_unet.cohorts.inputs import find_slides
 from wsi_unet.cohorts.table import read_rows
 from wsi_unet.errors import InputError, ModelError, OptionError
 from wsi_unet.models.checkpoint import bundled_models
-from wsi_unet.models.importing.checkpoints import check_there
+from wsi_unet.models.importing.checkpoints import check_model_exists
 from wsi_unet.segmentation.dispatch.prepare import SlideJob, default_output
 from wsi_unet.segmentation.planning.options import Options
 from wsi_unet.storage.store import open_store
@@ -121,7 +121,7 @@ def read_cohort(
     _refuse_nested(reading.listed)
     if any(listed.job.model == found for listed in slides):
         for name in (found, *found_others):  # one line now, rather than one per slide
-            check_there(name)
+            check_model_exists(name)
     folder = locations.resolve(output or ".")
     if open_store(folder).get("zarr.json") is not None:
         raise InputError(
@@ -206,7 +206,7 @@ class _Reading:
             beside = _beside(manifest, model)
             known = model if model in bundled_models() else locations.resolve(beside)
             try:
-                check_there(known)
+                check_model_exists(known)
             except ModelError as error:
                 raise InputError(f"{where}: {error}") from error
             self._models[manifest, model] = known

@@ -1,4 +1,3 @@
-from .architectures.border import derive_border as derive_border
 from .architectures.unet import UNetConfig as UNetConfig
 from .checkpoint import Model as Model
 from .checkpoint import bundled_models as bundled_models
@@ -28,7 +27,6 @@ __all__ = [
     "UNetConfig",
     "build_network",
     "bundled_models",
-    "derive_border",
     "import_checkpoint",
     "import_model",
     "load_model",

@@ -21,18 +21,18 @@ from weakref import WeakValueDictionary
 from pydantic import ValidationError
 
 from wsi_unet.errors import ModelError
-from wsi_unet.models.destination import check_target, writing
+from wsi_unet.models.destination import check_replaceable, writing
 from wsi_unet.models.program_file import PROGRAM_FILES, ProgramFile
 from wsi_unet.models.spec import ModelSpec
-from wsi_unet.models.validation_errors import first_problem
-from wsi_unet.models.weights_file import read_header
-from wsi_unet.models.weights_source import (
+from wsi_unet.models.stored_network import (
     METADATA_KEY,
     SPEC_FILE,
     WEIGHTS_FILE,
-    WeightsSource,
-    weights_source_at,
+    StoredNetwork,
+    locate_network,
 )
+from wsi_unet.models.validation_errors import first_problem
+from wsi_unet.models.weights_file import read_header
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -61,7 +61,7 @@ class Model:
     spec: ModelSpec = field(hash=False)  # its metrics are a dictionary
     path: Path
     sha256: str
-    stored: WeightsSource = field(repr=False, compare=False)
+    stored: StoredNetwork = field(repr=False, compare=False)
 
     def build(self) -> nn.Module:
         """Return the network with its weights: float32, evaluation mode, on the CPU.
@@ -111,7 +111,7 @@ def load_model(source: str | Path, *, trust: bool = False) -> Model:
         return kept
     path = _find(source)
     spec = read_spec(path)
-    stored = weights_source_at(path, spec, trust=trust)
+    stored = locate_network(path, spec, trust=trust)
     return Model(spec, path, stored.check(), stored)
 
 
@@ -203,7 +203,7 @@ def put_model(network: nn.Module, spec: ModelSpec, folder: Path, scratch: Path) 
         for name in (WEIGHTS_FILE, SPEC_FILE):
             (new / name).replace(folder / name)
     place = folder.absolute()
-    return Model(spec, place, checked.sha256, weights_source_at(place, spec, trust=False))
+    return Model(spec, place, checked.sha256, locate_network(place, spec, trust=False))
 
 
 def write_card(folder: Path, spec: ModelSpec) -> None:
@@ -258,7 +258,7 @@ def _save(
     trust: bool = False,
 ) -> Model:
     target = Path(path)
-    check_target(target, overwrite=overwrite)
+    check_replaceable(target, overwrite=overwrite)
     with (
         writing(target),
         tempfile.TemporaryDirectory(prefix=".", suffix=".partial", dir=target.parent) as folder,
@@ -269,7 +269,7 @@ def _save(
         _replace(target, new, Path(folder) / "replaced")
     place = target.absolute()
     return Model(
-        checked.spec, place, checked.sha256, weights_source_at(place, checked.spec, trust=trust)
+        checked.spec, place, checked.sha256, locate_network(place, checked.spec, trust=trust)
     )
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from wsi_unet.errors import ModelError, OutputError
 from wsi_unet.models.program_file import PROGRAM_FILES
+from wsi_unet.models.stored_network import METADATA_KEY, SPEC_FILE, WEIGHTS_FILE
 from wsi_unet.models.weights_file import read_header
-from wsi_unet.models.weights_source import METADATA_KEY, SPEC_FILE, WEIGHTS_FILE
 
 MODEL_FILES = frozenset({SPEC_FILE, WEIGHTS_FILE, *PROGRAM_FILES.values()})
 """What a model's folder may hold."""
@@ -18,7 +18,7 @@ TRAINING_FOLDER = "training"
 """What a trained model's folder holds besides (see `wsi_unet.training.artifacts.folder`)."""
 
 
-def check_target(target: Path, *, overwrite: bool, source: Path | None = None) -> None:
+def check_replaceable(target: Path, *, overwrite: bool, source: Path | None = None) -> None:
     """Refuse to write over anything but a model, and over what the model is made of.
 
     Args:

@@ -24,13 +24,14 @@ from pydantic import (
 )
 
 from wsi_unet.geometry import Border
-from wsi_unet.models.architectures.border import fixed_border
+from wsi_unet.models.architectures.border import fix_border
 from wsi_unet.models.architectures.costs import Work
-from wsi_unet.models.architectures.exactness import inexact_because
+from wsi_unet.models.architectures.exactness import explain_inexactness
 from wsi_unet.models.architectures.program import ProgramConfig
 from wsi_unet.models.architectures.residual_unet import ResidualUNetConfig
 from wsi_unet.models.architectures.resnet_unet import ResNetUNetConfig
-from wsi_unet.models.architectures.unet import Precision, UNetConfig
+from wsi_unet.models.architectures.unet import UNetConfig
+from wsi_unet.models.number_types import Precision
 
 FORMAT_VERSION = 1
 BACKGROUND_NAME = "background"
@@ -223,7 +224,7 @@ class ModelSpec(_Frozen):
                 )
             return
         try:
-            fixed_border(self.architecture.border(), self.window, exact=self.exactness == "exact")
+            fix_border(self.architecture.border(), self.window, exact=self.exactness == "exact")
         except ValueError as error:
             raise ValueError(f"window: {error}") from error
 
@@ -257,7 +258,7 @@ class ModelSpec(_Frozen):
     @property
     def inexact_because(self) -> str:
         """Why tiling can change a label; empty where it can't."""
-        return inexact_because(self.architecture, self.architecture.border(), self.window)
+        return explain_inexactness(self.architecture, self.architecture.border(), self.window)
 
     def border(self) -> Border:
         """Return the context that a core needs and how windows end at the slide's edge."""
@@ -273,11 +274,11 @@ class ModelSpec(_Frozen):
         border = self.architecture.border()
         if self.window is None:
             return border
-        return fixed_border(border, self.window, exact=self.exactness == "exact")
+        return fix_border(border, self.window, exact=self.exactness == "exact")
 
-    def work(self, side: int, item: int) -> Work:
-        """Return what running the network on `side` × `side` px takes, `item` bytes a number."""
-        return self.architecture.work(side, item)
+    def work(self, side: int, item_bytes: int) -> Work:
+        """Return what one forward on `side` × `side` px takes, with `item_bytes` per number."""
+        return self.architecture.work(side, item_bytes)
 
     @property
     def label_values(self) -> tuple[int, ...]:

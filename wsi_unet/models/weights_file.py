@@ -8,21 +8,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from wsi_unet.errors import ModelError
+from wsi_unet.models.number_types import ITEM_BYTES, TORCH_NAMES, WEIGHT_TYPES
 
 LONGEST_HEADER = 16 * 2**20
 """Bytes; real headers are some kB, and a damaged length must not become an allocation."""
-
-ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-"""The number types that weights may have."""
-
-TORCH_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-"""What torch calls them."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +45,12 @@ class Header:
     metadata: dict[str, str]
 
 
-def read_header(path: Path, *, sizes: Mapping[str, int] = ITEM_BYTES) -> Header:
+def read_header(path: Path, *, types: Collection[str] = WEIGHT_TYPES) -> Header:
     """Read and check the header of a safetensors file.
 
     Args:
         path: the file.
-        sizes: bytes of each number type that may be in it.
+        types: number types that its tensors may have, by their names in safetensors.
 
     Raises:
         ModelError: if it can't be read, isn't safetensors (a pickle is named as such), is cut
@@ -81,7 +76,7 @@ def read_header(path: Path, *, sizes: Mapping[str, int] = ITEM_BYTES) -> Header:
         tensors, metadata = _parse(header, 8 + length)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(f"{path} has a damaged safetensors header; get the file again") from error
-    _check_layout(path, tensors, 8 + length, size, sizes)
+    _check_layout(path, tensors, 8 + length, size, types)
     return Header(tensors, metadata)
 
 
@@ -136,16 +131,16 @@ def _check_layout(
     tensors: dict[str, TensorEntry],
     origin: int,
     size: int,
-    sizes: Mapping[str, int],
+    types: Collection[str],
 ) -> None:
     position = origin
     for name, entry in sorted(tensors.items(), key=lambda item: item[1].begin):
-        if entry.dtype not in sizes:
+        if entry.dtype not in types:
             raise ModelError(
                 f"{path}: {name} is stored as {entry.dtype}; weights must be one of "
-                f"{', '.join(sizes)}"
+                f"{', '.join(types)}"
             )
-        needed = math.prod(entry.shape) * sizes[entry.dtype]
+        needed = math.prod(entry.shape) * ITEM_BYTES[TORCH_NAMES[entry.dtype]]
         if entry.begin != position or entry.end - entry.begin != needed:
             raise ModelError(
                 f"{path}: {name} should take {needed} bytes from byte {position}, its header "

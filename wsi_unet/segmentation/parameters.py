@@ -11,9 +11,9 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from wsi_unet.geometry import BlockGrid, BlockIndex, Box, Shape
 from wsi_unet.labels.contents import FORMAT_VERSION
 from wsi_unet.labels.pyramid import Pyramid
-from wsi_unet.models.architectures.unet import Precision
 from wsi_unet.models.inference.augmentation import Tta
-from wsi_unet.models.inference.ensemble import Ensemble, Statistics
+from wsi_unet.models.inference.ensemble import Ensemble, IntensityStatistics
+from wsi_unet.models.number_types import Precision
 from wsi_unet.slides.resample import Resampling
 
 
@@ -151,7 +151,7 @@ class LabelParameters(_Parameters):
     tissue: str
     outputs: tuple[str, ...]
     tta: Tta = "none"
-    statistics: tuple[Statistics, ...] = ()
+    statistics: tuple[IntensityStatistics, ...] = ()
     regions: tuple[tuple[int, int, int, int], ...] = ()
     exactness: Literal["exact", "approximate"] = "exact"
     inexact_because: str = ""

@@ -52,7 +52,7 @@ def _look(source: str, *, trust: bool) -> tuple[ModelSpec, str | None, tuple[Nee
     """
     from wsi_unet.models.checkpoint import read_spec
     from wsi_unet.models.importing.checkpoint_file import is_checkpoint
-    from wsi_unet.models.importing.checkpoints import look_at, spec_of
+    from wsi_unet.models.importing.checkpoints import infer_spec, recognise_checkpoint
     from wsi_unet.models.importing.hints import ImportHints
     from wsi_unet.models.importing.programs import import_program
     from wsi_unet.models.program_file import open_program
@@ -61,8 +61,8 @@ def _look(source: str, *, trust: bool) -> tuple[ModelSpec, str | None, tuple[Nee
         return import_program(source, trust=trust)[1], "program", ()
     if not is_checkpoint(source):
         return read_spec(source), None, ()
-    found = look_at(source)
+    found = recognise_checkpoint(source)
     first: dict[str, Any] = {
         question.option.removeprefix("--"): question.choices[0] for question in found.questions
     }
-    return spec_of(found, ImportHints(**first)), found.family.name, found.questions
+    return infer_spec(found, ImportHints(**first)), found.family.name, found.questions

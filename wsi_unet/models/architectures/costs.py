@@ -1,4 +1,4 @@
-"""What running a network costs, counted from its shape alone: no torch, nothing is run."""
+"""What running a network costs, counted from its architecture alone: no torch, nothing is run."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from wsi_unet.geometry import Border
-
-ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+from wsi_unet.models.number_types import ITEM_BYTES
 
 ALLOCATOR_SLACK = 64 * 2**20
-"""Bytes that the C library keeps of freed arrays for the next ones, as measured (glibc)."""
+"""Bytes of freed arrays that the C library keeps for the next ones, as measured (glibc)."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +20,10 @@ class Work:
         flops: floating-point operations; a multiplication and an addition count as two,
             activations and poolings aren't counted.
         parameters: numbers in the network (batch norm folded away).
-        peak: most bytes of feature maps that live at once, without the image itself.
+        peak: most bytes of feature maps that are alive at once, without the image itself.
         last: bytes of the last feature map, from which the logits are computed.
         largest: values in the largest feature map.
-        side: of the output, px.
+        side: side of the output, px.
     """
 
     flops: int
@@ -35,8 +34,8 @@ class Work:
     side: int
 
 
-class Network(Protocol):
-    """What the costs depend on; an architecture or a whole spec."""
+class NetworkDescription(Protocol):
+    """What the costs depend on: an architecture, a whole spec, or a member of an ensemble."""
 
     @property
     def in_channels(self) -> int:
@@ -49,26 +48,26 @@ class Network(Protocol):
     def border(self) -> Border:
         """Return the context that a core needs."""
 
-    def work(self, side: int, item: int) -> Work:
-        """Return what running it on `side` × `side` px takes, with `item` bytes a number."""
+    def work(self, side: int, item_bytes: int) -> Work:
+        """Return what one forward on `side` × `side` px takes, with `item_bytes` per number."""
 
 
 @dataclass
-class Count:
-    """What a network takes, counted while its forward pass is followed map by map.
+class WorkCounter:
+    """Counts what a forward pass takes, while it is followed map by map.
 
     Attributes:
-        side: of the present feature map, px.
-        item: bytes of a number.
-        live: bytes of the maps that are held now.
-        peak: the most there ever were.
+        side: side of the present feature map, px.
+        item_bytes: bytes of one number.
+        live: bytes of the maps that are alive now.
+        peak: the most bytes that were alive at once.
         largest: bytes of the largest map.
         flops: see `Work`.
         parameters: see `Work`.
     """
 
     side: int
-    item: int
+    item_bytes: int
     live: int = 0
     peak: int = 0
     largest: int = 0
@@ -76,83 +75,95 @@ class Count:
     parameters: int = 0
 
     def hold(self, channels: int) -> int:
-        """Hold a new map of the present side; returns its bytes."""
-        size = channels * self.side**2 * self.item
+        """Keep a new map of the present side alive; return its bytes."""
+        size = channels * self.side**2 * self.item_bytes
         self.live += size
         self.spend(0)
         self.largest = max(self.largest, size)
         return size
 
     def spend(self, size: int) -> None:
-        """Take so many bytes for a moment."""
+        """Take `size` bytes for a moment."""
         self.peak = max(self.peak, self.live + size)
 
     def drop(self, size: int) -> None:
-        """Free a map, or several."""
+        """Free maps of `size` bytes."""
         self.live -= size
 
     def convolve(self, channels: int, width: int, kernel: int, stride: int = 1) -> int:
-        """Hold the result of a convolution with padding; returns its bytes."""
+        """Count a convolution and keep its output alive; return the output's bytes.
+
+        `side` is divided by the stride; what a valid convolution eats is left to the caller.
+        """
         self.side //= stride
         self.multiply(channels, width, kernel)
         return self.hold(width)
 
     def multiply(self, channels: int, width: int, kernel: int) -> None:
-        """Count a convolution's operations and weights; of a transposed one before its upsampling.
+        """Count a convolution's operations and weights; no map is kept.
 
-        Nothing is held.
+        For a transposed convolution call it while `side` is that of its input.
         """
         self.flops += 2 * kernel**2 * channels * width * self.side**2
         self.parameters += (kernel**2 * channels + 1) * width
 
     def work(self, last: int) -> Work:
-        """Return what was counted; `last` is the last map's bytes."""
-        return Work(
-            self.flops, self.parameters, self.peak, last, self.largest // self.item, self.side
-        )
+        """Return what was counted; `last` is the bytes of the last map."""
+        largest = self.largest // self.item_bytes
+        return Work(self.flops, self.parameters, self.peak, last, largest, self.side)
 
 
-def window_side(network: Network, tile: int) -> int:
+def window_side(network: NetworkDescription, tile: int) -> int:
     """Return the side of the window that a core of `tile` px (a multiple of the period) needs."""
     border = network.border()
     return border.before + tile + border.after
 
 
 def tile_memory(
-    network: Network, tile: int, precision: str = "float32", *, probabilities: bool = False
+    network: NetworkDescription,
+    tile: int,
+    precision: str = "float32",
+    *,
+    probabilities: bool = False,
 ) -> int:
     """Estimate the most memory that predicting one core of `tile` × `tile` px takes, in bytes.
 
-    Follows the network tensor by tensor: what is alive at the same time, with the weights and
-    the arrays around the network, on the device and without what the process takes anyway
-    (torch itself is some 300 MiB). For U-Nets within 20 % of what was measured on a CPU, where
-    it was above 100 MiB, and not below it by more than 5 %.
+    It counts the tensors that are alive at the same time, the weights and the arrays around the
+    network, on the device; not what the process takes anyway (torch itself is some 300 MiB). For
+    U-Nets that took more than 100 MiB on a CPU, it is within 20 % of what was measured, and at
+    most 5 % below it.
+
+    Args:
+        network: an architecture or a spec.
+        tile: side of the core, px, a multiple of the period.
+        precision: number type that the network runs in.
+        probabilities: whether probabilities are made, not only labels.
     """
-    item = ITEM_BYTES[precision]
+    item_bytes = ITEM_BYTES[precision]
     side = window_side(network, tile)
-    work = network.work(side, item)
+    work = network.work(side, item_bytes)
     classes = network.classes_out
-    around = work.parameters * item
+    around = work.parameters * item_bytes
     around += side * side * 3  # the window
-    around += side * side * network.in_channels * (4 if item == 4 else 4 + item)
-    logits = classes * work.side * work.side * item
+    around += side * side * network.in_channels * (4 if item_bytes == 4 else 4 + item_bytes)
+    logits = classes * work.side * work.side * item_bytes
     # The core's logits in float32, then the temporaries of the labels or of the softmax.
-    per_pixel = 4 * classes * (item != 4)
+    per_pixel = 4 * classes * (item_bytes != 4)
     per_pixel += 6 * classes + 5 if probabilities else 14
     peak = max(work.peak, work.last + logits, logits + tile * tile * per_pixel)
     return around + peak + ALLOCATOR_SLACK
 
 
-def largest_map(network: Network, tile: int) -> int:
+def largest_map(network: NetworkDescription, tile: int) -> int:
     """Return the number of values in the largest feature map for a core of `tile` px."""
     return network.work(window_side(network, tile), 1).largest
 
 
-def parameter_count(network: Network) -> int:
+def parameter_count(network: NetworkDescription) -> int:
     """Return how many weights the network has (batch norm folded away)."""
     return network.work(window_side(network, network.border().period), 1).parameters
 
 
-def window_flops(network: Network, tile: int) -> int:
+def window_flops(network: NetworkDescription, tile: int) -> int:
     """Return the floating-point operations for one core of `tile` × `tile` px, border included."""
     return network.work(window_side(network, tile), 1).flops

@@ -1,4 +1,4 @@
-"""Why running a network on windows of one size isn't exact, in words."""
+"""Why the labels of a network depend on how the slide is tiled, in words."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ if TYPE_CHECKING:
     from wsi_unet.geometry import Border
 
 
-class Dependence(Protocol):
-    """What a network's result depends on; every description of a network says it."""
+class Locality(Protocol):
+    """What a network's output depends on; every architecture says it of itself."""
 
     @property
     def local(self) -> bool:
-        """Whether a pixel of the output depends only on what is near it."""
+        """Whether a pixel of the output depends only on what is within the border around it."""
 
     @property
-    def sized(self) -> bool:
-        """Whether the result depends on the size of the image, unless the network is told."""
+    def depends_on_size(self) -> bool:
+        """Whether the output depends on the image's size, unless the network is given it."""
 
 
-def inexact_because(network: Dependence, needed: Border, window: int | None) -> str:
-    """Say why a network's labels depend on where its windows lie; nothing where they don't.
+def explain_inexactness(network: Locality, needed: Border, window: int | None) -> str:
+    """Return why a network's labels depend on where its windows lie; "" where they don't.
 
     Args:
-        network: its description.
-        needed: the context that a core needs.
-        window: side of the only window that it is run on, px; None: any.
+        network: its architecture.
+        needed: the border that the network needs.
+        window: side of the only window that it runs on, px; None: any.
     """
     if not network.local:
         return "its result depends on all of the window"
     if window is None:
         return ""
-    if network.sized:
+    if network.depends_on_size:
         return "its interpolation depends on the window's size"
     if window < needed.before + needed.period + needed.after:
         return f"its window of {window} px leaves less context than it depends on"

@@ -4,34 +4,35 @@ from __future__ import annotations
 
 from typing import Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from wsi_unet.geometry import Border
 from wsi_unet.models.architectures.costs import Work
-from wsi_unet.models.architectures.unet import Precision
+from wsi_unet.models.number_types import Precision
 
 
 class ProgramConfig(BaseModel):
-    """What was measured of a network whose inside isn't known.
+    """What was measured of a network whose layers aren't known.
 
     Attributes:
         family: which kind of network this describes.
         kind: what runs it.
         in_channels: channels of the image.
         classes: channels of the output, one logit (or probability, see `ModelSpec.head`) each.
-        period: where its cores may start, px.
+        period: cores start at multiples of this, px.
         before: rows and columns of context above and left of a core, px.
-        after: the same below and right of it.
-        shrink: what the output lacks on each side, px.
-        local: whether a pixel of the output depends only on what is within that border.
-        sized: whether the result depends on the size of the image beyond the border.
+        after: rows and columns of context below and right of a core, px.
+        shrink: px by which the output is smaller than the input on each side.
+        local: whether a pixel of the output depends only on what is within the border around it.
+        depends_on_size: whether the output depends on the image's size beyond the border. Called
+            `sized` in model.json.
         input_side: the only side that it takes, px; None: any multiple of the period.
-        parameters: numbers in its weights; 0 where nobody counted.
-        flops_per_pixel: operations per px of its input; a rough figure for deadlines.
-        bytes_per_pixel: memory per px of its input; a rough figure.
+        parameters: numbers in its weights; 0 where they weren't counted.
+        flops_per_pixel: floating-point operations per px of its input, roughly.
+        bytes_per_pixel: memory per px of its input, bytes, roughly.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, serialize_by_alias=True)
 
     family: Literal["program"] = "program"
     kind: Literal["onnx", "torchscript", "export", "module"]
@@ -42,7 +43,9 @@ class ProgramConfig(BaseModel):
     after: int = Field(ge=0, le=16384)
     shrink: int = Field(default=0, ge=0, le=16384)
     local: bool
-    sized: bool
+    depends_on_size: bool = Field(
+        validation_alias=AliasChoices("sized", "depends_on_size"), serialization_alias="sized"
+    )
     input_side: int | None = Field(default=None, ge=1, le=16384)
     parameters: int = Field(default=0, ge=0)
     flops_per_pixel: float = Field(default=0, ge=0, allow_inf_nan=False)
@@ -61,15 +64,15 @@ class ProgramConfig(BaseModel):
 
     @property
     def precisions(self) -> tuple[Precision, ...]:
-        """Number types that it can run in: a program has its own, float32."""
+        """Number types that it can run in; a program file has its own, float32."""
         return get_args(Precision) if self.kind == "module" else ("float32",)
 
     def border(self) -> Border:
         """Return the context that a core needs, as measured; beyond the slide it is mirrored."""
         return Border(self.before, self.after, self.shrink, self.period, "mirror")
 
-    def work(self, side: int, item: int) -> Work:
-        """Return roughly what running it on `side` × `side` px takes."""
+    def work(self, side: int, item_bytes: int) -> Work:
+        """Return roughly what one forward on `side` × `side` px takes, in float32."""
         pixels = side * side
         size = int(self.bytes_per_pixel * pixels)
         flops, left = int(self.flops_per_pixel * pixels), side - 2 * self.shrink

@@ -1,16 +1,15 @@
-"""A U-Net of strided convolutions and residual units, as data (see `residual_unet`)."""
+"""A U-Net of strided convolutions and residual units, as data; see `networks.residual_unet`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from wsi_unet.geometry import Border
 from wsi_unet.models.architectures import reach
-from wsi_unet.models.architectures.costs import Count, Work
-
-Width = Annotated[int, Field(ge=1, le=65536)]
+from wsi_unet.models.architectures.costs import Work, WorkCounter
+from wsi_unet.models.architectures.fields import Width
 
 
 class ResidualUNetConfig(BaseModel):
@@ -18,16 +17,17 @@ class ResidualUNetConfig(BaseModel):
 
     Attributes:
         family: which kind of network this describes.
-        channels: of each level, from the top (at half the image's size) to the bottom (at that of
-            the level above it).
+        channels: channels of each level, from the top (at half the image's size) to the bottom (at
+            the size of the level above it).
         units: convolutions in each residual unit on the way down; 0: a single convolution without
-            a shortcut, on the way up too.
+            a shortcut, on the way down and up.
         in_channels: channels of the image.
         classes: channels of the output, one logit per class.
         norm: what normalises each convolution's output: "none", "batch", or "instance" (over all
             of the image).
         affine: whether instance normalisation has weights.
         negative_slope: slope of the activation below 0 (0: ReLU); None: learnt, one per layer.
+            Called `leak` in model.json.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, serialize_by_alias=True)
@@ -65,17 +65,17 @@ class ResidualUNetConfig(BaseModel):
 
     @property
     def period(self) -> int:
-        """The grid of the halvings repeats every so many px."""
+        """The grid of the halvings repeats after this many px."""
         return int(2**self.depth)
 
     @property
     def local(self) -> bool:
-        """Whether a pixel of the output depends only on what is near it."""
+        """Whether a pixel of the output depends only on what is within the border around it."""
         return self.norm != "instance"
 
     @property
-    def sized(self) -> bool:
-        """Whether the result depends on the size of the image."""
+    def depends_on_size(self) -> bool:
+        """Whether the output depends on the image's size."""
         return not self.local
 
     @property
@@ -86,29 +86,29 @@ class ResidualUNetConfig(BaseModel):
         return tuple(zip(joined, (*widths[-3::-1], self.classes), strict=True))
 
     def border(self) -> Border:
-        """Return the context that a core needs."""
+        """Return the context that a core needs, by following it back through the layers."""
         wanted = (0, self.period - 1)
         copied = []
         for _ in range(self.depth):
             if self.units:
-                wanted = reach.convolution(wanted, 3, padding=1)
-            wanted = reach.transposed(wanted, 3, stride=2, padding=1)
+                wanted = reach.through_convolution(wanted, 3, padding=1)
+            wanted = reach.through_transposed_convolution(wanted, 3, stride=2, padding=1)
             copied.append(wanted)
         for _ in range(max(1, self.units)):
-            wanted = reach.convolution(wanted, 3, padding=1)
+            wanted = reach.through_convolution(wanted, 3, padding=1)
         for skip in reversed(copied):
-            wanted = reach.union(wanted, skip)
+            wanted = reach.join(wanted, skip)
             for _ in range(max(1, self.units) - 1):
-                wanted = reach.convolution(wanted, 3, padding=1)
-            wanted = reach.convolution(wanted, 3, stride=2, padding=1)
-        return reach.clipped_border(wanted, self.period)
+                wanted = reach.through_convolution(wanted, 3, padding=1)
+            wanted = reach.through_convolution(wanted, 3, stride=2, padding=1)
+        return reach.border_reached(wanted, self.period)
 
-    def work(self, side: int, item: int) -> Work:
-        """Return what running the network on `side` × `side` px takes, `item` bytes a number."""
-        return _follow(self, Count(side, item))
+    def work(self, side: int, item_bytes: int) -> Work:
+        """Return what one forward on `side` × `side` px takes, with `item_bytes` per number."""
+        return _follow_forward(self, WorkCounter(side, item_bytes))
 
 
-def _follow(config: ResidualUNetConfig, count: Count) -> Work:
+def _follow_forward(config: ResidualUNetConfig, count: WorkCounter) -> Work:
     """Follow `ResidualUNet.forward` map by map."""
     skips = []
     held, channels = 0, config.in_channels
@@ -132,7 +132,7 @@ def _follow(config: ResidualUNetConfig, count: Count) -> Work:
 
 
 def _follow_unit(
-    config: ResidualUNetConfig, count: Count, channels: int, width: int, stride: int
+    config: ResidualUNetConfig, count: WorkCounter, channels: int, width: int, stride: int
 ) -> int:
     """Run the convolutions of one level and their shortcut; return the result's bytes."""
     side, shortcut = count.side, 0
@@ -150,7 +150,7 @@ def _follow_unit(
     return previous
 
 
-def _activated(config: ResidualUNetConfig, count: Count, held: int) -> int:
+def _activated(config: ResidualUNetConfig, count: WorkCounter, held: int) -> int:
     """Apply the activation: a learnt one makes a new map."""
     if config.negative_slope is None:
         count.spend(held)

@@ -1,4 +1,4 @@
-"""A U-Net whose contracting path is a ResNet, as data (see `resnet_unet`)."""
+"""A U-Net whose contracting path is a ResNet, as data; the network is `networks.resnet_unet`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from wsi_unet.geometry import Border
 from wsi_unet.models.architectures import reach
-from wsi_unet.models.architectures.costs import Count, Work
+from wsi_unet.models.architectures.costs import Work, WorkCounter
+from wsi_unet.models.architectures.fields import Width
 
-Width = Annotated[int, Field(ge=1, le=65536)]
 Blocks = Annotated[int, Field(ge=1, le=64)]
 
 DEPTH = 5
@@ -18,13 +18,13 @@ DEPTH = 5
 
 
 class ResNetUNetConfig(BaseModel):
-    """The shape of one such network; the defaults are those with ResNet-34.
+    """The shape of one such network; the defaults are those of ResNet-34.
 
     Attributes:
         family: which kind of network this describes.
         blocks: residual blocks in each of the four stages.
-        bottleneck: whether these are of three convolutions (1×1, 3×3, 1×1 with four times the
-            channels, as from ResNet-50 on) or of two.
+        bottleneck: whether a block has three convolutions (1×1, 3×3, 1×1 with four times the
+            channels, as from ResNet-50 on) or two 3×3 ones.
         base_width: channels of the first convolution and stage; each further stage doubles them.
         expanding: channels of the expanding path, from the bottom to the top.
         in_channels: channels of the image.
@@ -51,17 +51,17 @@ class ResNetUNetConfig(BaseModel):
 
     @property
     def period(self) -> int:
-        """The grid of the halvings repeats every so many px."""
+        """The grid of the halvings repeats after this many px."""
         return int(2**DEPTH)
 
     @property
     def local(self) -> bool:
-        """Whether a pixel of the output depends only on what is near it."""
+        """Whether a pixel of the output depends only on what is within the border around it."""
         return True
 
     @property
-    def sized(self) -> bool:
-        """Whether the result depends on the size of the image."""
+    def depends_on_size(self) -> bool:
+        """Whether the output depends on the image's size."""
         return False
 
     @property
@@ -72,48 +72,48 @@ class ResNetUNetConfig(BaseModel):
 
     @property
     def skips(self) -> tuple[int, ...]:
-        """Channels of what is copied to the expanding path, from the bottom; none at the top."""
+        """Channels that are copied to the expanding path, from the bottom to the top (0 there)."""
         return (*self.stages[-2::-1], self.base_width, 0)
 
     def border(self) -> Border:
-        """Return the context that a core needs: 281, 513 and 277 px for ResNet-18, -34, -50.
+        """Return the context that a core needs, by following it back through the layers.
 
-        (Rounded up to the period.)
+        That is 281, 513 and 277 px for ResNet-18, -34 and -50, rounded up to the period.
         """
-        wanted = reach.convolution((0, self.period - 1), 3, padding=1)  # the head
+        wanted = reach.through_convolution((0, self.period - 1), 3, padding=1)  # the head
         copied = []
         for _ in self.expanding:
             for _ in range(2):
-                wanted = reach.convolution(wanted, 3, padding=1)
+                wanted = reach.through_convolution(wanted, 3, padding=1)
             copied.append(wanted)
-            wanted = reach.nearest(wanted)
+            wanted = reach.through_repetition(wanted)
         for stage in (3, 2, 1, 0):
-            wanted = self._back(wanted, stage)
+            wanted = self._reach_through_stage(wanted, stage)
             if stage:
-                wanted = reach.union(wanted, copied[1 + stage])
-        wanted = reach.convolution(wanted, 3, stride=2, padding=1)  # the pooling
-        wanted = reach.convolution(reach.union(wanted, copied[1]), 7, stride=2, padding=3)
-        return reach.clipped_border(wanted, self.period)
+                wanted = reach.join(wanted, copied[1 + stage])
+        wanted = reach.through_convolution(wanted, 3, stride=2, padding=1)  # the pooling
+        wanted = reach.through_convolution(reach.join(wanted, copied[1]), 7, stride=2, padding=3)
+        return reach.border_reached(wanted, self.period)
 
-    def _back(self, wanted: reach.Interval, stage: int) -> reach.Interval:
+    def _reach_through_stage(self, wanted: reach.Interval, stage: int) -> reach.Interval:
         for block in reversed(range(self.blocks[stage])):
             stride = 2 if stage and not block else 1
             if not self.bottleneck:
-                wanted = reach.convolution(wanted, 3, padding=1)
-            wanted = reach.convolution(wanted, 3, stride=stride, padding=1)
+                wanted = reach.through_convolution(wanted, 3, padding=1)
+            wanted = reach.through_convolution(wanted, 3, stride=stride, padding=1)
         return wanted
 
-    def work(self, side: int, item: int) -> Work:
-        """Return what running the network on `side` × `side` px takes, `item` bytes a number."""
-        return _follow(self, Count(side, item))
+    def work(self, side: int, item_bytes: int) -> Work:
+        """Return what one forward on `side` × `side` px takes, with `item_bytes` per number."""
+        return _follow_forward(self, WorkCounter(side, item_bytes))
 
 
-def _follow(config: ResNetUNetConfig, count: Count) -> Work:
+def _follow_forward(config: ResNetUNetConfig, count: WorkCounter) -> Work:
     """Follow `ResNetUNet.forward` map by map."""
     skips = [count.convolve(config.in_channels, config.base_width, 7, 2)]
     count.side //= 2
     held, channels = count.hold(config.base_width), config.base_width  # the pooling, and the
-    count.spend(8 * config.base_width * count.side**2)  # places of its maxima, in int64
+    count.spend(8 * config.base_width * count.side**2)  # positions of its maxima, in int64
     for stage, after in enumerate(config.stages):
         for block in range(config.blocks[stage]):
             stride = 2 if stage and not block else 1
@@ -150,7 +150,7 @@ def _layers(
 
 
 def _follow_block(
-    count: Count, channels: int, after: int, layers: list[tuple[int, int, int]]
+    count: WorkCounter, channels: int, after: int, layers: list[tuple[int, int, int]]
 ) -> int:
     """Run one residual block; return the bytes of its sum."""
     side, shortcut = count.side, 0

@@ -1,29 +1,25 @@
-"""What a U-Net looks like, as data: read without torch, stored in a model's spec."""
+"""The shape of a U-Net as data, with its border and its cost; the network is `networks.unet`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
-from wsi_unet.geometry import Border
-from wsi_unet.models.architectures.border import derive_border
-from wsi_unet.models.architectures.costs import Count, Work
-
-Precision = Literal["float32", "bfloat16", "float16"]
-"""Number types that a network can run in."""
-
-Width = Annotated[int, Field(ge=1, le=65536)]
+from wsi_unet.geometry import Border, Edge, round_up
+from wsi_unet.models.architectures.costs import Work, WorkCounter
+from wsi_unet.models.architectures.fields import Width
 
 
 class Channels(BaseModel):
-    """The channels of every feature map, where they aren't the paper's doubling.
+    """The channels of every feature map.
 
     Attributes:
-        contracting: of each level, from the top to the bottom.
-        upsampled: after each upsampling, from the bottom to the top; None where maps are
-            interpolated as they are.
-        expanding: of every convolution after a join, level by level from the bottom to the top.
+        contracting: channels of each level of the contracting path, from the top to the bottom.
+        upsampled: channels after each upsampling, from the bottom to the top; None where maps are
+            interpolated with the channels that they have.
+        expanding: channels after every convolution of the expanding path, level by level from the
+            bottom to the top.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,13 +35,16 @@ class UNetConfig(BaseModel):
     The defaults are the paper's network: valid convolutions, four poolings, 64 channels at the
     top, two classes.
 
+    >>> UNetConfig().border()
+    Border(before=92, after=96, shrink=92, period=16, edge='mirror', tile=None)
+
     Attributes:
         family: which kind of network this describes.
         padding: "valid" (the paper: every 3×3 convolution eats one pixel per side) or "same"
             (zeros are added, the output is as large as the input).
         depth: number of 2×2 poolings, d.
         base_width: channels of the first level; each pooling doubles them.
-        channels: all channels, where they follow another rule than that.
+        channels: the channels of every map, where they don't double with each pooling.
         in_channels: channels of the image.
         classes: channels of the output, one logit per class.
         upsampling: "transpose" (the paper's 2×2 up-convolution, stride 2) or "bilinear" (a 1×1
@@ -57,9 +56,9 @@ class UNetConfig(BaseModel):
         norm_first: whether the normalisation stands before the activation (the convolution has
             no bias then) or after it.
         negative_slope: slope of the activation below 0; 0 is ReLU. Called `leak` in model.json.
-        odd: what fills up a map that is a row or column smaller than the one it joins, since
-            that had an odd side: "zeros", its own edge ("replicate"), or nothing ("none": such
-            images are refused).
+        odd: how an upsampled map is padded where the map it is joined to has an odd side and is a
+            row or column larger: "zeros", by its own edge ("replicate"), or "none": images that
+            lead to odd sides are refused.
         dropout: share of values dropped at the end of the contracting path, while training.
         convolutions: 3×3 convolutions per level and side, k (the paper: 2).
     """
@@ -116,12 +115,12 @@ class UNetConfig(BaseModel):
 
     @property
     def period(self) -> int:
-        """M = 2^depth: the pooling grid repeats every so many px."""
+        """M = 2^depth: the pooling grid repeats after this many px."""
         return int(2**self.depth)
 
     @property
     def layout(self) -> Channels:
-        """All channels: those given, or the paper's."""
+        """The channels of every map: `channels`, or else doubling with each pooling."""
         if self.channels is not None:
             return self.channels
         widths = tuple(self.base_width * 2**level for level in range(self.depth + 1))
@@ -131,24 +130,85 @@ class UNetConfig(BaseModel):
 
     @property
     def local(self) -> bool:
-        """Whether a pixel of the output depends only on what is near it."""
+        """Whether a pixel of the output depends only on what is within the border around it."""
         return self.norm != "instance"
 
     @property
-    def sized(self) -> bool:
-        """Whether the result depends on the size of the image, unless the network is told."""
+    def depends_on_size(self) -> bool:
+        """Whether the output depends on the image's size, unless the network is given it."""
         return self.align_corners or not self.local
 
     def border(self) -> Border:
-        """Return the context that a core needs (see `wsi_unet.models.architectures.border`)."""
-        return derive_border(self)
+        """Return the context that a core needs, by formula.
 
-    def work(self, side: int, item: int) -> Work:
-        """Return what running the network on `side` × `side` px takes, `item` bytes a number."""
-        return _follow(self, Count(side, item))
+        With d poolings, k 3×3 convolutions per level and side, and M = 2^d:
+
+        - A valid network eats s = k(3M − 2) px per side: the bottom level's k convolutions cost
+          kM, and a level j above the bottom costs k·2^j on the way down and k·2^j on the way up,
+          which sum to 2k(M − 1). Its input side n is legal where every pooling divides it:
+          n ≡ −2k (mod M). So a core of T px (a multiple of M) takes n = T + 2k(3M − 1), the
+          smallest legal side that yields T, and the last 2k rows and columns of the output are
+          dropped: 3kM px of context after the core. Windows need not start on the pooling grid,
+          since the shrinkage is what puts the core on it; so 2k px less are enough before it.
+        - A same-padding network's core depends on k(3M − 1) px per side. That is rounded up to
+          the period, since its windows must start on the pooling grid: 3kM.
+        - Bilinear upsampling looks at the neighbours of the coarser pixel too, which is M px more
+          per side: one period. In a valid network the output's outermost M px, where interpolation
+          had to repeat the map's edge, aren't what a larger window gives; so they are never in a
+          core.
+
+        These are the smallest legal numbers where 2k < M (as in the paper). In shallower networks
+        the rounding inside differs, and up to 2k px too many are taken.
+        """
+        period, k = self.period, self.convolutions
+        context = 3 * k * period + (period if self.upsampling == "bilinear" else 0)
+        if self.padding == "same":
+            # A network that defines odd sides itself sees the slide as it ends.
+            edge: Edge = "clip" if self.odd == "none" else "cut"
+            return Border(before=context, after=context, shrink=0, period=period, edge=edge)
+        return Border(
+            before=context - 2 * k,
+            after=context,
+            shrink=k * (3 * period - 2),
+            period=period,
+            edge="mirror",
+        )
+
+    def work(self, side: int, item_bytes: int) -> Work:
+        """Return what one forward on `side` × `side` px takes, with `item_bytes` per number."""
+        return _follow_forward(self, WorkCounter(side, item_bytes))
 
 
-def _follow(config: UNetConfig, count: Count) -> Work:
+def check_side(config: UNetConfig, side: int) -> None:
+    """Refuse an image side that the pooling grid doesn't fit, px.
+
+    Raises:
+        ValueError: if it doesn't; the message names the next legal side.
+    """
+    legal = next_legal_side(config, side)
+    if side != legal:
+        raise ValueError(
+            f"a side of {side} px doesn't fit a {config.padding} U-Net of depth {config.depth} "
+            f"with {config.convolutions} convolutions per level; the next that does is {legal} px"
+        )
+
+
+def next_legal_side(config: UNetConfig, side: int) -> int:
+    """Return the smallest image side (rows or columns, px) >= `side` that the network takes.
+
+    >>> next_legal_side(UNetConfig(), 570)
+    572
+    """
+    period, k = config.period, config.convolutions
+    if config.odd != "none":
+        return max(period, side)
+    if config.padding == "same":
+        return max(period, round_up(side, period))
+    smallest = 2 * config.border().shrink + 1
+    return round_up(max(side, smallest) + 2 * k, period) - 2 * k
+
+
+def _follow_forward(config: UNetConfig, count: WorkCounter) -> Work:
     """Follow `UNet.forward` map by map."""
     layout = config.layout
 
@@ -172,7 +232,7 @@ def _follow(config: UNetConfig, count: Count) -> Work:
             skips.append((held, width))
             count.side //= 2
             held = count.hold(width)
-            count.spend(8 * width * count.side**2)  # the places of the maxima, in int64
+            count.spend(8 * width * count.side**2)  # the positions of the maxima, in int64
     for level, widths in enumerate(layout.expanding):
         width = channels
         if layout.upsampled is not None:

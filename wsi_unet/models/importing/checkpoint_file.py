@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from wsi_unet.errors import ModelError, first_line
 from wsi_unet.models import weights_file
-from wsi_unet.models.importing.pickled import ITEM_BYTES, TensorInFile
+from wsi_unet.models.importing.pickled import TensorInFile
 from wsi_unet.models.importing.torch_file import scan_archive, scan_legacy
-from wsi_unet.models.weights_source import METADATA_KEY
+from wsi_unet.models.number_types import TORCH_NAMES
+from wsi_unet.models.stored_network import METADATA_KEY
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,22 +29,9 @@ _PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 _IGNORED = {"mask_values"}
 """Entries beside the weights that say nothing about the network."""
 
-_SAFETENSORS_TYPES = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "I64": "int64",
-    "I32": "int32",
-    "I16": "int16",
-    "I8": "int8",
-    "U8": "uint8",
-    "BOOL": "bool",
-}
-
 
 @dataclass(frozen=True)
-class ForeignFile:
+class CheckpointFile:
     """A checkpoint that was looked through, but not loaded.
 
     Attributes:
@@ -85,7 +73,7 @@ class ForeignFile:
         return {name: loaded[name] for name in self.tensors}
 
 
-def open_foreign(path: str | Path) -> ForeignFile:
+def open_checkpoint(path: str | Path) -> CheckpointFile:
     """Look through a checkpoint: PyTorch's archives and older files, and safetensors.
 
     Raises:
@@ -101,7 +89,7 @@ def open_foreign(path: str | Path) -> ForeignFile:
     except OSError as error:
         raise ModelError(f"can't read {path}: {error.strerror or error}") from error
     tensors, inside = _unwrap(path, value)
-    return ForeignFile(path, tensors, inside, kind)
+    return CheckpointFile(path, tensors, inside, kind)
 
 
 def is_checkpoint(path: str | Path) -> bool:
@@ -115,7 +103,7 @@ def is_checkpoint(path: str | Path) -> bool:
         return False
     if path.suffix != ".safetensors":
         return True
-    return METADATA_KEY not in weights_file.read_header(path, sizes=_ITEM_BYTES).metadata
+    return METADATA_KEY not in weights_file.read_header(path, types=TORCH_NAMES).metadata
 
 
 def _kind(path: Path, start: bytes) -> str:
@@ -182,14 +170,14 @@ def _shared_prefix(names: Mapping[str, object]) -> str:
 
 
 def _scan_safetensors(path: Path) -> dict[str, TensorInFile]:
-    header = weights_file.read_header(path, sizes=_ITEM_BYTES)
+    header = weights_file.read_header(path, types=TORCH_NAMES)
     return {
-        name: TensorInFile(_SAFETENSORS_TYPES[entry.dtype], entry.shape)
+        name: TensorInFile(TORCH_NAMES[entry.dtype], entry.shape)
         for name, entry in header.tensors.items()
     }
 
 
-def _load_torch(file: ForeignFile) -> Mapping[str, Tensor]:
+def _load_torch(file: CheckpointFile) -> Mapping[str, Tensor]:
     import torch
 
     try:
@@ -207,14 +195,12 @@ def _load_torch(file: ForeignFile) -> Mapping[str, Tensor]:
     return tensors
 
 
-def _load_safetensors(file: ForeignFile) -> Mapping[str, Tensor]:
+def _load_safetensors(file: CheckpointFile) -> Mapping[str, Tensor]:
     from safetensors.torch import load_file
 
     tensors: Mapping[str, Tensor] = load_file(file.path)
     return tensors
 
-
-_ITEM_BYTES = {name: ITEM_BYTES[dtype] for name, dtype in _SAFETENSORS_TYPES.items()}
 
 _SCANNERS: dict[str, Callable[[Path], Any]] = {
     "archive": lambda path: scan_archive(path).value,
@@ -222,7 +208,7 @@ _SCANNERS: dict[str, Callable[[Path], Any]] = {
     "safetensors": _scan_safetensors,
 }
 
-_LOADERS: dict[str, Callable[[ForeignFile], Mapping[str, Tensor]]] = {
+_LOADERS: dict[str, Callable[[CheckpointFile], Mapping[str, Tensor]]] = {
     "archive": _load_torch,
     "legacy": _load_torch,
     "safetensors": _load_safetensors,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from wsi_unet._version import __version__
 from wsi_unet.errors import ModelError, OptionError, OutputError
-from wsi_unet.models.importing.checkpoint_file import is_checkpoint, open_foreign
+from wsi_unet.models.importing.checkpoint_file import is_checkpoint, open_checkpoint
 from wsi_unet.models.importing.families import FAMILIES, Recognised, recognise
 from wsi_unet.models.importing.hints import FileFacts, ImportHints, make_spec, model_name
 from wsi_unet.models.program_file import open_program
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from wsi_unet.models.spec import Architecture, ModelSpec
 
 
-def look_at(path: str | Path, family: str = "auto") -> Recognised:
+def recognise_checkpoint(path: str | Path, family: str = "auto") -> Recognised:
     """Find out what a checkpoint is, without loading it.
 
     Args:
@@ -36,10 +36,10 @@ def look_at(path: str | Path, family: str = "auto") -> Recognised:
     if not chosen:
         known = ", ".join(one.name for one in FAMILIES)
         raise OptionError(f"--family: {family!r} is none of auto, {known}")
-    return recognise(open_foreign(path), chosen)
+    return recognise(open_checkpoint(path), chosen)
 
 
-def spec_of(found: Recognised, told: ImportHints) -> ModelSpec:
+def infer_spec(found: Recognised, told: ImportHints) -> ModelSpec:
     """Return the spec of a checkpoint's network.
 
     Raises:
@@ -75,8 +75,8 @@ def import_checkpoint(
         OptionError: if something must be told and wasn't, or was told wrong.
     """
     told = told or ImportHints()
-    found = look_at(path, told.family)
-    spec = spec_of(found, told)
+    found = recognise_checkpoint(path, told.family)
+    spec = infer_spec(found, told)
     return _network(found, spec.architecture), spec
 
 
@@ -102,11 +102,11 @@ def import_model(
         OutputError: if something is at `output` already, or it can't be written.
     """
     from wsi_unet.models.checkpoint import save_model, save_program
-    from wsi_unet.models.destination import check_target
+    from wsi_unet.models.destination import check_replaceable
 
     told = told or ImportHints()
     target = Path(output or told.name or model_name(Path(path)))
-    check_target(target, overwrite=overwrite, source=Path(path))
+    check_replaceable(target, overwrite=overwrite, source=Path(path))
     if open_program(path) is not None:
         from wsi_unet.models.importing.programs import import_program
 
@@ -134,7 +134,7 @@ def _check_told_of_program(path: str | Path, told: ImportHints) -> None:
         )
 
 
-def load_any(source: str | Path, *, trust: bool = False) -> Model:
+def load_or_import_model(source: str | Path, *, trust: bool = False) -> Model:
     """Load a model, or a checkpoint or program of which nothing must be told.
 
     A checkpoint's model is kept in the user's cache (`cache_folder`), under the checkpoint's
@@ -159,8 +159,8 @@ def load_any(source: str | Path, *, trust: bool = False) -> Model:
     return _kept(kept, trust=trust) or _keep(source, kept, trust=trust)
 
 
-def check_there(source: str | Path) -> None:
-    """Make sure that there is something for `load_any`, without loading it.
+def check_model_exists(source: str | Path) -> None:
+    """Make sure that there is something for `load_or_import_model`, without loading it.
 
     Raises:
         ModelError: if there is neither a model with a sound spec, nor a checkpoint or program.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import ValidationError
 
 from wsi_unet.errors import OptionError
-from wsi_unet.models.importing.families.parts import ShapeHints
+from wsi_unet.models.importing.families.layout import ShapeHints
 from wsi_unet.models.spec import BACKGROUND_NAME, ModelClass, ModelSpec, Normalisation
 from wsi_unet.models.validation_errors import first_problem
 
@@ -199,7 +199,7 @@ def _usual_order(path: Path, architecture: Architecture) -> Literal["rgb", "gray
 
 def _window(path: Path, architecture: Architecture, told: ImportHints) -> int | None:
     """Return the side of the only window, px; None where any will do."""
-    interpolated = architecture.local and architecture.sized
+    interpolated = architecture.local and architecture.depends_on_size
     if told.interpolation is not None and not interpolated:
         raise OptionError(f"--interpolation: {path} has no interpolation with aligned corners")
     if told.interpolation == "global" and told.window is not None:
@@ -209,7 +209,11 @@ def _window(path: Path, architecture: Architecture, told: ImportHints) -> int | 
         raise OptionError(
             f"--window {told.window}: {path} takes windows of multiples of {border.period} px"
         )
-    if told.window is not None or told.interpolation == "global" or not architecture.sized:
+    if (
+        told.window is not None
+        or told.interpolation == "global"
+        or not architecture.depends_on_size
+    ):
         return told.window
     return USUAL_WINDOW
 

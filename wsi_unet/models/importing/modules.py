@@ -16,11 +16,11 @@ from wsi_unet.geometry import round_up
 from wsi_unet.models.architectures.costs import window_side
 from wsi_unet.models.checkpoint import Model, keep_in_process, spec_text
 from wsi_unet.models.finite import all_finite
-from wsi_unet.models.probing.measure import head_of
+from wsi_unet.models.probing.properties import detect_head
 from wsi_unet.models.probing.shifting import ROOM
-from wsi_unet.models.probing.subject import structure_of
+from wsi_unet.models.probing.probed_network import wrap_network
 from wsi_unet.models.program_file import sha256_of
-from wsi_unet.models.weights_source import ModelDigest, StoredModule
+from wsi_unet.models.stored_network import ModelDigest, StoredModule
 
 if TYPE_CHECKING:
     from wsi_unet.models.spec import ModelSpec
@@ -95,7 +95,7 @@ def check_module(own: nn.Module, name: str, spec: ModelSpec) -> None:
             has been through a head where the spec says otherwise.
     """
     side = window_side(spec, spec.tile or round_up(ROOM, spec.border().period))
-    subject = structure_of(own, spec.in_channels)
+    subject = wrap_network(own, spec.in_channels)
     try:
         shape = tuple(subject.run(subject.image(side)).shape)
     except Exception as error:  # of whatever type: other people's networks
@@ -107,7 +107,7 @@ def check_module(own: nn.Module, name: str, spec: ModelSpec) -> None:
             f"{name} makes {'×'.join(map(str, shape))} of {side}×{side} px; its spec asks for "
             f"{spec.classes_out}×{left}×{left}"
         )
-    head = head_of(subject, side)
+    head = detect_head(subject, side)
     if head is not None and not spec.activated:
         raise ModelError(
             f"{name} ends in a {head} already: give its spec head={head!r} and activated=True"

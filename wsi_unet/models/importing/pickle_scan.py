@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from wsi_unet.models.importing.pickled import (
-    ITEM_BYTES,
     DamagedPickleError,
     Opaque,
     Storage,
     is_size,
     view_of,
 )
+from wsi_unet.models.number_types import ITEM_BYTES
 
 MOST_INSTRUCTIONS = 2_000_000
 """A checkpoint of a large network has some ten thousand."""

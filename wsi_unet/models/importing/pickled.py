@@ -6,18 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-ITEM_BYTES = {
-    "float64": 8,
-    "float32": 4,
-    "float16": 2,
-    "bfloat16": 2,
-    "int64": 8,
-    "int32": 4,
-    "int16": 2,
-    "int8": 1,
-    "uint8": 1,
-    "bool": 1,
-}
+from wsi_unet.models.number_types import ITEM_BYTES
 
 
 class DamagedPickleError(ValueError):

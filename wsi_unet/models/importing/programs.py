@@ -17,7 +17,7 @@ from wsi_unet.models.spec import ModelSpec
 if TYPE_CHECKING:
     from torch import nn
 
-    from wsi_unet.models.probing.measure import NetworkProperties
+    from wsi_unet.models.probing.properties import NetworkProperties
 
 MOST_CLASSES = 255
 """Classes that labels of one byte have room for."""
@@ -43,7 +43,7 @@ def import_program(
         OptionError: if something was told wrong, or what runs it isn't installed.
     """
     from wsi_unet.models.exported.loading import load_program
-    from wsi_unet.models.probing.measure import probe_network
+    from wsi_unet.models.probing.properties import probe_network
 
     file, told = open_program(path), told or ImportHints()
     if file is None:
@@ -81,7 +81,7 @@ def measure_module(module: nn.Module, in_channels: int = 3) -> ProgramConfig:
         ModelError: if it isn't such a network.
     """
     from wsi_unet.models.importing.modules import private_copy
-    from wsi_unet.models.probing.measure import probe_network
+    from wsi_unet.models.probing.properties import probe_network
 
     own = private_copy(module)
     return _config(own, "module", in_channels, probe_network(own, in_channels))
@@ -95,13 +95,13 @@ def _possible_channels(signature: OnnxSignature, told: ImportHints) -> tuple[int
 
 def _channels(network: nn.Module, told: ImportHints) -> int:
     """Return how many channels a network takes: as told, or what it doesn't refuse."""
-    from wsi_unet.models.probing.sides import find_sides
-    from wsi_unet.models.probing.subject import structure_of
+    from wsi_unet.models.probing.accepted_sides import find_sides
+    from wsi_unet.models.probing.probed_network import wrap_network
 
     if told.channels is not None:
         return CHANNELS[told.channels]
     try:
-        find_sides(structure_of(network, 3))
+        find_sides(wrap_network(network, 3))
     except ModelError:
         return 1
     return 3
@@ -113,14 +113,14 @@ def _config(
     in_channels: int,
     measured: NetworkProperties,
 ) -> ProgramConfig:
-    from wsi_unet.models.probing.usage import usage_of
+    from wsi_unet.models.probing.usage import measure_usage
 
     if measured.classes > MOST_CLASSES:
         raise ModelError(
             f"the network has {measured.classes} outputs; networks with up to {MOST_CLASSES} "
             "are run"
         )
-    usage = usage_of(network, in_channels, measured.sides.side)
+    usage = measure_usage(network, in_channels, measured.sides.side)
     return ProgramConfig(
         kind=kind,
         in_channels=in_channels,
@@ -130,7 +130,7 @@ def _config(
         after=measured.after,
         shrink=measured.sides.shrink,
         local=measured.local,
-        sized=measured.sized,
+        depends_on_size=measured.sized,
         input_side=measured.sides.side if measured.sides.only else None,
         parameters=usage.parameters,
         flops_per_pixel=round(usage.flops),

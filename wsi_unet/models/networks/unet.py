@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsi_unet.models.architectures.border import check_side
-from wsi_unet.models.architectures.unet import UNetConfig
+from wsi_unet.models.architectures.unet import UNetConfig, check_side
 from wsi_unet.models.networks.interpolation import Placement, interpolate
 
 

@@ -16,9 +16,9 @@ from wsi_unet.dask_cluster.visibility import check_paths
 from wsi_unet.dask_cluster.workers import in_this_process, processes_per_core
 from wsi_unet.errors import ModelError, OptionError
 from wsi_unet.models.checkpoint import Model
-from wsi_unet.models.importing.checkpoints import load_any
+from wsi_unet.models.importing.checkpoints import load_or_import_model
 from wsi_unet.models.inference.ensemble import Ensemble
-from wsi_unet.models.weights_source import OTHER_PROCESS
+from wsi_unet.models.stored_network import OTHER_PROCESS
 from wsi_unet.segmentation.dispatch.execution import Execution
 from wsi_unet.segmentation.dispatch.output import lay_out
 from wsi_unet.segmentation.planning.existing_output import Target, inspect_target
@@ -154,7 +154,7 @@ class Preparation:
             ModelError: if it can't be loaded, or not by the workers.
         """
         with self._loading:
-            model = self._models.get((name, trust)) or load_any(name, trust=trust)
+            model = self._models.get((name, trust)) or load_or_import_model(name, trust=trust)
             self._models[name, trust] = model
         if model.in_process and not in_this_process(self._client):
             raise ModelError(OTHER_PROCESS)

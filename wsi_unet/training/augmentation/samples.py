@@ -17,15 +17,14 @@ from torch import Tensor
 
 from wsi_unet.colour import CHANNEL_WEIGHTS
 from wsi_unet.errors import RecipeError
-from wsi_unet.models.architectures.border import derive_border, next_legal_side
-from wsi_unet.models.architectures.unet import UNetConfig
+from wsi_unet.models.architectures.unet import UNetConfig, next_legal_side
 from wsi_unet.models.spec import Normalisation
 from wsi_unet.training.augmentation.class_balance import class_balance
 from wsi_unet.training.augmentation.colour import colour
-from wsi_unet.training.augmentation.cropping import Cut, middle
+from wsi_unet.training.augmentation.cropping import Crop, middle
 from wsi_unet.training.augmentation.geometric import Warp
 from wsi_unet.training.augmentation.synthetic import ground_without_nuclei
-from wsi_unet.training.fields import IGNORED, NOTHING, Field
+from wsi_unet.training.fields import IGNORED, NOTHING, TrainingField
 from wsi_unet.training.recipe import Recipe
 
 Image = NDArray[np.float32]
@@ -65,7 +64,7 @@ class SampleSides:
 
 def sample_sides(config: UNetConfig, tile: int) -> SampleSides:
     """Return the smallest sides with which a network gives at least `tile` px per side."""
-    shrink = derive_border(config).shrink
+    shrink = config.border().shrink
     image = next_legal_side(config, tile + 2 * shrink)
     return SampleSides(image, image - 2 * shrink)
 
@@ -73,7 +72,7 @@ def sample_sides(config: UNetConfig, tile: int) -> SampleSides:
 class Samples:
     """All samples of a training, by number."""
 
-    def __init__(self, recipe: Recipe, fields: Sequence[Field], scaling: Normalisation) -> None:
+    def __init__(self, recipe: Recipe, fields: Sequence[TrainingField], scaling: Normalisation) -> None:
         """Plan where samples come from.
 
         Args:
@@ -113,7 +112,7 @@ class Samples:
     def _drawn(self, rng: np.random.Generator) -> tuple[Image, Labels, Image, str]:
         """Return image (c, H, W), labels, separation (h, w), and where they are from."""
         field, (y, x) = self._place(rng)
-        cut = Cut.of(Warp.draw(self.recipe.warping, rng), self.sides.image)
+        cut = Crop.of(Warp.draw(self.recipe.warping, rng), self.sides.image)
         piece = field.read(cut.around(y, x))
         labels = cut.labels(piece.labels)
         image = colour(
@@ -136,7 +135,7 @@ class Samples:
         image = _channels(ground, self.recipe.channel_order)
         return image, labels, np.zeros((side, side), np.float32), "made-up ground"
 
-    def _place(self, rng: np.random.Generator) -> tuple[Field, tuple[int, int]]:
+    def _place(self, rng: np.random.Generator) -> tuple[TrainingField, tuple[int, int]]:
         """Choose class, source, field, point; and move it a little."""
         chosen = self._choices[rng.choice(len(self._choices), p=[c.share for c in self._choices])]
         field = self.fields[rng.choice(chosen.fields, p=chosen.chances)]
@@ -158,7 +157,7 @@ class _Choice:
     chances: NDArray[np.float64]
 
 
-def _choices(recipe: Recipe, fields: Sequence[Field]) -> list[_Choice]:
+def _choices(recipe: Recipe, fields: Sequence[TrainingField]) -> list[_Choice]:
     wanted = {name: share for name, share in recipe.sampling.classes.items() if share > 0}
     if not wanted:
         area = np.array([sum(field.amounts.values()) for field in fields])
@@ -176,7 +175,7 @@ def _choices(recipe: Recipe, fields: Sequence[Field]) -> list[_Choice]:
 
 def _choice(
     recipe: Recipe,
-    fields: Sequence[Field],
+    fields: Sequence[TrainingField],
     index: int | None,
     share: float,
     worth: NDArray[np.float64],
@@ -192,7 +191,7 @@ def _choice(
     return _Choice(index, share, members, chances[members] / chances.sum())
 
 
-def _balance(recipe: Recipe, fields: Sequence[Field]) -> NDArray[np.float32]:
+def _balance(recipe: Recipe, fields: Sequence[TrainingField]) -> NDArray[np.float32]:
     """Return what a pixel of each label weighs, (256,); those that count for nothing 0."""
     classes = len(recipe.classes)
     weights = np.ones(256, np.float32)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from wsi_unet.errors import TrainingError
-from wsi_unet.models.architectures.unet import Precision
+from wsi_unet.models.number_types import Precision
 from wsi_unet.models.inference.devices import is_out_of_memory
 from wsi_unet.models.networks.build import build_network
 from wsi_unet.training.loop.batches import Batch
@@ -84,7 +84,7 @@ class Learner:
         self._average = Average(self.network, share) if share else None
 
     @property
-    def best_known(self) -> nn.Module:
+    def network_to_keep(self) -> nn.Module:
         """The network to measure and to keep: that of the mean weights, if there is one."""
         return self.network if self._average is None else self._average.network
 

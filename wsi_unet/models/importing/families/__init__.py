@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from wsi_unet.models.importing.families.family import Family, Recognised, recognise
-from wsi_unet.models.importing.families.parts import Assumption, NeededHint, ShapeHints
+from wsi_unet.models.importing.families.layout import Assumption, NeededHint, ShapeHints
 from wsi_unet.models.importing.families.plain import PlainUNetLayout
 from wsi_unet.models.importing.families.residual import ResidualUNetLayout, ResNetUNetLayout
 

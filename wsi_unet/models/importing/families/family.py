@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import ValidationError
 
 from wsi_unet.errors import ModelError, OptionError
-from wsi_unet.models.importing.families.parts import (
+from wsi_unet.models.importing.families.layout import (
     Assumption,
     Fit,
     Layout,
@@ -22,7 +22,7 @@ from wsi_unet.models.validation_errors import first_problem
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from wsi_unet.models.importing.checkpoint_file import ForeignFile
+    from wsi_unet.models.importing.checkpoint_file import CheckpointFile
     from wsi_unet.models.spec import Architecture
 
 
@@ -57,7 +57,7 @@ class Recognised:
         fit: which key is which tensor of ours.
     """
 
-    file: ForeignFile
+    file: CheckpointFile
     family: Family
     layout: Layout
     prefix: str
@@ -142,7 +142,7 @@ class Recognised:
         return self.prefix + names[ours] if ours in names else ours
 
 
-def recognise(file: ForeignFile, families: Sequence[Family]) -> Recognised:
+def recognise(file: CheckpointFile, families: Sequence[Family]) -> Recognised:
     """Find the family of a checkpoint.
 
     Raises:
@@ -167,7 +167,7 @@ def recognise(file: ForeignFile, families: Sequence[Family]) -> Recognised:
     )
 
 
-def _candidates(file: ForeignFile, families: Sequence[Family]) -> Iterator[Recognised]:
+def _candidates(file: CheckpointFile, families: Sequence[Family]) -> Iterator[Recognised]:
     for prefix, tensors in file.namings():
         for family in families:
             for layout in family.layouts:
@@ -179,7 +179,7 @@ def _first(prefix: str, names: Sequence[str]) -> str:
     return f"{prefix}{names[0]}{more}"
 
 
-def _description(file: ForeignFile) -> str:
+def _description(file: CheckpointFile) -> str:
     """Say what a checkpoint looks like, for one who knows where it comes from."""
     kernels = [(n, one.shape) for n, one in file.tensors.items() if len(one.shape) >= 3]
     if not kernels:

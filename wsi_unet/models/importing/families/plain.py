@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
 from wsi_unet.models.architectures.unet import Channels, UNetConfig
-from wsi_unet.models.importing.families.parts import (
+from wsi_unet.models.importing.families.layout import (
     Kind,
     Layer,
     NeededHint,

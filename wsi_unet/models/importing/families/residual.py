@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from wsi_unet.models.architectures.residual_unet import ResidualUNetConfig
 from wsi_unet.models.architectures.resnet_unet import ResNetUNetConfig
-from wsi_unet.models.importing.families.parts import (
+from wsi_unet.models.importing.families.layout import (
     Kind,
     Layer,
     NeededHint,

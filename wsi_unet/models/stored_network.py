@@ -15,14 +15,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from wsi_unet.errors import ModelError
 from wsi_unet.models.architectures.program import ProgramConfig
+from wsi_unet.models.number_types import TORCH_NAMES
 from wsi_unet.models.program_file import PROGRAM_FILES, ProgramFile
-from wsi_unet.models.weights_file import (
-    TORCH_NAMES,
-    Header,
-    TensorEntry,
-    read_header,
-    read_tensor,
-)
+from wsi_unet.models.weights_file import Header, TensorEntry, read_header, read_tensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +32,7 @@ METADATA_KEY = "wsi_unet"
 """Where the header of a single file has the spec."""
 
 
-class WeightsSource(Protocol):
+class StoredNetwork(Protocol):
     """A network as it is stored."""
 
     @property
@@ -59,7 +54,7 @@ class WeightsSource(Protocol):
         """
 
 
-def weights_source_at(path: Path, spec: ModelSpec, *, trust: bool) -> WeightsSource:
+def locate_network(path: Path, spec: ModelSpec, *, trust: bool) -> StoredNetwork:
     """Return how the network of a model on disk is stored.
 
     Args:

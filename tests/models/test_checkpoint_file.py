@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from wsi_unet.errors import ModelError
-from wsi_unet.models.importing.checkpoint_file import is_checkpoint, open_foreign
+from wsi_unet.models.importing.checkpoint_file import is_checkpoint, open_checkpoint
 
 
 class Runs:
@@ -77,7 +77,7 @@ def test_a_state_dict_is_found_wherever_it_is(
 ) -> None:
     path = tmp_path / "weights.ckpt"
     torch.save(wrap(weights()), path, _use_new_zipfile_serialization=not legacy)
-    file = open_foreign(path)
+    file = open_checkpoint(path)
     assert file.kind == ("legacy" if legacy else "archive")
     loaded = file.load()
     assert loaded.keys() == weights().keys() == file.tensors.keys()
@@ -87,27 +87,29 @@ def test_a_state_dict_is_found_wherever_it_is(
 
 def test_safetensors_are_read_with_integers_too(tmp_path: Path) -> None:
     save_file(weights(), tmp_path / "weights.safetensors")
-    file = open_foreign(tmp_path / "weights.safetensors")
+    file = open_checkpoint(tmp_path / "weights.safetensors")
     assert file.tensors["1.num_batches_tracked"].dtype == "int64"
     assert torch.equal(file.load()["0.weight"], weights()["0.weight"])
 
 
 def test_prefixes_are_stripped_only_where_all_share_them(tmp_path: Path) -> None:
     torch.save({f"module.model.{name}": t for name, t in weights().items()}, tmp_path / "a.pth")
-    namings = [(prefix, min(names)) for prefix, names in open_foreign(tmp_path / "a.pth").namings()]
+    namings = [
+        (prefix, min(names)) for prefix, names in open_checkpoint(tmp_path / "a.pth").namings()
+    ]
     assert namings == [
         ("", "module.model.0.bias"),
         ("module.", "model.0.bias"),
         ("module.model.", "0.bias"),
     ]
     torch.save({"module.a": torch.zeros(1), "b": torch.zeros(1)}, tmp_path / "b.pth")
-    assert [prefix for prefix, _ in open_foreign(tmp_path / "b.pth").namings()] == [""]
+    assert [prefix for prefix, _ in open_checkpoint(tmp_path / "b.pth").namings()] == [""]
 
 
 def test_shared_and_strided_tensors_are_views(tmp_path: Path) -> None:
     whole = torch.arange(24.0).reshape(4, 6)
     torch.save({"a": whole.t(), "b": whole[1:3, ::2]}, tmp_path / "a.pth")
-    loaded = open_foreign(tmp_path / "a.pth").load()
+    loaded = open_checkpoint(tmp_path / "a.pth").load()
     assert torch.equal(loaded["a"], whole.t())
     assert torch.equal(loaded["b"], whole[1:3, ::2])
 
@@ -133,7 +135,7 @@ def test_code_is_named_and_not_run(how: str, protocol: int, tmp_path: Path) -> N
             _use_new_zipfile_serialization=how == "archive",
         )
     with pytest.raises(ModelError, match=r"names posix\.system, and loading it would run code"):
-        open_foreign(path)
+        open_checkpoint(path)
     assert not witness.exists()
 
 
@@ -141,13 +143,13 @@ def test_code_is_named_even_where_the_pickle_breaks_off(tmp_path: Path) -> None:
     path = tmp_path / "evil.pth"
     path.write_bytes(b"\x80\x02cbuiltins\nexec\nq\x00Q")
     with pytest.raises(ModelError, match=r"names builtins\.exec"):
-        open_foreign(path)
+        open_checkpoint(path)
 
 
 def test_a_whole_network_is_told_from_its_state(tmp_path: Path) -> None:
     torch.save(nn.Sequential(nn.Conv2d(1, 1, 1)), tmp_path / "network.pth")
     with pytest.raises(ModelError, match=r"whole pickled network.*state_dict\(\) alone"):
-        open_foreign(tmp_path / "network.pth")
+        open_checkpoint(tmp_path / "network.pth")
 
 
 def test_programs_are_named(tmp_path: Path) -> None:
@@ -156,11 +158,11 @@ def test_programs_are_named(tmp_path: Path) -> None:
         warnings.simplefilter("ignore")
         torch.jit.save(torch.jit.trace(network, torch.zeros(1, 1, 4, 4)), tmp_path / "a.pt")  # type: ignore[no-untyped-call]
     with pytest.raises(ModelError, match=r"TorchScript program.*--trust"):
-        open_foreign(tmp_path / "a.pt")
+        open_checkpoint(tmp_path / "a.pt")
     with zipfile.ZipFile(tmp_path / "b.pt2", "w") as archive:
         archive.writestr("b/archive_format", "pt2")
     with pytest.raises(ModelError, match=r"torch\.export program.*--trust"):
-        open_foreign(tmp_path / "b.pt2")
+        open_checkpoint(tmp_path / "b.pt2")
 
 
 @pytest.mark.parametrize(
@@ -178,7 +180,7 @@ def test_programs_are_named(tmp_path: Path) -> None:
 def test_other_files_are_named(content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "a.pth").write_bytes(content)
     with pytest.raises(ModelError, match=message):
-        open_foreign(tmp_path / "a.pth")
+        open_checkpoint(tmp_path / "a.pth")
 
 
 @pytest.mark.parametrize("name", ["../evil", "/etc/evil", "weights/../../evil", "a\\evil"])
@@ -186,7 +188,7 @@ def test_members_that_lead_out_of_the_archive_are_refused(checkpoint: Path, name
     with zipfile.ZipFile(checkpoint, "a") as archive:
         archive.writestr(name, b"")
     with pytest.raises(ModelError, match="leads out of it"):
-        open_foreign(checkpoint)
+        open_checkpoint(checkpoint)
 
 
 def test_compressed_members_are_refused(checkpoint: Path) -> None:
@@ -194,7 +196,7 @@ def test_compressed_members_are_refused(checkpoint: Path) -> None:
         archive.writestr("weights/data/99", bytes(10**7))
     assert checkpoint.stat().st_size < 10**6
     with pytest.raises(ModelError, match="data/99 is compressed"):
-        open_foreign(checkpoint)
+        open_checkpoint(checkpoint)
 
 
 def test_a_storage_that_is_not_as_long_as_declared_is_refused(checkpoint: Path) -> None:
@@ -204,12 +206,12 @@ def test_a_storage_that_is_not_as_long_as_declared_is_refused(checkpoint: Path) 
         lambda name, data: (name, data.replace(b"Kl", b"J\x00\x00\x00\x70")),
     )
     with pytest.raises(ModelError, match="storage 0 should be 1879048192 float32 numbers"):
-        open_foreign(longer)
+        open_checkpoint(longer)
     missing = rewritten(
         checkpoint, lambda name, data: None if name.endswith("data/0") else (name, data)
     )
     with pytest.raises(ModelError, match="there is nothing"):
-        open_foreign(missing)
+        open_checkpoint(missing)
 
 
 def test_a_legacy_storage_is_held_against_the_file(tmp_path: Path) -> None:
@@ -217,7 +219,7 @@ def test_a_legacy_storage_is_held_against_the_file(tmp_path: Path) -> None:
     torch.save(weights(), path, _use_new_zipfile_serialization=False)
     path.write_bytes(path.read_bytes().replace(b"Kl", b"J\x00\x00\x00\x70"))
     with pytest.raises(ModelError, match="should be 1879048192 float32 numbers"):
-        open_foreign(path)
+        open_checkpoint(path)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +239,7 @@ def test_shapes_that_a_storage_has_no_numbers_for_are_refused(
         warnings.simplefilter("ignore")  # TypedStorage is deprecated
         torch.save({"a": Tensor()}, tmp_path / "a.pth")
     with pytest.raises(ModelError, match="a tensor of the shape"):
-        open_foreign(tmp_path / "a.pth")
+        open_checkpoint(tmp_path / "a.pth")
 
 
 @pytest.mark.parametrize(
@@ -257,7 +259,7 @@ def test_pickles_that_ask_for_memory_get_none(pickled: bytes, tmp_path: Path) ->
     tracemalloc.start()
     try:
         with pytest.raises(ModelError):
-            open_foreign(path)
+            open_checkpoint(path)
         assert tracemalloc.get_traced_memory()[1] < 2**24
     finally:
         tracemalloc.stop()
@@ -297,7 +299,7 @@ def safetensors(header: dict[str, Any] | bytes, length: int | None = None, data:
 def test_absurd_safetensors_are_refused(content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(content)
     with pytest.raises(ModelError, match=message):
-        open_foreign(tmp_path / "a.safetensors")
+        open_checkpoint(tmp_path / "a.safetensors")
 
 
 @pytest.mark.parametrize("text", [b"12345", b'"abc"', b"null", b"[1, 2]", b"true"])
@@ -315,7 +317,7 @@ def test_a_cut_file_is_refused_wherever_it_is_cut(legacy: bool, tmp_path: Path) 
     for length in range(0, len(whole) - 1, 53):
         path.write_bytes(whole[:length])
         with pytest.raises(ModelError):
-            open_foreign(path)
+            open_checkpoint(path)
 
 
 @given(st.data())
@@ -329,7 +331,7 @@ def test_damage_is_refused_or_loads_as_tensors(tmp_path: Path, data: st.DataObje
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(content)
     with suppress(ModelError):
-        loaded = open_foreign(path).load()
+        loaded = open_checkpoint(path).load()
         assert all(isinstance(tensor, torch.Tensor) for tensor in loaded.values())
 
 
@@ -346,11 +348,11 @@ def test_damage_is_refused_or_loads_as_tensors(tmp_path: Path, data: st.DataObje
 def test_what_is_no_state_dict_is_refused(content: Any, message: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "a.pth")
     with pytest.raises(ModelError, match=message):
-        open_foreign(tmp_path / "a.pth")
+        open_checkpoint(tmp_path / "a.pth")
 
 
 def test_a_real_legacy_file_loads_as_tensors(shared_data: Path) -> None:
-    file = open_foreign(shared_data / "foreign_models" / "cremi_dunet_em" / "state.nn")
+    file = open_checkpoint(shared_data / "foreign_models" / "cremi_dunet_em" / "state.nn")
     assert file.kind == "legacy"
     loaded = file.load()
     assert loaded["output.conv.weight"].shape == (1, 241, 3, 3)
