@@ -17,8 +17,8 @@ from typing import Any
 from wsi_unet.dask_cluster.cluster import count_workers, open_client
 from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.labels.progress import BlockMarker, ShardRecord
-from wsi_unet.segmentation.dispatch.events import Done, Failed
-from wsi_unet.segmentation.dispatch.in_flight import TASKS_PER_THREAD
+from wsi_unet.segmentation.dispatch.in_flight import BlockDone, BlockFailed
+from wsi_unet.segmentation.dispatch.policy import Limits
 from wsi_unet.segmentation.dispatch.stream import stream
 from wsi_unet.segmentation.worker.task import Run, Task
 
@@ -101,9 +101,9 @@ def main() -> None:
             time.sleep(0.1)
         start = time.perf_counter()
         for event in stream(client, cohort, run=doze_block if given.tiny else sleep_block):
-            if isinstance(event, Failed):
+            if isinstance(event, BlockFailed):
                 raise SystemExit(event.error)
-            if not isinstance(event, Done):
+            if not isinstance(event, BlockDone):
                 continue
             cohort.ended += 1
             if cohort.ended % given.every == 0 or cohort.ended == given.blocks:
@@ -111,7 +111,7 @@ def main() -> None:
                     "blocks": cohort.ended,
                     "seconds": time.perf_counter() - start,
                     "most_in_flight": cohort.most,
-                    "bound": TASKS_PER_THREAD * given.threads,
+                    "bound": Limits().tasks_per_thread * given.threads,
                     "with_the_scheduler": client.run_on_scheduler(_tasks_there),
                 }
                 print(json.dumps(checkpoint), flush=True)

@@ -21,7 +21,7 @@ from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.models import UNetConfig
 from wsi_unet.segmentation.dispatch import execution, output, prepare, slides
 from wsi_unet.segmentation.dispatch.execution import Execution
-from wsi_unet.segmentation.dispatch.in_flight import TASKS_PER_THREAD
+from wsi_unet.segmentation.dispatch.policy import Limits
 from wsi_unet.segmentation.dispatch.slides import AHEAD, Outcome, segment_cohort
 from wsi_unet.segmentation.report import CohortProgress, Report
 from wsi_unet.storage.lock import acquire
@@ -226,7 +226,7 @@ def test_few_slides_wait_for_being_completed(
     many = [replace(small, output=str(tmp_path / f"{number}")) for number in range(20)]
     assert [outcome.state for outcome in segment_cohort(many)] == ["finished"] * 20
     # Two of them, what was ahead, and what was in flight as the second one ended.
-    assert most <= 2 + AHEAD + TASKS_PER_THREAD * THREADS_PER_PROCESS
+    assert most <= 2 + AHEAD + Limits().tasks_per_thread * THREADS_PER_PROCESS
 
 
 def test_slides_are_taken_as_they_are_needed(folder: Path, tmp_path: Path) -> None:

@@ -1,167 +1,353 @@
-"""However many tasks there are, few are in flight: with Dask, and with 10⁵ of them on a stub."""
+"""Retries, deadlines, deaths and losses, block by block, on a cluster that does as it is told."""
 
 from __future__ import annotations
 
-import asyncio
-import random
-import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from queue import SimpleQueue
-from typing import cast
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
-from dask.utils import key_split
-from distributed import Client, Scheduler
+from distributed import Client, KilledWorker
+from distributed.scheduler import WorkerState
 
-from wsi_unet.dask_cluster.cluster import Workers, count_workers, open_client
-from wsi_unet.dask_cluster.options import ClusterOptions
-from wsi_unet.geometry import BlockGrid
+from wsi_unet.dask_cluster.cluster import Workers
+from wsi_unet.errors import BlockError, ClusterError
 from wsi_unet.labels.progress import BlockMarker
-from wsi_unet.segmentation.dispatch import in_flight as module
-from wsi_unet.segmentation.dispatch.events import Done, Failed
-from wsi_unet.segmentation.dispatch.in_flight import TASKS_PER_THREAD
-from wsi_unet.segmentation.dispatch.stream import stream
+from wsi_unet.segmentation.dispatch.dask_tasks import DaskTasks
+from wsi_unet.segmentation.dispatch.in_flight import (
+    BlockDone,
+    BlockFailed,
+    BlocksInFlight,
+    NothingEnded,
+)
+from wsi_unet.segmentation.dispatch.policy import Limits
 from wsi_unet.segmentation.worker.task import Run, Task
 
+LIMITS = Limits(retries=1)
+RUN = Run("nowhere", "labels", "signature", "session")
 
-class Counted:
-    """Tasks that know how many of them were taken and have not come back."""
 
-    def __init__(self, side: int) -> None:
-        self.total = side * side
-        self.taken = self.most = 0
-        self.ended: set[tuple[int, int]] = set()
-        self._grid = BlockGrid((side, side), 1)
+@dataclass
+class FakeFuture:
+    key: str
+    task: Task
+    status: str = "pending"
+    error: Exception | None = None
+    callback: Callable[[FakeFuture], None] = lambda _: None
+    lost: bool = False
+    failed_since: Exception | None = None
 
-    def __iter__(self) -> Iterator[Task]:
-        for index in self._grid:
-            self.taken += 1
-            self.most = max(self.most, self.taken - len(self.ended))
-            yield Task(Run("nowhere", "labels", "s", "0"), index)
+    def add_done_callback(self, callback: Callable[[FakeFuture], None]) -> None:
+        self.callback = callback
 
-    def run(self, client: Client) -> int:
-        """Stream them all; return how many failed."""
-        failed = 0
-        for event in stream(client, self, run=marker_of):
-            if isinstance(event, Done):
-                self.ended.add(event.marker.block)
-            failed += isinstance(event, Failed)
-        return failed
+    def exception(self) -> Exception | None:
+        return self.error
+
+    def end(self, status: str = "finished", error: Exception | None = None) -> None:
+        self.status, self.error = status, error
+        self.callback(self)
+
+
+@dataclass
+class FakeClient:
+    status: str = "running"
+    scheduler: None = None
+    futures: list[FakeFuture] = field(default_factory=list)
+    cancelled: list[FakeFuture] = field(default_factory=list)
+
+    def submit(self, _: object, task: Task, *, key: str, pure: bool) -> FakeFuture:
+        assert not pure
+        assert key not in {future.key for future in self.futures}
+        self.futures.append(FakeFuture(key, task))
+        return self.futures[-1]
+
+    def cancel(self, futures: list[FakeFuture]) -> None:
+        self.cancelled += futures
+
+    async def gather(self, futures: list[FakeFuture], *, asynchronous: bool) -> list[BlockMarker]:
+        assert asynchronous
+        if any(future.lost for future in futures):
+            raise TimeoutError
+        for future in futures:
+            if future.failed_since is not None:
+                raise future.failed_since
+        return [marker_of(future.task) for future in futures]
+
+    def sync(self, function: Callable[[], Awaitable[Any]], callback_timeout: float) -> Any:
+        assert callback_timeout > 0
+        coroutine = function()
+        try:
+            coroutine.__await__().send(None)
+        except StopIteration as stop:
+            return stop.value
+        raise AssertionError("it waits")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 def marker_of(task: Task) -> BlockMarker:
     return BlockMarker(
-        block=task.index, signature="s", counts=(), seconds={}, attempts=1, shards={}
+        block=task.index, signature="s", counts=(), seconds={}, attempts=task.attempt, shards={}
     )
 
 
-def test_few_tasks_are_with_dask() -> None:
-    tasks = Counted(side=30)
-    with open_client(ClusterOptions()) as client:
-        bound = TASKS_PER_THREAD * count_workers(client).total_threads
-        assert tasks.run(client) == 0
-    assert len(tasks.ended) == tasks.total == 900
-    assert tasks.most <= bound
+def run(_: Task) -> BlockMarker:
+    raise AssertionError("nothing runs here")
 
 
-def kept_by_the_scheduler(dask_scheduler: Scheduler) -> int:
-    spans = dask_scheduler.extensions["spans"].spans.values()
-    entries = sum(len(span.metadata["collections"]) for span in spans)
-    return int(entries + key_split.cache_info().currsize)
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
-def test_the_scheduler_forgets_old_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Dask keeps an entry for every task of a span, for ever, and 100,000 names."""
-    monkeypatch.setattr(module, "LOOK_EVERY", 0.0)
-    with open_client(ClusterOptions()) as client:
-        Counted(side=30).run(client)
-        assert client.run_on_scheduler(kept_by_the_scheduler) > 900
-        monkeypatch.setattr(module, "KEPT", 50)
-        Counted(side=30).run(client)
-        assert client.run_on_scheduler(kept_by_the_scheduler) < 600
+@pytest.fixture
+def workers() -> list[Workers]:
+    """Return the workers there are: the last of the list."""
+    return [Workers(processes=2, threads=2, per_host=2, total_threads=4)]
 
 
-class StubFuture:
-    """Goes to whoever ends it once there is a callback to be told."""
-
-    def __init__(self, key: str, task: Task, submitted: SimpleQueue[StubFuture | None]) -> None:
-        self.key, self.task, self.status = key, task, "pending"
-        self._submitted = submitted
-        self.callback: Callable[[StubFuture], None]
-
-    def add_done_callback(self, callback: Callable[[StubFuture], None]) -> None:
-        self.callback = callback
-        self._submitted.put(self)
-
-    def exception(self) -> Exception:
-        return OSError("the disk went away")
+@pytest.fixture
+def client() -> FakeClient:
+    return FakeClient()
 
 
-class StubClient:
-    """Ends what is submitted, in another thread and another order; some fail, some for ever.
-
-    A real scheduler would take minutes for so many tasks.
-    """
-
-    status = "running"
-
-    def __init__(self) -> None:
-        self.keys: set[str] = set()
-        self.forgotten = 0
-        self._submitted: SimpleQueue[StubFuture | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._work)
-
-    def __enter__(self) -> StubClient:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._submitted.put(None)
-        self._thread.join()
-
-    def submit(self, _: object, task: Task, *, key: str, pure: bool) -> StubFuture:
-        assert not pure
-        assert key not in self.keys, "Dask would return the old future"
-        self.keys.add(key)
-        return StubFuture(key, task, self._submitted)
-
-    async def gather(self, futures: list[StubFuture], *, asynchronous: bool) -> list[BlockMarker]:
-        assert asynchronous
-        return [marker_of(future.task) for future in futures]
-
-    def sync(
-        self, gather: Callable[[], Awaitable[list[BlockMarker]]], callback_timeout: float
-    ) -> list[BlockMarker]:
-        assert callback_timeout > 0
-        return asyncio.run(cast(Coroutine[None, None, list[BlockMarker]], gather()))
-
-    def run_on_scheduler(self, forget: object) -> None:
-        self.forgotten += 1
-
-    def _work(self) -> None:
-        held: list[StubFuture] = []
-        order = random.Random(0)
-        while (future := self._submitted.get()) is not None:
-            held.append(future)
-            while held and self._submitted.empty():
-                ended = held.pop(order.randrange(len(held)))
-                ended.status = "error" if fails(ended.task) else "finished"
-                ended.callback(ended)
+@pytest.fixture
+def in_flight(client: FakeClient, clock: Clock, workers: list[Workers]) -> BlocksInFlight:
+    tasks = DaskTasks(cast(Client, client), run, LIMITS, count=lambda _: workers[-1], clock=clock)
+    return BlocksInFlight(tasks, LIMITS, clock)
 
 
-def fails(task: Task) -> bool:
-    row, column = task.index
-    return column == 7 and (task.attempt == 1 or row == 7)
+def task(number: int, deadline: float = 100.0) -> Task:
+    return Task(RUN, (number, 0), deadline=deadline)
 
 
-def test_few_of_a_hundred_thousand_tasks_are_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
-    workers = Workers(processes=4, threads=2, per_host=4, total_threads=8)
-    monkeypatch.setattr(module, "count_workers", lambda _: workers)
-    tasks = Counted(side=317)
-    with StubClient() as client:
-        failed = tasks.run(cast(Client, client))
-    assert failed == 1
-    assert len(tasks.ended) == tasks.total - 1 > 10**5
-    assert len(client.keys) == tasks.total + 317  # a column was tried twice
-    assert tasks.most <= TASKS_PER_THREAD * workers.total_threads + failed
-    assert client.forgotten <= tasks.total // module.KEPT + 1
+def test_a_block_that_fails_is_tried_again_and_then_reported(
+    in_flight: BlocksInFlight, client: FakeClient
+) -> None:
+    in_flight.submit(task(0))
+    client.futures[0].end("error", OSError("no disk"))
+    assert in_flight.next_events(0) == [NothingEnded()]
+    assert client.futures[1].task.attempt == 2
+    client.futures[1].end("error", OSError("still no disk"))
+    (event,) = in_flight.next_events(0)
+    assert isinstance(event, BlockFailed)
+    assert event.error == "still no disk"
+    assert len(in_flight) == 0
+
+
+def test_many_answers_come_at_once(in_flight: BlocksInFlight, client: FakeClient) -> None:
+    for number in range(10):
+        in_flight.submit(task(number))
+    for future in client.futures[:7]:
+        future.end()
+    events = in_flight.next_events(0)
+    assert [event.marker.block[0] for event in events if isinstance(event, BlockDone)] == [
+        *range(7)
+    ]
+    assert len(in_flight) == 3
+    assert in_flight.free_places == LIMITS.tasks_per_thread * 4 - 3
+
+
+def test_blocks_whose_worker_died_again_and_again_are_tried_alone(
+    in_flight: BlocksInFlight, client: FakeClient
+) -> None:
+    for number in range(2):
+        in_flight.submit(task(number))
+    for future in client.futures[:2]:
+        future.end("error", killed(future.task))
+    assert in_flight.next_events(0) == [NothingEnded()]
+    assert (len(in_flight), in_flight.suspects) == (0, 2)
+    in_flight.submit_suspect()
+    client.futures[2].end()
+    assert isinstance(in_flight.next_events(0)[0], BlockDone)
+    in_flight.submit_suspect()
+    client.futures[3].end("error", killed(client.futures[3].task))
+    (event,) = in_flight.next_events(0)
+    assert isinstance(event, BlockFailed)
+    assert "worker process" in event.error
+    assert (len(in_flight), in_flight.suspects) == (0, 0)
+
+
+def test_a_result_lost_with_its_worker_is_asked_for_again(
+    in_flight: BlocksInFlight, client: FakeClient
+) -> None:
+    in_flight.submit(task(0))
+    client.futures[0].lost = True
+    client.futures[0].end()
+    assert in_flight.next_events(0) == [NothingEnded()]
+    client.futures[1].end("cancelled")
+    assert in_flight.next_events(0) == [NothingEnded()]
+    client.futures[2].end()
+    (event,) = in_flight.next_events(0)
+    assert isinstance(event, BlockDone)
+    assert event.task.attempt == 1
+
+
+def test_a_block_that_fails_when_dask_runs_it_again_fails_alone(
+    in_flight: BlocksInFlight, client: FakeClient
+) -> None:
+    for number in range(2):
+        in_flight.submit(task(number))
+    client.futures[0].failed_since = BlockError("its worker died, and the next can't read")
+    for future in client.futures[:2]:
+        future.end()
+    assert in_flight.next_events(0) == [NothingEnded()]
+    assert [future.task.index[0] for future in client.futures] == [0, 1, 0, 1]
+    client.futures[2].end("error", BlockError("can't read"))
+    client.futures[3].end()
+    (event,) = in_flight.next_events(0)
+    assert isinstance(event, BlockDone)
+    assert event.task.index == (1, 0)
+    assert client.futures[4].task == Task(RUN, (0, 0), attempt=2, deadline=100.0)
+
+
+def test_a_block_that_is_always_lost_fails_in_the_end(
+    in_flight: BlocksInFlight, client: FakeClient
+) -> None:
+    in_flight.submit(task(0))
+    for _ in range(2 * LIMITS.losses + 10):
+        client.futures[-1].end("cancelled")
+        (event,) = in_flight.next_events(0)
+        if isinstance(event, BlockFailed):
+            break
+    assert isinstance(event, BlockFailed)
+    assert "lost" in event.error
+
+
+def test_a_block_that_hangs_while_others_end_is_given_up(
+    in_flight: BlocksInFlight, client: FakeClient, clock: Clock
+) -> None:
+    in_flight.submit(task(0))
+    for number in range(1, 40):
+        in_flight.submit(task(number))
+        clock.now += 10
+        client.futures[-1].end()
+        in_flight.next_events(0)
+        if client.cancelled:
+            break
+    assert [future.task.index for future in client.cancelled] == [(0, 0)]
+    assert clock.now - 1000 > 100
+    assert client.futures[-1].task == Task(RUN, (0, 0), attempt=2, deadline=100.0)
+    assert not in_flight.stuck
+
+
+def test_blocks_that_wait_long_for_a_thread_have_not_hung(
+    in_flight: BlocksInFlight, client: FakeClient, clock: Clock
+) -> None:
+    for number in range(12):
+        in_flight.submit(task(number))
+    for future in list(client.futures):
+        clock.now += 99  # one after the other: the last one waits for twelve times as long
+        future.end()
+        assert isinstance(in_flight.next_events(0)[0], BlockDone)
+    assert not client.cancelled
+
+
+def test_when_everything_hangs_twice_it_is_over(
+    in_flight: BlocksInFlight, client: FakeClient, clock: Clock
+) -> None:
+    for number in range(3):
+        in_flight.submit(task(number))
+    clock.now += 101
+    assert in_flight.next_events(0) == [NothingEnded()]
+    assert len(client.cancelled) == 3
+    assert not in_flight.stuck
+    clock.now += 101
+    events = in_flight.next_events(0)
+    assert [type(event) for event in events] == [BlockFailed] * 3
+    assert in_flight.stuck
+
+
+def test_time_without_workers_does_not_count(
+    in_flight: BlocksInFlight, client: FakeClient, clock: Clock, workers: list[Workers]
+) -> None:
+    in_flight.submit(task(0))
+    workers.append(Workers(0, 0, 0, 0))
+    clock.now += 50
+    assert in_flight.next_events(0) == [NothingEnded()]
+    assert in_flight.free_places == -1
+    for _ in range(20):
+        clock.now += 50
+        assert in_flight.next_events(0) == [NothingEnded()]
+    assert not client.cancelled
+    workers.append(workers[0])
+    clock.now += 6
+    client.futures[0].end()
+    assert isinstance(in_flight.next_events(0)[0], BlockDone)
+
+
+def test_workers_are_counted_also_when_there_is_nothing_more_to_submit(
+    in_flight: BlocksInFlight, client: FakeClient, clock: Clock, workers: list[Workers]
+) -> None:
+    in_flight.submit(task(0))
+    workers.append(Workers(0, 0, 0, 0))
+    for _ in range(30):
+        clock.now += 50
+        assert in_flight.next_events(0) == [NothingEnded()]
+    assert not client.cancelled
+    workers.append(workers[0])
+    for _ in range(3):  # those who came hang: that is noticed too
+        clock.now += 50
+        in_flight.next_events(0)
+    assert len(client.cancelled) == 1
+
+
+def test_a_straggler_runs_twice_where_a_process_is_idle(
+    in_flight: BlocksInFlight, client: FakeClient, clock: Clock
+) -> None:
+    for number in range(3):
+        in_flight.submit(task(number))
+    clock.now += 5
+    client.futures[0].end()
+    in_flight.next_events(0)
+    in_flight.duplicate_stragglers()
+    assert len(client.futures) == 3
+    clock.now += 30
+    in_flight.duplicate_stragglers()
+    in_flight.duplicate_stragglers()
+    assert [future.task.index[0] for future in client.futures] == [0, 1, 2, 1, 2]
+    client.futures[3].end("error", OSError("the twin fails, the first goes on"))
+    assert in_flight.next_events(0) == [NothingEnded()]
+    in_flight.duplicate_stragglers()
+    assert len(client.futures) == 5, "a twin that fails would fail again and again"
+    client.futures[1].end()
+    client.futures[4].end()
+    client.futures[2].end()
+    events = in_flight.next_events(0)
+    assert sorted(e.marker.block[0] for e in events if isinstance(e, BlockDone)) == [1, 2]
+    assert len(in_flight) == 0
+
+
+def test_in_one_process_nothing_runs_twice(
+    in_flight: BlocksInFlight, client: FakeClient, clock: Clock, workers: list[Workers]
+) -> None:
+    workers.append(Workers(processes=1, threads=2, per_host=1, total_threads=2))
+    clock.now += LIMITS.count_seconds
+    assert in_flight.next_events(0) == [NothingEnded()]
+    in_flight.submit(task(0))
+    clock.now += 1
+    client.futures[0].end()
+    in_flight.next_events(0)
+    in_flight.submit(task(1))
+    clock.now += 50
+    in_flight.duplicate_stragglers()
+    assert len(client.futures) == 2
+
+
+def test_a_scheduler_that_went_away_is_said(in_flight: BlocksInFlight, client: FakeClient) -> None:
+    in_flight.submit(task(0))
+    client.status = "closed"
+    with pytest.raises(ClusterError, match="went away"):
+        in_flight.next_events(0)
+
+
+def killed(task: Task) -> KilledWorker:
+    last_worker = cast(WorkerState, SimpleNamespace(address="tcp://127.0.0.1:1"))
+    return KilledWorker(task.key, last_worker, 4)

@@ -17,7 +17,7 @@ from wsi_unet.errors import OutputError
 from wsi_unet.labels.layout import Frame
 from wsi_unet.labels.progress import BlockFailure, BlockMarker
 from wsi_unet.models.inference.ensemble import Ensemble
-from wsi_unet.segmentation.dispatch.events import Done, Failed
+from wsi_unet.segmentation.dispatch.in_flight import BlockDone, BlockFailed
 from wsi_unet.segmentation.dispatch.output import (
     OpenOutput,
     complete_image,
@@ -119,9 +119,9 @@ class Execution:
         """
         return None if self.lost else next(self._tasks, None)
 
-    def take(self, event: Done | Failed) -> None:
+    def take(self, event: BlockDone | BlockFailed) -> None:
         """Count what became of a block of this run."""
-        if isinstance(event, Done):
+        if isinstance(event, BlockDone):
             self._take_done(event.task, event.marker)
         else:
             self._take_failure(event.task, event.error)

@@ -1,100 +1,112 @@
-"""The blocks in flight: with the scheduler, and not yet answered."""
+"""The blocks in flight: submitted to the cluster, and not yet answered."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, replace
-from queue import Empty, SimpleQueue
-from statistics import median
+from dataclasses import dataclass, field, replace
 from time import monotonic
 
-from distributed import Client, Future, KilledWorker
+from distributed import KilledWorker
 
 from wsi_unet import logs
-from wsi_unet.dask_cluster.cluster import Workers, count_workers
-from wsi_unet.dask_cluster.scheduler import forgetting, went_away
 from wsi_unet.geometry import BlockIndex
 from wsi_unet.labels.progress import BlockMarker
-from wsi_unet.segmentation.dispatch.events import Done, Event, Failed, Waiting
+from wsi_unet.segmentation.dispatch.dask_tasks import DaskTasks, MarkerFuture
+from wsi_unet.segmentation.dispatch.policy import (
+    Limits,
+    Verdict,
+    find_overdue,
+    find_stragglers,
+    free_places,
+    is_stuck,
+    judge_death,
+    judge_failure,
+    judge_loss,
+)
 from wsi_unet.segmentation.worker.task import Run, Task
 
-TASKS_PER_THREAD = 3
-"""In-flight tasks per worker thread: enough that no thread waits for the client's answer."""
-
-COUNT_WORKERS_EVERY = 5.0
-"""Seconds between looks at how many worker threads there are; they come and go."""
-
-COLLECT_SECONDS = 30.0
-"""How long markers may take from the workers to here; then their blocks are asked again."""
-
-LOOK_EVERY = 5.0
-"""Seconds between looks for blocks that have hung, while others end."""
-
-MOST_LOSSES = 20
-"""How often the cluster may lose one block's task, with its worker or its result."""
-
-KEPT = 10_000
-"""Blocks after which the scheduler is made to forget old ones; Dask keeps 600 bytes of each."""
-
-SLOW_FACTOR, SLOW_SECONDS = 4.0, 10.0
-"""A last block is begun a second time when it takes this many times the usual, and this long."""
+DIED = "every worker process that ran it died (out of memory, or a broken library)"
 
 
-Place = tuple[Run, BlockIndex]
+@dataclass(frozen=True)
+class BlockDone:
+    """A block is stored and marked."""
+
+    task: Task
+    marker: BlockMarker
+
+
+@dataclass(frozen=True)
+class BlockFailed:
+    """A block failed at its last attempt."""
+
+    task: Task
+    error: str
+
+
+@dataclass(frozen=True)
+class NothingEnded:
+    """Nothing ended for a while; lets the caller show its progress or stop."""
+
+
+Event = BlockDone | BlockFailed | NothingEnded
 
 
 @dataclass
-class _InFlight:
-    """One block in flight.
+class _BlockInFlight:
+    """One block in flight; satisfies `policy.BlockState`.
 
     Attributes:
         task: its latest attempt.
-        futures: what of it is with the scheduler, by key; more than one for a straggler.
-        since: when it was last begun.
+        futures: its futures by key; more than one for a straggler.
+        started: when it was last submitted.
         ended_before: how many blocks had ended then.
         losses: how often the cluster lost it.
-        twice: whether it was begun a second time, as a straggler.
+        duplicated: whether it was submitted a second time, as a straggler.
         alone: whether nothing else is in flight, because it may kill its worker.
     """
 
     task: Task
-    futures: dict[str, Future[BlockMarker]] = field(default_factory=dict)
-    since: float = 0.0
+    futures: dict[str, MarkerFuture] = field(default_factory=dict)
+    started: float = 0.0
     ended_before: int = 0
     losses: int = 0
-    twice: bool = False
+    duplicated: bool = False
     alone: bool = False
+
+    @property
+    def deadline(self) -> float:
+        """Seconds after which it counts as hung."""
+        return self.task.deadline
 
 
 class BlocksInFlight:
-    """Tasks submitted and not yet answered; answers, retries and deadlines.
+    """Tasks that are submitted and not yet answered; keeps the books, by the rules of `policy`.
 
     A block that fails is tried again. One that was on several workers as they died is set aside
     and, at the end, tried with nothing else in flight, so that the blocks that died with it aren't
-    blamed. One that doesn't end within its deadline is given up and tried again; whether it has
-    hung shows in later blocks having ended meanwhile, or in nothing ending at all. What runs on
-    alone at the end is begun a second time where another process is idle: whichever ends first
-    counts, and a block may run twice.
+    blamed. One that has hung is given up and tried again. What runs on alone at the end is
+    submitted a second time where another process is idle: whichever ends first counts, and a block
+    may run twice.
 
     Args:
-        client: the cluster.
-        run: what a worker does with a task.
-        retries: how often a block that fails is tried again.
+        tasks: hands tasks to the cluster.
+        limits: how patient to be.
+        clock: seconds that only go up.
     """
 
-    def __init__(self, client: Client, run: Callable[[Task], BlockMarker], *, retries: int) -> None:
-        self._client = client
-        self._run = run
-        self._attempts = retries + 1
-        self._answers: SimpleQueue[str] = SimpleQueue()
-        self._blocks: dict[Place, _InFlight] = {}
-        self._keys: dict[str, _InFlight] = {}
+    def __init__(
+        self, tasks: DaskTasks, limits: Limits, clock: Callable[[], float] = monotonic
+    ) -> None:
+        self._tasks = tasks
+        self._limits = limits
+        self._clock = clock
+        self._blocks: dict[tuple[Run, BlockIndex], _BlockInFlight] = {}
+        self._by_key: dict[str, _BlockInFlight] = {}
         self._suspects: deque[Task] = deque()
-        self._workers = Workers(0, 0, 0, 0)
-        self._counted = -COUNT_WORKERS_EVERY
-        self._begun = self._forgotten = self._ended = self._stalls = 0
-        self._last_end = self._look_again = monotonic()
+        self._ended = self._stalls = 0
+        self._last_end = self._look_again = clock()
         self._durations: deque[float] = deque(maxlen=50)
 
     def __len__(self) -> int:
@@ -102,215 +114,171 @@ class BlocksInFlight:
 
     @property
     def stuck(self) -> bool:
-        """Whether nothing has ended although everything in flight was begun anew."""
-        return self._stalls >= max(2, self._attempts)
+        """Whether nothing has ended although everything in flight was submitted again."""
+        return is_stuck(self._stalls, self._limits)
 
     @property
     def suspects(self) -> int:
         """How many blocks were set aside, because workers died with them."""
         return len(self._suspects)
 
-    def room(self) -> int:
-        """Return how many more tasks may be submitted now."""
-        self._count_workers()
-        return TASKS_PER_THREAD * self._workers.total_threads - len(self)
+    @property
+    def free_places(self) -> int:
+        """How many more tasks may be submitted now."""
+        return free_places(len(self), self._tasks.workers.total_threads, self._limits)
 
     def submit(self, task: Task) -> None:
-        """Give a block to the cluster."""
+        """Hand a block to the cluster."""
         if not self._blocks:
-            self._last_end = monotonic()
-        self._begin(_InFlight(task))
+            self._last_end = self._clock()
+        self._start(_BlockInFlight(task))
 
     def submit_suspect(self) -> None:
-        """Give one block that was set aside to the cluster, with nothing else there."""
-        self._begin(_InFlight(self._suspects.popleft(), alone=True))
+        """Hand one block that was set aside to the cluster, with nothing else there."""
+        self._start(_BlockInFlight(self._suspects.popleft(), alone=True))
 
     def duplicate_stragglers(self) -> None:
-        """Begin blocks that take unusually long a second time, if a process has nothing to do."""
-        idle = self._workers.total_threads - len(self._keys)
-        if self._workers.processes < 2 or idle <= 0 or not self._durations:
-            return
-        slow = max(SLOW_SECONDS, SLOW_FACTOR * median(self._durations))
-        late = [
-            flown
-            for flown in self._blocks.values()
-            if not (flown.twice or flown.alone) and monotonic() - flown.since > slow
-        ]
-        for flown in late[:idle]:
-            logs.event("block begun twice", block=flown.task.key)
-            flown.twice = True
-            self._send(flown)
+        """Submit blocks that take unusually long a second time, if a process has nothing to do."""
+        workers = self._tasks.workers
+        stragglers = find_stragglers(
+            self._blocks.values(),
+            now=self._clock(),
+            durations=self._durations,
+            processes=workers.processes,
+            idle_threads=workers.total_threads - len(self._by_key),
+            limits=self._limits,
+        )
+        for block in stragglers:
+            logs.event("block submitted twice", block=block.task.key)
+            block.duplicated = True
+            self._submit(block)
 
     def next_events(self, patience: float) -> list[Event]:
-        """Return what has ended; after `patience` seconds of nothing, that."""
+        """Return what has ended; `NothingEnded` after `patience` seconds without any."""
         events: list[Event] = []
-        keys = self._wait(patience)
-        if not keys or monotonic() >= self._look_again:
-            self._look_again = monotonic() + LOOK_EVERY
-            self._check_cluster()
-            self._count_workers()
-            self._forget_old()
-            events += self._overdue()
-        finished: list[tuple[_InFlight, Future[BlockMarker]]] = []
+        keys = self._tasks.wait(patience)
+        if not keys or self._clock() >= self._look_again:
+            self._look_again = self._clock() + self._limits.look_seconds
+            self._tasks.check()
+            self._tasks.count_workers()
+            self._tasks.forget_old()
+            events += self._give_up_overdue()
+        finished: dict[int, tuple[_BlockInFlight, MarkerFuture]] = {}
         for key in keys:
-            flown = self._keys.get(key)
-            if flown is None:  # given up before it ended
+            block = self._by_key.get(key)
+            if block is None:  # given up before it ended
                 continue
-            future = flown.futures[key]
+            future = block.futures[key]
             if future.status == "finished":
-                finished.append((flown, future))
+                finished[id(block)] = block, future
             else:
-                events += self._take_error(flown, key, future)
-        return events + self._collect(finished) or [Waiting()]
+                events += self._handle_error(block, key, future)
+        return events + self._collect(finished.values()) or [NothingEnded()]
 
     def cancel(self) -> None:
-        """Forget everything in flight."""
-        futures = [future for flown in self._blocks.values() for future in flown.futures.values()]
+        """Take everything in flight back."""
+        futures = [future for block in self._blocks.values() for future in block.futures.values()]
         self._blocks.clear()
-        self._keys.clear()
+        self._by_key.clear()
         self._suspects.clear()
-        if futures and self._client.status == "running":
-            self._client.cancel(futures)
+        self._tasks.cancel(futures)
 
-    def _count_workers(self) -> None:
-        """Look how many workers there are, if the last look is long enough ago."""
-        if monotonic() - self._counted < COUNT_WORKERS_EVERY:
-            return
-        workers, self._counted = count_workers(self._client), monotonic()
-        if workers != self._workers:
-            logs.event("workers", **asdict(workers))
-            self._workers = workers
+    def _start(self, block: _BlockInFlight) -> None:
+        block.started, block.ended_before, block.duplicated = self._clock(), self._ended, False
+        self._blocks[block.task.run, block.task.index] = block
+        self._submit(block)
 
-    def _forget_old(self) -> None:
-        """Have the scheduler forget what Dask keeps of tasks that are long done."""
-        if self._begun - self._forgotten >= KEPT:
-            self._forgotten = self._begun
-            self._client.run_on_scheduler(forgetting())
+    def _submit(self, block: _BlockInFlight) -> None:
+        future = self._tasks.submit(block.task)
+        self._by_key[future.key] = block
+        block.futures[future.key] = future
 
-    def _begin(self, flown: _InFlight) -> None:
-        flown.since, flown.ended_before, flown.twice = monotonic(), self._ended, False
-        self._blocks[flown.task.run, flown.task.index] = flown
-        self._send(flown)
-
-    def _send(self, flown: _InFlight) -> None:
-        self._begun += 1
-        # Never the same key twice: the scheduler would return the old, failed future.
-        key = f"{flown.task.key}-{self._begun}"
-        try:
-            future = self._client.submit(self._run, flown.task, key=key, pure=False)
-        except (OSError, RuntimeError) as error:  # the client has closed itself
-            raise went_away(self._client) from error
-        self._keys[key] = flown
-        flown.futures[key] = future
-        future.add_done_callback(lambda done: self._answers.put(done.key))
-
-    def _wait(self, patience: float) -> list[str]:
-        """Return the keys that were answered, all there are; after `patience` s of none, none."""
-        keys = []
-        try:
-            keys.append(self._answers.get(timeout=patience))
-            while True:
-                keys.append(self._answers.get_nowait())
-        except Empty:
-            return keys
-
-    def _collect(self, finished: Iterable[tuple[_InFlight, Future[BlockMarker]]]) -> list[Event]:
+    def _collect(self, finished: Iterable[tuple[_BlockInFlight, MarkerFuture]]) -> list[Event]:
         """Return the markers of blocks that have ended, fetched all at once."""
-        unique = {id(flown): (flown, future) for flown, future in finished}.values()
-        if not unique:
+        blocks = list(finished)
+        if not blocks:
             return []
         try:
-            markers = self._fetch([future for _, future in unique])
+            markers = self._tasks.fetch([future for _, future in blocks])
         except Exception:
             # A worker died with its result; where Dask has run the block again, that may have
             # failed with anything. It is marked, so asking again costs nothing, and tells whose
             # error that is.
-            self._check_cluster()
-            return [event for flown, _ in unique for event in self._take_loss(flown)]
+            self._tasks.check()
+            return [event for block, _ in blocks for event in self._handle_loss(block)]
         events: list[Event] = []
-        for (flown, _), marker in zip(unique, markers, strict=True):
-            self._forget(flown)
-            self._ended, self._stalls, self._last_end = self._ended + 1, 0, monotonic()
-            self._durations.append(self._last_end - flown.since)
-            events.append(Done(flown.task, marker))
+        for (block, _), marker in zip(blocks, markers, strict=True):
+            self._forget(block)
+            self._ended, self._stalls, self._last_end = self._ended + 1, 0, self._clock()
+            self._durations.append(self._last_end - block.started)
+            events.append(BlockDone(block.task, marker))
         return events
 
-    def _fetch(self, futures: list[Future[BlockMarker]]) -> list[BlockMarker]:
-        async def gather() -> list[BlockMarker]:
-            found: list[BlockMarker] = await self._client.gather(futures, asynchronous=True)
-            return found
-
-        found: list[BlockMarker] = self._client.sync(gather, callback_timeout=COLLECT_SECONDS)
-        return found
-
-    def _take_error(self, flown: _InFlight, key: str, future: Future[BlockMarker]) -> list[Event]:
+    def _handle_error(self, block: _BlockInFlight, key: str, future: MarkerFuture) -> list[Event]:
         error = future.exception() if future.status == "error" else None
-        if len(flown.futures) > 1:  # its twin may still do it
-            del flown.futures[key], self._keys[key]
+        if len(block.futures) > 1:  # its twin may still do it
+            del block.futures[key], self._by_key[key]
             return []
         if error is None:
-            self._check_cluster()
-            return self._take_loss(flown)
-        self._last_end = monotonic()
-        if not isinstance(error, KilledWorker):
-            return self._retry(flown, str(error))
-        self._forget(flown)
-        if flown.alone:
-            reason = "every worker process that ran it died (out of memory, or a broken library)"
-            return [Failed(flown.task, reason)]
-        logs.event("block set aside", block=flown.task.key, error=str(error))
-        self._suspects.append(flown.task)
+            self._tasks.check()
+            return self._handle_loss(block)
+        self._last_end = self._clock()
+        if isinstance(error, KilledWorker):
+            logs.event("workers died with a block", block=block.task.key, error=str(error))
+            return self._carry_out(judge_death(alone=block.alone), block, DIED)
+        return self._carry_out(judge_failure(block.task.attempt, self._limits), block, str(error))
+
+    def _handle_loss(self, block: _BlockInFlight) -> list[Event]:
+        """Decide about a block whose task or result went away with a worker."""
+        block.losses += 1
+        logs.event("block lost by the cluster", block=block.task.key, times=block.losses)
+        verdict = judge_loss(block.losses, block.task.attempt, self._limits)
+        return self._carry_out(verdict, block, f"the cluster lost it {block.losses} times")
+
+    def _carry_out(self, verdict: Verdict, block: _BlockInFlight, error: str) -> list[Event]:
+        """Do with a block what was decided; the event is its failure, if it is given up."""
+        self._forget(block)
+        task = block.task
+        if verdict is Verdict.GIVE_UP:
+            return [BlockFailed(task, error)]
+        if verdict is Verdict.SET_ASIDE:
+            self._suspects.append(task)
+        elif verdict is Verdict.REPEAT:
+            self._start(block)
+        else:
+            logs.event("block tried again", block=task.key, error=error)
+            again = replace(task, attempt=task.attempt + 1)
+            self._start(_BlockInFlight(again, alone=block.alone))
         return []
 
-    def _take_loss(self, flown: _InFlight) -> list[Event]:
-        """Ask for a block again whose task or result went away with a worker."""
-        flown.losses += 1
-        logs.event("block lost by the cluster", block=flown.task.key, times=flown.losses)
-        if flown.losses > MOST_LOSSES:
-            return self._retry(flown, f"the cluster lost it {flown.losses} times")
-        self._forget(flown)
-        self._begin(flown)
-        return []
+    def _forget(self, block: _BlockInFlight) -> None:
+        for key in block.futures:
+            del self._by_key[key]
+        if len(block.futures) > 1:
+            self._tasks.cancel(block.futures.values())
+        block.futures.clear()
+        del self._blocks[block.task.run, block.task.index]
 
-    def _retry(self, flown: _InFlight, error: str) -> list[Event]:
-        self._forget(flown)
-        task = flown.task
-        if task.attempt >= self._attempts:
-            return [Failed(task, error)]
-        logs.event("block tried again", block=task.key, error=error)
-        self._begin(_InFlight(replace(task, attempt=task.attempt + 1), alone=flown.alone))
-        return []
-
-    def _forget(self, flown: _InFlight) -> None:
-        for key in flown.futures:
-            del self._keys[key]
-        if len(flown.futures) > 1:
-            self._client.cancel(list(flown.futures.values()))
-        flown.futures.clear()
-        del self._blocks[flown.task.run, flown.task.index]
-
-    def _overdue(self) -> list[Event]:
-        """Give up blocks that have hung."""
-        now = monotonic()
-        if not self._workers.processes:  # blocks wait for workers then
+    def _give_up_overdue(self) -> list[Event]:
+        """Give up blocks that have hung, and try them again or report them."""
+        now, workers = self._clock(), self._tasks.workers
+        if not workers.processes:  # blocks wait for workers then
             self._last_end = now
             return []
-        turns = 2 * TASKS_PER_THREAD * self._workers.total_threads
-        late = [flown for flown in self._blocks.values() if now - flown.since > flown.task.deadline]
-        stalled = bool(late) and now - self._last_end > min(f.task.deadline for f in late)
-        if not stalled:
-            late = [flown for flown in late if self._ended - flown.ended_before > turns]
-        if not late:
-            return []
-        if stalled:
+        overdue = find_overdue(
+            self._blocks.values(),
+            now=now,
+            last_end=self._last_end,
+            ended=self._ended,
+            threads=workers.total_threads,
+            limits=self._limits,
+        )
+        if overdue.stalled:
             self._last_end = now
             self._stalls += 1
-        events = []
-        for flown in late:
-            self._client.cancel(list(flown.futures.values()))
-            events += self._retry(flown, f"no answer within {flown.task.deadline:.0f} s")
+        events: list[Event] = []
+        for block in overdue.blocks:
+            self._tasks.cancel(block.futures.values())
+            verdict = judge_failure(block.task.attempt, self._limits)
+            events += self._carry_out(verdict, block, f"no answer within {block.deadline:.0f} s")
         return events
-
-    def _check_cluster(self) -> None:
-        if self._client.status not in ("running", "connecting"):
-            raise went_away(self._client)

@@ -23,8 +23,9 @@ from wsi_unet.dask_cluster.cluster import count_workers, open_client
 from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.dask_cluster.scheduler import went_away
 from wsi_unet.errors import ClusterError, OutputError
-from wsi_unet.segmentation.dispatch.events import Done, Failed
 from wsi_unet.segmentation.dispatch.execution import Execution
+from wsi_unet.segmentation.dispatch.in_flight import BlockDone, BlockFailed
+from wsi_unet.segmentation.dispatch.policy import Limits
 from wsi_unet.segmentation.dispatch.prepare import Preparation, SlideJob
 from wsi_unet.segmentation.dispatch.stream import stream
 from wsi_unet.segmentation.report import CohortProgress, Report, RunProgress, Waits
@@ -123,7 +124,7 @@ class _Cohort:
         self, client: Client, jobs: Iterable[SlideJob], retries: int, on_progress: CohortCallback
     ) -> None:
         self._client = client
-        self._retries = retries
+        self._limits = Limits(retries=retries)
         self._on_progress = on_progress
         self._total = len(jobs) if isinstance(jobs, Sized) else None
         self._jobs = iter(jobs)
@@ -143,8 +144,8 @@ class _Cohort:
     def run(self) -> Iterator[Outcome]:
         """Do it all."""
         try:
-            for event in stream(self._client, self._tasks(), retries=self._retries):
-                if isinstance(event, Done | Failed):
+            for event in stream(self._client, self._tasks(), limits=self._limits):
+                if isinstance(event, BlockDone | BlockFailed):
                     self._take(event)
                 yield from self._ended()
                 self._tell()
@@ -208,11 +209,11 @@ class _Cohort:
                 return
             self._preparing[_in_background(self._preparation.prepare, following)] = following
 
-    def _take(self, event: Done | Failed) -> None:
+    def _take(self, event: BlockDone | BlockFailed) -> None:
         begun = self._begun[event.task.run]
         begun.in_flight -= 1
         begun.execution.take(event)
-        if isinstance(event, Done):
+        if isinstance(event, BlockDone):
             self._waits += Waits.of(event.marker)
             self._blocks += 1
         self._finish_if_ended(begun)

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable, Iterator
 
 from distributed import Client
 
+from wsi_unet.dask_cluster.cluster import Workers, count_workers
 from wsi_unet.labels.progress import BlockMarker
-from wsi_unet.segmentation.dispatch.events import Event
-from wsi_unet.segmentation.dispatch.in_flight import BlocksInFlight
+from wsi_unet.segmentation.dispatch.dask_tasks import DaskTasks
+from wsi_unet.segmentation.dispatch.in_flight import BlocksInFlight, Event
+from wsi_unet.segmentation.dispatch.policy import Limits
 from wsi_unet.segmentation.worker.task import Task, run_task
 
 PATIENCE = 1.0
@@ -22,32 +24,35 @@ def stream(
     client: Client,
     tasks: Iterable[Task | None],
     *,
-    retries: int = 1,
+    limits: Limits | None = None,
     run: Callable[[Task], BlockMarker] = run_task,
+    count: Callable[[Client], Workers] = count_workers,
 ) -> Iterator[Event]:
     """Run `tasks` and yield what becomes of each, in the order in which they end.
 
     Only a few tasks per worker thread are with the scheduler at any time, however many there are.
     When the caller stops iterating, the tasks in flight are cancelled. When everything hangs, also
-    when begun anew, what is left isn't begun.
+    when submitted again, what is left isn't started.
 
     Args:
         client: the cluster.
         tasks: the blocks; taken one by one as there is room. None means that there will be more,
             but not now.
-        retries: how often a block that fails is tried again.
+        limits: how much is in flight, and how patient to be with it; None is `Limits()`.
         run: what a worker does with a task.
+        count: counts the workers.
 
     Raises:
         ClusterError: the scheduler went away.
     """
-    flight = BlocksInFlight(client, run, retries=retries)
+    limits = limits or Limits()
+    in_flight = BlocksInFlight(DaskTasks(client, run, limits, count=count), limits)
     waiting = iter(tasks)
     more = True
     try:
         while True:
             patience = PATIENCE
-            for _ in range(flight.room() if more else 0):
+            for _ in range(in_flight.free_places if more else 0):
                 try:
                     task = next(waiting)
                 except StopIteration:
@@ -56,15 +61,15 @@ def stream(
                 if task is None:
                     patience = PATIENCE_FOR_TASKS
                     break
-                flight.submit(task)
+                in_flight.submit(task)
             if not more:
-                flight.duplicate_stragglers()
-                if not len(flight) and flight.suspects:
-                    flight.submit_suspect()
-                if not len(flight):
+                in_flight.duplicate_stragglers()
+                if not len(in_flight) and in_flight.suspects:
+                    in_flight.submit_suspect()
+                if not len(in_flight):
                     return
-            yield from flight.next_events(patience)
-            if flight.stuck:
+            yield from in_flight.next_events(patience)
+            if in_flight.stuck:
                 return
     finally:
-        flight.cancel()
+        in_flight.cancel()
