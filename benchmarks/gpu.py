@@ -38,8 +38,8 @@ from benchmarks.reference import whole_image
 from wsi_unet.dask_cluster import cluster
 from wsi_unet.geometry import Box
 from wsi_unet.models import Model, UNetConfig
-from wsi_unet.models.number_types import Precision
 from wsi_unet.models.inference.devices import describe_devices, measure_matmul_rate
+from wsi_unet.models.number_types import Precision
 
 NO_CUDA = 3
 FLOP_PER_PIXEL = 1.470e6

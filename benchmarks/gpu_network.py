@@ -13,9 +13,9 @@ from benchmarks.common import tell
 from benchmarks.networks import place
 from wsi_unet.models import Model
 from wsi_unet.models.architectures.costs import largest_map, tile_memory, window_side
-from wsi_unet.models.number_types import Precision
-from wsi_unet.models.inference.devices import get_free_memory, full_float32, synchronize
+from wsi_unet.models.inference.devices import full_float32, get_free_memory, synchronize
 from wsi_unet.models.inference.tiles import GPU_HEADROOM, MOST_VALUES
+from wsi_unet.models.number_types import Precision
 
 REPEATS = 7
 LEAST_SHARE = 0.01

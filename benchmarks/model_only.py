@@ -38,7 +38,7 @@ from wsi_unet.models.inference.predictor import CPU_SLOTS
 from wsi_unet.models.networks.folding import fold_batch_norm
 from wsi_unet.segmentation.parameters import LabelParameters
 from wsi_unet.segmentation.planning.existing_output import stored_parameters
-from wsi_unet.segmentation.worker.label_block import tiles_of
+from wsi_unet.segmentation.worker.label_block import cut_tiles
 from wsi_unet.segmentation.worker.task import open_reference
 from wsi_unet.slides.resample import open_raster, read_mirrored
 from wsi_unet.storage.store import open_store
@@ -59,7 +59,7 @@ def windows(output: Path, label: str) -> Iterator[tuple[NDArray[np.uint8], Box]]
         raster = open_raster(slide, labels.resampling)
         for index in labels.blocks():
             box = labels.grid.core(index)
-            cores = tiles_of(box, border, labels.tile, mask, shape)
+            cores = cut_tiles(box, border, labels.tile, mask, shape)
             if not cores:
                 continue
             places = [border.window(core, shape) for core in cores]

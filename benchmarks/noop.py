@@ -20,7 +20,7 @@ import wsi_unet
 from benchmarks.peers import peak_bytes
 from wsi_unet.geometry import Box, Shape
 from wsi_unet.models.inference.devices import keep_freed_memory
-from wsi_unet.models.inference.ensemble import Ensemble, Statistics
+from wsi_unet.models.inference.ensemble import Ensemble, IntensityStatistics
 from wsi_unet.models.inference.predictor import Prediction
 from wsi_unet.segmentation.worker import probe, task
 
@@ -50,7 +50,7 @@ class NoNetwork:
         shape: Shape,
         *,
         probabilities: bool = False,
-        statistics: tuple[Statistics, ...] = (),
+        statistics: tuple[IntensityStatistics, ...] = (),
     ) -> Prediction:
         """Return whether each pixel of the core is dark."""
         start = time.perf_counter()
@@ -74,8 +74,8 @@ def main() -> None:
         return NoNetwork(load())
 
     # The two places that ask for a predictor: the workers' tasks, and the probe before them.
-    task.resident_predictor = no_network  # type: ignore[assignment]
-    probe.resident_predictor = no_network  # type: ignore[assignment, attr-defined]
+    task.get_predictor = no_network  # type: ignore[assignment]
+    probe.get_predictor = no_network  # type: ignore[assignment, attr-defined]
     report = wsi_unet.segment(
         given.slide,
         given.output,

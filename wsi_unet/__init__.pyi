@@ -29,7 +29,7 @@ from .models.checkpoint import save_model as save_model
 from .segmentation.dispatch.prepare import SlideJob as SlideJob
 from .segmentation.dispatch.slides import Outcome as Outcome
 from .segmentation.dispatch.slides import segment_cohort as segment_cohort
-from .segmentation.lazy import map_unet as map_unet
+from .segmentation.map_unet import map_unet as map_unet
 from .segmentation.planning.options import Options as Options
 from .segmentation.planning.plan import Plan as Plan
 from .segmentation.report import CohortProgress as CohortProgress

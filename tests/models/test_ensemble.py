@@ -11,7 +11,7 @@ import pytest
 from wsi_unet.errors import OptionError
 from wsi_unet.geometry import Box
 from wsi_unet.models.checkpoint import Model
-from wsi_unet.models.inference.ensemble import Ensemble, member_boxes
+from wsi_unet.models.inference.ensemble import Ensemble, find_member_boxes
 
 MakeModel = Callable[..., Model]
 
@@ -65,7 +65,7 @@ def test_windows_of_each_member_lie_in_the_ensembles(make: MakeModel) -> None:
             core = border.core(box)
             window = border.window(core, shape)
             for member in ensemble.members:
-                own_core, own_window = member_boxes(member.border(), core, shape)
+                own_core, own_window = find_member_boxes(member.border(), core, shape)
                 assert own_core.contains(box)
                 assert window.contains(own_window)
                 assert own_window == member.border().window(own_core, shape)

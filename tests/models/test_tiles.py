@@ -18,7 +18,7 @@ from wsi_unet.models.architectures.unet import UNetConfig
 from wsi_unet.models.checkpoint import Model
 from wsi_unet.models.inference import devices, tiles
 from wsi_unet.models.inference.predictor import Predictor
-from wsi_unet.models.inference.tiles import agreement, fastest_tile
+from wsi_unet.models.inference.tiles import choose_tile, measure_agreement
 
 MakeModel = Callable[..., Model]
 
@@ -66,7 +66,7 @@ def test_preferred_tile_is_tried_first_when_time_is_short(predictor: Predictor) 
 
 
 def test_fastest_tile_for_real(predictor: Predictor) -> None:
-    choice = fastest_tile(predictor, (30, 64), budget_seconds=2)
+    choice = choose_tile(predictor, (30, 64), budget_seconds=2)
     assert choice.tile in (32, 64)  # 30 isn't a multiple of the period
     assert set(choice.speeds) <= {32, 64}
     assert all(speed > 0 for speed in choice.speeds.values())
@@ -75,10 +75,10 @@ def test_fastest_tile_for_real(predictor: Predictor) -> None:
 def test_tiles_that_do_not_fit_are_left_out_or_refused(predictor: Predictor) -> None:
     config = predictor.ensemble.spec.architecture
     limit = tile_memory(config, 64)
-    choice = fastest_tile(predictor, (64, 256), memory=limit, budget_seconds=1)
+    choice = choose_tile(predictor, (64, 256), memory=limit, budget_seconds=1)
     assert choice.tile == 64
     with pytest.raises(OptionError, match=r"a tile of 64 px needs about \d+ MiB.*smaller --tile"):
-        fastest_tile(predictor, (64,), memory=limit - 1)
+        choose_tile(predictor, (64,), memory=limit - 1)
 
 
 MEASURE = """
@@ -162,21 +162,21 @@ def test_agreement_is_measured(make_model: MakeModel) -> None:
     window = exact.border.window(core, (400, 400))
     pixels = np.random.default_rng(0).integers(0, 256, (*window.shape, 3), dtype=np.uint8)
     labels = [p.predict(pixels, window, core, (400, 400)).labels for p in (exact, rough)]
-    share = agreement(rough, [(pixels, window, core)], (400, 400))
+    share = measure_agreement(rough, [(pixels, window, core)], (400, 400))
     assert share is not None
     assert share == (labels[0] == labels[1]).mean()
     assert 0.9 < share < 1
-    assert agreement(exact, [(pixels, window, core)], (400, 400)) == 1
-    assert agreement(rough, [], (400, 400)) is None
+    assert measure_agreement(exact, [(pixels, window, core)], (400, 400)) == 1
+    assert measure_agreement(rough, [], (400, 400)) is None
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("gpu", "is not auto, cpu, cuda"),
-        ("cuda:x", "is not auto, cpu, cuda"),
-        ("cuda:", "is not auto, cpu, cuda"),
-        ("cuda:99", "isn't here: .* use --device cpu"),
+        ("gpu", "'gpu' is none of 'auto', 'cpu', 'cuda', 'cuda:0'"),
+        ("cuda:x", "is none of 'auto', 'cpu', 'cuda'"),
+        ("cuda:", "is none of 'auto', 'cpu', 'cuda'"),
+        ("cuda:99", "there is no device 'cuda:99' here: .* use `device=cpu`"),
     ],
 )
 def test_devices_that_are_not_there(name: str, message: str) -> None:
@@ -189,10 +189,10 @@ def test_devices_and_precisions(monkeypatch: pytest.MonkeyPatch) -> None:
     described = devices.describe_devices()
     assert described[-1].name == "cpu"
     assert described[0].name == devices.resolve_device("auto")
-    assert devices.matmul_rate("cpu", "float32", seconds=0.01) > 1e8
+    assert devices.measure_matmul_rate("cpu", "float32", seconds=0.01) > 1e8
     for amx, expected in ((True, "bfloat16"), (False, "float32")):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda amx=amx: {"amx_bf16": amx})
-        assert devices.matrix_units("cpu") is amx
+        assert devices.has_matrix_units("cpu") is amx
         assert devices.resolve_precision("auto", "cpu") == expected
     assert devices.resolve_precision("bfloat16", "cpu") == "bfloat16"
     with pytest.raises(OptionError, match="doesn't compute in float16"):

@@ -15,9 +15,9 @@ from support.programs import Hourglass, alive, spec_for, write_onnx
 from wsi_unet.models import Model, save_model
 from wsi_unet.models.architectures.program import ProgramConfig
 from wsi_unet.models.checkpoint import save_program
-from wsi_unet.models.probing.verify import Verification, verify
+from wsi_unet.models.probing.verify import Verification, verify_model
 from wsi_unet.models.program_file import ProgramFile
-from wsi_unet.segmentation.sample_pixels import from_slide, made_up
+from wsi_unet.segmentation.sample_pixels import make_tissue_sample, read_tissue_sample
 from wsi_unet_cli.main import cli
 
 
@@ -60,7 +60,7 @@ def verdicts(found: Verification) -> dict[str, bool | None]:
 def test_our_own_networks_are_what_they_say(
     make_model: MakeModel, fields: dict[str, Any], border: str
 ) -> None:
-    found = verify(make_model(**fields), made_up)
+    found = verify_model(make_model(**fields), make_tissue_sample)
     assert found.holds
     assert found.exactness == "exact"
     measured = {check.name: check.measured for check in found.checks}
@@ -72,7 +72,7 @@ def test_our_own_networks_are_what_they_say(
 
 def test_an_approximate_one_is_measured_too(make_model: MakeModel) -> None:
     model = make_model({"window": 128}, padding="same", norm="instance")
-    found = verify(model, made_up)
+    found = verify_model(model, make_tissue_sample)
     assert found.holds
     assert found.exactness == "approximate"
     tiling = next(check for check in found.checks if check.name == "tiling")
@@ -81,7 +81,7 @@ def test_an_approximate_one_is_measured_too(make_model: MakeModel) -> None:
 
 
 def test_a_program_is_what_was_measured(tmp_path: Path) -> None:
-    found = verify(hourglass(tmp_path), made_up)
+    found = verify_model(hourglass(tmp_path), make_tissue_sample)
     assert found.holds
     assert set(verdicts(found)) == {"output", "border", "tiling", "tiles of pixels"}
 
@@ -97,7 +97,7 @@ def test_a_program_is_what_was_measured(tmp_path: Path) -> None:
     ],
 )
 def test_each_wrong_claim_is_found_out(tmp_path: Path, claims: dict[str, Any], wrong: str) -> None:
-    found = verify(hourglass(tmp_path, **claims), made_up)
+    found = verify_model(hourglass(tmp_path, **claims), make_tissue_sample)
     assert not found.holds
     assert verdicts(found)[wrong] is False
 
@@ -119,15 +119,15 @@ def test_the_command(tmp_path: Path, example_slide_path: Path) -> None:
 
 
 def test_pixels_come_from_the_tissue(example_slide_path: Path, make_model: MakeModel) -> None:
-    pixels = from_slide(str(example_slide_path), make_model().spec, 300)
+    pixels = read_tissue_sample(str(example_slide_path), make_model().spec, 300)
     assert pixels.shape == (300, 300, 3)
     assert pixels.std() > 10
-    assert made_up(64).shape == (64, 64, 3)
+    assert make_tissue_sample(64).shape == (64, 64, 3)
 
 
 def test_a_saved_model_of_weights_is_not_changed_by_verifying(
     make_model: MakeModel, tmp_path: Path
 ) -> None:
     model = make_model(padding="same", depth=1)
-    verify(model, made_up)
+    verify_model(model, make_tissue_sample)
     assert save_model(model.build(), model.spec, tmp_path / "again").sha256 == model.sha256

@@ -234,7 +234,7 @@ def test_networks_that_end_in_their_head(
 
 
 def test_class_names_become_group_names() -> None:
-    from wsi_unet.models.inference.label_groups import label_groups
+    from wsi_unet.models.inference.label_groups import list_label_groups
 
     names = ["Gland (benign)", "gland [benign]", "Gland [benign]", "ü", "x" * 100, "x" * 99]
     spec = ModelSpec.model_validate(
@@ -247,7 +247,7 @@ def test_class_names_become_group_names() -> None:
             **SIGMOID,
         }
     )
-    groups = [group.name for group in label_groups(spec, spec.name)]
+    groups = [group.name for group in list_label_groups(spec, spec.name)]
     assert groups[:4] == [
         "prostate.Gland-benign",
         "prostate.gland-benign",

@@ -81,7 +81,7 @@ def test_without_aligned_windows_it_would_be_wrong(
     """The same, with windows cut at the slide's odd edge as the network by itself may have them."""
     config = network_of("same", "transpose", 2, odd="zeros")
     _, network = balanced_model(config, image, tmp_path / "model")
-    with mock.patch.object(ensemble, "turned_border", lambda border: border):
+    with mock.patch.object(ensemble, "widen_for_views", lambda border: border):
         labels = segment_labels(slide, tmp_path / "out", tmp_path / "model", tta="flips")
     expected = whole_image_views(network, config, image, quarters=QUARTERS["flips"])
     assert wrong(labels, expected) > 100

@@ -23,10 +23,10 @@ def threads_of_a_forward(model: str, processes_per_core: int) -> int:
     from wsi_unet.geometry import Box
     from wsi_unet.models.checkpoint import load_model
     from wsi_unet.models.inference.ensemble import Ensemble
-    from wsi_unet.segmentation.worker.task import resident_predictor
+    from wsi_unet.segmentation.worker.task import get_predictor
 
     loaded = load_model(model)
-    predictor = resident_predictor(
+    predictor = get_predictor(
         loaded.sha256,
         lambda: Ensemble((loaded,)),
         tta="none",

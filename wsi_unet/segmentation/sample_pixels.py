@@ -11,7 +11,8 @@ from scipy import ndimage
 from wsi_unet.geometry import BlockGrid, Box
 from wsi_unet.slides.opening import open_slide
 from wsi_unet.slides.resample import choose_resampling, open_raster, read_mirrored
-from wsi_unet.slides.tissue.tissue import find_tissue, mask_in_box
+from wsi_unet.slides.tissue.detection import find_tissue
+from wsi_unet.slides.tissue.mask import mask_in_box
 
 if TYPE_CHECKING:
     from wsi_unet.models.spec import ModelSpec
@@ -20,7 +21,7 @@ SCALES = (0.0, 1.5, 4.0, 12.0)
 """Deviations of the blur of each of the layers that made-up tissue is the sum of, px."""
 
 
-def from_slide(path: str, spec: ModelSpec, side: int) -> NDArray[np.uint8]:
+def read_tissue_sample(path: str, spec: ModelSpec, side: int) -> NDArray[np.uint8]:
     """Return the part of a slide with the most tissue, on the model's pixel grid.
 
     Args:
@@ -52,7 +53,7 @@ def from_slide(path: str, spec: ModelSpec, side: int) -> NDArray[np.uint8]:
         return read_mirrored(raster, boxes[int(np.argmax(tissue))])
 
 
-def made_up(side: int) -> NDArray[np.uint8]:
+def make_tissue_sample(side: int) -> NDArray[np.uint8]:
     """Return uint8 (side, side, 3) with structure at several scales, in the colours of H&E."""
     random = np.random.default_rng(0)
     texture = np.zeros((side, side, 3))

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
+from wsi_unet.errors import OptionError
+from wsi_unet.models.inference.device_names import parse_device_name
 from wsi_unet_cli.common.failures import VERBOSE
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -58,9 +60,11 @@ def parse_tile(ctx: click.Context, param: click.Parameter, value: str) -> int | 
 
 def parse_device(ctx: click.Context, param: click.Parameter, value: str) -> str:
     """Check that a device is spelled `auto`, `cpu`, `cuda` or `cuda:INDEX`."""
-    if re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", value):
-        return value
-    raise click.BadParameter(f"{value!r} is none of 'auto', 'cpu', 'cuda', 'cuda:0' …")
+    try:
+        parse_device_name(value)
+    except OptionError as error:
+        raise click.BadParameter(str(error)) from error
+    return value
 
 
 def parse_outputs(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:

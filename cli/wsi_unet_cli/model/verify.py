@@ -42,12 +42,14 @@ def verify(ctx: click.Context, model: str, slide: str | None, trust: bool, as_js
     Its own weights are run on small images, on the CPU: spoilt beyond the declared border, cut in
     two ways (in float64 where that is possible), and tiled in two ways.
     """
-    from wsi_unet.models.importing.checkpoints import load_any
-    from wsi_unet.models.probing.verify import verify as measure
-    from wsi_unet.segmentation.sample_pixels import from_slide, made_up
+    from wsi_unet.models.importing.checkpoints import load_or_import_model
+    from wsi_unet.models.probing.verify import verify_model as measure
+    from wsi_unet.segmentation.sample_pixels import make_tissue_sample, read_tissue_sample
 
-    loaded = load_any(model, trust=trust)
-    pixels = made_up if slide is None else partial(from_slide, slide, loaded.spec)
+    loaded = load_or_import_model(model, trust=trust)
+    pixels = (
+        make_tissue_sample if slide is None else partial(read_tissue_sample, slide, loaded.spec)
+    )
     found = measure(loaded, pixels)
     if as_json:
         print_json({"path": str(loaded.path), **found.to_json()})

@@ -38,7 +38,7 @@ class Program(nn.Module):
         super().__init__()
         self.path = path
 
-    def on(self, device: str, threads: int) -> Program:
+    def prepare(self, device: str, threads: int) -> Program:
         """Return this program, ready to run on a device.
 
         Args:
@@ -64,14 +64,14 @@ class TorchProgram(Program):
         super().__init__(path)
         self.module = module
 
-    def on(self, device: str, threads: int) -> Program:
+    def prepare(self, device: str, threads: int) -> Program:
         """Move it to the device; its threads are the caller's."""
         self.module.to(device)
         return self
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the network's output."""
-        return check_output(self.path, self.module(image.contiguous()))
+        return check_class_map(self.path, self.module(image.contiguous()))
 
 
 class OnnxProgram(Program):
@@ -87,7 +87,7 @@ class OnnxProgram(Program):
         self._content = content
         self._session: Any = None
 
-    def on(self, device: str, threads: int) -> OnnxProgram:
+    def prepare(self, device: str, threads: int) -> OnnxProgram:
         """Open a session; the program is optimised for the device then."""
         placed = OnnxProgram(self.path, self._content)
         placed._session = _open_session(self.path, self._content, device, threads)
@@ -114,7 +114,7 @@ class OnnxProgram(Program):
             raise ImageError(
                 f"{self.path} fails on an image of {tuple(pixels.shape)}: {reason}"
             ) from error
-        return check_output(self.path, torch.from_numpy(output)).to(image.device)
+        return check_class_map(self.path, torch.from_numpy(output)).to(image.device)
 
 
 def load_program(path: Path, kind: str, content: bytes) -> Program:
@@ -132,7 +132,7 @@ def load_program(path: Path, kind: str, content: bytes) -> Program:
     return _LOADERS[kind](path, content)
 
 
-def check_output(path: Path | str, output: object) -> Tensor:
+def check_class_map(path: Path | str, output: object) -> Tensor:
     """Return a network's output if it is a map of classes.
 
     Raises:
@@ -148,7 +148,9 @@ def check_output(path: Path | str, output: object) -> Tensor:
 
 
 @singledispatch
-def place(network: nn.Module, *, device: str, dtype: torch.dtype, threads: int) -> nn.Module:
+def prepare_network(
+    network: nn.Module, *, device: str, dtype: torch.dtype, threads: int
+) -> nn.Module:
     """Return a network, made fast, on a device.
 
     Args:
@@ -165,9 +167,9 @@ def place(network: nn.Module, *, device: str, dtype: torch.dtype, threads: int) 
     return placed
 
 
-@place.register
+@prepare_network.register
 def _(network: Program, *, device: str, dtype: torch.dtype, threads: int) -> nn.Module:
-    return network.on(device, threads)
+    return network.prepare(device, threads)
 
 
 def _load_onnx(path: Path, content: bytes) -> Program:

@@ -2,7 +2,7 @@
 
 A flipped window begins where the window ended, and with it the pooling grid. Windows end whole
 periods (and what a valid network shrinks) after multiples of the period, so this too is one grid
-for the whole slide; `turned_border` gives the context that cores need on both.
+for the whole slide; `widen_for_views` gives the context that cores need on both.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class View:
         upright = image.transpose(-1, -2) if self.transposed else image
         return upright.flip(self._axes) if self._axes else upright
 
-    def place(self, window: Box, whole: Shape) -> tuple[Shape, Shape]:
+    def turn_window(self, window: Box, whole: Shape) -> tuple[Shape, Shape]:
         """Return where the turned window lies in the turned whole: its origin, the whole's shape.
 
         Args:
@@ -71,7 +71,7 @@ VIEWS: dict[Tta, tuple[View, ...]] = {
 """The views of each kind; the image as it is comes first."""
 
 
-def turned_border(border: Border) -> Border:
+def widen_for_views(border: Border) -> Border:
     """Return the context that a core needs in a window that is looked at from all sides.
 
     Where nothing is lost of the input, the larger context on all sides; and windows that would be

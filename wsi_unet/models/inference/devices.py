@@ -14,7 +14,8 @@ import torch
 
 from wsi_unet.cores import usable_cores
 from wsi_unet.errors import OptionError
-from wsi_unet.models.architectures.unet import Precision
+from wsi_unet.models.inference.device_names import parse_device_name
+from wsi_unet.models.number_types import Precision
 
 
 @dataclass(frozen=True)
@@ -42,24 +43,21 @@ def resolve_device(name: str = "auto") -> str:
     Raises:
         OptionError: if the name isn't one of these or there is no such device here.
     """
+    wanted = parse_device_name(name)
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        return "cuda:0" if count else "cpu"
-    if name == "cpu":
-        return name
-    kind, _, index = name.partition(":")
-    if kind != "cuda" or not (index.isdecimal() or name == "cuda"):
-        raise OptionError(f"device {name!r} is not auto, cpu, cuda or cuda:0, cuda:1, …")
-    number = int(index or 0)
-    if number >= count:
+    if wanted.kind == "cpu" or (wanted.kind == "auto" and not count):
+        return "cpu"
+    index = wanted.index or 0
+    if index >= count:
         raise OptionError(
-            f"device {name!r} isn't here: torch {torch.__version__} sees {count} CUDA devices; "
-            "use --device cpu or a torch built for the GPU's driver"
+            f"there is no device {name!r} here: torch {torch.__version__} sees {count} CUDA "
+            "devices; use `device=cpu`, or install a torch built for the GPU's driver",
+            option="device",
         )
-    return f"cuda:{number}"
+    return f"cuda:{index}"
 
 
-def matrix_units(device: str) -> bool:
+def has_matrix_units(device: str) -> bool:
     """Whether bfloat16 pays on `device`: CUDA compute capability 8.0 or more, or a CPU's AMX.
 
     AVX512-BF16 has no matrix unit: it doubles the speed where it was measured, too little to
@@ -86,7 +84,7 @@ def resolve_precision(
             and memory of float32).
     """
     if name == "auto":
-        return "bfloat16" if "bfloat16" in possible and matrix_units(device) else "float32"
+        return "bfloat16" if "bfloat16" in possible and has_matrix_units(device) else "float32"
     if name not in get_args(Precision):
         raise OptionError(f"precision {name!r} is not auto, {', '.join(get_args(Precision))}")
     if name not in possible:
@@ -110,12 +108,14 @@ def describe_devices() -> list[DeviceInfo]:
         properties = torch.cuda.get_device_properties(index)
         found.append((f"cuda:{index}", properties.name, properties.total_memory))
     return [
-        DeviceInfo(name, description, memory, matrix_units(name), resolve_precision("auto", name))
+        DeviceInfo(
+            name, description, memory, has_matrix_units(name), resolve_precision("auto", name)
+        )
         for name, description, memory in [*found, ("cpu", f"{cpu}, {usable_cores()} cores", None)]
     ]
 
 
-def free_memory(device: str) -> int | None:
+def get_free_memory(device: str) -> int | None:
     """Return the free bytes of a CUDA device; None for the CPU, whose memory is the host's."""
     if device == "cpu":
         return None
@@ -131,7 +131,7 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in signs)
 
 
-def matmul_rate(device: str, precision: Precision, seconds: float = 0.3) -> float:
+def measure_matmul_rate(device: str, precision: Precision, seconds: float = 0.3) -> float:
     """Measure what `device` can multiply: FLOP/s of a large square matrix product."""
     side = 1024 if device == "cpu" else 8192
     dtype = getattr(torch, precision)

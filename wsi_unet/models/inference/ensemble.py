@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 from wsi_unet.errors import OptionError
 from wsi_unet.geometry import Border, Box, Edge, Shape, round_up
 from wsi_unet.models.architectures import costs
-from wsi_unet.models.architectures.border import fixed_border
-from wsi_unet.models.architectures.exactness import inexact_because
-from wsi_unet.models.inference.augmentation import VIEWS, Tta, turned_border
-from wsi_unet.models.inference.label_groups import LONGEST_NAME, LabelGroup, label_groups
+from wsi_unet.models.architectures.border import fix_border
+from wsi_unet.models.architectures.exactness import explain_inexactness
+from wsi_unet.models.inference.augmentation import VIEWS, Tta, widen_for_views
+from wsi_unet.models.inference.label_groups import LONGEST_NAME, LabelGroup, list_label_groups
 
 if TYPE_CHECKING:
     from wsi_unet.models.architectures.costs import Work
-    from wsi_unet.models.architectures.unet import Precision
     from wsi_unet.models.checkpoint import Model
+    from wsi_unet.models.number_types import Precision
     from wsi_unet.models.spec import Exactness, ModelSpec
 
 SUFFIX = ".ensemble"
@@ -32,7 +32,7 @@ SUFFIX = ".ensemble"
 
 
 @dataclass(frozen=True)
-class Statistics:
+class IntensityStatistics:
     """What intensities (0 to 1) are scaled with: (intensity − mean) / std.
 
     Attributes:
@@ -45,8 +45,8 @@ class Statistics:
 
 
 @dataclass(frozen=True)
-class Member:
-    """One model and the views it is shown; a `wsi_unet.models.architectures.costs.Network`.
+class EnsembleMember:
+    """One model and the views it is shown; a `NetworkDescription` (see `architectures.costs`).
 
     Attributes:
         model: the model.
@@ -75,14 +75,14 @@ class Member:
         """Return the context that a core needs, in every view."""
         return self._tiling[0]
 
-    def work(self, side: int, item: int) -> Work:
-        """Return what one forward on `side` × `side` px takes, `item` bytes a number."""
-        return self.spec.work(side, item)
+    def work(self, side: int, item_bytes: int) -> Work:
+        """Return what one forward on `side` × `side` px takes, with `item_bytes` per number."""
+        return self.spec.work(side, item_bytes)
 
     @property
-    def placed(self) -> bool:
+    def needs_placement(self) -> bool:
         """Whether the network has to be told where a window lies."""
-        return self.spec.architecture.sized and self.inexact_because == ""
+        return self.spec.architecture.depends_on_size and self.inexact_because == ""
 
     @property
     def inexact_because(self) -> str:
@@ -94,18 +94,18 @@ class Member:
         spec, window = self.spec, self.spec.window
         needed = spec.architecture.border()
         if self.tta != "none":
-            needed = turned_border(needed)
+            needed = widen_for_views(needed)
         if window is None:
             return needed, ""
         reason = self._inexact(needed, window)
         try:
-            return fixed_border(needed, window, exact=not reason), reason
+            return fix_border(needed, window, exact=not reason), reason
         except ValueError as error:
             raise OptionError(f"{spec.name} with --tta {self.tta}: {error}") from error
 
     def _inexact(self, needed: Border, window: int) -> str:
         """Say why windows of one size aren't exact; nothing where they are."""
-        reason = inexact_because(self.spec.architecture, needed, window)
+        reason = explain_inexactness(self.spec.architecture, needed, window)
         if reason:
             return reason
         if self.tta != "none" and not needed.shrink and window % needed.period:
@@ -139,9 +139,9 @@ class Ensemble:
             )
 
     @cached_property
-    def members(self) -> tuple[Member, ...]:
+    def members(self) -> tuple[EnsembleMember, ...]:
         """Each model with the views it is shown."""
-        return tuple(Member(model, self.tta) for model in self.models)
+        return tuple(EnsembleMember(model, self.tta) for model in self.models)
 
     @property
     def spec(self) -> ModelSpec:
@@ -158,7 +158,7 @@ class Ensemble:
     @property
     def groups(self) -> tuple[LabelGroup, ...]:
         """The label images, in the order in which they are predicted."""
-        return label_groups(self.spec, self.name)
+        return list_label_groups(self.spec, self.name)
 
     @property
     def label_count(self) -> int:
@@ -209,10 +209,10 @@ class Ensemble:
         return any(model.spec.normalisation.statistics == "slide" for model in self.models)
 
     @property
-    def constants(self) -> tuple[Statistics, ...]:
+    def constants(self) -> tuple[IntensityStatistics, ...]:
         """What each model's spec scales with."""
         scalings = [model.spec.normalisation for model in self.models]
-        return tuple(Statistics(scaling.mean, scaling.std) for scaling in scalings)
+        return tuple(IntensityStatistics(scaling.mean, scaling.std) for scaling in scalings)
 
     @cached_property
     def _borders(self) -> tuple[Border, ...]:
@@ -273,7 +273,7 @@ class Ensemble:
         return once * len(VIEWS[self.tta])
 
 
-def member_boxes(border: Border, core: Box, shape: Shape) -> tuple[Box, Box]:
+def find_member_boxes(border: Border, core: Box, shape: Shape) -> tuple[Box, Box]:
     """Return the core and the window of a model that computes a wanted core in its own way.
 
     Args:

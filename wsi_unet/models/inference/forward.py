@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from wsi_unet.colour import CHANNEL_WEIGHTS
 from wsi_unet.geometry import Box, Shape
-from wsi_unet.models.exported.loading import place
+from wsi_unet.models.exported.loading import prepare_network
 from wsi_unet.models.inference.augmentation import VIEWS, View
-from wsi_unet.models.inference.ensemble import Member, Statistics
-from wsi_unet.models.inference.heads import head_of
+from wsi_unet.models.inference.ensemble import EnsembleMember, IntensityStatistics
+from wsi_unet.models.inference.heads import choose_head
 from wsi_unet.models.networks.interpolation import Placement
 
 
@@ -43,15 +43,17 @@ class Forward:
         ModelError: if the model has changed on disk.
     """
 
-    def __init__(self, member: Member, device: str, dtype: torch.dtype, threads: int) -> None:
+    def __init__(
+        self, member: EnsembleMember, device: str, dtype: torch.dtype, threads: int
+    ) -> None:
         self.border = member.border()
-        self.head = head_of(member.spec)
-        self.network: nn.Module = place(
+        self.head = choose_head(member.spec)
+        self.network: nn.Module = prepare_network(
             member.model.build(), device=device, dtype=dtype, threads=threads
         )
         self._views = VIEWS[member.tta]
         # Told where a window lies, a network needs no windows of one size.
-        self._placed = member.placed
+        self._placed = member.needs_placement
         self._order = member.spec.channel_order
         self._device, self._dtype = device, dtype
         self._constants = self._scale_of(
@@ -60,7 +62,12 @@ class Forward:
         self._luma = self._tensor(CHANNEL_WEIGHTS["gray"][0])
 
     def outputs(
-        self, image: Tensor, window: Box, core: Box, shape: Shape, statistics: Statistics | None
+        self,
+        image: Tensor,
+        window: Box,
+        core: Box,
+        shape: Shape,
+        statistics: IntensityStatistics | None,
     ) -> Iterator[Tensor]:
         """Yield the network's output for the core, float32 (classes, rows, columns), by view.
 
@@ -89,13 +96,13 @@ class Forward:
 
     def _run(self, image: Tensor, view: View, window: Box, shape: Shape) -> Tensor:
         if self._placed:
-            origin, whole = view.place(window, self.border.whole(shape))
+            origin, whole = view.turn_window(window, self.border.full_shape(shape))
             output: Tensor = self.network(image, Placement(origin, whole))
         else:
             output = self.network(image)
         return output
 
-    def _scaled(self, image: Tensor, statistics: Statistics | None) -> Tensor:
+    def _scaled(self, image: Tensor, statistics: IntensityStatistics | None) -> Tensor:
         """Return (h, w, channels) intensities as the network wants them, from uint8 (h, w, 3)."""
         intensities = image.float()
         if self._order == "gray":

@@ -32,7 +32,7 @@ class Head(Protocol):
         """Return uint8 (label images, rows, columns)."""
 
 
-def head_of(spec: ModelSpec) -> Head:
+def choose_head(spec: ModelSpec) -> Head:
     """Return how a model's output is read."""
     if spec.head == "softmax":
         return Softmax(spec.label_values, spec.activated)

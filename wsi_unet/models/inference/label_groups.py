@@ -24,7 +24,7 @@ class LabelGroup:
     classes: tuple[LabelClass, ...]
 
 
-def label_groups(spec: ModelSpec, name: str) -> tuple[LabelGroup, ...]:
+def list_label_groups(spec: ModelSpec, name: str) -> tuple[LabelGroup, ...]:
     """Return the label images of a model, in the order in which they are predicted.
 
     Classes that exclude each other share one image, called `name`. Of a multi-label model each

@@ -29,10 +29,10 @@ from wsi_unet.models.inference.devices import (
     resolve_device,
     resolve_precision,
 )
-from wsi_unet.models.inference.ensemble import Ensemble, Statistics, member_boxes
+from wsi_unet.models.inference.ensemble import Ensemble, IntensityStatistics, find_member_boxes
 from wsi_unet.models.inference.forward import Forward
 from wsi_unet.models.inference.heads import quantise
-from wsi_unet.models.inference.transfer import transfer_to
+from wsi_unet.models.inference.transfer import choose_transfer
 
 CPU_SLOTS = 2
 """Forwards that share a CPU, each on its part of the cores.
@@ -116,7 +116,7 @@ class Predictor:
         share = max(1, self.threads // self.slots)
         self.forwards = [Forward(m, self.device, dtype, share) for m in self.ensemble.members]
         self._head = self.forwards[0].head
-        self._transfer = transfer_to(self.device)
+        self._transfer = choose_transfer(self.device)
 
     def predict(
         self,
@@ -126,7 +126,7 @@ class Predictor:
         shape: Shape,
         *,
         probabilities: bool = False,
-        statistics: tuple[Statistics, ...] = (),
+        statistics: tuple[IntensityStatistics, ...] = (),
     ) -> Prediction:
         """Label the pixels of `core`.
 
@@ -178,7 +178,7 @@ class Predictor:
         window: Box,
         core: Box,
         shape: Shape,
-        statistics: tuple[Statistics, ...],
+        statistics: tuple[IntensityStatistics, ...],
     ) -> tuple[Tensor, Tensor]:
         """Return what labels are decided on (classes, rows, columns), and the sum of all outputs.
 
@@ -202,7 +202,7 @@ class Predictor:
         window: Box,
         core: Box,
         shape: Shape,
-        statistics: tuple[Statistics, ...],
+        statistics: tuple[IntensityStatistics, ...],
     ) -> Iterator[tuple[Forward, Tensor]]:
         """Yield the output of every model for every view, float32 (classes, rows, columns)."""
         if len(self.forwards) == 1:
@@ -212,7 +212,7 @@ class Predictor:
             return
         rows, columns = core.intersection(Box.of_shape(shape)).shape
         for number, forward in enumerate(self.forwards):
-            own_core, own_window = member_boxes(forward.border, core, shape)
+            own_core, own_window = find_member_boxes(forward.border, core, shape)
             part = image[own_window.relative_to(window).slices()]
             scale = statistics[number] if statistics else None
             for output in forward.outputs(part, own_window, own_core, shape, scale):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from wsi_unet.errors import OptionError
 from wsi_unet.geometry import Box, Shape, round_up
-from wsi_unet.models.inference.ensemble import Statistics
+from wsi_unet.models.inference.ensemble import IntensityStatistics
 from wsi_unet.models.inference.predictor import Predictor
 
 CPU_TILES = (256, 384, 512, 768, 1024)
@@ -44,7 +44,7 @@ class TileChoice:
     speeds: dict[int, float]
 
 
-def fastest_tile(
+def choose_tile(
     predictor: Predictor,
     candidates: Sequence[int] | None = None,
     *,
@@ -169,11 +169,11 @@ def _largest(trial: _Trial, sides: Sequence[int]) -> TileChoice:
     raise AssertionError("no candidates")
 
 
-def agreement(
+def measure_agreement(
     predictor: Predictor,
     windows: Iterable[tuple[NDArray[np.uint8], Box, Box]],
     shape: Shape,
-    statistics: tuple[Statistics, ...] = (),
+    statistics: tuple[IntensityStatistics, ...] = (),
 ) -> float | None:
     """Return the share of pixels that get the same label as in float32; None without pixels.
 

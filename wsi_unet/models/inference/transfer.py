@@ -23,7 +23,7 @@ class Transfer(Protocol):
         """Return a tensor's values as an array of the caller's own."""
 
 
-def transfer_to(device: str) -> Transfer:
+def choose_transfer(device: str) -> Transfer:
     """Return the way to `device` ("cpu" or "cuda:i")."""
     return SharedMemory() if device == "cpu" else PinnedBuffers(device)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from wsi_unet.models.probing.sides import LARGEST_PERIOD, AcceptedSides
-from wsi_unet.models.probing.subject import Subject, spread
+from wsi_unet.models.probing.accepted_sides import LARGEST_PERIOD, AcceptedSides
+from wsi_unet.models.probing.probed_network import ProbedNetwork, measure_range
 
 ROOM = 32
 """Rows and columns that are compared at least, px."""
@@ -14,7 +14,7 @@ ABOVE_FLOOR = 4.0
 """How much more than the largest period a shift by a smaller one may change: rounding varies."""
 
 
-class Shifts:
+class ShiftComparison:
     """Compares outputs of an image and of the same image shifted.
 
     Args:
@@ -25,12 +25,14 @@ class Shifts:
             the network takes has no room for them.
     """
 
-    def __init__(self, subject: Subject, sides: AcceptedSides, before: int, after: int) -> None:
+    def __init__(
+        self, subject: ProbedNetwork, sides: AcceptedSides, before: int, after: int
+    ) -> None:
         self._subject = subject
         self._side = sides.at_least(before + LARGEST_PERIOD + ROOM + after)
         self._image = subject.image(self._side + LARGEST_PERIOD)
         self.output = subject.run(self._image[:, :, : self._side, : self._side])
-        self._spread = float(spread(self.output))
+        self._spread = float(measure_range(self.output))
         # In px of the output.
         spare = max(0, self.output.shape[1] - LARGEST_PERIOD - ROOM)
         self._before = min(before - sides.shrink, spare // 2)
@@ -54,7 +56,7 @@ class Shifts:
                 low, high = (low, middle) if exact else (middle + 1, high)
             return PERIODS[high], found[PERIODS[high]]
         found |= {period: self.deviation(period) for period in PERIODS[:-1]}
-        return best_of(found), found[best_of(found)]
+        return choose_best(found), found[choose_best(found)]
 
     def deviation(self, shift: int) -> float:
         """Return what a shift by so many px, down and right, changes; and each way alone."""
@@ -70,14 +72,14 @@ class Shifts:
         return float((ours - theirs).abs().max()) / self._spread
 
 
-def best_of(deviations: dict[int, float]) -> int:
+def choose_best(deviations: dict[int, float]) -> int:
     """Return, of periods that all change something, the smallest that changes about the least."""
     least = min(deviations.values())
     return min(period for period, found in deviations.items() if found <= 2 * least)
 
 
-def two_sizes(
-    subject: Subject, sides: AcceptedSides, before: int, after: int, period: int
+def compare_sizes(
+    subject: ProbedNetwork, sides: AcceptedSides, before: int, after: int, period: int
 ) -> float:
     """Return what cutting the image changes in what has all its context.
 
@@ -97,4 +99,4 @@ def two_sizes(
         return float("inf")
     kept = small.shape[1] - (after - sides.shrink)
     difference = (large[:, :kept, :kept] - small[:, :kept, :kept]).abs().max()
-    return float(difference / spread(large))
+    return float(difference / measure_range(large))

@@ -20,7 +20,7 @@ from wsi_unet.models.exported.onnx_file import FLOAT32
 
 
 @dataclass(frozen=True)
-class Usage:
+class ResourceUsage:
     """What a network costs, per pixel of its input and in all.
 
     Attributes:
@@ -35,7 +35,7 @@ class Usage:
 
 
 @singledispatch
-def usage_of(network: nn.Module, in_channels: int, side: int) -> Usage:
+def measure_usage(network: nn.Module, in_channels: int, side: int) -> ResourceUsage:
     """Return what a network costs.
 
     Args:
@@ -44,14 +44,18 @@ def usage_of(network: nn.Module, in_channels: int, side: int) -> Usage:
         side: of an image that it takes, px.
     """
     image = torch.zeros(1, in_channels, side, side)
-    with torch.inference_mode(), FlopCounterMode(display=False) as operations, _Live() as live:
+    with (
+        torch.inference_mode(),
+        FlopCounterMode(display=False) as operations,
+        _LiveTensors() as live,
+    ):
         network(image)
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    return Usage(operations.get_total_flops() / side**2, live.peak / side**2, parameters)
+    return ResourceUsage(operations.get_total_flops() / side**2, live.peak / side**2, parameters)
 
 
-@usage_of.register
-def _(network: OnnxProgram, in_channels: int, side: int) -> Usage:
+@measure_usage.register
+def _(network: OnnxProgram, in_channels: int, side: int) -> ResourceUsage:
     from onnx import shape_inference
 
     model = network.proto()
@@ -66,12 +70,12 @@ def _(network: OnnxProgram, in_channels: int, side: int) -> Usage:
         if value.name not in shapes:
             sides = value.type.tensor_type.shape.dim
             shapes[value.name] = tuple(one.dim_value for one in sides)
-    return Usage(
+    return ResourceUsage(
         _flops(graph, shapes) / side**2, _peak(graph, shapes) / side**2, _parameters(graph)
     )
 
 
-class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of the tensors that are alive."""
 
     def __init__(self) -> None:

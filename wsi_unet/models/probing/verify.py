@@ -16,9 +16,14 @@ from wsi_unet.errors import ModelError, OptionError, first_line
 from wsi_unet.geometry import Border, Box, round_up
 from wsi_unet.models.inference.devices import resolve_precision
 from wsi_unet.models.inference.predictor import Predictor
-from wsi_unet.models.inference.tiles import agreement
+from wsi_unet.models.inference.tiles import measure_agreement
 from wsi_unet.models.networks.interpolation import Placement
-from wsi_unet.models.probing.subject import Subject, arithmetic_of, spread, structure_of
+from wsi_unet.models.probing.probed_network import (
+    ProbedNetwork,
+    measure_range,
+    wrap_in_float64,
+    wrap_network,
+)
 
 if TYPE_CHECKING:
     from wsi_unet.models.checkpoint import Model
@@ -118,7 +123,7 @@ class _Windows:
         return spoil
 
 
-def verify(model: Model, pixels: Callable[[int], NDArray[np.uint8]]) -> Verification:
+def verify_model(model: Model, pixels: Callable[[int], NDArray[np.uint8]]) -> Verification:
     """Measure what a model's spec declares, and how much its number type matters.
 
     Args:
@@ -137,8 +142,8 @@ def verify(model: Model, pixels: Callable[[int], NDArray[np.uint8]]) -> Verifica
 def _checks(model: Model, pixels: Callable[[int], NDArray[np.uint8]]) -> Iterator[Check]:
     spec, network = model.spec, model.build()
     windows = _Windows.of(spec)
-    placed = spec.architecture.sized and spec.exactness == "exact"
-    subject = structure_of(network, spec.in_channels, placed=placed)
+    placed = spec.architecture.depends_on_size and spec.exactness == "exact"
+    subject = wrap_network(network, spec.in_channels, placed=placed)
     image = subject.image(windows.side)
     try:
         clean = subject.run(image)
@@ -153,7 +158,7 @@ def _checks(model: Model, pixels: Callable[[int], NDArray[np.uint8]]) -> Iterato
     exact = spec.exactness == "exact"
     if exact:
         yield _border(subject, windows, image, clean)
-    precise = arithmetic_of(network, spec.in_channels, windows.side, placed=placed)
+    precise = wrap_in_float64(network, spec.in_channels, windows.side, placed=placed)
     yield _tiling(precise, windows, exact=exact)
     del network, subject, precise
     yield from _on_pixels(model, pixels)
@@ -164,7 +169,7 @@ def _expected(spec: ModelSpec, windows: _Windows) -> str:
     return f"{spec.classes_out}×{side}×{side} of {windows.side}×{windows.side} px"
 
 
-def _border(subject: Subject, windows: _Windows, image: Tensor, clean: Tensor) -> Check:
+def _border(subject: ProbedNetwork, windows: _Windows, image: Tensor, clean: Tensor) -> Check:
     """Spoil everything further from the core than the declared border, then ever more."""
     before, after = windows.border.before, windows.border.after
     declared = f"{before} px before, {after} px after a core"
@@ -199,7 +204,7 @@ def _spare(reached: Callable[[int, int], Tensor], period: int, core: int) -> tup
     return low[0], low[1]
 
 
-def _tiling(subject: Subject, windows: _Windows, *, exact: bool) -> Check:
+def _tiling(subject: ProbedNetwork, windows: _Windows, *, exact: bool) -> Check:
     """Compute the same pixels from two windows: of other sizes where there are any."""
     compare = _two_sizes if windows.shift else _two_places
     deviation = compare(subject, windows)
@@ -212,7 +217,7 @@ def _tiling(subject: Subject, windows: _Windows, *, exact: bool) -> Check:
     return Check("tiling", "exact", measured, deviation <= subject.tolerance)
 
 
-def _two_sizes(subject: Subject, windows: _Windows) -> float:
+def _two_sizes(subject: ProbedNetwork, windows: _Windows) -> float:
     """Compare the core of the image with the core of its own window."""
     border, image = windows.border, subject.image(windows.side)
     window = slice(windows.shift, windows.side - windows.shift)
@@ -222,10 +227,10 @@ def _two_sizes(subject: Subject, windows: _Windows) -> float:
     first = border.before - border.shrink
     core = slice(first, first + windows.core)
     difference = whole[:, windows.output, windows.output] - part[:, core, core]
-    return float(difference.abs().max() / spread(whole))
+    return float(difference.abs().max() / measure_range(whole))
 
 
-def _two_places(subject: Subject, windows: _Windows) -> float | None:
+def _two_places(subject: ProbedNetwork, windows: _Windows) -> float | None:
     """Compare what two windows of the only size, a period apart, have in common."""
     border, side = windows.border, windows.side
     step = max(border.period, windows.core // 2)
@@ -241,7 +246,7 @@ def _two_places(subject: Subject, windows: _Windows) -> float | None:
     if common.start >= end:
         return None
     difference = one[:, common, common] - other[:, there, there]
-    return float(difference.abs().max() / spread(one))
+    return float(difference.abs().max() / measure_range(one))
 
 
 def _on_pixels(model: Model, pixels: Callable[[int], NDArray[np.uint8]]) -> Iterator[Check]:
@@ -287,7 +292,7 @@ def _agreement(
     except OptionError:
         return "not computed by this CPU"
     try:
-        share = agreement(Predictor(model, device="cpu", precision=precision), views, shape)
+        share = measure_agreement(Predictor(model, device="cpu", precision=precision), views, shape)
     except ModelError as error:
         return f"fails: {error}"
     return _percent(share or 0.0) + " as in float32"

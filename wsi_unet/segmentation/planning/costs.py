@@ -11,9 +11,9 @@ from wsi_unet.errors import PlanError
 from wsi_unet.geometry import BlockIndex, Border
 from wsi_unet.labels.pyramid import Pyramid
 from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters
-from wsi_unet.segmentation.worker.label_block import tiles_of
+from wsi_unet.segmentation.worker.label_block import cut_tiles
 from wsi_unet.segmentation.worker.probe import WorkerMeasurement
-from wsi_unet.slides.tissue.tissue import Mask
+from wsi_unet.slides.tissue.mask import TissueMask
 
 GIB = 2**30
 MIB = 2**20
@@ -66,7 +66,7 @@ def count_costs(
     *,
     border: Border,
     classes: int,
-    mask: Mask | None,
+    mask: TissueMask | None,
     measured: WorkerMeasurement,
     processes: int,
     threads: int,
@@ -88,7 +88,7 @@ def count_costs(
     tissue: list[BlockIndex] = []
     tiles = core_pixels = window_pixels = 0
     for index in blocks:
-        cores = tiles_of(grid.core(index), border, labels.tile, mask, shape)
+        cores = cut_tiles(grid.core(index), border, labels.tile, mask, shape)
         if not cores:
             continue
         tissue.append(index)

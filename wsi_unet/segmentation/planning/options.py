@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -10,6 +9,7 @@ from typing import TypedDict
 from wsi_unet.errors import OptionError
 from wsi_unet.geometry import Box
 from wsi_unet.models.inference.augmentation import VIEWS, Tta
+from wsi_unet.models.inference.device_names import parse_device_name
 
 SMALLEST_BLOCK = 512
 DEFAULT_BLOCK = 4096
@@ -93,8 +93,7 @@ class Options:
             raise OptionError(f"image {self.image!r} is none of {', '.join(IMAGES)}")
         if self.precision not in PRECISIONS:
             raise OptionError(f"precision {self.precision!r} is none of {', '.join(PRECISIONS)}")
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise OptionError(f"device {self.device!r} is none of auto, cpu, cuda, cuda:<index>")
+        parse_device_name(self.device)
         if self.tta not in VIEWS:
             raise OptionError(f"tta {self.tta!r} is none of {', '.join(VIEWS)}")
 

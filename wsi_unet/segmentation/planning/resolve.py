@@ -8,16 +8,18 @@ from wsi_unet import locations
 from wsi_unet.errors import OptionError, SignatureError, SlideError
 from wsi_unet.geometry import Box, round_up
 from wsi_unet.labels.pyramid import Pyramid
-from wsi_unet.models.inference.ensemble import Ensemble, Statistics
+from wsi_unet.models.inference.ensemble import Ensemble, IntensityStatistics
 from wsi_unet.models.spec import ModelSpec
 from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters, SlideReference
 from wsi_unet.segmentation.planning.existing_output import Target
 from wsi_unet.segmentation.planning.options import DEFAULT_BLOCK, Options
+from wsi_unet.slides.colour_statistics import ColourSums, measure_colours
 from wsi_unet.slides.levels import PixelSize, check_mpp
 from wsi_unet.slides.resample import Resampling, choose_resampling, open_raster
 from wsi_unet.slides.slide import Slide
-from wsi_unet.slides.statistics import Colours, measure_colours
-from wsi_unet.slides.tissue.tissue import Mask, find_tissue, load_mask, mask_digest
+from wsi_unet.slides.tissue.detection import find_tissue
+from wsi_unet.slides.tissue.mask import TissueMask, mask_digest
+from wsi_unet.slides.tissue.mask_files import load_mask
 
 IMAGE_BLOCK = 2048
 OVERVIEW_REDUCTION = 8
@@ -49,10 +51,10 @@ class Choices:
     block: int
     tile: int | None
     tissue: str
-    mask: Mask | None = field(repr=False)
+    mask: TissueMask | None = field(repr=False)
     regions: tuple[tuple[int, int, int, int], ...]
     image: ImageParameters | None
-    statistics: tuple[Statistics, ...] = ()
+    statistics: tuple[IntensityStatistics, ...] = ()
     doubts: tuple[str, ...] = ()
 
 
@@ -160,9 +162,9 @@ def _statistics(
     slide: Slide,
     ensemble: Ensemble,
     resampling: Resampling,
-    mask: Mask | None,
+    mask: TissueMask | None,
     stored: LabelParameters | None,
-) -> tuple[tuple[Statistics, ...], tuple[str, ...]]:
+) -> tuple[tuple[IntensityStatistics, ...], tuple[str, ...]]:
     """Return what each model's intensities are scaled with, and what is doubtful about it.
 
     An earlier run's stay. Where no model asks for the slide's own, there is nothing to choose.
@@ -183,13 +185,15 @@ def _statistics(
     ), ()
 
 
-def _scaled_with(found: Colours, spec: ModelSpec, constants: Statistics) -> Statistics:
+def _scaled_with(
+    found: ColourSums, spec: ModelSpec, constants: IntensityStatistics
+) -> IntensityStatistics:
     if spec.normalisation.statistics == "model":
         return constants
-    return Statistics(*found.channels(spec.channel_order))
+    return IntensityStatistics(*found.channels(spec.channel_order))
 
 
-def _tissue(slide: Slide, target: Target, options: Options) -> tuple[str, Mask | None]:
+def _tissue(slide: Slide, target: Target, options: Options) -> tuple[str, TissueMask | None]:
     if options.tissue == "none":
         return "none", None
     if options.mask_path is not None:

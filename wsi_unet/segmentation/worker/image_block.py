@@ -11,14 +11,14 @@ from wsi_unet.labels.progress import BlockMarker, Progress
 from wsi_unet.labels.pyramid import reduce_mean
 from wsi_unet.labels.writer import write_block
 from wsi_unet.segmentation.parameters import ImageParameters
-from wsi_unet.segmentation.worker.run_once import Stopwatch, Written, check_current, run_once
+from wsi_unet.segmentation.worker.run_once import Stopwatch, WrittenBlock, check_current, run_once
 from wsi_unet.slides.resample import Raster
 from wsi_unet.slides.slide import Slide
 from wsi_unet.storage.store import ByteStore
 
 
 @dataclass(frozen=True)
-class ImageBlocks:
+class ImageBlockRunner:
     """What a process holds open to store the blocks of one slide's image.
 
     Attributes:
@@ -43,14 +43,16 @@ class ImageBlocks:
         """
         signature = self.parameters.signature()
 
-        def work(clock: Stopwatch) -> Written:
-            with clock("read"):
+        def work(clock: Stopwatch) -> WrittenBlock:
+            with clock.measure("read"):
                 pixels = self.raster.read(self.parameters.grid.core(index))
-            with clock("write"):
+            with clock.measure("write"):
                 check_current(self.progress, signature)
                 channels = np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
                 pyramid = self.parameters.pyramid
-                return Written(write_block(self.store, "", pyramid, index, channels, reduce_mean))
+                return WrittenBlock(
+                    write_block(self.store, "", pyramid, index, channels, reduce_mean)
+                )
 
         name = f"{self.parameters.slide.name} (image)"
         return run_once(self.progress, signature, index, attempt, name, work)

@@ -18,10 +18,10 @@ from wsi_unet.geometry import BlockIndex, Border, Box, Shape
 from wsi_unet.labels.progress import BlockMarker, Progress, ShardRecord
 from wsi_unet.labels.pyramid import Pixels, Reduce, reduce_mean, reduce_mode
 from wsi_unet.labels.writer import write_block
-from wsi_unet.models.inference.ensemble import Statistics
+from wsi_unet.models.inference.ensemble import IntensityStatistics
 from wsi_unet.models.inference.predictor import Prediction, Predictor
 from wsi_unet.segmentation.parameters import LabelParameters
-from wsi_unet.segmentation.worker.run_once import Stopwatch, Written, check_current, run_once
+from wsi_unet.segmentation.worker.run_once import Stopwatch, WrittenBlock, check_current, run_once
 from wsi_unet.slides.resample import Raster, read_mirrored
 from wsi_unet.slides.slide import Slide
 from wsi_unet.slides.tissue.mask import TissueMask, mask_in_box, mask_touches
@@ -44,7 +44,7 @@ class BlockPixels:
 
 
 @dataclass(frozen=True)
-class LabelBlocks:
+class LabelBlockRunner:
     """What a process holds open to compute the blocks of one label group.
 
     Attributes:
@@ -75,13 +75,13 @@ class LabelBlocks:
         """
         signature = self.parameters.signature()
 
-        def work(clock: Stopwatch) -> Written:
+        def work(clock: Stopwatch) -> WrittenBlock:
             pixels = self.compute(index, clock)
-            with clock("write"):
+            with clock.measure("write"):
                 check_current(self.progress, signature)
                 values = self.predictor.label_count
                 counts = tuple(n for image in pixels.labels for n in count_labels(image, values))
-                return Written(self._write(index, pixels), counts, pixels.predicted)
+                return WrittenBlock(self._write(index, pixels), counts, pixels.predicted)
 
         name = self.parameters.slide.name
         return run_once(self.progress, signature, index, attempt, name, work)
@@ -128,7 +128,7 @@ def predict_box(
     tile: int,
     mask: TissueMask | None,
     probabilities: bool,
-    statistics: tuple[Statistics, ...] = (),
+    statistics: tuple[IntensityStatistics, ...] = (),
     clock: Stopwatch,
     stop: Event | None = None,
 ) -> BlockPixels:
@@ -151,12 +151,12 @@ def predict_box(
     border, shape = predictor.border, raster.shape
     labels = np.zeros((predictor.label_images, *box.shape), np.uint8)
     classes = np.zeros((predictor.classes, *box.shape), np.uint8) if probabilities else None
-    cores = tiles_of(box, border, tile, mask, shape)
+    cores = cut_tiles(box, border, tile, mask, shape)
     if not cores:
         return BlockPixels(labels, classes, 0)
     windows = [border.window(core, shape) for core in cores]
     extent = reduce(Box.union, windows)
-    with clock("read"):
+    with clock.measure("read"):
         pixels = read_mirrored(raster, extent)
 
     def predict(core: Box, window: Box) -> Prediction:
@@ -191,7 +191,7 @@ def _masked(block: BlockPixels, box: Box, mask: TissueMask | None, shape: Shape)
     return replace(block, predicted=int(np.count_nonzero(tissue)))
 
 
-def tiles_of(
+def cut_tiles(
     box: Box, border: Border, side: int, mask: TissueMask | None, shape: Shape
 ) -> list[Box]:
     """Return the cores of a block's tiles, those without tissue left out.

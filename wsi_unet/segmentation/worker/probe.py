@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from wsi_unet.geometry import BlockGrid, Box, round_up
 from wsi_unet.models.inference.augmentation import Tta
-from wsi_unet.models.inference.devices import free_memory, resolve_device, resolve_precision
-from wsi_unet.models.inference.ensemble import Statistics
+from wsi_unet.models.inference.devices import get_free_memory, resolve_device, resolve_precision
+from wsi_unet.models.inference.ensemble import IntensityStatistics
 from wsi_unet.models.inference.predictor import Predictor
-from wsi_unet.models.inference.tiles import CPU_TILES, GPU_TILES, agreement, fastest_tile
+from wsi_unet.models.inference.tiles import CPU_TILES, GPU_TILES, choose_tile, measure_agreement
 from wsi_unet.models.number_types import Precision
 from wsi_unet.segmentation.parameters import ModelReference, SlideReference
-from wsi_unet.segmentation.worker.task import load_ensemble, open_reference, resident_predictor
+from wsi_unet.segmentation.worker.task import get_predictor, load_ensemble, open_reference
 from wsi_unet.slides.resample import Resampling, open_raster, read_mirrored
 from wsi_unet.slides.tissue.mask import TissueMask, mask_touches
 
@@ -56,7 +56,7 @@ class ProbeRequest:
     resampling: Resampling
     model: ModelReference
     tta: Tta
-    statistics: tuple[Statistics, ...]
+    statistics: tuple[IntensityStatistics, ...]
     device: str
     precision: str
     precisions: tuple[Precision, ...]
@@ -131,7 +131,7 @@ def measure_worker(request: ProbeRequest, *, estimate: bool) -> WorkerMeasuremen
     """
     device = resolve_device(request.device)
     precision = resolve_precision(request.precision, device, request.precisions)
-    predictor = resident_predictor(
+    predictor = get_predictor(
         request.model.sha256,
         lambda: load_ensemble(request.model, request.tta),
         tta=request.tta,
@@ -154,7 +154,7 @@ def measure_worker(request: ProbeRequest, *, estimate: bool) -> WorkerMeasuremen
         * predictor.ensemble.memory(tile, precision, probabilities=probabilities),
         base_memory=psutil.Process().memory_info().rss,
         host_memory=psutil.virtual_memory().available,
-        device_memory=free_memory(device),
+        device_memory=get_free_memory(device),
         period=predictor.border.period,
     )
 
@@ -166,10 +166,10 @@ def _choose_tile(predictor: Predictor, request: ProbeRequest) -> tuple[int, floa
     most = min(request.block, longest)
     whole = [side for side in (CPU_TILES if on_cpu else GPU_TILES) if request.block % side == 0]
     sides = [side for side in whole if side <= most] or [most]
-    free = free_memory(predictor.device)
+    free = get_free_memory(predictor.device)
     available = psutil.virtual_memory().available if free is None else free
     share = int(MEMORY_SHARE * available / request.processes_per_host)
-    choice = fastest_tile(
+    choice = choose_tile(
         predictor,
         sides if request.tile is None else [request.tile],
         memory=share if request.tile is None else None,
@@ -184,7 +184,7 @@ def _agreement(predictor: Predictor, request: ProbeRequest) -> float | None:
     if predictor.precision == "float32" or request.agreement is not None:
         return request.agreement
     windows = _real_windows(predictor, request)
-    return agreement(predictor, windows, request.resampling.shape, request.statistics)
+    return measure_agreement(predictor, windows, request.resampling.shape, request.statistics)
 
 
 def _real_windows(

@@ -22,7 +22,7 @@ class Stopwatch:
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
+    def measure(self, name: str) -> Iterator[None]:
         """Add the time spent inside the `with` block to `name`."""
         start = perf_counter()
         try:
@@ -36,7 +36,7 @@ class Stopwatch:
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenBlock:
     """What storing a block left behind.
 
     Attributes:
@@ -80,7 +80,7 @@ def run_once(
     index: BlockIndex,
     attempt: int,
     name: str,
-    work: Callable[[Stopwatch], Written],
+    work: Callable[[Stopwatch], WrittenBlock],
 ) -> BlockMarker:
     """Do `work` and mark the block done; a block that is marked already is left alone.
 

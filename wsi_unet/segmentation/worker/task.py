@@ -29,8 +29,8 @@ from wsi_unet.segmentation.parameters import (
     ModelReference,
     SlideReference,
 )
-from wsi_unet.segmentation.worker.image_block import ImageBlocks
-from wsi_unet.segmentation.worker.label_block import LabelBlocks
+from wsi_unet.segmentation.worker.image_block import ImageBlockRunner
+from wsi_unet.segmentation.worker.label_block import LabelBlockRunner
 from wsi_unet.segmentation.worker.run_once import BlockRunner
 from wsi_unet.slides.opening import open_slide
 from wsi_unet.slides.resample import open_raster
@@ -123,7 +123,7 @@ def release_run(run: Run) -> None:
     closing.join(timeout=CLOSING_SECONDS)
 
 
-def resident_predictor(
+def get_predictor(
     sha256: str,
     load: Callable[[], Ensemble],
     *,
@@ -164,12 +164,12 @@ def _open(run: Run) -> BlockRunner:
     if run.kind == "image":
         image = ImageParameters.model_validate(record.parameters)
         slide = open_reference(image.slide)
-        return ImageBlocks(image, slide, open_raster(slide, image.resampling), store, progress)
+        return ImageBlockRunner(image, slide, open_raster(slide, image.resampling), store, progress)
     labels = LabelParameters.model_validate(record.parameters)
     if labels.signature() != run.signature:  # above all, of the model: it may be trusted
         raise OutputError(f"{run.output}: the parameters of {run.name!r} were changed; start again")
     mask = _read_mask(progress, labels)
-    predictor = resident_predictor(
+    predictor = get_predictor(
         labels.model.sha256,
         lambda: load_ensemble(labels.model, labels.tta),
         tta=labels.tta,
@@ -178,7 +178,7 @@ def _open(run: Run) -> BlockRunner:
         processes_per_core=labels.processes_per_core,
     )
     slide = open_reference(labels.slide)  # last: what fails before leaves nothing open
-    return LabelBlocks(
+    return LabelBlockRunner(
         parameters=labels,
         slide=slide,
         raster=open_raster(slide, labels.resampling),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from wsi_unet.errors import ModelError, first_line
 from wsi_unet.geometry import round_up
 from wsi_unet.models.exported.loading import ImageError
-from wsi_unet.models.probing.subject import Subject, spread
+from wsi_unet.models.probing.probed_network import ProbedNetwork, measure_range
 
 LARGEST_PERIOD = 64
 FIRST_SIDE = 256
@@ -35,7 +35,7 @@ class AcceptedSides:
         return self.side if self.only else self.side + round_up(side - self.side, LARGEST_PERIOD)
 
 
-def find_sides(subject: Subject, only: int | None = None) -> AcceptedSides:
+def find_sides(subject: ProbedNetwork, only: int | None = None) -> AcceptedSides:
     """Return sides that a network takes.
 
     Raises:
@@ -60,7 +60,7 @@ def find_sides(subject: Subject, only: int | None = None) -> AcceptedSides:
     raise AssertionError("a side that wasn't taken before")
 
 
-def _with_larger(subject: Subject, side: int, shrink: int) -> AcceptedSides:
+def _with_larger(subject: ProbedNetwork, side: int, shrink: int) -> AcceptedSides:
     """Return a side, told whether there are more; what those lack must be the same."""
     larger = _shrink(subject, side + LARGEST_PERIOD)
     if larger is None:
@@ -85,7 +85,7 @@ def _coarse(side: int, rows: int, columns: int | None = None) -> ModelError:
     )
 
 
-def _shrink(subject: Subject, side: int, *, needed: bool = False) -> int | None:
+def _shrink(subject: ProbedNetwork, side: int, *, needed: bool = False) -> int | None:
     """Return what the output lacks per side; None where the network doesn't take the image.
 
     Raises:
@@ -106,6 +106,6 @@ def _shrink(subject: Subject, side: int, *, needed: bool = False) -> int | None:
     rows, columns = output.shape[1:]
     if rows != columns or rows > side or 2 * rows <= side // 2:
         raise _coarse(side, rows, columns)
-    if not bool(output.isfinite().all()) or not float(spread(output)):
+    if not bool(output.isfinite().all()) or not float(measure_range(output)):
         raise ModelError("the network's output for noise is constant or not finite")
     return None if (side - rows) % 2 else (side - rows) // 2

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from wsi_unet.errors import ModelError
 from wsi_unet.models.architectures.unet import UNetConfig
 from wsi_unet.models.networks.unet import UNet
-from wsi_unet.models.probing.measure import probe_network
-from wsi_unet.models.probing.usage import usage_of
+from wsi_unet.models.probing.properties import probe_network
+from wsi_unet.models.probing.usage import measure_usage
 
 
 @pytest.fixture(autouse=True)
@@ -225,6 +225,6 @@ def test_what_is_no_such_network_is_refused(network: nn.Module, message: str) ->
 def test_what_a_network_costs() -> None:
     network = unet({"padding": "same", "depth": 2, "base_width": 8})
     counted = network.config.work(256, 4)
-    usage = usage_of(network, 3, 256)
+    usage = measure_usage(network, 3, 256)
     assert usage.flops == pytest.approx(counted.flops / 256**2, rel=0.01)
     assert usage.memory == pytest.approx(counted.peak / 256**2, rel=0.3)

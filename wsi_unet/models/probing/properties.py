@@ -21,9 +21,19 @@ import torch
 from torch import Tensor, nn
 
 from wsi_unet.geometry import round_up
-from wsi_unet.models.probing.shifting import PERIODS, Shifts, best_of, two_sizes
-from wsi_unet.models.probing.sides import FIRST_SIDE, LARGEST_PERIOD, AcceptedSides, find_sides
-from wsi_unet.models.probing.subject import Subject, arithmetic_of, spread, structure_of
+from wsi_unet.models.probing.accepted_sides import (
+    FIRST_SIDE,
+    LARGEST_PERIOD,
+    AcceptedSides,
+    find_sides,
+)
+from wsi_unet.models.probing.probed_network import (
+    ProbedNetwork,
+    measure_range,
+    wrap_in_float64,
+    wrap_network,
+)
+from wsi_unet.models.probing.shifting import PERIODS, ShiftComparison, choose_best, compare_sizes
 
 REACH_SIDES = (FIRST_SIDE, 448, 704)
 """Images on which a border is looked for, one after the other, px."""
@@ -72,16 +82,16 @@ def probe_network(
         ModelError: if it takes no image that was tried, its output isn't the image's size (less a
             margin), or is constant or not finite.
     """
-    subject = structure_of(network, in_channels)
+    subject = wrap_network(network, in_channels)
     sides = find_sides(subject, input_side)
     reach = _find_reach(subject, sides)
     local = reach is not None
     margin = max(reach.before, reach.after) if reach is not None else sides.side // 4
-    shifts = Shifts(subject, sides, margin + LARGEST_PERIOD, margin + LARGEST_PERIOD)
+    shifts = ShiftComparison(subject, sides, margin + LARGEST_PERIOD, margin + LARGEST_PERIOD)
     period, deviation = shifts.period()
     if local and deviation <= subject.tolerance:
         # Found in float32, confirmed in float64 where there is that, with no px to spare.
-        precise = arithmetic_of(network, in_channels, sides.side)
+        precise = wrap_in_float64(network, in_channels, sides.side)
         period, deviation = _confirm(precise, sides, reach, period)
         sized = deviation > precise.tolerance
     else:
@@ -96,7 +106,7 @@ def probe_network(
         local=local,
         sized=sized,
         deviation=deviation,
-        head=head_of(subject, sides.side),
+        head=detect_head(subject, sides.side),
     )
 
 
@@ -119,7 +129,7 @@ class Reach:
     after: int
 
 
-def _find_reach(subject: Subject, sides: AcceptedSides) -> Reach | None:
+def _find_reach(subject: ProbedNetwork, sides: AcceptedSides) -> Reach | None:
     """Return it for the smallest image that it ends in; None if it doesn't end in any."""
     for side in dict.fromkeys(sides.at_least(side) for side in REACH_SIDES):
         reach = _reach(subject, side, sides.shrink)
@@ -128,7 +138,7 @@ def _find_reach(subject: Subject, sides: AcceptedSides) -> Reach | None:
     return None
 
 
-def _reach(subject: Subject, side: int, shrink: int) -> Reach | None:
+def _reach(subject: ProbedNetwork, side: int, shrink: int) -> Reach | None:
     strip = LARGEST_PERIOD
     image = subject.image(side)
     clean = subject.run(image)
@@ -160,19 +170,19 @@ def _unchanged(changed: Tensor) -> int:
 
 
 def _confirm(
-    subject: Subject, sides: AcceptedSides, reach: Reach | None, period: int
+    subject: ProbedNetwork, sides: AcceptedSides, reach: Reach | None, period: int
 ) -> tuple[int, float]:
     """Return the smallest period from a first one on that windows may have, and its deviation."""
     found: dict[int, float] = {}
     for longer in (one for one in PERIODS if one >= period):
         before, after = _windows(reach, sides, longer)
-        found[longer] = two_sizes(subject, sides, before, after, longer)
+        found[longer] = compare_sizes(subject, sides, before, after, longer)
         if found[longer] <= subject.tolerance:
-            shifted = Shifts(subject, sides, before, after).deviation(longer)
+            shifted = ShiftComparison(subject, sides, before, after).deviation(longer)
             found[longer] = max(found[longer], shifted)
         if found[longer] <= subject.tolerance:
             return longer, found[longer]
-    best = best_of(found)
+    best = choose_best(found)
     return best, found[best]
 
 
@@ -191,7 +201,7 @@ def _windows(reach: Reach | None, sides: AcceptedSides, period: int) -> tuple[in
     return max(before, sides.shrink), max(after, (sides.side - sides.shrink) % period)
 
 
-def head_of(subject: Subject, side: int) -> Literal["softmax", "sigmoid"] | None:
+def detect_head(subject: ProbedNetwork, side: int) -> Literal["softmax", "sigmoid"] | None:
     """Tell logits (None) from probabilities, by outputs for weak and for strong noise.
 
     Args:
@@ -202,7 +212,7 @@ def head_of(subject: Subject, side: int) -> Literal["softmax", "sigmoid"] | None
     outputs = [subject.run(image * factor) for factor in (1, 30)]
     if any(float(output.min()) < 0 or float(output.max()) > 1 for output in outputs):
         return None
-    if not any(float(spread(output)) for output in outputs):
+    if not any(float(measure_range(output)) for output in outputs):
         return None  # a constant
     return "softmax" if _sums_to_one(outputs) else "sigmoid"
 

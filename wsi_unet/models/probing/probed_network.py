@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from wsi_unet.cores import usable_cores
-from wsi_unet.models.exported.loading import OnnxProgram, check_output
+from wsi_unet.models.exported.loading import OnnxProgram, check_class_map
 from wsi_unet.models.inference.devices import cpu_threads, full_float32
 from wsi_unet.models.networks.interpolation import Placement
 
@@ -22,7 +22,7 @@ that it shows through many layers, and so little that it doesn't only saturate t
 
 
 @dataclass(frozen=True)
-class Subject:
+class ProbedNetwork:
     """A network under test.
 
     Attributes:
@@ -67,7 +67,7 @@ class Subject:
         """
         place = place or Placement((0, 0), (image.shape[2], image.shape[3]))
         with torch.inference_mode(), full_float32(), cpu_threads(usable_cores()):
-            return check_output("the network", self.forward(image, place))[0]
+            return check_class_map("the network", self.forward(image, place))[0]
 
     def changed(self, image: Tensor, clean: Tensor, spoil: Tensor) -> Tensor:
         """Return which pixels of the output, bool (rows, columns), depend on some of the input.
@@ -97,12 +97,12 @@ class Subject:
                 yield amplitude * signs.to(image.dtype)
 
 
-def spread(output: Tensor) -> Tensor:
+def measure_range(output: Tensor) -> Tensor:
     """Return the range of the class that varies most."""
     return (output.amax((1, 2)) - output.amin((1, 2))).max()
 
 
-def structure_of(network: nn.Module, in_channels: int, *, placed: bool = False) -> Subject:
+def wrap_network(network: nn.Module, in_channels: int, *, placed: bool = False) -> ProbedNetwork:
     """Return a network as it computes, to find out what depends on what.
 
     Args:
@@ -111,12 +111,12 @@ def structure_of(network: nn.Module, in_channels: int, *, placed: bool = False) 
         placed: whether it is to be told where an image lies.
     """
     runnable, survives = _runnable(network)
-    return Subject(_forward(runnable, placed), in_channels, torch.float32, survives)
+    return ProbedNetwork(_forward(runnable, placed), in_channels, torch.float32, survives)
 
 
-def arithmetic_of(
+def wrap_in_float64(
     network: nn.Module, in_channels: int, side: int, *, placed: bool = False
-) -> Subject:
+) -> ProbedNetwork:
     """Return a network in float64, or as it computes where it can't, to compare its outputs.
 
     Args:
@@ -130,14 +130,14 @@ def arithmetic_of(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch's own, of its own exports
             double = copy.deepcopy(runnable).double()
-        subject = Subject(_forward(double, placed), in_channels, torch.float64, survives)
+        subject = ProbedNetwork(_forward(double, placed), in_channels, torch.float64, survives)
         try:
             subject.run(subject.image(side))
         except RuntimeError:  # a program with numbers in it that are float32
             pass
         else:
             return subject
-    return Subject(_forward(runnable, placed), in_channels, torch.float32, survives)
+    return ProbedNetwork(_forward(runnable, placed), in_channels, torch.float32, survives)
 
 
 def _forward(network: nn.Module, placed: bool) -> Callable[[Tensor, Placement], Tensor]:
@@ -156,4 +156,4 @@ def _runnable(network: nn.Module) -> tuple[nn.Module, bool]:
 
 @_runnable.register
 def _(network: OnnxProgram) -> tuple[nn.Module, bool]:
-    return network.on("cpu", usable_cores()), True
+    return network.prepare("cpu", usable_cores()), True

@@ -19,7 +19,7 @@ from wsi_unet.models.inference.devices import resolve_device, resolve_precision
 from wsi_unet.models.inference.ensemble import Ensemble
 from wsi_unet.segmentation.worker.label_block import predict_box
 from wsi_unet.segmentation.worker.run_once import Stopwatch
-from wsi_unet.segmentation.worker.task import resident_predictor
+from wsi_unet.segmentation.worker.task import get_predictor
 
 DEFAULT_CHUNK = 2048
 DEFAULT_TILE = 512
@@ -190,7 +190,7 @@ def _predict_chunk(
     device: str,
 ) -> NDArray[np.uint8]:
     device = resolve_device(device)
-    predictor = resident_predictor(
+    predictor = get_predictor(
         model.sha256,
         lambda: Ensemble((model,)),
         tta="none",
