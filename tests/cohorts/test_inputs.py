@@ -171,7 +171,7 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path, *(f"bucket/slides/{key}" for key in KEYS))
     monkeypatch.setattr(
         inputs,
-        "open_objects",
+        "open_store",
         lambda place: LocalStore(tmp_path / place.removeprefix("s3://")),
     )
 

@@ -86,7 +86,7 @@ def test_several_slides_go_into_one_folder(
 
 
 def test_outputs_may_be_in_an_object_store(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifest_module, "open_objects", lambda _: LocalStore(here))
+    monkeypatch.setattr(manifest_module, "open_store", lambda _: LocalStore(here))
     cohort = read_cohort(["s"], "s3://bucket/out/")
     assert cohort.folder == "s3://bucket/out"
     assert places(cohort)[0] == ("s/a.svs", "s3://bucket/out/a.ome.zarr")
@@ -241,7 +241,7 @@ def test_results_do_not_go_into_a_zarr(here: Path) -> None:
 
 def test_manifests_may_be_in_an_object_store(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (here / "m.csv").write_text("slide,output\na.svs,\nb/c.svs,x\n")
-    monkeypatch.setattr(table, "open_objects", lambda _: LocalStore(here))
+    monkeypatch.setattr(table, "open_store", lambda _: LocalStore(here))
     assert places(read_cohort(["s3://bucket/lists/m.csv"], None)) == [
         ("s3://bucket/lists/a.svs", "a.ome.zarr"),
         ("s3://bucket/lists/b/c.svs", "s3://bucket/lists/x"),

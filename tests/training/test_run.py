@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.training import Squares, small_parts, small_recipe, squares, stop_after, train_small
+from support.training import Squares, small_split, small_recipe, squares, stop_after, train_small
 
 import wsi_unet
 from wsi_unet.errors import OptionError, RecipeError
@@ -49,7 +49,7 @@ def segmented(model: Path, field: Squares, folder: Path) -> Any:
 @pytest.mark.parametrize("padding", ["valid", "same"])
 def test_a_model_segments_as_it_was_measured(tmp_path: Path, padding: str) -> None:
     recipe = small_recipe(network={"padding": padding, "norm": "batch"})
-    parts = small_parts()
+    parts = small_split()
     done = train_small(recipe, tmp_path / "model", parts=parts)
     (field,) = parts.validation
     labels = segmented(tmp_path / "model", field, tmp_path)
@@ -127,7 +127,7 @@ def test_no_progress_ends_it_early(tmp_path: Path) -> None:
 
 
 def test_without_anything_held_out_the_last_network_is_kept(tmp_path: Path) -> None:
-    parts: FieldSplit[Squares] = FieldSplit(training=small_parts().training)
+    parts: FieldSplit[Squares] = FieldSplit(training=small_split().training)
     seen: list[TrainingProgress] = []
     done = train_small(small_recipe(), tmp_path / "m", parts=parts, on_progress=seen.append)
     assert (done.best_iteration, done.held_out, done.sources) == (12, None, {})
@@ -137,13 +137,13 @@ def test_without_anything_held_out_the_last_network_is_kept(tmp_path: Path) -> N
 
 
 def test_intensities_are_scaled_with_what_the_samples_are(tmp_path: Path) -> None:
-    recipe = small_recipe(normalisation={"mean": None, "std": None})
-    fields = small_parts().training
+    recipe = small_recipe(scaling={"mean": None, "std": None})
+    fields = small_split().training
     found = choose_normalisation(recipe, fields)
     pixels = np.concatenate([field.image.reshape(-1, 3) for field in fields]) / 255
     assert found.mean == pytest.approx(pixels.mean(0), abs=0.03)
     assert found.std == pytest.approx(pixels.std(0), abs=0.03)
-    half = small_recipe(normalisation={"mean": (0.1, 0.2, 0.3), "std": None})
+    half = small_recipe(scaling={"mean": (0.1, 0.2, 0.3), "std": None})
     assert choose_normalisation(half, fields).mean == (0.1, 0.2, 0.3)
     assert choose_normalisation(half, fields).std == found.std
     train_small(recipe, tmp_path / "m")
@@ -167,13 +167,13 @@ def test_enough_is_looked_at_for_scaling_where_tiles_are_huge(
         looked_at.append(number)
         return make(samples, number)
 
-    recipe = small_recipe(normalisation={"mean": None, "std": None})
+    recipe = small_recipe(scaling={"mean": None, "std": None})
     monkeypatch.setattr(Samples, "__getitem__", count)
     monkeypatch.setattr(
         "wsi_unet.training.augmentation.normalisation.ENOUGH",
         3 * sample_sides(recipe.network, 32).image ** 2,
     )
-    choose_normalisation(recipe, small_parts().training)
+    choose_normalisation(recipe, small_split().training)
     assert looked_at == [0, 1, 2]
 
 
@@ -201,7 +201,7 @@ def test_every_kind_of_network_becomes_a_model(
     tmp_path: Path, changes: Callable[[], dict[str, Any]], classes: int
 ) -> None:
     recipe = small_recipe(**changes())
-    parts = small_parts(classes)
+    parts = small_split(classes)
     done = train_small(recipe, tmp_path / "m", parts=parts)
     model = load_model(tmp_path / "m")
     assert done.held_out is not None
@@ -326,5 +326,5 @@ def test_another_machine_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     from wsi_unet.training.artifacts.folder import TrainingFolder
     from wsi_unet.training.run import train_on
 
-    train_on(small_recipe(), small_parts(), TrainingFolder(tmp_path / "m"), setting, resume=True)
+    train_on(small_recipe(), small_split(), TrainingFolder(tmp_path / "m"), setting, resume=True)
     assert "goes on with threads 2, not 1, so not with the same bits" in caplog.text
