@@ -3,7 +3,8 @@
 # make lint   format, lint and types only
 # make bench  the benchmarks, as one table
 # make slurm  a one-node SLURM (Debian packages) and a job on it that is requeued in the middle
-# make docs   docs/cli.md from the commands' own help, and the README's picture from the demo
+# make docs   docs/reference/cli.md from the commands' own help, and the README's picture
+# make site   the documentation as a site in site/; a dead link is an error
 #
 # Each target prepares the virtual environment it needs; nothing is installed twice.
 
@@ -15,7 +16,7 @@ SLIDE := examples/CMU-1-Small-Region.svs
 DEMO := demo/CMU-1-Small-Region
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench slurm docs clean
+.PHONY: help install demo test lint format bench slurm docs site clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -41,6 +42,10 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/.package
 
 $(VENV)/.bench: pyproject.toml constraints.txt | $(VENV)/.package
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
+	@touch $@
+
+$(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/.package
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	@touch $@
 
 install: $(VENV)/.package
@@ -70,8 +75,12 @@ slurm: $(VENV)/.package
 	$(BIN)/python workflows/slurm/trial.py $(SLIDE)
 
 docs: demo
-	$(BIN)/python docs/make_cli.py > docs/cli.md
+	$(BIN)/python docs/make_cli.py > docs/reference/cli.md
 	$(BIN)/wsi-unet overlay $(DEMO).ome.zarr --output docs/images/overlay.png --size 1200
 
+# The variable silences the notice that this generation of MkDocs ends in 2027.
+site: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 clean:
-	rm -rf demo build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf demo build dist site .mypy_cache .pytest_cache .ruff_cache

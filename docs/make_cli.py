@@ -1,4 +1,4 @@
-"""Print docs/cli.md: what every command says of itself."""
+"""Print docs/reference/cli.md: what every command says of itself."""
 
 from __future__ import annotations
 

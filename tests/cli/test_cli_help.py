@@ -105,7 +105,7 @@ def test_wrong_usage_exits_with_2_and_says_what(arguments: list[str], message: s
 
 
 def test_choices_are_the_packages_own() -> None:
-    from wsi_unet.models.architectures.unet import Precision
+    from wsi_unet.models.number_types import Precision
     from wsi_unet.models.inference.augmentation import VIEWS
     from wsi_unet.segmentation.planning import options
     from wsi_unet_cli.common.reports import VIEWS as VIEWS_IN_WORDS
@@ -120,4 +120,4 @@ def test_the_reference_in_the_docs_is_what_the_commands_say() -> None:
     made = subprocess.run(
         [sys.executable, ROOT / "docs" / "make_cli.py"], capture_output=True, text=True, check=True
     )
-    assert (ROOT / "docs" / "cli.md").read_text() == made.stdout, "run `make docs`"
+    assert (ROOT / "docs" / "reference" / "cli.md").read_text() == made.stdout, "run `make docs`"
