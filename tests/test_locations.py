@@ -1,26 +1,38 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from wsi_unet import locations
 from wsi_unet.errors import OptionError
+from wsi_unet.locations import Location
+
+PARTS = st.lists(
+    st.text(st.characters(exclude_characters="/\0", codec="utf-8"), min_size=1).filter(
+        lambda part: part not in (".", "..")
+    ),
+    min_size=1,
+    max_size=4,
+)
+ROOTS = st.sampled_from(["/", "s3://bucket/"])
 
 
 def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/people/her")
-    assert locations.resolve("a.svs") == str(tmp_path / "a.svs")
-    assert locations.resolve(Path("b") / "a.svs") == str(tmp_path / "b" / "a.svs")
-    assert locations.resolve("~/a.svs") == "/people/her/a.svs"
-    assert locations.resolve("/a/b/") == "/a/b"
-    assert not locations.is_url("a:b/c.svs")
+    assert Location.parse("a.svs").path == tmp_path / "a.svs"
+    assert Location.parse(Path("b") / "a.svs").path == tmp_path / "b" / "a.svs"
+    assert str(Location.parse("~/a.svs")) == "/people/her/a.svs"
+    assert str(Location.parse("/a/b/")) == "/a/b"
+    assert not Location.parse("a:b/c.svs").is_url
     with pytest.raises(OptionError, match="home directory"):
-        locations.resolve("~nobody-of-this-name/a")
+        Location.parse("~nobody-of-this-name/a")
 
 
 @pytest.mark.parametrize(
@@ -34,9 +46,12 @@ def test_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_urls_are_normalised(given: str | Path, meant: str) -> None:
-    assert locations.is_url(given)
-    assert locations.resolve(given) == meant
-    assert locations.resolve(meant) == meant
+    location = Location.parse(given)
+    assert location.is_url
+    assert str(location) == meant
+    assert Location.parse(meant) == location
+    with pytest.raises(ValueError, match="is a URL, not a path"):
+        _ = location.path
 
 
 @pytest.mark.parametrize(
@@ -52,24 +67,37 @@ def test_urls_are_normalised(given: str | Path, meant: str) -> None:
 )
 def test_other_urls_are_refused_in_one_line(given: str, match: str) -> None:
     with pytest.raises(OptionError, match=match) as caught:
-        locations.resolve(given)
+        Location.parse(given)
     assert str(caught.value).startswith(given)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("root", ["/data", "s3://bucket"])
-def test_locations_are_taken_apart_and_put_together(root: str) -> None:
-    place = locations.join(root, "a", "b.svs")
-    assert place == f"{root}/a/b.svs"
-    assert locations.name(place) == "b.svs"
-    assert locations.parent(place) == f"{root}/a"
-    assert locations.parent(locations.parent(place)) == root
-    assert locations.join(place) == place
+@given(ROOTS, PARTS)
+def test_parsing_again_changes_nothing(root: str, parts: list[str]) -> None:
+    location = Location.parse(root + "/".join(parts))
+    assert Location.parse(location) is location
+    assert Location.parse(str(location)) == location
+    assert pickle.loads(pickle.dumps(location)) == location
+    assert location.is_url == root.startswith("s3")
 
 
-def test_a_bucket_is_a_root() -> None:
-    assert locations.parent("s3://bucket") == "s3://bucket"
-    assert locations.name("s3://bucket") == "bucket"
+@given(ROOTS, PARTS)
+def test_locations_are_taken_apart_and_put_together(root: str, parts: list[str]) -> None:
+    top = Location.parse(root)
+    location = top
+    for part in parts:
+        below = location / part
+        assert (below.name, below.parent) == (part, location)
+        location = below
+    assert location == top / "/".join(parts)
+    assert str(location) == root + "/".join(parts)
+
+
+@pytest.mark.parametrize(("root", "name"), [("/", ""), ("s3://bucket", "bucket")])
+def test_a_root_is_its_own_parent(root: str, name: str) -> None:
+    location = Location.parse(root)
+    assert location.parent == location
+    assert location.name == name
 
 
 def test_nothing_heavy_is_imported() -> None:

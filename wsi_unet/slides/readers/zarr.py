@@ -35,7 +35,7 @@ from wsi_unet.slides.readers.zarr_metadata import (
     refuse_coloured,
 )
 from wsi_unet.slides.sources.folder import Folder, open_folder
-from wsi_unet.storage.concurrent import map_ahead
+from wsi_unet.storage.concurrent import map_concurrently
 
 _NO_CHUNK = re.compile(r"(^|/)(\.[^/]*|zarr\.json|[^/]*\.partial)$")
 """Files that hold metadata, or were being written."""
@@ -66,11 +66,11 @@ class ZarrReader:
         else:
             self._image = multiscale(node)
             self._folders = [folder.below(str(one["path"])) for one in self._image["datasets"]]
-            self._nodes = list(map_ahead(load_node, self._folders, location))
+            self._nodes = list(map_concurrently(load_node, self._folders, location))
             self._axes = image_axes(location, self._image, self._nodes[0])
             refuse_coloured(location, node)
         found = zip(self._folders, self._nodes, strict=True)
-        self._arrays = list(map_ahead(self._open, found, location))
+        self._arrays = list(map_concurrently(self._open, found, location))
         shapes = [self._shape(array) for array in self._arrays]
         self.levels = pyramid(shapes, [self._tile(array) for array in self._arrays])
         self.mpp = pixel_size(self._image, self._axes)
@@ -167,7 +167,7 @@ class ZarrReader:
             for name, size in objects:
                 digest.update(f"{name} {size}\n".encode())
             sampled = [name for name, _ in objects[:: -(-len(objects) // SAMPLED_CHUNKS) or 1]]
-            for start in map_ahead(partial(_start, folder), sampled, self._location):
+            for start in map_concurrently(partial(_start, folder), sampled, self._location):
                 digest.update(start)
         return digest.hexdigest()
 

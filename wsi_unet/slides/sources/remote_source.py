@@ -11,7 +11,7 @@ from typing import IO, Any, cast
 
 from wsi_unet import locations
 from wsi_unet.slides.sources.source import Range, Ranges
-from wsi_unet.storage.s3.client import Bucket, ObjectRange
+from wsi_unet.storage.s3.client import Bucket, StoredBytes
 
 REQUESTS = 16
 """How many requests one slide may have under way."""
@@ -106,7 +106,7 @@ class RemoteSource:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _there(part: ObjectRange | None) -> ObjectRange:
+def _there(part: StoredBytes | None) -> StoredBytes:
     if part is None:
         raise FileNotFoundError(errno.ENOENT, "no such object; check the URL")
     return part
