@@ -28,6 +28,16 @@ Pixels = NDArray[np.uint8]
 Reduce = Callable[[Pixels], Pixels]
 
 
+def is_block_side(side: int) -> bool:
+    """Return whether a block may have this side: `CHUNK` px times a power of two.
+
+    >>> is_block_side(2048), is_block_side(1536), is_block_side(0)
+    (True, False, False)
+    """
+    factor, rest = divmod(side, CHUNK)
+    return rest == 0 and factor > 0 and factor & (factor - 1) == 0
+
+
 @dataclass(frozen=True)
 class Pyramid:
     """The levels of one array and how they are cut into shards.
@@ -46,8 +56,7 @@ class Pyramid:
     def __post_init__(self) -> None:
         if min(self.shape) < 1:
             raise ValueError(f"a pyramid of nothing: {self.shape}")
-        ratio, rest = divmod(self.block, CHUNK)
-        if rest or ratio < 1 or ratio & (ratio - 1):
+        if not is_block_side(self.block):
             raise ValueError(
                 f"block side {self.block} px is not {CHUNK} times a power of two "
                 f"({CHUNK}, {2 * CHUNK}, {4 * CHUNK}, …)"

@@ -9,18 +9,18 @@ from typing import Any, TypeVar
 import click
 
 from wsi_unet.errors import OptionError
+from wsi_unet.labels.pyramid import is_block_side
+from wsi_unet.models.inference.augmentation import VIEWS
 from wsi_unet.models.inference.device_names import parse_device_name
+from wsi_unet.segmentation.planning.options import OUTPUTS
+from wsi_unet.slides.opening import READERS as SLIDE_READERS
 from wsi_unet_cli.common.failures import VERBOSE
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
-READERS = ("auto", "tiffslide", "zarr", "image", "openslide", "dicom")
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-OUTPUTS = ("labels", "probabilities")
-IMAGES = ("overview", "full", "none")
-TTAS = ("none", "flips", "d4")
+READERS = ("auto", *SLIDE_READERS)
+TTAS = tuple(VIEWS)
 ENSEMBLES = ("mean",)
-SMALLEST_BLOCK = 512
 
 Region = tuple[int, int, int, int]
 """(x, y, width, height) in level-0 pixels, as people write it."""
@@ -41,10 +41,7 @@ def parse_region(ctx: click.Context, param: click.Parameter, value: str | None) 
 
 def parse_block(ctx: click.Context, param: click.Parameter, value: int | None) -> int | None:
     """Check the side of a block: 512, 1024, 2048, 4096 … pixels."""
-    if value is None:
-        return None
-    doublings, rest = divmod(value, SMALLEST_BLOCK)
-    if value < 1 or rest or doublings & (doublings - 1):
+    if value is not None and not is_block_side(value):
         raise click.BadParameter(f"{value} is not 512 times a power of two (512, 1024, 2048 …).")
     return value
 

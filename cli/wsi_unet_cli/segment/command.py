@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Unpack
 import click
 
 import wsi_unet
+from wsi_unet.segmentation.planning.options import IMAGES, PRECISIONS
 from wsi_unet_cli.common.cluster_options import cluster_options, logging_to
 from wsi_unet_cli.common.failures import VERBOSE, printable
 from wsi_unet_cli.common.interrupt import interruptible
 from wsi_unet_cli.common.options import (
     ENSEMBLES,
-    IMAGES,
-    PRECISIONS,
     TTAS,
     json_option,
     parse_block,
