@@ -20,7 +20,7 @@ from wsi_unet.dask_cluster.cluster import (
     open_client,
     processes_per_core,
 )
-from wsi_unet.dask_cluster.gpus import visible_gpus
+from wsi_unet.dask_cluster.gpus import list_visible_gpus
 from wsi_unet.dask_cluster.options import ClusterOptions
 
 UUIDS = "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6", "GPU-1d6a9b2e-0c3d-4f7a-9b1e-7a5c2f4e6d80"
@@ -48,7 +48,7 @@ def test_gpus_are_named_as_the_environment_names_them(
     if named is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
-    assert visible_gpus() == gpus
+    assert list_visible_gpus() == gpus
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
@@ -62,7 +62,7 @@ def test_each_process_sees_one_gpu_also_after_it_was_killed(
 ) -> None:
     gpus = ("3", UUIDS[0], SLICES[1])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(gpus))
-    monkeypatch.setattr(cluster, "visible_gpus", lambda: gpus)
+    monkeypatch.setattr(cluster, "list_visible_gpus", lambda: gpus)
 
     def seen() -> list[str]:
         found = client.run(on_workers.environment, "CUDA_VISIBLE_DEVICES", on_error="ignore")
@@ -115,7 +115,7 @@ def dask_cuda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 @pytest.mark.usefixtures("dask_cuda")
 def test_dask_cuda_is_used_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "visible_gpus", lambda: ("0", "1"))
+    monkeypatch.setattr(cluster, "list_visible_gpus", lambda: ("0", "1"))
     with open_client(ClusterOptions(workers="auto")) as client:
         assert type(client.cluster).__name__ == "LocalCUDACluster"
         seen = client.run(on_workers.environment, "CUDA_VISIBLE_DEVICES")

@@ -95,8 +95,8 @@ def make_output(tmp_path: Path) -> OutputFactory:
 
         ensure_root(store, {"slide": "a slide"})
         if image:
-            create_image(store, "slide", image_pyramid, Frame.of((4, 4), mpp))
-        frame = Frame.of((1, 1), mpp)
+            create_image(store, "slide", image_pyramid, Frame.from_downsample((4, 4), mpp))
+        frame = Frame.from_downsample((1, 1), mpp)
         create_labels(store, "nuclei", pyramid, frame, CLASSES, {"model": "a model"})
         create_probabilities(store, "nuclei", pyramid, frame, CLASSES[:2], {})
         write_all(store, "labels/nuclei", pyramid, labels)

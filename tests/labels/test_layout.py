@@ -11,27 +11,27 @@ import zarr
 from wsi_unet.errors import OptionError, OutputError
 from wsi_unet.labels.layout import (
     Frame,
-    check_name,
-    check_output,
+    check_label_name,
     create_image,
     create_labels,
     create_probabilities,
     ensure_root,
-    finish_labels,
-    group_attributes,
-    label_names,
-    read_frame,
+    holds_output,
+    mark_finished,
+    mark_unfinished,
+    parse_frame,
+    read_group_attributes,
+    read_label_names,
+    read_level_count,
     remove_all,
-    remove_labels,
-    stored_levels,
-    unfinish_labels,
+    remove_run,
 )
 from wsi_unet.labels.progress import BlockMarker, Progress, RunRecord
 from wsi_unet.labels.pyramid import Pyramid
 from wsi_unet.storage.store import LocalStore, open_store
 
 PYRAMID = Pyramid((1300, 2100), 512)
-FRAME = Frame.of((1, 1), (0.5, 0.25))
+FRAME = Frame.from_downsample((1, 1), (0.5, 0.25))
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def tree(root: Path) -> dict[str, bytes]:
 
 
 def labels_of(store: LocalStore, name: str) -> dict[str, Any]:
-    attributes = group_attributes(store, f"labels/{name}")
+    attributes = read_group_attributes(store, f"labels/{name}")
     assert attributes is not None
     return attributes
 
@@ -57,7 +57,7 @@ def labels_of(store: LocalStore, name: str) -> dict[str, Any]:
 def test_pixel_centres_of_every_level_lie_where_their_slide_pixels_do() -> None:
     mpp, downsample = (0.5, 0.3), (4.0, 8.0)
     for level in range(4):
-        frame = Frame.of(downsample, mpp).level(level)
+        frame = Frame.from_downsample(downsample, mpp).level(level)
         for axis in (0, 1):
             covered = downsample[axis] * 2**level
             centre = np.mean([mpp[axis] * pixel for pixel in range(int(covered))])
@@ -66,7 +66,7 @@ def test_pixel_centres_of_every_level_lie_where_their_slide_pixels_do() -> None:
 
 
 def test_an_unknown_mpp_gives_slide_pixels() -> None:
-    frame = Frame.of((2, 2), None)
+    frame = Frame.from_downsample((2, 2), None)
     assert frame == Frame((2.0, 2.0), (0.5, 0.5), None)
     assert frame.area_mm2(5) is None
     assert FRAME.area_mm2(8_000_000) == 1.0
@@ -79,19 +79,19 @@ def test_a_new_or_empty_folder_becomes_ours(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for path in (tmp_path / "new", tmp_path / "empty"):
         store = open_store(path)
-        assert not check_output(store)
+        assert not holds_output(store)
         ensure_root(store, {"slide": "first"})
-        assert check_output(store)
+        assert holds_output(store)
         create_labels(store, "nuclei", PYRAMID, FRAME, [], {})
         ensure_root(store, {"slide": "second"})
-        root = group_attributes(store, "")
+        root = read_group_attributes(store, "")
         assert root == {"wsi_unet": {"format_version": 1, "slide": "first"}}
 
 
 def test_a_start_that_was_killed_early_is_no_foreign_folder(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     store.put(".wsi_unet/nuclei/lock", b"")
-    assert not check_output(store)
+    assert not holds_output(store)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     attributes = {"wsi_unet": {"format_version": 2}}
     (tmp_path / "zarr.json").write_text(json.dumps({"attributes": attributes}))
     with pytest.raises(OutputError, match="format version 2, this wsi-unet knows 1"):
-        check_output(open_store(tmp_path))
+        holds_output(open_store(tmp_path))
 
 
 # Groups
@@ -134,9 +134,9 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
 def test_names_that_are_no_folder_names_are_refused(store: LocalStore, name: str) -> None:
     before = tree(store.root)
     for attempt in (
-        lambda: check_name(name),
+        lambda: check_label_name(name),
         lambda: create_labels(store, name, PYRAMID, FRAME, [], {}),
-        lambda: remove_labels(store, name),
+        lambda: remove_run(store, name),
     ):
         with pytest.raises(OptionError, match="can't name a label group"):
             attempt()
@@ -149,8 +149,8 @@ def test_a_second_label_group_keeps_the_first(store: LocalStore) -> None:
     create_labels(store, "tumour", PYRAMID, FRAME, [], {"model": "two"})
     create_labels(store, "tumour", PYRAMID, FRAME, [], {"model": "two"})
     assert tree(store.root / "labels" / "nuclei") == first
-    assert label_names(store) == ["nuclei", "tumour"]
-    assert group_attributes(store, "labels") == {
+    assert read_label_names(store) == ["nuclei", "tumour"]
+    assert read_group_attributes(store, "labels") == {
         "ome": {"version": "0.5", "labels": ["nuclei", "tumour"]},
         "labels": ["nuclei", "tumour"],
     }
@@ -160,21 +160,21 @@ def test_a_second_label_group_keeps_the_first(store: LocalStore) -> None:
 def test_the_source_is_named_only_where_there_is_an_image(store: LocalStore) -> None:
     create_labels(store, "nuclei", PYRAMID, FRAME, [], {})
     assert "source" not in labels_of(store, "nuclei")["ome"]["image-label"]
-    assert "ome" not in (group_attributes(store, "") or {})
+    assert "ome" not in (read_group_attributes(store, "") or {})
 
     create_image(store, "slide", Pyramid((325, 525), 512, PYRAMID.levels), FRAME)
     create_labels(store, "tumour", PYRAMID, FRAME, [], {})
     for name in ("nuclei", "tumour"):
         source = labels_of(store, name)["ome"]["image-label"]["source"]
         assert source == {"image": "../../"}
-    root = group_attributes(store, "") or {}
+    root = read_group_attributes(store, "") or {}
     assert root["wsi_unet"] == {"format_version": 1, "slide": "a slide"}
 
 
 def test_everything_has_the_same_number_of_levels(store: LocalStore) -> None:
-    assert stored_levels(store) is None
+    assert read_level_count(store) is None
     create_labels(store, "nuclei", PYRAMID, FRAME, [], {})
-    assert stored_levels(store) == PYRAMID.levels == 4
+    assert read_level_count(store) == PYRAMID.levels == 4
     before = tree(store.root)
     with pytest.raises(OutputError, match="has 4 levels, not 3"):
         create_labels(store, "tumour", Pyramid((1300, 2100), 512, 3), FRAME, [], {})
@@ -187,13 +187,13 @@ def test_the_frame_is_read_back(store: LocalStore) -> None:
     create_labels(store, "nuclei", PYRAMID, FRAME, [], {})
     create_image(store, "slide", PYRAMID, FRAME)
     for level in range(PYRAMID.levels):
-        assert read_frame(labels_of(store, "nuclei"), level) == FRAME.level(level)
-        assert read_frame(group_attributes(store, "") or {}, level) == FRAME.level(level)
+        assert parse_frame(labels_of(store, "nuclei"), level) == FRAME.level(level)
+        assert parse_frame(read_group_attributes(store, "") or {}, level) == FRAME.level(level)
 
 
 def test_finishing_records_what_was_found(store: LocalStore, make_output: Any) -> None:
     output = make_output()
-    finish_labels(output.store, "nuclei", (2_000_000, 8_000_000), "2026-01-02T03:04:05Z")
+    mark_finished(output.store, "nuclei", (2_000_000, 8_000_000), "2026-01-02T03:04:05Z")
     attributes = labels_of(output.store, "nuclei")
     assert attributes["wsi_unet"] == {"model": "a model", "finished": "2026-01-02T03:04:05Z"}
     assert attributes["ome"]["image-label"]["properties"] == [
@@ -201,7 +201,7 @@ def test_finishing_records_what_was_found(store: LocalStore, make_output: Any) -
         {"label-value": 1, "class": "nucleus", "pixels": 8_000_000, "area_mm2": 1.0},
         {"label-value": 2, "class": "tumour", "pixels": 0, "area_mm2": 0.0},
     ]
-    unfinish_labels(output.store, "nuclei")
+    mark_unfinished(output.store, "nuclei")
     attributes = labels_of(output.store, "nuclei")
     assert attributes["wsi_unet"]["finished"] is None
     assert attributes["ome"]["image-label"]["properties"][1] == {
@@ -209,12 +209,12 @@ def test_finishing_records_what_was_found(store: LocalStore, make_output: Any) -
         "class": "nucleus",
     }
     with pytest.raises(OutputError, match="no labels 'other'"):
-        finish_labels(store, "other", (), "")
+        mark_finished(store, "other", (), "")
 
 
 def test_areas_need_an_mpp(make_output: Any) -> None:
     output = make_output(mpp=None)
-    finish_labels(output.store, "nuclei", (1, 2, 3), "now")
+    mark_finished(output.store, "nuclei", (1, 2, 3), "now")
     properties = labels_of(output.store, "nuclei")["ome"]["image-label"]["properties"]
     assert properties[2] == {"label-value": 2, "class": "tumour", "pixels": 3}
 
@@ -231,7 +231,7 @@ def test_removing_a_label_group_removes_nothing_else(make_output: Any) -> None:
             BlockMarker(block=(0, 0), signature="s", counts=(), seconds={}, attempts=1, shards={})
         )
     before = tree(store.root)
-    remove_labels(store, "nuclei")
+    remove_run(store, "nuclei")
     gone = before.keys() - tree(store.root).keys()
     root = store.root
     expected = [
@@ -243,7 +243,7 @@ def test_removing_a_label_group_removes_nothing_else(make_output: Any) -> None:
         )
     ]
     assert sorted(gone) == sorted(expected)
-    assert label_names(store) == ["tumour"]
+    assert read_label_names(store) == ["tumour"]
     changed = [path for path, data in tree(root).items() if before[path] != data]
     assert changed == [str(root / "labels/zarr.json")]
 
@@ -263,17 +263,19 @@ def test_removing_everything_leaves_a_root_of_ours_and_what_is_not_ours(
     remove_all(store)
     expected = [".wsi_unet/zarr.json", "note.txt", "zarr.json"]
     assert sorted(store.list("")) == expected
-    assert check_output(store)
-    assert stored_levels(store) is None
+    assert holds_output(store)
+    assert read_level_count(store) is None
     ensure_root(store, {"slide": "another"})
-    assert group_attributes(store, "") == {"wsi_unet": {"format_version": 1, "slide": "another"}}
+    assert read_group_attributes(store, "") == {
+        "wsi_unet": {"format_version": 1, "slide": "another"}
+    }
 
 
 def test_damaged_metadata_is_one_clear_line(store: LocalStore) -> None:
     create_labels(store, "nuclei", PYRAMID, FRAME, [], {})
     store.put("labels/nuclei/zarr.json", b"{")
     with pytest.raises(OutputError, match=r"'labels/nuclei/zarr\.json' is damaged"):
-        finish_labels(store, "nuclei", (), "")
+        mark_finished(store, "nuclei", (), "")
 
 
 def test_zarr_walks_the_whole_tree_without_a_warning(make_output: Any) -> None:

@@ -29,8 +29,8 @@ def a_marker(store: LocalStore, index: tuple[int, int] = (3, 12)) -> BlockMarker
     key = f"labels/nuclei/0/c/{index[0]}/{index[1]}"
     store.put(key, b"some shard")
     shards = {
-        key: ShardRecord.of(b"some shard"),
-        key.replace("/0/c", "/1/c"): ShardRecord.of(None),
+        key: ShardRecord.from_shard(b"some shard"),
+        key.replace("/0/c", "/1/c"): ShardRecord.from_shard(None),
     }
     return BlockMarker(
         block=index,
@@ -72,8 +72,8 @@ def test_a_marker_is_remembered(store: LocalStore, progress: Progress) -> None:
     assert progress.read_marker((3, 12), "s") is None
     progress.write_marker(marker)
     assert progress.read_marker((3, 12), "s") == marker
-    assert list(progress.markers("s")) == [marker]
-    assert list(Progress(store, "image").markers("s")) == []
+    assert list(progress.read_markers("s")) == [marker]
+    assert list(Progress(store, "image").read_markers("s")) == []
     stored = json.loads(store.get(".wsi_unet/nuclei/blocks/3.12.json") or b"")
     assert stored["format_version"] == 1
     assert stored["shards"]["labels/nuclei/1/c/3/12"] == {"length": 0, "sha256": None}
@@ -93,7 +93,7 @@ def test_a_torn_marker_is_no_marker(
     store.put(key, torn)
     if torn.strip() != whole:
         assert progress.read_marker((3, 12), "s") is None
-        assert list(progress.markers("s")) == []
+        assert list(progress.read_markers("s")) == []
 
 
 def test_a_marker_of_another_version_or_block_is_no_marker(
@@ -103,7 +103,7 @@ def test_a_marker_of_another_version_or_block_is_no_marker(
     whole = store.get(".wsi_unet/nuclei/blocks/3.12.json") or b""
     store.put(".wsi_unet/nuclei/blocks/0.0.json", whole)
     assert progress.read_marker((0, 0), "s") is None
-    assert [marker.block for marker in progress.markers("s")] == [(3, 12)]
+    assert [marker.block for marker in progress.read_markers("s")] == [(3, 12)]
     newer = whole.replace(b'"format_version":1', b'"format_version":2')
     store.put(".wsi_unet/nuclei/blocks/3.12.json", newer)
     assert progress.read_marker((3, 12), "s") is None
@@ -141,28 +141,28 @@ def test_many_markers_are_checked_as_each_of_them_is(store: LocalStore, progress
     store.put("labels/nuclei/1/c/0/4", b"stale")
     markers = [stale, sound, longer, other, gone]
     for contents, exists in ((False, progress.shards_exist), (True, progress.shards_intact)):
-        found = list(progress.check(iter(markers), contents=contents))
+        found = list(progress.check_shards(iter(markers), contents=contents))
         assert found == [(marker, exists(marker)) for marker in markers]
-    assert [good for _, good in progress.check(markers)] == [False, True, False, True, False]
-    assert list(progress.check([])) == []
+    assert [good for _, good in progress.check_shards(markers)] == [False, True, False, True, False]
+    assert list(progress.check_shards([])) == []
 
 
 def test_a_block_fails_until_it_is_done(store: LocalStore, progress: Progress) -> None:
     failure = BlockFailure(block=(3, 12), error="the slide went away", attempts=2)
     progress.write_failure(failure)
-    assert list(progress.failures()) == [failure]
+    assert list(progress.read_failures()) == [failure]
     progress.write_marker(a_marker(store))
-    assert list(progress.failures()) == []
+    assert list(progress.read_failures()) == []
     assert progress.read_marker((3, 12), "s") is not None
 
 
 def test_a_forgotten_block_is_computed_again(store: LocalStore, progress: Progress) -> None:
     progress.write_marker(a_marker(store))
     progress.write_failure(BlockFailure(block=(3, 12), error="damaged", attempts=1))
-    progress.forget((3, 12))
-    progress.forget((3, 12))
+    progress.forget_block((3, 12))
+    progress.forget_block((3, 12))
     assert progress.read_marker((3, 12), "s") is None
-    assert list(progress.failures()) == []
+    assert list(progress.read_failures()) == []
     assert store.get("labels/nuclei/0/c/3/12") == b"some shard"
 
 
@@ -205,11 +205,11 @@ def test_a_damaged_mask_is_one_clear_line(store: LocalStore, progress: Progress)
 def test_the_tail_is_remembered(store: LocalStore, progress: Progress) -> None:
     assert progress.read_tail("s") is None
     store.put("labels/nuclei/4/c/0/0", b"tail")
-    progress.write_tail({"labels/nuclei/4/c/0/0": ShardRecord.of(b"tail")}, "s")
+    progress.write_tail({"labels/nuclei/4/c/0/0": ShardRecord.from_shard(b"tail")}, "s")
     tail = progress.read_tail("s")
     assert tail is not None
     assert progress.shards_intact(tail)
-    assert list(progress.markers("s")) == []
+    assert list(progress.read_markers("s")) == []
 
 
 def test_clearing_leaves_other_files_and_other_runs(store: LocalStore, progress: Progress) -> None:
@@ -238,5 +238,5 @@ def test_no_marker_outlives_its_run(
     monkeypatch.setattr(LocalStore, "delete", fail)
     with pytest.raises(OutputError, match="interrupted"):
         progress.clear()
-    assert list(progress.markers("s")) == []
+    assert list(progress.read_markers("s")) == []
     assert progress.read_run() == A_RUN

@@ -12,7 +12,7 @@ from dask.base import is_dask_collection
 
 import wsi_unet
 from wsi_unet.errors import OutputError
-from wsi_unet.labels.layout import Frame, create_labels, ensure_root, finish_labels
+from wsi_unet.labels.layout import Frame, create_labels, ensure_root, mark_finished
 from wsi_unet.labels.pyramid import Pyramid, reduce_mean, reduce_mode
 from wsi_unet.labels.reading import open_image, open_labels, open_probabilities
 from wsi_unet.storage.store import open_store
@@ -51,7 +51,7 @@ def test_attributes_say_what_the_values_mean(make_output: Any) -> None:
     assert attributes["finished"] is None
     assert attributes["areas_mm2"] == {}
     assert attributes["provenance"]["model"] == "a model"
-    finish_labels(output.store, "nuclei", (0, 8_000_000, 0), "2026-01-02T03:04:05Z")
+    mark_finished(output.store, "nuclei", (0, 8_000_000, 0), "2026-01-02T03:04:05Z")
     attributes = open_labels(output.path, "nuclei", 2).attrs
     assert attributes["finished"] == "2026-01-02T03:04:05Z"
     assert attributes["areas_mm2"][1] == 1.0
@@ -84,7 +84,7 @@ def test_a_chunk_of_dask_is_a_shard(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     ensure_root(store, {})
     pyramid = Pyramid((9000, 5000), 4096)
-    create_labels(store, "nuclei", pyramid, Frame.of((1, 1), None), [], {})
+    create_labels(store, "nuclei", pyramid, Frame.from_downsample((1, 1), None), [], {})
     assert open_labels(tmp_path).chunks == ((4096, 4096, 808), (4096, 904))
     assert open_labels(tmp_path, level=4).chunks == ((563,), (313,))
     assert not open_labels(tmp_path).values.any()
@@ -116,7 +116,9 @@ def test_the_image_lies_under_the_labels(make_output: Any) -> None:
 
 def test_what_is_not_there_is_one_clear_line(make_output: Any, tmp_path: Path) -> None:
     output = make_output()
-    create_labels(output.store, "tumour", output.pyramid, Frame.of((1, 1), None), [], {})
+    create_labels(
+        output.store, "tumour", output.pyramid, Frame.from_downsample((1, 1), None), [], {}
+    )
     cases: list[tuple[Callable[[], object], str]] = [
         (lambda: open_labels(output.path), "by name; there are nuclei, tumour"),
         (lambda: open_labels(output.path, "x"), "no labels 'x', only nuclei, tumour"),

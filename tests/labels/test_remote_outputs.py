@@ -14,7 +14,7 @@ from dask.base import is_dask_collection
 from support.proxy import Proxy
 
 from wsi_unet.errors import OutputError
-from wsi_unet.labels.layout import ensure_root, finish_labels, label_names, remove_labels
+from wsi_unet.labels.layout import ensure_root, mark_finished, read_label_names, remove_run
 from wsi_unet.labels.progress import BlockMarker, Progress, ShardRecord
 from wsi_unet.labels.reading import open_image, open_labels, open_probabilities
 from wsi_unet.storage.store import ByteStore, open_store
@@ -29,7 +29,7 @@ def url(bucket: str) -> str:
 def test_the_same_bytes_lie_under_the_same_keys(make_output: Any, url: str) -> None:
     local, remote = make_output(), make_output(place=open_store(url))
     for output in (local, remote):
-        finish_labels(output.store, "nuclei", (0, 8_000_000, 0), "2026-01-02T03:04:05Z")
+        mark_finished(output.store, "nuclei", (0, 8_000_000, 0), "2026-01-02T03:04:05Z")
     keys = list(remote.store.list(""))
     assert sorted(keys) == sorted(local.store.list(""))
     assert all(remote.store.get(key) == local.store.get(key) for key in keys)
@@ -80,8 +80,8 @@ def test_what_is_sent_to_workers_holds_no_credentials(
 
 def test_labels_are_removed(make_output: Any, url: str) -> None:
     store = make_output(place=open_store(url)).store
-    remove_labels(store, "nuclei")
-    assert label_names(store) == []
+    remove_run(store, "nuclei")
+    assert read_label_names(store) == []
     assert not list(store.list("labels/nuclei"))
 
 
@@ -97,7 +97,7 @@ def some_markers(store: ByteStore, count: int) -> list[BlockMarker]:
             counts=(),
             seconds={},
             attempts=1,
-            shards={key: ShardRecord.of(b"a shard")},
+            shards={key: ShardRecord.from_shard(b"a shard")},
         )
         Progress(store, "nuclei").write_marker(marker)
         markers.append(marker)
@@ -112,15 +112,15 @@ def test_markers_are_read_at_once_and_shards_looked_for_in_one_request(
     progress = Progress(store, "nuclei")
     s3_proxy.forget()
     s3_proxy.delay = 0.05
-    found = list(progress.markers("s"))
+    found = list(progress.read_markers("s"))
     assert sorted(found, key=lambda marker: marker.block) == markers
     assert len(s3_proxy.requests) == 41
     assert s3_proxy.most_in_flight >= 10
     s3_proxy.forget()
-    assert all(sound for _, sound in progress.check(found))
+    assert all(sound for _, sound in progress.check_shards(found))
     assert len(s3_proxy.requests) == 1
     s3_proxy.forget()
-    assert all(sound for _, sound in progress.check(found, contents=True))
+    assert all(sound for _, sound in progress.check_shards(found, contents=True))
     assert s3_proxy.most_in_flight >= 10
 
 

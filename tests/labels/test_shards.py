@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
-from wsi_unet.labels.metadata import array_document
+from wsi_unet.labels.metadata import describe_array
 from wsi_unet.labels.shards import ShardRecord, decode_shard, encode_shard
 
 
@@ -42,7 +42,7 @@ def test_zarr_reads_what_we_encode(
     data = sparse(shape, seed)
     side = 2048 if max(shape[-2:]) > 1024 else 1024
     encoded = encode_shard(data, side)
-    (root / "zarr.json").write_text(json.dumps(array_document(shape, side)))
+    (root / "zarr.json").write_text(json.dumps(describe_array(shape, side)))
     if encoded is not None:
         key = root.joinpath("c", *["0"] * data.ndim)
         key.parent.mkdir(parents=True)
@@ -61,7 +61,7 @@ def test_we_read_what_zarr_encodes_and_our_shards_are_as_small(
     tmp_path: Path, shape: tuple[int, ...]
 ) -> None:
     data = sparse(shape, 3)
-    (tmp_path / "zarr.json").write_text(json.dumps(array_document(shape, 1024)))
+    (tmp_path / "zarr.json").write_text(json.dumps(describe_array(shape, 1024)))
     zarr.open_array(tmp_path, mode="r+")[...] = data
     theirs = tmp_path.joinpath("c", *["0"] * data.ndim).read_bytes()
     assert np.array_equal(decode_shard(theirs, shape, 1024), data)
@@ -82,18 +82,18 @@ def test_the_metadata_is_what_zarr_would_write(tmp_path: Path) -> None:
         dimension_names=["c", "y", "x"],
     )
     written = json.loads((tmp_path / "zarr.json").read_text())
-    assert array_document((3, 5000, 4000), 2048) == written
+    assert describe_array((3, 5000, 4000), 2048) == written
 
 
 def test_all_background_is_no_object() -> None:
     assert encode_shard(np.zeros((700, 512), np.uint8), 1024) is None
-    record = ShardRecord.of(None)
+    record = ShardRecord.from_shard(None)
     assert record.empty
     assert record == ShardRecord(0, None)
 
 
 def test_the_record_is_the_length_and_the_checksum() -> None:
-    record = ShardRecord.of(b"abc")
+    record = ShardRecord.from_shard(b"abc")
     assert not record.empty
     assert record.length == 3
     assert record.sha256 is not None

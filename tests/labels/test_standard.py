@@ -11,7 +11,7 @@ import pytest
 import zarr
 from numpy.typing import NDArray
 
-from wsi_unet.labels.layout import Frame, create_labels, finish_labels
+from wsi_unet.labels.layout import Frame, create_labels, mark_finished
 from wsi_unet.labels.pyramid import reduce_mean, reduce_mode
 
 Pixels = NDArray[np.uint8]
@@ -34,9 +34,11 @@ def test_every_group_is_valid_ome_zarr(
     from ome_zarr_models.v05 import Image, ImageLabel, Labels
 
     output = make_output(image=image, mpp=mpp)
-    create_labels(output.store, "second", output.pyramid, Frame.of((1, 1), mpp), [], {})
+    create_labels(
+        output.store, "second", output.pyramid, Frame.from_downsample((1, 1), mpp), [], {}
+    )
     if finished:
-        finish_labels(output.store, "nuclei", (1, 2, 3), "2026-01-02T03:04:05Z")
+        mark_finished(output.store, "nuclei", (1, 2, 3), "2026-01-02T03:04:05Z")
     root = zarr.open_group(output.path, mode="r")
     expected = {
         "labels": Labels,
@@ -67,7 +69,7 @@ def napari_layers(path: str) -> list[tuple[list[Any], dict[str, Any], str]]:
 
 def test_napari_shows_every_level_of_image_and_labels(make_output: Any) -> None:
     output = make_output()
-    finish_labels(output.store, "nuclei", (1, 2, 3), "2026-01-02T03:04:05Z")
+    mark_finished(output.store, "nuclei", (1, 2, 3), "2026-01-02T03:04:05Z")
     image, labels = napari_layers(str(output.path))
 
     assert image[2] == "image"

@@ -62,10 +62,10 @@ class MemoryObjects:
     def swap(self, key: str, expected: bytes, data: bytes | None) -> bool:
         raise NotImplementedError
 
-    def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
+    def list_sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
         return ((key, len(self.data[key])) for key in self.list(prefix))
 
-    def clean(self) -> None:
+    def remove_leftovers(self) -> None:
         pass
 
     def free_bytes(self) -> int | None:
@@ -94,7 +94,7 @@ def write(
 
 def lay_out(store: LocalStore, pyramid: Pyramid) -> None:
     ensure_root(store, {})
-    create_labels(store, "nuclei", pyramid, Frame.of((1, 1), None), [], {})
+    create_labels(store, "nuclei", pyramid, Frame.from_downsample((1, 1), None), [], {})
 
 
 def read(store: LocalStore, level: int) -> NDArray[np.uint8]:
@@ -121,7 +121,7 @@ def test_blocks_and_tail_make_the_pyramid_of_the_whole(
         expected = reduce_mode(expected)
     for key, record in records.items():
         data = store.get(key)
-        assert ShardRecord.of(data) == record
+        assert ShardRecord.from_shard(data) == record
     shards = [key for key in store.list(GROUP) if "/c/" in key]
     assert sorted(shards) == sorted(key for key, record in records.items() if not record.empty)
 
@@ -279,7 +279,7 @@ def test_a_block_written_twice_at_once_is_right(
     for thread in threads:
         thread.join()
     assert results == [expected] * 4
-    assert all(ShardRecord.of(store.get(key)) == record for key, record in expected.items())
+    assert all(ShardRecord.from_shard(store.get(key)) == record for key, record in expected.items())
 
 
 WRITE_BLOCKS = """
@@ -319,7 +319,7 @@ def test_a_killed_writer_leaves_what_can_be_read(
             rows, columns = pyramid.grid.core(index).slices()
             block = stored[rows, columns]
             assert not block.any() or np.array_equal(block, labels[rows, columns])
-    store.clean()
+    store.remove_leftovers()
     for index in pyramid.grid:
         write(store, pyramid, labels, index)
     assert np.array_equal(read(store, 0), labels)

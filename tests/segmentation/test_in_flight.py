@@ -11,7 +11,7 @@ import pytest
 from distributed import Client, KilledWorker
 from distributed.scheduler import WorkerState
 
-from wsi_unet.dask_cluster.cluster import Workers
+from wsi_unet.dask_cluster.cluster import WorkerCounts
 from wsi_unet.errors import BlockError, ClusterError
 from wsi_unet.labels.progress import BlockMarker
 from wsi_unet.segmentation.dispatch.dask_tasks import DaskTasks
@@ -108,9 +108,9 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def workers() -> list[Workers]:
+def workers() -> list[WorkerCounts]:
     """Return the workers there are: the last of the list."""
-    return [Workers(processes=2, threads=2, per_host=2, total_threads=4)]
+    return [WorkerCounts(processes=2, threads=2, per_host=2, total_threads=4)]
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def client() -> FakeClient:
 
 
 @pytest.fixture
-def in_flight(client: FakeClient, clock: Clock, workers: list[Workers]) -> BlocksInFlight:
+def in_flight(client: FakeClient, clock: Clock, workers: list[WorkerCounts]) -> BlocksInFlight:
     tasks = DaskTasks(cast(Client, client), run, LIMITS, count=lambda _: workers[-1], clock=clock)
     return BlocksInFlight(tasks, LIMITS, clock)
 
@@ -266,10 +266,10 @@ def test_when_everything_hangs_twice_it_is_over(
 
 
 def test_time_without_workers_does_not_count(
-    in_flight: BlocksInFlight, client: FakeClient, clock: Clock, workers: list[Workers]
+    in_flight: BlocksInFlight, client: FakeClient, clock: Clock, workers: list[WorkerCounts]
 ) -> None:
     in_flight.submit(task(0))
-    workers.append(Workers(0, 0, 0, 0))
+    workers.append(WorkerCounts(0, 0, 0, 0))
     clock.now += 50
     assert in_flight.next_events(0) == [NothingEnded()]
     assert in_flight.free_places == -1
@@ -284,10 +284,10 @@ def test_time_without_workers_does_not_count(
 
 
 def test_workers_are_counted_also_when_there_is_nothing_more_to_submit(
-    in_flight: BlocksInFlight, client: FakeClient, clock: Clock, workers: list[Workers]
+    in_flight: BlocksInFlight, client: FakeClient, clock: Clock, workers: list[WorkerCounts]
 ) -> None:
     in_flight.submit(task(0))
-    workers.append(Workers(0, 0, 0, 0))
+    workers.append(WorkerCounts(0, 0, 0, 0))
     for _ in range(30):
         clock.now += 50
         assert in_flight.next_events(0) == [NothingEnded()]
@@ -326,9 +326,9 @@ def test_a_straggler_runs_twice_where_a_process_is_idle(
 
 
 def test_in_one_process_nothing_runs_twice(
-    in_flight: BlocksInFlight, client: FakeClient, clock: Clock, workers: list[Workers]
+    in_flight: BlocksInFlight, client: FakeClient, clock: Clock, workers: list[WorkerCounts]
 ) -> None:
-    workers.append(Workers(processes=1, threads=2, per_host=1, total_threads=2))
+    workers.append(WorkerCounts(processes=1, threads=2, per_host=1, total_threads=2))
     clock.now += LIMITS.count_seconds
     assert in_flight.next_events(0) == [NothingEnded()]
     in_flight.submit(task(0))

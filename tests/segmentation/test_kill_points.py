@@ -116,7 +116,7 @@ def test_the_same_block_in_two_processes_one_killed_in_the_middle_of_its_write(
         assert temporaries(output) == [temporary]
         assert temporary.stat().st_size == (size // 2 if how == "half" else size)
         run_task(task)
-        open_store(output).clean()
+        open_store(output).remove_leftovers()
         assert temporaries(output) == [temporary], "a living writer's file was taken away"
         other.kill()
         other.wait()
@@ -124,7 +124,7 @@ def test_the_same_block_in_two_processes_one_killed_in_the_middle_of_its_write(
     assert progress.read_marker((1, 1), task.run.signature) is not None
     assert run_status(output, verify=True)[0].state == "finished"
 
-    progress.forget((2, 1))
+    progress.forget_block((2, 1))
     report = study.run(output)
     assert report.state == "finished"
     assert report.blocks.resumed == study.blocks - 1
@@ -154,7 +154,7 @@ def forgotten_block(output: Path) -> tuple[Progress, Task]:
     progress = Progress(open_store(output), "random")
     record = progress.read_run()
     assert record is not None
-    progress.forget((1, 1))
+    progress.forget_block((1, 1))
     return progress, Task(Run(str(output), "random", record.signature, "this"), (1, 1))
 
 

@@ -15,7 +15,7 @@ from support.runs import Study
 import wsi_unet
 from wsi_unet.labels.progress import BlockMarker
 from wsi_unet.segmentation.status import covered, rates, read_writer
-from wsi_unet.storage.lock import LockRecord, Owner, acquire
+from wsi_unet.storage.lock import LockOwner, LockRecord, acquire
 from wsi_unet.storage.store import LOCK_KEY, open_store
 
 
@@ -88,7 +88,7 @@ def test_a_writer_may_be_gone(tmp_path: Path, host: str, seconds_ago: float, ali
     """A process that isn't there any more; one of another machine that went silent, or didn't."""
     store = open_store(tmp_path / "out")
     then = datetime.now(UTC) - timedelta(seconds=seconds_ago)
-    owner = Owner.current()
+    owner = LockOwner.current()
     changes = {"host": host} if host else {"pid": 2**22 + 7}  # more than Linux counts to
     record = LockRecord(
         token="t", owner=owner.model_copy(update=changes), since=then, beat=3, beat_time=then

@@ -12,7 +12,7 @@ from typing import cast
 from dask.utils import key_split
 from distributed import Client, Scheduler
 
-from wsi_unet.dask_cluster.cluster import Workers, count_workers, open_client
+from wsi_unet.dask_cluster.cluster import WorkerCounts, count_workers, open_client
 from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.geometry import BlockGrid
 from wsi_unet.labels.progress import BlockMarker
@@ -43,7 +43,7 @@ class Counted:
         self,
         client: Client,
         limits: Limits,
-        count: Callable[[Client], Workers] = count_workers,
+        count: Callable[[Client], WorkerCounts] = count_workers,
     ) -> int:
         """Stream them all; return how many failed."""
         failed = 0
@@ -158,7 +158,7 @@ def fails(task: Task) -> bool:
 
 
 def test_few_of_a_hundred_thousand_tasks_are_in_flight() -> None:
-    workers = Workers(processes=4, threads=2, per_host=4, total_threads=8)
+    workers = WorkerCounts(processes=4, threads=2, per_host=4, total_threads=8)
     tasks = Counted(side=317)
     with StubClient() as client:
         failed = tasks.run(cast(Client, client), LIMITS, count=lambda _: workers)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from wsi_unet.storage.concurrent import REQUESTS, map_ahead
+from wsi_unet.storage.concurrent import REQUESTS, map_concurrently
 
 
 @pytest.mark.parametrize("location", ["/folder", "s3://bucket"])
@@ -16,8 +16,10 @@ def test_results_come_in_order(location: str) -> None:
         time.sleep(0.001 * (item % 3))
         return item * item
 
-    assert list(map_ahead(work, iter(range(200)), location)) == [item**2 for item in range(200)]
-    assert list(map_ahead(work, [], location)) == []
+    assert list(map_concurrently(work, iter(range(200)), location)) == [
+        item**2 for item in range(200)
+    ]
+    assert list(map_concurrently(work, [], location)) == []
 
 
 def test_a_bounded_number_is_ahead_of_what_was_taken() -> None:
@@ -28,7 +30,7 @@ def test_a_bounded_number_is_ahead_of_what_was_taken() -> None:
             taken.append(item)
             yield item
 
-    results = map_ahead(lambda item: item, items(), "s3://bucket")
+    results = map_concurrently(lambda item: item, items(), "s3://bucket")
     assert list(itertools.islice(results, 10)) == list(range(10))
     assert len(taken) <= 10 + 2 * REQUESTS + 1
 
@@ -40,7 +42,7 @@ def test_nothing_is_ahead_on_a_disk() -> None:
         threads.add(threading.current_thread())
         return item
 
-    assert next(map_ahead(work, itertools.count(), "/folder")) == 0
+    assert next(map_concurrently(work, itertools.count(), "/folder")) == 0
     assert threads == {threading.main_thread()}
 
 
@@ -50,7 +52,7 @@ def test_an_error_ends_it() -> None:
             raise OSError("broken")
         return item
 
-    results = map_ahead(work, itertools.count(), "s3://bucket")
+    results = map_concurrently(work, itertools.count(), "s3://bucket")
     assert list(itertools.islice(results, 20)) == list(range(20))
     with pytest.raises(OSError, match="broken"):
         next(results)

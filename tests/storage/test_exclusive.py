@@ -21,7 +21,7 @@ import pytest
 from wsi_unet.errors import OutputError
 from wsi_unet.storage import exclusive
 from wsi_unet.storage.exclusive import GUARD, guarded
-from wsi_unet.storage.store import STALE_SECONDS, TEMPORARY, LocalStore
+from wsi_unet.storage.store import STALE_SECONDS, TEMPORARY_FOLDER, LocalStore
 
 KEY = ".wsi_unet/lock.json"
 
@@ -73,7 +73,7 @@ def test_an_object_is_created_once(store: LocalStore) -> None:
     assert store.create("a/b", b"first")
     assert not store.create("a/b", b"second")
     assert store.get("a/b") == b"first"
-    assert list((store.root / TEMPORARY).glob("*.partial")) == []
+    assert list((store.root / TEMPORARY_FOLDER).glob("*.partial")) == []
 
 
 @pytest.mark.usefixtures("file_system")
@@ -109,7 +109,7 @@ def test_of_many_creators_one_wins_with_a_whole_object(store: LocalStore) -> Non
         in_threads(create, 4)
         assert len(won) == 1
         assert store.get(f"key/{turn}") == bytes(won) * 5000
-    assert list((store.root / TEMPORARY).glob("*.partial")) == []
+    assert list((store.root / TEMPORARY_FOLDER).glob("*.partial")) == []
 
 
 def add(store: LocalStore, times: int) -> None:
@@ -231,7 +231,7 @@ def test_a_killed_holder_lets_go_and_a_stopped_one_is_one_clear_line(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.put("key", b"old")
-    guard = store.root / TEMPORARY / GUARD
+    guard = store.root / TEMPORARY_FOLDER / GUARD
     monkeypatch.setattr(exclusive, "GUARD_SECONDS", 0.1)
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(guard)], stdout=subprocess.PIPE
@@ -251,7 +251,7 @@ def test_what_a_killed_holder_left_without_flock_is_named_and_cleaned_in_time(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.put("key", b"old")
-    left = store.root / TEMPORARY / f"{GUARD}.held"
+    left = store.root / TEMPORARY_FOLDER / f"{GUARD}.held"
     left.touch()
     monkeypatch.setattr(fcntl, "flock", refuse_flock)
     monkeypatch.setattr(exclusive, "GUARD_SECONDS", 0.05)
@@ -260,7 +260,7 @@ def test_what_a_killed_holder_left_without_flock_is_named_and_cleaned_in_time(
     then = time.time() - STALE_SECONDS - 60
     os.utime(left, (then, then))
     os.utime(left.with_name(GUARD), (then, then))
-    store.clean()
+    store.remove_leftovers()
     assert not left.exists()
     assert left.with_name(GUARD).exists()
     assert store.swap("key", b"old", b"new")
@@ -304,7 +304,7 @@ def test_another_failure_of_the_file_system_is_one_clear_line(
     with pytest.raises(OutputError, match="can't write 'other': Input/output error"):
         store.create("other", b"")
     assert store.get("key") == b"old"
-    assert list((store.root / TEMPORARY).glob("*.partial")) == []
+    assert list((store.root / TEMPORARY_FOLDER).glob("*.partial")) == []
 
 
 def test_a_creation_that_fails_leaves_no_folder(

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from wsi_unet.errors import OptionError, OutputError
-from wsi_unet.storage.store import STALE_SECONDS, TEMPORARY, LocalStore, open_store
+from wsi_unet.storage.store import STALE_SECONDS, TEMPORARY_FOLDER, LocalStore, open_store
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_what_is_put_is_there(store: LocalStore) -> None:
 def test_keys_are_listed_without_temporaries(store: LocalStore) -> None:
     for key in ("b/2", "b/1", "a", "b/c/3"):
         store.put(key, b"")
-    (store.root / TEMPORARY / "left.partial").write_bytes(b"")
+    (store.root / TEMPORARY_FOLDER / "left.partial").write_bytes(b"")
     assert list(store.list("")) == ["a", "b/1", "b/2", "b/c/3"]
     assert list(store.list("b")) == ["b/1", "b/2", "b/c/3"]
     assert list(store.list("nothing")) == []
@@ -54,11 +54,11 @@ def test_a_folder_is_removed_whole(store: LocalStore) -> None:
     store.delete_all("b")
     store.delete_all("b")
     assert list(store.list("")) == ["bb/1"]
-    assert list((store.root / TEMPORARY).iterdir()) == []
+    assert list((store.root / TEMPORARY_FOLDER).iterdir()) == []
 
 
 def temporary(store: LocalStore, name: str) -> Path:
-    path = store.root / TEMPORARY / name
+    path = store.root / TEMPORARY_FOLDER / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"half")
     return path
@@ -69,14 +69,14 @@ def test_only_abandoned_temporaries_are_cleaned(store: LocalStore) -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     gone = temporary(store, f"{host}-{process.pid}-0123.partial")
-    grave = store.root / TEMPORARY / f"{host}-{process.pid}-0123.deleted"
+    grave = store.root / TEMPORARY_FOLDER / f"{host}-{process.pid}-0123.deleted"
     (grave / "inside").mkdir(parents=True)
     ours = temporary(store, f"{host}-{os.getpid()}-0123.partial")
     elsewhere = temporary(store, "elsewhere-1-0123.partial")
     old = temporary(store, "elsewhere-1-4567.partial")
     then = time.time() - STALE_SECONDS - 60
     os.utime(old, (then, then))
-    store.clean()
+    store.remove_leftovers()
     assert not gone.exists()
     assert not grave.exists()
     assert not old.exists()
@@ -85,7 +85,7 @@ def test_only_abandoned_temporaries_are_cleaned(store: LocalStore) -> None:
 
 
 def test_cleaning_nothing_is_fine(store: LocalStore) -> None:
-    store.clean()
+    store.remove_leftovers()
     assert not store.root.exists()
 
 
@@ -156,7 +156,7 @@ def test_a_file_that_cannot_grow_leaves_the_old_one(store: LocalStore) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
     assert store.get("a") == b"old"
-    assert list((store.root / TEMPORARY).iterdir()) == []
+    assert list((store.root / TEMPORARY_FOLDER).iterdir()) == []
 
 
 def test_a_full_disk_is_one_clear_line(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_full_disk_is_one_clear_line(tmp_path: Path) -> None:
         with pytest.raises(OutputError, match="No space left on device; free some space"):
             store.put("a", bytes(100_000))
         assert store.get("a") == b"old"
-        assert list((store.root / TEMPORARY).iterdir()) == []
+        assert list((store.root / TEMPORARY_FOLDER).iterdir()) == []
     finally:
         subprocess.run(["umount", str(mounted)], check=True)
 
@@ -195,7 +195,7 @@ def test_a_reader_sees_the_old_or_the_new(store: LocalStore) -> None:
         assert store.get("key") in versions
     for writer in writers:
         writer.join()
-    assert list((store.root / TEMPORARY).iterdir()) == []
+    assert list((store.root / TEMPORARY_FOLDER).iterdir()) == []
 
 
 WRITE_FOR_EVER = """
@@ -211,7 +211,7 @@ def test_a_killed_writer_leaves_a_whole_object_and_its_temporary_is_cleaned(
     store: LocalStore,
 ) -> None:
     store.put("key", b"first")
-    folder = store.root / TEMPORARY
+    folder = store.root / TEMPORARY_FOLDER
     moments = random.Random(5)
     caught = 0
     for _ in range(20):
@@ -227,7 +227,7 @@ def test_a_killed_writer_leaves_a_whole_object_and_its_temporary_is_cleaned(
         assert data == b"first" or (len(data) == 20_000_000 and len(set(data)) == 1)
         assert list(store.list("")) == ["key"]
         caught += len(list(folder.iterdir()))
-        store.clean()
+        store.remove_leftovers()
         assert list(folder.iterdir()) == []
         if caught >= 3:
             return

@@ -25,8 +25,8 @@ from support.locks import (
 
 from wsi_unet.errors import LockedError, OutputError
 from wsi_unet.storage.lock import (
+    LockOwner,
     LockRecord,
-    Owner,
     acquire,
 )
 from wsi_unet.storage.store import LOCK_KEY, open_store
@@ -54,7 +54,7 @@ def nothing_stays_held() -> Iterator[None]:
 def test_the_first_gets_it_and_the_second_is_told_who_when_and_where(
     store: MemoryObjects, clock: Clock
 ) -> None:
-    with acquire(store, owner=Owner.current("a run"), timing=clock.timing()) as lock:
+    with acquire(store, owner=LockOwner.current("a run"), timing=clock.timing()) as lock:
         clock.seconds = 3
         with pytest.raises(LockedError) as refused:
             acquire(store, timing=clock.timing())
@@ -73,7 +73,7 @@ def test_the_first_gets_it_and_the_second_is_told_who_when_and_where(
 
 
 def test_what_is_stored_says_everything(store: MemoryObjects, clock: Clock) -> None:
-    with acquire(store, owner=Owner.current("segment\n" + "x" * 999), timing=clock.timing()):
+    with acquire(store, owner=LockOwner.current("segment\n" + "x" * 999), timing=clock.timing()):
         record = LockRecord.parse(store.stored[LOCK_KEY])
     assert record is not None
     assert (record.format_version, record.beat, record.since) == (1, 0, START)
@@ -94,7 +94,7 @@ def test_a_process_that_is_gone_loses_it_at_once(store: MemoryObjects, clock: Cl
 def test_a_process_id_that_is_used_again_is_another_process(
     store: MemoryObjects, clock: Clock
 ) -> None:
-    owner = Owner.current()
+    owner = LockOwner.current()
     earlier = owner.model_copy(update={"started": owner.started - 1000})
     store.put(LOCK_KEY, record_of(earlier).to_bytes())
     with acquire(store, timing=clock.timing()):
@@ -105,7 +105,7 @@ def test_a_zombie_is_gone(store: MemoryObjects, clock: Clock) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         child = psutil.Process(process.pid)
         started = child.create_time() - psutil.boot_time()
-        owner = Owner.current().model_copy(update={"pid": process.pid, "started": started})
+        owner = LockOwner.current().model_copy(update={"pid": process.pid, "started": started})
         store.put(LOCK_KEY, record_of(owner).to_bytes())
         with pytest.raises(LockedError, match=f"process {process.pid} of"):
             acquire(store, timing=clock.timing())
@@ -141,7 +141,7 @@ def test_a_process_that_the_system_hides_is_watched(
 
 
 def test_a_clock_that_was_set_back_is_no_sign_of_life(store: MemoryObjects, clock: Clock) -> None:
-    store.put(LOCK_KEY, record_of(Owner.current(), START + timedelta(hours=1)).to_bytes())
+    store.put(LOCK_KEY, record_of(LockOwner.current(), START + timedelta(hours=1)).to_bytes())
     with acquire(store, timing=clock.timing()):
         assert 30 <= clock.seconds <= 31
 
@@ -178,7 +178,7 @@ def test_a_heartbeat_elsewhere_is_noticed_whatever_its_clock_says(
 
 
 def test_a_stopped_process_loses_it(store: MemoryObjects, clock: Clock) -> None:
-    store.put(LOCK_KEY, record_of(Owner.current()).to_bytes())
+    store.put(LOCK_KEY, record_of(LockOwner.current()).to_bytes())
     clock.seconds = 29
     with pytest.raises(LockedError, match="29 s ago"):
         acquire(store, timing=clock.timing())
@@ -230,7 +230,7 @@ def test_a_dead_run_that_someone_else_takes_over_is_theirs(
     store: MemoryObjects, clock: Clock
 ) -> None:
     store.put(LOCK_KEY, record_of(dead()).to_bytes())
-    other = record_of(Owner.current(), token="quicker")
+    other = record_of(LockOwner.current(), token="quicker")
 
     def be_quicker(name: str) -> None:
         if name == "swap":

@@ -36,13 +36,13 @@ def nothing_stays_held() -> Iterator[None]:
 def test_the_lock_is_no_part_of_the_output(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "out.ome.zarr")
     with acquire(store):
-        assert not layout.check_output(store)
+        assert not layout.holds_output(store)
         layout.ensure_root(store, {"slide": "a slide"})
-        assert layout.check_output(store)
+        assert layout.holds_output(store)
         run = RunRecord(name="nuclei", signature="", parameters={}, created="")
         Progress(store, "nuclei").write_run(run)
         before = store.get(LOCK_KEY)
-        layout.remove_labels(store, "nuclei")
+        layout.remove_run(store, "nuclei")
         layout.remove_all(store)
         assert store.get(LOCK_KEY) == before
     assert sorted(store.list("")) == [".wsi_unet/zarr.json", "zarr.json"]
@@ -51,14 +51,14 @@ def test_the_lock_is_no_part_of_the_output(tmp_path: Path) -> None:
 
 def test_no_label_group_can_take_its_place() -> None:
     with pytest.raises(OptionError, match="can't name a label group"):
-        layout.check_name("lock.json")
+        layout.check_label_name("lock.json")
 
 
 def test_what_was_made_for_the_lock_goes_with_it(tmp_path: Path) -> None:
     store = open_store(tmp_path / "new" / "folder" / "out.ome.zarr")
     with acquire(store) as lock:
         assert lock.beat() == HEARTBEAT_SECONDS
-        store.clean()
+        store.remove_leftovers()
         with pytest.raises(LockedError):
             acquire(store)
     assert list(tmp_path.iterdir()) == []
@@ -167,7 +167,7 @@ def test_a_bucket_is_locked_like_a_folder(bucket: str) -> None:
         first.process.wait()
         with acquire(store) as lock:
             assert lock.beat()
-            assert not layout.check_output(store)
+            assert not layout.holds_output(store)
             assert stored(store).owner.pid == os.getpid()
             store.put(LOCK_KEY, record_of(elsewhere()).to_bytes())
             assert lock.beat() is None

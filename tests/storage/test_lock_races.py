@@ -24,7 +24,7 @@ from support.locks import (
 
 from wsi_unet.errors import LockedError
 from wsi_unet.storage.lock import (
-    Owner,
+    LockOwner,
     Timing,
     acquire,
 )
@@ -45,7 +45,7 @@ def store(tmp_path: Path) -> LocalStore:
 def test_a_second_process_is_refused_until_the_first_has_ended(store: LocalStore) -> None:
     with holding(store.root) as first:
         with running(store.root) as second:
-            owner = Owner.current()
+            owner = LockOwner.current()
             who = f"process {first.process.pid} of {owner.user}@{owner.host} since 20"
             refusal = second.heard()
             assert refusal.startswith(f"{store.root}: is being written by {who}")
@@ -202,7 +202,7 @@ while True:
     begun = time.monotonic()
     with acquire(open_store(output)):
         assert time.monotonic() - begun < 1
-        open_store(output).clean()
+        open_store(output).remove_leftovers()
     left = [path for path in output.rglob("*") if path.is_file()]
     assert not left, (fatal, left)
     if survived is not None:

@@ -59,7 +59,7 @@ def test_keys_are_listed_by_folder(store: ByteStore) -> None:
     assert sorted(store.list("")) == ["a", "b/1", "b/2", "b/c/3", "bb"]
     assert list(store.list("b")) == ["b/1", "b/2", "b/c/3"]
     store.put("b/2", b"longer")
-    assert list(store.sizes("b")) == [("b/1", 1), ("b/2", 6), ("b/c/3", 1)]
+    assert list(store.list_sizes("b")) == [("b/1", 1), ("b/2", 6), ("b/c/3", 1)]
     assert list(store.list("nothing")) == []
 
 
@@ -135,9 +135,9 @@ def test_no_swap_is_lost(store: ByteStore) -> None:
 
 
 def test_cleaning_leaves_the_objects(store: ByteStore) -> None:
-    store.clean()
+    store.remove_leftovers()
     store.put("a", b"x")
-    store.clean()
+    store.remove_leftovers()
     assert list(store.list("")) == ["a"]
     free = store.free_bytes()
     assert free is None or free > 1 << 20

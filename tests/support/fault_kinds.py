@@ -239,7 +239,7 @@ def _damage(trial: Trial, random: Random, kind: str, damage: Callable[[Path], No
 
     progress = Progress(open_store(str(trial.output)), LABEL)
     record = progress.read_run()
-    markers = [] if record is None else list(progress.markers(record.signature))
+    markers = [] if record is None else list(progress.read_markers(record.signature))
     shards = [
         (marker, trial.output / key)
         for marker in markers

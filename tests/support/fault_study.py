@@ -147,7 +147,7 @@ def markers(output: Path, run: str) -> dict[str, tuple[Any, ...]]:
     record = progress.read_run()
     found: list[BlockMarker] = []
     if record is not None:
-        found = [*progress.markers(record.signature)]
+        found = [*progress.read_markers(record.signature)]
     return {
         f"{m.block[0]}.{m.block[1]}": (m.signature, m.counts, m.predicted, m.shards) for m in found
     }

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_unet.geometry import Box
-from wsi_unet.labels.layout import Frame, create_labels, ensure_root, finish_labels
+from wsi_unet.labels.layout import Frame, create_labels, ensure_root, mark_finished
 from wsi_unet.labels.progress import Progress, RunRecord
 from wsi_unet.labels.pyramid import Pyramid, reduce_mode
 from wsi_unet.labels.writer import build_tail, write_block
@@ -89,7 +89,7 @@ def write_store(
         objects,
         name,
         pyramid,
-        Frame.of(downsample, mpp),
+        Frame.from_downsample(downsample, mpp),
         [NamedValue(value, class_name) for value, class_name in enumerate(classes)],
         {"slide": record},
     )
@@ -103,5 +103,5 @@ def write_store(
         RunRecord(name=name, signature="0", parameters=parameters, created=FINISHED)
     )
     if finished:
-        finish_labels(objects, name, np.bincount(labels.ravel()).tolist(), FINISHED)
+        mark_finished(objects, name, np.bincount(labels.ravel()).tolist(), FINISHED)
     return path

@@ -12,7 +12,7 @@ from PIL import Image
 
 import wsi_unet
 from wsi_unet.errors import OptionError, OutputError
-from wsi_unet.labels.layout import Frame, create_image, create_labels, ensure_root, finish_labels
+from wsi_unet.labels.layout import Frame, create_image, create_labels, ensure_root, mark_finished
 from wsi_unet.labels.pyramid import Pyramid, reduce_mean, reduce_mode
 from wsi_unet.labels.writer import build_tail, write_block
 from wsi_unet.storage.store import LocalStore, open_store
@@ -55,9 +55,9 @@ def make_output(
     ensure_root(objects, {})
     if image:
         reduced = Pyramid((150, 225), 512, pyramid.levels)
-        create_image(objects, "slide", reduced, Frame.of((4, 4), mpp))
+        create_image(objects, "slide", reduced, Frame.from_downsample((4, 4), mpp))
         write_all(objects, "", reduced, np.full((3, 150, 225), 200, np.uint8))
-    create_labels(objects, "areas", pyramid, Frame.of((1, 1), mpp), CLASSES, {})
+    create_labels(objects, "areas", pyramid, Frame.from_downsample((1, 1), mpp), CLASSES, {})
     write_all(objects, "labels/areas", pyramid, labels)
     return path
 
@@ -131,7 +131,7 @@ def test_the_scale_bar_needs_an_mpp(tmp_path: Path) -> None:
 def test_the_legend_names_classes_and_areas_once_finished(tmp_path: Path) -> None:
     output = make_output(tmp_path / "out")
     unfinished = pixels_of(write_overlay(output, tmp_path / "a.png"))
-    finish_labels(open_store(output), "areas", (460_000, 40_000, 40_000), "now")
+    mark_finished(open_store(output), "areas", (460_000, 40_000, 40_000), "now")
     finished = pixels_of(write_overlay(output, tmp_path / "b.png"))
     assert finished.shape == unfinished.shape
     assert np.array_equal(finished[:600], unfinished[:600])
@@ -159,7 +159,7 @@ def test_memory_follows_the_picture_not_the_slide(tmp_path: Path) -> None:
     objects = LocalStore(tmp_path / "out")
     pyramid = Pyramid((16384, 16384), 4096)
     ensure_root(objects, {})
-    create_labels(objects, "areas", pyramid, Frame.of((1, 1), None), CLASSES, {})
+    create_labels(objects, "areas", pyramid, Frame.from_downsample((1, 1), None), CLASSES, {})
     block = np.ones((4096, 4096), np.uint8)
     write_block(objects, "labels/areas", pyramid, (1, 2), block, reduce_mode)
     build_tail(objects, "labels/areas", pyramid, reduce_mode)

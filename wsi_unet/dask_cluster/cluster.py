@@ -14,21 +14,21 @@ import dask
 from distributed import Client, LocalCluster, SpecCluster
 
 from wsi_unet import logs
-from wsi_unet.dask_cluster.connecting import connect_client
-from wsi_unet.dask_cluster.gpus import gpu_cluster, visible_gpus
+from wsi_unet.dask_cluster.connection import connect_client
+from wsi_unet.dask_cluster.file_visibility import check_paths
+from wsi_unet.dask_cluster.gpus import list_visible_gpus, start_gpu_cluster
 from wsi_unet.dask_cluster.options import ClusterOptions
-from wsi_unet.dask_cluster.performance import reporting
-from wsi_unet.dask_cluster.versions import check_versions, refusing_others
-from wsi_unet.dask_cluster.visibility import check_paths
+from wsi_unet.dask_cluster.performance_report import reporting
+from wsi_unet.dask_cluster.versions import check_versions, refuse_other_versions
 from wsi_unet.dask_cluster.workers import processes_per_core, scheduler_address
 from wsi_unet.errors import ClusterError, OptionError
 from wsi_unet.signals import interrupts_blocked
 
 __all__ = [
-    "Workers",
+    "WorkerCounts",
     "check_paths",
-    "cluster_alive",
     "count_workers",
+    "is_cluster_alive",
     "open_client",
     "processes_per_core",
 ]
@@ -88,7 +88,7 @@ def open_client(options: ClusterOptions | None = None) -> Iterator[Client]:
                 )
             )
             check_versions(client)
-            stack.enter_context(refusing_others(client))
+            stack.enter_context(refuse_other_versions(client))
         if options.performance_report is not None:
             stack.enter_context(reporting(client, options.performance_report))
         found = count_workers(client)
@@ -107,7 +107,7 @@ def _started(options: ClusterOptions) -> Iterator[Client]:
     settings = _SETTINGS | {
         "distributed.worker.profile.enabled": options.performance_report is not None
     }
-    gpus = visible_gpus() if options.workers == "auto" else ()
+    gpus = list_visible_gpus() if options.workers == "auto" else ()
     workers = len(gpus) or None if options.workers == "auto" else options.workers
     if workers is not None:
         _refuse_in_worker()
@@ -146,7 +146,7 @@ def _root(error: BaseException) -> BaseException:
 def _cluster(gpus: tuple[str, ...], workers: int | None) -> SpecCluster:
     silence = None if logs.is_verbose() else "CRITICAL"
     if gpus:
-        return gpu_cluster(gpus, threads=THREADS_PER_PROCESS, silence=silence)
+        return start_gpu_cluster(gpus, threads=THREADS_PER_PROCESS, silence=silence)
     return LocalCluster(
         n_workers=workers or 1,
         threads_per_worker=THREADS_PER_PROCESS,
@@ -181,7 +181,7 @@ def _starting() -> Iterator[None]:
             signal.raise_signal(number)
 
 
-def cluster_alive(client: Client) -> bool:
+def is_cluster_alive(client: Client) -> bool:
     """Whether there is a scheduler to give blocks to; costs nothing to ask.
 
     A scheduler that has died shows at once, one whose machine or network is gone after about 20 s,
@@ -192,7 +192,7 @@ def cluster_alive(client: Client) -> bool:
 
 
 @dataclass(frozen=True)
-class Workers:
+class WorkerCounts:
     """The worker processes of a cluster.
 
     Attributes:
@@ -210,12 +210,12 @@ class Workers:
     per_core: int = 1
 
 
-def count_workers(client: Client) -> Workers:
+def count_workers(client: Client) -> WorkerCounts:
     """Return what workers there are now, if any."""
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     hosts = Counter(worker["host"] for worker in workers)
     threads = [worker["nthreads"] for worker in workers]
-    return Workers(
+    return WorkerCounts(
         processes=len(threads),
         threads=max(threads, default=0),
         per_host=max(hosts.values(), default=0),

@@ -12,7 +12,7 @@ from distributed import LocalCluster, Nanny, Scheduler, Security, SpecCluster
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
-def visible_gpus() -> tuple[str, ...]:
+def list_visible_gpus() -> tuple[str, ...]:
     """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them.
 
     That is an index, a UUID ("GPU-…") or a slice of a GPU ("MIG-…"). They are counted without
@@ -26,7 +26,7 @@ def visible_gpus() -> tuple[str, ...]:
     return tuple(name.strip() for name in named.split(","))[:count]
 
 
-def gpu_cluster(gpus: tuple[str, ...], *, threads: int, silence: str | None) -> SpecCluster:
+def start_gpu_cluster(gpus: tuple[str, ...], *, threads: int, silence: str | None) -> SpecCluster:
     """Start a scheduler and one worker process for each of `gpus`, which is its "cuda:0".
 
     With dask-cuda installed, its cluster: it also keeps each process on the cores near its GPU.

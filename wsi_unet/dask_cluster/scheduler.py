@@ -10,7 +10,7 @@ from distributed import Client, Scheduler
 from wsi_unet.errors import ClusterError
 
 
-def forgetting() -> Callable[..., None]:
+def make_task_forgetter() -> Callable[..., None]:
     """Return what makes a scheduler forget old tasks; defined in here, it is sent as code.
 
     So it works on schedulers that don't have this package.
@@ -28,7 +28,7 @@ def forgetting() -> Callable[..., None]:
     return forget
 
 
-def went_away(client: Client, *, kept: bool = True) -> ClusterError:
+def scheduler_lost_error(client: Client, *, kept: bool = True) -> ClusterError:
     """Return what to say when there is no scheduler any more.
 
     Args:

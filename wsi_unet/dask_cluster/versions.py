@@ -113,7 +113,7 @@ def _plain(versions: Mapping[str, Any]) -> dict[str, str | None]:
 
 
 @contextmanager
-def refusing_others(client: Client) -> Iterator[None]:
+def refuse_other_versions(client: Client) -> Iterator[None]:
     """Let workers that join inside leave again at once if their software differs from ours."""
     guard = VersionGuard(installed_versions())
     client.subscribe_topic(REFUSED, _tell)

@@ -42,7 +42,7 @@ def scheduler_address(client: Client) -> str:
     return "" if client.scheduler is None else str(client.scheduler.address)
 
 
-def in_this_process(client: Client) -> bool:
+def runs_in_this_process(client: Client) -> bool:
     """Whether the workers are threads of this process."""
     return scheduler_address(client).startswith("inproc://")
 
@@ -95,7 +95,7 @@ def processes_per_core(client: Client) -> int:
     Processes that are bound to cores of their own (SLURM, taskset, containers) share none,
     however many there are on the machine.
     """
-    if in_this_process(client):
+    if runs_in_this_process(client):
         return 1
     workers = list_workers(client)
     answers = ask_workers(client, workers, cores_of_this_process)

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from wsi_unet.errors import OptionError, OutputError
-from wsi_unet.labels.metadata import Frame, array_document
+from wsi_unet.labels.metadata import Frame, describe_array
 from wsi_unet.labels.pyramid import Pyramid
-from wsi_unet.storage.concurrent import map_ahead
+from wsi_unet.storage.concurrent import map_concurrently
 from wsi_unet.storage.store import BOOKKEEPING, LOCK_NAME, ByteStore
 
 FORMAT_VERSION = 1
@@ -18,7 +18,7 @@ IMAGE_NAME = "image"
 LABEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-def check_name(name: str) -> str:
+def check_label_name(name: str) -> str:
     """Return `name` if a label group can have it.
 
     Raises:
@@ -33,7 +33,7 @@ def check_name(name: str) -> str:
     return name
 
 
-def check_output(store: ByteStore) -> bool:
+def holds_output(store: ByteStore) -> bool:
     """Return whether the output holds earlier results of ours (False: it is new or empty).
 
     Raises:
@@ -63,9 +63,9 @@ def check_output(store: ByteStore) -> bool:
     return True
 
 
-def label_names(store: ByteStore) -> list[str]:
+def read_label_names(store: ByteStore) -> list[str]:
     """Return the names of the label groups, in the order they were made."""
-    attributes = group_attributes(store, "labels")
+    attributes = read_group_attributes(store, "labels")
     if attributes is None:
         return []
     ome = attributes.get("ome")
@@ -75,41 +75,41 @@ def label_names(store: ByteStore) -> list[str]:
     return names
 
 
-def run_names(store: ByteStore) -> list[str]:
+def read_run_names(store: ByteStore) -> list[str]:
     """Return the names of the runs that made the label groups, in the order they were made."""
-    return list(dict.fromkeys(run_of(store, name) for name in label_names(store)))
+    return list(dict.fromkeys(read_run_name(store, name) for name in read_label_names(store)))
 
 
-def groups_of(store: ByteStore, run: str) -> list[str]:
+def read_run_groups(store: ByteStore, run: str) -> list[str]:
     """Return the names of the label groups that a run made, in the order they were made."""
-    return [name for name in label_names(store) if run_of(store, name) == run]
+    return [name for name in read_label_names(store) if read_run_name(store, name) == run]
 
 
-def run_of(store: ByteStore, label: str) -> str:
+def read_run_name(store: ByteStore, label: str) -> str:
     """Return the name of the run that made a label group.
 
     It is the group's own for most, and for one whose metadata is lost or damaged.
     """
     try:
-        attributes = group_attributes(store, f"labels/{label}") or {}
+        attributes = read_group_attributes(store, f"labels/{label}") or {}
     except OutputError:
         return label
     return str(attributes.get("wsi_unet", {}).get("run", label))
 
 
-def stored_levels(store: ByteStore) -> int | None:
+def read_level_count(store: ByteStore) -> int | None:
     """Return the number of levels that everything in this output has; None if nothing is there.
 
     New arrays must have as many: make their `Pyramid` with it.
     """
-    for group in ("", *(f"labels/{name}" for name in label_names(store))):
-        levels = described_levels(group_attributes(store, group) or {})
+    for group in ("", *(f"labels/{name}" for name in read_label_names(store))):
+        levels = count_described_levels(read_group_attributes(store, group) or {})
         if levels is not None:
             return levels
     return None
 
 
-def described_levels(attributes: Mapping[str, Any]) -> int | None:
+def count_described_levels(attributes: Mapping[str, Any]) -> int | None:
     """Return how many levels a group's attributes describe, None if they don't describe any."""
     try:
         return len(attributes["ome"]["multiscales"][0]["datasets"])
@@ -127,19 +127,19 @@ def is_described(store: ByteStore, group: str, pyramid: Pyramid, channels: int |
         channels: number of channels of (c, y, x) arrays; None for (y, x) ones.
     """
     try:
-        attributes = group_attributes(store, group) or {}
+        attributes = read_group_attributes(store, group) or {}
     except OutputError:
         return False
-    if described_levels(attributes) != pyramid.levels or "wsi_unet" not in attributes:
+    if count_described_levels(attributes) != pyramid.levels or "wsi_unet" not in attributes:
         return False
     leading = () if channels is None else (channels,)
 
     def same(level: int) -> bool:
         key = f"{group}/{level}/zarr.json" if group else f"{level}/zarr.json"
         shape = (*leading, *pyramid.level_shape(level))
-        return bool(_document(store, key) == array_document(shape, pyramid.shard_side(level)))
+        return bool(_document(store, key) == describe_array(shape, pyramid.shard_side(level)))
 
-    return all(map_ahead(same, range(pyramid.levels), str(store)))
+    return all(map_concurrently(same, range(pyramid.levels), str(store)))
 
 
 def _document(store: ByteStore, key: str) -> Any:
@@ -150,7 +150,7 @@ def _document(store: ByteStore, key: str) -> Any:
         return None
 
 
-def group_attributes(store: ByteStore, group: str) -> dict[str, Any] | None:
+def read_group_attributes(store: ByteStore, group: str) -> dict[str, Any] | None:
     """Return the attributes of a group ("" for the root), None if there is no such group.
 
     Raises:
@@ -169,7 +169,7 @@ def group_attributes(store: ByteStore, group: str) -> dict[str, Any] | None:
         ) from error
 
 
-def read_frame(attributes: Mapping[str, Any], level: int = 0) -> Frame:
+def parse_frame(attributes: Mapping[str, Any], level: int = 0) -> Frame:
     """Return the frame of a level from a group's attributes."""
     multiscale = attributes["ome"]["multiscales"][0]
     scale, translation = multiscale["datasets"][level]["coordinateTransformations"]

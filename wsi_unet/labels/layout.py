@@ -24,54 +24,54 @@ from wsi_unet.errors import OutputError
 from wsi_unet.labels.contents import (
     FORMAT_VERSION,
     IMAGE_NAME,
-    check_name,
-    check_output,
-    group_attributes,
-    groups_of,
+    check_label_name,
+    holds_output,
     is_described,
-    label_names,
-    read_frame,
-    run_names,
-    run_of,
-    stored_levels,
+    parse_frame,
+    read_group_attributes,
+    read_label_names,
+    read_level_count,
+    read_run_groups,
+    read_run_name,
+    read_run_names,
 )
 from wsi_unet.labels.metadata import (
     OME_VERSION,
     Document,
     Frame,
     StoredClass,
-    array_document,
-    group_document,
+    describe_array,
+    describe_group,
     image_label,
     multiscales,
     omero,
 )
 from wsi_unet.labels.progress import Progress
 from wsi_unet.labels.pyramid import Pyramid
-from wsi_unet.storage.concurrent import map_ahead
+from wsi_unet.storage.concurrent import map_concurrently
 from wsi_unet.storage.store import BOOKKEEPING, ByteStore
 
 __all__ = [
     "Frame",
     "StoredClass",
-    "check_name",
-    "check_output",
+    "check_label_name",
     "create_image",
     "create_labels",
     "create_probabilities",
     "ensure_root",
-    "finish_labels",
-    "group_attributes",
-    "groups_of",
+    "holds_output",
     "is_described",
-    "label_names",
-    "read_frame",
+    "mark_finished",
+    "mark_unfinished",
+    "parse_frame",
+    "read_group_attributes",
+    "read_label_names",
+    "read_level_count",
+    "read_run_groups",
+    "read_run_name",
+    "read_run_names",
     "remove_all",
-    "remove_labels",
-    "run_names",
-    "run_of",
-    "stored_levels",
-    "unfinish_labels",
+    "remove_run",
 ]
 
 
@@ -85,13 +85,13 @@ def ensure_root(store: ByteStore, provenance: Mapping[str, JsonValue]) -> None:
     Raises:
         OutputError: if there is something else, or nothing can be written.
     """
-    if check_output(store) and stored_levels(store) is not None:
+    if holds_output(store) and read_level_count(store) is not None:
         return
     ours: Document = {"format_version": FORMAT_VERSION, **provenance}
-    _put_json(store, "zarr.json", group_document({"wsi_unet": ours}))
+    _put_json(store, "zarr.json", describe_group({"wsi_unet": ours}))
     # zarr-python warns about folders that are no nodes whenever a group is listed. As an array
     # (of nothing) the bookkeeping is a node, and no tool looks inside an array for others.
-    _put_json(store, f"{BOOKKEEPING}/zarr.json", array_document((0, 0), 512))
+    _put_json(store, f"{BOOKKEEPING}/zarr.json", describe_array((0, 0), 512))
 
 
 def create_image(store: ByteStore, name: str, pyramid: Pyramid, frame: Frame) -> None:
@@ -109,18 +109,18 @@ def create_image(store: ByteStore, name: str, pyramid: Pyramid, frame: Frame) ->
     _check_levels(store, pyramid)
     _create_arrays(store, "", pyramid, 3)
     colors = (("R", "#ff0000", True), ("G", "#00ff00", True), ("B", "#0000ff", True))
-    attributes = group_attributes(store, "") or {}
+    attributes = read_group_attributes(store, "") or {}
     attributes["ome"] = {
         "version": OME_VERSION,
         "multiscales": multiscales(name, pyramid, frame, "mean", channels=True),
         "omero": omero(colors),
     }
-    _put_json(store, "zarr.json", group_document(attributes))
-    for label in label_names(store):
+    _put_json(store, "zarr.json", describe_group(attributes))
+    for label in read_label_names(store):
         group = f"labels/{label}"
         attributes = _label_attributes(store, label)
         attributes["ome"]["image-label"]["source"] = {"image": "../../"}
-        _put_json(store, f"{group}/zarr.json", group_document(attributes))
+        _put_json(store, f"{group}/zarr.json", describe_group(attributes))
 
 
 def create_labels(
@@ -135,7 +135,7 @@ def create_labels(
 
     Args:
         store: the output; `ensure_root` was called, and `create_image` if there is an image.
-        name: of the group, see `check_name`.
+        name: of the group, see `check_label_name`.
         pyramid: of the labels.
         frame: of level 0.
         classes: what the values mean, 0 included.
@@ -145,7 +145,7 @@ def create_labels(
         OptionError: if the name can't be used.
         OutputError: if what is there has another number of levels, or nothing can be written.
     """
-    check_name(name)
+    check_label_name(name)
     _check_levels(store, pyramid)
     group = f"labels/{name}"
     _create_arrays(store, group, pyramid, None)
@@ -155,8 +155,8 @@ def create_labels(
         "image-label": image_label(classes, source=_has_image(store)),
     }
     ours: Document = {**provenance, "finished": None}
-    _put_json(store, f"{group}/zarr.json", group_document({"ome": ome, "wsi_unet": ours}))
-    names = label_names(store)
+    _put_json(store, f"{group}/zarr.json", describe_group({"ome": ome, "wsi_unet": ours}))
+    names = read_label_names(store)
     if name not in names:
         _put_names(store, [*names, name])
 
@@ -183,7 +183,7 @@ def create_probabilities(
         OptionError: if the name can't be used.
         OutputError: if nothing can be written.
     """
-    check_name(name)
+    check_label_name(name)
     group = f"probability/{name}"
     _create_arrays(store, group, pyramid, len(classes))
     ome: Document = {
@@ -191,13 +191,13 @@ def create_probabilities(
         "multiscales": multiscales(name, pyramid, frame, "mean", channels=True),
         "omero": omero((item.name, item.color, item.value != 0) for item in classes),
     }
-    document = group_document({"ome": ome, "wsi_unet": dict(provenance)})
+    document = describe_group({"ome": ome, "wsi_unet": dict(provenance)})
     _put_json(store, f"{group}/zarr.json", document)
     if store.get("probability/zarr.json") is None:
-        _put_json(store, "probability/zarr.json", group_document({}))
+        _put_json(store, "probability/zarr.json", describe_group({}))
 
 
-def finish_labels(store: ByteStore, name: str, pixels: Sequence[int], finished: str) -> None:
+def mark_finished(store: ByteStore, name: str, pixels: Sequence[int], finished: str) -> None:
     """Record that a label group is complete, and what was found.
 
     Args:
@@ -210,7 +210,7 @@ def finish_labels(store: ByteStore, name: str, pixels: Sequence[int], finished: 
         OutputError: if there is no such group, or nothing can be written.
     """
     attributes = _label_attributes(store, name)
-    frame = read_frame(attributes)
+    frame = parse_frame(attributes)
     for item in attributes["ome"]["image-label"]["properties"]:
         value = item["label-value"]
         item["pixels"] = count = pixels[value] if value < len(pixels) else 0
@@ -218,10 +218,10 @@ def finish_labels(store: ByteStore, name: str, pixels: Sequence[int], finished: 
         if area is not None:
             item["area_mm2"] = round(area, 6)  # to 1 µm²
     attributes["wsi_unet"]["finished"] = finished
-    _put_json(store, f"labels/{name}/zarr.json", group_document(attributes))
+    _put_json(store, f"labels/{name}/zarr.json", describe_group(attributes))
 
 
-def unfinish_labels(store: ByteStore, name: str) -> None:
+def mark_unfinished(store: ByteStore, name: str) -> None:
     """Record that a label group is not complete (any more): damage was found in it.
 
     Raises:
@@ -232,10 +232,10 @@ def unfinish_labels(store: ByteStore, name: str) -> None:
         item.pop("pixels", None)
         item.pop("area_mm2", None)
     attributes["wsi_unet"]["finished"] = None
-    _put_json(store, f"labels/{name}/zarr.json", group_document(attributes))
+    _put_json(store, f"labels/{name}/zarr.json", describe_group(attributes))
 
 
-def remove_labels(store: ByteStore, name: str) -> None:
+def remove_run(store: ByteStore, name: str) -> None:
     """Remove a run's label groups, its probabilities and its progress; all else stays.
 
     The progress goes first: an interruption leaves pixels that nobody takes for done.
@@ -244,11 +244,11 @@ def remove_labels(store: ByteStore, name: str) -> None:
         OptionError: if no group can have that name.
         OutputError: if something can't be removed.
     """
-    check_name(name)
-    groups = groups_of(store, name)
+    check_label_name(name)
+    groups = read_run_groups(store, name)
     Progress(store, name).clear()
     if groups:
-        names = label_names(store)
+        names = read_label_names(store)
         _put_names(store, [other for other in names if other not in groups])
     for group in groups or [name]:
         store.delete_all(f"labels/{group}")
@@ -264,30 +264,30 @@ def remove_all(store: ByteStore) -> None:
     Raises:
         OutputError: if something can't be removed.
     """
-    for name in run_names(store):
-        remove_labels(store, name)
+    for name in read_run_names(store):
+        remove_run(store, name)
     Progress(store, IMAGE_NAME).clear()
-    for level in range(stored_levels(store) or 0):
+    for level in range(read_level_count(store) or 0):
         store.delete_all(str(level))
     for group in ("labels", "probability"):
         store.delete_all(group)
     ours: Document = {"format_version": FORMAT_VERSION}
-    _put_json(store, "zarr.json", group_document({"wsi_unet": ours}))
+    _put_json(store, "zarr.json", describe_group({"wsi_unet": ours}))
 
 
 def _label_attributes(store: ByteStore, name: str) -> dict[str, Any]:
-    attributes = group_attributes(store, f"labels/{name}")
+    attributes = read_group_attributes(store, f"labels/{name}")
     if attributes is None:
         raise OutputError(f"{store}: there are no labels {name!r}")
     return attributes
 
 
 def _has_image(store: ByteStore) -> bool:
-    return "multiscales" in (group_attributes(store, "") or {}).get("ome", {})
+    return "multiscales" in (read_group_attributes(store, "") or {}).get("ome", {})
 
 
 def _check_levels(store: ByteStore, pyramid: Pyramid) -> None:
-    levels = stored_levels(store)
+    levels = read_level_count(store)
     if levels not in (None, pyramid.levels):
         raise OutputError(
             f"{store}: what is stored there has {levels} levels, not {pyramid.levels}; arrays "
@@ -301,16 +301,16 @@ def _create_arrays(store: ByteStore, group: str, pyramid: Pyramid, channels: int
     def create(level: int) -> None:
         key = f"{group}/{level}/zarr.json" if group else f"{level}/zarr.json"
         shape = (*leading, *pyramid.level_shape(level))
-        _put_json(store, key, array_document(shape, pyramid.shard_side(level)))
+        _put_json(store, key, describe_array(shape, pyramid.shard_side(level)))
 
-    for _ in map_ahead(create, range(pyramid.levels), str(store)):
+    for _ in map_concurrently(create, range(pyramid.levels), str(store)):
         pass
 
 
 def _put_names(store: ByteStore, names: Sequence[str]) -> None:
     # The second, top-level list is what older viewers look for.
     ome: Document = {"version": OME_VERSION, "labels": [*names]}
-    _put_json(store, "labels/zarr.json", group_document({"ome": ome, "labels": [*names]}))
+    _put_json(store, "labels/zarr.json", describe_group({"ome": ome, "labels": [*names]}))
 
 
 def _put_json(store: ByteStore, key: str, document: Document) -> None:

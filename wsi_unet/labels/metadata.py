@@ -60,14 +60,16 @@ class Frame:
     unit: Literal["micrometer"] | None
 
     @classmethod
-    def of(cls, downsample: tuple[float, float], mpp: tuple[float, float] | None) -> Frame:
+    def from_downsample(
+        cls, downsample: tuple[float, float], mpp: tuple[float, float] | None
+    ) -> Frame:
         """Return the frame of an array that covers the slide from its top left corner.
 
         Args:
             downsample: slide pixels per array pixel, (y, x).
             mpp: µm per slide pixel, (y, x); None if unknown.
 
-        >>> Frame.of((8, 8), (0.5, 0.25))
+        >>> Frame.from_downsample((8, 8), (0.5, 0.25))
         Frame(scale=(4.0, 2.0), translation=(1.75, 0.875), unit='micrometer')
         """
         sizes = mpp or (1.0, 1.0)
@@ -95,12 +97,12 @@ class Frame:
         return None if self.unit is None else pixels * self.scale[0] * self.scale[1] / 1e6
 
 
-def group_document(attributes: Mapping[str, JsonValue]) -> Document:
+def describe_group(attributes: Mapping[str, JsonValue]) -> Document:
     """Return the `zarr.json` of a group."""
     return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
 
 
-def array_document(shape: Sequence[int], shard_side: int) -> Document:
+def describe_array(shape: Sequence[int], shard_side: int) -> Document:
     """Return the `zarr.json` of a uint8 array (y, x) or (c, y, x) that `encode_shard` fills."""
     inner = chunk_shape(tuple(shape))
     return {

@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from wsi_unet.errors import OutputError
 from wsi_unet.geometry import BlockIndex
 from wsi_unet.labels.shards import ShardRecord
-from wsi_unet.storage.concurrent import map_ahead
+from wsi_unet.storage.concurrent import map_concurrently
 from wsi_unet.storage.store import BOOKKEEPING, ByteStore
 
 __all__ = ["BlockFailure", "BlockMarker", "Progress", "RunRecord", "ShardRecord"]
@@ -180,7 +180,7 @@ class Progress:
         found = self._read(BlockMarker, "blocks", index)
         return found if found is not None and found.signature == signature else None
 
-    def markers(self, signature: str) -> Iterator[BlockMarker]:
+    def read_markers(self, signature: str) -> Iterator[BlockMarker]:
         """Yield the readable markers of runs with `signature`."""
         for marker in self._read_all(BlockMarker, "blocks"):
             if marker.signature == signature:
@@ -190,11 +190,11 @@ class Progress:
         """Record that a block failed."""
         self.store.put(self._key("failures", failure.block), _to_json(failure))
 
-    def failures(self) -> Iterator[BlockFailure]:
+    def read_failures(self) -> Iterator[BlockFailure]:
         """Yield the readable failures of blocks that aren't done."""
         return self._read_all(BlockFailure, "failures")
 
-    def forget(self, index: BlockIndex) -> None:
+    def forget_block(self, index: BlockIndex) -> None:
         """Remove the marker of a block, so that it is computed again, and its failure."""
         self.store.delete(self._key("blocks", index))
         self.store.delete(self._key("failures", index))
@@ -225,7 +225,7 @@ class Progress:
         """Remove the tail's marker, so that the small levels are built again."""
         self.store.delete(f"{self._root}/tail.json")
 
-    def check(
+    def check_shards(
         self, markers: Iterable[BlockMarker], *, contents: bool = False
     ) -> Iterator[tuple[BlockMarker, bool]]:
         """Yield markers and whether their shards are as `shards_exist` wants them, all at once.
@@ -241,7 +241,7 @@ class Progress:
             OutputError: if the shards can't be looked at.
         """
         if contents:
-            yield from map_ahead(self._with_contents, markers, str(self.store))
+            yield from map_concurrently(self._with_contents, markers, str(self.store))
             return
         sizes: dict[str, dict[str, int]] = {}
         for marker in markers:
@@ -249,7 +249,7 @@ class Progress:
             for key, shard in marker.shards.items():
                 array = key.partition("/c/")[0]
                 if array not in sizes:
-                    sizes[array] = dict(self.store.sizes(array))
+                    sizes[array] = dict(self.store.list_sizes(array))
                 sound &= sizes[array].get(key) == (None if shard.empty else shard.length)
             yield marker, sound
 
@@ -289,7 +289,7 @@ class Progress:
         def read(key: str) -> tuple[str, bytes | None]:
             return key, self.store.get(key)
 
-        for key, data in map_ahead(read, keys, str(self.store)):
+        for key, data in map_concurrently(read, keys, str(self.store)):
             found = _parse(record, data)
             if found is not None and key == self._key(kind, found.block):
                 yield found

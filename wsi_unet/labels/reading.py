@@ -17,12 +17,12 @@ import zarr
 
 from wsi_unet.errors import OutputError
 from wsi_unet.labels.contents import (
-    check_output,
-    group_attributes,
-    groups_of,
-    label_names,
-    read_frame,
-    run_names,
+    holds_output,
+    parse_frame,
+    read_group_attributes,
+    read_label_names,
+    read_run_groups,
+    read_run_names,
 )
 from wsi_unet.storage.s3.zarr_store import open_zarr_store
 from wsi_unet.storage.store import ByteStore, open_store
@@ -52,7 +52,7 @@ def open_labels(path: str | Path, name: str | None = None, level: int = 0) -> xr
         OutputError: if there is no such output, label group or level.
     """
     store = _open_output(path)
-    names = label_names(store)
+    names = read_label_names(store)
     name = _choose(path, "labels", names, name)
     attributes = _attributes(store, f"labels/{name}")
     array = _open_level(store, f"labels/{name}", attributes, name, ("y", "x"), level)
@@ -91,14 +91,14 @@ def open_probabilities(path: str | Path, name: str | None = None, level: int = 0
     store = _open_output(path)
     names = [
         label
-        for label in run_names(store)
-        if group_attributes(store, f"probability/{label}") is not None
+        for label in read_run_names(store)
+        if read_group_attributes(store, f"probability/{label}") is not None
     ]
     name = _choose(path, "probabilities", names, name)
     attributes = _attributes(store, f"probability/{name}")
     array = _open_level(store, f"probability/{name}", attributes, name, ("c", "y", "x"), level)
     channels = [channel["label"] for channel in attributes["ome"]["omero"]["channels"]]
-    labels = _attributes(store, f"labels/{groups_of(store, name)[0]}")
+    labels = _attributes(store, f"labels/{read_run_groups(store, name)[0]}")
     array.attrs["finished"] = labels["wsi_unet"]["finished"]
     return array.assign_coords(c=channels)
 
@@ -121,7 +121,7 @@ def open_image(path: str | Path, level: int = 0) -> xr.DataArray | None:
 
 def _open_output(path: str | Path) -> ByteStore:
     store = open_store(path)
-    if not check_output(store):
+    if not holds_output(store):
         raise OutputError(f"{path}: there is no output of wsi-unet here")
     return store
 
@@ -140,7 +140,7 @@ def _choose(path: str | Path, what: str, names: Sequence[str], name: str | None)
 
 
 def _attributes(store: ByteStore, group: str) -> dict[str, Any]:
-    attributes = group_attributes(store, group)
+    attributes = read_group_attributes(store, group)
     if attributes is None:
         raise OutputError(f"{store}: {group!r} is listed but missing; compute it anew")
     return attributes
@@ -159,7 +159,7 @@ def _open_level(
         raise OutputError(f"{store}: no level {level} of {name!r}; there are 0 to {levels - 1}")
     path = f"{group}/{level}"
     stored = zarr.open_array(open_zarr_store(str(store)), path=path, mode="r", zarr_format=3)
-    frame = read_frame(attributes, level)
+    frame = parse_frame(attributes, level)
     coordinates = {
         dim: start + step * np.arange(size)
         for dim, start, step, size in zip(

@@ -44,7 +44,7 @@ class ShardRecord:
         return self.sha256 is None
 
     @classmethod
-    def of(cls, shard: bytes | None) -> ShardRecord:
+    def from_shard(cls, shard: bytes | None) -> ShardRecord:
         """Return the record of an encoded shard (None: empty)."""
         if shard is None:
             return cls(0, None)

@@ -14,7 +14,7 @@ from wsi_unet.errors import OutputError
 from wsi_unet.geometry import BlockIndex, Box
 from wsi_unet.labels.pyramid import Pixels, Pyramid, Reduce, shard_key
 from wsi_unet.labels.shards import ShardRecord, decode_shard, encode_shard
-from wsi_unet.storage.concurrent import map_ahead
+from wsi_unet.storage.concurrent import map_concurrently
 from wsi_unet.storage.store import ByteStore
 
 
@@ -62,7 +62,7 @@ def write_block(
     def put(piece: tuple[str, Pixels, int]) -> tuple[str, ShardRecord]:
         return piece[0], _put(store, *piece)
 
-    return dict(map_ahead(put, pieces(), str(store)))
+    return dict(map_concurrently(put, pieces(), str(store)))
 
 
 def build_tail(
@@ -149,4 +149,4 @@ def _put(store: ByteStore, key: str, data: Pixels, side: int) -> ShardRecord:
         store.delete(key)
     else:
         store.put(key, shard)
-    return ShardRecord.of(shard)
+    return ShardRecord.from_shard(shard)

@@ -114,10 +114,10 @@ def run_status(output: str | Path, *, verify: bool = False) -> list[RunStatus]:
         OutputError: if there is no output of ours.
     """
     store = open_store(output)
-    if not layout.check_output(store):
+    if not layout.holds_output(store):
         raise OutputError(f"{output}: there is no output here; make one with `wsi-unet segment`")
     found = []
-    for name in layout.run_names(store):
+    for name in layout.read_run_names(store):
         progress = Progress(store, name)
         labels = stored_parameters(progress, LabelParameters)
         if labels is not None:
@@ -138,16 +138,16 @@ def _status(
     verify: bool,
 ) -> RunStatus:
     indices, signature = set(parameters.blocks()), parameters.signature()
-    markers = [marker for marker in progress.markers(signature) if marker.block in indices]
+    markers = [marker for marker in progress.read_markers(signature) if marker.block in indices]
     done: list[BlockMarker] = []
     damaged: list[BlockMarker] = []
-    for marker, sound in progress.check(markers, contents=verify):
+    for marker, sound in progress.check_shards(markers, contents=verify):
         (done if sound else damaged).append(marker)
     if verify:
         _forget(progress, damaged)
     tail = progress.read_tail(signature)
     tail_sound = tail is not None and all(
-        sound for _, sound in progress.check([tail], contents=verify)
+        sound for _, sound in progress.check_shards([tail], contents=verify)
     )
     if verify and tail is not None and not tail_sound:
         progress.forget_tail()
@@ -157,7 +157,7 @@ def _status(
         unfinish(progress.store, progress.name)
     failures = tuple(
         Failure(failure.block, failure.error)
-        for failure in progress.failures()
+        for failure in progress.read_failures()
         if failure.block in indices
     )
     pixels = sum(parameters.grid.core(marker.block).area for marker in done)
@@ -232,4 +232,4 @@ def _finished(progress: Progress, parameters: LabelParameters | ImageParameters)
 
 def _forget(progress: Progress, markers: Iterable[BlockMarker]) -> None:
     for marker in markers:
-        progress.forget(marker.block)
+        progress.forget_block(marker.block)

@@ -16,7 +16,7 @@ REQUESTS = 16
 """How many small things an object store is asked for at once."""
 
 
-def map_ahead(
+def map_concurrently(
     work: Callable[[Item], Result], items: Iterable[Item], location: str
 ) -> Iterator[Result]:
     """Yield what some work returns for each item, in order.

@@ -10,7 +10,7 @@ from typing import Protocol
 THREAD_NAME = "wsi-unet-heartbeat"
 
 
-class Beating(Protocol):
+class HasHeartbeat(Protocol):
     """Something that others take for dead when it doesn't give a sign of life now and then."""
 
     def beat(self) -> float | None:
@@ -27,10 +27,10 @@ class Heartbeat:
     def reset(self) -> None:
         """Forget everything: a forked process has neither the thread nor a right to its work."""
         self._changed = threading.Condition()
-        self._due: dict[Beating, float] = {}
+        self._due: dict[HasHeartbeat, float] = {}
         self._thread: threading.Thread | None = None
 
-    def add(self, beating: Beating, seconds: float) -> None:
+    def add(self, beating: HasHeartbeat, seconds: float) -> None:
         """Call `beating.beat` in `seconds`, and again whenever it asks for it.
 
         Raises:
@@ -44,7 +44,7 @@ class Heartbeat:
             self._due[beating] = time.monotonic() + seconds
             self._changed.notify()
 
-    def remove(self, beating: Beating) -> None:
+    def remove(self, beating: HasHeartbeat) -> None:
         """Call it no more; it is no error if it wasn't called anyway."""
         with self._changed:
             self._due.pop(beating, None)
@@ -59,7 +59,7 @@ class Heartbeat:
                 elif beating in self._due:
                     self._due[beating] = time.monotonic() + pause
 
-    def _wait(self) -> Beating | None:
+    def _wait(self) -> HasHeartbeat | None:
         """Return what is due, once something is; None if nothing is left to wait for."""
         with self._changed:
             while self._due:

@@ -25,7 +25,7 @@ from wsi_unet.storage.exclusive import (
 )
 from wsi_unet.storage.keys import BOOKKEEPING
 
-TEMPORARY = f"{BOOKKEEPING}/.tmp"
+TEMPORARY_FOLDER = f"{BOOKKEEPING}/.tmp"
 """Folder of objects being written; on the same file system, so that renaming is atomic."""
 
 STALE_SECONDS = 3600.0
@@ -39,7 +39,7 @@ CREATE_TRIES = 8
 class LocalStore:
     """Objects as files below a folder.
 
-    A file is written under `TEMPORARY` and renamed into place, so a killed writer leaves nothing
+    A file is written under `TEMPORARY_FOLDER` and renamed into place, so a killed writer leaves nothing
     where a Zarr reader would list it. A file's content is flushed to the disk before it is
     renamed, so that a power cut leaves no name without its bytes. Folders aren't flushed: the
     newest renames may be undone, and an object whose name is gone is simply made again.
@@ -116,7 +116,7 @@ class LocalStore:
         """
         if self.get(key) != expected:
             return False
-        guard, temporary = self.root / TEMPORARY / GUARD, self._new_temporary()
+        guard, temporary = self.root / TEMPORARY_FOLDER / GUARD, self._new_temporary()
         try:
             if data is not None:
                 _write_new(temporary, data)
@@ -157,7 +157,7 @@ class LocalStore:
 
     def delete_all(self, prefix: str) -> None:
         """Remove the folder `prefix`; it vanishes at once and is then emptied out of sight."""
-        grave = self.root / TEMPORARY / f"{_writer()}-{uuid.uuid4().hex}.deleted"
+        grave = self.root / TEMPORARY_FOLDER / f"{_writer()}-{uuid.uuid4().hex}.deleted"
         try:
             grave.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileNotFoundError, NotADirectoryError):
@@ -168,7 +168,7 @@ class LocalStore:
 
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the keys of all files below the folder `prefix`, sorted folder by folder."""
-        hidden = self.root / TEMPORARY
+        hidden = self.root / TEMPORARY_FOLDER
         start = self.root / prefix if prefix else self.root
         for folder, folders, files in os.walk(start):
             here = Path(folder)
@@ -176,7 +176,7 @@ class LocalStore:
             for name in sorted(files):
                 yield (here / name).relative_to(self.root).as_posix()
 
-    def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
+    def list_sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Yield the keys and sizes, in bytes, of all files below the folder `prefix`.
 
         Raises:
@@ -204,14 +204,14 @@ class LocalStore:
                 "write to"
             ) from error
 
-    def clean(self) -> None:
+    def remove_leftovers(self) -> None:
         """Remove what killed writers left; to be called when a run starts.
 
         A temporary is abandoned if its process is gone from this machine, or if nobody has touched
         it for `STALE_SECONDS` (a living one lasts milliseconds).
         """
         try:
-            temporaries = list((self.root / TEMPORARY).iterdir())
+            temporaries = list((self.root / TEMPORARY_FOLDER).iterdir())
         except OSError:
             return
         for path in temporaries:
@@ -235,7 +235,7 @@ class LocalStore:
             raise
 
     def _new_temporary(self) -> Path:
-        return self.root / TEMPORARY / f"{_writer()}-{uuid.uuid4().hex}.partial"
+        return self.root / TEMPORARY_FOLDER / f"{_writer()}-{uuid.uuid4().hex}.partial"
 
     def _refusal(self, verb: str, key: str, error: OSError) -> OutputError:
         what = f"{self.root}: can't {verb} {key!r}: {error.strerror or error}"

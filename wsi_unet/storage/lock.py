@@ -29,15 +29,15 @@ from typing import NoReturn
 
 from wsi_unet.errors import LockedError, OutputError
 from wsi_unet.storage.heartbeat import HEARTBEAT
-from wsi_unet.storage.owner import LockRecord, Owner
+from wsi_unet.storage.lock_record import LockOwner, LockRecord
 from wsi_unet.storage.store import LOCK_KEY, ByteStore
 
 __all__ = [
     "HEARTBEAT_SECONDS",
     "STALE_SECONDS",
+    "LockOwner",
     "LockRecord",
     "OutputLock",
-    "Owner",
     "Timing",
     "acquire",
 ]
@@ -192,7 +192,7 @@ class OutputLock:
 
 
 def acquire(
-    store: ByteStore, *, owner: Owner | None = None, timing: Timing | None = None
+    store: ByteStore, *, owner: LockOwner | None = None, timing: Timing | None = None
 ) -> OutputLock:
     """Take the lock of an output, from a dead run too.
 
@@ -208,7 +208,7 @@ def acquire(
         LockedError: if another run is writing there.
         OutputError: if the lock can't be read or written.
     """
-    owner = owner or Owner.current()
+    owner = owner or LockOwner.current()
     timing = timing or Timing(HEARTBEAT_SECONDS, STALE_SECONDS)
     token = uuid.uuid4().hex
     watch = _Watch(store, timing)

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from wsi_unet.errors import OutputError
-from wsi_unet.storage.s3.client import Bucket, ObjectRange
+from wsi_unet.storage.s3.client import Bucket, StoredBytes
 
 
 @dataclass(frozen=True)
@@ -110,9 +110,9 @@ class RemoteStore:
         Raises:
             OutputError: if the bucket can't be listed.
         """
-        return (key for key, _ in self.sizes(prefix))
+        return (key for key, _ in self.list_sizes(prefix))
 
-    def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
+    def list_sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Yield every key below `prefix` with its size in bytes: a thousand per request.
 
         Raises:
@@ -123,17 +123,17 @@ class RemoteStore:
                 if size:
                     yield key, size
 
-    def clean(self) -> None:
+    def remove_leftovers(self) -> None:
         """Do nothing: a put that was cut short leaves nothing behind."""
 
     def free_bytes(self) -> None:
         """Return None: nobody runs out of room in a bucket."""
 
-    def _read(self, key: str) -> ObjectRange | None:
+    def _read(self, key: str) -> StoredBytes | None:
         with self._refusals("read", key):
             return self._bucket.get(key)
 
-    def _replace(self, key: str, data: bytes, found: ObjectRange) -> bool:
+    def _replace(self, key: str, data: bytes, found: StoredBytes) -> bool:
         """Replace what was found, unless it has changed since; return whether it was replaced."""
         if found.tag is None:
             raise OutputError(

@@ -14,14 +14,14 @@ from typing import Protocol
 from wsi_unet import locations
 from wsi_unet.errors import OutputError
 from wsi_unet.storage.keys import BOOKKEEPING, LOCK_KEY, LOCK_NAME
-from wsi_unet.storage.local_store import STALE_SECONDS, TEMPORARY, LocalStore
+from wsi_unet.storage.local_store import STALE_SECONDS, TEMPORARY_FOLDER, LocalStore
 
 __all__ = [
     "BOOKKEEPING",
     "LOCK_KEY",
     "LOCK_NAME",
     "STALE_SECONDS",
-    "TEMPORARY",
+    "TEMPORARY_FOLDER",
     "ByteStore",
     "LocalStore",
     "open_store",
@@ -71,11 +71,11 @@ class ByteStore(Protocol):
         """Yield every key below `prefix` ("" for all), without temporaries, in a fixed order."""
         ...
 
-    def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
+    def list_sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Yield what `list` does, each with its number of bytes."""
         ...
 
-    def clean(self) -> None:
+    def remove_leftovers(self) -> None:
         """Remove what killed writers left; to be called when a run starts."""
         ...
 

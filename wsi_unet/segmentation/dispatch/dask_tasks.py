@@ -10,8 +10,8 @@ from time import monotonic
 from distributed import Client, Future
 
 from wsi_unet import logs
-from wsi_unet.dask_cluster.cluster import Workers, count_workers
-from wsi_unet.dask_cluster.scheduler import forgetting, went_away
+from wsi_unet.dask_cluster.cluster import WorkerCounts, count_workers
+from wsi_unet.dask_cluster.scheduler import make_task_forgetter, scheduler_lost_error
 from wsi_unet.labels.progress import BlockMarker
 from wsi_unet.segmentation.dispatch.policy import Limits
 from wsi_unet.segmentation.worker.task import Task
@@ -36,7 +36,7 @@ class DaskTasks:
         run: Callable[[Task], BlockMarker],
         limits: Limits,
         *,
-        count: Callable[[Client], Workers] = count_workers,
+        count: Callable[[Client], WorkerCounts] = count_workers,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._client = client
@@ -46,7 +46,7 @@ class DaskTasks:
         self._clock = clock
         self._answers: SimpleQueue[str] = SimpleQueue()
         self._submitted = self._forgotten = 0
-        self.workers = Workers(0, 0, 0, 0)
+        self.workers = WorkerCounts(0, 0, 0, 0)
         """The workers there are, as of the last count."""
         self._counted = -limits.count_seconds
         self.count_workers()
@@ -64,7 +64,7 @@ class DaskTasks:
         """Have the scheduler forget what Dask keeps of tasks that are long done."""
         if self._submitted - self._forgotten >= self._limits.kept_tasks:
             self._forgotten = self._submitted
-            self._client.run_on_scheduler(forgetting())
+            self._client.run_on_scheduler(make_task_forgetter())
 
     def check(self) -> None:
         """Make sure that the scheduler is there.
@@ -73,7 +73,7 @@ class DaskTasks:
             ClusterError: it went away.
         """
         if self._client.status not in ("running", "connecting"):
-            raise went_away(self._client)
+            raise scheduler_lost_error(self._client)
 
     def submit(self, task: Task) -> MarkerFuture:
         """Hand a task to the cluster.
@@ -87,7 +87,7 @@ class DaskTasks:
         try:
             future = self._client.submit(self._run, task, key=key, pure=False)
         except (OSError, RuntimeError) as error:  # the client has closed itself
-            raise went_away(self._client) from error
+            raise scheduler_lost_error(self._client) from error
         future.add_done_callback(lambda done: self._answers.put(done.key))
         return future
 

@@ -230,13 +230,13 @@ class Execution:
     def _left_of(self, run: Run) -> list[Task]:
         progress, tally = self._output.progress(run), self._tallies[run]
         left = dict.fromkeys(self._arrays[run].blocks())
-        markers = (m for m in progress.markers(run.signature) if m.block in left)
-        for marker, sound in progress.check(markers):
+        markers = (m for m in progress.read_markers(run.signature) if m.block in left)
+        for marker, sound in progress.check_shards(markers):
             if sound:
                 tally.take_resumed(marker)
                 del left[marker.block]
             else:
-                progress.forget(marker.block)
+                progress.forget_block(marker.block)
         if left:
             reopen(self._output, run)
         deadline = self._deadline()
@@ -284,7 +284,7 @@ def class_areas(
     output: OpenOutput, labels: LabelParameters, ensemble: Ensemble
 ) -> tuple[ClassArea, ...]:
     """Return the area of every class over the blocks that are done."""
-    frame = Frame.of(labels.resampling.downsample, labels.slide.mpp)
+    frame = Frame.from_downsample(labels.resampling.downsample, labels.slide.mpp)
     counts = label_pixels(output.progress(output.labels), labels)
     overlapping = ensemble.spec.multi_label  # each group's background is but "not this class"
     areas = []

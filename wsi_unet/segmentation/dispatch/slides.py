@@ -21,7 +21,7 @@ from distributed.comm.core import CommClosedError
 from wsi_unet import logs
 from wsi_unet.dask_cluster.cluster import count_workers, open_client
 from wsi_unet.dask_cluster.options import ClusterOptions
-from wsi_unet.dask_cluster.scheduler import went_away
+from wsi_unet.dask_cluster.scheduler import scheduler_lost_error
 from wsi_unet.errors import ClusterError, OutputError
 from wsi_unet.segmentation.dispatch.execution import Execution
 from wsi_unet.segmentation.dispatch.in_flight import BlockDone, BlockFailed
@@ -160,7 +160,7 @@ class _Cohort:
         except ClusterError as error:
             yield from self._interrupted(error)
         except CommClosedError:  # the scheduler died while it was asked something
-            yield from self._interrupted(went_away(self._client))
+            yield from self._interrupted(scheduler_lost_error(self._client))
         finally:
             self._leave()
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from distributed import Client
 
-from wsi_unet.dask_cluster.cluster import Workers, count_workers
+from wsi_unet.dask_cluster.cluster import WorkerCounts, count_workers
 from wsi_unet.labels.progress import BlockMarker
 from wsi_unet.segmentation.dispatch.dask_tasks import DaskTasks
 from wsi_unet.segmentation.dispatch.in_flight import BlocksInFlight, Event
@@ -26,7 +26,7 @@ def stream(
     *,
     limits: Limits | None = None,
     run: Callable[[Task], BlockMarker] = run_task,
-    count: Callable[[Client], Workers] = count_workers,
+    count: Callable[[Client], WorkerCounts] = count_workers,
 ) -> Iterator[Event]:
     """Run `tasks` and yield what becomes of each, in the order in which they end.
 

@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from wsi_unet.storage.s3.credentials import Access, find_access
-from wsi_unet.storage.s3.failures import failures, import_obstore, missing
+from wsi_unet.storage.s3.errors import failures, import_obstore, missing
 
 if TYPE_CHECKING:
     from obstore import GetOptions
@@ -39,7 +39,7 @@ FIRST_PAUSE, LONGEST_PAUSE = timedelta(milliseconds=200), timedelta(seconds=5)
 
 
 @dataclass(frozen=True)
-class ObjectRange:
+class StoredBytes:
     """Some bytes of an object.
 
     Attributes:
@@ -73,7 +73,7 @@ class Bucket:
         folder = self.url.partition("://")[2].partition("/")[2]
         return "/".join(part for part in (folder, key) if part)
 
-    def get(self, key: str) -> ObjectRange | None:
+    def get(self, key: str) -> StoredBytes | None:
         """Return a whole object, None if there is no such object.
 
         Raises:
@@ -81,7 +81,7 @@ class Bucket:
         """
         return self._get(key, {})
 
-    def read(self, key: str, start: int, stop: int, tag: str | None) -> ObjectRange | None:
+    def read(self, key: str, start: int, stop: int, tag: str | None) -> StoredBytes | None:
         """Return bytes [start, stop) of an object, None if there is no such object.
 
         Args:
@@ -96,7 +96,7 @@ class Bucket:
         options: GetOptions = {"range": (start, stop)}
         return self._get(key, options if tag is None else {**options, "if_match": tag})
 
-    def start(self, key: str, length: int) -> ObjectRange | None:
+    def start(self, key: str, length: int) -> StoredBytes | None:
         """Return the first bytes of an object, `length` or all there are; None if it isn't there.
 
         Raises:
@@ -104,7 +104,7 @@ class Bucket:
         """
         return self._end(key, {"range": (0, length)})
 
-    def tail(self, key: str, length: int) -> ObjectRange | None:
+    def tail(self, key: str, length: int) -> StoredBytes | None:
         """Return the last bytes of an object, `length` or all there are; None if it isn't there.
 
         Raises:
@@ -112,7 +112,7 @@ class Bucket:
         """
         return self._end(key, {"range": {"suffix": length}})
 
-    async def get_async(self, key: str, options: GetOptions) -> ObjectRange | None:
+    async def get_async(self, key: str, options: GetOptions) -> StoredBytes | None:
         """Return an object or, as the options say, some of its bytes; None if it isn't there.
 
         Raises:
@@ -125,13 +125,13 @@ class Bucket:
                 )
                 meta = found.meta
                 data = await found.bytes_async()
-                return ObjectRange(data.to_bytes(), int(meta["size"]), meta["e_tag"])
+                return StoredBytes(data.to_bytes(), int(meta["size"]), meta["e_tag"])
             except FileNotFoundError as error:
                 if missing(error):
                     return None
                 raise
 
-    def _end(self, key: str, options: GetOptions) -> ObjectRange | None:
+    def _end(self, key: str, options: GetOptions) -> StoredBytes | None:
         try:
             return self._get(key, options)
         except OSError as error:
@@ -140,12 +140,12 @@ class Bucket:
                 return self._get(key, {})
             raise
 
-    def _get(self, key: str, options: GetOptions) -> ObjectRange | None:
+    def _get(self, key: str, options: GetOptions) -> StoredBytes | None:
         with failures(self.name):
             try:
                 found = import_obstore().get(self.store(), self.path(key), options=options)
                 meta = found.meta
-                return ObjectRange(found.bytes().to_bytes(), int(meta["size"]), meta["e_tag"])
+                return StoredBytes(found.bytes().to_bytes(), int(meta["size"]), meta["e_tag"])
             except FileNotFoundError as error:
                 if missing(error):
                     return None

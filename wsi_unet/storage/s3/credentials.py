@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from wsi_unet.storage.s3.failures import NO_CREDENTIALS
+from wsi_unet.storage.s3.errors import NO_CREDENTIALS
 
 if TYPE_CHECKING:
     from obstore.store import S3Config

@@ -29,7 +29,7 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Owner(_Record):
+class LockOwner(_Record):
     """The process that holds a lock.
 
     Attributes:
@@ -50,7 +50,7 @@ class Owner(_Record):
     what: Line = ""
 
     @classmethod
-    def current(cls, what: str = "") -> Owner:
+    def current(cls, what: str = "") -> LockOwner:
         """Return this process as an owner; what doesn't fit in one short line is cut off."""
         host, machine = _here()
         return cls(
@@ -94,7 +94,7 @@ class LockRecord(_Record):
 
     format_version: Literal[1] = 1
     token: Line
-    owner: Owner
+    owner: LockOwner
     since: AwareDatetime
     beat: Annotated[int, Field(ge=0)]
     beat_time: AwareDatetime

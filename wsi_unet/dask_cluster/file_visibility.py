@@ -13,7 +13,7 @@ from typing import Any
 
 from distributed import Client
 
-from wsi_unet.dask_cluster.workers import Worker, ask_workers, in_this_process, list_workers
+from wsi_unet.dask_cluster.workers import Worker, ask_workers, list_workers, runs_in_this_process
 from wsi_unet.errors import OptionError
 from wsi_unet.locations import is_url
 
@@ -42,10 +42,10 @@ def check_paths(
     # A relative path means this process's folder, not the worker's.
     reads = [str(Path(path).absolute()) for path in readable if not is_url(path)]
     folders = {_existing(Path(path).absolute()) for path in writable if not is_url(path)}
-    if in_this_process(client) or not (reads or folders):
+    if runs_in_this_process(client) or not (reads or folders):
         return
     workers = list({worker.host: worker for worker in list_workers(client)}.values())
-    _refuse_first(ask_workers(client, workers, why_unreadable, reads))
+    _refuse_first(ask_workers(client, workers, explain_unreadable, reads))
     for folder in sorted(folders):
         _check_writing(client, workers, str(folder))
 
@@ -64,7 +64,7 @@ def explain_missing(path: str) -> str:
     return f"{socket.gethostname()} can't see {path}{where}: is that file system mounted there?"
 
 
-def why_unreadable(paths: list[str]) -> str | None:
+def explain_unreadable(paths: list[str]) -> str | None:
     """Return why one of the paths can't be read by this process; None if all can."""
     for path in paths:
         try:
@@ -80,7 +80,7 @@ def why_unreadable(paths: list[str]) -> str | None:
 def _check_writing(client: Client, workers: list[Worker], folder: str) -> None:
     with _question(folder) as name:
         try:
-            _refuse_first(ask_workers(client, workers, why_unwritable, folder, name))
+            _refuse_first(ask_workers(client, workers, explain_unwritable, folder, name))
             answers = ask_workers(client, workers, answer_name, name)
             for worker, answer in answers.items():
                 if isinstance(answer, OSError):  # it has left, or hangs since it has written
@@ -110,7 +110,7 @@ def _question(folder: str) -> Iterator[str]:
             path.unlink()
 
 
-def why_unwritable(folder: str, question: str) -> str | None:
+def explain_unwritable(folder: str, question: str) -> str | None:
     """Write an answer beside a question; return why that can't be done, None if it was."""
     host = socket.gethostname()
     if not Path(folder).is_dir():

@@ -20,8 +20,8 @@ import dask
 import pytest
 from support.clusters import running, scheduler, until, worker
 
-from wsi_unet.dask_cluster import connecting, handshake
-from wsi_unet.dask_cluster.cluster import cluster_alive, count_workers, open_client
+from wsi_unet.dask_cluster import connection, handshake
+from wsi_unet.dask_cluster.cluster import count_workers, is_cluster_alive, open_client
 from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.errors import OptionError
 
@@ -36,8 +36,8 @@ def refusal(place: str | Path) -> str:
 @pytest.fixture
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handshake, "CONNECT_SECONDS", 0.5)
-    monkeypatch.setattr(connecting, "CONNECT_SECONDS", 0.5)
-    monkeypatch.setattr(connecting, "WORKERS_SECONDS", 0.5)
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(connection, "WORKERS_SECONDS", 0.5)
 
 
 @pytest.mark.parametrize(
@@ -156,13 +156,13 @@ def test_workers_that_come_and_go_are_counted(tmp_path: Path) -> None:
             found = count_workers(client)
             assert (found.threads, found.per_host, found.total_threads) == (3, 2, 5)
         until(lambda: count_workers(client).processes == 1, "it leaves")
-        assert cluster_alive(client)
+        assert is_cluster_alive(client)
 
 
 def test_a_scheduler_that_is_killed_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connecting, "CONNECT_SECONDS", 2.0)
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", 2.0)
     address, file = "", tmp_path / "scheduler.json"
     program = ("distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0")
     with running(*program, "--no-dashboard", "--scheduler-file", file) as process:
@@ -170,28 +170,28 @@ def test_a_scheduler_that_is_killed_is_noticed(
         address = json.loads(file.read_text())["address"]
         with worker(address), open_client(ClusterOptions(scheduler=address)) as client:
             future = client.submit(time.sleep, 5)
-            assert cluster_alive(client)
+            assert is_cluster_alive(client)
             os.kill(process.pid, signal.SIGKILL)
             begun = time.monotonic()
             until(lambda: future.status == "cancelled", "what is in flight is given up")
             assert time.monotonic() - begun < 2
-            until(lambda: not cluster_alive(client), "the cluster is given up")
+            until(lambda: not is_cluster_alive(client), "the cluster is given up")
             assert time.monotonic() - begun < 10
     assert time.monotonic() - begun < 20  # leaving doesn't wait for what is gone
 
 
 CLIENT = """
 import os, signal, sys, time
-from wsi_unet.dask_cluster.cluster import cluster_alive, open_client
+from wsi_unet.dask_cluster.cluster import is_cluster_alive, open_client
 from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet_cli.common.cluster_options import logging_to
-from wsi_unet.dask_cluster import connecting
-connecting.CONNECT_SECONDS = 1.0
+from wsi_unet.dask_cluster import connection
+connection.CONNECT_SECONDS = 1.0
 with logging_to(None, verbose=False), open_client(ClusterOptions(scheduler=sys.argv[1])) as client:
     futures = [client.submit(time.sleep, 3 + i / 10) for i in range(5)]
     time.sleep(0.5)
     os.kill(int(sys.argv[2]), signal.SIGKILL)
-    while cluster_alive(client):
+    while is_cluster_alive(client):
         time.sleep(0.1)
     print("gone")
 """

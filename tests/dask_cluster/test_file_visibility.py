@@ -13,10 +13,14 @@ import pytest
 from distributed import Client
 from support.clusters import scheduler, worker
 
-from wsi_unet.dask_cluster import visibility, workers
+from wsi_unet.dask_cluster import file_visibility, workers
 from wsi_unet.dask_cluster.cluster import check_paths, open_client
+from wsi_unet.dask_cluster.file_visibility import (
+    explain_missing,
+    explain_unreadable,
+    explain_unwritable,
+)
 from wsi_unet.dask_cluster.options import ClusterOptions
-from wsi_unet.dask_cluster.visibility import explain_missing, why_unreadable, why_unwritable
 from wsi_unet.errors import OptionError
 
 HOST = socket.gethostname()
@@ -118,7 +122,7 @@ def test_an_output_folder_that_is_mounted_read_only(client: Client, shared: Path
 
 @pytest.fixture(autouse=True)
 def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(visibility, "APPEAR_SECONDS", 0.3)
+    monkeypatch.setattr(file_visibility, "APPEAR_SECONDS", 0.3)
 
 
 def test_a_file_system_that_hangs(
@@ -131,7 +135,7 @@ def test_a_file_system_that_hangs(
 
         time.sleep(1.5)
 
-    monkeypatch.setattr(visibility, "why_unreadable", hanging)
+    monkeypatch.setattr(file_visibility, "explain_unreadable", hanging)
     with pytest.raises(OptionError, match="doesn't answer when it is asked for files"):
         check_paths(client, readable=[str(shared)])
 
@@ -161,10 +165,10 @@ def test_what_is_missing_is_told_by_where_it_begins(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.getuid() == 0, reason="root may read and write everything")
 def test_without_permission(tmp_path: Path) -> None:
     (tmp_path / "slide.svs").touch(mode=0o000)
-    assert "may not read" in (why_unreadable([str(tmp_path / "slide.svs")]) or "")
+    assert "may not read" in (explain_unreadable([str(tmp_path / "slide.svs")]) or "")
     (tmp_path / "question").touch()
     tmp_path.chmod(0o500)
     try:
-        assert "Permission denied" in (why_unwritable(str(tmp_path), "question") or "")
+        assert "Permission denied" in (explain_unwritable(str(tmp_path), "question") or "")
     finally:
         tmp_path.chmod(0o700)
