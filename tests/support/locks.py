@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 
 from wsi_unet.storage.heartbeat import HEARTBEAT
-from wsi_unet.storage.lock import LockRecord, OutputLock, Owner, Timing
+from wsi_unet.storage.lock import LockOwner, LockRecord, OutputLock, Timing
 from wsi_unet.storage.store import LOCK_KEY
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -64,10 +64,10 @@ class MemoryObjects:
     def list(self, prefix: str) -> Iterator[str]:
         return iter(sorted(key for key in self.stored if key.startswith(prefix)))
 
-    def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
+    def list_sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
         return ((key, len(self.stored[key])) for key in self.list(prefix))
 
-    def clean(self) -> None:
+    def remove_leftovers(self) -> None:
         pass
 
     def free_bytes(self) -> int | None:
@@ -104,9 +104,9 @@ class Clock:
         return Timing(heartbeat, stale, self.now, self.monotonic, self.sleep)
 
 
-def elsewhere(pid: int = 77) -> Owner:
+def elsewhere(pid: int = 77) -> LockOwner:
     """A process of another machine."""
-    return Owner(host="node7", machine="other", pid=pid, started=1.5, user="ana")
+    return LockOwner(host="node7", machine="other", pid=pid, started=1.5, user="ana")
 
 
 @cache
@@ -117,13 +117,13 @@ def dead_pid() -> int:
     return process.pid
 
 
-def dead() -> Owner:
+def dead() -> LockOwner:
     """A process of this machine that is gone."""
-    return Owner.current().model_copy(update={"pid": dead_pid()})
+    return LockOwner.current().model_copy(update={"pid": dead_pid()})
 
 
 def record_of(
-    owner: Owner, beat_time: datetime = START, beat: int = 0, token: str = "theirs"
+    owner: LockOwner, beat_time: datetime = START, beat: int = 0, token: str = "theirs"
 ) -> LockRecord:
     """The lock of somebody else."""
     return LockRecord(token=token, owner=owner, since=START, beat=beat, beat_time=beat_time)
