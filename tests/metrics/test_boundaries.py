@@ -10,12 +10,13 @@ from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
 from wsi_unet.geometry import Box
+from wsi_unet.metrics import boundaries
 from wsi_unet.metrics.boundaries import (
     BoundaryPixels,
     boundary_halo,
     count_boundaries,
+    dilate,
     merge_boundaries,
-    within,
 )
 
 SHAPE = (11, 13)
@@ -79,9 +80,12 @@ def test_chunks_add_up(
 
 @settings(max_examples=60)
 @given(arrays(np.bool_, SHAPE, elements=st.sampled_from([False] * 9 + [True])), TOLERANCE)
-def test_within_is_the_distance_transform_cut_off(mask: np.ndarray, distance: float) -> None:
+def test_dilating_is_the_distance_transform_cut_off(mask: np.ndarray, distance: float) -> None:
     expected = ndimage.distance_transform_edt(~mask) <= distance if mask.any() else mask
-    assert (within(mask, distance) == expected).all()
+    assert (dilate(mask, distance) == expected).all()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(boundaries, "MAX_SHIFTED", math.inf)
+        assert (dilate(mask, distance) == expected).all()
 
 
 def test_a_boundary_within_the_tolerance_is_as_good_as_right() -> None:

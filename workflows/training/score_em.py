@@ -30,10 +30,10 @@ from PIL import Image
 
 import wsi_unet
 from wsi_unet.metrics.overlaps import count_overlaps
-from wsi_unet.metrics.segmentation import (
+from wsi_unet.metrics.segments import (
     SegmentScores,
     score_segments,
-    segments_of,
+    label_segments,
     thin_boundaries,
 )
 from wsi_unet.models.inference.augmentation import Tta
@@ -186,8 +186,8 @@ def soft_dice(probability: NDArray[np.float32], truth: NDArray[np.bool_]) -> flo
 
 def scored(cells: NDArray[np.bool_], truth: NDArray[np.bool_]) -> SegmentScores:
     """Return how cells, parted by membranes, agree with the true ones."""
-    segments = thin_boundaries(segments_of(cells))
-    return score_segments(count_overlaps(segments_of(truth), segments))
+    segments = thin_boundaries(label_segments(cells))
+    return score_segments(count_overlaps(label_segments(truth), segments))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""How well labels agree: counts that can be added up chunk by chunk, and the scores they give.
+"""Scores of how well labels agree, from counts that can be added up chunk by chunk.
 
-Nothing here reads files. Truth comes first in every matrix and pair: rows are truth, columns
+Nothing here reads files. Truth comes before prediction: in matrices, rows are truth and columns
 prediction.
 """

@@ -19,18 +19,24 @@ from numpy.typing import NDArray
 from wsi_unet.geometry import Box
 from wsi_unet.metrics.confusion import ratio
 
-Mask = NDArray[np.bool_]
+BoolArray = NDArray[np.bool_]
+
+MAX_SHIFTED = 16.0
+"""px: up to this distance, shifting a mask row by row beats scipy's distance transform, which costs
+the same at any distance: on 2048² px 15 ms against 400 ms at 2 px, 7 s against 0.5 s at 64 px."""
 
 
 @dataclass(frozen=True)
 class BoundaryPixels:
-    """Boundary pixels of one class; can be added up over chunks.
+    """Numbers of boundary pixels of one class; those of several chunks can be added up.
 
     Attributes:
         truth: boundary pixels in the truth.
-        truth_met: those of them within the tolerance of one in the prediction.
+        truth_met: boundary pixels in the truth that lie within the tolerance of one in the
+            prediction.
         prediction: boundary pixels in the prediction.
-        prediction_met: those of them within the tolerance of one in the truth.
+        prediction_met: boundary pixels in the prediction that lie within the tolerance of one in
+            the truth.
     """
 
     truth: int = 0
@@ -57,7 +63,7 @@ class BoundaryPixels:
 
 
 Boundaries = dict[int, BoundaryPixels]
-"""By class."""
+"""Boundary pixels by class value."""
 
 
 def boundary_halo(tolerance: float) -> int:
@@ -66,42 +72,42 @@ def boundary_halo(tolerance: float) -> int:
 
 
 def count_boundaries(
-    truth: NDArray[Any], prediction: NDArray[Any], valid: Mask, core: Box, tolerance: float
+    truth: NDArray[Any], prediction: NDArray[Any], valid: BoolArray, core: Box, tolerance: float
 ) -> Boundaries:
     """Count the boundary pixels of a chunk.
 
     Args:
         truth: (h, w) classes of the chunk's core and `boundary_halo` px around it, fewer where
             the image ends.
-        prediction: the same.
-        valid: which of them are compared.
+        prediction: (h, w) classes of the same pixels.
+        valid: (h, w) which pixels are compared.
         core: the pixels that are counted, in the frame of the arrays.
         tolerance: px, at least 0.
 
     Returns:
-        Counts of each class that has any.
+        Counts of each class that has boundary pixels.
     """
-    found: Boundaries = {}
+    boundaries: Boundaries = {}
     inside = core.slices()
     for value in np.union1d(np.unique(truth), np.unique(prediction)).tolist():
-        one = _boundary(truth == value, valid)
-        two = _boundary(prediction == value, valid)
-        if not (one.any() or two.any()):
+        in_truth = _find_boundary(truth == value, valid)
+        in_prediction = _find_boundary(prediction == value, valid)
+        if not (in_truth.any() or in_prediction.any()):
             continue
-        core_one, core_two = one[inside], two[inside]
+        near_truth, near_prediction = dilate(in_truth, tolerance), dilate(in_prediction, tolerance)
         counts = BoundaryPixels(
-            truth=int(core_one.sum()),
-            truth_met=int((core_one & within(two, tolerance)[inside]).sum()),
-            prediction=int(core_two.sum()),
-            prediction_met=int((core_two & within(one, tolerance)[inside]).sum()),
+            truth=int(in_truth[inside].sum()),
+            truth_met=int((in_truth & near_prediction)[inside].sum()),
+            prediction=int(in_prediction[inside].sum()),
+            prediction_met=int((in_prediction & near_truth)[inside].sum()),
         )
         if counts.truth or counts.prediction:
-            found[int(value)] = counts
-    return found
+            boundaries[int(value)] = counts
+    return boundaries
 
 
 def merge_boundaries(parts: Iterable[Boundaries]) -> Boundaries:
-    """Return the counts of several chunks together."""
+    """Add up the counts of several chunks."""
     merged: Boundaries = {}
     for part in parts:
         for value, counts in part.items():
@@ -109,35 +115,40 @@ def merge_boundaries(parts: Iterable[Boundaries]) -> Boundaries:
     return merged
 
 
-def _boundary(mask: Mask, valid: Mask) -> Mask:
+def _find_boundary(mask: BoolArray, valid: BoolArray) -> BoolArray:
     """Return the pixels of a mask that share a side with a valid pixel that isn't in it."""
-    other = valid & ~mask
-    beside = np.zeros_like(mask)
-    beside[1:] |= other[:-1]
-    beside[:-1] |= other[1:]
-    beside[:, 1:] |= other[:, :-1]
-    beside[:, :-1] |= other[:, 1:]
-    result: Mask = mask & valid & beside
+    outside = valid & ~mask
+    touched = np.zeros_like(mask)
+    touched[1:] |= outside[:-1]
+    touched[:-1] |= outside[1:]
+    touched[:, 1:] |= outside[:, :-1]
+    touched[:, :-1] |= outside[:, 1:]
+    result: BoolArray = mask & valid & touched
     return result
 
 
-def within(mask: Mask, distance: float) -> Mask:
-    """Return the pixels at most `distance` px from one of the mask's."""
+def dilate(mask: BoolArray, distance: float) -> BoolArray:
+    """Return which pixels lie at most `distance` px from a pixel of the mask."""
     if not mask.any():
         return mask
+    if distance > MAX_SHIFTED:
+        from scipy.ndimage import distance_transform_edt
+
+        near: BoolArray = distance_transform_edt(~mask) <= distance
+        return near
     result = np.zeros_like(mask)
     reach = math.floor(distance)
     rows = mask.shape[0]
     for dy in range(min(reach, rows - 1) + 1):
         across = math.isqrt(math.floor(distance * distance) - dy * dy)
-        wide = _widened(mask, across)
+        wide = _dilate_rows(mask, across)
         result[dy:] |= wide[: rows - dy]
         result[: rows - dy] |= wide[dy:]
     return result
 
 
-def _widened(mask: Mask, across: int) -> Mask:
-    """Return the pixels with one of the mask's in the same row, at most `across` px away."""
+def _dilate_rows(mask: BoolArray, across: int) -> BoolArray:
+    """Return which pixels have a pixel of the mask in their row at most `across` px away."""
     columns = mask.shape[1]
     wide = mask.copy()
     for dx in range(1, min(across, columns - 1) + 1):

@@ -1,7 +1,7 @@
-"""The confusion matrix of classes, and each class's scores.
+"""The confusion matrix of classes, and the scores of each class.
 
-For a class c let TP be the pixels that are c in both, FP those that are c in the prediction only,
-FN those that are c in the truth only, and N all pixels that were compared.
+For a class c, TP is the number of pixels that are c in both, FP of those that are c in the
+prediction only, FN of those that are c in the truth only, and N of all pixels that were compared.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from wsi_unet.metrics.overlaps import Overlaps
 
 
 def ratio(part: float, whole: float) -> float:
-    """Return part / whole, NaN where there is nothing to be a part of.
+    """Return part / whole, or NaN if the whole is 0.
 
     >>> ratio(1, 4), ratio(0, 0)
     (0.25, nan)
@@ -25,24 +25,24 @@ def ratio(part: float, whole: float) -> float:
     return part / whole if whole else math.nan
 
 
-def mean_of(values: Sequence[float]) -> float:
-    """Return the mean of the values that aren't NaN, NaN if there are none.
+def nan_mean(values: Sequence[float]) -> float:
+    """Return the mean of the values that aren't NaN, or NaN if there are none.
 
-    >>> mean_of([0.5, math.nan, 1.0])
+    >>> nan_mean([0.5, math.nan, 1.0])
     0.75
     """
-    there = [value for value in values if not math.isnan(value)]
-    return ratio(math.fsum(there), len(there))
+    numbers = [value for value in values if not math.isnan(value)]
+    return ratio(math.fsum(numbers), len(numbers))
 
 
 @dataclass(frozen=True)
 class ClassPixels:
-    """How one class was found, in pixels; NaN is a score of nothing.
+    """Pixel counts of one class, and the scores that follow; NaN where there is nothing to score.
 
     Attributes:
         tp: pixels of the class in both.
-        fp: pixels of it in the prediction only.
-        fn: pixels of it in the truth only.
+        fp: pixels of the class in the prediction only.
+        fn: pixels of the class in the truth only.
         total: pixels compared.
     """
 
@@ -73,7 +73,7 @@ class ClassPixels:
 
     @property
     def pixel_error(self) -> float:
-        """(FP + FN) / N: the share of pixels on which class or not class is wrong."""
+        """(FP + FN) / N: the share of pixels that are of the class in just one of both."""
         return ratio(self.fp + self.fn, self.total)
 
 
@@ -81,19 +81,20 @@ def confusion_matrix(overlaps: Overlaps, values: Sequence[int]) -> NDArray[np.in
     """Return the counts as a matrix.
 
     Args:
-        overlaps: of class values; pairs with other values than those given are left out.
-        values: the classes, in the order of the rows and columns.
+        overlaps: overlaps of class values; pairs with other values than `values` are left out.
+        values: the classes' values, in the order of the rows and columns.
 
     Returns:
-        (k, k) pixels: row i, column j are those of class i in the truth and j in the prediction.
+        (k, k): row i, column j is the number of pixels of class i in the truth and class j in the
+        prediction.
     """
-    place = {value: number for number, value in enumerate(values)}
+    index = {value: number for number, value in enumerate(values)}
     matrix = np.zeros((len(values), len(values)), np.int64)
     for truth, prediction, pixels in zip(
         overlaps.truth.tolist(), overlaps.prediction.tolist(), overlaps.pixels.tolist(), strict=True
     ):
-        if truth in place and prediction in place:
-            matrix[place[truth], place[prediction]] += pixels
+        if truth in index and prediction in index:
+            matrix[index[truth], index[prediction]] += pixels
     return matrix
 
 
@@ -109,6 +110,6 @@ def class_pixels(matrix: NDArray[np.int64], number: int) -> ClassPixels:
 
 
 def pixel_error(matrix: NDArray[np.int64]) -> float:
-    """Return the share of pixels whose class is wrong; NaN of no pixels."""
+    """Return the share of pixels whose class is wrong; NaN without pixels."""
     total = int(matrix.sum())
     return ratio(total - int(np.trace(matrix)), total)

@@ -1,7 +1,7 @@
 """Scores of objects: F1 at IoU 0.5, panoptic quality, aggregated Jaccard index.
 
-All follow from the pixels that each object of the truth shares with each of the prediction; label
-0 is no object.
+All follow from the number of pixels that each object of the truth shares with each object of the
+prediction. Label 0 is no object.
 """
 
 from __future__ import annotations
@@ -21,26 +21,27 @@ MATCH = 0.5
 
 @dataclass(frozen=True)
 class ObjectScores:
-    """How the objects were found; NaN is a score of nothing.
+    """Scores of objects; NaN where there is nothing to score.
 
     Attributes:
         truth: number of objects in the truth.
         prediction: number of objects in the prediction.
-        matched: number of pairs with an IoU above 0.5.
+        matched: number of pairs of objects with an IoU above 0.5.
         f1: 2 TP / (2 TP + FP + FN) over objects, TP being the matched ones; NaN if there are no
             objects in either.
         precision: TP / (TP + FP).
         recall: TP / (TP + FN).
         sq: segmentation quality: the mean IoU of the matched pairs; NaN if there are none.
         rq: recognition quality, the same number as `f1`.
-        pq: panoptic quality, SQ x RQ: the IoUs of the matched pairs, summed, over
+        pq: panoptic quality, SQ x RQ: the sum of the IoUs of the matched pairs over
             TP + FP/2 + FN/2 (Kirillov et al., "Panoptic Segmentation", CVPR 2019); 0 if nothing
             matches, NaN if there are no objects in either.
         aji: aggregated Jaccard index (Kumar et al., IEEE Trans. Med. Imaging 36, 2017, algorithm
             1): each object of the truth takes the object of the prediction with which its IoU is
-            largest (that with the lowest number of several); their intersections, summed, over
-            their unions, summed, with the pixels of objects of the prediction that nobody took.
-            One of the prediction may be taken twice. NaN if there are no objects in either.
+            largest (of several, the one with the lowest number; an object of the prediction may
+            be taken twice). The sum of their intersections, over the sum of their unions and of
+            the pixels of predicted objects that weren't taken. NaN if there are no objects in
+            either.
     """
 
     truth: int
@@ -59,14 +60,14 @@ def score_objects(overlaps: Overlaps) -> ObjectScores:
     """Score the objects of a prediction.
 
     Args:
-        overlaps: of object numbers, 0 for no object; over all pixels that are compared.
+        overlaps: overlaps of object numbers (0 for no object) over all pixels that are compared.
     """
     truths, truth_of, truth_area = _areas(overlaps.truth, overlaps.pixels)
     predictions, prediction_of, prediction_area = _areas(overlaps.prediction, overlaps.pixels)
     both = (overlaps.truth > 0) & (overlaps.prediction > 0)
     i, j, shared = truth_of[both], prediction_of[both], overlaps.pixels[both]
     union = truth_area[i] + prediction_area[j] - shared
-    # Whole numbers decide, so that an IoU of exactly 1/2 is none above it.
+    # Compared as whole numbers, so that an IoU of exactly 1/2 doesn't match.
     matches = 2 * shared > union
     matched = int(matches.sum())
     number_of_truths = int((truths > 0).sum())
@@ -97,11 +98,11 @@ def score_objects(overlaps: Overlaps) -> ObjectScores:
 def _areas(
     labels: NDArray[np.int64], pixels: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.intp], NDArray[np.int64]]:
-    """Return the labels that occur, the place of each pair's among them, and their areas, px."""
-    there, place = np.unique(labels, return_inverse=True)
-    areas = np.zeros(len(there), np.int64)
-    np.add.at(areas, place, pixels)
-    return there, place, areas
+    """Return the labels that occur, the index of each pair's label in them, and their areas, px."""
+    occurring, index = np.unique(labels, return_inverse=True)
+    areas = np.zeros(len(occurring), np.int64)
+    np.add.at(areas, index, pixels)
+    return occurring, index, areas
 
 
 def _aji(
@@ -115,12 +116,12 @@ def _aji(
     """Return the aggregated Jaccard index.
 
     Args:
-        i: (n,) places of the truth's objects, of pairs that share pixels.
-        shared: (n,) pixels they share.
-        union: (n,) pixels of either.
-        j: (n,) places of the prediction's objects.
-        truth_area: pixels of each object of the truth, px.
-        prediction_area: pixels of each object of the prediction, px.
+        i: (n,) indices of the truth's objects, one for each pair of objects that share pixels.
+        shared: (n,) px that the two share.
+        union: (n,) px that either covers.
+        j: (n,) indices of the prediction's objects.
+        truth_area: px of each object of the truth.
+        prediction_area: px of each object of the prediction.
     """
     order = np.lexsort((j, -(shared / union), i))
     best = order[np.diff(i[order], prepend=-1) > 0]

@@ -1,7 +1,7 @@
-"""How many pixels each label of the truth shares with each label of the prediction.
+"""Counts of the pixels that each label of the truth shares with each label of the prediction.
 
-All scores but the boundaries' follow from these counts, which are whole numbers and may be counted
-chunk by chunk in any order.
+All scores except those of boundaries follow from these counts. They are whole numbers, and chunks
+may be counted in any order.
 """
 
 from __future__ import annotations
@@ -13,41 +13,41 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Labels = NDArray[np.integer[Any]]
-Counts = NDArray[np.int64]
+LabelArray = NDArray[np.integer[Any]]
+IntArray = NDArray[np.int64]
 
 DENSE = 1 << 20
-"""Largest table of counts that is laid out in full rather than sorted for."""
+"""Entries up to which a full table of counts is laid out; for larger ones, pairs are sorted."""
 
 
 @dataclass(frozen=True, eq=False)
 class Overlaps:
-    """Pairs of labels that share pixels, each pair once, sorted.
+    """Pairs of labels that share pixels, each pair once, in order.
 
     Attributes:
         truth: (n,) labels of the truth.
         prediction: (n,) labels of the prediction.
-        pixels: (n,) how many pixels have both, at least 1.
+        pixels: (n,) number of pixels that have both labels, at least 1.
     """
 
-    truth: Counts
-    prediction: Counts
-    pixels: Counts
+    truth: IntArray
+    prediction: IntArray
+    pixels: IntArray
 
     @classmethod
-    def of(cls, truth: Counts, prediction: Counts, pixels: Counts) -> Overlaps:
-        """Return the same with equal pairs added up and all sorted."""
+    def from_pairs(cls, truth: IntArray, prediction: IntArray, pixels: IntArray) -> Overlaps:
+        """Sort pairs and add up equal ones."""
         order = np.lexsort((prediction, truth))
         truth, prediction, pixels = truth[order], prediction[order], pixels[order]
         first = np.ones(len(truth), np.bool_)
         first[1:] = (truth[1:] != truth[:-1]) | (prediction[1:] != prediction[:-1])
-        begins = np.flatnonzero(first)
-        sums = np.add.reduceat(pixels, begins) if len(begins) else pixels
-        return cls(truth[begins], prediction[begins], sums)
+        starts = np.flatnonzero(first)
+        sums = np.add.reduceat(pixels, starts) if len(starts) else pixels
+        return cls(truth[starts], prediction[starts], sums)
 
     @property
     def total(self) -> int:
-        """Number of pixels counted."""
+        """The number of pixels counted."""
         return int(self.pixels.sum())
 
     def select(self, kept: NDArray[np.bool_]) -> Overlaps:
@@ -56,13 +56,13 @@ class Overlaps:
 
 
 def count_overlaps(
-    truth: Labels, prediction: Labels, valid: NDArray[np.bool_] | None = None
+    truth: LabelArray, prediction: LabelArray, valid: NDArray[np.bool_] | None = None
 ) -> Overlaps:
     """Count the pairs of labels of two arrays of one shape.
 
     Args:
         truth: labels, at least 0.
-        prediction: the same.
+        prediction: labels of the same pixels, at least 0.
         valid: which pixels count; all if None.
 
     >>> found = count_overlaps(np.array([0, 1, 1, 1]), np.array([0, 0, 7, 7]))
@@ -78,24 +78,26 @@ def count_overlaps(
     if rows * columns <= max(DENSE, truth.size):
         pairs = truth.astype(np.int64) * columns + prediction
         table = np.bincount(pairs, minlength=rows * columns)
-        there = np.flatnonzero(table)
-        return Overlaps(there // columns, there % columns, table[there])
-    ones, twos = np.unique(truth, return_inverse=True), np.unique(prediction, return_inverse=True)
-    pairs = ones[1].astype(np.int64) * len(twos[0]) + twos[1]
-    there, pixels = np.unique(pairs, return_counts=True)
+        occurring = np.flatnonzero(table)
+        return Overlaps(occurring // columns, occurring % columns, table[occurring])
+    in_truth, truth_index = np.unique(truth, return_inverse=True)
+    in_prediction, prediction_index = np.unique(prediction, return_inverse=True)
+    columns = len(in_prediction)
+    pairs = truth_index.astype(np.int64) * columns + prediction_index
+    occurring, pixels = np.unique(pairs, return_counts=True)
     return Overlaps(
-        ones[0].astype(np.int64)[there // len(twos[0])],
-        twos[0].astype(np.int64)[there % len(twos[0])],
+        in_truth.astype(np.int64)[occurring // columns],
+        in_prediction.astype(np.int64)[occurring % columns],
         pixels,
     )
 
 
 def merge_overlaps(parts: Iterable[Overlaps]) -> Overlaps:
-    """Return the counts of several chunks together, in whichever order they come."""
-    some = list(parts)
-    none = np.zeros(0, np.int64)
-    return Overlaps.of(
-        np.concatenate([none, *(part.truth for part in some)]),
-        np.concatenate([none, *(part.prediction for part in some)]),
-        np.concatenate([none, *(part.pixels for part in some)]),
+    """Add up the counts of several chunks, given in any order."""
+    listed = list(parts)
+    empty = np.zeros(0, np.int64)
+    return Overlaps.from_pairs(
+        np.concatenate([empty, *(part.truth for part in listed)]),
+        np.concatenate([empty, *(part.prediction for part in listed)]),
+        np.concatenate([empty, *(part.pixels for part in listed)]),
     )

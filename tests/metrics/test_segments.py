@@ -10,10 +10,10 @@ from hypothesis.extra.numpy import arrays
 from skimage.metrics import adapted_rand_error, variation_of_information
 
 from wsi_unet.metrics.overlaps import count_overlaps
-from wsi_unet.metrics.segmentation import (
+from wsi_unet.metrics.segments import (
     SegmentScores,
+    label_segments,
     score_segments,
-    segments_of,
     thin_boundaries,
 )
 
@@ -139,10 +139,10 @@ def test_counts_as_large_as_a_slides_dont_overflow() -> None:
 
 def test_segments_touch_at_sides_not_at_corners() -> None:
     values = np.array([[9, 0, 9], [9, 0, 0], [0, 9, 9]])
-    parts = segments_of(values)
+    parts = label_segments(values)
     assert len(np.unique(parts[parts > 0])) == 3
-    assert (segments_of(np.array([[3, 3, 5]])) > 0).all()
-    assert segments_of(np.array([[3, 3, 5]])).max() == 2
+    assert (label_segments(np.array([[3, 3, 5]])) > 0).all()
+    assert label_segments(np.array([[3, 3, 5]])).max() == 2
 
 
 def test_borders_become_one_pixel_wide_where_they_were_wide() -> None:
@@ -166,8 +166,8 @@ def test_how_wide_a_border_was_drawn_hardly_matters_after_thinning() -> None:
     seeds[places[:, 0], places[:, 1]] = np.arange(1, 26)
     cells = watershed(ndimage.distance_transform_edt(seeds == 0), seeds)  # type: ignore[no-untyped-call]
     borders = find_boundaries(cells)  # type: ignore[no-untyped-call]
-    truth = segments_of(~borders)
-    wide = segments_of(~ndimage.binary_dilation(borders, iterations=2))
+    truth = label_segments(~borders)
+    wide = label_segments(~ndimage.binary_dilation(borders, iterations=2))
     raw = scored(truth, wide)
     thinned = scored(thin_boundaries(truth), thin_boundaries(wide))
     assert raw.v_rand < 0.8

@@ -1,11 +1,11 @@
-"""Scores of segmentations into cells that membranes part: V_rand, V_info and the Rand error.
+"""Scores of cells that membranes separate: V_rand, V_info and the Rand error.
 
 Arganda-Carreras et al., "Crowdsourcing the creation of image segmentation algorithms for
-connectomics", Frontiers in Neuroanatomy 9:142, 2015: what the ISBI-2012 challenge was scored by
-since its revision. Let n be the pixels that lie in a segment of the truth ("foreground-restricted":
-membranes of the truth aren't looked at), p_ij the share of them in segment i of the prediction and
-j of the truth, s_i = sum_j p_ij and t_j = sum_i p_ij. A pixel that lies in no segment of the
-prediction (a membrane) is a segment of its own.
+connectomics", Frontiers in Neuroanatomy 9:142, 2015: the scores of the ISBI-2012 challenge since
+its revision. Let n be the number of pixels that lie in a segment of the truth
+("foreground-restricted": membranes of the truth don't count), p_ij the share of them in segment i
+of the prediction and j of the truth, s_i = sum_j p_ij and t_j = sum_i p_ij. A pixel that lies in no
+segment of the prediction (a membrane) is a segment of its own.
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ from wsi_unet.metrics.overlaps import Overlaps
 
 @dataclass(frozen=True)
 class SegmentScores:
-    """How a segmentation agrees with the truth, 1 being best; NaN of no pixels.
+    """How well segments agree with the truth: 1 is best, NaN without pixels.
 
     Attributes:
-        v_rand: sum p_ij^2 / (sum s_i^2 / 2 + sum t_j^2 / 2): the F-score of the two below.
+        v_rand: sum p_ij^2 / (sum s_i^2 / 2 + sum t_j^2 / 2): the F-score of the next two.
         v_rand_split: sum p_ij^2 / sum t_j^2: how likely two pixels of one segment of the truth
             are in one of the prediction; low if segments are split.
-        v_rand_merge: sum p_ij^2 / sum s_i^2: the other way round; low if segments are merged.
+        v_rand_merge: sum p_ij^2 / sum s_i^2: how likely two pixels of one segment of the
+            prediction are in one of the truth; low if segments are merged.
         v_info: I / (H(S) / 2 + H(T) / 2), I being the mutual information of prediction S and
             truth T and H the entropy; 1 where both are one segment.
         v_info_split: I / H(S); low if segments are split.
         v_info_merge: I / H(T); low if segments are merged.
         rand_error: 1 - F-score of pairs of two different pixels: of V_rand with N (N - 1) in place
             of N^2 for each sum ("adapted Rand error"). NaN if no two pixels lie together in either.
-            The challenge took it, before its revision, of borders as they are.
+            Before its revision, the challenge took it without thinning the borders.
     """
 
     v_rand: float
@@ -52,20 +53,20 @@ def score_segments(overlaps: Overlaps) -> SegmentScores:
     """Score a segmentation.
 
     Args:
-        overlaps: of segment numbers, 0 for none; over all pixels that are compared.
+        overlaps: overlaps of segment numbers (0 for none) over all pixels that are compared.
     """
     kept = overlaps.select(overlaps.truth > 0)
     cells = kept.select(kept.prediction > 0)
     total = kept.total
-    lonely = total - cells.total
+    single = total - cells.total
     joint = cells.pixels.tolist()
     prediction = _sums(cells.prediction, cells.pixels)
     truth = _sums(kept.truth, kept.pixels)
     # Whole numbers, as Python's have no end: the fourth power of a slide's side is beyond 2^63.
-    agree = sum(count * count for count in joint) + lonely
-    together = sum(count * count for count in prediction) + lonely
+    agree = sum(count * count for count in joint) + single
+    together = sum(count * count for count in prediction) + single
     belong = sum(count * count for count in truth)
-    information = _Information(joint, prediction, truth, lonely, total)
+    information = _Information(joint, prediction, truth, single, total)
     return SegmentScores(
         v_rand=ratio(2 * agree, together + belong),
         v_rand_split=ratio(agree, belong),
@@ -78,25 +79,25 @@ def score_segments(overlaps: Overlaps) -> SegmentScores:
 
 
 def _sums(labels: NDArray[np.int64], pixels: NDArray[np.int64]) -> list[int]:
-    _, place = np.unique(labels, return_inverse=True)
-    return [int(count) for count in np.bincount(place, weights=pixels)]
+    _, indices = np.unique(labels, return_inverse=True)
+    return [int(count) for count in np.bincount(indices, weights=pixels)]
 
 
 class _Information:
     """Entropies of prediction and truth and their mutual information, in nats."""
 
     def __init__(
-        self, joint: list[int], prediction: list[int], truth: list[int], lonely: int, total: int
+        self, joint: list[int], prediction: list[int], truth: list[int], single: int, total: int
     ) -> None:
         self.total = total
-        self.prediction = _entropy(prediction, lonely, total)
+        self.prediction = _entropy(prediction, single, total)
         self.truth = _entropy(truth, 0, total)
-        self.mutual = self.prediction + self.truth - _entropy(joint, lonely, total)
+        self.mutual = self.prediction + self.truth - _entropy(joint, single, total)
 
     def share(self, entropy: float) -> float:
-        """Return the mutual information over an entropy; where there is nothing to tell, 1 or 0.
+        """Return the mutual information divided by an entropy.
 
-        An entropy of 0 means one segment: both agree if the other's is 0 as well.
+        An entropy of 0 means one segment: the share is 1 if the other entropy is 0 as well, else 0.
         """
         if not self.total:
             return math.nan
@@ -105,34 +106,40 @@ class _Information:
         return 1.0 if self.prediction + self.truth == 0 else 0.0
 
 
-def _entropy(counts: list[int], lonely: int, total: int) -> float:
-    """Return the entropy of segments of so many pixels and `lonely` ones of one pixel, nats."""
+def _entropy(counts: list[int], single: int, total: int) -> float:
+    """Return the entropy of segments, nats.
+
+    Args:
+        counts: pixels of each segment of several pixels.
+        single: number of segments of one pixel.
+        total: pixels of all segments.
+    """
     if not total:
         return 0.0
     shares = [count / total for count in counts if count]
-    alone = lonely / total * math.log(total) if lonely else 0.0
-    return alone - math.fsum(share * math.log(share) for share in shares) + 0.0
+    of_singles = single / total * math.log(total) if single else 0.0
+    return of_singles - math.fsum(share * math.log(share) for share in shares) + 0.0
 
 
-def segments_of(values: NDArray[Any]) -> NDArray[np.int32]:
-    """Return the 4-connected parts of equal value, numbered from 1; value 0 is none of them.
+def label_segments(values: NDArray[Any]) -> NDArray[np.int32]:
+    """Number the 4-connected components of equal value from 1; value 0 is border.
 
-    Membranes, being thin, may run diagonally: parts that only touch at corners are two.
+    Membranes are thin and may run diagonally: components that only touch at corners stay two.
     """
     from skimage.measure import label
 
-    parts: NDArray[np.int32] = label(  # type: ignore[no-untyped-call]
+    segments: NDArray[np.int32] = label(  # type: ignore[no-untyped-call]
         np.asarray(values), background=0, connectivity=1
     ).astype(np.int32)
-    return parts
+    return segments
 
 
 def thin_boundaries(segments: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Grow segments until borders between them are one pixel wide.
+    """Grow segments until the borders between them are one pixel wide.
 
-    A watershed flooded from the segments over the distance to the nearest of them (Euclidean): it
-    reaches near pixels first, and pixels where the floods of two segments would meet stay border,
-    0. So how wide a border was drawn doesn't count, only between what.
+    A watershed is flooded from the segments over the Euclidean distance to the nearest of them;
+    pixels where the floods of two segments would meet stay border, 0. So it doesn't count how wide
+    a border was drawn, only what it separates.
 
     Args:
         segments: (h, w) numbers from 1; 0 is border.
