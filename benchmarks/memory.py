@@ -95,7 +95,7 @@ def _peak_without(slide: Path, folder: Path, model: str) -> float:
 
 def _model(folder: Path) -> str:
     """Return the bundled model, or a network of similar size where it isn't there yet."""
-    from wsi_unet.models.checkpoint import bundled_models
+    from wsi_unet.models.model import bundled_models
 
     return BUNDLED if BUNDLED in bundled_models() else str(random_network(folder, 16))
 

@@ -22,10 +22,10 @@ from .evaluation.report import Evaluation as Evaluation
 from .evaluation.run import evaluate as evaluate
 from .labels.reading import open_labels as open_labels
 from .labels.reading import open_probabilities as open_probabilities
-from .models.checkpoint import Model as Model
-from .models.checkpoint import bundled_models as bundled_models
-from .models.checkpoint import load_model as load_model
-from .models.checkpoint import save_model as save_model
+from .models.model import Model as Model
+from .models.model import bundled_models as bundled_models
+from .models.model import load_model as load_model
+from .models.saving import save_model as save_model
 from .segmentation.dispatch.prepare import SlideJob as SlideJob
 from .segmentation.dispatch.slides import Outcome as Outcome
 from .segmentation.dispatch.slides import segment_cohort as segment_cohort

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from wsi_unet.models.architectures.unet import UNetConfig, next_legal_side
-from wsi_unet.models.checkpoint import Model, save_model
+from wsi_unet.models.model import Model
 from wsi_unet.models.networks.unet import UNet
+from wsi_unet.models.saving import save_model
 from wsi_unet.models.spec import ModelClass, ModelSpec, Normalisation
 
 MakeSpec = Callable[..., ModelSpec]

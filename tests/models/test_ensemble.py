@@ -10,8 +10,8 @@ import pytest
 
 from wsi_unet.errors import OptionError
 from wsi_unet.geometry import Box
-from wsi_unet.models.checkpoint import Model
 from wsi_unet.models.inference.ensemble import Ensemble, find_member_boxes
+from wsi_unet.models.model import Model
 
 MakeModel = Callable[..., Model]
 

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from wsi_unet.errors import ModelError, OptionError
 from wsi_unet.geometry import Box
-from wsi_unet.models.checkpoint import Model, save_model
 from wsi_unet.models.inference.predictor import Prediction, Predictor
+from wsi_unet.models.model import Model
 from wsi_unet.models.networks.folding import fold_batch_norm
+from wsi_unet.models.saving import save_model
 
 MakeModel = Callable[..., Model]
 Pixels = NDArray[np.uint8]

@@ -27,12 +27,12 @@ from wsi_unet.geometry import Box
 from wsi_unet.models import load_model
 from wsi_unet.models.architectures.costs import parameter_count
 from wsi_unet.models.architectures.program import ProgramConfig
-from wsi_unet.models.checkpoint import Model
 from wsi_unet.models.exported.loading import load_program, prepare_network
 from wsi_unet.models.importing.checkpoints import import_model, load_or_import_model
 from wsi_unet.models.importing.hints import ImportHints
 from wsi_unet.models.importing.programs import import_program
 from wsi_unet.models.inference.predictor import Predictor
+from wsi_unet.models.model import Model
 from wsi_unet.models.program_file import open_program
 
 TOLD = ImportHints(classes=("a", "b"), scale="0.6,0.6,0.6/0.25,0.25,0.25", name="hourglass")

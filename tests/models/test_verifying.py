@@ -14,9 +14,9 @@ from support.programs import Hourglass, alive, spec_for, write_onnx
 
 from wsi_unet.models import Model, save_model
 from wsi_unet.models.architectures.program import ProgramConfig
-from wsi_unet.models.checkpoint import save_program
 from wsi_unet.models.probing.verify import Verification, verify_model
 from wsi_unet.models.program_file import ProgramFile
+from wsi_unet.models.saving import save_program
 from wsi_unet.segmentation.sample_pixels import make_tissue_sample, read_tissue_sample
 from wsi_unet_cli.main import cli
 

@@ -12,7 +12,7 @@ from support.training import small_recipe, stop_after, train_small, what_counts
 
 from wsi_unet.errors import LockedError, ModelError, OutputError
 from wsi_unet.models import ModelSpec, Normalisation, UNet, load_model, save_model
-from wsi_unet.models.checkpoint import put_model, write_card
+from wsi_unet.models.saving import put_model, write_card
 from wsi_unet.models.destination import check_replaceable
 from wsi_unet.storage.lock import OutputLock
 from wsi_unet.training.artifacts.card import describe_model

@@ -19,7 +19,7 @@ from typing import Any
 import click
 
 import wsi_unet
-from wsi_unet.models.checkpoint import write_card
+from wsi_unet.models.saving import write_card
 from wsi_unet.models.inference.devices import keep_freed_memory
 from wsi_unet.training.artifacts.folder import TrainingFolder
 from wsi_unet.training.recipe import Recipe

@@ -23,7 +23,7 @@ from wsi_unet import locations
 from wsi_unet.cohorts.inputs import find_slides
 from wsi_unet.cohorts.table import read_rows
 from wsi_unet.errors import InputError, ModelError, OptionError
-from wsi_unet.models.checkpoint import bundled_models
+from wsi_unet.models.model import bundled_models
 from wsi_unet.models.importing.checkpoints import check_model_exists
 from wsi_unet.segmentation.dispatch.prepare import SlideJob, default_output
 from wsi_unet.segmentation.planning.options import Options

@@ -1,4 +1,4 @@
-"""Where a model is written to: what may be replaced there, and what is left if writing fails."""
+"""Where a model is written: what may be replaced there, and what is cleaned up if writing fails."""
 
 from __future__ import annotations
 
@@ -12,55 +12,55 @@ from wsi_unet.models.stored_network import METADATA_KEY, SPEC_FILE, WEIGHTS_FILE
 from wsi_unet.models.weights_file import read_header
 
 MODEL_FILES = frozenset({SPEC_FILE, WEIGHTS_FILE, *PROGRAM_FILES.values()})
-"""What a model's folder may hold."""
+"""The files that a model's folder may hold."""
 
 TRAINING_FOLDER = "training"
-"""What a trained model's folder holds besides (see `wsi_unet.training.artifacts.folder`)."""
+"""Folder that a trained model's folder also holds (see `wsi_unet.training.artifacts.folder`)."""
 
 
-def check_replaceable(target: Path, *, overwrite: bool, source: Path | None = None) -> None:
-    """Refuse to write over anything but a model, and over what the model is made of.
+def check_replaceable(destination: Path, *, overwrite: bool, source: Path | None = None) -> None:
+    """Refuse to write over anything but a model, and over what the model is made from.
 
     Args:
-        target: where the model is to be.
+        destination: where the model is to be written.
         overwrite: whether a model there may be replaced.
-        source: the file that it is made of.
+        source: the file that the model is made from.
 
     Raises:
-        OutputError: if there is something that isn't replaced, or the place can't be looked at.
+        OutputError: if what is there isn't replaced, or can't be looked at.
     """
     try:
-        if not target.exists():
+        if not destination.exists():
             return
         if not overwrite:
             raise OutputError(
-                f"{target} exists; choose another path, or give --overwrite (overwrite=True)"
+                f"{destination} exists; choose another path, or replace it with `overwrite=True`"
             )
-        place = target.resolve()
-        if source is not None and place in (source.resolve(), *source.resolve().parents):
-            raise OutputError(f"{target} holds what is imported: it isn't overwritten")
-        if (target / TRAINING_FOLDER).is_dir():
+        resolved = destination.resolve()
+        if source is not None and resolved in (source.resolve(), *source.resolve().parents):
+            raise OutputError(f"{destination} holds what is imported: it isn't overwritten")
+        if (destination / TRAINING_FOLDER).is_dir():
             raise OutputError(
-                f"{target} holds the training of a model, too: it isn't overwritten; remove it, or "
-                "choose another path"
+                f"{destination} also holds a model's training: it isn't overwritten; remove it, "
+                "or choose another path"
             )
-        if not _is_model(target):
-            raise OutputError(f"{target} exists and is not a model: it isn't overwritten")
+        if not _is_model(destination):
+            raise OutputError(f"{destination} exists and is not a model: it isn't overwritten")
     except OSError as error:
-        raise OutputError(f"can't write {target}: {error.strerror or error}") from error
+        raise OutputError(f"can't write {destination}: {error.strerror or error}") from error
 
 
 @contextmanager
-def writing(target: Path) -> Iterator[None]:
-    """Make the target's folder for what is written here; take it away again if that fails.
+def writing(destination: Path) -> Iterator[None]:
+    """Make the folders above the destination; remove those again if what is written here fails.
 
     Raises:
         OutputError: if something can't be written.
     """
     made: list[Path] = []
     try:
-        made += (folder for folder in target.parents if not folder.exists())
-        target.parent.mkdir(parents=True, exist_ok=True)
+        made += (folder for folder in destination.parents if not folder.exists())
+        destination.parent.mkdir(parents=True, exist_ok=True)
         yield
     except BaseException as error:
         for folder in made:
@@ -69,18 +69,18 @@ def writing(target: Path) -> Iterator[None]:
         if isinstance(error, OSError):
             in_the_way = isinstance(error, FileExistsError)
             reason = "its folder is a file" if in_the_way else error.strerror or error
-            raise OutputError(f"can't write {target}: {reason}") from error
+            raise OutputError(f"can't write {destination}: {reason}") from error
         raise
 
 
-def _is_model(target: Path) -> bool:
-    """Tell whether something is a model, or a folder that is still empty."""
-    if target.is_dir():
-        inside = {path.name for path in target.iterdir()}
+def _is_model(path: Path) -> bool:
+    """Return whether something is a model, or a folder that is still empty."""
+    if path.is_dir():
+        inside = {entry.name for entry in path.iterdir()}
         return not inside or (SPEC_FILE in inside and inside <= MODEL_FILES)
-    if target.suffix != ".safetensors":
+    if path.suffix != ".safetensors":
         return False
     try:
-        return METADATA_KEY in read_header(target).metadata
+        return METADATA_KEY in read_header(path).metadata
     except ModelError:
         return False

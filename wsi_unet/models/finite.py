@@ -1,4 +1,4 @@
-"""Whether weights are numbers."""
+"""Find NaN and infinite weights."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 _PIECE = 2**20
+"""Numbers that are looked at together, so that a check takes little memory."""
 
 
 def all_finite(tensor: Tensor) -> bool:
-    """Return whether nothing in it is NaN or infinite, with little memory besides.
+    """Return whether no number of a tensor is NaN or infinite.
 
-    Both show in the sum of 0·x.
+    Either makes the sum of 0·x NaN.
     """
     pieces = torch.split(tensor.reshape(-1), _PIECE)
     return all(bool((piece * 0).sum().isfinite()) for piece in pieces)

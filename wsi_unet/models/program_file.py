@@ -1,4 +1,4 @@
-"""Files that hold a program instead of weights: which kind a file is, and whether it may be used.
+"""Files that hold a program instead of weights: their kinds, and which of them need trust.
 
 Nothing of a program is run here, and torch isn't imported.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from wsi_unet.errors import ModelError
+from wsi_unet.models.paths import AnyPath, parse_path
 
 ProgramKind = Literal["onnx", "torchscript", "export"]
 """Kinds of programs that come as files."""
@@ -21,19 +22,20 @@ PROGRAM_FILES: dict[str, str] = {
     "torchscript": "program.pt",
     "export": "program.pt2",
 }
-"""What the file is called in a model's folder, by kind."""
+"""Name of the file in a model's folder, by kind."""
 
 TITLES: dict[str, str] = {
     "onnx": "an ONNX program",
     "torchscript": "a TorchScript program",
     "export": "a torch.export program",
 }
+"""What messages call a program, by kind."""
 
 NEED_TRUST = frozenset({"torchscript", "export"})
 """Kinds that can run any code when they are loaded."""
 
-LARGEST = 2 * 2**30
-"""Bytes of a program: what ONNX (protobuf) can hold in one file."""
+LARGEST_PROGRAM = 2 * 2**30
+"""Bytes of the largest program that is read: what ONNX (protobuf) can hold in one file."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,10 @@ class ProgramFile:
     kind: ProgramKind
 
     def read(self, *, trust: bool) -> bytes:
-        """Return what is in the file.
+        """Return the file's bytes.
 
         Args:
-            trust: whether the caller trusts where the file comes from.
+            trust: whether the file may be one that can run code.
 
         Raises:
             ModelError: if it could run code and isn't trusted, is too large, or can't be read.
@@ -60,9 +62,9 @@ class ProgramFile:
         self.check_trust(trust=trust)
         try:
             size = self.path.stat().st_size
-            if size > LARGEST:
+            if size > LARGEST_PROGRAM:
                 raise ModelError(
-                    f"{self.path} has {size} bytes; programs of up to {LARGEST} are run"
+                    f"{self.path} has {size} bytes; programs of up to {LARGEST_PROGRAM} are run"
                 )
             return self.path.read_bytes()
         except OSError as error:
@@ -72,21 +74,21 @@ class ProgramFile:
         """Refuse a file that could run code, unless it is trusted.
 
         Raises:
-            ModelError: if it could and isn't.
+            ModelError: if it could run code and isn't trusted.
         """
         if self.kind in NEED_TRUST and not trust:
             raise ModelError(
                 f"{self.path} is {TITLES[self.kind]}, which can run any code when it is loaded; "
-                "give --trust (trust=True) if you trust where it comes from"
+                "give `trust=True` if you trust where it comes from"
             )
 
 
-def open_program(path: str | Path) -> ProgramFile | None:
-    """Tell from its content what kind of program a file holds; None if it is none.
+def open_program(place: AnyPath) -> ProgramFile | None:
+    """Return the program that a file holds, told by its content; None if it holds none.
 
     Checkpoints are zip archives too; only programs hold code or a graph.
     """
-    path = Path(path)
+    path = parse_path(place)
     try:
         with path.open("rb") as file:
             start = file.read(4)
@@ -102,7 +104,7 @@ def open_program(path: str | Path) -> ProgramFile | None:
 
 
 def sha256_of(content: bytes) -> str:
-    """Return the hash of a program's bytes."""
+    """Return the SHA-256 of a program's bytes, in hex."""
     return hashlib.sha256(content).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""What a model is, apart from its weights: the JSON beside (or inside) the weights' file.
+"""A model's spec: everything about it but its weights, stored as JSON beside or inside their file.
 
 {"format_version": 1, "name": "nuclei-he",
  "architecture": {"family": "unet", "padding": "valid", "depth": 3, ...},
@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -45,8 +46,8 @@ Architecture = Annotated[
 Exactness = Literal["exact", "approximate"]
 """Whether tiling can change a label."""
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+_FinitePositive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class _Frozen(BaseModel):
@@ -57,7 +58,7 @@ class ModelClass(_Frozen):
     """One class that a model tells apart.
 
     Attributes:
-        name: unique within the model.
+        name: its name, unique within the model.
         color: "#rrggbb", for viewers and overlays.
     """
 
@@ -80,7 +81,7 @@ class LabelClass(_Frozen):
 
     @property
     def rgb(self) -> tuple[int, int, int]:
-        """The colour as three numbers, 0 to 255."""
+        """The colour as (red, green, blue), each 0 to 255."""
         red, green, blue = bytes.fromhex(self.color[1:])
         return red, green, blue
 
@@ -90,14 +91,14 @@ class Normalisation(_Frozen):
 
     Attributes:
         mean: one number per channel of the network, in the network's channel order, 0 to 1.
-        std: likewise, above 0.
+        std: standard deviation per channel, in the same order, above 0.
         statistics: whose mean and deviation are used: these ("model"), or those of the slide's
-            tissue ("slide"), computed once per slide and stored with the run; these are then
-            for a slide without tissue.
+            tissue ("slide"), computed once per slide and stored with the run. With "slide", these
+            are used for slides without tissue.
     """
 
-    mean: tuple[Finite, ...]
-    std: tuple[Positive, ...]
+    mean: tuple[_Finite, ...]
+    std: tuple[_FinitePositive, ...]
     statistics: Literal["model", "slide"] = "model"
 
 
@@ -107,27 +108,27 @@ class ModelSpec(_Frozen):
     Attributes:
         format_version: version of this description; 1.
         name: a word that can name a file and a label group, like "nuclei-he".
-        architecture: the network's shape.
+        architecture: the network's architecture.
         head: how the output becomes probabilities: "softmax" over the classes, or "sigmoid" for
-            each class by itself, so that a pixel may belong to several or to none.
-        activated: whether the output already is probabilities, the head being part of it.
-        thresholds: of a sigmoid head, the probability above which a pixel belongs to a class,
-            one number per class; None is 0.5.
-        window: side of the only window that the network is run on, px; None: any. Set where its
-            result depends on the window's size (then it is best the side it was trained on).
+            each class by itself, so that a pixel may belong to several classes or to none.
+        activated: whether the output already is probabilities: the network includes its head.
+        thresholds: the probability above which a pixel belongs to a class, one number per class;
+            None: 0.5. Only with a sigmoid head.
+        window: side of the only window that the network runs on, px; None: any. Needed where the
+            output depends on the window's size; best the side that the network was trained on.
         classes: the meaning of the network's output channels, in order.
-        background: name of the class stored as label 0; None where there is none (then label 0
-            means "not predicted", or none of the classes, which are stored as 1, 2, …).
+        background: name of the class stored as label 0; None where there is none. Then the classes
+            are stored as 1, 2, …, and label 0 means "not predicted" or "none of the classes".
         mpp: µm per pixel that the model was trained at; None where it doesn't matter.
-        channel_order: what the network's channels are: "rgb", "bgr", or "gray" (Rec. 601 luma,
-            0.299 R + 0.587 G + 0.114 B).
-        normalisation: of intensities, per channel of the network; `scaling` in model.json.
-        license: of the weights, as an SPDX expression where there is one.
+        channel_order: the order of the network's input channels: "rgb", "bgr", or "gray" (Rec. 601
+            luma, 0.299 R + 0.587 G + 0.114 B).
+        normalisation: how intensities become the input. Called `scaling` in model.json.
+        license: the weights' license, as an SPDX expression where there is one.
         description: what the model is for.
         training_data: what it was trained on.
-        assumed: what an import took the network to be, since neither file nor user told.
+        assumed: what an import assumed about the network, since neither file nor user said it.
         metrics: what was measured, by name.
-        training: how it was trained, if it was here: recipe, seed, iterations, environment.
+        training: how wsi-unet trained it: recipe, seed, iterations, environment; {} if it didn't.
     """
 
     format_version: Literal[1] = 1
@@ -164,7 +165,7 @@ class ModelSpec(_Frozen):
     @field_validator("architecture", mode="before")
     @classmethod
     def _family(cls, value: Any) -> Any:
-        """Take a U-Net where the family isn't said."""
+        """Read an architecture without a family as a U-Net."""
         return {"family": "unet", **value} if isinstance(value, dict) else value
 
     @model_validator(mode="after")
@@ -213,9 +214,9 @@ class ModelSpec(_Frozen):
 
     def _check_window(self) -> None:
         if isinstance(self.architecture, ProgramConfig):
-            only = self.architecture.input_side
-            if only not in (None, self.window):
-                raise ValueError(f"window: the program takes images of {only} px only")
+            side = self.architecture.input_side
+            if side not in (None, self.window):
+                raise ValueError(f"window: the program takes images of {side} px only")
         if self.window is None:
             if not self.architecture.local:
                 raise ValueError(
@@ -240,7 +241,7 @@ class ModelSpec(_Frozen):
 
     @property
     def multi_label(self) -> bool:
-        """Whether a pixel may belong to several classes, each of which has labels of its own."""
+        """Whether a pixel may belong to several classes; each class has labels of its own then."""
         return self.head == "sigmoid" and len(self.classes) > 1
 
     @property
@@ -261,12 +262,12 @@ class ModelSpec(_Frozen):
         return explain_inexactness(self.architecture, self.architecture.border(), self.window)
 
     def border(self) -> Border:
-        """Return the context that a core needs and how windows end at the slide's edge."""
+        """Return the context that a core needs, and how windows continue at the slide's edge."""
         return self._border
 
     @property
     def tile(self) -> int | None:
-        """Side of a tile's core, px, where there is no choice (see `window`)."""
+        """Side of a tile's core, px, where `window` leaves no choice; else None."""
         return self._border.tile
 
     @cached_property
@@ -286,22 +287,24 @@ class ModelSpec(_Frozen):
         if self.background is None:
             return tuple(range(1, len(self.classes) + 1))
         others = iter(range(1, len(self.classes)))
-        return tuple(0 if c.name == self.background else next(others) for c in self.classes)
+        return tuple(0 if item.name == self.background else next(others) for item in self.classes)
 
     @property
     def labels(self) -> tuple[LabelClass, ...]:
         """Every label value with its name and colour, by value, background (0) first."""
-        values = zip(self.label_values, self.classes, strict=True)
-        labels = [LabelClass(value=v, name=c.name, color=c.color) for v, c in values]
+        labels = [
+            LabelClass(value=value, name=item.name, color=item.color)
+            for value, item in zip(self.label_values, self.classes, strict=True)
+        ]
         if self.background is None:
             labels.append(LabelClass(value=0, name=BACKGROUND_NAME, color="#000000"))
         return tuple(sorted(labels, key=lambda label: label.value))
 
     def pixel_fields(self) -> dict[str, Any]:
-        """Return the part of the spec that, with the weights, decides the labels.
+        """Return the fields that, with the weights, decide the labels.
 
-        Names, colours and the card don't; neither does drop-out, which is off in use, nor what a
-        program costs.
+        Names, colours and the card don't decide them; neither do drop-out, which is off in use,
+        and what a program costs.
         """
         unused = {"dropout", "parameters", "flops_per_pixel", "bytes_per_pixel"}
         return {
@@ -315,3 +318,7 @@ class ModelSpec(_Frozen):
             "window": self.window,
             "scaling": self.normalisation.model_dump(mode="json"),
         }
+
+    def to_text(self) -> str:
+        """Return the text of the model's card, model.json."""
+        return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False)

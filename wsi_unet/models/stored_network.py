@@ -1,7 +1,7 @@
-"""How a network is stored: as tensors that fill one of ours, as a program, or as a module.
+"""How a network is stored: as the weights of one of ours, as a program, or as a module.
 
-Each can be checked without being built, which gives its hash, and be built, if the hash is still
-the same.
+Each can be checked without building the network, which gives its hash, and built if the hash is
+still the same.
 """
 
 from __future__ import annotations
@@ -29,28 +29,31 @@ if TYPE_CHECKING:
 SPEC_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
 METADATA_KEY = "wsi_unet"
-"""Where the header of a single file has the spec."""
+"""Key of the spec in the header of a single file."""
 
 
 class StoredNetwork(Protocol):
-    """A network as it is stored."""
+    """A network that is not built yet."""
 
     @property
     def trust(self) -> bool:
         """Whether it may run code."""
 
     def check(self) -> str:
-        """Check it and return its hash.
+        """Check everything and return the hash of the network and of what else decides the labels.
 
         Raises:
-            ModelError: if something in it is wrong.
+            ModelError: if something is wrong.
         """
 
     def build(self, sha256: str) -> nn.Module:
         """Return the network: float32, evaluation mode, on the CPU.
 
+        Args:
+            sha256: what `check` returned.
+
         Raises:
-            ModelError: if its hash isn't `sha256` any more, or something in it is wrong.
+            ModelError: if the hash is another one now, or something is wrong.
         """
 
 
@@ -59,11 +62,8 @@ def locate_network(path: Path, spec: ModelSpec, *, trust: bool) -> StoredNetwork
 
     Args:
         path: the model's folder or file.
-        spec: what it is.
+        spec: the model's spec.
         trust: whether it may run code.
-
-    Raises:
-        ModelError: if a network of this kind can't be stored like this.
     """
     if isinstance(spec.architecture, ProgramConfig):
         return StoredProgram(path, spec, trust)
@@ -72,12 +72,12 @@ def locate_network(path: Path, spec: ModelSpec, *, trust: bool) -> StoredNetwork
 
 @dataclass(frozen=True)
 class StoredTensors:
-    """A safetensors file.
+    """The weights of one of our networks, in a safetensors file.
 
     Attributes:
         path: the model's folder or file.
-        spec: what describes the network.
-        trust: whether it may run code, which it can't.
+        spec: the model's spec.
+        trust: whether it may run code; weights can't.
     """
 
     path: Path
@@ -90,8 +90,8 @@ class StoredTensors:
 
     def build(self, sha256: str) -> nn.Module:
         """Return the network with its weights."""
-        weights, found = _read_weights(self.path, self.spec)
-        check_unchanged(self.path, found, sha256)
+        weights, sha256_now = _read_weights(self.path, self.spec)
+        check_unchanged(self.path, sha256_now, sha256)
         return _build(self.spec, weights)
 
 
@@ -101,7 +101,7 @@ class StoredProgram:
 
     Attributes:
         path: the model's folder.
-        spec: what was measured of it.
+        spec: the model's spec.
         trust: whether it may run code.
     """
 
@@ -110,15 +110,15 @@ class StoredProgram:
     trust: bool
 
     def check(self) -> str:
-        """Return the hash of the program and of what else decides the labels; nothing is run."""
+        """Return the hash of the program and of what else decides the labels; run nothing."""
         return self._read()[1]
 
     def build(self, sha256: str) -> nn.Module:
-        """Load the program, which is where code may be run."""
+        """Load the program, which may run its code."""
         from wsi_unet.models.exported.loading import load_program
 
-        content, found = self._read()
-        check_unchanged(self.path, found, sha256)
+        content, sha256_now = self._read()
+        check_unchanged(self.path, sha256_now, sha256)
         return load_program(self.path, self._file.kind, content)
 
     def _read(self) -> tuple[bytes, str]:
@@ -134,7 +134,7 @@ class StoredProgram:
         if kind == "module":
             raise ModelError(
                 f"{self.path} describes a module of a Python process, which isn't stored; export "
-                "it (torch.export, ONNX) and import the file"
+                "the module (torch.export or ONNX) and import that file"
             )
         path = self.path / PROGRAM_FILES[kind]
         if not path.is_file():
@@ -147,19 +147,19 @@ class StoredModule:
     """A module of this process.
 
     Attributes:
-        module: in evaluation mode, on the CPU; nobody else's.
-        trust: its code is the caller's own.
+        module: in evaluation mode, on the CPU; a copy that nobody else changes.
+        trust: whether it may run code; it does, and the code is the caller's own.
     """
 
     module: nn.Module = field(repr=False)
     trust: bool = True
 
     def check(self) -> str:
-        """There is nothing to check."""
+        """Return no hash: there is nothing to check."""
         return ""
 
     def build(self, sha256: str) -> nn.Module:
-        """Return a copy."""
+        """Return a copy of the module."""
         return copy.deepcopy(self.module)
 
     def __reduce__(self) -> NoReturn:
@@ -170,15 +170,16 @@ OTHER_PROCESS = (
     "a model made of a module lives in the process that made it: for other processes, export it "
     "(torch.export or ONNX), import the file (wsi-unet model import) and use the result"
 )
+"""Message for processes that can't have a module's model."""
 
 
-def check_unchanged(path: Path, found: str, sha256: str) -> None:
+def check_unchanged(path: Path, sha256_now: str, sha256: str) -> None:
     """Refuse a model whose files have changed.
 
     Raises:
         ModelError: if they have.
     """
-    if found != sha256:
+    if sha256_now != sha256:
         raise ModelError(f"{path} has changed since it was loaded; start again")
 
 
@@ -205,7 +206,7 @@ def _read_weights(path: Path, spec: ModelSpec) -> tuple[dict[str, Tensor], str]:
 def _stream_weights(
     path: Path, spec: ModelSpec
 ) -> Iterator[tuple[str, TensorEntry, Tensor, bytearray]]:
-    """Yield each weight with its bytes, by name; no more than one is held here."""
+    """Yield each weight with its bytes, in the order of names, holding no more than one."""
     import torch
 
     file = _weights_file(path)
@@ -229,9 +230,9 @@ def _weights_file(path: Path) -> Path:
         return path
     file = path / WEIGHTS_FILE
     if not file.exists():
-        others = sorted(p.name for p in path.iterdir() if p.name != SPEC_FILE)
-        found = f"found {', '.join(others[:5])}; " if others else ""
-        raise ModelError(f"{path} has no {WEIGHTS_FILE} ({found}only safetensors are loaded)")
+        others = sorted(entry.name for entry in path.iterdir() if entry.name != SPEC_FILE)
+        listed = f"found {', '.join(others[:5])}; " if others else ""
+        raise ModelError(f"{path} has no {WEIGHTS_FILE} ({listed}only safetensors are loaded)")
     return file
 
 
@@ -240,7 +241,9 @@ def _check_names(file: Path, header: Header, spec: ModelSpec) -> None:
 
     with torch.device("meta"):
         expected = _build_empty(spec).state_dict()
-    shapes = {n: tuple(t.shape) for n, t in expected.items() if t.is_floating_point()}
+    shapes = {
+        name: tuple(tensor.shape) for name, tensor in expected.items() if tensor.is_floating_point()
+    }
     for problem, names in (
         ("lacks", shapes.keys() - header.tensors.keys()),
         ("has, beyond what its spec describes,", header.tensors.keys() - shapes.keys()),
@@ -287,20 +290,20 @@ class ModelDigest:
         self._digest = hashlib.sha256()
         self._add(spec.pixel_fields())
 
-    def _add(self, part: Any) -> None:
-        self._digest.update(json.dumps(part, sort_keys=True).encode() + b"\n")
+    def _add(self, document: Any) -> None:
+        self._digest.update(json.dumps(document, sort_keys=True).encode() + b"\n")
 
     def add(self, name: str, entry: TensorEntry, content: bytearray) -> None:
-        """Add a weight; they come in the order of their names."""
+        """Add a weight; weights must be added in the order of their names."""
         self._add([name, entry.dtype, list(entry.shape)])
         self._digest.update(content)
 
     def add_content(self, name: str, content: bytes) -> None:
-        """Add something that is no tensor."""
+        """Add named bytes that are no tensor."""
         self._add([name, len(content)])
         self._digest.update(content)
 
     @property
     def value(self) -> str:
-        """The sha256 of what was added."""
+        """The SHA-256 of what was added, in hex."""
         return self._digest.hexdigest()

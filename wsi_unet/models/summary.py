@@ -1,4 +1,4 @@
-"""What is worth knowing of a model before it runs, as numbers and words."""
+"""What a user wants to know about a model before it runs, as numbers and words."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ if TYPE_CHECKING:
     from wsi_unet.models.spec import ModelSpec
 
 USUAL_TILES = (256, 512, 1024)
+"""Sides of cores that are shown where there is a choice, px."""
 
 
 @dataclass(frozen=True)
-class Summary:
-    """What a spec implies.
+class ModelSummary:
+    """What follows from a spec.
 
     Attributes:
-        architecture: what describes the network.
-        classes: the names of its outputs, in order.
-        parameters: numbers in it, batch norm folded away.
+        architecture: the network's architecture, as in model.json.
+        classes: the names of the network's outputs, in order.
+        parameters: number of its weights, batch norm folded away.
         before: context above and left of a core, px.
         after: context below and right of it, px.
-        shrink: what the output lacks of the input per side, px.
-        period: cores start at multiples of this and are multiples of it long, px.
+        shrink: px by which the output is smaller than the input on each side.
+        period: cores start at multiples of this, and their sides are multiples of it, px.
         edge: how windows continue beyond the slide's edge: "mirror", "clip" or "cut".
-        tiles: cores that it can be run on, px; a single one where there is no choice.
-        windows: the input that each of them takes, px.
+        tiles: sides of cores, px; a single one where there is no choice.
+        windows: side of the window that each of these cores needs, px.
         exactness: "exact" or "approximate".
         reason: why it isn't exact; empty if it is.
     """
@@ -50,13 +51,13 @@ class Summary:
         return asdict(self)
 
 
-def summarise(spec: ModelSpec) -> Summary:
-    """Say what a spec implies."""
+def summarise(spec: ModelSpec) -> ModelSummary:
+    """Return what follows from a spec."""
     border = spec.border()
     possible = USUAL_TILES if spec.tile is None else (spec.tile,)
     tiles = tuple(tile for tile in possible if tile % border.period == 0) or (border.period,)
-    return Summary(
-        architecture=_shape(spec),
+    return ModelSummary(
+        architecture=_architecture_fields(spec),
         classes=tuple(item.name for item in spec.classes),
         parameters=costs.parameter_count(spec),
         before=border.before,
@@ -71,8 +72,8 @@ def summarise(spec: ModelSpec) -> Summary:
     )
 
 
-def _shape(spec: ModelSpec) -> dict[str, Any]:
-    dumped = spec.architecture.model_dump(mode="json", exclude_none=True, exclude={"dropout"})
-    if "channels" in dumped:
-        dumped.pop("base_width", None)  # which it overrules
-    return dumped
+def _architecture_fields(spec: ModelSpec) -> dict[str, Any]:
+    fields = spec.architecture.model_dump(mode="json", exclude_none=True, exclude={"dropout"})
+    if "channels" in fields:
+        fields.pop("base_width", None)  # `channels` overrules it
+    return fields

@@ -1,4 +1,4 @@
-"""Safetensors files, read by hand as far as the header: no torch, and errors that say what to do.
+"""Read safetensors files by hand: without torch, and with errors that say what to do.
 
 A file is 8 bytes (little-endian length n of the header), n bytes of JSON ({name: {"dtype",
 "shape", "data_offsets": [begin, end]}, "__metadata__": {str: str}}) and the tensors' bytes.
@@ -17,17 +17,20 @@ from wsi_unet.errors import ModelError
 from wsi_unet.models.number_types import ITEM_BYTES, TORCH_NAMES, WEIGHT_TYPES
 
 LONGEST_HEADER = 16 * 2**20
-"""Bytes; real headers are some kB, and a damaged length must not become an allocation."""
+"""Bytes of the longest header that is read: a damaged length must not become an allocation.
+
+Real headers are some kB.
+"""
 
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """Where one tensor lies.
+    """Where one tensor lies in the file.
 
     Attributes:
-        dtype: safetensors' name of its number type, like "F32".
-        shape: its sizes.
-        begin: first byte, counted from the file's start.
+        dtype: its number type, by its name in safetensors, like "F32".
+        shape: its shape.
+        begin: its first byte, counted from the file's start.
         end: one past its last byte.
     """
 
@@ -108,7 +111,7 @@ def _refuse_pickle(path: Path, start: bytes) -> None:
         )
 
 
-def _parse(header: Any, origin: int) -> tuple[dict[str, TensorEntry], dict[str, str]]:
+def _parse(header: Any, data_start: int) -> tuple[dict[str, TensorEntry], dict[str, str]]:
     if not isinstance(header, dict):
         raise TypeError("a header maps names to tensors")
     metadata = header.pop("__metadata__", {})
@@ -120,20 +123,22 @@ def _parse(header: Any, origin: int) -> tuple[dict[str, TensorEntry], dict[str, 
     for name, entry in header.items():
         begin, end = entry["data_offsets"]
         shape = tuple(entry["shape"])
-        if not all(isinstance(n, int) and n >= 0 for n in (*shape, begin, end)):
+        if not all(isinstance(size, int) and size >= 0 for size in (*shape, begin, end)):
             raise ValueError(f"{name}: sizes must be whole numbers")
-        tensors[name] = TensorEntry(str(entry["dtype"]), shape, origin + begin, origin + end)
+        tensors[name] = TensorEntry(
+            str(entry["dtype"]), shape, data_start + begin, data_start + end
+        )
     return tensors, metadata
 
 
 def _check_layout(
     path: Path,
     tensors: dict[str, TensorEntry],
-    origin: int,
+    data_start: int,
     size: int,
     types: Collection[str],
 ) -> None:
-    position = origin
+    position = data_start
     for name, entry in sorted(tensors.items(), key=lambda item: item[1].begin):
         if entry.dtype not in types:
             raise ModelError(

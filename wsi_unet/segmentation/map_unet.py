@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from wsi_unet.errors import OptionError
 from wsi_unet.geometry import BlockGrid, Box, Shape, reflect
-from wsi_unet.models.checkpoint import Model, load_model
+from wsi_unet.models.model import Model, load_model
 from wsi_unet.models.inference.devices import resolve_device, resolve_precision
 from wsi_unet.models.inference.ensemble import Ensemble
 from wsi_unet.segmentation.worker.label_block import predict_box

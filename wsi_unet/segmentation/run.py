@@ -9,7 +9,7 @@ from typing import Unpack
 from wsi_unet.dask_cluster.cluster import open_client
 from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.errors import OptionError
-from wsi_unet.models.checkpoint import Model
+from wsi_unet.models.model import Model
 from wsi_unet.segmentation.dispatch.prepare import Preparation, SlideJob
 from wsi_unet.segmentation.dispatch.slides import segment_cohort
 from wsi_unet.segmentation.planning.options import OptionArguments, Options

@@ -50,7 +50,7 @@ def _look(source: str, *, trust: bool) -> tuple[ModelSpec, str | None, tuple[Nee
 
     Until that is told, the spec is that of the first choices.
     """
-    from wsi_unet.models.checkpoint import read_spec
+    from wsi_unet.models.model import read_spec
     from wsi_unet.models.importing.checkpoint_file import is_checkpoint
     from wsi_unet.models.importing.checkpoints import infer_spec, recognise_checkpoint
     from wsi_unet.models.importing.hints import ImportHints

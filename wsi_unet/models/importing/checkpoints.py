@@ -17,7 +17,7 @@ from wsi_unet.models.program_file import open_program
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from wsi_unet.models.checkpoint import Model
+    from wsi_unet.models.model import Model
     from wsi_unet.models.spec import Architecture, ModelSpec
 
 
@@ -101,8 +101,8 @@ def import_model(
         ModelError, OptionError: as `import_checkpoint` and `import_program`.
         OutputError: if something is at `output` already, or it can't be written.
     """
-    from wsi_unet.models.checkpoint import save_model, save_program
     from wsi_unet.models.destination import check_replaceable
+    from wsi_unet.models.saving import save_model, save_program
 
     told = told or ImportHints()
     target = Path(output or told.name or model_name(Path(path)))
@@ -148,7 +148,7 @@ def load_or_import_model(source: str | Path, *, trust: bool = False) -> Model:
         ModelError: as `load_model`, `import_checkpoint` and `import_program`.
         OptionError: if something must be told; `wsi-unet model import` takes it.
     """
-    from wsi_unet.models.checkpoint import load_model
+    from wsi_unet.models.model import load_model
 
     program = open_program(source)
     if program is not None:
@@ -165,7 +165,7 @@ def check_model_exists(source: str | Path) -> None:
     Raises:
         ModelError: if there is neither a model with a sound spec, nor a checkpoint or program.
     """
-    from wsi_unet.models.checkpoint import read_spec
+    from wsi_unet.models.model import read_spec
 
     if open_program(source) is None and not is_checkpoint(source):
         read_spec(source)
@@ -199,7 +199,7 @@ def cache_folder() -> Path:
 
 def _kept(path: Path, *, trust: bool) -> Model | None:
     """Return the model that is kept there; None if there is none, or a damaged one."""
-    from wsi_unet.models.checkpoint import load_model
+    from wsi_unet.models.model import load_model
 
     try:
         return load_model(path, trust=trust)

@@ -14,11 +14,11 @@ from torch.nn.parameter import is_lazy
 from wsi_unet.errors import ModelError, first_line
 from wsi_unet.geometry import round_up
 from wsi_unet.models.architectures.costs import window_side
-from wsi_unet.models.checkpoint import Model, keep_in_process, spec_text
 from wsi_unet.models.finite import all_finite
+from wsi_unet.models.model import Model, keep_in_process
+from wsi_unet.models.probing.probed_network import wrap_network
 from wsi_unet.models.probing.properties import detect_head
 from wsi_unet.models.probing.shifting import ROOM
-from wsi_unet.models.probing.probed_network import wrap_network
 from wsi_unet.models.program_file import sha256_of
 from wsi_unet.models.stored_network import ModelDigest, StoredModule
 
@@ -49,7 +49,7 @@ def model_from_module(module: nn.Module, spec: ModelSpec) -> Model:
     check_module(own, type(module).__name__, spec)
     sha256 = hash_module(own, spec)
     # The same weights may be called otherwise; each spec has a place of its own.
-    place = f"{IN_PROCESS}/{sha256_of((sha256 + spec_text(spec)).encode())}"
+    place = f"{IN_PROCESS}/{sha256_of((sha256 + spec.to_text()).encode())}"
     return keep_in_process(Model(spec, Path(place), sha256, StoredModule(own)))
 
 

@@ -26,7 +26,7 @@ from wsi_unet.models.probing.probed_network import (
 )
 
 if TYPE_CHECKING:
-    from wsi_unet.models.checkpoint import Model
+    from wsi_unet.models.model import Model
     from wsi_unet.models.spec import ModelSpec
 
 TILE = 128

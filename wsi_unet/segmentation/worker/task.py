@@ -17,7 +17,7 @@ from wsi_unet.errors import BlockError, OutputError
 from wsi_unet.geometry import BlockIndex
 from wsi_unet.labels.contents import IMAGE_NAME
 from wsi_unet.labels.progress import BlockMarker, Progress
-from wsi_unet.models.checkpoint import load_model
+from wsi_unet.models.model import load_model
 from wsi_unet.models.inference.augmentation import Tta
 from wsi_unet.models.inference.devices import resolve_device
 from wsi_unet.models.inference.ensemble import Ensemble

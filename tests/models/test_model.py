@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from wsi_unet.errors import ModelError, OutputError
-from wsi_unet.models.checkpoint import Model, bundled_models, load_model, read_spec, save_model
+from wsi_unet.models.model import Model, bundled_models, load_model, read_spec
 from wsi_unet.models.networks.build import build_network
+from wsi_unet.models.saving import save_model
 from wsi_unet.models.spec import ModelSpec
 
 MakeSpec = Callable[..., ModelSpec]
