@@ -93,11 +93,13 @@ def _readers(path: Path, side: int) -> dict[str, Callable[[int, int], Any]]:
     from tiffslide import TiffSlide
 
     from wsi_unet.geometry import Box
+    from wsi_unet.locations import Location
     from wsi_unet.slides.readers.tiff import TiffReader
     from wsi_unet.slides.sources.opening import open_source
 
+    location = Location.parse(path)
     two, default = (
-        TiffReader(open_source(str(path)), threads=threads) for threads in (THREADS, None)
+        TiffReader(open_source(location), threads=threads) for threads in (THREADS, None)
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

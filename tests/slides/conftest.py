@@ -10,14 +10,15 @@ import pytest
 from numpy.typing import NDArray
 
 from wsi_unet.geometry import Box
+from wsi_unet.locations import Location
 from wsi_unet.slides.levels import PixelSize, pyramid
-from wsi_unet.slides.slide import Slide
+from wsi_unet.slides.slide import Reader, Slide
 
 Pixels = NDArray[np.uint8]
 SlideOf = Callable[..., Slide]
 
 
-class ArrayReader:
+class ArrayReader(Reader):
     """A reader of arrays that notes which boxes were read."""
 
     name = "array"
@@ -27,7 +28,7 @@ class ArrayReader:
     def __init__(self, levels: list[Pixels], mpp: PixelSize | None) -> None:
         self._pixels = levels
         self.levels = pyramid(
-            [(one.shape[0], one.shape[1]) for one in levels], [(7, 5)] * len(levels)
+            [(level.shape[0], level.shape[1]) for level in levels], [(7, 5)] * len(levels)
         )
         self.mpp = mpp
         self.properties: Mapping[str, str] = {}
@@ -50,7 +51,7 @@ def slide_of() -> SlideOf:
 
     def make(*levels: Pixels, mpp: PixelSize | None = None) -> Slide:
         reader = ArrayReader(list(levels), mpp)
-        slide = Slide("memory", reader)
+        slide = Slide(Location("memory"), reader)
         slide.boxes = reader.boxes  # type: ignore[attr-defined]
         return slide
 

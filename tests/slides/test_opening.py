@@ -111,7 +111,7 @@ def test_pixels_of_other_kinds_are_refused_clearly(tmp_path: Path, random_rgb: P
     png.write_bytes(imagecodecs.png_encode(random_rgb.astype(np.uint16)))
     refused(png, "16 bits per sample")
     Image.fromarray(random_rgb).convert("CMYK").save(tmp_path / "cmyk.jpg")
-    refused(tmp_path / "cmyk.jpg", "of kind 'CMYK'")
+    refused(tmp_path / "cmyk.jpg", "colour mode is 'CMYK'")
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])

@@ -23,7 +23,7 @@ from wsi_unet.slides import Slide, open_slide
 from wsi_unet.slides.readers.tiff import TiffReader
 from wsi_unet.slides.sources import remote_source
 from wsi_unet.storage.s3 import client as remote
-from wsi_unet.storage.s3.client import Bucket
+from wsi_unet.storage.s3.client import open_bucket
 
 Pixels = NDArray[np.uint8]
 
@@ -32,7 +32,7 @@ def upload(path: Path, bucket: str) -> str:
     """Copy a file or a folder into a bucket; return its URL."""
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     for file in files:
-        Bucket(bucket).put(file.relative_to(path.parent).as_posix(), file.read_bytes())
+        open_bucket(bucket).put(file.relative_to(path.parent).as_posix(), file.read_bytes())
     return f"{bucket}/{path.name}"
 
 
@@ -152,7 +152,7 @@ def test_concurrent_reads_overlap(
     pyramid: Path, bucket: str, s3_proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While answers take a while, up to 16 requests per slide are under way, of any read."""
-    monkeypatch.setattr(remote_source, "LARGEST", 1)  # nothing is asked for together
+    monkeypatch.setattr(remote_source, "MAX_REQUEST", 1)  # nothing is asked for together
     with open_slide(upload(pyramid, bucket)) as slide, open_slide(pyramid) as local:
         slide.read(0, Box(0, 0, 9, 9))  # what decodes has been started
         s3_proxy.forget()
@@ -198,13 +198,13 @@ def test_a_window_is_read_in_few_requests(pyramid: Path, bucket: str, s3_proxy: 
 
 
 def test_ranges_are_merged() -> None:
-    gap, largest = remote_source.GAP, remote_source.LARGEST
+    gap, largest = remote_source.MAX_GAP, remote_source.MAX_REQUEST
     ranges = [(0, 10), (10, gap), (2 * gap + 10, 5), (3 * gap + 16, 5), (50 * gap, largest + 1)]
-    assert remote_source.merge(ranges, range(5)) == [[0, 1, 2], [3], [4]]
-    assert remote_source.merge(ranges, []) == []
-    assert remote_source.merge([(5, 5), (0, 20), (3, 1)], [0, 1, 2]) == [[1, 2, 0]]
+    assert remote_source.merge_ranges(ranges, range(5)) == [[0, 1, 2], [3], [4]]
+    assert remote_source.merge_ranges(ranges, []) == []
+    assert remote_source.merge_ranges([(5, 5), (0, 20), (3, 1)], [0, 1, 2]) == [[1, 2, 0]]
     many = [(number * 1000, 1000) for number in range(5000)]
-    merged = remote_source.merge(many, range(5000))
+    merged = remote_source.merge_ranges(many, range(5000))
     assert list(chain(*merged)) == list(range(5000))
     assert max(map(len, merged)) * 1000 <= largest
 
@@ -228,7 +228,7 @@ def test_what_is_no_slide_is_refused_in_one_line(bucket: str, pyramid: Path) -> 
         ("group.zarr/zarr.json", b'{"node_type": "group", "attributes": {}}', "Zarr group"),
         ("broken.zarr/zarr.json", b"{", "isn't valid JSON"),
     ):
-        Bucket(bucket).put(name, data)
+        open_bucket(bucket).put(name, data)
         refused(f"{bucket}/{name.partition('/')[0]}", match)
 
 
@@ -236,7 +236,7 @@ def test_readers_of_files_refuse_urls(example_slide_path: Path, bucket: str) -> 
     url = upload(example_slide_path, bucket)
     for reader in ("openslide", "dicom"):
         refused(url, rf"the {reader} reader reads files on a disk only; copy the slide", reader)
-    Bucket(bucket).put("a.mrxs", b"\xff\xd8\xff" + bytes(500))
+    open_bucket(bucket).put("a.mrxs", b"\xff\xd8\xff" + bytes(500))
     refused(f"{bucket}/a.mrxs", "copy the slide there first")
 
 
@@ -289,7 +289,7 @@ def test_a_store_that_fails_for_a_while_is_asked_again(
 def test_a_slide_that_is_replaced_is_noticed(pyramid: Path, bucket: str, tmp_path: Path) -> None:
     url = upload(pyramid, bucket)
     with open_slide(url) as slide:
-        Bucket(bucket).put(pyramid.name, pyramid.read_bytes() + b"\0")
+        open_bucket(bucket).put(pyramid.name, pyramid.read_bytes() + b"\0")
         with pytest.raises(SlideError, match="was changed while it was read"):
             slide.read(0, Box(0, 0, 900, 700))
 
@@ -299,7 +299,7 @@ def test_closing_waits_for_nothing_that_hangs(
     pyramid: Path, bucket: str, s3_proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A read that has failed leaves requests behind; closing forgets them."""
-    monkeypatch.setattr(remote_source, "LARGEST", 1)
+    monkeypatch.setattr(remote_source, "MAX_REQUEST", 1)
     slide = open_slide(upload(pyramid, bucket))
     first: list[Request] = []
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box, Shape
+from wsi_unet.locations import Location
 from wsi_unet.slides import Slide, open_slide
 from wsi_unet.slides.readers import tiff_tiles as hot_path
 from wsi_unet.slides.readers.tiff import TiffReader
@@ -132,8 +133,8 @@ def test_concurrent_reads_overlap(
             waiting -= 1
         return pread(file, length, offset)
 
-    reader = TiffReader(open_source(str(example_slide_path)), threads=8)
-    with Slide(str(example_slide_path), reader) as slide:
+    reader = TiffReader(open_source(Location.parse(example_slide_path)), threads=8)
+    with Slide(Location.parse(example_slide_path), reader) as slide:
         slide.read(0, Box(0, 0, 480, 480))  # the threads have started
         monkeypatch.setattr(os, "pread", slow)
         slide.read(0, Box(0, 0, 960, 960))
@@ -237,7 +238,7 @@ def test_large_strips_are_kept_decoded(
     path = tmp_path / "one_strip.tif"
     tifffile.imwrite(path, random_rgb, rowsperstrip=45, compression="zlib")
     monkeypatch.setattr(hot_path, "LARGE_TILE", 100)
-    monkeypatch.setattr(hot_path, "KEPT_BYTES", 10_000)  # room for one of the two
+    monkeypatch.setattr(hot_path, "MAX_KEPT_BYTES", 10_000)  # room for one of the two
     preads = []
     pread = os.pread
 

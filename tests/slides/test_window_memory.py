@@ -11,6 +11,7 @@ import pytest
 
 from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box
+from wsi_unet.locations import Location
 from wsi_unet.slides import open_slide, window_memory
 from wsi_unet.slides.readers.tiff import TiffReader
 from wsi_unet.slides.sources.opening import open_source
@@ -102,7 +103,7 @@ def test_a_failed_read_gives_its_window_back_at_once(
     example_slide_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "pread", lambda file, length, offset: b"")
-    reader = TiffReader(open_source(str(example_slide_path)), threads=2)
+    reader = TiffReader(open_source(Location.parse(example_slide_path)), threads=2)
     assert reader._tiles is not None
     gc.collect()
     gc.disable()  # what is left over must not need it

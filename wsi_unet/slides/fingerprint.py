@@ -1,25 +1,28 @@
-"""Recognising a slide again by its content, wherever it lies and whenever it was copied."""
+"""Recognising a slide by its content, wherever it is stored and whenever it was copied."""
 
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 from wsi_unet.errors import SlideError
+from wsi_unet.locations import Location
 from wsi_unet.slides.sources.opening import open_source
 from wsi_unet.slides.sources.source import ByteSource
 
 END_BYTES = 1 << 20
+"""How much of either end of a file counts."""
 
 
 def file_digest(source: ByteSource, metadata: str) -> str:
     """Return the SHA-256 of a file's size, its first and last MiB, and its metadata.
 
-    Reading gigabytes to tell two slides apart would cost more than it is worth; sizes, tile
-    tables and both ends differ between any two that matter.
+    Reading gigabytes to tell two slides apart would cost more than it is worth: their sizes, tile
+    tables or ends differ anyway.
 
     Args:
         source: the file.
-        metadata: what else identifies the content, such as a digest of its tile tables.
+        metadata: what else tells the content, such as a digest of the tile tables.
 
     Returns:
         64 hexadecimal digits.
@@ -40,16 +43,16 @@ def file_digest(source: ByteSource, metadata: str) -> str:
     return digest.hexdigest()
 
 
-def path_digest(location: str, metadata: str) -> str:
+def path_digest(path: Path, metadata: str) -> str:
     """Return the `file_digest` of a file that isn't open.
 
     Raises:
         SlideError: the file can't be read.
     """
     try:
-        source = open_source(location)
+        source = open_source(Location.parse(path))
     except OSError as error:
-        raise SlideError(f"{location}: can't be read: {error.strerror or error}") from error
+        raise SlideError(f"{path}: can't be read: {error.strerror or error}") from error
     try:
         return file_digest(source, metadata)
     finally:

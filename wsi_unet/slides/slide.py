@@ -1,4 +1,4 @@
-"""A slide: what every reader offers, behind one facade.
+"""Slides: one facade over the readers of all formats.
 
 Coordinates of `read` are (y, x) pixels of the level that is read, origin at the top left.
 """
@@ -14,68 +14,68 @@ from typing import NoReturn, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_unet import locations
 from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box, Shape
+from wsi_unet.locations import Location
 from wsi_unet.slides.levels import Level, PixelSize
 from wsi_unet.slides.resample import read_thumbnail
 
 
 class UnknownLayoutError(SlideError):
-    """A reader doesn't understand a file; another reader might."""
+    """A reader can't read a file that another reader might."""
 
 
 class Reader(Protocol):
-    """What a file format has to offer to become a `Slide`. Reads may come from many threads."""
+    """An open file of some format, for a `Slide` to read; several threads may read at once.
 
-    @property
-    def name(self) -> str:
-        """The reader's name, as in `open_slide(path, reader=name)`."""
+    Attributes:
+        name: the reader's name, as in `open_slide(path, reader=name)`.
+        vendor: who made the file, in lower case, if it says so.
+        compression: how level 0 is compressed, if it says so.
+        levels: the pyramid, finest level first.
+        mpp: µm per level-0 px as the file states it.
+        properties: everything else that the file says about itself.
+    """
 
-    @property
-    def vendor(self) -> str | None:
-        """Who made the file, in lower case, if it says so."""
-
-    @property
-    def compression(self) -> str | None:
-        """How level 0 is compressed."""
-
-    @property
-    def levels(self) -> tuple[Level, ...]:
-        """The pyramid, finest level first."""
-
-    @property
-    def mpp(self) -> PixelSize | None:
-        """µm per level-0 px as the file states it."""
-
-    @property
-    def properties(self) -> Mapping[str, str]:
-        """Everything else that the file says about itself."""
+    name: str
+    vendor: str | None
+    compression: str | None
+    levels: tuple[Level, ...]
+    mpp: PixelSize | None
+    properties: Mapping[str, str]
 
     def read(self, level: int, box: Box) -> NDArray[np.uint8]:
-        """Return RGB (h, w, 3) of a box that lies inside an existing level."""
+        """Return RGB (h, w, 3) of a box that lies inside an existing level.
+
+        Raises:
+            SlideError: the file can't be read or decoded there.
+        """
 
     def fingerprint(self) -> str:
-        """Return hexadecimal digits that change with the content, not with path or time."""
+        """Return hexadecimal digits that change with the content, not with path or time.
+
+        Raises:
+            SlideError: the file can't be read.
+        """
 
     def close(self) -> None:
         """Release files and threads."""
 
 
 class Slide:
-    """A slide that is open for reading, by several threads at once if need be.
+    """A slide that is open for reading; several threads may read at once.
 
     Slides hold files and threads, so they can't be pickled: send the path instead.
 
     Attributes:
-        path: where the slide is: an absolute path or a URL.
-        name: the last part of that.
+        path: where the slide is, an absolute path or a URL.
+        name: the last part of the path.
     """
 
-    def __init__(self, path: str, reader: Reader) -> None:
+    def __init__(self, location: Location, reader: Reader) -> None:
         """Wrap an open reader, which the slide owns from here on."""
-        self.path = path
-        self.name = locations.name(path)
+        self.path = str(location)
+        self.name = location.name
         self._reader = reader
         self._idle = threading.Condition()
         self._reading = 0
@@ -93,7 +93,7 @@ class Slide:
 
     @property
     def compression(self) -> str | None:
-        """How level 0 is compressed."""
+        """How level 0 is compressed, if the file says so."""
         return self._reader.compression
 
     @property
@@ -171,7 +171,7 @@ class Slide:
             if self._closed:
                 return
             self._closed = True
-            # A descriptor closed under a running read could be another file's by then.
+            # A read that is still running might find its file descriptor reused for another file.
             self._idle.wait_for(lambda: self._reading == 0)
         self._reader.close()
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import wsidicom.errors
 from numpy.typing import NDArray
+from typing_extensions import override
 from wsidicom import WsiDicom
 
 from wsi_unet.colour import to_rgb
 from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box
+from wsi_unet.locations import Location
 from wsi_unet.slides.fingerprint import path_digest
 from wsi_unet.slides.levels import PixelSize, pyramid
+from wsi_unet.slides.slide import Reader
 
 _ERRORS = (
     wsidicom.errors.WsiDicomError,
@@ -36,18 +38,18 @@ _ERRORS = (
 )
 
 
-class DicomReader:
+class DicomReader(Reader):
     """Reads the pyramid of a DICOM series: one file, or a folder of files."""
 
     name = "dicom"
 
-    def __init__(self, location: str) -> None:
+    def __init__(self, location: Location) -> None:
         """Open a file or a folder.
 
         Raises:
             SlideError: it holds no whole-slide image.
         """
-        self._path = path = Path(location)
+        self._path = path = location.path
         self._lock = threading.Lock()
         self._files = sorted(path.rglob("*.dcm")) if path.is_dir() else [path]
         try:
@@ -76,15 +78,11 @@ class DicomReader:
             "dicom.photometric": str(dataset.photometric_interpretation),
         }
 
+    @override
     def read(self, level: int, box: Box) -> NDArray[np.uint8]:
-        """Return RGB (h, w, 3) of a box inside an existing level.
-
-        Raises:
-            SlideError: the file can't be read or decoded there.
-        """
         rows, columns = box.shape
         try:
-            # Its file handles have one position each, which threads would move under each other.
+            # Each of its file handles has one position, which threads would have to share.
             with self._lock:
                 region = self._slide.read_region(
                     (box.x0, box.y0), self._numbers[level], (columns, rows)
@@ -96,15 +94,12 @@ class DicomReader:
         pixels = np.asarray(region)
         return np.ascontiguousarray(to_rgb(pixels[..., None] if pixels.ndim == 2 else pixels))
 
+    @override
     def fingerprint(self) -> str:
-        """Return hexadecimal digits of every file's size and ends, whatever their names.
-
-        Raises:
-            SlideError: a file can't be read.
-        """
-        digests = sorted(path_digest(str(file), "dicom") for file in self._files)
+        """Return digits of every file's size and ends, whatever their names."""
+        digests = sorted(path_digest(file, "dicom") for file in self._files)
         return hashlib.sha256("".join(digests).encode()).hexdigest()
 
+    @override
     def close(self) -> None:
-        """Close the files."""
         self._slide.close()

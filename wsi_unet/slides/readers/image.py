@@ -1,4 +1,4 @@
-"""Small slides: PNG, JPEG and whatever else Pillow decodes in one go."""
+"""Small slides: PNG, JPEG and anything else that Pillow decodes in one go."""
 
 from __future__ import annotations
 
@@ -11,29 +11,31 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from typing_extensions import override
 
 from wsi_unet.colour import to_rgb
 from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box
 from wsi_unet.slides.fingerprint import file_digest
 from wsi_unet.slides.levels import pyramid
+from wsi_unet.slides.slide import Reader
 from wsi_unet.slides.sources.source import ByteSource
 
-_CONVERTED = {"1": "L", "L": "L", "LA": "LA", "P": "RGBA", "RGB": "RGB", "RGBA": "RGBA"}
-"""Pillow's modes that can be read, and what they are converted to before `to_rgb`."""
+_CONVERTED_TO = {"1": "L", "L": "L", "LA": "LA", "P": "RGBA", "RGB": "RGB", "RGBA": "RGBA"}
+"""The modes of Pillow that are supported, and what each is converted to before `to_rgb`."""
 
-PIECE = 4 << 20
-"""Bytes that are asked for at once."""
+PIECE_BYTES = 4 << 20
+"""Bytes that are requested at once."""
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_DEPTH = 24
-"""Where a PNG states its bits per sample."""
+_PNG_DEPTH_OFFSET = 24
+"""Where in a PNG its bits per sample stand, bytes."""
 
 
-class ImageReader:
-    """Reads an image with one level, decoded when first needed and then kept.
+class ImageReader(Reader):
+    """Reads an image of one level, which is decoded when first needed and then kept.
 
-    Such a file's resolution is for printers, so it isn't taken for a pixel size; and it is read
+    Its resolution is meant for printers, so it isn't taken for a pixel size; and pixels are read
     as stored: an orientation tag isn't applied.
     """
 
@@ -42,7 +44,7 @@ class ImageReader:
     mpp = None
 
     def __init__(self, source: ByteSource) -> None:
-        """Open an image and look at its header.
+        """Open an image and check its header.
 
         Args:
             source: the file, which the reader owns from here on.
@@ -55,24 +57,24 @@ class ImageReader:
         self._lock = threading.Lock()
         self._pixels: NDArray[np.uint8] | None = None
         try:
-            self._look()
+            self._check_header()
         except BaseException:
             source.close()
             raise
 
-    def _look(self) -> None:
-        place = self._source.location
-        head = self._bytes(0, _PNG_DEPTH + 1)
-        if head.startswith(_PNG_SIGNATURE) and head[_PNG_DEPTH:] == b"\x10":
-            # Pillow would open these as 8-bit RGB without a word.
+    def _check_header(self) -> None:
+        location = self._source.location
+        head = self._bytes(0, _PNG_DEPTH_OFFSET + 1)
+        if head.startswith(_PNG_SIGNATURE) and head[_PNG_DEPTH_OFFSET:] == b"\x10":
+            # Pillow would silently open these as 8-bit RGB.
             raise SlideError(
-                f"{place}: its pixels have 16 bits per sample; only 8 bits are supported, so "
+                f"{location}: its pixels have 16 bits per sample; only 8 bits are supported, so "
                 "convert it to 8-bit RGB first"
             )
         with self._open(self._source.open()) as image:
-            if image.mode not in _CONVERTED:
+            if image.mode not in _CONVERTED_TO:
                 raise SlideError(
-                    f"{place}: its pixels are of kind {image.mode!r}; only 8-bit grey and RGB are "
+                    f"{location}: its colour mode is {image.mode!r}; only 8-bit grey and RGB are "
                     "supported, so convert it first"
                 )
             shape = image.height, image.width
@@ -84,19 +86,20 @@ class ImageReader:
             }
 
     def _bytes(self, offset: int, length: int) -> bytes:
-        """Return bytes of the file, however many, as quickly as its source gives them."""
+        """Return bytes of the file, requested in pieces that a remote source reads at once."""
         stop = min(offset + length, self._source.size)
-        pieces = [(start, min(PIECE, stop - start)) for start in range(offset, stop, PIECE)]
+        starts = range(offset, stop, PIECE_BYTES)
+        pieces = [(start, min(PIECE_BYTES, stop - start)) for start in starts]
         try:
-            asked = self._source.request(pieces)
-            return b"".join(asked.get(number) for number in range(len(pieces)))
+            ranges = self._source.request(pieces)
+            return b"".join(ranges.get(number) for number in range(len(pieces)))
         except OSError as error:
             raise SlideError(
                 f"{self._source.location}: can't be read: {error.strerror or error}"
             ) from error
 
     def _open(self, file: str | IO[bytes]) -> Image.Image:
-        place = self._source.location
+        location = self._source.location
         try:
             with warnings.catch_warnings():
                 # Pillow warns from 89 Mpx on; what it refuses (179 Mpx) is refused below.
@@ -104,13 +107,13 @@ class ImageReader:
                 return Image.open(file)
         except Image.DecompressionBombError as error:
             raise SlideError(
-                f"{place}: too large to be decoded in one go ({error}); convert it to a tiled, "
+                f"{location}: too large to be decoded in one go ({error}); convert it to a tiled, "
                 "pyramidal TIFF"
             ) from error
         except UnidentifiedImageError as error:
-            raise SlideError(f"{place}: isn't an image in a known format") from error
+            raise SlideError(f"{location}: isn't an image in a known format") from error
         except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises on bad headers
-            raise SlideError(f"{place}: can't be opened as an image ({error})") from error
+            raise SlideError(f"{location}: can't be opened as an image ({error})") from error
 
     def _decoded(self) -> NDArray[np.uint8]:
         with self._lock:
@@ -118,7 +121,7 @@ class ImageReader:
                 whole = io.BytesIO(self._bytes(0, self._source.size))
                 with self._open(whole) as image:
                     try:
-                        converted = image.convert(_CONVERTED[image.mode])
+                        converted = image.convert(_CONVERTED_TO[image.mode])
                     except (OSError, ValueError, SyntaxError) as error:
                         raise SlideError(
                             f"{self._source.location}: can't be decoded ({error}); the file is "
@@ -128,23 +131,15 @@ class ImageReader:
                 self._pixels = to_rgb(pixels[..., None] if pixels.ndim == 2 else pixels)
             return self._pixels
 
+    @override
     def read(self, level: int, box: Box) -> NDArray[np.uint8]:
-        """Return RGB (h, w, 3) of a box inside the image.
-
-        Raises:
-            SlideError: the image can't be decoded.
-        """
         return self._decoded()[box.slices()].copy()
 
+    @override
     def fingerprint(self) -> str:
-        """Return hexadecimal digits of the file's size and both its ends.
-
-        Raises:
-            SlideError: the file can't be read.
-        """
         return file_digest(self._source, f"image {self.levels[0].shape}")
 
+    @override
     def close(self) -> None:
-        """Close the file and forget the pixels."""
         self._source.close()
         self._pixels = None

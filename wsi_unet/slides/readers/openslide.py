@@ -1,37 +1,40 @@
-"""What OpenSlide reads: MRXS, VMS, SCN, BIF and other formats that aren't plain TIFF."""
+"""MRXS, VMS, SCN, BIF and other formats that aren't plain TIFF, read by OpenSlide."""
 
 from __future__ import annotations
 
 import json
 import threading
-from pathlib import Path
+from collections.abc import Mapping
 
 import numpy as np
 import openslide
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from wsi_unet.colour import to_rgb
 from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box
+from wsi_unet.locations import Location
 from wsi_unet.slides.fingerprint import path_digest
 from wsi_unet.slides.levels import PixelSize, pyramid
+from wsi_unet.slides.slide import Reader
 
-PIECE = 512
+PIECE_SIDE = 512
 """Side of the squares in which coarse levels are read, px of the level."""
 
 
-class OpenSlideReader:
-    """Reads through OpenSlide; what a slide doesn't hold is white."""
+class OpenSlideReader(Reader):
+    """Reads through OpenSlide; areas that weren't scanned are white."""
 
     name = "openslide"
 
-    def __init__(self, location: str) -> None:
+    def __init__(self, location: Location) -> None:
         """Open a slide.
 
         Raises:
             SlideError: OpenSlide doesn't know the format, or the file is damaged.
         """
-        self._path = Path(location)
+        self._path = location.path
         self._lock = threading.Lock()
         self._slide = self._open()
         properties = dict(self._slide.properties)
@@ -44,7 +47,7 @@ class OpenSlideReader:
             for level in range(len(sides))
         ]
         self.levels = pyramid(sides, tiles)
-        self.properties = properties
+        self.properties: Mapping[str, str] = properties
         self.vendor = properties.get("openslide.vendor")
         self.compression = None
         self.mpp = _mpp(properties)
@@ -57,32 +60,30 @@ class OpenSlideReader:
         except (openslide.OpenSlideError, OSError) as error:
             raise SlideError(f"{self._path}: OpenSlide can't open it ({error})") from error
 
+    @override
     def read(self, level: int, box: Box) -> NDArray[np.uint8]:
-        """Return RGB (h, w, 3) of a box inside an existing level.
+        """Return RGB (h, w, 3) of a box: the same pixel has the same value in every window.
 
-        OpenSlide takes positions in level-0 px. A coarse level's downsample is rarely an exact
-        integer to OpenSlide, so most of that level's pixels have no such position, and it
-        interpolates, differently from each origin. Coarse levels are therefore put together from
-        squares of one fixed grid, each always read from its own origin: the same pixel has the
-        same value in every window.
-
-        Raises:
-            SlideError: OpenSlide can't read the file there.
+        OpenSlide takes positions in level-0 px. To OpenSlide, a coarse level's downsample is rarely
+        an exact integer, so most of that level's pixels lie between positions, and it interpolates
+        differently from each origin. Coarse levels are therefore put together from the squares of
+        one fixed grid, each of which is always read from its own origin.
         """
         if level == 0:
             return self._region(level, box)
         whole = Box.of_shape(self.levels[level].shape)
         result = np.empty((*box.shape, 3), np.uint8)
-        first, left = box.y0 // PIECE * PIECE, box.x0 // PIECE * PIECE
-        for tile in Box(first, left, box.y1, box.x1).tiles(PIECE):
-            piece = Box(tile.y0, tile.x0, tile.y0 + PIECE, tile.x0 + PIECE).intersection(whole)
+        first, left = box.y0 // PIECE_SIDE * PIECE_SIDE, box.x0 // PIECE_SIDE * PIECE_SIDE
+        for tile in Box(first, left, box.y1, box.x1).tiles(PIECE_SIDE):
+            square = Box(tile.y0, tile.x0, tile.y0 + PIECE_SIDE, tile.x0 + PIECE_SIDE)
+            piece = square.intersection(whole)
             common = piece.intersection(box)
             pixels = self._region(level, piece)
             result[common.relative_to(box).slices()] = pixels[common.relative_to(piece).slices()]
         return result
 
     def _region(self, level: int, box: Box) -> NDArray[np.uint8]:
-        """Return RGB (h, w, 3) of a box as one call of OpenSlide gives it."""
+        """Return RGB (h, w, 3) of a box, read by a single call of OpenSlide."""
         with self._lock:
             slide = self._slide
         factor = slide.level_downsamples[level]
@@ -98,27 +99,24 @@ class OpenSlideReader:
         return np.ascontiguousarray(to_rgb(np.asarray(region)))
 
     def _replace(self, broken: openslide.OpenSlide) -> None:
-        """Open the slide afresh: after an error OpenSlide refuses a handle for good."""
+        """Reopen the slide: after an error OpenSlide refuses to use a handle any more."""
         with self._lock:
             if self._slide is broken:
                 self._slide = self._open()
 
+    @override
     def fingerprint(self) -> str:
-        """Return digits of the file's size, both its ends, its properties and its siblings' sizes.
-
-        Raises:
-            SlideError: the file can't be read.
-        """
-        beside = self._path.with_suffix("")
+        """Return digits of the file, its properties and the sizes of its companion files."""
+        folder = self._path.with_suffix("")  # where MRXS and others keep their pixels
         try:
-            files = sorted(beside.rglob("*")) if beside.is_dir() else []
-            sizes = [(file.relative_to(beside).as_posix(), file.stat().st_size) for file in files]
+            files = sorted(folder.rglob("*")) if folder.is_dir() else []
+            sizes = [(file.relative_to(folder).as_posix(), file.stat().st_size) for file in files]
         except OSError as error:
-            raise SlideError(f"{beside}: can't be read: {error.strerror or error}") from error
-        return path_digest(str(self._path), json.dumps([self.properties, sizes], sort_keys=True))
+            raise SlideError(f"{folder}: can't be read: {error.strerror or error}") from error
+        return path_digest(self._path, json.dumps([self.properties, sizes], sort_keys=True))
 
+    @override
     def close(self) -> None:
-        """Close the slide."""
         self._slide.close()
 
 

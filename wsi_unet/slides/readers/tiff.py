@@ -1,7 +1,6 @@
-"""Whole-slide TIFFs: tiffslide understands the file, `tiff.TileSource` reads its tiles.
+"""Whole-slide TIFFs: tiffslide interprets the file, `tiff_tiles.TileSource` reads its tiles.
 
-What the direct path can't do (slides composed of several images or files) is read by tiffslide
-itself.
+Slides that are composed of several images or files are read by tiffslide itself.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tifffile import TiffFileError
 from tiffslide import TiffSlide
+from typing_extensions import override
 
-from wsi_unet import locations
 from wsi_unet.colour import to_rgb
 from wsi_unet.errors import SlideError, first_line
 from wsi_unet.geometry import Box
@@ -29,15 +28,15 @@ from wsi_unet.slides.levels import PixelSize, pyramid
 from wsi_unet.slides.library_messages import capture_library_messages
 from wsi_unet.slides.readers.tiff_levels import TiffLevel
 from wsi_unet.slides.readers.tiff_pages import (
-    compression,
-    layout,
+    compression_name,
+    layout_bytes,
     refuse_truncated,
     refuse_unsuitable,
     tiff_level,
     tile_shape,
 )
 from wsi_unet.slides.readers.tiff_tiles import TileSource, default_threads
-from wsi_unet.slides.slide import UnknownLayoutError
+from wsi_unet.slides.slide import Reader, UnknownLayoutError
 from wsi_unet.slides.sources.source import ByteSource
 
 _MALFORMED = (
@@ -56,7 +55,7 @@ _MALFORMED = (
 """What tifffile and tiffslide raise on files that aren't what their header promises."""
 
 
-class TiffReader:
+class TiffReader(Reader):
     """Reads SVS, NDPI, OME-TIFF and generic (pyramidal) TIFF."""
 
     name = "tiffslide"
@@ -66,54 +65,55 @@ class TiffReader:
 
         Args:
             source: the file, which the reader owns from here on.
-            threads: how many threads decode tiles; a few by default.
+            threads: how many threads decode tiles; None for a few more than there are cores.
 
         Raises:
             SlideError: the file isn't a readable TIFF of 8-bit grey or RGB pixels.
         """
         self._source = source
         self._lock = threading.Lock()
-        self._fallback: TiffSlide | None = None
+        self._composed: TiffSlide | None = None
         self._tiles: TileSource | None = None
         try:
-            with capture_library_messages() as complaints, _reading(source, complaints):
-                self._open(complaints, threads or default_threads())
+            with capture_library_messages() as warnings, _slide_errors(source, warnings):
+                self._open(warnings, threads or default_threads())
         except BaseException:
             source.close()
             raise
 
-    def _open(self, complaints: list[str], threads: int) -> None:
-        name = locations.name(self._source.location)
+    def _open(self, warnings: list[str], threads: int) -> None:
         file: Any = self._source.open()
+        name = self._source.location.name
         slide = TiffSlide(file, tifffile_options={"name": name})
         try:
-            levels = self._describe(slide, complaints)
+            levels = self._describe(slide, warnings)
             if levels is None:
-                self._fallback = slide
+                self._composed = slide
             else:
                 self._tiles = TileSource(self._source, levels, threads)
         finally:
-            if self._fallback is None:
+            if self._composed is None:
                 slide.close()
 
-    def _describe(self, slide: TiffSlide, complaints: list[str]) -> tuple[TiffLevel, ...] | None:
-        """Note what the file says; return the levels for the direct path if it can be taken."""
+    def _describe(self, slide: TiffSlide, warnings: list[str]) -> tuple[TiffLevel, ...] | None:
+        """Keep the file's metadata; return its levels if their tiles can be read directly."""
         properties: dict[str, Any] = slide.properties
         file = slide.ts_tifffile
         series = file.series[properties["tiffslide.series-index"]]
         for level in series.levels:
             refuse_unsuitable(self._source.location, level.keyframe, series.axes)
-        refuse_truncated(self._source, list(file.pages), complaints)
+        refuse_truncated(self._source, list(file.pages), warnings)
         sides = [(rows, columns) for columns, rows in slide.level_dimensions]
         tiles = [tile_shape(level.keyframe) for level in series.levels]
         self.levels = pyramid(sides, tiles)
         self.mpp = _mpp(properties)
         self.vendor = _vendor(slide, properties)
-        self.compression = compression(series.levels[0].keyframe.compression)
+        self.compression = compression_name(series.levels[0].keyframe.compression)
         self.properties = {
             key: str(value) for key, value in properties.items() if value is not None
         }
-        self._digest = hashlib.sha256(layout(series, list(file.pages), properties)).hexdigest()
+        layout = layout_bytes(series, list(file.pages), properties)
+        self._digest = hashlib.sha256(layout).hexdigest()
         composed = properties.get("tiffslide.series-composition") is not None
         if composed or series.is_multifile or series.transform is not None:
             return None
@@ -125,46 +125,38 @@ class TiffReader:
 
     @property
     def direct(self) -> bool:
-        """Whether tiles are decoded directly rather than by tiffslide."""
+        """Whether tiles are read directly rather than by tiffslide."""
         return self._tiles is not None
 
+    @override
     def read(self, level: int, box: Box) -> NDArray[np.uint8]:
-        """Return RGB (h, w, 3) of a box inside an existing level.
-
-        Raises:
-            SlideError: the file can't be read or decoded there.
-        """
         if self._tiles is not None:
             return self._tiles.read(level, box)
-        assert self._fallback is not None
-        with self._lock, _reading(self._source):
-            pixels = _read_composed(self._fallback, level, box)
+        assert self._composed is not None
+        with self._lock, _slide_errors(self._source):
+            pixels = _read_composed(self._composed, level, box)
         return np.ascontiguousarray(to_rgb(pixels))
 
+    @override
     def fingerprint(self) -> str:
-        """Return hexadecimal digits of layout, size and both ends of the file.
-
-        Raises:
-            SlideError: the file can't be read.
-        """
         return file_digest(self._source, self._digest)
 
+    @override
     def close(self) -> None:
-        """Close the file and stop the threads."""
         if self._tiles is not None:
             self._tiles.close()
-        if self._fallback is not None:
-            self._fallback.close()
+        if self._composed is not None:
+            self._composed.close()
         self._source.close()
 
 
 @contextmanager
-def _reading(source: ByteSource, complaints: Sequence[str] = ()) -> Iterator[None]:
+def _slide_errors(source: ByteSource, warnings: Sequence[str] = ()) -> Iterator[None]:
     """Turn what tifffile and tiffslide raise on bad files into a SlideError.
 
     Args:
         source: the file.
-        complaints: what tifffile logged before it raised; says more than the error does.
+        warnings: what tifffile logged before; it says more than the error does.
     """
     try:
         yield
@@ -173,7 +165,7 @@ def _reading(source: ByteSource, complaints: Sequence[str] = ()) -> Iterator[Non
     except OSError as error:
         raise SlideError(f"{source.location}: can't be read: {error.strerror or error}") from error
     except _MALFORMED as error:
-        refuse_truncated(source, [], complaints)
+        refuse_truncated(source, [], warnings)
         if "axes=" in str(error):
             raise SlideError(
                 f"{source.location}: is a stack, or its colours lie in separate planes "
@@ -181,7 +173,7 @@ def _reading(source: ByteSource, complaints: Sequence[str] = ()) -> Iterator[Non
             ) from error
         raise UnknownLayoutError(
             f"{source.location}: tiffslide can't read this TIFF ({first_line(error)}); it may be "
-            "damaged, or of a kind that only another reader knows (--reader openslide)"
+            "damaged, or of a kind that only another reader knows (`reader='openslide'`)"
         ) from error
 
 
@@ -202,15 +194,14 @@ def _vendor(slide: TiffSlide, properties: Mapping[str, Any]) -> str:
 
 
 def _read_composed(slide: TiffSlide, level: int, box: Box) -> NDArray[np.uint8]:
-    """Read through tiffslide, whose locations are level-0 px that it divides and truncates."""
+    """Read through tiffslide, which divides level-0 positions by a downsample and truncates."""
     factor = slide.level_downsamples[level]
 
-    def location(wanted: int) -> int:
-        found = math.ceil(wanted * factor)
-        return found if int(found / factor) == wanted else found + 1
+    def level0(position: int) -> int:
+        candidate = math.ceil(position * factor)
+        return candidate if int(candidate / factor) == position else candidate + 1
 
     rows, columns = box.shape
-    pixels = slide.read_region(
-        (location(box.x0), location(box.y0)), level, (columns, rows), as_array=True
-    )
+    origin = level0(box.x0), level0(box.y0)
+    pixels = slide.read_region(origin, level, (columns, rows), as_array=True)
     return np.asarray(pixels, np.uint8)

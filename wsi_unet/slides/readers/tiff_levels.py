@@ -24,10 +24,10 @@ class JpegTiles:
     """How a level's JPEG tiles are decoded.
 
     Attributes:
-        tables: quantisation and Huffman tables that all tiles share, if they do.
-        header: what precedes the tile's data, where tiles are pieces of one stream (NDPI).
-        colorspace: of the stream, where the file knows better than the stream (Aperio).
-        outcolorspace: what it is converted to.
+        tables: quantisation and Huffman tables, if all tiles share them.
+        header: what to put before a tile's data, where tiles are pieces of one stream (NDPI).
+        colorspace: that of the stream, where the file knows better than the stream (Aperio).
+        outcolorspace: the colour space that pixels are converted to.
     """
 
     tables: bytes | None
@@ -35,15 +35,15 @@ class JpegTiles:
     colorspace: int | None
     outcolorspace: int | str | None
 
-    def complete(self, data: bytes) -> bool:
-        """Whether a whole stream has its end marker; libjpeg would fill the rest with grey."""
+    def is_complete(self, data: bytes) -> bool:
+        """Whether a stream has its end marker; libjpeg would fill what is missing with grey."""
         return self.header is not None or data.rfind(_END_OF_IMAGE) >= 0
 
     def decode_into(self, data: bytes, out: NDArray[np.uint8]) -> None:
         """Decode a tile into `out`.
 
         Raises:
-            RuntimeError: the stream is damaged or of a kind that libjpeg-turbo doesn't know.
+            RuntimeError: the stream is damaged, or libjpeg-turbo doesn't support it.
             ValueError: it holds an image of another shape.
         """
         if self.header is not None:
@@ -64,12 +64,12 @@ class TiffLevel:
     Attributes:
         shape: (rows, columns), px of the level.
         tile: (rows, columns) of a tile (or strip), px.
-        offsets: position in the file of each tile, row by row; 0 if missing.
-        lengths: its length in bytes; 0 if missing.
+        offsets: position of each tile in the file, row by row, bytes; 0 for a missing tile.
+        lengths: length of each tile, bytes; 0 for a missing tile.
         samples: values per pixel.
         decode: tifffile's decoder for these tiles.
-        arguments: what else the decoder needs: JPEG tables and header.
-        jpeg: how to decode into memory that is there already, where tiles are JPEG.
+        arguments: further arguments of the decoder: JPEG tables and header.
+        jpeg: how to decode JPEG tiles into existing memory; None for other tiles.
         fill: grey level of missing tiles.
     """
 
@@ -88,8 +88,8 @@ class TiffLevel:
         """Number of tiles as (rows, columns)."""
         return -(-self.shape[0] // self.tile[0]), -(-self.shape[1] // self.tile[1])
 
-    def place(self, number: int) -> Range | None:
-        """Return offset and length of a tile's bytes, None if the file leaves it out."""
+    def tile_range(self, number: int) -> Range | None:
+        """Return offset and length of a tile's bytes; None if the file leaves the tile out."""
         if number >= len(self.offsets):
             return None  # Philips files may lack their last row of tiles
         offset, length = int(self.offsets[number]), int(self.lengths[number])

@@ -1,4 +1,4 @@
-"""What a TIFF page says about its pixels, for the readers and for the fingerprint."""
+"""What the pages of a TIFF say about its pixels, for the reader and for the fingerprint."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tifffile.tifffile import jpeg_decode_colorspace
 
 from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Shape
+from wsi_unet.locations import Location
 from wsi_unet.slides.readers.tiff_levels import JpegTiles, TiffLevel
 from wsi_unet.slides.sources.source import ByteSource
 
@@ -19,14 +20,19 @@ _COMPRESSIONS = {1: "none", 5: "LZW", 7: "JPEG", 8: "Deflate", 32946: "Deflate",
 _JPEG = frozenset({6, 7, 33007, 34892})
 _JPEG2000 = frozenset({33003, 33004, 33005, 34712})
 _COLOUR_CONVERTING = _JPEG | _JPEG2000 | {50001, 50002, 52546}
-"""Compressions whose decoders turn YCbCr into RGB themselves."""
+"""Compressions whose decoders convert YCbCr to RGB themselves."""
 
 
-def refuse_unsuitable(location: str, page: Any, axes: str) -> None:
+def refuse_unsuitable(location: Location, page: Any, axes: str) -> None:
     """Refuse pixels that aren't 8-bit grey or RGB.
 
+    Args:
+        location: where the file is.
+        page: tifffile's page.
+        axes: tifffile's axes of the page's series.
+
     Raises:
-        SlideError: says what they are instead.
+        SlideError: they are something else; the message says what.
     """
     photometric = int(page.photometric)
     samples = int(page.samplesperpixel)
@@ -56,12 +62,12 @@ def tile_shape(page: Any) -> Shape:
     return min(int(page.rowsperstrip), int(page.imagelength)), int(page.imagewidth)
 
 
-def tiff_level(location: str, frame: Any, page: Any) -> TiffLevel:
+def tiff_level(location: Location, frame: Any, page: Any) -> TiffLevel:
     """Return the tile table of a level.
 
     Args:
-        location: of the file.
-        frame: tifffile's keyframe: the page whose tags and decoder hold for the level.
+        location: where the file is.
+        frame: tifffile's keyframe: the page whose tags and decoder hold for the whole level.
         page: the page whose tiles are read; often the same.
 
     Raises:
@@ -83,8 +89,8 @@ def tiff_level(location: str, frame: Any, page: Any) -> TiffLevel:
     known = min(len(level.offsets), len(level.lengths))
     if known < max(1, rows - 1) * columns:
         raise SlideError(
-            f"{location}: a level of {rows} x {columns} tiles says where {known} of them are; the "
-            "file is damaged, fetch it again"
+            f"{location}: a level of {rows} x {columns} tiles says where only {known} of them are; "
+            "the file is damaged, fetch it again"
         )
     return level
 
@@ -96,13 +102,13 @@ def _jpeg(frame: Any, page: Any) -> JpegTiles:
     return JpegTiles(page.jpegtables, frame.jpegheader, colorspace, outcolorspace)
 
 
-def refuse_truncated(source: ByteSource, pages: Sequence[Any], complaints: Sequence[str]) -> None:
-    """Refuse a file that ends too early, wherever it was cut.
+def refuse_truncated(source: ByteSource, pages: Sequence[Any], warnings: Sequence[str]) -> None:
+    """Refuse a file that was cut off.
 
     Args:
         source: the file.
         pages: all its pages.
-        complaints: what tifffile logged; offsets that it calls invalid lie beyond the end.
+        warnings: what tifffile logged; offsets that it calls invalid lie beyond the end.
 
     Raises:
         SlideError: some of its pixels or tags lie beyond its end.
@@ -110,7 +116,7 @@ def refuse_truncated(source: ByteSource, pages: Sequence[Any], complaints: Seque
     size = source.size
     ends = (_end(page) for page in pages)
     beyond = [f"pixels reach to byte {end}" for end in ends if end > size]
-    beyond += [f"it says {one}" for one in complaints if "invalid" in one and "offset" in one]
+    beyond += [f"it says {line}" for line in warnings if "invalid" in line and "offset" in line]
     if beyond:
         raise SlideError(
             f"{source.location}: the file is truncated or damaged: it has {size} bytes, but "
@@ -119,18 +125,18 @@ def refuse_truncated(source: ByteSource, pages: Sequence[Any], complaints: Seque
 
 
 def _end(page: Any) -> int:
-    """Return the first byte behind all of a page's tiles."""
+    """Return the offset at which the last of a page's tiles ends."""
     tiles = zip(page.dataoffsets, page.databytecounts, strict=False)
     return max((offset + length for offset, length in tiles if offset and length), default=0)
 
 
-def layout(series: Any, pages: Sequence[Any], properties: Mapping[str, Any]) -> bytes:
-    """Return the metadata and tile tables that make a slide what it is.
+def layout_bytes(series: Any, pages: Sequence[Any], properties: Mapping[str, Any]) -> bytes:
+    """Return the metadata and tile tables that tell a slide from others, as bytes.
 
     Args:
         series: tifffile's series of the slide itself.
         pages: all pages of the file.
-        properties: tiffslide's.
+        properties: tiffslide's properties of the slide.
     """
     described = [
         {
@@ -150,8 +156,8 @@ def layout(series: Any, pages: Sequence[Any], properties: Mapping[str, Any]) -> 
     return b"".join([json.dumps(head, sort_keys=True).encode(), *tables])
 
 
-def compression(value: int) -> str:
-    """Return the name of a TIFF compression, all kinds of JPEG 2000 under one."""
+def compression_name(value: int) -> str:
+    """Return the name of a TIFF compression; all kinds of JPEG 2000 have the same."""
     if int(value) in _JPEG2000:
         return "JPEG 2000"
     return _COMPRESSIONS.get(int(value)) or COMPRESSION(int(value)).name

@@ -1,6 +1,6 @@
-"""The hot path for TIFF slides: whole tiles, decoded by several threads, without zarr between.
+"""The hot path for TIFF slides: whole tiles, decoded by several threads, without zarr.
 
-tiffslide reads through zarr's one event loop, which serialises concurrent reads, and a TiffFile
+tiffslide reads through zarr's single event loop, which serialises concurrent reads, and a TiffFile
 isn't thread-safe. Here a level is a table of offsets and lengths plus tifffile's decode
 function, and bytes come from a `ByteSource`, which has no file position to share.
 """
@@ -25,8 +25,9 @@ from wsi_unet.slides.sources.source import ByteSource, Ranges
 from wsi_unet.slides.window_memory import WindowMemory
 
 LARGE_TILE = 4 << 20
-"""Area in px from which a tile (then mostly a strip, or all of a small image) is kept decoded."""
-KEPT_BYTES = 256 << 20
+"""Area from which a decoded tile is kept, px; mostly it is a strip, or all of a small image."""
+MAX_KEPT_BYTES = 256 << 20
+"""Size of all decoded tiles that are kept."""
 
 
 def default_threads() -> int:
@@ -39,13 +40,13 @@ class _Window:
     """A read in progress.
 
     Attributes:
-        level: that is read.
-        box: px of the level.
-        result: (h, w, 3) that is being filled.
-        queue: the (row, column) of tiles that nobody has taken yet. An iterator over a list hands
-            each of them to exactly one thread.
-        encoded: the tiles' bytes, asked for.
-        places: by number of the tile, where its bytes are in `encoded`.
+        level: the level that is read.
+        box: the box that is read, px of the level.
+        result: (h, w, 3), to be filled.
+        queue: (row, column) of the tiles that no thread has taken yet. An iterator over a list
+            hands each of them to exactly one thread.
+        encoded: the requested bytes of the tiles.
+        positions: which of the ranges in `encoded` a tile is, by the tile's number.
     """
 
     level: int
@@ -53,11 +54,11 @@ class _Window:
     result: NDArray[np.uint8]
     queue: Iterator[tuple[int, int]]
     encoded: Ranges
-    places: dict[int, int]
+    positions: dict[int, int]
 
 
 class TileSource:
-    """Reads boxes from the tiles of one file. Safe to use from several threads at once."""
+    """Reads boxes from the tiles of one file; several threads may read at once."""
 
     def __init__(self, source: ByteSource, levels: tuple[TiffLevel, ...], threads: int) -> None:
         """Read tiles from an open file, which is closed with this.
@@ -65,7 +66,7 @@ class TileSource:
         Args:
             source: the TIFF file.
             levels: its levels.
-            threads: how many threads decode the tiles of one or several reads.
+            threads: how many threads decode tiles, for all reads together.
         """
         self._source = source
         self._levels = levels
@@ -96,33 +97,33 @@ class TileSource:
             return result
         pool = self._start_pool()
         running = [pool.submit(self._drain, window) for _ in range(workers)]
-        # All of them must have stopped before the array is given away or dropped.
+        # All of them must have stopped before the array is returned or dropped.
         error = _first_error(running)
         if error is None:
             return result
         try:
             raise error
         finally:
-            # Its traceback refers to this frame: together they would keep the window alive until
-            # the garbage collector comes by.
+            # The traceback refers to this frame: such a cycle would keep the window alive until
+            # the garbage collector runs.
             del error, running, window
 
     def _request(
         self, level: int, box: Box, result: NDArray[np.uint8], tiles: list[tuple[int, int]]
     ) -> _Window:
-        """Ask for the bytes of all tiles that aren't here already decoded."""
-        description = self._levels[level]
-        across = description.grid[1]
+        """Request the bytes of all tiles that aren't kept decoded."""
+        tiff_level = self._levels[level]
+        across = tiff_level.grid[1]
         numbers = (i * across + j for i, j in tiles)
-        wanted = {
-            number: place
+        ranges = {
+            number: tile_range
             for number in numbers
             if (level, number) not in self._kept
-            and (place := description.place(number)) is not None
+            and (tile_range := tiff_level.tile_range(number)) is not None
         }
-        places = {number: position for position, number in enumerate(wanted)}
-        encoded = self._source.request(list(wanted.values()))
-        return _Window(level, box, result, iter(tiles), encoded, places)
+        positions = {number: position for position, number in enumerate(ranges)}
+        encoded = self._source.request(list(ranges.values()))
+        return _Window(level, box, result, iter(tiles), encoded, positions)
 
     def _start_pool(self) -> ThreadPoolExecutor:
         with self._lock:
@@ -134,96 +135,97 @@ class TileSource:
         """Decode tiles from the queue until it is empty or one fails."""
         try:
             for index in window.queue:
-                self._place(window, index)
+                self._copy_tile(window, index)
         except SlideError:
-            for _ in window.queue:  # the others have nothing left to do either
+            for _ in window.queue:  # leave the other threads nothing to do
                 pass
             window.encoded.cancel()
             raise
 
-    def _place(self, window: _Window, index: tuple[int, int]) -> None:
-        description = self._levels[window.level]
-        rows, columns = description.tile
+    def _copy_tile(self, window: _Window, index: tuple[int, int]) -> None:
+        tiff_level = self._levels[window.level]
+        rows, columns = tiff_level.tile
         y, x = index[0] * rows, index[1] * columns
         tile = Box(y, x, y + rows, x + columns)
         common = tile.intersection(window.box)
         target = window.result[common.relative_to(window.box).slices()]
         source = common.relative_to(tile).slices()
-        pixels = self._tile(window, index)
-        target[...] = description.fill if pixels is None else to_rgb(pixels[source])
+        pixels = self._decoded_tile(window, index)
+        target[...] = tiff_level.fill if pixels is None else to_rgb(pixels[source])
 
-    def _tile(self, window: _Window, index: tuple[int, int]) -> NDArray[np.uint8] | None:
-        """Return a decoded tile (rows, columns, samples), or None if the file leaves it out.
+    def _decoded_tile(self, window: _Window, index: tuple[int, int]) -> NDArray[np.uint8] | None:
+        """Return a decoded tile (rows, columns, samples); None if the file leaves it out.
 
-        It may be this thread's scratch memory: used before the next tile is asked for.
+        It may be in this thread's scratch memory, which the thread's next tile overwrites.
         """
-        description = self._levels[window.level]
-        number = index[0] * description.grid[1] + index[1]
-        if description.place(number) is None:
+        tiff_level = self._levels[window.level]
+        number = index[0] * tiff_level.grid[1] + index[1]
+        if tiff_level.tile_range(number) is None:
             return None
-        if description.tile[0] * description.tile[1] < LARGE_TILE:
+        if tiff_level.tile[0] * tiff_level.tile[1] < LARGE_TILE:
             return self._decode(window, number, index, scratch=True)
         with self._lock:
             kept = self._kept.get((window.level, number))
             if kept is None:
                 kept = self._decode(window, number, index, scratch=False)
-                while self._kept and kept.nbytes + self._kept_bytes() > KEPT_BYTES:
+                while self._kept and kept.nbytes + self._kept_size() > MAX_KEPT_BYTES:
                     self._kept.pop(next(iter(self._kept)))
                 self._kept[window.level, number] = kept
             return kept
 
-    def _kept_bytes(self) -> int:
+    def _kept_size(self) -> int:
         return sum(pixels.nbytes for pixels in self._kept.values())
 
-    def _place_name(self, level: int, index: tuple[int, int]) -> str:
-        place = f"row {index[0]}, column {index[1]} of level {level}"
-        return f"{self._source.location}: the tile in {place}"
+    def _tile_name(self, level: int, index: tuple[int, int]) -> str:
+        row, column = index
+        return f"{self._source.location}: the tile in row {row}, column {column} of level {level}"
 
     def _data(self, window: _Window, number: int, index: tuple[int, int]) -> bytes:
         """Return the encoded bytes of a tile."""
-        description = self._levels[window.level]
-        place = description.place(number)
-        assert place is not None
-        position = window.places.get(number)
+        tiff_level = self._levels[window.level]
+        tile_range = tiff_level.tile_range(number)
+        assert tile_range is not None
+        position = window.positions.get(number)
         try:
-            if position is None:  # it was here decoded when the read began
-                data = self._source.request([place]).get(0)
+            if position is None:  # it was kept decoded when the read began
+                data = self._source.request([tile_range]).get(0)
             else:
                 data = window.encoded.get(position)
         except OSError as error:
-            name = self._place_name(window.level, index)
+            name = self._tile_name(window.level, index)
             raise SlideError(f"{name} can't be read: {error.strerror or error}") from error
-        if len(data) < place[1] or (description.jpeg and not description.jpeg.complete(data)):
+        offset, length = tile_range
+        if len(data) < length or (tiff_level.jpeg and not tiff_level.jpeg.is_complete(data)):
             raise SlideError(
-                f"{self._place_name(window.level, index)} is truncated ({len(data)} of {place[1]} "
-                f"bytes at offset {place[0]}); the file is damaged, fetch it again"
+                f"{self._tile_name(window.level, index)} is truncated ({len(data)} of {length} "
+                f"bytes at offset {offset}); the file is damaged, fetch it again"
             )
         return data
 
     def _decode(
         self, window: _Window, number: int, index: tuple[int, int], scratch: bool
     ) -> NDArray[np.uint8]:
-        """Return a decoded tile; in this thread's scratch memory if that is allowed and works."""
-        description = self._levels[window.level]
+        """Return a decoded tile, in this thread's scratch memory if allowed and possible."""
+        tiff_level = self._levels[window.level]
         data = self._data(window, number, index)
-        if description.jpeg and scratch:
-            pixels = self._scratch((*description.tile, description.samples))
-            # Whatever is unusual about a tile, tifffile's decoder has the last word on it.
+        if tiff_level.jpeg and scratch:
+            pixels = self._scratch((*tiff_level.tile, tiff_level.samples))
+            # If the fast decoder fails on a tile, tifffile's has the last word.
             with suppress(RuntimeError, ValueError):
-                description.jpeg.decode_into(data, pixels)
+                tiff_level.jpeg.decode_into(data, pixels)
                 return pixels
         try:
-            decoded = description.decode(data, number, **description.arguments)[0]
+            decoded = tiff_level.decode(data, number, **tiff_level.arguments)[0]
         except (RuntimeError, ValueError) as error:  # what imagecodecs and tifffile raise
-            name = self._place_name(window.level, index)
+            name = self._tile_name(window.level, index)
             raise SlideError(f"{name} can't be decoded: {first_line(error)}") from error
         if decoded is None or decoded.ndim != 4:
-            raise SlideError(f"{self._place_name(window.level, index)} holds no image")
+            raise SlideError(f"{self._tile_name(window.level, index)} holds no image")
         first: NDArray[np.uint8] = decoded[0]
         return first
 
     def _scratch(self, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-        """Return this thread's buffer: fresh memory per tile costs a fifth of the time."""
+        """Return this thread's buffer; fresh memory for every tile would take 20 % longer."""
         buffer: NDArray[np.uint8] | None = getattr(self._local, "buffer", None)
         if buffer is None or buffer.shape != shape:
             buffer = self._local.buffer = np.empty(shape, np.uint8)
@@ -239,9 +241,9 @@ class TileSource:
 
 
 def _first_error(tasks: Sequence[Future[None]]) -> BaseException | None:
-    """Wait for all tasks; return what the first of those that failed raised.
+    """Wait for all tasks; return the error of the first that failed, None if none did.
 
-    One whose bytes were no longer asked for, since another had failed, doesn't know why.
+    A task that was cancelled because another failed doesn't know why, so its error comes last.
     """
     errors = [error for task in tasks if (error := task.exception()) is not None]
     return min(errors, key=lambda error: isinstance(error, CancelledError), default=None)

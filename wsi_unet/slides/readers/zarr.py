@@ -1,6 +1,6 @@
-"""Chunked arrays: OME-Zarr 0.4 and 0.5 images, and plain Zarr arrays of either format.
+"""OME-Zarr images (0.4 and 0.5) and plain Zarr arrays (format 2 and 3).
 
-The metadata documents are read as they are (a few small JSON files); zarr-python only reads
+Metadata is read directly from a few small JSON files (`zarr_metadata`); zarr-python only reads
 pixels.
 """
 
@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from typing_extensions import override
 
-from wsi_unet import locations
 from wsi_unet.colour import to_rgb
 from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box, Shape
+from wsi_unet.locations import Location
 from wsi_unet.slides.levels import pyramid
 from wsi_unet.slides.readers.zarr_metadata import (
     Node,
@@ -32,30 +33,32 @@ from wsi_unet.slides.readers.zarr_metadata import (
     load_node,
     multiscale,
     pixel_size,
-    refuse_coloured,
+    refuse_fluorescence,
 )
-from wsi_unet.slides.sources.folder import Folder, open_folder
+from wsi_unet.slides.slide import Reader
+from wsi_unet.slides.sources.folder import Folder
+from wsi_unet.slides.sources.opening import open_folder
 from wsi_unet.storage.concurrent import map_concurrently
 
-_NO_CHUNK = re.compile(r"(^|/)(\.[^/]*|zarr\.json|[^/]*\.partial)$")
-"""Files that hold metadata, or were being written."""
+_NOT_A_CHUNK = re.compile(r"(^|/)(\.[^/]*|zarr\.json|[^/]*\.partial)$")
+"""Files that hold metadata, or that somebody was writing."""
 
 SAMPLED_CHUNKS = 64
 SAMPLED_BYTES = 2**16
-"""How many chunks per level, and how much of each, count for the fingerprint."""
+"""How many chunks per level, and how many bytes of each, count for the fingerprint."""
 
 
-class ZarrReader:
-    """Reads one image out of a Zarr folder, finest level first."""
+class ZarrReader(Reader):
+    """Reads one image of a Zarr folder."""
 
     name = "zarr"
     vendor = None
 
-    def __init__(self, location: str) -> None:
+    def __init__(self, location: Location) -> None:
         """Open a folder that holds an OME-Zarr image or a plain array.
 
         Raises:
-            SlideError: it holds none, or its pixels aren't 8-bit grey or RGB in one plane.
+            SlideError: it holds neither, or the pixels aren't 8-bit grey or RGB in one plane.
         """
         self._location = location
         node, folder = self._find_image(open_folder(location))
@@ -65,12 +68,13 @@ class ZarrReader:
             self._axes = array_axes(location, node)
         else:
             self._image = multiscale(node)
-            self._folders = [folder.below(str(one["path"])) for one in self._image["datasets"]]
+            names = [str(dataset["path"]) for dataset in self._image["datasets"]]
+            self._folders = [folder.below(name) for name in names]
             self._nodes = list(map_concurrently(load_node, self._folders, location))
             self._axes = image_axes(location, self._image, self._nodes[0])
-            refuse_coloured(location, node)
-        found = zip(self._folders, self._nodes, strict=True)
-        self._arrays = list(map_concurrently(self._open, found, location))
+            refuse_fluorescence(location, node)
+        levels = zip(self._folders, self._nodes, strict=True)
+        self._arrays = list(map_concurrently(self._open, levels, location))
         shapes = [self._shape(array) for array in self._arrays]
         self.levels = pyramid(shapes, [self._tile(array) for array in self._arrays])
         self.mpp = pixel_size(self._image, self._axes)
@@ -94,22 +98,22 @@ class ZarrReader:
             f"{folder.location}: is {kind}; give the path of one image or array inside it"
         )
 
-    def _open(self, found: tuple[Folder, Node]) -> zarr.Array[Any]:
-        folder, node = found
-        place = folder.location
+    def _open(self, level: tuple[Folder, Node]) -> zarr.Array[Any]:
+        folder, node = level
+        location = folder.location
         try:
             array = zarr.open_array(
                 folder.store(), mode="r", zarr_format=2 if node.version == 2 else 3
             )
         except (ValueError, KeyError, TypeError, OSError) as error:
-            raise SlideError(f"{place}: zarr can't open this array ({error})") from error
+            raise SlideError(f"{location}: zarr can't open this array ({error})") from error
         if array.dtype != np.uint8:
             raise SlideError(
                 f"{self._location}: its pixels are {array.dtype}; only uint8 is supported, so "
                 "convert it to 8-bit RGB first"
             )
         if array.ndim != len(self._axes) or 0 in array.shape:
-            raise SlideError(f"{place}: shape {array.shape} doesn't fit the axes {self._axes}")
+            raise SlideError(f"{location}: shape {array.shape} doesn't fit the axes {self._axes}")
         sides = dict(zip(self._axes, array.shape, strict=True))
         stacked = {axis: sides[axis] for axis in sides if axis not in "cyx" and sides[axis] != 1}
         if stacked:
@@ -130,67 +134,63 @@ class ZarrReader:
     def _tile(self, array: zarr.Array[Any]) -> Shape:
         return array.chunks[self._axes.index("y")], array.chunks[self._axes.index("x")]
 
+    @override
     def read(self, level: int, box: Box) -> NDArray[np.uint8]:
-        """Return RGB (h, w, 3) of a box inside an existing level.
-
-        Raises:
-            SlideError: a chunk can't be read or decoded; absent chunks hold the fill value.
-        """
+        """Return RGB (h, w, 3) of a box; absent chunks hold the fill value."""
         rows, columns = box.slices()
         picks = {"y": rows, "x": columns, "c": slice(None)}
         selection = tuple(picks.get(axis, 0) for axis in self._axes)
         try:
             pixels = np.asarray(self._arrays[level][selection])
         except (ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
-            place = self._folders[level].location
             raise SlideError(
-                f"{place}: {box} can't be read ({error}); a chunk may be damaged"
+                f"{self._folders[level].location}: {box} can't be read ({error}); a chunk may be "
+                "damaged"
             ) from error
         kept = [axis for axis in self._axes if axis in picks]
         if "c" not in kept:
             return np.ascontiguousarray(to_rgb(pixels.transpose(_order(kept, "yx"))[..., None]))
         return np.ascontiguousarray(to_rgb(pixels.transpose(_order(kept, "yxc"))))
 
+    @override
     def fingerprint(self) -> str:
         """Return digits of the image's metadata, its chunks' names and sizes, and some content.
 
         The content is the start of chunks spread over each level, since the sizes of uncompressed
-        ones never change. Labels that lie in the same folder don't count.
-
-        Raises:
-            SlideError: the folder can't be read.
+        chunks never change. Labels in the same folder don't count.
         """
         digest = hashlib.sha256(json.dumps(self._image, sort_keys=True).encode())
         for folder, node in zip(self._folders, self._nodes, strict=True):
             digest.update(json.dumps(node.document, sort_keys=True).encode())
-            objects = _chunks(folder)
-            for name, size in objects:
+            chunks = _chunks(folder)
+            for name, size in chunks:
                 digest.update(f"{name} {size}\n".encode())
-            sampled = [name for name, _ in objects[:: -(-len(objects) // SAMPLED_CHUNKS) or 1]]
+            sampled = [name for name, _ in chunks[:: -(-len(chunks) // SAMPLED_CHUNKS) or 1]]
             for start in map_concurrently(partial(_start, folder), sampled, self._location):
                 digest.update(start)
         return digest.hexdigest()
 
+    @override
     def close(self) -> None:
-        """Nothing stays open between reads."""
+        pass  # nothing stays open between reads
 
 
 def _start(folder: Folder, name: str) -> bytes:
     try:
         return folder.read(name, SAMPLED_BYTES) or b""
     except OSError as error:
-        place = locations.join(folder.location, name)
-        raise SlideError(f"{place}: can't be read: {error.strerror or error}") from error
+        file = folder.location / name
+        raise SlideError(f"{file}: can't be read: {error.strerror or error}") from error
 
 
 def _chunks(folder: Folder) -> list[tuple[str, int]]:
-    """Return name (relative, with /) and size of every stored chunk, sorted."""
+    """Return the name (relative, with "/") and the size of every stored chunk, sorted."""
     try:
         files = sorted(folder.sizes())
     except OSError as error:
-        place = error.filename or folder.location
-        raise SlideError(f"{place}: can't be read: {error.strerror or error}") from error
-    return [(file, size) for file, size in files if not _NO_CHUNK.search(file)]
+        where = error.filename or folder.location
+        raise SlideError(f"{where}: can't be read: {error.strerror or error}") from error
+    return [(file, size) for file, size in files if not _NOT_A_CHUNK.search(file)]
 
 
 def _order(axes: list[str], wanted: str) -> list[int]:

@@ -1,6 +1,6 @@
-"""The metadata of Zarr folders, read as they are: a few small JSON documents.
+"""The metadata of Zarr folders, read directly from their few small JSON documents.
 
-OME-Zarr 0.4 lies in the attributes of a Zarr v2 group, 0.5 under "ome" in those of a v3 group.
+OME-Zarr 0.4 is stored in the attributes of a Zarr v2 group, 0.5 under "ome" in those of a v3 group.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from wsi_unet import locations
 from wsi_unet.errors import SlideError
+from wsi_unet.locations import Location
 from wsi_unet.slides.levels import PixelSize
 from wsi_unet.slides.sources.folder import Folder
 
@@ -28,7 +28,7 @@ MICROMETRES = {
     "centimeter": 1e4,
     "meter": 1e6,
 }
-"""µm per unit, for the units of OME-Zarr's axes that occur with microscopes."""
+"""µm per unit, for the units that OME-Zarr's axes have with microscopes."""
 
 _RGB = ["FF0000", "00FF00", "0000FF"]
 
@@ -37,7 +37,7 @@ def is_zarr(folder: Folder) -> bool:
     """Whether a folder is a Zarr node.
 
     Raises:
-        SlideError: it can't be looked at.
+        SlideError: it can't be read.
     """
     return any(_read(folder, name) is not None for name in DOCUMENTS)
 
@@ -46,13 +46,19 @@ def _read(folder: Folder, name: str) -> bytes | None:
     try:
         return folder.read(name)
     except OSError as error:
-        place = locations.join(folder.location, name)
-        raise SlideError(f"{place}: can't be read: {error.strerror or error}") from error
+        file = folder.location / name
+        raise SlideError(f"{file}: can't be read: {error.strerror or error}") from error
 
 
 @dataclass(frozen=True)
 class Node:
-    """A Zarr node's metadata: its document, its attributes and the format version."""
+    """The metadata of a Zarr array or group.
+
+    Attributes:
+        document: the node's JSON document ("zarr.json", ".zarray" or ".zgroup").
+        attributes: the user's attributes.
+        version: of the Zarr format, 2 or 3.
+    """
 
     document: Mapping[str, Any]
     attributes: Mapping[str, Any]
@@ -68,7 +74,7 @@ def load_node(folder: Folder) -> Node:
     """Return a node's metadata.
 
     Raises:
-        SlideError: there is none, or it isn't JSON as Zarr has it.
+        SlideError: there is none, or it isn't a Zarr document.
     """
     for name in DOCUMENTS:
         data = _read(folder, name)
@@ -84,31 +90,31 @@ def load_node(folder: Folder) -> Node:
 
 
 def _parse(folder: Folder, name: str, data: bytes) -> dict[str, Any]:
-    place = locations.join(folder.location, name)
+    file = folder.location / name
     try:
         document = json.loads(data)
     except ValueError as error:
-        raise SlideError(f"{place}: isn't valid JSON ({error}); the Zarr is damaged") from error
+        raise SlideError(f"{file}: isn't valid JSON ({error}); the Zarr is damaged") from error
     if not isinstance(document, dict):
-        raise SlideError(f"{place}: isn't a Zarr document; the Zarr is damaged")
+        raise SlideError(f"{file}: isn't a Zarr document; the Zarr is damaged")
     return document
 
 
 def multiscale(node: Node) -> Mapping[str, Any]:
-    """Return the first image that a group describes, or nothing."""
+    """Return the first image that a group describes; an empty mapping if there is none."""
     described = node.attributes.get("ome", node.attributes)
     images = described.get("multiscales") if isinstance(described, dict) else None
     if not isinstance(images, list) or not images or not isinstance(images[0], dict):
         return {}
     datasets = images[0].get("datasets")
     usable = isinstance(datasets, list) and all(
-        isinstance(one, dict) and "path" in one for one in datasets
+        isinstance(dataset, dict) and "path" in dataset for dataset in datasets
     )
     return images[0] if usable and datasets else {}
 
 
-def image_axes(location: str, image: Mapping[str, Any], finest: Node) -> str:
-    """Return one letter per dimension. Images before 0.3 have t, c, z, y, x."""
+def image_axes(location: Location, image: Mapping[str, Any], finest: Node) -> str:
+    """Return one letter for each dimension of an image; before OME-Zarr 0.3 always "tczyx"."""
     axes = image.get("axes")
     if axes is None:
         return "tczyx"[-len(finest.document.get("shape", ())) :]
@@ -119,8 +125,8 @@ def image_axes(location: str, image: Mapping[str, Any], finest: Node) -> str:
     return letters
 
 
-def array_axes(location: str, node: Node) -> str:
-    """Return one letter per dimension of a plain array, from its names or its shape."""
+def array_axes(location: Location, node: Node) -> str:
+    """Return one letter for each dimension of a plain array, from its names or its shape."""
     shape = tuple(node.document.get("shape", ()))
     names = node.document.get("dimension_names") or node.attributes.get("_ARRAY_DIMENSIONS")
     if isinstance(names, list) and len(names) == len(shape):
@@ -141,11 +147,11 @@ def array_axes(location: str, node: Node) -> str:
     )
 
 
-def refuse_coloured(location: str, node: Node) -> None:
-    """Refuse three channels that the file itself says aren't red, green and blue."""
+def refuse_fluorescence(location: Location, node: Node) -> None:
+    """Refuse three channels whose colours, as the file states them, aren't red, green and blue."""
     described = node.attributes.get("ome", node.attributes)
     channels = described.get("omero", {}).get("channels", [])
-    colours = [str(one.get("color", "")).lstrip("#").upper()[:6] for one in channels]
+    colours = [str(channel.get("color", "")).lstrip("#").upper()[:6] for channel in channels]
     if len(colours) == 3 and all(colours) and colours != _RGB:
         raise SlideError(
             f"{location}: its three channels are coloured {', '.join(colours)}: fluorescence, not "
@@ -188,11 +194,11 @@ def compression_name(document: Mapping[str, Any]) -> str | None:
 
 
 def describe(image: Mapping[str, Any], node: Node, axes: str) -> dict[str, str]:
-    """Return what `Slide.properties` says about a Zarr."""
-    found = {"zarr.format": str(node.version), "zarr.axes": axes}
+    """Return the `Slide.properties` of a Zarr."""
+    properties = {"zarr.format": str(node.version), "zarr.axes": axes}
     version = image.get("version") or node.attributes.get("ome", {}).get("version")
     if version:
-        found["ome.version"] = str(version)
+        properties["ome.version"] = str(version)
     if image.get("name"):
-        found["ome.name"] = str(image["name"])
-    return found
+        properties["ome.name"] = str(image["name"])
+    return properties

@@ -1,78 +1,73 @@
-"""A folder of small files, on a disk or in an object store: what a Zarr is."""
+"""Folders of small files, which is what a Zarr is."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from wsi_unet import locations
+from typing_extensions import override
+
+from wsi_unet.locations import Location
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
 
 
 class Folder(Protocol):
-    """Files by name, "0/zarr.json". What can't be read is an OSError."""
+    """A folder whose files are read by name ("0/zarr.json"); what can't be read is an OSError.
 
-    @property
-    def location(self) -> str:
-        """Where the folder is."""
+    Attributes:
+        location: where the folder is.
+    """
+
+    location: Location
 
     def below(self, name: str) -> Folder:
-        """Return a folder in this one."""
+        """Return a folder inside this one."""
 
     def read(self, name: str, length: int | None = None) -> bytes | None:
-        """Return a file, or its first `length` bytes; None if there is none."""
+        """Return a file, or its first `length` bytes; None if there is no such file."""
 
     def sizes(self) -> Iterator[tuple[str, int]]:
         """Yield name and size in bytes of every file below the folder, in no order."""
 
     def store(self) -> Store:
-        """Return what zarr reads."""
+        """Return the store through which zarr reads the folder."""
 
 
-def open_folder(location: str) -> Folder:
-    """Return the folder at a location; touches nothing."""
-    if not locations.is_url(location):
-        return LocalFolder(location)
-    from wsi_unet.slides.sources.remote_folder import RemoteFolder
-
-    return RemoteFolder(location)
-
-
-@dataclass(frozen=True)
-class LocalFolder:
+class LocalFolder(Folder):
     """A folder on a disk."""
 
-    location: str
+    def __init__(self, location: Location) -> None:
+        self.location = location
 
+    @override
     def below(self, name: str) -> LocalFolder:
-        """Return a folder in this one."""
-        return LocalFolder(locations.join(self.location, name))
+        return LocalFolder(self.location / name)
 
+    @override
     def read(self, name: str, length: int | None = None) -> bytes | None:
-        """Return a file, or its first `length` bytes; None if there is none."""
         try:
-            with Path(self.location, name).open("rb") as file:
+            with (self.location / name).path.open("rb") as file:
                 return file.read(-1 if length is None else length)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
 
+    @override
     def sizes(self) -> Iterator[tuple[str, int]]:
-        """Yield name and size in bytes of every file below the folder."""
-        for place, _, names in os.walk(self.location, onerror=_raise):
+        root = self.location.path
+        for folder, _, names in os.walk(root, onerror=_raise):
             for name in names:
-                file = Path(place, name)
-                yield file.relative_to(self.location).as_posix(), file.stat().st_size
+                file = Path(folder, name)
+                yield file.relative_to(root).as_posix(), file.stat().st_size
 
+    @override
     def store(self) -> Store:
-        """Return what zarr reads."""
         from wsi_unet.storage.s3.zarr_store import open_zarr_store
 
-        return open_zarr_store(self.location)
+        return open_zarr_store(str(self.location))
 
 
 def _raise(error: OSError) -> None:

@@ -1,4 +1,4 @@
-"""One object in an object store, read as slides are read: by ranges, many at once."""
+"""One file in an object store, read by ranges, many at once, as slides are read."""
 
 from __future__ import annotations
 
@@ -9,48 +9,50 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import IO, Any, cast
 
-from wsi_unet import locations
-from wsi_unet.slides.sources.source import Range, Ranges
-from wsi_unet.storage.s3.client import Bucket, StoredBytes
+from typing_extensions import override
 
-REQUESTS = 16
+from wsi_unet.locations import Location
+from wsi_unet.slides.sources.source import ByteSource, Range, Ranges
+from wsi_unet.storage.s3.client import StoredBytes, open_bucket
+
+MAX_REQUESTS = 16
 """How many requests one slide may have under way."""
-GAP = 128 << 10
-"""Bytes between two ranges from which they are asked for separately; fewer are read and dropped."""
-LARGEST = 1 << 20
-"""Bytes that one request asks for, unless a single range is larger."""
-END = 1 << 20
-"""Bytes at either end of an object that are read when it is opened, and kept."""
-BEFORE, BEHIND = 128 << 10, 896 << 10
-"""Bytes before and behind a place in the middle that are read along with it, for metadata."""
-MOST_KEPT = 16
-"""Pieces from the middle that are kept; what is read again is metadata, all of it early on."""
+MAX_GAP = 128 << 10
+"""Bytes between two ranges of one request, at most; they are read and dropped."""
+MAX_REQUEST = 1 << 20
+"""Bytes that one request asks for at most, unless a single range is larger."""
+END_BYTES = 1 << 20
+"""Bytes at either end of a file that are read when it is opened, and kept."""
+READ_BEFORE, READ_AFTER = 128 << 10, 896 << 10
+"""Bytes before and after a position that are read along with it when metadata is read."""
+MAX_KEPT_PIECES = 16
+"""Pieces from the middle that are kept; only metadata is read again, soon after opening."""
 
 Piece = tuple[int, bytes]
-"""(offset, data) of some bytes of an object."""
+"""(offset, data) of some bytes of a file."""
 
 
-class RemoteSource:
-    """An object that is open for reading; another object of the same name is noticed."""
+class RemoteSource(ByteSource):
+    """A remote file that is open for reading; if it is replaced meanwhile, reading it fails."""
 
-    def __init__(self, location: str) -> None:
-        """Open an object: its first and last MiB are read, both at once.
+    def __init__(self, location: Location) -> None:
+        """Open a file by reading its first and last MiB, both at once.
 
         Raises:
-            FileNotFoundError: there is no such object.
+            FileNotFoundError: there is no such file.
             OSError: it can't be read.
         """
         self.location = location
-        self._bucket = Bucket(locations.parent(location))
-        self._key = locations.name(location)
+        self._bucket = open_bucket(location.parent)
+        self._key = location.name
         self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(REQUESTS, thread_name_prefix="ranges")
+        self._pool = ThreadPoolExecutor(MAX_REQUESTS, thread_name_prefix="ranges")
         try:
             ends = [
-                self._pool.submit(self._bucket.start, self._key, END),
-                self._pool.submit(self._bucket.tail, self._key, END),
+                self._pool.submit(self._bucket.get_first, self._key, END_BYTES),
+                self._pool.submit(self._bucket.get_last, self._key, END_BYTES),
             ]
-            head, tail = (_there(end.result()) for end in ends)
+            head, tail = (_require(end.result()) for end in ends)
         except BaseException:
             self.close()
             raise
@@ -58,29 +60,30 @@ class RemoteSource:
         self._ends = [(0, head.data), (self.size - len(tail.data), tail.data)]
         self._kept: list[Piece] = []
 
+    @override
     def request(self, ranges: Sequence[Range]) -> Ranges:
-        """Ask for ranges; those that lie close together in one request, up to `REQUESTS` at once.
+        """Request ranges; those that lie close together share a request.
 
-        What the ends hold isn't asked for again.
+        Up to `MAX_REQUESTS` are under way at once. What lies in the ends isn't requested again.
         """
         return _RemoteRanges(self, ranges)
 
     def known(self, offset: int, length: int) -> bytes | None:
-        """Return bytes that were read when the object was opened, None for others."""
-        return _within(self._ends, offset, offset + length)
+        """Return bytes that were read when the file was opened, None for any others."""
+        return _cut(self._ends, offset, offset + length)
 
     def submit(self, start: int, stop: int) -> Future[bytes]:
-        """Begin to read bytes [start, stop)."""
+        """Start to read bytes [start, stop)."""
         return self._pool.submit(self._fetch, start, stop)
 
     def _fetch(self, start: int, stop: int) -> bytes:
         if start >= self.size:
             return b""
         stop = min(stop, self.size)
-        return _there(self._bucket.read(self._key, start, stop, self._tag)).data
+        return _require(self._bucket.get_range(self._key, start, stop, self._tag)).data
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Return bytes of the object, fewer at its end; reads ahead and remembers.
+        """Return bytes of the file, fewer at its end; read ahead and keep what was read.
 
         Raises:
             OSError: they can't be read.
@@ -89,39 +92,39 @@ class RemoteSource:
         if offset >= stop:
             return b""
         with self._lock:
-            found = _within(self._ends + self._kept, offset, stop)
-            if found is not None:
-                return found
-            first = max(0, offset - BEFORE)
-            piece = first, self._fetch(first, max(stop, offset + BEHIND))
-            self._kept = [*self._kept, piece][-MOST_KEPT:]
-            return _within([piece], offset, stop) or b""
+            kept = _cut(self._ends + self._kept, offset, stop)
+            if kept is not None:
+                return kept
+            first = max(0, offset - READ_BEFORE)
+            piece = first, self._fetch(first, max(stop, offset + READ_AFTER))
+            self._kept = [*self._kept, piece][-MAX_KEPT_PIECES:]
+            return _cut([piece], offset, stop) or b""
 
+    @override
     def open(self) -> IO[bytes]:
-        """Return a file with a position of its own, for whoever reads metadata."""
-        return cast("IO[bytes]", _ObjectFile(self))
+        return cast("IO[bytes]", _RemoteFile(self))
 
+    @override
     def close(self) -> None:
-        """Stop the threads."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _there(part: StoredBytes | None) -> StoredBytes:
-    if part is None:
+def _require(stored: StoredBytes | None) -> StoredBytes:
+    if stored is None:
         raise FileNotFoundError(errno.ENOENT, "no such object; check the URL")
-    return part
+    return stored
 
 
-def _within(pieces: Sequence[Piece], start: int, stop: int) -> bytes | None:
-    """Return bytes [start, stop) from the piece that holds them all, None if there is none."""
+def _cut(pieces: Sequence[Piece], start: int, stop: int) -> bytes | None:
+    """Return bytes [start, stop) out of the piece that holds them all, None if none does."""
     for first, data in pieces:
         if first <= start and stop <= first + len(data):
             return data[start - first : stop - first]
     return None
 
 
-class _RemoteRanges:
-    """Ranges that are under way, several of them in one request."""
+class _RemoteRanges(Ranges):
+    """Ranges that were requested, several of them in one request."""
 
     def __init__(self, source: RemoteSource, ranges: Sequence[Range]) -> None:
         self._ranges = ranges
@@ -130,40 +133,44 @@ class _RemoteRanges:
             data = source.known(offset, length)
             if data is not None:
                 self._known[number] = data
-        wanted = [number for number in range(len(ranges)) if number not in self._known]
+        missing = [number for number in range(len(ranges)) if number not in self._known]
         self._requests: dict[int, tuple[int, Future[bytes]]] = {}
-        for members in merge(ranges, wanted):
+        for members in merge_ranges(ranges, missing):
             start = ranges[members[0]][0]
             request = source.submit(start, max(sum(ranges[number]) for number in members))
             self._requests |= dict.fromkeys(members, (start, request))
 
+    @override
     def get(self, number: int) -> bytes:
         if number in self._known:
             return self._known[number]
         (offset, length), (start, request) = self._ranges[number], self._requests[number]
         return request.result()[offset - start : offset - start + length]
 
+    @override
     def cancel(self) -> None:
         for _, request in self._requests.values():
             request.cancel()
 
 
-def merge(ranges: Sequence[Range], wanted: Sequence[int]) -> list[list[int]]:
-    """Return which ranges to ask for together, each time those that begin first, first.
+def merge_ranges(ranges: Sequence[Range], wanted: Sequence[int]) -> list[list[int]]:
+    """Return the numbers of the ranges that share a request, for each request.
 
-    >>> merge([(0, 10), (1_000_000, 10), (12, 5), (20, 5)], [0, 1, 2])
+    Requests, and the ranges in them, are in the order in which the ranges begin.
+
+    >>> merge_ranges([(0, 10), (1_000_000, 10), (12, 5), (20, 5)], [0, 1, 2])
     [[0, 2], [1]]
 
     Args:
-        ranges: all of them.
-        wanted: the numbers of those that are asked for.
+        ranges: all ranges.
+        wanted: the numbers of those to request.
     """
     merged: list[list[int]] = []
     start = stop = 0
     for number in sorted(wanted, key=lambda number: ranges[number]):
         offset, length = ranges[number]
         end = max(stop, offset + length)
-        if merged and offset - stop <= GAP and end - start <= LARGEST:
+        if merged and offset - stop <= MAX_GAP and end - start <= MAX_REQUEST:
             merged[-1].append(number)
             stop = end
         else:
@@ -172,28 +179,32 @@ def merge(ranges: Sequence[Range], wanted: Sequence[int]) -> list[list[int]]:
     return merged
 
 
-class _ObjectFile(io.RawIOBase):
-    """An object as a file that can be sought and read."""
+class _RemoteFile(io.RawIOBase):
+    """A remote file as Python's own files are: with a position, for reading metadata."""
 
     def __init__(self, source: RemoteSource) -> None:
         super().__init__()
         self._source = source
         self._position = 0
-        self.name = locations.name(source.location)
+        self.name = source.location.name
 
+    @override
     def readable(self) -> bool:
         return True
 
+    @override
     def seekable(self) -> bool:
         return True
 
+    @override
     def tell(self) -> int:
         return self._position
 
+    @override
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._source.size}
         if base[whence] + offset < 0:
-            raise OSError(errno.EINVAL, "a place before the beginning of the file")
+            raise OSError(errno.EINVAL, "a position before the start of the file")
         self._position = base[whence] + offset
         return self._position
 

@@ -1,8 +1,8 @@
 """The bytes of one file, on a disk or in an object store.
 
-A disk is read tile by tile, by whichever thread wants the tile. An object store answers after
-tens of milliseconds however little is wanted, so there all ranges of a window are asked for at
-once, those that lie close together in one request.
+A disk is read tile by tile, by whichever thread wants the tile. An object store takes tens of
+milliseconds to answer, however little it is asked for, so all ranges of a window are requested at
+once, and those that lie close together in one request.
 """
 
 from __future__ import annotations
@@ -12,12 +12,16 @@ import weakref
 from collections.abc import Sequence
 from typing import IO, Protocol
 
+from typing_extensions import override
+
+from wsi_unet.locations import Location
+
 Range = tuple[int, int]
 """(offset, length), bytes."""
 
 
 class Ranges(Protocol):
-    """Ranges of a file that were asked for. To be used by several threads at once."""
+    """Ranges of a file that were requested. Several threads may use them at once."""
 
     def get(self, number: int) -> bytes:
         """Return the bytes of range `number`, fewer where the file ends.
@@ -27,57 +31,70 @@ class Ranges(Protocol):
         """
 
     def cancel(self) -> None:
-        """Ask for no more; what is under way is forgotten."""
+        """Send no more requests, and drop the answers of those under way."""
 
 
 class ByteSource(Protocol):
-    """A file that is open for reading, by several threads at once."""
+    """A file that is open for reading, by several threads at once.
 
-    location: str
+    Attributes:
+        location: where the file is.
+        size: its length, bytes.
+    """
+
+    location: Location
     size: int
 
     def request(self, ranges: Sequence[Range]) -> Ranges:
-        """Ask for ranges of the file."""
+        """Request ranges of the file."""
 
     def open(self) -> str | IO[bytes]:
-        """Return what other libraries open: a path, or a file of its own with a position."""
+        """Return what other libraries can open: a path, or a file with a position of its own."""
 
     def close(self) -> None:
-        """Stop reading; no read may be in progress."""
+        """Close the file; no read may be in progress."""
 
 
-class LocalFile:
-    """A file on a disk. `os.pread` has no position that threads could move under each other."""
+class LocalFile(ByteSource):
+    """A file on a disk, read by `os.pread`, which has no position for threads to share."""
 
-    def __init__(self, location: str) -> None:
+    def __init__(self, location: Location) -> None:
+        """Open a file.
+
+        Raises:
+            OSError: it can't be opened.
+        """
         self.location = location
-        self._file = os.open(location, os.O_RDONLY)
+        self._file = os.open(location.path, os.O_RDONLY)
         # A slide may be dropped without having been closed.
         self._close_file = weakref.finalize(self, os.close, self._file)
         self._close_file.atexit = False
         self.size = os.fstat(self._file).st_size
 
+    @override
     def request(self, ranges: Sequence[Range]) -> Ranges:
-        """Return ranges that are read when they are got."""
+        """Return ranges that are read when they are asked for."""
         return _LocalRanges(self._file, ranges)
 
+    @override
     def open(self) -> str:
-        """Return the path."""
-        return self.location
+        return str(self.location)
 
+    @override
     def close(self) -> None:
-        """Close the file."""
         self._close_file()
 
 
-class _LocalRanges:
+class _LocalRanges(Ranges):
     def __init__(self, file: int, ranges: Sequence[Range]) -> None:
         self._file = file
         self._ranges = ranges
 
+    @override
     def get(self, number: int) -> bytes:
         offset, length = self._ranges[number]
         return os.pread(self._file, length, offset)
 
+    @override
     def cancel(self) -> None:
-        """Nothing is under way."""
+        pass  # nothing is under way
