@@ -237,7 +237,7 @@ def test_what_is_refused_before_the_start_is_one_line_and_changes_nothing(
 
 def test_a_cohort_in_an_object_store(good: Path, here: Path, bucket: str) -> None:
     """Slides, manifest, results and report are objects; the rerun finds everything done."""
-    from wsi_unet.storage.store import open_store
+    from wsi_unet.storage.opening import open_store
 
     store = open_store(f"{bucket}/lists")
     for name in ("a", "sub/c"):

@@ -12,7 +12,7 @@ from support.cohorts import FOLDER, Clock, finished, listed, statuses
 
 from wsi_unet.cohorts.manifest import read_cohort
 from wsi_unet.cohorts.report import CohortReport
-from wsi_unet.storage.store import LocalStore
+from wsi_unet.storage.local_store import LocalStore
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from wsi_unet.cohorts import inputs
 from wsi_unet.cohorts.inputs import find_slides
 from wsi_unet.errors import InputError
-from wsi_unet.storage.store import LocalStore
+from wsi_unet.storage.local_store import LocalStore
 
 
 def make(root: Path, *names: str) -> None:

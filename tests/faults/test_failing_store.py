@@ -9,7 +9,7 @@ from support.fault_study import Study
 
 import wsi_unet
 from wsi_unet.errors import OutputError
-from wsi_unet.storage.store import LocalStore
+from wsi_unet.storage.local_store import LocalStore
 
 
 def test_one_of_two_stores_fails_for_good(

@@ -19,7 +19,8 @@ from wsi_unet.labels.layout import (
 )
 from wsi_unet.labels.pyramid import Pyramid, reduce_mean, reduce_mode
 from wsi_unet.labels.writer import build_tail, write_block
-from wsi_unet.storage.store import ByteStore, LocalStore
+from wsi_unet.storage.local_store import LocalStore
+from wsi_unet.storage.store import ByteStore
 
 MPP = (0.5, 0.25)
 FINISHED = "2026-01-02T03:04:05+00:00"

@@ -28,7 +28,8 @@ from wsi_unet.labels.layout import (
 )
 from wsi_unet.labels.progress import BlockMarker, Progress, RunRecord
 from wsi_unet.labels.pyramid import Pyramid
-from wsi_unet.storage.store import LocalStore, open_store
+from wsi_unet.storage.local_store import LocalStore
+from wsi_unet.storage.opening import open_store
 
 PYRAMID = Pyramid((1300, 2100), 512)
 FRAME = Frame.from_downsample((1, 1), (0.5, 0.25))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from wsi_unet.errors import OutputError
 from wsi_unet.labels.progress import BlockFailure, BlockMarker, Progress, RunRecord, ShardRecord
-from wsi_unet.storage.store import LocalStore
+from wsi_unet.storage.local_store import LocalStore
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from wsi_unet.errors import OutputError
 from wsi_unet.labels.layout import Frame, create_labels, ensure_root, mark_finished
 from wsi_unet.labels.pyramid import Pyramid, reduce_mean, reduce_mode
 from wsi_unet.labels.reading import open_image, open_labels, open_probabilities
-from wsi_unet.storage.store import open_store
+from wsi_unet.storage.opening import open_store
 
 
 def test_every_level_has_its_pixels_and_their_centres(make_output: Any) -> None:

@@ -17,7 +17,8 @@ from wsi_unet.errors import OutputError
 from wsi_unet.labels.layout import ensure_root, mark_finished, read_label_names, remove_run
 from wsi_unet.labels.progress import BlockMarker, Progress, ShardRecord
 from wsi_unet.labels.reading import open_image, open_labels, open_probabilities
-from wsi_unet.storage.store import ByteStore, open_store
+from wsi_unet.storage.opening import open_store
+from wsi_unet.storage.store import ByteStore
 from wsi_unet.view import write_overlay
 
 

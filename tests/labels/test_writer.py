@@ -23,7 +23,8 @@ from wsi_unet.labels.progress import BlockMarker, Progress
 from wsi_unet.labels.pyramid import Pyramid, reduce_mean, reduce_mode
 from wsi_unet.labels.shards import ShardRecord
 from wsi_unet.labels.writer import build_tail, read_box, write_block
-from wsi_unet.storage.store import LocalStore
+from wsi_unet.locations import Location
+from wsi_unet.storage.local_store import LocalStore
 
 SHAPE = (1300, 1100)
 GROUP = "labels/nuclei"
@@ -45,10 +46,14 @@ def labels() -> NDArray[np.uint8]:
 
 
 @dataclass
-class MemoryObjects:
-    """Objects in a dictionary."""
+class MemoryStore:
+    """A store in a dictionary."""
 
     data: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def location(self) -> Location:
+        return Location("memory")
 
     def get(self, key: str) -> bytes | None:
         return self.data.get(key)
@@ -248,7 +253,7 @@ def test_the_tail_is_rebuilt_byte_for_byte(store: LocalStore, labels: NDArray[np
 
 
 def test_the_tail_needs_memory_for_one_shard_only() -> None:
-    store = MemoryObjects()
+    store = MemoryStore()
     pyramid = Pyramid((512 * 40, 512 * 40), 512)
     block = np.zeros((512, 512), np.uint8)
     block[::3] = 1
@@ -285,7 +290,7 @@ def test_a_block_written_twice_at_once_is_right(
 WRITE_BLOCKS = """
 import sys
 import numpy as np
-from wsi_unet.storage.store import open_store
+from wsi_unet.storage.opening import open_store
 from wsi_unet.labels.pyramid import Pyramid, reduce_mode
 from wsi_unet.labels.writer import write_block
 objects, pyramid = open_store(sys.argv[1]), Pyramid((1300, 1100), 1024)

@@ -15,7 +15,7 @@ from support.oracle import balanced_model, textured, write_png
 import wsi_unet
 from wsi_unet.errors import PlanError
 from wsi_unet.models import UNetConfig
-from wsi_unet.storage.store import LocalStore
+from wsi_unet.storage.local_store import LocalStore
 
 SIZE_MIB = 80
 

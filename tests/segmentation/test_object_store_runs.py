@@ -15,15 +15,16 @@ from support.runs import OPTIONS, Study, array_objects
 
 import wsi_unet
 from wsi_unet.errors import OutputError, SlideError, WsiUnetError
+from wsi_unet.storage.opening import open_store
 from wsi_unet.storage.s3 import client as remote
-from wsi_unet.storage.s3.client import Bucket
-from wsi_unet.storage.store import ByteStore, open_store
+from wsi_unet.storage.s3.client import open_bucket
+from wsi_unet.storage.store import ByteStore
 
 
 @pytest.fixture
 def slide(study: Study, bucket: str) -> str:
     """The study's slide in the bucket."""
-    Bucket(bucket).put("slides/slide.png", study.slide.read_bytes())
+    open_bucket(bucket).put("slides/slide.png", study.slide.read_bytes())
     return f"{bucket}/slides/slide.png"
 
 

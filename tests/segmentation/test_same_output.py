@@ -17,7 +17,7 @@ from wsi_unet.labels.progress import Progress
 from wsi_unet.models import UNetConfig
 from wsi_unet.segmentation.status import run_status
 from wsi_unet.segmentation.worker.task import Run, Task, run_task
-from wsi_unet.storage.store import open_store
+from wsi_unet.storage.opening import open_store
 
 SHAPE = (1700, 1300)
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from wsi_unet.errors import OptionError, OutputError
-from wsi_unet.storage.store import STALE_SECONDS, TEMPORARY_FOLDER, LocalStore, open_store
+from wsi_unet.storage.local_store import ABANDONED_SECONDS, TEMPORARY_FOLDER, LocalStore
+from wsi_unet.storage.opening import open_store
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_only_abandoned_temporaries_are_cleaned(store: LocalStore) -> None:
     ours = temporary(store, f"{host}-{os.getpid()}-0123.partial")
     elsewhere = temporary(store, "elsewhere-1-0123.partial")
     old = temporary(store, "elsewhere-1-4567.partial")
-    then = time.time() - STALE_SECONDS - 60
+    then = time.time() - ABANDONED_SECONDS - 60
     os.utime(old, (then, then))
     store.remove_leftovers()
     assert not gone.exists()
@@ -200,7 +201,7 @@ def test_a_reader_sees_the_old_or_the_new(store: LocalStore) -> None:
 
 WRITE_FOR_EVER = """
 import itertools, sys
-from wsi_unet.storage.store import open_store
+from wsi_unet.storage.opening import open_store
 objects = open_store(sys.argv[1])
 for turn in itertools.count():
     objects.put("key", bytes([turn % 200]) * 20_000_000)

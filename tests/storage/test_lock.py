@@ -15,7 +15,7 @@ import pytest
 from support.locks import (
     START,
     Clock,
-    MemoryObjects,
+    MemoryStore,
     dead,
     elsewhere,
     record_of,
@@ -24,17 +24,18 @@ from support.locks import (
 )
 
 from wsi_unet.errors import LockedError, OutputError
+from wsi_unet.storage.keys import LOCK_KEY
 from wsi_unet.storage.lock import (
     LockOwner,
     LockRecord,
     acquire,
 )
-from wsi_unet.storage.store import LOCK_KEY, open_store
+from wsi_unet.storage.opening import open_store
 
 
 @pytest.fixture
-def store() -> MemoryObjects:
-    return MemoryObjects()
+def store() -> MemoryStore:
+    return MemoryStore()
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def nothing_stays_held() -> Iterator[None]:
 
 
 def test_the_first_gets_it_and_the_second_is_told_who_when_and_where(
-    store: MemoryObjects, clock: Clock
+    store: MemoryStore, clock: Clock
 ) -> None:
     with acquire(store, owner=LockOwner.current("a run"), timing=clock.timing()) as lock:
         clock.seconds = 3
@@ -72,27 +73,27 @@ def test_the_first_gets_it_and_the_second_is_told_who_when_and_where(
     acquire(store, timing=clock.timing()).release()
 
 
-def test_what_is_stored_says_everything(store: MemoryObjects, clock: Clock) -> None:
+def test_what_is_stored_says_everything(store: MemoryStore, clock: Clock) -> None:
     with acquire(store, owner=LockOwner.current("segment\n" + "x" * 999), timing=clock.timing()):
         record = LockRecord.parse(store.stored[LOCK_KEY])
     assert record is not None
     assert (record.format_version, record.beat, record.since) == (1, 0, START)
     owner = record.owner
     assert owner.pid == os.getpid()
-    assert owner.runs()
+    assert owner.is_running()
     assert owner.what.startswith("segment xxx")
     started = psutil.Process().create_time() - psutil.boot_time()
     assert owner.started == pytest.approx(started, abs=1)
 
 
-def test_a_process_that_is_gone_loses_it_at_once(store: MemoryObjects, clock: Clock) -> None:
+def test_a_process_that_is_gone_loses_it_at_once(store: MemoryStore, clock: Clock) -> None:
     store.put(LOCK_KEY, record_of(dead()).to_bytes())
     with acquire(store, timing=clock.timing()):
         assert clock.seconds == 0
 
 
 def test_a_process_id_that_is_used_again_is_another_process(
-    store: MemoryObjects, clock: Clock
+    store: MemoryStore, clock: Clock
 ) -> None:
     owner = LockOwner.current()
     earlier = owner.model_copy(update={"started": owner.started - 1000})
@@ -101,7 +102,7 @@ def test_a_process_id_that_is_used_again_is_another_process(
         assert clock.seconds == 0
 
 
-def test_a_zombie_is_gone(store: MemoryObjects, clock: Clock) -> None:
+def test_a_zombie_is_gone(store: MemoryStore, clock: Clock) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         child = psutil.Process(process.pid)
         started = child.create_time() - psutil.boot_time()
@@ -118,7 +119,7 @@ def test_a_zombie_is_gone(store: MemoryObjects, clock: Clock) -> None:
 
 @pytest.mark.parametrize("field", ["host", "machine"])
 def test_the_same_process_id_on_another_machine_says_nothing(
-    store: MemoryObjects, clock: Clock, field: str
+    store: MemoryStore, clock: Clock, field: str
 ) -> None:
     store.put(LOCK_KEY, record_of(dead().model_copy(update={field: "other"})).to_bytes())
     with acquire(store, timing=clock.timing()):
@@ -126,7 +127,7 @@ def test_the_same_process_id_on_another_machine_says_nothing(
 
 
 def test_a_process_that_the_system_hides_is_watched(
-    store: MemoryObjects, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    store: MemoryStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(pid: int, signal: int) -> None:
         raise PermissionError
@@ -140,7 +141,7 @@ def test_a_process_that_the_system_hides_is_watched(
 # Watching whether it changes
 
 
-def test_a_clock_that_was_set_back_is_no_sign_of_life(store: MemoryObjects, clock: Clock) -> None:
+def test_a_clock_that_was_set_back_is_no_sign_of_life(store: MemoryStore, clock: Clock) -> None:
     store.put(LOCK_KEY, record_of(LockOwner.current(), START + timedelta(hours=1)).to_bytes())
     with acquire(store, timing=clock.timing()):
         assert 30 <= clock.seconds <= 31
@@ -150,7 +151,7 @@ def test_a_clock_that_was_set_back_is_no_sign_of_life(store: MemoryObjects, cloc
     ("age", "patience"), [(0, 30), (29, 30), (31, 10), (1e6, 10), (-3600, 30), (-1e6, 30)]
 )
 def test_silence_elsewhere_is_waited_out(
-    store: MemoryObjects, clock: Clock, age: float, patience: float
+    store: MemoryStore, clock: Clock, age: float, patience: float
 ) -> None:
     record = record_of(elsewhere(), START - timedelta(seconds=age))
     store.put(LOCK_KEY, record.to_bytes())
@@ -164,7 +165,7 @@ def test_silence_elsewhere_is_waited_out(
 
 @pytest.mark.parametrize("skew", [0, -3600, 3600])
 def test_a_heartbeat_elsewhere_is_noticed_whatever_its_clock_says(
-    store: MemoryObjects, clock: Clock, skew: float
+    store: MemoryStore, clock: Clock, skew: float
 ) -> None:
     def beat(number: int) -> None:
         at = clock.now() + timedelta(seconds=skew)
@@ -177,7 +178,7 @@ def test_a_heartbeat_elsewhere_is_noticed_whatever_its_clock_says(
     assert clock.seconds <= 6
 
 
-def test_a_stopped_process_loses_it(store: MemoryObjects, clock: Clock) -> None:
+def test_a_stopped_process_loses_it(store: MemoryStore, clock: Clock) -> None:
     store.put(LOCK_KEY, record_of(LockOwner.current()).to_bytes())
     clock.seconds = 29
     with pytest.raises(LockedError, match="29 s ago"):
@@ -201,7 +202,7 @@ def test_a_stopped_process_loses_it(store: MemoryObjects, clock: Clock) -> None:
         record_of(elsewhere()).to_bytes().replace(b"2026", b"26"),
     ],
 )
-def test_a_damaged_lock_is_waited_out(store: MemoryObjects, clock: Clock, content: bytes) -> None:
+def test_a_damaged_lock_is_waited_out(store: MemoryStore, clock: Clock, content: bytes) -> None:
     assert LockRecord.parse(content) is None
     store.put(LOCK_KEY, content)
     with acquire(store, timing=clock.timing()):
@@ -209,7 +210,7 @@ def test_a_damaged_lock_is_waited_out(store: MemoryObjects, clock: Clock, conten
 
 
 def test_a_lock_of_another_version_that_beats_is_respected(
-    store: MemoryObjects, clock: Clock
+    store: MemoryStore, clock: Clock
 ) -> None:
     store.put(LOCK_KEY, b"one")
     clock.events = [(5, lambda: store.put(LOCK_KEY, b"two"))]
@@ -219,7 +220,7 @@ def test_a_lock_of_another_version_that_beats_is_respected(
     assert clock.seconds <= 6
 
 
-def test_a_lock_released_meanwhile_is_free(store: MemoryObjects, clock: Clock) -> None:
+def test_a_lock_released_meanwhile_is_free(store: MemoryStore, clock: Clock) -> None:
     store.put(LOCK_KEY, record_of(elsewhere()).to_bytes())
     clock.events = [(7.5, lambda: store.delete(LOCK_KEY))]
     with acquire(store, timing=clock.timing()):
@@ -227,7 +228,7 @@ def test_a_lock_released_meanwhile_is_free(store: MemoryObjects, clock: Clock) -
 
 
 def test_a_dead_run_that_someone_else_takes_over_is_theirs(
-    store: MemoryObjects, clock: Clock
+    store: MemoryStore, clock: Clock
 ) -> None:
     store.put(LOCK_KEY, record_of(dead()).to_bytes())
     other = record_of(LockOwner.current(), token="quicker")
@@ -253,7 +254,7 @@ def test_a_lock_that_neither_stays_nor_goes_is_no_endless_loop(
 
 
 def test_a_lock_that_was_created_after_all_is_ours(
-    store: MemoryObjects, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    store: MemoryStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create = store.create
     monkeypatch.setattr(store, "create", lambda key, data: create(key, data) and False)

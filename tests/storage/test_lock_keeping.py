@@ -12,7 +12,7 @@ import pytest
 from support.locks import (
     START,
     Clock,
-    MemoryObjects,
+    MemoryStore,
     elsewhere,
     record_of,
     release_all,
@@ -21,17 +21,17 @@ from support.locks import (
 
 from wsi_unet.errors import OutputError
 from wsi_unet.storage.heartbeat import HEARTBEAT, THREAD_NAME
+from wsi_unet.storage.keys import LOCK_KEY
 from wsi_unet.storage.lock import (
     LockRecord,
     Timing,
     acquire,
 )
-from wsi_unet.storage.store import LOCK_KEY
 
 
 @pytest.fixture
-def store() -> MemoryObjects:
-    return MemoryObjects()
+def store() -> MemoryStore:
+    return MemoryStore()
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def wait_until_no_thread_beats() -> None:
 # Keeping it
 
 
-def test_a_beat_replaces_it_by_something_new(store: MemoryObjects, clock: Clock) -> None:
+def test_a_beat_replaces_it_by_something_new(store: MemoryStore, clock: Clock) -> None:
     with acquire(store, timing=clock.timing()) as lock:
         contents = {store.stored[LOCK_KEY]}
         for number in range(1, 4):
@@ -76,7 +76,7 @@ def test_a_beat_replaces_it_by_something_new(store: MemoryObjects, clock: Clock)
 
 @pytest.mark.parametrize("other", [record_of(elsewhere()).to_bytes(), b"damaged", None])
 def test_a_lock_that_is_no_longer_ours_is_left_alone(
-    store: MemoryObjects, clock: Clock, other: bytes | None
+    store: MemoryStore, clock: Clock, other: bytes | None
 ) -> None:
     lock = acquire(store, timing=clock.timing())
     store.stored = {} if other is None else {LOCK_KEY: other}
@@ -91,7 +91,7 @@ def test_a_lock_that_is_no_longer_ours_is_left_alone(
 
 
 def test_another_lock_survives_a_release_without_a_beat_before(
-    store: MemoryObjects, clock: Clock
+    store: MemoryStore, clock: Clock
 ) -> None:
     lock = acquire(store, timing=clock.timing())
     store.put(LOCK_KEY, record_of(elsewhere()).to_bytes())
@@ -101,7 +101,7 @@ def test_another_lock_survives_a_release_without_a_beat_before(
 
 @pytest.mark.parametrize("error", [OutputError("no route to host"), ValueError("a bug")])
 def test_a_store_that_fails_for_a_while_costs_nothing(
-    store: MemoryObjects, clock: Clock, error: Exception
+    store: MemoryStore, clock: Clock, error: Exception
 ) -> None:
     def fail(name: str) -> None:
         raise error
@@ -126,7 +126,7 @@ def test_a_store_that_fails_for_a_while_costs_nothing(
     assert store.stored == {}
 
 
-def test_a_release_that_fails_is_no_error(store: MemoryObjects, clock: Clock) -> None:
+def test_a_release_that_fails_is_no_error(store: MemoryStore, clock: Clock) -> None:
     def fail(name: str) -> None:
         raise OutputError("no route to host")
 
@@ -141,7 +141,7 @@ def test_a_release_that_fails_is_no_error(store: MemoryObjects, clock: Clock) ->
 @pytest.mark.parametrize("answer", ["an error", "no"])
 @pytest.mark.parametrize("operation", ["beat", "release"])
 def test_an_answer_that_gets_lost_loses_no_lock(
-    store: MemoryObjects,
+    store: MemoryStore,
     clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
     answer: str,
@@ -173,7 +173,7 @@ def test_an_answer_that_gets_lost_loses_no_lock(
     assert store.stored == {}
 
 
-def test_releasing_twice_is_no_error(store: MemoryObjects, clock: Clock) -> None:
+def test_releasing_twice_is_no_error(store: MemoryStore, clock: Clock) -> None:
     with acquire(store, timing=clock.timing()) as lock:
         lock.release()
         other = acquire(store, timing=clock.timing())
@@ -183,7 +183,7 @@ def test_releasing_twice_is_no_error(store: MemoryObjects, clock: Clock) -> None
     assert not lock.lost
 
 
-def test_it_cannot_be_pickled_or_copied(store: MemoryObjects, clock: Clock) -> None:
+def test_it_cannot_be_pickled_or_copied(store: MemoryStore, clock: Clock) -> None:
     with acquire(store, timing=clock.timing()) as lock:
         for attempt in (lambda: pickle.dumps(lock), lambda: copy.copy(lock)):
             with pytest.raises(TypeError, match="can't be pickled; pass on the output's location"):
@@ -195,7 +195,7 @@ def test_it_cannot_be_pickled_or_copied(store: MemoryObjects, clock: Clock) -> N
 
 def test_one_thread_beats_for_all_and_ends_with_the_last() -> None:
     wait_until_no_thread_beats()
-    everything = [MemoryObjects() for _ in range(20)]
+    everything = [MemoryStore() for _ in range(20)]
     locks = [acquire(store, timing=Timing(0.02, 10)) for store in everything]
     assert len(beats()) == 1
     end = time.monotonic() + 60
@@ -211,7 +211,7 @@ def test_one_thread_beats_for_all_and_ends_with_the_last() -> None:
 
 
 def test_the_thread_ends_when_all_locks_are_lost() -> None:
-    store = MemoryObjects()
+    store = MemoryStore()
     lock = acquire(store, timing=Timing(0.01, 10))
     store.stored.clear()
     wait_until_no_thread_beats()
@@ -220,8 +220,8 @@ def test_the_thread_ends_when_all_locks_are_lost() -> None:
         assert len(beats()) == 1
 
 
-def test_thousands_of_locks_leave_nothing(store: MemoryObjects) -> None:
-    with acquire(MemoryObjects()):
+def test_thousands_of_locks_leave_nothing(store: MemoryStore) -> None:
+    with acquire(MemoryStore()):
         before = threading.active_count()
         for _ in range(3000):
             with acquire(store):
@@ -236,7 +236,7 @@ def test_thousands_of_locks_leave_nothing(store: MemoryObjects) -> None:
 
 
 def test_it_beats_while_the_interpreter_is_busy() -> None:
-    store = MemoryObjects()
+    store = MemoryStore()
     with acquire(store, timing=Timing(0.05, 10)):
         end = time.monotonic() + 1
         while time.monotonic() < end:
@@ -246,7 +246,7 @@ def test_it_beats_while_the_interpreter_is_busy() -> None:
     assert record.beat >= 5
 
 
-def test_a_store_that_hangs_holds_up_nothing_but_beats(store: MemoryObjects) -> None:
+def test_a_store_that_hangs_holds_up_nothing_but_beats(store: MemoryStore) -> None:
     hanging = threading.Event()
     released = threading.Event()
 
@@ -259,7 +259,7 @@ def test_a_store_that_hangs_holds_up_nothing_but_beats(store: MemoryObjects) -> 
     store.before = hang
     assert hanging.wait(10)
     assert not lock.lost
-    acquire(MemoryObjects()).release()
+    acquire(MemoryStore()).release()
     released.set()
     lock.release()
     assert store.stored == {}

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 from support.locks import (
     Clock,
-    MemoryObjects,
+    MemoryStore,
     dead,
     elsewhere,
     record_of,
@@ -19,12 +19,12 @@ from support.locks import (
 )
 
 from wsi_unet.errors import LockedError
+from wsi_unet.storage.keys import LOCK_KEY
 from wsi_unet.storage.lock import (
     OutputLock,
     Timing,
     acquire,
 )
-from wsi_unet.storage.store import LOCK_KEY
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def nothing_stays_held() -> Iterator[None]:
 class Turns:
     """Lets threads do one step at a time, in an order that is chosen step by step."""
 
-    def __init__(self, actors: dict[str, Callable[[], object]], store: MemoryObjects) -> None:
+    def __init__(self, actors: dict[str, Callable[[], object]], store: MemoryStore) -> None:
         self.may_go = {name: threading.Semaphore(0) for name in actors}
         self.arrived = threading.Semaphore(0)
         self.live = sorted(actors)
@@ -93,7 +93,7 @@ def follow(prefix: list[int], made: list[tuple[int, int]], number: int) -> int:
     return choice
 
 
-def take(store: MemoryObjects, clock: Clock, held: list[OutputLock]) -> None:
+def take(store: MemoryStore, clock: Clock, held: list[OutputLock]) -> None:
     def sleep(seconds: float) -> None:
         clock.sleep(5001 if seconds == 1 else 0)  # watching once is long enough: few steps
 
@@ -103,7 +103,7 @@ def take(store: MemoryObjects, clock: Clock, held: list[OutputLock]) -> None:
 
 
 def takers(
-    store: MemoryObjects, clock: Clock, held: list[OutputLock]
+    store: MemoryStore, clock: Clock, held: list[OutputLock]
 ) -> dict[str, Callable[[], object]]:
     return {name: partial(take, store, clock, held) for name in "ab"}
 
@@ -113,7 +113,7 @@ def test_in_every_order_one_of_two_takers_wins(start: str) -> None:
     orders = 0
     for choose in every_order():
         orders += 1
-        store, clock, held = MemoryObjects(), Clock(), list[OutputLock]()
+        store, clock, held = MemoryStore(), Clock(), list[OutputLock]()
         if start != "nothing":
             record = record_of(dead() if start == "dead" else elsewhere())
             store.put(LOCK_KEY, b"" if start == "damaged" else record.to_bytes())
@@ -132,7 +132,7 @@ def test_in_every_order_a_suspended_owner_keeps_it_or_knows_that_it_is_lost() ->
     outcomes = set()
     for ends in (False, True):
         for choose in every_order():
-            store, clock, held = MemoryObjects(), Clock(), list[OutputLock]()
+            store, clock, held = MemoryStore(), Clock(), list[OutputLock]()
             owner = acquire(store, owner=elsewhere(), timing=Timing(100, 5000, clock.now))
             clock.seconds = 5001
             actors = takers(store, clock, held)

@@ -16,12 +16,14 @@ from support.locks import START, dead, elsewhere, record_of, release_all
 from wsi_unet.errors import LockedError, OptionError, OutputError
 from wsi_unet.labels import layout
 from wsi_unet.labels.progress import Progress, RunRecord
+from wsi_unet.storage.keys import LOCK_KEY
+from wsi_unet.storage.local_store import LocalStore
 from wsi_unet.storage.lock import (
     HEARTBEAT_SECONDS,
     Timing,
     acquire,
 )
-from wsi_unet.storage.store import LOCK_KEY, LocalStore, open_store
+from wsi_unet.storage.opening import open_store
 
 
 @pytest.fixture(autouse=True)

@@ -23,12 +23,13 @@ from support.locks import (
 )
 
 from wsi_unet.errors import LockedError
+from wsi_unet.storage.keys import LOCK_KEY
+from wsi_unet.storage.local_store import LocalStore
 from wsi_unet.storage.lock import (
     LockOwner,
     Timing,
     acquire,
 )
-from wsi_unet.storage.store import LOCK_KEY, LocalStore
 
 
 @pytest.fixture(autouse=True)
@@ -144,7 +145,8 @@ FORK = """
 import os, sys
 from wsi_unet.storage.heartbeat import HEARTBEAT
 from wsi_unet.storage.lock import LockRecord, Timing, acquire
-from wsi_unet.storage.store import LOCK_KEY, open_store
+from wsi_unet.storage.keys import LOCK_KEY
+from wsi_unet.storage.opening import open_store
 objects = open_store(sys.argv[1])
 def beats(objects):
     return LockRecord.parse(objects.get(LOCK_KEY)).beat
@@ -182,7 +184,7 @@ import sys, threading, time
 from pathlib import Path
 from support import kill_points
 from wsi_unet.storage.lock import acquire
-from wsi_unet.storage.store import open_store
+from wsi_unet.storage.opening import open_store
 
 kill_points.CHANGES += ("link", "rmdir", "open")
 

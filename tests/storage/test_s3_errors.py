@@ -17,12 +17,12 @@ import pytest
 from support.proxy import Proxy, Request
 from support.s3_server import S3Server
 
-from wsi_unet.storage.s3 import client as remote
-from wsi_unet.storage.s3.client import Bucket
+from wsi_unet.storage.s3 import client
+from wsi_unet.storage.s3.client import Bucket, open_bucket
 
 ASKED: dict[str, Callable[[Bucket], object]] = {
     "get": lambda bucket: bucket.get("key"),
-    "start": lambda bucket: bucket.start("key", 10),
+    "get_first": lambda bucket: bucket.get_first("key", 10),
     "put": lambda bucket: bucket.put("key", b"data"),
     "create": lambda bucket: bucket.create("key", b"data"),
     "replace": lambda bucket: bucket.replace("key", b"data", '"tag"'),
@@ -42,29 +42,29 @@ def refused(bucket: Bucket, asked: Callable[[Bucket], object], match: str) -> OS
 @pytest.fixture
 def few_tries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two more tries, soon after another."""
-    monkeypatch.setattr(remote, "RETRIES", 2)
-    monkeypatch.setattr(remote, "FIRST_PAUSE", timedelta(milliseconds=20))
+    monkeypatch.setattr(client, "RETRIES", 2)
+    monkeypatch.setattr(client, "FIRST_PAUSE", timedelta(milliseconds=20))
 
 
 @pytest.mark.parametrize("asked", [name for name in ASKED if name != "replace"])
 def test_a_missing_bucket(s3: S3Server, asked: str) -> None:
-    bucket = Bucket("s3://no-such-bucket/folder")
+    bucket = open_bucket("s3://no-such-bucket/folder")
     error = refused(bucket, ASKED[asked], rf"there is no bucket 'no-such-bucket' at {s3.endpoint}")
     assert isinstance(error, FileNotFoundError)
 
 
-@pytest.mark.parametrize("asked", ["get", "start", "put"])
+@pytest.mark.parametrize("asked", ["get", "get_first", "put"])
 def test_a_forbidden_bucket(bucket: str, asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    Bucket(bucket).put("key", b"secret")
+    open_bucket(bucket).put("key", b"secret")
     monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
-    error = refused(Bucket(bucket), ASKED[asked], "access is denied .*AWS_ACCESS_KEY_ID")
+    error = refused(open_bucket(bucket), ASKED[asked], "access is denied .*AWS_ACCESS_KEY_ID")
     assert isinstance(error, PermissionError)
 
 
 @pytest.mark.parametrize("asked", ["list", "delete_all"])
 def test_a_bucket_that_may_not_be_listed(bucket: str, s3_proxy: Proxy, asked: str) -> None:
     s3_proxy.spoil = lambda request: 403  # moto lets everybody list
-    refused(Bucket(bucket), ASKED[asked], r"access is denied \(403\).*listing")
+    refused(open_bucket(bucket), ASKED[asked], r"access is denied \(403\).*listing")
 
 
 def test_a_public_bucket_needs_no_credentials(
@@ -75,7 +75,7 @@ def test_a_public_bucket_needs_no_credentials(
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
-    found = Bucket(url).get("key")
+    found = open_bucket(url).get("key")
     assert found is not None
     assert found.data == b"data"
 
@@ -84,7 +84,9 @@ def test_a_public_bucket_needs_no_credentials(
 def test_credentials_that_nobody_knows(s3: S3Server, bucket: str, asked: str) -> None:
     with s3.checking_credentials():
         error = refused(
-            Bucket(bucket), ASKED[asked], r"credentials are refused \(InvalidAccessKeyId\); check"
+            open_bucket(bucket),
+            ASKED[asked],
+            r"credentials are refused \(InvalidAccessKeyId\); check",
         )
     assert isinstance(error, PermissionError)
 
@@ -93,7 +95,9 @@ def test_no_credentials_at_all(bucket: str, monkeypatch: pytest.MonkeyPatch) -> 
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    refused(Bucket(bucket), ASKED["get"], "no credentials found; set AWS_ACCESS_KEY_ID.*AWS_SKIP_")
+    refused(
+        open_bucket(bucket), ASKED["get"], "no credentials found; set AWS_ACCESS_KEY_ID.*AWS_SKIP_"
+    )
 
 
 @pytest.mark.usefixtures("s3", "few_tries")
@@ -103,37 +107,41 @@ def test_an_endpoint_where_nobody_is(asked: str, monkeypatch: pytest.MonkeyPatch
         port = nobody.getsockname()[1]
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
     match = rf"http://127.0.0.1:{port} can't be reached \(Connection refused\), after 3 tries; "
-    assert isinstance(refused(Bucket("s3://bucket"), ASKED[asked], match), ConnectionError)
+    assert isinstance(refused(open_bucket("s3://bucket"), ASKED[asked], match), ConnectionError)
 
 
 @pytest.mark.usefixtures("s3", "few_tries")
 def test_an_endpoint_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://no-such-host.invalid")
     refused(
-        Bucket("s3://bucket"), ASKED["get"], r"no-such-host\.invalid can't be reached \(no such"
+        open_bucket("s3://bucket"),
+        ASKED["get"],
+        r"no-such-host\.invalid can't be reached \(no such",
     )
 
 
 def test_an_empty_object_has_ends(bucket: str) -> None:
-    objects = Bucket(bucket)
-    objects.put("key", b"")
-    for end in (objects.start, objects.tail):
+    bucket_keys = open_bucket(bucket)
+    bucket_keys.put("key", b"")
+    for end in (bucket_keys.get_first, bucket_keys.get_last):
         found = end("key", 10)
         assert found is not None
         assert (found.data, found.size) == (b"", 0)
         assert end("no such key", 10) is None
-    refused(objects, lambda one: one.read("key", 3, 9, None), "has no such bytes")
+    refused(bucket_keys, lambda keys: keys.get_range("key", 3, 9, None), "has no such bytes")
 
 
 @pytest.mark.usefixtures("few_tries")
-@pytest.mark.parametrize("asked", ["get", "start", "put", "list"])
+@pytest.mark.parametrize("asked", ["get", "get_first", "put", "list"])
 def test_a_server_that_never_answers(
     bucket: str, s3_proxy: Proxy, asked: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "TIMEOUT", timedelta(seconds=0.3))
+    monkeypatch.setattr(client, "TIMEOUT", timedelta(seconds=0.3))
     s3_proxy.spoil = lambda request: "hang"
     begin = time.monotonic()
-    error = refused(Bucket(bucket), ASKED[asked], r"doesn't answer in time, after 3 tries; check")
+    error = refused(
+        open_bucket(bucket), ASKED[asked], r"doesn't answer in time, after 3 tries; check"
+    )
     assert isinstance(error, TimeoutError)
     assert len(s3_proxy.requests) == 3
     assert time.monotonic() - begin < 10
@@ -143,7 +151,7 @@ def test_a_server_that_never_answers(
 @pytest.mark.parametrize("asked", ["get", "put", "create", "list", "delete_all"])
 def test_a_server_that_is_busy_for_ever(bucket: str, s3_proxy: Proxy, asked: str) -> None:
     s3_proxy.spoil = lambda request: 503
-    refused(Bucket(bucket), ASKED[asked], r"answers 503, after 3 tries; try again later")
+    refused(open_bucket(bucket), ASKED[asked], r"answers 503, after 3 tries; try again later")
     assert len(s3_proxy.requests) == 3
 
 
@@ -152,31 +160,35 @@ def test_a_server_that_is_busy_for_ever(bucket: str, s3_proxy: Proxy, asked: str
 def test_a_server_that_is_busy_for_a_while(
     bucket: str, s3_proxy: Proxy, asked: str, spoilt: int | str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "FIRST_PAUSE", timedelta(milliseconds=20))
-    Bucket(bucket).put("key", b"data")
+    monkeypatch.setattr(client, "FIRST_PAUSE", timedelta(milliseconds=20))
+    open_bucket(bucket).put("key", b"data")
     s3_proxy.forget()
     s3_proxy.spoil = lambda request: spoilt if len(s3_proxy.requests) < 4 else None
-    ASKED[asked](Bucket(bucket))
+    ASKED[asked](open_bucket(bucket))
     assert len(s3_proxy.requests) >= 4
 
 
 def test_an_answer_that_breaks_off_is_read_again(bucket: str, s3_proxy: Proxy) -> None:
     data = os.urandom(1 << 20)
-    Bucket(bucket).put("key", data)
+    open_bucket(bucket).put("key", data)
     s3_proxy.forget()
     s3_proxy.spoil = lambda request: "cut" if len(s3_proxy.requests) < 3 else None
-    found = Bucket(bucket).read("key", 1000, 1 << 20, None)
+    found = open_bucket(bucket).get_range("key", 1000, 1 << 20, None)
     assert found is not None
     assert found.data == data[1000:]
 
 
 def test_another_object_of_the_same_name_is_noticed(bucket: str) -> None:
-    objects = Bucket(bucket)
-    objects.put("key", b"one thing")
-    found = objects.start("key", 3)
+    bucket_keys = open_bucket(bucket)
+    bucket_keys.put("key", b"one thing")
+    found = bucket_keys.get_first("key", 3)
     assert found is not None
-    objects.put("key", b"another")
-    refused(objects, lambda one: one.read("key", 3, 6, found.tag), "was changed while it was read")
+    bucket_keys.put("key", b"another")
+    refused(
+        bucket_keys,
+        lambda keys: keys.get_range("key", 3, 6, found.tag),
+        "was changed while it was read",
+    )
 
 
 def test_a_lost_answer_is_no_second_put(bucket: str, s3_proxy: Proxy) -> None:
@@ -186,8 +198,8 @@ def test_a_lost_answer_is_no_second_put(bucket: str, s3_proxy: Proxy) -> None:
         return "lose" if request.method == "PUT" and len(s3_proxy.requests) == 1 else None
 
     s3_proxy.spoil = lose_first
-    assert not Bucket(bucket).create("key", b"mine")
-    found = Bucket(bucket).get("key")
+    assert not open_bucket(bucket).create("key", b"mine")
+    found = open_bucket(bucket).get("key")
     assert found is not None
     assert found.data == b"mine"
 
@@ -205,12 +217,12 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         return original(name, *rest, **options)
 
     monkeypatch.setattr(builtins, "__import__", without_it)
-    refused(Bucket("s3://bucket"), ASKED["get"], r"pip install 'wsi-unet\[s3\]'")
+    refused(open_bucket("s3://bucket"), ASKED["get"], r"pip install 'wsi-unet\[s3\]'")
 
 
 def _get(url: str, answers: Any) -> None:
     try:
-        found = Bucket(url).get("key")
+        found = open_bucket(url).get("key")
         answers.put(None if found is None else found.data)
     except OSError as error:
         answers.put(error.strerror)
@@ -220,7 +232,7 @@ def _get(url: str, answers: Any) -> None:
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_processes(bucket: str, method: str) -> None:
     """Spawned ones read; forked ones, which would wait for ever, are refused."""
-    Bucket(bucket).put("key", b"data")
+    open_bucket(bucket).put("key", b"data")
     context: Any = multiprocessing.get_context(method)
     answers = context.Queue()
     process = context.Process(target=_get, args=(bucket, answers))
@@ -250,10 +262,10 @@ def test_a_profile_is_asked(
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_PROFILE", "work")
-    Bucket(bucket).put("key", b"data")
-    assert list(Bucket(bucket).list("")) == [("key", 4)]
+    open_bucket(bucket).put("key", b"data")
+    assert list(open_bucket(bucket).list("")) == [("key", 4)]
     monkeypatch.setenv("AWS_PROFILE", "play")
-    refused(Bucket(bucket), ASKED["get"], r"~/\.aws can't be used: .*play")
+    refused(open_bucket(bucket), ASKED["get"], r"~/\.aws can't be used: .*play")
 
 
 def test_the_environment_decides_who_asks(
@@ -264,7 +276,7 @@ def test_the_environment_decides_who_asks(
     monkeypatch.setenv("AWS_SESSION_TOKEN", "for an hour")
     monkeypatch.delenv("AWS_REGION")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
-    Bucket(bucket).get("key")
+    open_bucket(bucket).get("key")
     (request,) = s3_proxy.requests
     assert "Credential=somebody/" in request.headers["authorization"]
     assert "/eu-central-1/s3/" in request.headers["authorization"]

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from wsi_unet.storage.store import LOCK_KEY, ByteStore, open_store
+from wsi_unet.storage.keys import LOCK_KEY
+from wsi_unet.storage.opening import open_store
+from wsi_unet.storage.store import ByteStore
 
 
 @pytest.fixture(params=["folder", "s3"])

@@ -235,7 +235,7 @@ def _stop(trial: Trial, pid: int, seconds: float) -> None:
 
 def _damage(trial: Trial, random: Random, kind: str, damage: Callable[[Path], None]) -> bool:
     from wsi_unet.labels.progress import Progress
-    from wsi_unet.storage.store import open_store
+    from wsi_unet.storage.opening import open_store
 
     progress = Progress(open_store(str(trial.output)), LABEL)
     record = progress.read_run()

@@ -16,7 +16,7 @@ from wsi_unet.labels.layout import Frame, create_labels, ensure_root, mark_finis
 from wsi_unet.labels.progress import Progress, RunRecord
 from wsi_unet.labels.pyramid import Pyramid, reduce_mode
 from wsi_unet.labels.writer import build_tail, write_block
-from wsi_unet.storage.store import LocalStore
+from wsi_unet.storage.local_store import LocalStore
 
 FINISHED = "2026-01-02T03:04:05+00:00"
 

@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from wsi_unet.storage.keys import LOCK_KEY
 from wsi_unet.storage.lock import LockRecord
-from wsi_unet.storage.store import LOCK_KEY, ByteStore
+from wsi_unet.storage.store import ByteStore
 
 HOLD = """
 import sys, time
 from wsi_unet.errors import LockedError
 from wsi_unet.storage.lock import Timing, acquire
-from wsi_unet.storage.store import open_store
+from wsi_unet.storage.opening import open_store
 objects = open_store(sys.argv[1])
 timing = Timing(float(sys.argv[2]), float(sys.argv[3]))
 try:
@@ -76,7 +77,7 @@ COMPETE = """
 import sys, time
 from wsi_unet.errors import LockedError
 from wsi_unet.storage.lock import Timing, acquire
-from wsi_unet.storage.store import open_store
+from wsi_unet.storage.opening import open_store
 timing = Timing(0.05, 10)
 print("ready", flush=True)
 for line in sys.stdin:

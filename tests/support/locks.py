@@ -1,4 +1,4 @@
-"""What tests of the lock share: objects in memory, a clock, owners that are dead or elsewhere."""
+"""What tests of the lock share: a store in memory, a clock, owners that are dead or elsewhere."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cache
 
+from wsi_unet.locations import Location
 from wsi_unet.storage.heartbeat import HEARTBEAT
+from wsi_unet.storage.keys import LOCK_KEY
 from wsi_unet.storage.lock import LockOwner, LockRecord, OutputLock, Timing
-from wsi_unet.storage.store import LOCK_KEY
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 
-class MemoryObjects:
-    """Objects in a dictionary. `before` and `after` are called with each operation's name."""
+class MemoryStore:
+    """A store in a dictionary. `before` and `after` are called with each operation's name."""
 
     def __init__(self) -> None:
         self.stored: dict[str, bytes] = {}
@@ -25,6 +26,10 @@ class MemoryObjects:
 
     def __str__(self) -> str:
         return "memory"
+
+    @property
+    def location(self) -> Location:
+        return Location("memory")
 
     def get(self, key: str) -> bytes | None:
         self.before("get")

@@ -17,7 +17,8 @@ from pathlib import Path
 from wsi_unet import locations
 from wsi_unet.errors import InputError
 from wsi_unet.slides.readers.zarr_metadata import DOCUMENTS
-from wsi_unet.storage.store import BOOKKEEPING, open_store
+from wsi_unet.storage.keys import BOOKKEEPING
+from wsi_unet.storage.opening import open_store
 
 ZARR = ".zarr"
 DICOM = ".dcm"

@@ -14,7 +14,8 @@ from wsi_unet.errors import OutputError
 from wsi_unet.segmentation.dispatch.output import is_finished
 from wsi_unet.segmentation.report import BlockCounts, Waits
 from wsi_unet.segmentation.status import RunStatus, Writer, read_writer, run_status
-from wsi_unet.storage.store import BOOKKEEPING, open_store
+from wsi_unet.storage.keys import BOOKKEEPING
+from wsi_unet.storage.opening import open_store
 
 SlideState = Literal["waiting", "unfinished", "incomplete", "finished", "failed"]
 

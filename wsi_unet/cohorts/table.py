@@ -10,7 +10,7 @@ from pathlib import Path
 
 from wsi_unet import locations
 from wsi_unet.errors import InputError
-from wsi_unet.storage.store import open_store
+from wsi_unet.storage.opening import open_store
 
 
 def read_rows(manifest: str) -> Iterator[tuple[int, dict[str, str]]]:

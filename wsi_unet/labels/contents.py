@@ -11,7 +11,8 @@ from wsi_unet.errors import OptionError, OutputError
 from wsi_unet.labels.metadata import Frame, describe_array
 from wsi_unet.labels.pyramid import Pyramid
 from wsi_unet.storage.concurrent import map_concurrently
-from wsi_unet.storage.store import BOOKKEEPING, LOCK_NAME, ByteStore
+from wsi_unet.storage.keys import BOOKKEEPING, LOCK_NAME
+from wsi_unet.storage.store import ByteStore
 
 FORMAT_VERSION = 1
 IMAGE_NAME = "image"

@@ -49,7 +49,8 @@ from wsi_unet.labels.metadata import (
 from wsi_unet.labels.progress import Progress
 from wsi_unet.labels.pyramid import Pyramid
 from wsi_unet.storage.concurrent import map_concurrently
-from wsi_unet.storage.store import BOOKKEEPING, ByteStore
+from wsi_unet.storage.keys import BOOKKEEPING
+from wsi_unet.storage.store import ByteStore
 
 __all__ = [
     "Frame",

@@ -27,7 +27,8 @@ from wsi_unet.errors import OutputError
 from wsi_unet.geometry import BlockIndex
 from wsi_unet.labels.shards import ShardRecord
 from wsi_unet.storage.concurrent import map_concurrently
-from wsi_unet.storage.store import BOOKKEEPING, ByteStore
+from wsi_unet.storage.keys import BOOKKEEPING
+from wsi_unet.storage.store import ByteStore
 
 __all__ = ["BlockFailure", "BlockMarker", "Progress", "RunRecord", "ShardRecord"]
 

@@ -25,7 +25,8 @@ from wsi_unet.labels.contents import (
     read_run_names,
 )
 from wsi_unet.storage.s3.zarr_store import open_zarr_store
-from wsi_unet.storage.store import ByteStore, open_store
+from wsi_unet.storage.opening import open_store
+from wsi_unet.storage.store import ByteStore
 
 
 def open_labels(path: str | Path, name: str | None = None, level: int = 0) -> xr.DataArray:

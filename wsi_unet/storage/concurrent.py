@@ -1,4 +1,4 @@
-"""Asking for many small things at once, where each answer takes a while."""
+"""Many small requests at once, where each answer takes a while."""
 
 from __future__ import annotations
 
@@ -7,40 +7,41 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from wsi_unet import locations
+from wsi_unet.locations import Location
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 REQUESTS = 16
-"""How many small things an object store is asked for at once."""
+"""How many requests a bucket gets at once."""
 
 
 def map_concurrently(
-    work: Callable[[Item], Result], items: Iterable[Item], location: str
+    work: Callable[[Item], Result], items: Iterable[Item], location: str | Location
 ) -> Iterator[Result]:
-    """Yield what some work returns for each item, in order.
+    """Yield the result of `work` for each item, in order.
 
-    A bounded number of items is ahead of what has been yielded, so there may be millions. On a
-    disk, which answers at once, there are no threads and nothing is ahead.
+    In a bucket several items are in work at once, a bounded number of them ahead of what has been
+    yielded, so there may be millions. A disk answers at once: there are no threads, and nothing is
+    ahead.
 
     Args:
-        work: what is done for an item.
+        work: called with an item.
         items: the items.
         location: where they are.
     """
-    if not locations.is_url(location):
+    if not Location.parse(location).is_url:
         yield from map(work, items)
         return
-    with ThreadPoolExecutor(REQUESTS, thread_name_prefix="ahead") as pool:
-        begun: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(REQUESTS, thread_name_prefix="requests") as pool:
+        started: deque[Future[Result]] = deque()
         try:
             for item in items:
-                begun.append(pool.submit(work, item))
-                if len(begun) > 2 * REQUESTS:
-                    yield begun.popleft().result()
-            while begun:
-                yield begun.popleft().result()
+                started.append(pool.submit(work, item))
+                if len(started) > 2 * REQUESTS:
+                    yield started.popleft().result()
+            while started:
+                yield started.popleft().result()
         finally:
-            for one in begun:
-                one.cancel()
+            for future in started:
+                future.cancel()

@@ -1,4 +1,4 @@
-"""One thread per process that gives signs of life for everything the process holds."""
+"""One thread per process that gives the signs of life of every lock that the process holds."""
 
 from __future__ import annotations
 
@@ -11,56 +11,56 @@ THREAD_NAME = "wsi-unet-heartbeat"
 
 
 class HasHeartbeat(Protocol):
-    """Something that others take for dead when it doesn't give a sign of life now and then."""
+    """Something that others take for dead unless it gives a sign of life now and then."""
 
     def beat(self) -> float | None:
-        """Give a sign of life; return seconds until the next one, None if there is to be none."""
+        """Give a sign of life; return the seconds until the next one, None if there is none."""
         ...
 
 
 class Heartbeat:
-    """Calls `beat` of what was added, when it is due. Its thread lives while there is anything."""
+    """A thread that calls `beat` whenever it is due, and lives while there is anything to call."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything: a forked process has neither the thread nor a right to its work."""
+        """Forget everything: a forked process has neither the thread nor a right to its locks."""
         self._changed = threading.Condition()
         self._due: dict[HasHeartbeat, float] = {}
         self._thread: threading.Thread | None = None
 
-    def add(self, beating: HasHeartbeat, seconds: float) -> None:
-        """Call `beating.beat` in `seconds`, and again whenever it asks for it.
+    def add(self, alive: HasHeartbeat, seconds: float) -> None:
+        """Call `alive.beat` in `seconds`, and again after as many seconds as it returns.
 
         Raises:
-            RuntimeError: if no thread can be started.
+            RuntimeError: no thread can be started.
         """
         with self._changed:
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
                 thread.start()
                 self._thread = thread
-            self._due[beating] = time.monotonic() + seconds
+            self._due[alive] = time.monotonic() + seconds
             self._changed.notify()
 
-    def remove(self, beating: HasHeartbeat) -> None:
-        """Call it no more; it is no error if it wasn't called anyway."""
+    def remove(self, alive: HasHeartbeat) -> None:
+        """Stop calling it; it is no error if it wasn't called anyway."""
         with self._changed:
-            self._due.pop(beating, None)
+            self._due.pop(alive, None)
             self._changed.notify()
 
     def _run(self) -> None:
-        while (beating := self._wait()) is not None:
-            pause = beating.beat()
+        while (alive := self._wait_for_due()) is not None:
+            pause = alive.beat()
             with self._changed:
                 if pause is None:
-                    self._due.pop(beating, None)
-                elif beating in self._due:
-                    self._due[beating] = time.monotonic() + pause
+                    self._due.pop(alive, None)
+                elif alive in self._due:
+                    self._due[alive] = time.monotonic() + pause
 
-    def _wait(self) -> HasHeartbeat | None:
-        """Return what is due, once something is; None if nothing is left to wait for."""
+    def _wait_for_due(self) -> HasHeartbeat | None:
+        """Wait until something is due and return it; None if nothing is left to wait for."""
         with self._changed:
             while self._due:
                 first = min(self._due, key=self._due.__getitem__)
@@ -73,6 +73,6 @@ class Heartbeat:
 
 
 HEARTBEAT = Heartbeat()
-"""The process's own."""
+"""This process's heartbeat."""
 
 os.register_at_fork(after_in_child=HEARTBEAT.reset)

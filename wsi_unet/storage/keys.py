@@ -1,10 +1,10 @@
-"""The names of what isn't pixels or their metadata."""
+"""The keys of what lies beside the pixels and their metadata."""
 
 from __future__ import annotations
 
 BOOKKEEPING = ".wsi_unet"
-"""Folder of everything that isn't pixels or their metadata."""
+"""Folder of the progress, the lock and temporary files."""
 
 LOCK_NAME = "lock.json"
 LOCK_KEY = f"{BOOKKEEPING}/{LOCK_NAME}"
-"""The object that says who is writing, see `wsi_unet.storage.lock`."""
+"""Key of the lock, which says who is writing; see `wsi_unet.storage.lock`."""

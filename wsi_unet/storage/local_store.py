@@ -1,4 +1,4 @@
-"""Objects as files below a folder."""
+"""A store as files below a folder."""
 
 from __future__ import annotations
 
@@ -13,36 +13,38 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from typing_extensions import override
+
 from wsi_unet.errors import OutputError
-from wsi_unet.storage.exclusive import (
-    GUARD,
-    MADE,
-    count_missing,
-    guarded,
-    link_new,
-    note_made,
-    tidy,
-)
+from wsi_unet.locations import Location
+from wsi_unet.storage.guard import GUARD_NAME, hold_guard, link_if_absent
 from wsi_unet.storage.keys import BOOKKEEPING
+from wsi_unet.storage.made_folders import (
+    NOTE_NAME,
+    count_missing_folders,
+    note_made_folders,
+    remove_unused_folders,
+)
+from wsi_unet.storage.store import ByteStore
 
 TEMPORARY_FOLDER = f"{BOOKKEEPING}/.tmp"
-"""Folder of objects being written; on the same file system, so that renaming is atomic."""
+"""Folder of files being written; on the same file system, so that renaming is atomic."""
 
-STALE_SECONDS = 3600.0
-"""Age beyond which a temporary is taken for abandoned, whoever wrote it."""
+ABANDONED_SECONDS = 3600.0
+"""Age beyond which a temporary file counts as abandoned, whoever wrote it."""
 
 CREATE_TRIES = 8
-"""How often to begin again when others remove the folders that a file is being made in."""
+"""How often to try again when others remove the folders that a file is being made in."""
 
 
 @dataclass(frozen=True)
-class LocalStore:
-    """Objects as files below a folder.
+class LocalStore(ByteStore):
+    """A store as files below a folder; a key is a file's path in it.
 
-    A file is written under `TEMPORARY_FOLDER` and renamed into place, so a killed writer leaves nothing
-    where a Zarr reader would list it. A file's content is flushed to the disk before it is
-    renamed, so that a power cut leaves no name without its bytes. Folders aren't flushed: the
-    newest renames may be undone, and an object whose name is gone is simply made again.
+    A file is written in `TEMPORARY_FOLDER` and renamed into place, so a killed writer leaves
+    nothing where a Zarr reader would list it. A file's content is flushed to the disk before the
+    file is renamed, so that no name outlives its bytes in a power cut. Folders aren't flushed: the
+    newest renames may be undone, and what is lost by that is simply computed again.
 
     Attributes:
         root: the output folder; made by the first `put`.
@@ -50,28 +52,26 @@ class LocalStore:
 
     root: Path
 
+    @override
     def __str__(self) -> str:
         return str(self.root)
 
-    def get(self, key: str) -> bytes | None:
-        """Return the bytes of `key`, None if there is no such file.
+    @property
+    @override
+    def location(self) -> Location:
+        return Location(str(self.root))
 
-        Raises:
-            OutputError: if the file is there but can't be read.
-        """
+    @override
+    def get(self, key: str) -> bytes | None:
         try:
             return (self.root / key).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise self._refusal("read", key, error) from error
+            raise self._explain("read", key, error) from error
 
+    @override
     def put(self, key: str, data: bytes) -> None:
-        """Replace the file `key` by `data` in one atomic step.
-
-        Raises:
-            OutputError: if it can't be written (no space, no permission); the old file stays.
-        """
         target = self.root / key
         temporary = self._new_temporary()
         try:
@@ -79,8 +79,8 @@ class LocalStore:
             try:
                 temporary.replace(target)
             except FileNotFoundError:
-                # Usually the target's folder is missing; rarely another run's clean-up took this
-                # temporary for abandoned. Both are cured by doing it again.
+                # Usually the target's folder is missing; rarely another run took this temporary
+                # file for abandoned. Writing again helps with both.
                 target.parent.mkdir(parents=True, exist_ok=True)
                 if not temporary.exists():
                     _write_new(temporary, data)
@@ -88,39 +88,41 @@ class LocalStore:
         except OSError as error:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
-            raise self._refusal("write", key, error) from error
+            raise self._explain("write", key, error) from error
 
+    @override
     def create(self, key: str, data: bytes) -> bool:
-        """Make the file `key` unless there is one; it is complete as soon as it is there.
+        """Put `key` only if it isn't there, in one atomic step; return whether it wasn't.
 
         Raises:
-            OutputError: if it can't be written; folders made for it are gone again.
+            OutputError: it can't be written; the folders made for it are gone again.
         """
         if self.size(key) is not None:
             return False
         try:
             for _ in range(CREATE_TRIES):
-                with suppress(FileNotFoundError):  # another run, refused, takes its folders away
+                with suppress(FileNotFoundError):  # a run that is refused removes its folders
                     return self._create(key, data)
             return self._create(key, data)
         except OSError as error:
-            raise self._refusal("write", key, error) from error
+            raise self._explain("write", key, error) from error
 
+    @override
     def swap(self, key: str, expected: bytes, data: bytes | None) -> bool:
-        """Replace or delete the file `key` if its content is `expected`.
+        """Replace `key` by `data` (None: delete it) only if it still is `expected`.
 
-        A deletion takes the folders along that were made by `create` and hold nothing any more.
+        Deleting also removes the folders that `create` made, if they are empty by now.
 
         Raises:
-            OutputError: if it can't be read, written or guarded from others; the old file stays.
+            OutputError: it can't be read, written or guarded from others; the old file stays.
         """
         if self.get(key) != expected:
             return False
-        guard, temporary = self.root / TEMPORARY_FOLDER / GUARD, self._new_temporary()
+        guard, temporary = self.root / TEMPORARY_FOLDER / GUARD_NAME, self._new_temporary()
         try:
             if data is not None:
                 _write_new(temporary, data)
-            with guarded(guard):
+            with hold_guard(guard):
                 if self.get(key) != expected:
                     return False
                 if data is not None:
@@ -130,85 +132,79 @@ class LocalStore:
                 with suppress(OSError):
                     guard.unlink()
         except OSError as error:
-            raise self._refusal("delete" if data is None else "write", key, error) from error
+            raise self._explain("delete" if data is None else "write", key, error) from error
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
-        tidy(self.root, guard.parent)
+        remove_unused_folders(self.root, guard.parent)
         return True
 
+    @override
     def size(self, key: str) -> int | None:
-        """Return the length of the file `key` in bytes, None if there is no such file."""
         try:
             return (self.root / key).stat().st_size
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise self._refusal("look at", key, error) from error
+            raise self._explain("look at", key, error) from error
 
+    @override
     def delete(self, key: str) -> None:
-        """Remove the file `key` if it is there."""
         try:
             (self.root / key).unlink(missing_ok=True)
         except NotADirectoryError:
             return
         except OSError as error:
-            raise self._refusal("delete", key, error) from error
+            raise self._explain("delete", key, error) from error
 
+    @override
     def delete_all(self, prefix: str) -> None:
-        """Remove the folder `prefix`; it vanishes at once and is then emptied out of sight."""
-        grave = self.root / TEMPORARY_FOLDER / f"{_writer()}-{uuid.uuid4().hex}.deleted"
+        """Remove `prefix` and every key below it; the folder vanishes at once, then is emptied."""
+        trash = self.root / TEMPORARY_FOLDER / f"{_writer_name()}-{uuid.uuid4().hex}.deleted"
         try:
-            grave.parent.mkdir(parents=True, exist_ok=True)
+            trash.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileNotFoundError, NotADirectoryError):
-                (self.root / prefix).rename(grave)
-                _remove(grave)
+                (self.root / prefix).rename(trash)
+                _remove(trash)
         except OSError as error:
-            raise self._refusal("delete", prefix, error) from error
+            raise self._explain("delete", prefix, error) from error
 
+    @override
     def list(self, prefix: str) -> Iterator[str]:
-        """Yield the keys of all files below the folder `prefix`, sorted folder by folder."""
-        hidden = self.root / TEMPORARY_FOLDER
+        temporaries = self.root / TEMPORARY_FOLDER
         start = self.root / prefix if prefix else self.root
-        for folder, folders, files in os.walk(start):
-            here = Path(folder)
-            folders[:] = sorted(name for name in folders if here / name != hidden)
-            for name in sorted(files):
-                yield (here / name).relative_to(self.root).as_posix()
+        for name, subfolders, files in os.walk(start):
+            folder = Path(name)
+            subfolders[:] = sorted(sub for sub in subfolders if folder / sub != temporaries)
+            for file in sorted(files):
+                yield (folder / file).relative_to(self.root).as_posix()
 
+    @override
     def list_sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
-        """Yield the keys and sizes, in bytes, of all files below the folder `prefix`.
-
-        Raises:
-            OutputError: if one can't be looked at.
-        """
         for key in self.list(prefix):
             size = self.size(key)
             if size is not None:
                 yield key, size
 
+    @override
     def free_bytes(self) -> int | None:
-        """Return the number of bytes free on the root's file system.
-
-        Raises:
-            OutputError: if the place can't be looked at.
-        """
-        place = self.root
+        folder = self.root
         try:
-            while not place.exists():
-                place = place.parent
-            return shutil.disk_usage(place).free
+            while not folder.exists():
+                folder = folder.parent
+            return shutil.disk_usage(folder).free
         except OSError as error:
             raise OutputError(
-                f"{self.root}: can't look at {place}: {error.strerror}; choose a place you may "
-                "write to"
+                f"{self.root}: {folder} can't be looked at: {error.strerror}; choose a folder that "
+                "you may write to"
             ) from error
 
+    @override
     def remove_leftovers(self) -> None:
-        """Remove what killed writers left; to be called when a run starts.
+        """Remove the temporary files of killed writers; to be called when a run starts.
 
-        A temporary is abandoned if its process is gone from this machine, or if nobody has touched
-        it for `STALE_SECONDS` (a living one lasts milliseconds).
+        A temporary file is abandoned if its process is gone from this machine, or if nobody has
+        touched it for `ABANDONED_SECONDS` (one in use lasts milliseconds).
         """
         try:
             temporaries = list((self.root / TEMPORARY_FOLDER).iterdir())
@@ -216,28 +212,30 @@ class LocalStore:
             return
         for path in temporaries:
             with suppress(OSError):
-                if _abandoned(path):
+                if _is_abandoned(path):
                     _remove(path)
 
     def _create(self, key: str, data: bytes) -> bool:
-        temporary, made = self._new_temporary(), count_missing(self.root)
+        temporary, made = self._new_temporary(), count_missing_folders(self.root)
         try:
             try:
                 _write_new(temporary, data)
-                note_made(temporary.parent, made)
+                note_made_folders(temporary.parent, made)
                 (self.root / key).parent.mkdir(parents=True, exist_ok=True)
-                return link_new(temporary, self.root / key, temporary.with_name(GUARD))
+                guard = temporary.with_name(GUARD_NAME)
+                return link_if_absent(temporary, self.root / key, guard)
             finally:
                 with suppress(OSError):
                     temporary.unlink(missing_ok=True)
         except OSError:
-            tidy(self.root, temporary.parent, made)
+            remove_unused_folders(self.root, temporary.parent, made)
             raise
 
     def _new_temporary(self) -> Path:
-        return self.root / TEMPORARY_FOLDER / f"{_writer()}-{uuid.uuid4().hex}.partial"
+        return self.root / TEMPORARY_FOLDER / f"{_writer_name()}-{uuid.uuid4().hex}.partial"
 
-    def _refusal(self, verb: str, key: str, error: OSError) -> OutputError:
+    def _explain(self, verb: str, key: str, error: OSError) -> OutputError:
+        """Return the error that says what can't be done, and what to do."""
         what = f"{self.root}: can't {verb} {key!r}: {error.strerror or error}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return OutputError(f"{what}; free some space and run the same command again")
@@ -246,8 +244,8 @@ class LocalStore:
         return OutputError(what)
 
 
-def _writer() -> str:
-    """Name this process, so that others can tell whether it is still there."""
+def _writer_name() -> str:
+    """Return a name of this process by which others can tell whether it still runs."""
     return f"{socket.gethostname()}-{os.getpid()}"
 
 
@@ -264,8 +262,8 @@ def _write_new(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _abandoned(path: Path) -> bool:
-    if path.name in (GUARD, MADE):  # they last as long as the lock does
+def _is_abandoned(path: Path) -> bool:
+    if path.name in (GUARD_NAME, NOTE_NAME):  # they last as long as the lock
         return False
     host, _, process = path.name.rpartition("-")[0].rpartition("-")
     if host == socket.gethostname() and process.isdecimal():
@@ -274,8 +272,8 @@ def _abandoned(path: Path) -> bool:
         except ProcessLookupError:
             return True
         except (OSError, OverflowError):
-            pass  # there, but somebody else's; or no process id at all
-    return time.time() - path.stat().st_mtime > STALE_SECONDS
+            pass  # somebody else's process, or no process id at all
+    return time.time() - path.stat().st_mtime > ABANDONED_SECONDS
 
 
 def _remove(path: Path) -> None:

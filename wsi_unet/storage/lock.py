@@ -1,17 +1,17 @@
-"""One run at a time writes to an output: the lock that says which, with a heartbeat.
+"""The lock on an output: only one run at a time writes there, and gives signs of life.
 
-The lock is an object beside the progress, `.wsi_unet/lock.json`. Whoever holds it replaces it every
-`HEARTBEAT_SECONDS`; it only changes hands by `ByteStore.create` and `ByteStore.swap`, so of several
-takers one wins. It is left behind by a run that was killed, and is taken over
+The lock is a key beside the progress, `.wsi_unet/lock.json`. Its holder replaces it every
+`HEARTBEAT_SECONDS`. It changes hands only by `ByteStore.create` and `ByteStore.swap`, so of several
+runs that try to take it one wins. A killed run leaves it behind; another run takes it over
 
-- at once, if it is of this machine and its process is gone (process ids are used again, so the
-  time at which the process started counts too);
-- else when it hasn't changed for `STALE_SECONDS`, or for two heartbeats if it says itself that it
-  is older than that. The clocks of two machines are compared for nothing else.
+- at once, if it belongs to this machine and its process is gone (process ids are used again, so
+  the process's start time counts too);
+- else when it hasn't changed for `STALE_SECONDS`, or for two heartbeats if its own time says that
+  it is older than that. The clocks of two machines are compared for nothing else.
 
 A run that was suspended finds out with its next heartbeat that it has lost the lock. Blocks that it
-had under way may still be written: the same bytes that the other run writes, unless that one began
-anew with other parameters. Then the checksums in the markers tell.
+had in work may still be written: the same bytes that the other run writes, unless that one started
+again with other parameters. Then the checksums in the markers tell.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ from typing import NoReturn
 
 from wsi_unet.errors import LockedError, OutputError
 from wsi_unet.storage.heartbeat import HEARTBEAT
+from wsi_unet.storage.keys import LOCK_KEY
 from wsi_unet.storage.lock_record import LockOwner, LockRecord
-from wsi_unet.storage.store import LOCK_KEY, ByteStore
+from wsi_unet.storage.store import ByteStore
 
 __all__ = [
     "HEARTBEAT_SECONDS",
@@ -46,7 +47,7 @@ HEARTBEAT_SECONDS = 5.0
 """Time between two signs of life."""
 
 STALE_SECONDS = 30.0
-"""Time without a sign of life after which a run is taken for dead."""
+"""Time without a sign of life after which a run counts as dead."""
 
 
 def _utc_now() -> datetime:
@@ -55,14 +56,14 @@ def _utc_now() -> datetime:
 
 @dataclass(frozen=True)
 class Timing:
-    """How long things take, and who says so.
+    """The lock's time limits, and its clock.
 
     Attributes:
         heartbeat: seconds between two signs of life.
-        stale: seconds without one after which a run is taken for dead.
+        stale: seconds without one after which a run counts as dead.
         now: returns the time of day.
-        monotonic: returns seconds that nobody sets back.
-        sleep: waits so many seconds.
+        monotonic: returns seconds by a clock that is never set back.
+        sleep: waits for a number of seconds.
     """
 
     heartbeat: float
@@ -75,8 +76,8 @@ class Timing:
 class OutputLock:
     """The right to write to an output, from `acquire` until it is released or lost.
 
-    Meant for `with`. One that is dropped without `release` is held until the process ends. It
-    belongs to the process that acquired it, and can't be pickled.
+    Use it in a `with` statement: one that is dropped without `release` is held until the process
+    ends. It belongs to the process that acquired it, and can't be pickled.
 
     Attributes:
         store: the output.
@@ -86,7 +87,7 @@ class OutputLock:
     def __init__(
         self, store: ByteStore, record: LockRecord, content: bytes, timing: Timing
     ) -> None:
-        """Keep a lock alive that is already there with the given content; see `acquire`."""
+        """Keep a lock alive that is stored already, with the given content; see `acquire`."""
         self.store = store
         self.owner = record.owner
         self._process = os.getpid()
@@ -94,7 +95,7 @@ class OutputLock:
         self._content = content
         self._timing = timing
         self._mutex = threading.Lock()
-        self._heard = timing.monotonic()
+        self._last_beat = timing.monotonic()
         self._lost = False
         self._released = False
         try:
@@ -105,24 +106,24 @@ class OutputLock:
 
     @property
     def lost(self) -> bool:
-        """Whether it was taken over, or removed, or couldn't be kept alive for too long.
+        """Whether the lock was taken over or removed, or couldn't be kept alive for too long.
 
-        Known with the next heartbeat. Once lost it stays lost.
+        Known with the next heartbeat. A lost lock stays lost.
 
         Raises:
-            RuntimeError: in a process forked from the one that acquired it.
+            RuntimeError: in a process forked from the one that acquired the lock.
         """
         self._check_process()
         return self._lost
 
     def release(self) -> None:
-        """Give the output free, and remove folders that were made for the lock alone.
+        """Remove the lock, and the folders that were made for it alone.
 
-        Doing it twice is no error, nor is releasing a lost lock: another's is left alone. One that
-        can't be removed because the store fails goes stale by itself.
+        Releasing twice is no error, nor is releasing a lost lock: another run's lock stays. A lock
+        that can't be removed because the store fails goes stale by itself.
 
         Raises:
-            RuntimeError: in a process forked from the one that acquired it.
+            RuntimeError: in a process forked from the one that acquired the lock.
         """
         self._check_process()
         HEARTBEAT.remove(self)
@@ -133,44 +134,44 @@ class OutputLock:
             self._released = True
 
     def beat(self) -> float | None:
-        """Give a sign of life; return seconds until the next one, None if there is to be none."""
+        """Give a sign of life; return the seconds until the next one, None if there is none."""
         with self._mutex:
             if self._released or self._lost:
                 return None
-            begun = self._timing.monotonic()
+            started = self._timing.monotonic()
             update = {"beat": self._record.beat + 1, "beat_time": self._timing.now()}
             record = self._record.model_copy(update=update)
             content = record.to_bytes()
             try:
                 self._lost = not self._swap(content)
             except Exception:  # whatever it is, one sign of life is missing
-                self._lost = begun - self._heard >= self._timing.stale
+                self._lost = started - self._last_beat >= self._timing.stale
             else:
-                self._record, self._content, self._heard = record, content, begun
+                self._record, self._content, self._last_beat = record, content, started
             return None if self._lost else self._timing.heartbeat
 
     def _swap(self, data: bytes | None) -> bool:
-        """Replace (None: remove) the lock; False if it isn't ours any more.
+        """Replace the lock (None: remove it); return False if it isn't ours any more.
 
         Raises:
-            OutputError: if the store fails.
+            OutputError: the store fails.
         """
         for _ in range(3):
             if self.store.swap(LOCK_KEY, self._content, data):
                 return True
-            found = self.store.get(LOCK_KEY)
-            record = LockRecord.parse(found)
-            if found is None or record is None or record.token != self._record.token:
+            content = self.store.get(LOCK_KEY)
+            record = LockRecord.parse(content)
+            if content is None or record is None or record.token != self._record.token:
                 return False
-            # Ours: a beat that was taken for failed went through after all.
-            self._content = found
+            # Ours: a heartbeat that seemed to have failed went through after all.
+            self._content = content
         raise OutputError(f"{self.store}: the lock can't be replaced; try again")
 
     def _check_process(self) -> None:
         if os.getpid() != self._process:
             raise RuntimeError(
                 f"{self.store}: the lock belongs to process {self._process}, not to the process "
-                f"{os.getpid()} that was forked from it; acquire one there"
+                f"{os.getpid()} that was forked from it; acquire a lock there"
             )
 
     def __reduce__(self) -> NoReturn:
@@ -194,92 +195,96 @@ class OutputLock:
 def acquire(
     store: ByteStore, *, owner: LockOwner | None = None, timing: Timing | None = None
 ) -> OutputLock:
-    """Take the lock of an output, from a dead run too.
+    """Take the lock of an output, also from a dead run.
 
-    Says no at once, or within two heartbeats, if a run is alive; it may take `STALE_SECONDS` to see
-    that one isn't.
+    Refuses at once, or within two heartbeats, if another run is alive; to find out that it is dead
+    may take `STALE_SECONDS`.
 
     Args:
         store: the output, which need not exist; folders that are made go with the lock.
-        owner: this process; None finds out.
+        owner: this process; None is `LockOwner.current()`.
         timing: for tests; None is `HEARTBEAT_SECONDS` and `STALE_SECONDS`.
 
     Raises:
-        LockedError: if another run is writing there.
-        OutputError: if the lock can't be read or written.
+        LockedError: another run is writing there.
+        OutputError: the lock can't be read or written.
     """
     owner = owner or LockOwner.current()
     timing = timing or Timing(HEARTBEAT_SECONDS, STALE_SECONDS)
     token = uuid.uuid4().hex
-    watch = _Watch(store, timing)
+    watch = _OwnerWatch(store, timing)
     while True:
-        found = store.get(LOCK_KEY)
-        record = LockRecord.parse(found)
+        stored = store.get(LOCK_KEY)
+        record = LockRecord.parse(stored)
         if record is not None and record.token == token:
-            # Taken after all: the store's answer got lost, and it was asked again.
-            return OutputLock(store, record, found or b"", timing)
-        if found is None or watch.is_dead(found, record):
+            # Taken after all: the store's answer got lost, and the store was asked again.
+            return OutputLock(store, record, stored or b"", timing)
+        if stored is None or watch.is_dead(stored, record):
             now = timing.now()
             record = LockRecord(token=token, owner=owner, since=now, beat=0, beat_time=now)
-            mine = record.to_bytes()
-            if store.create(LOCK_KEY, mine) if found is None else store.swap(LOCK_KEY, found, mine):
-                return OutputLock(store, record, mine, timing)
+            content = record.to_bytes()
+            if stored is None:
+                taken = store.create(LOCK_KEY, content)
+            else:
+                taken = store.swap(LOCK_KEY, stored, content)
+            if taken:
+                return OutputLock(store, record, content, timing)
         watch.wait()
 
 
-class _Watch:
-    """Watches an output's lock until it is clear whether somebody is alive."""
+class _OwnerWatch:
+    """Watches an output's lock until it is clear whether its owner is alive."""
 
     def __init__(self, store: ByteStore, timing: Timing) -> None:
         self._store = store
         self._timing = timing
         self._content: bytes | None = None
-        self._begun = timing.monotonic()
+        self._started = timing.monotonic()
         self._patience = 0.0
-        self._deadline = self._begun + 2 * (timing.stale + timing.heartbeat)
+        self._deadline = self._started + 2 * (timing.stale + timing.heartbeat)
 
     def is_dead(self, content: bytes, record: LockRecord | None) -> bool:
-        """Whether the lock's owner is dead; False means that it can't be told yet.
+        """Return whether the lock's owner is dead; False means that it isn't known yet.
 
         Args:
             content: the lock as it is now.
-            record: the same, None if it can't be understood.
+            record: the same, None if it can't be parsed.
 
         Raises:
-            LockedError: if it is alive.
+            LockedError: the owner is alive.
         """
-        runs = None if record is None else record.owner.runs()
+        runs = None if record is None else record.owner.is_running()
         if runs is False:
             return True
         if self._content is None:
             timing = self._timing
-            self._content, self._begun = content, timing.monotonic()
+            self._content, self._started = content, timing.monotonic()
             silence = 0.0 if record is None else (timing.now() - record.beat_time).total_seconds()
             if runs and abs(silence) < timing.stale:
-                raise self._refusal(record, silence)
+                raise self._locked_error(record, silence)
             self._patience = 2 * timing.heartbeat if silence >= timing.stale else timing.stale
         elif content != self._content:
-            raise self._refusal(record, 0)
-        return self._timing.monotonic() - self._begun >= self._patience
+            raise self._locked_error(record, 0)
+        return self._timing.monotonic() - self._started >= self._patience
 
     def wait(self) -> None:
         """Wait a moment before looking again.
 
         Raises:
-            LockedError: if that has gone on for so long that something must be wrong.
+            LockedError: it has taken so long that something must be wrong.
         """
         if self._timing.monotonic() > self._deadline:
             raise LockedError(
                 f"{self._store}: can't be locked: {LOCK_KEY!r} neither stays nor goes; make sure "
-                "that no other run is there, delete it and try again"
+                "that no other run writes there, delete that file and try again"
             )
-        # Without anything to watch, somebody was quicker: how it stands will be clear at once.
+        # Nothing to watch yet means that another run was quicker: its lock will be there at once.
         longest = 0.05 if self._content is None else 1
         self._timing.sleep(min(self._timing.heartbeat / 5, longest))
 
-    def _refusal(self, record: LockRecord | None, silence: float) -> LockedError:
+    def _locked_error(self, record: LockRecord | None, silence: float) -> LockedError:
         if record is None:
-            who = "another process, of another version of wsi-unet"
+            who = "a process of another version of wsi-unet"
         else:
             owner = record.owner
             who = (

@@ -1,4 +1,4 @@
-"""What a lock says: which process holds it, told apart from all others, and since when."""
+"""What a lock says: which process holds it, and since when."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import psutil
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 LINE_LENGTH = 200
-"""Characters."""
+"""The longest text in a lock, characters."""
 
 
 def _check_line(text: str) -> str:
@@ -22,7 +22,7 @@ def _check_line(text: str) -> str:
 
 
 Line = Annotated[str, Field(max_length=LINE_LENGTH), AfterValidator(_check_line)]
-"""Text that a message of one line can contain, whoever wrote it."""
+"""Text that fits into a message of one line, whoever wrote it."""
 
 
 class _Record(BaseModel):
@@ -34,11 +34,12 @@ class LockOwner(_Record):
 
     Attributes:
         host: name of its machine.
-        machine: tells machines and containers of the same name apart, and a machine from itself
-            before it was restarted; empty where the system doesn't say.
+        machine: identifies the machine's last start and the container, to tell apart those with
+            the same host name; empty where the system doesn't say.
         pid: process id.
-        started: when the process started, in seconds since the machine did, since clocks are set.
-        user: who runs it.
+        started: seconds from the machine's start to the process's, which no change of the clock
+            alters.
+        user: name of the user who runs it.
         what: what it does, for people.
     """
 
@@ -51,32 +52,32 @@ class LockOwner(_Record):
 
     @classmethod
     def current(cls, what: str = "") -> LockOwner:
-        """Return this process as an owner; what doesn't fit in one short line is cut off."""
-        host, machine = _here()
+        """Return this process as an owner; text too long for one short line is cut off."""
+        host, machine = _identify_machine()
         return cls(
             host=host,
             machine=machine,
             pid=os.getpid(),
-            started=_started(psutil.Process()),
-            user=_line(_user()),
-            what=_line(what),
+            started=_start_time(psutil.Process()),
+            user=_to_line(_user_name()),
+            what=_to_line(what),
         )
 
-    def runs(self) -> bool | None:
-        """Whether the process is there; None where that can't be told from here."""
-        if (self.host, self.machine) != _here():
+    def is_running(self) -> bool | None:
+        """Return whether the process is running; None where this process can't tell."""
+        if (self.host, self.machine) != _identify_machine():
             return None
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
             return False
         except PermissionError:
-            pass  # somebody else's
+            pass  # another user's process
         try:
             process = psutil.Process(self.pid)
             if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
                 return False
-            return abs(_started(process) - self.started) < 2  # it is computed with whole seconds
+            return abs(_start_time(process) - self.started) < 2  # from a boot time in whole s
         except psutil.Error:
             return None  # systems may hide other users' processes
 
@@ -85,11 +86,11 @@ class LockRecord(_Record):
     """The lock as it is stored.
 
     Attributes:
-        token: of this lock and no other.
-        owner: who holds it.
-        since: since when.
+        token: identifies this lock among all others.
+        owner: the process that holds it.
+        since: when it was taken.
         beat: number of signs of life so far.
-        beat_time: when the last one was, by the owner's clock.
+        beat_time: time of the last one, by the owner's clock.
     """
 
     format_version: Literal[1] = 1
@@ -101,39 +102,42 @@ class LockRecord(_Record):
 
     @classmethod
     def parse(cls, content: bytes | None) -> LockRecord | None:
-        """Return what is stored, None if that is nothing, damaged or of another version."""
+        """Return a stored lock, None if there is none, or a damaged one, or another version's."""
         try:
             return None if content is None else cls.model_validate_json(content)
         except ValidationError:
             return None
 
     def to_bytes(self) -> bytes:
-        """Return what is to be stored."""
+        """Return the lock as it is stored."""
         return self.model_dump_json(indent=1).encode()
 
 
-def _line(text: str) -> str:
-    return "".join(sign if sign.isprintable() else " " for sign in text)[:LINE_LENGTH]
+def _to_line(text: str) -> str:
+    return "".join(character if character.isprintable() else " " for character in text)[
+        :LINE_LENGTH
+    ]
 
 
-def _user() -> str:
+def _user_name() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name
         return f"uid {os.getuid()}"
 
 
-def _here() -> tuple[str, str]:
-    """Return the machine's name, and what tells it from others of that name."""
-    host = _line(socket.gethostname())
+def _identify_machine() -> tuple[str, str]:
+    """Return the machine's name, and what tells it apart from others of that name."""
+    host = _to_line(socket.gethostname())
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return host, _line(f"{boot} {Path('/proc/self/ns/pid').readlink()}")
+        return host, _to_line(f"{boot} {Path('/proc/self/ns/pid').readlink()}")
     except OSError:
         return host, ""
 
 
-def _started(process: psutil.Process) -> float:
+def _start_time(process: psutil.Process) -> float:
+    """Return the seconds from the machine's start to the process's."""
     boot: float = psutil.boot_time()  # first: some versions of psutil use the value just read
     started: float = process.create_time()
     return round(started - boot, 2)

@@ -1,42 +1,32 @@
-"""Where the output's objects live: keys to bytes, replaced whole and at once.
+"""What a store is: keys to bytes, each replaced as a whole.
 
-A Zarr store is nothing more than this, so the writer needs no Zarr library: every object (a
-shard, a metadata document, a marker) is complete in memory before it is put, and a reader sees
-the old bytes or the new ones, never a mixture.
+A Zarr store is nothing more than this, so the writer needs no Zarr library: whatever is put (a
+shard, a metadata document, a marker) is complete in memory before, and a reader sees the old bytes
+or the new ones, never a mixture.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Protocol
 
-from wsi_unet import locations
-from wsi_unet.errors import OutputError
-from wsi_unet.storage.keys import BOOKKEEPING, LOCK_KEY, LOCK_NAME
-from wsi_unet.storage.local_store import STALE_SECONDS, TEMPORARY_FOLDER, LocalStore
-
-__all__ = [
-    "BOOKKEEPING",
-    "LOCK_KEY",
-    "LOCK_NAME",
-    "STALE_SECONDS",
-    "TEMPORARY_FOLDER",
-    "ByteStore",
-    "LocalStore",
-    "open_store",
-]
+from wsi_unet.locations import Location
 
 
 class ByteStore(Protocol):
-    """Objects by key ("labels/nuclei/0/c/3/4"), under one root. Picklable, holds nothing open.
+    """Bytes by key ("labels/nuclei/0/c/3/4"), below one location. Picklable, holds nothing open.
 
-    `str` of it is the root's location. Objects have at least one byte: an empty one may count as
-    absent. Whatever can't be done is an `OutputError`.
+    `str` of it is the location. What is stored has at least one byte: a key without bytes may count
+    as absent. Whatever can't be done is an `OutputError`; what was there before stays.
     """
 
+    @property
+    def location(self) -> Location:
+        """The folder or URL that the keys lie below."""
+        ...
+
     def get(self, key: str) -> bytes | None:
-        """Return the bytes of `key`, None if there is no such object."""
+        """Return the bytes of `key`, None if it isn't there."""
         ...
 
     def put(self, key: str, data: bytes) -> None:
@@ -56,7 +46,7 @@ class ByteStore(Protocol):
         ...
 
     def size(self, key: str) -> int | None:
-        """Return the number of bytes of `key`, None if there is no such object."""
+        """Return the number of bytes of `key`, None if it isn't there."""
         ...
 
     def delete(self, key: str) -> None:
@@ -68,11 +58,11 @@ class ByteStore(Protocol):
         ...
 
     def list(self, prefix: str) -> Iterator[str]:
-        """Yield every key below `prefix` ("" for all), without temporaries, in a fixed order."""
+        """Yield every key below `prefix` ("" for all), in a fixed order; no temporary files."""
         ...
 
     def list_sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
-        """Yield what `list` does, each with its number of bytes."""
+        """Yield every key below `prefix` and its number of bytes, in the order of `list`."""
         ...
 
     def remove_leftovers(self) -> None:
@@ -80,33 +70,5 @@ class ByteStore(Protocol):
         ...
 
     def free_bytes(self) -> int | None:
-        """Return the number of bytes that there is room for, None where there is no limit."""
+        """Return how many bytes there is room for, None where there is no limit."""
         ...
-
-
-def open_store(location: str | Path) -> ByteStore:
-    """Return the objects below a folder or a URL, which need not exist yet. Touches nothing.
-
-    Raises:
-        OutputError: if `location` is something that is no folder, or can't be looked at.
-        OptionError: if it is a URL that can't be written to.
-    """
-    if locations.is_url(location):
-        from wsi_unet.storage.remote_store import RemoteStore
-
-        return RemoteStore(locations.resolve(location))
-    try:
-        root = Path(location).expanduser().absolute()
-        occupied = root.exists() and not root.is_dir()
-    except OSError as error:  # a folder on the way may not be entered, a name is too long
-        reason = error.strerror or error
-        raise OutputError(
-            f"{location}: can't be looked at: {reason}; choose another folder"
-        ) from error
-    except RuntimeError as error:  # "~somebody" who isn't there
-        raise OutputError(f"{location}: {error}; give the folder's full path") from error
-    if occupied:
-        raise OutputError(
-            f"{location}: is a file; choose a folder that is new or holds earlier output"
-        )
-    return LocalStore(root)

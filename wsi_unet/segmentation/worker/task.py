@@ -17,11 +17,11 @@ from wsi_unet.errors import BlockError, OutputError
 from wsi_unet.geometry import BlockIndex
 from wsi_unet.labels.contents import IMAGE_NAME
 from wsi_unet.labels.progress import BlockMarker, Progress
-from wsi_unet.models.model import load_model
 from wsi_unet.models.inference.augmentation import Tta
 from wsi_unet.models.inference.devices import resolve_device
 from wsi_unet.models.inference.ensemble import Ensemble
 from wsi_unet.models.inference.predictor import Predictor
+from wsi_unet.models.model import load_model
 from wsi_unet.process_cache import ProcessCache
 from wsi_unet.segmentation.parameters import (
     ImageParameters,
@@ -36,7 +36,7 @@ from wsi_unet.slides.opening import open_slide
 from wsi_unet.slides.resample import open_raster
 from wsi_unet.slides.slide import Slide
 from wsi_unet.slides.tissue.mask import TissueMask, mask_digest
-from wsi_unet.storage.store import open_store
+from wsi_unet.storage.opening import open_store
 
 
 @dataclass(frozen=True, slots=True)

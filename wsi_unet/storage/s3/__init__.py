@@ -1,1 +1,1 @@
-"""Object stores: S3 and what speaks like it. Below slides and outputs, which both use it."""
+"""S3 buckets, and others with the same protocol; used by slides and outputs."""

@@ -1,11 +1,11 @@
-"""Objects in S3 buckets, whose errors are those of a file system.
+"""Reading and writing keys in S3 buckets, with the errors of a file system.
 
-What a bucket refuses comes out as the `OSError` that a disk would raise for it (FileNotFoundError,
-PermissionError, TimeoutError, …), its `strerror` one line that says what to do. So a caller that
-copes with files copes with objects.
+What a bucket refuses is raised as the `OSError` that a disk would raise for it (FileNotFoundError,
+PermissionError, TimeoutError, …), and its `strerror` is one line that says what to do. So callers
+that handle files handle buckets too.
 
 A request that fails for a passing reason is tried again, for a bounded time. Connections belong to
-the process that made them: nothing here is pickled but URLs.
+the process that made them: only URLs are pickled.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from wsi_unet.storage.s3.credentials import Access, find_access
-from wsi_unet.storage.s3.errors import failures, import_obstore, missing
+from wsi_unet.locations import Location
+from wsi_unet.storage.s3.credentials import Access, read_access
+from wsi_unet.storage.s3.errors import import_obstore, is_key_missing, os_errors
 
 if TYPE_CHECKING:
     from obstore import GetOptions
@@ -27,25 +28,25 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT = timedelta(seconds=5)
 TIMEOUT = timedelta(seconds=120)
-"""For one request, from its first byte to its answer's last."""
+"""Time limit of one request, from its first byte to its answer's last."""
 
 RETRY_TIMEOUT = timedelta(seconds=20)
-"""From the first try on; after it nothing is tried again."""
+"""Counts from the first try; after it nothing is tried again."""
 
 RETRIES = 1000
-"""More than there is time for."""
+"""More than there is time for: `RETRY_TIMEOUT` is the limit."""
 
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(milliseconds=200), timedelta(seconds=5)
 
 
 @dataclass(frozen=True)
 class StoredBytes:
-    """Some bytes of an object.
+    """The bytes of a key, or some of them.
 
     Attributes:
         data: the bytes.
-        size: of the whole object, bytes.
-        tag: changes with the object's content.
+        size: number of bytes of the whole key.
+        tag: the ETag, which changes with the key's content.
     """
 
     data: bytes
@@ -55,40 +56,40 @@ class StoredBytes:
 
 @dataclass(frozen=True)
 class Bucket:
-    """The objects below a URL, by key. Picklable; holds nothing open.
+    """The keys below a URL. Picklable; holds nothing open.
 
     Attributes:
-        url: "s3://bucket" or "s3://bucket/folder", as `locations.resolve` returns it.
+        url: "s3://bucket" or "s3://bucket/folder".
     """
 
-    url: str
+    url: Location
 
     @property
     def name(self) -> str:
         """The bucket's name."""
-        return self.url.partition("://")[2].partition("/")[0]
+        return str(self.url).partition("://")[2].partition("/")[0]
 
-    def path(self, key: str) -> str:
-        """Return the key in the whole bucket."""
-        folder = self.url.partition("://")[2].partition("/")[2]
+    def full_key(self, key: str) -> str:
+        """Return the key from the bucket's root."""
+        folder = str(self.url).partition("://")[2].partition("/")[2]
         return "/".join(part for part in (folder, key) if part)
 
     def get(self, key: str) -> StoredBytes | None:
-        """Return a whole object, None if there is no such object.
+        """Return all bytes of a key, None if it isn't there.
 
         Raises:
             OSError: it can't be read.
         """
         return self._get(key, {})
 
-    def read(self, key: str, start: int, stop: int, tag: str | None) -> StoredBytes | None:
-        """Return bytes [start, stop) of an object, None if there is no such object.
+    def get_range(self, key: str, start: int, stop: int, tag: str | None) -> StoredBytes | None:
+        """Return bytes [start, stop) of a key, None if it isn't there.
 
         Args:
-            key: of the object.
-            start: first byte; inside the object.
-            stop: behind the last byte; fewer are returned where the object ends before.
-            tag: of the object as it was; another one by now is an error.
+            key: the key.
+            start: the first byte; inside the key.
+            stop: the byte after the last; where the key ends before, fewer bytes are returned.
+            tag: the tag it had before; if it has another one by now, that is an error.
 
         Raises:
             OSError: it can't be read, or has changed.
@@ -96,171 +97,180 @@ class Bucket:
         options: GetOptions = {"range": (start, stop)}
         return self._get(key, options if tag is None else {**options, "if_match": tag})
 
-    def start(self, key: str, length: int) -> StoredBytes | None:
-        """Return the first bytes of an object, `length` or all there are; None if it isn't there.
+    def get_first(self, key: str, length: int) -> StoredBytes | None:
+        """Return the first `length` bytes of a key, or all there are; None if it isn't there.
 
         Raises:
             OSError: it can't be read.
         """
-        return self._end(key, {"range": (0, length)})
+        return self._get_end(key, {"range": (0, length)})
 
-    def tail(self, key: str, length: int) -> StoredBytes | None:
-        """Return the last bytes of an object, `length` or all there are; None if it isn't there.
+    def get_last(self, key: str, length: int) -> StoredBytes | None:
+        """Return the last `length` bytes of a key, or all there are; None if it isn't there.
 
         Raises:
             OSError: it can't be read.
         """
-        return self._end(key, {"range": {"suffix": length}})
+        return self._get_end(key, {"range": {"suffix": length}})
 
     async def get_async(self, key: str, options: GetOptions) -> StoredBytes | None:
-        """Return an object or, as the options say, some of its bytes; None if it isn't there.
+        """Return a key's bytes or, as the options say, some of them; None if it isn't there.
 
         Raises:
             OSError: it can't be read.
         """
-        with failures(self.name):
+        with os_errors(self.name):
             try:
-                found = await import_obstore().get_async(
-                    self.store(), self.path(key), options=options
+                answer = await import_obstore().get_async(
+                    self.connect(), self.full_key(key), options=options
                 )
-                meta = found.meta
-                data = await found.bytes_async()
+                meta = answer.meta
+                data = await answer.bytes_async()
                 return StoredBytes(data.to_bytes(), int(meta["size"]), meta["e_tag"])
             except FileNotFoundError as error:
-                if missing(error):
+                if is_key_missing(error):
                     return None
                 raise
 
-    def _end(self, key: str, options: GetOptions) -> StoredBytes | None:
+    def _get_end(self, key: str, options: GetOptions) -> StoredBytes | None:
         try:
             return self._get(key, options)
         except OSError as error:
-            # No range of an empty object can be had; S3 calls that an error.
+            # An empty key has no ranges; S3 calls a request for one an error.
             if error.errno == errno.ERANGE and self.size(key) == 0:
                 return self._get(key, {})
             raise
 
     def _get(self, key: str, options: GetOptions) -> StoredBytes | None:
-        with failures(self.name):
+        with os_errors(self.name):
             try:
-                found = import_obstore().get(self.store(), self.path(key), options=options)
-                meta = found.meta
-                return StoredBytes(found.bytes().to_bytes(), int(meta["size"]), meta["e_tag"])
+                answer = import_obstore().get(self.connect(), self.full_key(key), options=options)
+                meta = answer.meta
+                return StoredBytes(answer.bytes().to_bytes(), int(meta["size"]), meta["e_tag"])
             except FileNotFoundError as error:
-                if missing(error):
+                if is_key_missing(error):
                     return None
                 raise
 
     def size(self, key: str) -> int | None:
-        """Return the number of bytes of an object, None if there is no such object.
+        """Return the number of bytes of a key, None if it isn't there.
 
         Raises:
             OSError: it can't be looked at.
         """
-        with failures(self.name):
+        with os_errors(self.name):
             try:
-                return int(import_obstore().head(self.store(), self.path(key))["size"])
+                return int(import_obstore().head(self.connect(), self.full_key(key))["size"])
             except FileNotFoundError as error:
-                if missing(error):
+                if is_key_missing(error):
                     return None
                 raise
 
     def put(self, key: str, data: bytes) -> None:
-        """Replace an object in one atomic step.
+        """Replace a key in one atomic step.
 
         Raises:
             OSError: it can't be written.
         """
-        with failures(self.name):
-            # In one request however large: of an upload in parts, a killed writer leaves parts
-            # that nobody sees and somebody pays for.
-            import_obstore().put(self.store(), self.path(key), data, use_multipart=False)
+        with os_errors(self.name):
+            # One request, however large: of an upload in parts, a killed writer leaves parts that
+            # nobody sees and somebody pays for.
+            import_obstore().put(self.connect(), self.full_key(key), data, use_multipart=False)
 
     def create(self, key: str, data: bytes) -> bool:
-        """Put an object unless there is one; return whether it was put.
+        """Put a key unless it is there; return whether it was put.
 
         Raises:
             OSError: it can't be written.
         """
         obstore = import_obstore()
-        with failures(self.name):
+        with os_errors(self.name):
             try:
-                obstore.put(self.store(), self.path(key), data, mode="create")
+                obstore.put(self.connect(), self.full_key(key), data, mode="create")
             except obstore.exceptions.AlreadyExistsError:
                 return False
             return True
 
     def replace(self, key: str, data: bytes, tag: str) -> bool:
-        """Replace an object if it still has that tag; return whether it was replaced.
+        """Replace a key if it still has that tag; return whether it was replaced.
 
         Raises:
             OSError: it can't be written.
         """
         obstore = import_obstore()
-        with failures(self.name):
+        with os_errors(self.name):
             try:
-                obstore.put(self.store(), self.path(key), data, mode={"e_tag": tag})
+                obstore.put(self.connect(), self.full_key(key), data, mode={"e_tag": tag})
             except (obstore.exceptions.PreconditionError, obstore.exceptions.AlreadyExistsError):
                 return False
             except FileNotFoundError as error:
-                if missing(error):
+                if is_key_missing(error):
                     return False
                 raise
             return True
 
     def delete(self, key: str) -> None:
-        """Remove an object; it is no error if it isn't there.
+        """Remove a key; it is no error if it isn't there.
 
         Raises:
             OSError: it can't be removed.
         """
-        with failures(self.name):
+        with os_errors(self.name):
             try:
-                import_obstore().delete(self.store(), self.path(key))
+                import_obstore().delete(self.connect(), self.full_key(key))
             except FileNotFoundError as error:
-                if not missing(error):
+                if not is_key_missing(error):
                     raise
 
     def delete_all(self, prefix: str) -> None:
-        """Remove an object and all below it.
+        """Remove a key and every key below it.
 
         Raises:
             OSError: something can't be removed.
         """
         obstore = import_obstore()
-        with failures(self.name):
-            for batch in obstore.list(self.store(), self.path(prefix)):
-                obstore.delete(self.store(), [one["path"] for one in batch])
+        with os_errors(self.name):
+            for batch in obstore.list(self.connect(), self.full_key(prefix)):
+                obstore.delete(self.connect(), [entry["path"] for entry in batch])
         self.delete(prefix)
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
-        """Yield key and size in bytes of every object below a prefix ("" for all), sorted.
+        """Yield every key below a prefix ("" for all) and its size in bytes, sorted.
 
         Raises:
             OSError: the bucket can't be listed.
         """
-        skipped = len(self.path("")) + 1 if self.path("") else 0
-        with failures(self.name):
-            for batch in import_obstore().list(self.store(), self.path(prefix) or None):
-                for one in batch:
-                    yield one["path"][skipped:], int(one["size"])
+        skipped = len(self.full_key("")) + 1 if self.full_key("") else 0
+        with os_errors(self.name):
+            for batch in import_obstore().list(self.connect(), self.full_key(prefix) or None):
+                for entry in batch:
+                    yield entry["path"][skipped:], int(entry["size"])
 
-    def store(self) -> S3Store:
+    def connect(self) -> S3Store:
         """Return this process's connection to the bucket.
 
         Raises:
             OSError: obstore isn't installed, or there are no credentials.
         """
-        return _connect(self.name, find_access(), os.getpid())
+        return _connect(self.name, read_access(), os.getpid())
+
+
+def open_bucket(url: str | os.PathLike[str] | Location) -> Bucket:
+    """Return the keys below a URL. Touches nothing.
+
+    Raises:
+        OptionError: it is no URL of a bucket.
+    """
+    return Bucket(Location.parse(url))
 
 
 @lru_cache(maxsize=64)
 def _connect(bucket: str, access: Access, _process: int) -> S3Store:
-    """Return a connection to a bucket; one per process, since it doesn't survive a fork."""
+    """Return this process's connection to a bucket; connections don't survive a fork."""
     import_obstore()
     from obstore.store import S3Store
 
-    config, provider = access.connection()
+    config, provider = access.connection_settings()
     return S3Store(
         bucket,
         config=config,

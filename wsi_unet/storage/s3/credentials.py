@@ -1,4 +1,4 @@
-"""Where the bucket's server is and who asks: the environment that AWS's own tools use."""
+"""The address of the buckets' server and the credentials, from the environment of AWS's tools."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from wsi_unet.storage.s3.errors import NO_CREDENTIALS
 if TYPE_CHECKING:
     from obstore.store import S3Config
 
-ELSEWHERE = (
+CREDENTIAL_VARIABLES = (
     "AWS_ACCESS_KEY_ID",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
 )
-"""Variables that name credentials, so that ~/.aws isn't asked for any."""
+"""Variables that name credentials; if one is set, ~/.aws isn't read."""
 
-FILES = (
+CREDENTIAL_FILES = (
     ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
     ("AWS_CONFIG_FILE", "~/.aws/config"),
 )
+"""Variables that name files with credentials, and the usual files."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """What the environment says of AWS; two that are equal make the same connection.
+    """The AWS settings of an environment; equal ones make the same connection.
 
     Attributes:
         variables: names and values of all variables that begin with "AWS_".
@@ -42,41 +43,45 @@ class Access:
 
     def get(self, *names: str) -> str | None:
         """Return the value of the first variable that is set and not empty."""
-        found = dict(self.variables)
-        return next((found[name] for name in names if found.get(name)), None)
+        values = dict(self.variables)
+        return next((values[name] for name in names if values.get(name)), None)
 
     @property
     def anonymous(self) -> bool:
         """Whether requests aren't signed, as public buckets allow."""
         return (self.get("AWS_SKIP_SIGNATURE") or "").lower() in ("1", "true", "yes", "on")
 
-    def connection(self) -> tuple[S3Config, Callable[[], Any] | None]:
-        """Return what an obstore `S3Store` needs besides the bucket: settings and credentials.
+    def connection_settings(self) -> tuple[S3Config, Callable[[], Any] | None]:
+        """Return the settings and the credential provider for an obstore `S3Store`.
 
-        obstore itself reads the environment too; here is what it doesn't know.
+        obstore reads the environment too; these are the settings that it doesn't know.
 
         Raises:
-            OSError: the credentials are in files that can't be read.
+            OSError: there are no credentials, or they are in files that can't be read.
         """
         config: S3Config = {}
         session = None if self.anonymous else self._session()
-        stated = {} if session is None else session.get_scoped_config()
+        configured = {} if session is None else session.get_scoped_config()
         endpoint = self.get("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
-        endpoint = endpoint or stated.get("endpoint_url")
+        endpoint = endpoint or configured.get("endpoint_url")
         if endpoint:
             config["endpoint"] = endpoint
-        region = self.get("AWS_REGION", "AWS_DEFAULT_REGION") or stated.get("region")
+        region = self.get("AWS_REGION", "AWS_DEFAULT_REGION") or configured.get("region")
         if region:
             config["region"] = region
         credentials = None if session is None else session.get_credentials()
         if credentials is not None:
-            return config, _provider(credentials)
-        if not self.anonymous and not self.get(*ELSEWHERE) and not self._on_amazon():
+            return config, _make_provider(credentials)
+        if (
+            not self.anonymous
+            and not self.get(*CREDENTIAL_VARIABLES)
+            and not self._has_metadata_server()
+        ):
             raise OSError(errno.EACCES, NO_CREDENTIALS)
         return config, None
 
-    def _on_amazon(self) -> bool:
-        """Whether there may be a server that gives this machine credentials; quick to tell."""
+    def _has_metadata_server(self) -> bool:
+        """Whether a server may give this machine credentials, as on Amazon's; takes 1 s at most."""
         if (self.get("AWS_EC2_METADATA_DISABLED") or "").lower() == "true":
             return False
         server = urlsplit(self.get("AWS_METADATA_ENDPOINT") or "http://169.254.169.254")
@@ -87,10 +92,10 @@ class Access:
             return False
 
     def _session(self) -> Any:
-        """Return botocore's view of ~/.aws where that is what holds the credentials, or None."""
-        if self.get(*ELSEWHERE):
+        """Return botocore's session if the credentials are in ~/.aws, else None."""
+        if self.get(*CREDENTIAL_VARIABLES):
             return None
-        files = [Path(self.get(name) or usual).expanduser() for name, usual in FILES]
+        files = [Path(self.get(name) or usual).expanduser() for name, usual in CREDENTIAL_FILES]
         if self.get("AWS_PROFILE") is None and not any(file.is_file() for file in files):
             return None
         try:
@@ -110,21 +115,21 @@ class Access:
         return session
 
 
-def find_access() -> Access:
-    """Return what the environment says now."""
+def read_access() -> Access:
+    """Return the settings of this process's environment as it is now."""
     return Access(frozenset(item for item in os.environ.items() if item[0].startswith("AWS_")))
 
 
-def _provider(credentials: Any) -> Callable[[], Any]:
+def _make_provider(credentials: Any) -> Callable[[], Any]:
     """Return a function that obstore asks for credentials whenever they run out."""
     from datetime import UTC, datetime, timedelta
 
     def provide() -> dict[str, Any]:
-        found = credentials.get_frozen_credentials()
+        current = credentials.get_frozen_credentials()
         return {
-            "access_key_id": found.access_key,
-            "secret_access_key": found.secret_key,
-            "token": found.token,
+            "access_key_id": current.access_key,
+            "secret_access_key": current.secret_key,
+            "token": current.token,
             "expires_at": datetime.now(UTC) + timedelta(minutes=10),
         }
 

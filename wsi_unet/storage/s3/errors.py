@@ -1,4 +1,4 @@
-"""What obstore raises, as the errors of a file system: one line, and what to do."""
+"""The errors of obstore as those of a file system: one line that says what to do."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ NO_CREDENTIALS = f"no credentials found; set {KEYS}, or AWS_SKIP_SIGNATURE=true 
 
 
 def import_obstore() -> ModuleType:
-    """Return obstore, to be used by this process.
+    """Return obstore, for use by this process.
 
     Raises:
-        OSError: it isn't installed, or a process that had used it was forked: its threads are
-            gone, and whoever waits for them waits for ever.
+        OSError: it isn't installed, or this process was forked from one that had used it: its
+            threads are gone, and who waits for them waits for ever.
     """
     try:
         import obstore
@@ -51,21 +51,21 @@ def import_obstore() -> ModuleType:
 
 @cache
 def _first_process() -> int:
-    """Return the process that used obstore first."""
+    """Return the id of the process that used obstore first: this one, or one it was forked from."""
     return os.getpid()
 
 
-def missing(error: FileNotFoundError) -> bool:
-    """Whether an object is missing, rather than its bucket."""
-    return _code(str(error)) != "NoSuchBucket"
+def is_key_missing(error: FileNotFoundError) -> bool:
+    """Return whether a key is missing, rather than its bucket."""
+    return _find_code(str(error)) != "NoSuchBucket"
 
 
 @contextmanager
-def failures(bucket: str) -> Iterator[None]:
-    """Turn what obstore raises into an OSError whose `strerror` says what to do.
+def os_errors(bucket: str) -> Iterator[None]:
+    """Raise obstore's errors inside as an OSError whose `strerror` says what to do.
 
     Args:
-        bucket: the bucket that is asked.
+        bucket: name of the bucket that is asked.
     """
     exceptions = import_obstore().exceptions
     try:
@@ -73,23 +73,23 @@ def failures(bucket: str) -> Iterator[None]:
     except exceptions.PreconditionError as error:
         raise OSError(errno.ESTALE, "it was changed while it was read; start again") from error
     except (exceptions.BaseError, FileNotFoundError) as error:
-        raise explain(str(error), bucket) from error
+        raise explain_failure(str(error), bucket) from error
 
 
-def explain(message: str, bucket: str) -> OSError:
-    """Return the error that a failure's message amounts to.
+def explain_failure(message: str, bucket: str) -> OSError:
+    """Return the OSError for a failure of obstore.
 
     Args:
-        message: what obstore says.
-        bucket: the bucket that was asked.
+        message: obstore's message.
+        bucket: name of the bucket that was asked.
     """
-    code, status = _code(message), _status(message)
+    code, status = _find_code(message), _find_status(message)
     if any(server in message for server in _METADATA_SERVERS):
         return OSError(errno.EACCES, NO_CREDENTIALS)
     if code == "NoSuchBucket":
         return OSError(
             errno.ENOENT,
-            f"there is no bucket {bucket!r} at {_server(message)}; check the URL and "
+            f"there is no bucket {bucket!r} at {_find_server(message)}; check the URL and "
             "AWS_ENDPOINT_URL",
         )
     if code in _CREDENTIALS or status == 401:
@@ -103,62 +103,62 @@ def explain(message: str, bucket: str) -> OSError:
     if status == 403:
         return OSError(
             errno.EACCES,
-            f"access is denied ({code or status}), as is to missing objects where listing isn't "
+            f"access is denied ({code or status}), as it is to missing keys where listing isn't "
             f"allowed; check the URL, {KEYS}, and what they may do",
         )
     if status == 416 or "non-partial response" in message:
-        return OSError(errno.ERANGE, "it has no such bytes; is it whole?")
+        return OSError(errno.ERANGE, "it has no such bytes; is it complete?")
     if status == 404:
-        return OSError(errno.ENOENT, "there is no such object; check the URL")
-    return _passing(message, code or status)
+        return OSError(errno.ENOENT, "it doesn't exist; check the URL")
+    return _explain_passing(message, code or status)
 
 
-def _passing(message: str, answer: str | int | None) -> OSError:
-    """Return the error for what might be different later, and was tried more than once."""
-    server = _server(message)
+def _explain_passing(message: str, answer: str | int | None) -> OSError:
+    """Return the OSError for a failure that may pass, after more than one try."""
+    server = _find_server(message)
     if answer is not None:
         return OSError(
             errno.EIO,
-            f"{server} answers {answer}{_tries(message)}; try again later",
+            f"{server} answers {answer}{_describe_tries(message)}; try again later",
         )
     if re.search(r"kind: (Timeout|Interrupted)\b|TimedOut|operation timed out", message):
         return OSError(
             errno.ETIMEDOUT,
-            f"{server} doesn't answer in time{_tries(message)}; check the network and "
+            f"{server} doesn't answer in time{_describe_tries(message)}; check the network and "
             "AWS_ENDPOINT_URL, or try again later",
         )
     if "kind: Connect" in message or "tcp connect error" in message:
-        reason = "no such host" if "dns error" in message else _quoted_reason(message)
+        reason = "no such host" if "dns error" in message else _find_reason(message)
         return OSError(
             errno.ECONNREFUSED,
-            f"{server} can't be reached ({reason}){_tries(message)}; check AWS_ENDPOINT_URL and "
-            "the network",
+            f"{server} can't be reached ({reason}){_describe_tries(message)}; check "
+            "AWS_ENDPOINT_URL and the network",
         )
     first = message.partition("\n")[0]
     return OSError(errno.EIO, f"{first}; try again later")
 
 
-def _code(message: str) -> str | None:
-    found = re.search(r"<Code>(\w+)</Code>", message)
-    return found[1] if found else None
+def _find_code(message: str) -> str | None:
+    match = re.search(r"<Code>(\w+)</Code>", message)
+    return match[1] if match else None
 
 
-def _status(message: str) -> int | None:
-    found = re.search(r"status code: (\d{3})", message)
-    return int(found[1]) if found else None
+def _find_status(message: str) -> int | None:
+    match = re.search(r"status code: (\d{3})", message)
+    return int(match[1]) if match else None
 
 
-def _server(message: str) -> str:
-    found = re.search(r"https?://[^/\s]+", message)
-    return found[0] if found else "the server"
+def _find_server(message: str) -> str:
+    match = re.search(r"https?://[^/\s]+", message)
+    return match[0] if match else "the server"
 
 
-def _tries(message: str) -> str:
-    found = re.search(r"after (\d+) retries", message)
-    return f", after {int(found[1]) + 1} tries" if found else ""
+def _describe_tries(message: str) -> str:
+    match = re.search(r"after (\d+) retries", message)
+    return f", after {int(match[1]) + 1} tries" if match else ""
 
 
-def _quoted_reason(message: str) -> str:
-    """Return what the system said of a connection: 'message: "Connection refused"'."""
-    found = re.search(r'message: "([^"]+)"', message)
-    return found[1] if found else "the connection fails"
+def _find_reason(message: str) -> str:
+    """Return the system's reason in a message that holds 'message: "Connection refused"'."""
+    match = re.search(r'message: "([^"]+)"', message)
+    return match[1] if match else "the connection fails"

@@ -1,11 +1,13 @@
-"""Objects below a URL as what zarr reads from."""
+"""The stores that zarr reads from: a folder, or the keys below a URL."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterable
 from typing import TYPE_CHECKING
 
+from typing_extensions import override
 from zarr.abc.store import (
     ByteRequest,
     OffsetByteRequest,
@@ -16,91 +18,94 @@ from zarr.abc.store import (
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
 
-from wsi_unet import locations
+from wsi_unet.locations import Location
 from wsi_unet.storage.s3.client import Bucket
 
 if TYPE_CHECKING:
     from obstore import GetOptions
 
 
-def open_zarr_store(location: str) -> Store:
-    """Return what zarr reads from: a folder or the objects below a URL."""
-    if locations.is_url(location):
-        return ReadStore(location)
-    return LocalStore(location, read_only=True)
+def open_zarr_store(location: str | os.PathLike[str] | Location) -> Store:
+    """Return the store of a folder or a URL, for zarr to read from."""
+    parsed = Location.parse(location)
+    return BucketReadStore(parsed) if parsed.is_url else LocalStore(parsed.path, read_only=True)
 
 
-class ReadStore(Store):
-    """A Zarr store for reading arrays whose names are known.
+class BucketReadStore(Store):
+    """A Zarr store for reading arrays whose names are known, in a bucket.
 
-    zarr's own `ObjectStore` would do, but pickles a connection, credentials and all, where this
-    pickles a URL; and what goes wrong here is an OSError that says what to do.
+    zarr's own `ObjectStore` would pickle a connection with its credentials, where this pickles a
+    URL; and errors here are OSErrors that say what to do.
     """
 
     supports_writes = False
     supports_deletes = False
     supports_listing = False
 
-    def __init__(self, url: str) -> None:
-        """Take the objects below `url`; nothing is read yet."""
+    def __init__(self, url: Location) -> None:
+        """Take the keys below `url`; nothing is read yet."""
         super().__init__(read_only=True)
         self._bucket = Bucket(url)
 
+    @override
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ReadStore) and other._bucket == self._bucket
+        return isinstance(other, BucketReadStore) and other._bucket == self._bucket
 
+    @override
     def __hash__(self) -> int:
         return hash(self._bucket)
 
+    @override
     def __str__(self) -> str:
-        return self._bucket.url
+        return str(self._bucket.url)
 
+    @override
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        """Return an object or some of its bytes, None if there is no such object.
+        stored = await self._bucket.get_async(key, _get_options(byte_range))
+        return None if stored is None else prototype.buffer.from_bytes(stored.data)
 
-        Raises:
-            OSError: it can't be read.
-        """
-        found = await self._bucket.get_async(key, _options(byte_range))
-        return None if found is None else prototype.buffer.from_bytes(found.data)
-
+    @override
     async def get_partial_values(
         self,
         prototype: BufferPrototype,
         key_ranges: Iterable[tuple[str, ByteRequest | None]],
     ) -> list[Buffer | None]:
-        """Return several objects or parts of objects, read at once."""
-        wanted = (self.get(key, prototype, byte_range) for key, byte_range in key_ranges)
-        return list(await asyncio.gather(*wanted))
+        requests = (self.get(key, prototype, byte_range) for key, byte_range in key_ranges)
+        return list(await asyncio.gather(*requests))
 
+    @override
     async def exists(self, key: str) -> bool:
-        """Whether there is such an object."""
         return await asyncio.to_thread(self._bucket.size, key) is not None
 
+    @override
     async def set(self, key: str, value: Buffer) -> None:
-        """Refuse: outputs are written by `wsi_unet.labels`."""
+        """Refuse: `wsi_unet.labels` writes outputs."""
         raise NotImplementedError("this store is for reading")
 
+    @override
     async def delete(self, key: str) -> None:
-        """Refuse, as `set` does."""
+        """Refuse: this store is for reading."""
         raise NotImplementedError("this store is for reading")
 
+    @override
     def list(self) -> AsyncIterator[str]:
         """Refuse: the names of the arrays are known."""
         raise NotImplementedError("this store isn't listed")
 
+    @override
     def list_prefix(self, prefix: str) -> AsyncIterator[str]:
-        """Refuse, as `list` does."""
+        """Refuse: the names of the arrays are known."""
         raise NotImplementedError("this store isn't listed")
 
+    @override
     def list_dir(self, prefix: str) -> AsyncIterator[str]:
-        """Refuse, as `list` does."""
+        """Refuse: the names of the arrays are known."""
         raise NotImplementedError("this store isn't listed")
 
 
-def _options(byte_range: ByteRequest | None) -> GetOptions:
+def _get_options(byte_range: ByteRequest | None) -> GetOptions:
     match byte_range:
         case None:
             return {}

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from wsi_unet.errors import OutputError
-from wsi_unet.storage import exclusive
-from wsi_unet.storage.exclusive import GUARD, guarded
-from wsi_unet.storage.store import STALE_SECONDS, TEMPORARY_FOLDER, LocalStore
+from wsi_unet.storage import guard as guard_module
+from wsi_unet.storage.guard import GUARD_NAME, hold_guard
+from wsi_unet.storage.local_store import ABANDONED_SECONDS, TEMPORARY_FOLDER, LocalStore
 
 KEY = ".wsi_unet/lock.json"
 
@@ -130,7 +130,7 @@ ADD = """
 import fcntl, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-import test_exclusive as here
+import test_create_and_swap as here
 if "no-flock" in sys.argv:
     fcntl.flock = here.refuse_flock
 objects = here.LocalStore(Path(sys.argv[2]))
@@ -159,10 +159,10 @@ def test_a_swap_that_comes_too_late_changes_nothing(
     @contextmanager
     def interfere(guard: Path) -> Iterator[None]:
         (store.root / "key").write_bytes(b"theirs")
-        with guarded(guard):
+        with hold_guard(guard):
             yield
 
-    monkeypatch.setattr(f"{LocalStore.__module__}.guarded", interfere)
+    monkeypatch.setattr(f"{LocalStore.__module__}.hold_guard", interfere)
     for data in (b"ours", None):
         assert not store.swap("key", b"old", data)
         assert store.get("key") == b"theirs"
@@ -177,7 +177,9 @@ def test_creating_survives_others_who_remove_their_folders(store: LocalStore) ->
             assert store.swap(key, b"here", None)
 
     in_threads(come_and_go, 3)
-    assert [path for path in store.root.rglob("*") if path.is_file() and path.name != GUARD] == []
+    assert [
+        path for path in store.root.rglob("*") if path.is_file() and path.name != GUARD_NAME
+    ] == []
 
 
 def test_a_guard_is_held_by_one_even_if_it_is_removed_all_the_time(tmp_path: Path) -> None:
@@ -185,7 +187,7 @@ def test_a_guard_is_held_by_one_even_if_it_is_removed_all_the_time(tmp_path: Pat
 
     def hold(number: int) -> None:
         for turn in range(100):
-            with guarded(tmp_path / "guard"):
+            with hold_guard(tmp_path / "guard"):
                 inside.append(number)
                 time.sleep(0)
                 assert inside == [number]
@@ -213,15 +215,15 @@ def test_a_guard_that_was_removed_between_opening_and_locking_is_none(
         lock(descriptor, operation)
 
     monkeypatch.setattr(fcntl, "flock", lock_too_late)
-    with guarded(guard), guard.open() as file, pytest.raises(BlockingIOError):
+    with hold_guard(guard), guard.open() as file, pytest.raises(BlockingIOError):
         lock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from wsi_unet.storage.exclusive import guarded
-with guarded(Path(sys.argv[1])):
+from wsi_unet.storage.guard import hold_guard
+with hold_guard(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -231,8 +233,8 @@ def test_a_killed_holder_lets_go_and_a_stopped_one_is_one_clear_line(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.put("key", b"old")
-    guard = store.root / TEMPORARY_FOLDER / GUARD
-    monkeypatch.setattr(exclusive, "GUARD_SECONDS", 0.1)
+    guard = store.root / TEMPORARY_FOLDER / GUARD_NAME
+    monkeypatch.setattr(guard_module, "GUARD_SECONDS", 0.1)
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(guard)], stdout=subprocess.PIPE
     ) as process:
@@ -251,18 +253,18 @@ def test_what_a_killed_holder_left_without_flock_is_named_and_cleaned_in_time(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.put("key", b"old")
-    left = store.root / TEMPORARY_FOLDER / f"{GUARD}.held"
+    left = store.root / TEMPORARY_FOLDER / f"{GUARD_NAME}.held"
     left.touch()
     monkeypatch.setattr(fcntl, "flock", refuse_flock)
-    monkeypatch.setattr(exclusive, "GUARD_SECONDS", 0.05)
+    monkeypatch.setattr(guard_module, "GUARD_SECONDS", 0.05)
     with pytest.raises(OutputError, match=rf"delete {left} if no process is at it"):
         store.swap("key", b"old", b"new")
-    then = time.time() - STALE_SECONDS - 60
+    then = time.time() - ABANDONED_SECONDS - 60
     os.utime(left, (then, then))
-    os.utime(left.with_name(GUARD), (then, then))
+    os.utime(left.with_name(GUARD_NAME), (then, then))
     store.remove_leftovers()
     assert not left.exists()
-    assert left.with_name(GUARD).exists()
+    assert left.with_name(GUARD_NAME).exists()
     assert store.swap("key", b"old", b"new")
 
 
@@ -271,16 +273,16 @@ def test_a_forked_process_keeps_no_guard(tmp_path: Path) -> None:
     script = """
 import os, sys, time
 from pathlib import Path
-from wsi_unet.storage import exclusive
-exclusive.GUARD_SECONDS = 1
+from wsi_unet.storage import guard as guard_module
+guard_module.GUARD_SECONDS = 1
 guard = Path(sys.argv[1])
-with exclusive.guarded(guard):
+with guard_module.hold_guard(guard):
     child = os.fork()
     if child == 0:
         time.sleep(60)
         os._exit(0)
 try:
-    with exclusive.guarded(guard):
+    with guard_module.hold_guard(guard):
         pass
 finally:
     os.kill(child, 9)

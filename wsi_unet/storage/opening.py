@@ -1,0 +1,38 @@
+"""Opening the store at a location: a folder's or a bucket's."""
+
+from __future__ import annotations
+
+import os
+
+from wsi_unet.errors import OutputError
+from wsi_unet.locations import Location
+from wsi_unet.storage.local_store import LocalStore
+from wsi_unet.storage.store import ByteStore
+
+
+def open_store(location: str | os.PathLike[str] | Location) -> ByteStore:
+    """Return the store below a folder or a URL, which need not exist yet. Touches nothing.
+
+    Raises:
+        OutputError: the location is a file, or can't be looked at.
+        OptionError: it is a URL that can't be written to, or in the home folder of a user who
+            isn't there.
+    """
+    output = Location.parse(location)
+    if output.is_url:
+        from wsi_unet.storage.remote_store import RemoteStore
+
+        return RemoteStore(output)
+    root = output.path
+    try:
+        is_file = root.exists() and not root.is_dir()
+    except OSError as error:  # a folder above may not be entered, or a name is too long
+        reason = error.strerror or error
+        raise OutputError(
+            f"{output}: can't be looked at: {reason}; choose another folder"
+        ) from error
+    if is_file:
+        raise OutputError(
+            f"{output}: is a file; choose a folder that is new or holds earlier output"
+        )
+    return LocalStore(root)
