@@ -37,11 +37,11 @@ from wsi_unet.models.inference.devices import (
 from wsi_unet.models.inference.predictor import CPU_SLOTS
 from wsi_unet.models.networks.folding import fold_batch_norm
 from wsi_unet.segmentation.parameters import LabelParameters
-from wsi_unet.segmentation.planning.existing_output import stored_parameters
+from wsi_unet.segmentation.planning.output_state import read_parameters
 from wsi_unet.segmentation.worker.label_block import cut_tiles
 from wsi_unet.segmentation.worker.task import open_reference
 from wsi_unet.slides.resample import open_raster, read_mirrored
-from wsi_unet.storage.store import open_store
+from wsi_unet.storage.opening import open_store
 
 AT_A_TIME = 16
 """Windows that are scaled and then run, so that neither disturbs the other."""
@@ -50,7 +50,7 @@ AT_A_TIME = 16
 def windows(output: Path, label: str) -> Iterator[tuple[NDArray[np.uint8], Box]]:
     """Yield every window of a run, RGB uint8 (h, w, 3), and the part of its core in the slide."""
     progress = Progress(open_store(output), label)
-    labels = stored_parameters(progress, LabelParameters)
+    labels = read_parameters(progress, LabelParameters)
     assert labels is not None
     mask = None if labels.tissue == "none" else progress.read_mask()
     border = load_model(labels.model.path).spec.border()
@@ -76,7 +76,7 @@ def main() -> None:
     given = parser.parse_args()
     keep_freed_memory()
     first = Progress(open_store(given.outputs[0]), given.label)
-    labels = stored_parameters(first, LabelParameters)
+    labels = read_parameters(first, LabelParameters)
     assert labels is not None
     model = load_model(labels.model.path)
     device, dtype = resolve_device(labels.device), getattr(torch, labels.precision)

@@ -26,9 +26,9 @@ from .models.model import Model as Model
 from .models.model import bundled_models as bundled_models
 from .models.model import load_model as load_model
 from .models.saving import save_model as save_model
-from .segmentation.dispatch.prepare import SlideJob as SlideJob
-from .segmentation.dispatch.slides import Outcome as Outcome
-from .segmentation.dispatch.slides import segment_cohort as segment_cohort
+from .segmentation.dispatch.cohort import segment_cohort as segment_cohort
+from .segmentation.dispatch.jobs import SlideJob as SlideJob
+from .segmentation.dispatch.jobs import SlideOutcome as SlideOutcome
 from .segmentation.map_unet import map_unet as map_unet
 from .segmentation.planning.options import Options as Options
 from .segmentation.planning.plan import Plan as Plan
@@ -60,7 +60,6 @@ __all__ = [
     "ModelError",
     "OptionError",
     "Options",
-    "Outcome",
     "OutputError",
     "Plan",
     "PlanError",
@@ -72,6 +71,7 @@ __all__ = [
     "Slide",
     "SlideError",
     "SlideJob",
+    "SlideOutcome",
     "Training",
     "TrainingError",
     "WsiUnetError",

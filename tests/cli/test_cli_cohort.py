@@ -16,11 +16,11 @@ from support.standin import Calls, cohort_progress, error_lines, report, run, se
 
 import wsi_unet
 from wsi_unet.errors import ClusterError, LockedError, OptionError, OutputError, SlideError
-from wsi_unet.segmentation.dispatch.prepare import SlideJob
-from wsi_unet.segmentation.dispatch.slides import Outcome
-from wsi_unet.segmentation.report import State
+from wsi_unet.segmentation.dispatch.jobs import SlideJob, SlideOutcome
+from wsi_unet.segmentation.report import RunState
+from wsi_unet.storage.local_store import LocalStore
 from wsi_unet.storage.lock import acquire
-from wsi_unet.storage.store import LocalStore, open_store
+from wsi_unet.storage.opening import open_store
 from wsi_unet_cli.segment import many_slides
 
 TWO = ("a.svs", "d/b.svs")
@@ -68,7 +68,7 @@ def test_without_a_folder_it_is_the_current_one(calls: Calls) -> None:
     ],
 )
 def test_one_bad_slide_does_not_stop_the_rest(
-    calls: Calls, outcomes: dict[str, BaseException | State], statuses: list[str]
+    calls: Calls, outcomes: dict[str, BaseException | RunState], statuses: list[str]
 ) -> None:
     calls.outcomes = outcomes
     done = run(*TWO, "-o", "out")
@@ -132,7 +132,7 @@ def test_a_cluster_that_can_not_be_used_changes_nothing(
     assert run(*TWO, "-o", "out").exit_code == 0
     before = Path("out/cohort.json").read_bytes()
 
-    def refuse(*_: Any, **__: Any) -> Iterator[Outcome]:
+    def refuse(*_: Any, **__: Any) -> Iterator[SlideOutcome]:
         yield from ()
         raise error
 
@@ -149,9 +149,11 @@ def test_a_cluster_that_can_not_be_used_changes_nothing(
 def test_a_cluster_lost_on_the_way_is_said_once(
     calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lose(jobs: Iterable[SlideJob], *_: Any, **__: Any) -> Iterator[Outcome]:
+    def lose(jobs: Iterable[SlideJob], *_: Any, **__: Any) -> Iterator[SlideOutcome]:
         for job in list(jobs)[:2]:
-            yield Outcome(job, report(str(job.output), "incomplete"), ClusterError("it is gone"))
+            yield SlideOutcome(
+                job, report(str(job.output), "incomplete"), ClusterError("it is gone")
+            )
 
     monkeypatch.setattr(wsi_unet, "segment_cohort", lose)
     done = run(*TWO, "c.svs", "-o", "out")
@@ -180,9 +182,9 @@ def test_a_report_that_can_not_be_written_at_the_end_is_an_error(
     def full(self: LocalStore, key: str, data: bytes) -> None:
         raise OutputError("no space left")
 
-    def work(jobs: Iterable[SlideJob], *_: Any, **__: Any) -> Iterator[Outcome]:
+    def work(jobs: Iterable[SlideJob], *_: Any, **__: Any) -> Iterator[SlideOutcome]:
         for job in jobs:
-            yield Outcome(job, report(str(job.output)))
+            yield SlideOutcome(job, report(str(job.output)))
         monkeypatch.setattr(LocalStore, "put", full)
 
     monkeypatch.setattr(wsi_unet, "segment_cohort", work)
@@ -197,9 +199,11 @@ def test_a_signal_while_a_row_is_noted_waits_until_it_is(
 ) -> None:
     """Ctrl-C may come at any time; between two slides it takes effect at the next sign of life."""
 
-    def work(jobs: Iterable[SlideJob], *_: Any, on_progress: Any, **__: Any) -> Iterator[Outcome]:
+    def work(
+        jobs: Iterable[SlideJob], *_: Any, on_progress: Any, **__: Any
+    ) -> Iterator[SlideOutcome]:
         for job in jobs:
-            yield Outcome(job, report(str(job.output)))
+            yield SlideOutcome(job, report(str(job.output)))
             on_progress(cohort_progress((segmenting(job.slide),)))
             raise AssertionError("the wish to end was forgotten")
 
@@ -242,9 +246,11 @@ def test_the_time_left_goes_by_slides_that_took_work(
 ) -> None:
     """After a second: one slide of four is done, by this run or an earlier one, a quarter more."""
 
-    def work(jobs: Iterable[SlideJob], *_: Any, on_progress: Any, **__: Any) -> Iterator[Outcome]:
+    def work(
+        jobs: Iterable[SlideJob], *_: Any, on_progress: Any, **__: Any
+    ) -> Iterator[SlideOutcome]:
         first, second, *_rest = jobs
-        yield Outcome(first, report(str(first.output), resumed=resumed))
+        yield SlideOutcome(first, report(str(first.output), resumed=resumed))
         on_progress(cohort_progress((segmenting(second.slide),)))
 
     monkeypatch.setattr(wsi_unet, "segment_cohort", work)

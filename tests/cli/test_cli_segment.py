@@ -14,8 +14,7 @@ import wsi_unet
 from wsi_unet.cohorts import planning
 from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.errors import ClusterError, OptionError, OutputError, SlideError, WsiUnetError
-from wsi_unet.segmentation.dispatch.prepare import SlideJob
-from wsi_unet.segmentation.dispatch.slides import Outcome
+from wsi_unet.segmentation.dispatch.jobs import SlideJob, SlideOutcome
 from wsi_unet.segmentation.planning.options import Options
 
 
@@ -64,7 +63,7 @@ def test_options_arrive_as_the_package_expects_them(calls: Calls) -> None:
         slide="a.svs",
         output="o",
         model="mine",
-        others=("hers", "his"),
+        other_models=("hers", "his"),
         options=options,
         overwrite=True,
     )
@@ -147,8 +146,8 @@ def test_verbose_adds_the_parameters(calls: Calls) -> None:
 
 
 def test_nothing_left_to_do_is_said_so(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
-    def nothing(jobs: Iterable[SlideJob], *_: Any, **__: Any) -> Iterator[Outcome]:
-        return (Outcome(job, report("o", resumed=4)) for job in jobs)
+    def nothing(jobs: Iterable[SlideJob], *_: Any, **__: Any) -> Iterator[SlideOutcome]:
+        return (SlideOutcome(job, report("o", resumed=4)) for job in jobs)
 
     monkeypatch.setattr(wsi_unet, "segment_cohort", nothing)
     done = run("a.svs")
@@ -160,7 +159,7 @@ def test_nothing_left_to_do_is_said_so(calls: Calls, monkeypatch: pytest.MonkeyP
 def test_a_cluster_that_can_not_be_used_is_one_line(
     calls: Calls, monkeypatch: pytest.MonkeyPatch, error: WsiUnetError
 ) -> None:
-    def refuse(*_: Any, **__: Any) -> Iterator[Outcome]:
+    def refuse(*_: Any, **__: Any) -> Iterator[SlideOutcome]:
         raise error
 
     monkeypatch.setattr(wsi_unet, "segment_cohort", refuse)
@@ -172,8 +171,10 @@ def test_a_cluster_that_can_not_be_used_is_one_line(
 def test_a_cluster_lost_on_the_way_keeps_the_report(
     calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lose(jobs: Iterable[SlideJob], *_: Any, **__: Any) -> Iterator[Outcome]:
-        return (Outcome(job, report("o", "incomplete"), ClusterError("it is gone")) for job in jobs)
+    def lose(jobs: Iterable[SlideJob], *_: Any, **__: Any) -> Iterator[SlideOutcome]:
+        return (
+            SlideOutcome(job, report("o", "incomplete"), ClusterError("it is gone")) for job in jobs
+        )
 
     monkeypatch.setattr(wsi_unet, "segment_cohort", lose)
     done = run("a.svs", "-q")

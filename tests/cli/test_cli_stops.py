@@ -12,8 +12,8 @@ import pytest
 from support.standin import Calls, run
 
 import wsi_unet
-from wsi_unet.segmentation.dispatch.slides import Outcome
-from wsi_unet.segmentation.report import State
+from wsi_unet.segmentation.dispatch.jobs import SlideOutcome
+from wsi_unet.segmentation.report import RunState
 
 
 def test_failed_blocks_are_listed_with_the_command_that_retries_them(calls: Calls) -> None:
@@ -26,7 +26,9 @@ def test_failed_blocks_are_listed_with_the_command_that_retries_them(calls: Call
 
 
 @pytest.mark.parametrize("outcome", ["interrupted", KeyboardInterrupt()])
-def test_an_interruption_says_how_to_resume(calls: Calls, outcome: BaseException | State) -> None:
+def test_an_interruption_says_how_to_resume(
+    calls: Calls, outcome: BaseException | RunState
+) -> None:
     calls.outcomes["b c.svs"] = outcome
     done = run("b c.svs", "--tile", "512", "--json", "-o", "o")
     assert done.exit_code == 1
@@ -36,7 +38,7 @@ def test_an_interruption_says_how_to_resume(calls: Calls, outcome: BaseException
 
 
 @pytest.mark.parametrize("outcome", ["interrupted", KeyboardInterrupt()])
-def test_an_interruption_ends_a_cohort(calls: Calls, outcome: BaseException | State) -> None:
+def test_an_interruption_ends_a_cohort(calls: Calls, outcome: BaseException | RunState) -> None:
     calls.outcomes["b c.svs"] = outcome
     done = run("a.svs", "b c.svs", "d.svs", "--overwrite", "--json", "-o", "o")
     assert done.exit_code == 1
@@ -74,7 +76,7 @@ def test_sigterm_interrupts_and_is_restored_afterwards(
 ) -> None:
     before = signal.getsignal(signal.SIGTERM)
 
-    def terminated(*_: Any, **__: Any) -> Iterator[Outcome]:
+    def terminated(*_: Any, **__: Any) -> Iterator[SlideOutcome]:
         signal.raise_signal(signal.SIGTERM)
         raise AssertionError("SIGTERM was ignored")
 

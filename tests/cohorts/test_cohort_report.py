@@ -13,11 +13,11 @@ from wsi_unet.cohorts.manifest import Listed, read_cohort
 from wsi_unet.cohorts.report import CohortReport
 from wsi_unet.cohorts.rows import CSV_COLUMNS, read_header, read_rows
 from wsi_unet.errors import LockedError, OutputError, SlideError
-from wsi_unet.segmentation.dispatch.prepare import SlideJob
-from wsi_unet.segmentation.dispatch.slides import Outcome
+from wsi_unet.segmentation.dispatch.jobs import SlideJob, SlideOutcome
 from wsi_unet.segmentation.planning.options import Options
+from wsi_unet.storage.local_store import LocalStore
 from wsi_unet.storage.lock import acquire
-from wsi_unet.storage.store import LocalStore, open_store
+from wsi_unet.storage.opening import open_store
 
 
 @pytest.fixture
@@ -37,8 +37,8 @@ def test_every_slide_has_a_row_from_the_beginning_to_the_end() -> None:
     assert json_file()["state"] == "running"
     assert list(jobs) == [slide.job for slide in slides[1:]]
     table.take(finished(slides[0]))
-    table.take(Outcome(slides[1].job, None, SlideError("bad\nslide")))
-    table.take(Outcome(slides[2].job, report("out/2", "incomplete")))
+    table.take(SlideOutcome(slides[1].job, None, SlideError("bad\nslide")))
+    table.take(SlideOutcome(slides[2].job, report("out/2", "incomplete")))
     table.close()
     assert statuses() == ["finished", "failed", "incomplete", "waiting"]
     document = json_file()
@@ -106,7 +106,7 @@ def test_names_that_are_no_text_can_be_reported() -> None:
     job = SlideJob(slide="/s/\udcff\n[1].svs", output="out/\udcff.ome.zarr")
     table = CohortReport(FOLDER, [Listed(job, ("note",), ('"ü";\r\n',))], clock=Clock())
     list(table.jobs())
-    table.take(Outcome(job, report("")))
+    table.take(SlideOutcome(job, report("")))
     table.close()
     (row,) = json_file()["slides"]
     assert row["slide"] == "/s/\udcff\n[1].svs"
@@ -121,7 +121,7 @@ def test_a_rerun_keeps_what_was_finished_and_its_times() -> None:
     table = CohortReport(FOLDER, slides, clock=Clock())
     list(table.jobs())
     table.take(finished(slides[0]))
-    table.take(Outcome(slides[1].job, None, SlideError("away")))
+    table.take(SlideOutcome(slides[1].job, None, SlideError("away")))
     table.close()
     first = json_file()["slides"]
 

@@ -17,7 +17,7 @@ from wsi_unet.cohorts.manifest import Cohort, read_cohort
 from wsi_unet.cohorts.table import read_rows
 from wsi_unet.errors import InputError, ModelError, WsiUnetError
 from wsi_unet.segmentation.planning.options import Options
-from wsi_unet.storage.store import LocalStore
+from wsi_unet.storage.local_store import LocalStore
 
 
 def places(cohort: Cohort) -> list[tuple[str, str | None]]:
@@ -162,12 +162,14 @@ def test_models_may_lie_beside_the_manifest(here: Path, monkeypatch: pytest.Monk
 def test_a_manifests_model_runs_alone(here: Path) -> None:
     """An ensemble is for the slides that are given no model of their own."""
     save = "slide,model\ns/a.svs,\ns/b.ome.tif,nuclei-he\n"
-    listed = read_cohort([manifest(here, save, "m.csv")], None, "nuclei-he", others=["nuclei-he"])
-    assert [job.job.others for job in listed.slides] == [("nuclei-he",), ()]
-    single = read_cohort(["s/a.svs"], None, "mine/", others=["hers/"])
-    assert (single.slides[0].job.model, single.slides[0].job.others) == ("mine/", ("hers/",))
+    listed = read_cohort(
+        [manifest(here, save, "m.csv")], None, "nuclei-he", other_models=["nuclei-he"]
+    )
+    assert [job.job.other_models for job in listed.slides] == [("nuclei-he",), ()]
+    single = read_cohort(["s/a.svs"], None, "mine/", other_models=["hers/"])
+    assert (single.slides[0].job.model, single.slides[0].job.other_models) == ("mine/", ("hers/",))
     with pytest.raises(ModelError, match="absent"):
-        read_cohort(["s", "t"], None, "nuclei-he", others=["absent"])
+        read_cohort(["s", "t"], None, "nuclei-he", other_models=["absent"])
 
 
 def test_equal_options_are_one_object(here: Path) -> None:

@@ -19,13 +19,14 @@ from wsi_unet import Options, OutputError, SlideError, SlideJob
 from wsi_unet.dask_cluster.cluster import THREADS_PER_PROCESS
 from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.models import UNetConfig
-from wsi_unet.segmentation.dispatch import execution, output, prepare, slides
+from wsi_unet.segmentation.dispatch import cohort, execution, meter, output, preparation
+from wsi_unet.segmentation.dispatch.cohort import MOST_AHEAD, segment_cohort
 from wsi_unet.segmentation.dispatch.execution import Execution
+from wsi_unet.segmentation.dispatch.jobs import SlideOutcome
 from wsi_unet.segmentation.dispatch.policy import Limits
-from wsi_unet.segmentation.dispatch.slides import AHEAD, Outcome, segment_cohort
 from wsi_unet.segmentation.report import CohortProgress, Report
 from wsi_unet.storage.lock import acquire
-from wsi_unet.storage.store import open_store
+from wsi_unet.storage.opening import open_store
 
 SIZES = [(700, 900), (520, 300), (1300, 600), (100, 90), (600, 1100)]
 
@@ -54,7 +55,7 @@ def jobs(folder: Path, output: Path, numbers: range = range(len(SIZES))) -> list
     ]
 
 
-def states(outcomes: list[Outcome]) -> dict[str, str]:
+def states(outcomes: list[SlideOutcome]) -> dict[str, str]:
     return {Path(outcome.job.slide).name: outcome.state for outcome in outcomes}
 
 
@@ -76,7 +77,7 @@ def test_every_slide_is_as_if_it_were_alone(folder: Path, tmp_path: Path) -> Non
 def test_blocks_of_several_slides_are_in_flight_together(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slides, "TELL_EVERY", 0.0)
+    monkeypatch.setattr(meter, "PROGRESS_SECONDS", 0.0)
     most = 0
 
     def look(progress: CohortProgress) -> None:
@@ -122,7 +123,7 @@ def test_an_output_in_use_is_refused_and_left_alone(folder: Path, tmp_path: Path
 def test_an_interruption_keeps_what_is_done(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slides, "TELL_EVERY", 0.0)
+    monkeypatch.setattr(meter, "PROGRESS_SECONDS", 0.0)
 
     def stop(progress: CohortProgress) -> None:
         if progress.blocks_done >= 2:
@@ -176,7 +177,7 @@ def test_an_interruption_unlocks_what_is_being_prepared(
         if locked.is_set():
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(prepare, "lay_out", slowly)
+    monkeypatch.setattr(preparation, "lay_out", slowly)
     assert list(segment_cohort(jobs(folder, tmp_path, range(1)), on_progress=stop)) == []
     assert list(tmp_path.rglob("lock.json")) == []
 
@@ -185,7 +186,7 @@ def test_a_worker_that_hangs_does_not_hold_up_an_interruption(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(execution, "STOP_SECONDS", 0.5)
-    monkeypatch.setattr(slides, "TELL_EVERY", 0.0)
+    monkeypatch.setattr(meter, "PROGRESS_SECONDS", 0.0)
     stopped: list[psutil.Process] = []
 
     def stop(progress: CohortProgress) -> None:
@@ -221,12 +222,12 @@ def test_few_slides_wait_for_being_completed(
         at_it.remove(self)
 
     monkeypatch.setattr(Execution, "complete", slowly)
-    monkeypatch.setattr(slides, "FINISHING", 2)
+    monkeypatch.setattr(cohort, "MOST_FINISHING", 2)
     (small,) = jobs(folder, tmp_path, range(3, 4))
     many = [replace(small, output=str(tmp_path / f"{number}")) for number in range(20)]
     assert [outcome.state for outcome in segment_cohort(many)] == ["finished"] * 20
     # Two of them, what was ahead, and what was in flight as the second one ended.
-    assert most <= 2 + AHEAD + Limits().tasks_per_thread * THREADS_PER_PROCESS
+    assert most <= 2 + MOST_AHEAD + Limits().tasks_per_thread * THREADS_PER_PROCESS
 
 
 def test_slides_are_taken_as_they_are_needed(folder: Path, tmp_path: Path) -> None:
@@ -249,5 +250,5 @@ def test_slides_are_taken_as_they_are_needed(folder: Path, tmp_path: Path) -> No
         ended += 1
     assert ended == 30
     # Those ahead, and those whose few blocks are in flight or that are being completed.
-    assert most <= AHEAD + 16
+    assert most <= MOST_AHEAD + 16
     assert threading.active_count() < 30

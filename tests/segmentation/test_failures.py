@@ -20,7 +20,8 @@ import wsi_unet
 from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box
 from wsi_unet.models import UNetConfig
-from wsi_unet.segmentation.dispatch import slides
+from wsi_unet.segmentation.dispatch import cohort, meter
+from wsi_unet.segmentation.dispatch.policy import Limits
 from wsi_unet.segmentation.status import run_status
 from wsi_unet.slides.slide import Slide
 
@@ -109,8 +110,6 @@ def test_a_block_that_fails_once_is_tried_again(
 def test_a_hung_read_is_a_failure_not_a_hang(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from wsi_unet.segmentation.dispatch import execution
-
     read, never = Slide.read, Event()
 
     def hung(self: Slide, level: int, box: Box) -> NDArray[np.uint8]:
@@ -119,8 +118,8 @@ def test_a_hung_read_is_a_failure_not_a_hang(
         return read(self, level, box)
 
     monkeypatch.setattr(Slide, "read", hung)
-    monkeypatch.setattr(execution, "SHORTEST_DEADLINE", 2.0)
-    monkeypatch.setattr(execution, "DEADLINE_FACTOR", 0.0)
+    impatient = Limits(shortest_deadline=2.0, deadline_factor=0.0)
+    monkeypatch.setattr(cohort, "LIMITS", impatient)
     report = run(folder, tmp_path / "out", image="none")
     assert report.state == "incomplete"
     assert "no answer within 2 s" in report.failures[0].error
@@ -130,7 +129,7 @@ def test_interrupted_runs_say_so_and_resume(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "out"
-    monkeypatch.setattr(slides, "TELL_EVERY", 0.0)
+    monkeypatch.setattr(meter, "PROGRESS_SECONDS", 0.0)
 
     def interrupt(progress: wsi_unet.RunProgress) -> None:
         if progress.blocks_done >= 2:

@@ -9,7 +9,7 @@ import pytest
 from support.runs import Study, array_objects, marker_times
 
 import wsi_unet
-from wsi_unet.segmentation.dispatch import slides
+from wsi_unet.segmentation.dispatch import meter
 
 KILLS = 5
 SLOW = 32
@@ -20,7 +20,7 @@ def test_workers_killed_more_than_three_times(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Dask gives up on a task after three deaths that it was near; here it may not."""
-    monkeypatch.setattr(slides, "TELL_EVERY", 0.0)
+    monkeypatch.setattr(meter, "PROGRESS_SECONDS", 0.0)
     output = tmp_path / "out"
     killed: list[int] = []
 

@@ -27,11 +27,11 @@ from wsi_unet.errors import OptionError, SignatureError
 from wsi_unet.geometry import Box
 from wsi_unet.models import Normalisation
 from wsi_unet.models.inference.predictor import Predictor
-from wsi_unet.segmentation.planning import resolve
+from wsi_unet.segmentation.planning import resolved_options
 from wsi_unet.segmentation.worker import task
-from wsi_unet.slides import statistics
-from wsi_unet.slides.statistics import measure_colours
-from wsi_unet.slides.tissue.tissue import mask_in_box
+from wsi_unet.slides import colour_statistics
+from wsi_unet.slides.colour_statistics import measure_colours
+from wsi_unet.slides.tissue.mask import mask_in_box
 
 SHAPE = (600, 530)
 CONFIG = network_of("valid", "transpose", 2)
@@ -73,7 +73,7 @@ def test_sums_are_numpys(rows: int, columns: int, seed: int, most: int) -> None:
         if given_mask is not None:
             inside = mask_in_box(mask, Box(0, 0, rows, columns), (rows, columns))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(statistics, "MOST_CELLS", most)
+            patch.setattr(colour_statistics, "MOST_CELLS", most)
             found = measure_colours(ArrayRaster(image), given_mask)
         if found is None:
             assert not inside.any()
@@ -141,7 +141,7 @@ def test_a_resumed_run_keeps_what_it_began_with(
     balanced_model(CONFIG, image, tmp_path / "model", normalisation=OF_SLIDE)
     first = run(slide, tmp_path)
     (tmp_path / "out/.wsi_unet/random/blocks/0.1.json").unlink()
-    monkeypatch.setattr(resolve, "measure_colours", None)  # isn't asked again
+    monkeypatch.setattr(resolved_options, "measure_colours", None)  # isn't asked again
     again = run(slide, tmp_path)
     assert (again.state, again.blocks.resumed) == ("finished", 3)
     assert again.parameters["statistics"] == first.parameters["statistics"]

@@ -14,9 +14,10 @@ from support.runs import Study
 
 import wsi_unet
 from wsi_unet.labels.progress import BlockMarker
-from wsi_unet.segmentation.status import covered, rates, read_writer
+from wsi_unet.segmentation.status import covered_length, measure_rates, read_writer
+from wsi_unet.storage.keys import LOCK_KEY
 from wsi_unet.storage.lock import LockOwner, LockRecord, acquire
-from wsi_unet.storage.store import LOCK_KEY, open_store
+from wsi_unet.storage.opening import open_store
 
 
 def marker(ended: float, read: float, predict: float, worker: str = "a:1") -> BlockMarker:
@@ -37,14 +38,14 @@ def test_intervals_cover_what_they_cover(spans: list[tuple[int, int]]) -> None:
     line = np.zeros(50, bool)
     for first, length in spans:
         line[first : first + length] = True
-    assert covered((first, first + length) for first, length in spans) == line.sum()
+    assert covered_length((first, first + length) for first, length in spans) == line.sum()
 
 
 def test_rates_leave_pauses_out() -> None:
     """Two blocks at once for 4 s, one of 2 s an hour later: 3 blocks in 6 s, 5 of them busy."""
     day = 1_800_000_000.0
     markers = [marker(day, 2, 2), marker(day, 3, 1), marker(day + 3600, 0, 2)]
-    per_second, busy = rates(markers)
+    per_second, busy = measure_rates(markers)
     assert per_second == 0.5
     assert busy == pytest.approx(5 / 6)
 
@@ -52,11 +53,11 @@ def test_rates_leave_pauses_out() -> None:
 def test_rates_count_workers_on_their_own() -> None:
     """Two workers with a block of 4 s each, at the same time: each device was in use for 3 s."""
     markers = [marker(100.0, 1, 3, "a:1"), marker(100.0, 1, 3, "b:1")]
-    assert rates(markers) == (0.5, 0.75)
+    assert measure_rates(markers) == (0.5, 0.75)
 
 
 def test_markers_without_times_tell_nothing() -> None:
-    assert rates([marker(0.0, 1, 1)]) == (0.0, 0.0)
+    assert measure_rates([marker(0.0, 1, 1)]) == (0.0, 0.0)
 
 
 def test_a_runs_status_says_how_fast_it_was(study: Study) -> None:

@@ -12,8 +12,7 @@ from typing import Any
 from support.standin import report
 
 from wsi_unet.cohorts.manifest import Listed
-from wsi_unet.segmentation.dispatch.prepare import SlideJob
-from wsi_unet.segmentation.dispatch.slides import Outcome
+from wsi_unet.segmentation.dispatch.jobs import SlideJob, SlideOutcome
 
 FOLDER = "out"
 
@@ -38,8 +37,8 @@ def listed(count: int = 3, **columns: str) -> list[Listed]:
     ]
 
 
-def finished(slide: Listed, **changes: Any) -> Outcome:
-    return Outcome(slide.job, replace(report(str(slide.job.output)), **changes))
+def finished(slide: Listed, **changes: Any) -> SlideOutcome:
+    return SlideOutcome(slide.job, replace(report(str(slide.job.output)), **changes))
 
 
 def json_file() -> dict[str, Any]:

@@ -27,15 +27,15 @@ def main() -> None:
     from support.fault_orders import Orders
     from support.fault_preload import make_store_fail
 
-    import wsi_unet.segmentation.dispatch.slides
     import wsi_unet.slides.tissue.detection  # noqa: F401
-    from wsi_unet.segmentation.dispatch import execution, in_flight
+    from wsi_unet.segmentation.dispatch import cohort
+    from wsi_unet.segmentation.dispatch.policy import Limits
     from wsi_unet_cli.main import main as command_line
 
     def run(job: dict[str, Any]) -> None:
-        execution.SHORTEST_DEADLINE = job["deadline"]
-        in_flight.SLOW_SECONDS = job["slow"]
-        in_flight.LOOK_EVERY = 1.0
+        cohort.LIMITS = Limits(
+            shortest_deadline=job["deadline"], straggler_seconds=job["slow"], look_seconds=1.0
+        )
         make_store_fail(Orders(Path(job["orders"])))
         sys.argv = ["wsi-unet", *job["arguments"]]
         command_line()

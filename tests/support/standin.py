@@ -9,8 +9,7 @@ from typing import cast
 from click.testing import CliRunner, Result
 
 from wsi_unet.dask_cluster.options import ClusterOptions
-from wsi_unet.segmentation.dispatch.prepare import SlideJob
-from wsi_unet.segmentation.dispatch.slides import Outcome
+from wsi_unet.segmentation.dispatch.jobs import SlideJob, SlideOutcome
 from wsi_unet.segmentation.report import (
     BlockCounts,
     ClassArea,
@@ -18,13 +17,13 @@ from wsi_unet.segmentation.report import (
     Failure,
     Report,
     RunProgress,
-    State,
+    RunState,
     Waits,
 )
 from wsi_unet_cli.main import cli
 
 
-def report(output: str, state: State = "finished", resumed: int = 0) -> Report:
+def report(output: str, state: RunState = "finished", resumed: int = 0) -> Report:
     failed = 1 if state == "incomplete" else 0
     return Report(
         output=output,
@@ -96,7 +95,7 @@ class Calls:
     def __init__(self) -> None:
         self.jobs: list[SlideJob] = []
         self.clusters: list[ClusterOptions | None] = []
-        self.outcomes: dict[str, BaseException | State] = {}
+        self.outcomes: dict[str, BaseException | RunState] = {}
 
     def __call__(
         self,
@@ -104,7 +103,7 @@ class Calls:
         cluster: ClusterOptions | None = None,
         *,
         on_progress: Callable[[CohortProgress], None],
-    ) -> Iterator[Outcome]:
+    ) -> Iterator[SlideOutcome]:
         self.clusters.append(cluster)
         for job in jobs:
             self.jobs.append(job)
@@ -118,9 +117,9 @@ class Calls:
                 try:
                     raise outcome  # for its traceback
                 except type(outcome) as error:
-                    yield Outcome(job, None, error)
+                    yield SlideOutcome(job, None, error)
             else:
-                yield Outcome(job, report(str(job.output), cast(State, outcome)))
+                yield SlideOutcome(job, report(str(job.output), cast(RunState, outcome)))
                 if outcome == "interrupted":
                     return
 

@@ -25,8 +25,7 @@ from support.training_data import (
 from wsi_unet.errors import RecipeError
 from wsi_unet.geometry import Box
 from wsi_unet.models import ModelClass, ModelSpec, Normalisation, UNetConfig
-from wsi_unet.segmentation.planning.options import Options
-from wsi_unet.segmentation.planning.resolve import refer_to, sample_for
+from wsi_unet.segmentation.planning.resolved_options import fit_resampling, refer_to
 from wsi_unet.slides.opening import open_slide
 from wsi_unet.slides.resample import open_raster
 from wsi_unet.training.dataset import open_fields
@@ -78,7 +77,7 @@ def test_images_are_resampled_as_segment_does_it(tmp_path: Path, kept: bool) -> 
         normalisation=Normalisation(mean=(0.5,) * 3, std=(0.5,) * 3),
     )
     with open_slide(tmp_path / "images" / "0.png") as slide:
-        sampling = sample_for(slide, refer_to(slide, Options(mpp=0.29)), spec)
+        sampling = fit_resampling(slide, refer_to(slide, 0.29), spec)
         expected = open_raster(slide, sampling).read(whole(sampling.shape))
     assert field.shape == sampling.shape == (math.ceil(190 * 0.58), math.ceil(231 * 0.58))
     piece = field.read(whole(field.shape))
@@ -218,7 +217,6 @@ def test_outlines_on_a_real_slide(tmp_path: Path, example_slide_path: Path) -> N
         assert (piece.labels == expected).all()
         assert (piece.image == pixels).all()
         assert field.amounts == {i: (expected == i).sum() for i in range(3)}
-        assert field.repaired == 0
     coarse = make_recipe(data, classes=classes, mpp=2 * 0.499)
     (field,) = open_fields(coarse, tmp_path)
     found = field.read(whole(field.shape)).labels[:1483]

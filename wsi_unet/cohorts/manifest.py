@@ -23,11 +23,11 @@ from wsi_unet import locations
 from wsi_unet.cohorts.inputs import find_slides
 from wsi_unet.cohorts.table import read_rows
 from wsi_unet.errors import InputError, ModelError, OptionError
+from wsi_unet.models.importing.imported_models import check_model_exists
 from wsi_unet.models.model import bundled_models
-from wsi_unet.models.importing.checkpoints import check_model_exists
-from wsi_unet.segmentation.dispatch.prepare import SlideJob, default_output
+from wsi_unet.segmentation.dispatch.jobs import SlideJob, name_output
 from wsi_unet.segmentation.planning.options import Options
-from wsi_unet.storage.store import open_store
+from wsi_unet.storage.opening import open_store
 
 COLUMNS = ("slide", "output", "model", "mpp", "tissue")
 """The columns of a manifest that mean something here."""
@@ -77,7 +77,7 @@ def read_cohort(
     model: str = "nuclei-he",
     options: Options | None = None,
     *,
-    others: Sequence[str] = (),
+    other_models: Sequence[str] = (),
     overwrite: bool = False,
 ) -> Cohort:
     """Return the slides that are to be segmented, and where each result goes.
@@ -90,7 +90,7 @@ def read_cohort(
             current folder.
         model: for slides whose manifest names none.
         options: likewise; a manifest's `mpp` and `tissue` replace those in here.
-        others: more models, to be averaged with `model`; not for slides whose manifest names one.
+        other_models: more models, to be averaged with `model`; not for slides whose manifest names one.
         overwrite: of every job.
 
     Raises:
@@ -100,12 +100,13 @@ def read_cohort(
         OutputError: an object store can't be listed.
     """
     found, *found_others = (
-        name if name in bundled_models() else locations.resolve(name) for name in (model, *others)
+        name if name in bundled_models() else locations.resolve(name)
+        for name in (model, *other_models)
     )
     defaults = SlideJob(
         slide="",
         model=found,
-        others=tuple(found_others),
+        other_models=tuple(found_others),
         options=options or Options(),
         overwrite=overwrite,
     )
@@ -116,7 +117,7 @@ def read_cohort(
     if len(arguments) == 1 and not reading.searched:
         whole = output is not None and not output.endswith("/")
         (single,) = slides
-        job = replace(single.job, model=model, others=tuple(others))
+        job = replace(single.job, model=model, other_models=tuple(other_models))
         return Cohort((Listed(replace(job, output=output) if whole else job),), None)
     _refuse_nested(reading.listed)
     if any(listed.job.model == found for listed in slides):
@@ -179,7 +180,7 @@ class _Reading:
             slide=slide,
             output=self._named(manifest, output) if output else self._place(slide),
             model=self._model(manifest, where, model) if model else self._defaults.model,
-            others=() if model else self._defaults.others,
+            other_models=() if model else self._defaults.other_models,
             options=self._changed(
                 _pixel_size(where, mpp) if mpp else self._defaults.options.mpp,
                 (tissue if tissue in ("auto", "none") else _beside(manifest, tissue))
@@ -190,7 +191,7 @@ class _Reading:
 
     def _place(self, slide: str) -> str:
         """Return where a slide's result goes when nothing else is said."""
-        name = default_output(slide)
+        name = name_output(slide)
         return name if self._output is None else _below(self._output, name)
 
     def _named(self, manifest: str, output: str) -> str:

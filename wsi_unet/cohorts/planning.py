@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 
 from wsi_unet.dask_cluster.cluster import open_client
 from wsi_unet.dask_cluster.options import ClusterOptions
-from wsi_unet.segmentation.dispatch.prepare import Preparation, SlideJob
+from wsi_unet.segmentation.dispatch.jobs import SlideJob
+from wsi_unet.segmentation.dispatch.preparation import Preparation
 from wsi_unet.segmentation.planning.plan import Plan
 
 

@@ -39,11 +39,10 @@ from wsi_unet.cohorts.rows import (
     waiting_row,
 )
 from wsi_unet.errors import OutputError
-from wsi_unet.segmentation.dispatch.prepare import SlideJob
-from wsi_unet.segmentation.dispatch.slides import Outcome
+from wsi_unet.segmentation.dispatch.jobs import SlideJob, SlideOutcome
 from wsi_unet.segmentation.report import CohortProgress
 from wsi_unet.storage.lock import OutputLock, acquire
-from wsi_unet.storage.store import open_store
+from wsi_unet.storage.opening import open_store
 
 CSV_NAME = "cohort.csv"
 
@@ -145,7 +144,7 @@ class CohortReport:
         self._before[number] = self._rows[number]
         self._change(number, {"status": "running"})
 
-    def take(self, outcome: Outcome) -> Row:
+    def take(self, outcome: SlideOutcome) -> Row:
         """Note what came of a slide, and return its row; update the files if it is time."""
         number = self._numbers[outcome.job.output]
         self._before.pop(number, None)

@@ -1,4 +1,4 @@
-"""What a run reports when it ends, while it goes on, and when asked later."""
+"""The reports of a run: when it ends, while it is under way, and when asked later."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from wsi_unet.labels.progress import BlockMarker
 
-State = Literal["finished", "incomplete", "interrupted"]
+RunState = Literal["finished", "incomplete", "interrupted"]
 
 
 @dataclass(frozen=True)
@@ -16,13 +16,13 @@ class ClassArea:
     """How much of the slide a class covers.
 
     Attributes:
-        value: its label value.
-        name: its name.
-        color: "#rrggbb".
-        pixels: number of level-0 pixels of the label array.
-        area_mm2: the same in mm²; None where the slide's pixel size is unknown.
+        value: the class's label value.
+        name: the class's name.
+        color: the class's colour, "#rrggbb".
+        pixels: level-0 pixels of the label array.
+        area_mm2: the area in mm²; None where the slide's pixel size is unknown.
         fraction: share of the predicted pixels (those inside the tissue mask), 0 to 1.
-        group: the label group that it is in.
+        group: the label group that the class is in.
     """
 
     value: int
@@ -43,7 +43,7 @@ class BlockCounts:
         done: blocks with a valid marker, those of earlier runs included.
         resumed: done by earlier runs.
         failed: failed at their last attempt.
-        empty: done, and stored as nothing, being all background.
+        empty: done and all background, so that nothing is stored.
     """
 
     total: int
@@ -68,7 +68,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Waits:
-    """What the workers' threads spent their time on, seconds summed over blocks.
+    """What the workers' threads spent their time on, in seconds summed over blocks.
 
     Attributes:
         read: reading and resampling the slide.
@@ -104,15 +104,15 @@ class Report:
     """What a run did.
 
     Attributes:
-        output: the output store.
-        label: the run, and the label group where there is one.
+        output: path or URL of the output store.
+        label: name of the run, and of its label group where there is only one.
         slide: the slide's file name.
         state: "finished", "incomplete" (blocks failed) or "interrupted".
         blocks: label blocks.
         classes: areas by class, of the done blocks only; with the background, unless a pixel may
-            belong to several.
+            belong to several classes.
         seconds: from the first task to the end, finishing included.
-        startup_seconds: before that: opening, planning, measuring.
+        startup_seconds: time before that: opening, planning, measuring.
         mpx_per_s: level-0 label pixels of this run's blocks per second, in millions.
         blocks_per_s: this run's label blocks per second.
         waits: what this run's blocks spent their time on.
@@ -120,13 +120,13 @@ class Report:
         failures: every failed block, the image's too.
         image: blocks of the slide's image; None where none is stored.
         warnings: what a careful person would want to know, one line each.
-        parameters: as resolved.
+        parameters: the run's parameters, with every choice made.
     """
 
     output: str
     label: str
     slide: str
-    state: State
+    state: RunState
     blocks: BlockCounts
     classes: tuple[ClassArea, ...]
     seconds: float
@@ -152,8 +152,8 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON-able values."""
-        said = {"exactness": self.exactness, "inexact_because": self.inexact_because}
-        return asdict(self) | said
+        exactness = {"exactness": self.exactness, "inexact_because": self.inexact_because}
+        return asdict(self) | exactness
 
 
 @dataclass(frozen=True)
@@ -166,11 +166,11 @@ class RunProgress:
         blocks_total: blocks of the run.
         blocks_failed: failed blocks.
         pixels_done: level-0 label pixels of the blocks this run has done.
-        seconds: since the first task.
-        mpx_per_s: millions of them per second.
-        seconds_left: estimate; None while there is none.
+        seconds: time since the first task.
+        mpx_per_s: millions of these pixels per second.
+        seconds_left: estimated time left; None while there is no estimate.
         device_busy: share of the time that the devices were in use, 0 to 1.
-        slide: the slide's file name; while it is opened, what the caller called it.
+        slide: the slide's file name; while it is being opened, as the caller wrote it.
     """
 
     phase: str
@@ -199,12 +199,12 @@ class CohortProgress:
     Attributes:
         slides_total: how many slides there are; None where that isn't known yet.
         slides_done: slides that have ended, however.
-        slides_failed: those of them that aren't finished.
+        slides_failed: slides that have ended without being finished.
         blocks_done: label and image blocks done since the start.
         blocks_in_flight: blocks that are with the workers.
         pixels_done: level-0 label pixels done since the start.
-        seconds: since the start.
-        mpx_per_s: millions of them per second.
+        seconds: time since the start.
+        mpx_per_s: millions of these pixels per second.
         blocks_per_s: blocks per second.
         device_busy: share of the time that the devices were in use, 0 to 1.
         active: the slides that are being opened, segmented or finished.

@@ -1,17 +1,19 @@
-"""One slide, start to end. The verbs that callers use are `plan` and `segment`."""
+"""The verbs for one slide: `plan` and `segment`."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Unpack
 
 from wsi_unet.dask_cluster.cluster import open_client
 from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.errors import OptionError
+from wsi_unet.locations import Location
 from wsi_unet.models.model import Model
-from wsi_unet.segmentation.dispatch.prepare import Preparation, SlideJob
-from wsi_unet.segmentation.dispatch.slides import segment_cohort
+from wsi_unet.segmentation.dispatch.cohort import segment_cohort
+from wsi_unet.segmentation.dispatch.jobs import SlideJob
+from wsi_unet.segmentation.dispatch.preparation import Preparation
 from wsi_unet.segmentation.planning.options import OptionArguments, Options
 from wsi_unet.segmentation.planning.plan import Plan
 from wsi_unet.segmentation.report import (
@@ -22,13 +24,16 @@ from wsi_unet.segmentation.report import (
     ignore_progress,
 )
 
-ModelSource = str | Path | Model
+SlidePath = str | os.PathLike[str] | Location
+"""The path or URL of a slide or an output."""
+
+ModelSource = str | os.PathLike[str] | Model
 """A bundled model's name, the path of a model, or a loaded model."""
 
 
 def plan(
-    slide: str | Path,
-    output: str | Path | None = None,
+    slide: SlidePath,
+    output: SlidePath | None = None,
     model: ModelSource | Sequence[ModelSource] = "nuclei-he",
     *,
     cluster: ClusterOptions | None = None,
@@ -45,14 +50,14 @@ def plan(
         PlanError: the machine can't afford the run.
         ClusterError: there is no cluster.
     """
-    job = _job(slide, output, model, overwrite, options)
+    job = _make_job(slide, output, model, overwrite, options)
     with open_client(cluster) as client:
         return Preparation(client).plan(job)
 
 
 def segment(
-    slide: str | Path,
-    output: str | Path | None = None,
+    slide: SlidePath,
+    output: SlidePath | None = None,
     model: ModelSource | Sequence[ModelSource] = "nuclei-he",
     *,
     cluster: ClusterOptions | None = None,
@@ -72,22 +77,22 @@ def segment(
         model: a bundled model's name, the path of a model, or a loaded one; or several, whose
             probabilities are averaged.
         cluster: where to compute; None is this process.
-        overwrite: replace what is there under the model's name, if it differs or not.
-        on_progress: called several times per second.
+        overwrite: replace what is stored under the model's name, whether it differs or not.
+        on_progress: called several times per second. KeyboardInterrupt raised in it, or by Ctrl-C,
+            ends the run early.
         options: see `Options`.
 
     Returns:
-        What was done; `state` says whether it is finished. KeyboardInterrupt ends the run early
-        with state "interrupted".
+        What was done; `state` is "interrupted" after an early end.
 
     Raises:
         InputError: the slide, the model or an option is unusable.
         OutputError: the output can't be used; nothing in it was changed.
         PlanError: the machine can't afford the run; nothing was written.
         ClusterError: there is no cluster, or it went away.
-        KeyboardInterrupt: somebody ended the run before its first block.
+        KeyboardInterrupt: the run was interrupted before its first block.
     """
-    job = _job(slide, output, model, overwrite, options)
+    job = _make_job(slide, output, model, overwrite, options)
 
     def tell(progress: CohortProgress) -> None:
         on_progress(progress.active[0] if progress.active else RunProgress("opening"))
@@ -100,28 +105,30 @@ def segment(
     raise KeyboardInterrupt
 
 
-def _job(
-    slide: str | Path,
-    output: str | Path | None,
+def _make_job(
+    slide: SlidePath,
+    output: SlidePath | None,
     model: ModelSource | Sequence[ModelSource],
     overwrite: bool,
     options: OptionArguments,
 ) -> SlideJob:
-    models = [model] if isinstance(model, str | Path | Model) else model
+    models = [model] if isinstance(model, str | os.PathLike | Model) else model
     if not models:
-        raise OptionError("model: name one, or several to be averaged")
-    if any(isinstance(one, Model) and one.trusted for one in models):
+        raise OptionError(
+            "there is no model: give `model` one, or several to be averaged", option="model"
+        )
+    if any(isinstance(model, Model) and model.trusted for model in models):
         options = {**options, "trust": True}
     return SlideJob(
         slide=str(slide),
         output=None if output is None else str(output),
-        model=_place(models[0]),
-        others=tuple(map(_place, models[1:])),
+        model=_locate_model(models[0]),
+        other_models=tuple(map(_locate_model, models[1:])),
         options=Options(**options),
         overwrite=overwrite,
     )
 
 
-def _place(model: ModelSource) -> str:
-    """Return what workers find a model by."""
+def _locate_model(model: ModelSource) -> str:
+    """Return the name or path by which workers find a model."""
     return str(model.path if isinstance(model, Model) else model)

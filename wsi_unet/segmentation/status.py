@@ -1,12 +1,12 @@
-"""How far the runs of an output are, asked at any time, by anyone who can read it."""
+"""How far the runs of an output are: asked at any time, by anyone who can read it."""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Literal
 
 from wsi_unet.errors import OutputError
@@ -14,22 +14,24 @@ from wsi_unet.geometry import BlockIndex
 from wsi_unet.labels import layout
 from wsi_unet.labels.contents import IMAGE_NAME
 from wsi_unet.labels.progress import BlockMarker, Progress
-from wsi_unet.segmentation.dispatch.output import is_finished, labels_described, unfinish
+from wsi_unet.locations import Location
+from wsi_unet.segmentation.dispatch.output import is_finished, labels_are_described, unfinish
 from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters
-from wsi_unet.segmentation.planning.existing_output import stored_parameters
+from wsi_unet.segmentation.planning.output_state import read_parameters
 from wsi_unet.segmentation.report import BlockCounts, Failure, Waits
+from wsi_unet.storage.keys import LOCK_KEY
 from wsi_unet.storage.lock import STALE_SECONDS, LockRecord
-from wsi_unet.storage.store import LOCK_KEY, open_store
+from wsi_unet.storage.opening import open_store
 
 
 @dataclass(frozen=True)
 class Writer:
-    """Who writes to an output, or did until it died.
+    """The process that writes to an output, or did until it died.
 
     Attributes:
-        who: "process 123 of user@host".
-        since: since when; UTC, ISO 8601.
-        silent_seconds: how long ago it gave its last sign of life, by the two machines' clocks.
+        who: the process, as in "process 123 of user@host".
+        since: when it started to; UTC, ISO 8601.
+        silent_seconds: time since its last sign of life, by the two machines' clocks.
         alive: whether it still seems to be there.
     """
 
@@ -39,16 +41,16 @@ class Writer:
     alive: bool
 
 
-def read_writer(output: str | Path) -> Writer | None:
-    """Return who writes to an output, or to a cohort's folder; None if nobody does.
+def read_writer(output: str | os.PathLike[str] | Location) -> Writer | None:
+    """Return the process that writes to an output, or to a cohort's folder; None for nobody.
 
     Raises:
-        OutputError: if it can't be read.
+        OutputError: it can't be read.
     """
-    record = LockRecord.parse(open_store(output).get(LOCK_KEY))
+    record = LockRecord.parse(open_store(str(output)).get(LOCK_KEY))
     if record is None:
         return None
-    owner, runs = record.owner, record.owner.runs()
+    owner, runs = record.owner, record.owner.is_running()
     silent = max(0.0, (datetime.now(UTC) - record.beat_time).total_seconds())
     return Writer(
         who=f"process {owner.pid} of {owner.user}@{owner.host}",
@@ -63,20 +65,20 @@ class RunStatus:
     """How far one label group, or the image, is.
 
     Attributes:
-        label: the run, or "image".
+        label: name of the run, or "image".
         slide: the slide's file name.
         model: the model's name; None for the image.
-        groups: the label groups that it fills.
-        exactness: whether tiling can change a label; None for the image.
-        inexact_because: why it can; empty where it can't.
+        groups: the label groups that the run fills.
+        exactness: "exact" or "approximate": whether tiling can change a label; None for the image.
+        inexact_because: why tiling can change a label; empty where it can't.
         state: "finished", "incomplete" (blocks failed) or "unfinished" (blocks are left).
-        blocks: how many there are, and what became of them.
-        seconds: what the done blocks took, summed over blocks.
-        mpx_per_s: level-0 pixels of the done blocks per second of that, in millions.
+        blocks: how many blocks there are, and what became of them.
+        seconds: how long the done blocks took, summed over blocks.
+        mpx_per_s: level-0 pixels of the done blocks, in millions per second of `seconds`.
         blocks_per_s: done blocks per second in which any of them was in work; 0 where unknown.
-        device_busy: share of the time in which a worker had one of them in work that its device was
-            in use, 0 to 1.
-        waits: what they spent it on.
+        device_busy: share of the time in which a worker had blocks in work that its device was in
+            use, 0 to 1.
+        waits: what `seconds` was spent on.
         failures: failed blocks.
         damaged: blocks whose shards aren't what was written; their markers were removed.
     """
@@ -102,33 +104,36 @@ class RunStatus:
         return asdict(self)
 
 
-def run_status(output: str | Path, *, verify: bool = False) -> list[RunStatus]:
+def run_status(
+    output: str | os.PathLike[str] | Location, *, verify: bool = False
+) -> list[RunStatus]:
     """Return how far every run of an output is, the label groups first, then the image.
 
     Args:
-        output: the output store.
-        verify: read every shard and compare its checksum; what is damaged is forgotten, so that
-            the next run computes it again. Without it only the shards' lengths are compared.
+        output: path or URL of the output store.
+        verify: read every shard and compare its checksum. The markers of damaged blocks are
+            removed, so that the next run computes them again. Without `verify` only the shards'
+            lengths are compared.
 
     Raises:
-        OutputError: if there is no output of ours.
+        OutputError: there is no output of ours.
     """
-    store = open_store(output)
+    store = open_store(str(output))
     if not layout.holds_output(store):
-        raise OutputError(f"{output}: there is no output here; make one with `wsi-unet segment`")
-    found = []
+        raise OutputError(f"{output}: there is no result here; segment a slide to make one")
+    statuses = []
     for name in layout.read_run_names(store):
         progress = Progress(store, name)
-        labels = stored_parameters(progress, LabelParameters)
+        labels = read_parameters(progress, LabelParameters)
         if labels is not None:
-            found.append(_status(progress, labels, labels, verify))
+            statuses.append(_status(progress, labels, labels, verify))
     image = Progress(store, IMAGE_NAME)
-    parameters = stored_parameters(image, ImageParameters)
+    parameters = read_parameters(image, ImageParameters)
     if parameters is not None:
-        found.append(_status(image, parameters, None, verify))
-    if not found:
-        raise OutputError(f"{output}: no run has begun here; start one with `wsi-unet segment`")
-    return found
+        statuses.append(_status(image, parameters, None, verify))
+    if not statuses:
+        raise OutputError(f"{output}: no run has started here; segment a slide to start one")
+    return statuses
 
 
 def _status(
@@ -151,7 +156,7 @@ def _status(
     )
     if verify and tail is not None and not tail_sound:
         progress.forget_tail()
-    finished = _finished(progress, parameters)
+    finished = _is_finished(progress, parameters)
     complete = len(done) == len(indices) and tail_sound and finished
     if verify and finished and labels is not None and not complete:
         unfinish(progress.store, progress.name)
@@ -162,7 +167,7 @@ def _status(
     )
     pixels = sum(parameters.grid.core(marker.block).area for marker in done)
     seconds = sum(sum(marker.seconds.values()) for marker in done)
-    blocks_per_s, device_busy = rates(done)
+    blocks_per_s, device_busy = measure_rates(done)
     return RunStatus(
         label=progress.name,
         slide=parameters.slide.name,
@@ -188,12 +193,12 @@ def _status(
     )
 
 
-def rates(markers: Sequence[BlockMarker]) -> tuple[float, float]:
+def measure_rates(markers: Sequence[BlockMarker]) -> tuple[float, float]:
     """Return blocks per second, and the share of the time that devices were in use.
 
     Only time in which blocks were in work counts, so that a pause between two runs doesn't.
 
-    >>> rates([])
+    >>> measure_rates([])
     (0.0, 0.0)
     """
     timed = [marker for marker in markers if marker.ended]
@@ -201,7 +206,7 @@ def rates(markers: Sequence[BlockMarker]) -> tuple[float, float]:
     by_worker: dict[str, list[tuple[float, float]]] = {}
     for marker, span in zip(timed, spans, strict=True):
         by_worker.setdefault(marker.worker, []).append(span)
-    together, worked = covered(spans), sum(map(covered, by_worker.values()))
+    together, worked = covered_length(spans), sum(map(covered_length, by_worker.values()))
     busy = sum(marker.seconds.get("predict", 0.0) for marker in timed)
     return (
         len(timed) / together if together else 0.0,
@@ -209,10 +214,10 @@ def rates(markers: Sequence[BlockMarker]) -> tuple[float, float]:
     )
 
 
-def covered(spans: Iterable[tuple[float, float]]) -> float:
-    """Return how much of a line intervals cover together.
+def covered_length(spans: Iterable[tuple[float, float]]) -> float:
+    """Return the length that intervals cover together.
 
-    >>> covered([(0, 2), (1, 3), (5, 6)])
+    >>> covered_length([(0, 2), (1, 3), (5, 6)])
     4.0
     """
     total, end = 0.0, -math.inf
@@ -222,10 +227,10 @@ def covered(spans: Iterable[tuple[float, float]]) -> float:
     return total
 
 
-def _finished(progress: Progress, parameters: LabelParameters | ImageParameters) -> bool:
-    """Whether the metadata is all there, and that of labels says that they are finished."""
+def _is_finished(progress: Progress, parameters: LabelParameters | ImageParameters) -> bool:
+    """Return whether the metadata is all there, and says of labels that they are finished."""
     if isinstance(parameters, LabelParameters):
-        described = labels_described(progress.store, parameters)
+        described = labels_are_described(progress.store, parameters)
         return described and is_finished(progress.store, progress.name)
     return layout.is_described(progress.store, "", parameters.pyramid, channels=3)
 

@@ -44,7 +44,7 @@ def show_plan(plan: Plan) -> None:
             ("blocks", f"{blocks} of {labels.block} px, {len(costs.tissue)} with tissue"),
             (
                 "tiles",
-                f"{costs.tiles} of {labels.tile} px; the network sees {costs.halo:.2f} times "
+                f"{costs.tiles} of {labels.tile} px; the network sees {costs.overhead:.2f} times "
                 "the pixels it labels",
             ),
             ("runs on", f"{labels.device} in {labels.precision}"),

@@ -196,7 +196,7 @@ def segment(
                     output,
                     models[0],
                     wsi_unet.Options(**options),
-                    others=models[1:],
+                    other_models=models[1:],
                     overwrite=overwrite,
                 ),
                 cluster,

@@ -23,7 +23,7 @@ from wsi_unet_cli.segment.cohort_progress import CohortDisplay, cohort_display
 from wsi_unet_cli.segment.request import Request
 
 if TYPE_CHECKING:
-    from wsi_unet import CohortProgress, Outcome, Report
+    from wsi_unet import CohortProgress, Report, SlideOutcome
     from wsi_unet.cohorts.report import CohortReport
     from wsi_unet.cohorts.rows import Row
 
@@ -114,7 +114,7 @@ class _Cohort:
             ],
         )
 
-    def _take(self, outcome: Outcome) -> None:
+    def _take(self, outcome: SlideOutcome) -> None:
         """Note and print what came of a slide."""
         row = self._table.take(outcome)
         report = outcome.report

@@ -21,7 +21,7 @@ from wsi_unet_cli.common.reports import show_plan, show_report
 from wsi_unet_cli.segment.request import Request
 
 if TYPE_CHECKING:
-    from wsi_unet import CohortProgress, Outcome, SlideJob
+    from wsi_unet import CohortProgress, SlideJob, SlideOutcome
 
 
 def plan_slide(asked: Request) -> CommandOutcome:
@@ -69,7 +69,7 @@ def segment_slide(asked: Request) -> CommandOutcome:
     return CommandOutcome(code, why.get(report.state), begun=True)
 
 
-def _outcome(asked: Request) -> Outcome | None:
+def _outcome(asked: Request) -> SlideOutcome | None:
     """Return what came of the slide; None if it was interrupted before it began."""
     from wsi_unet.models.inference.devices import keep_freed_memory
     from wsi_unet.segmentation.report import RunProgress

@@ -75,8 +75,8 @@ class DaskTasks:
         if self._client.status not in ("running", "connecting"):
             raise scheduler_lost_error(self._client)
 
-    def submit(self, task: Task) -> MarkerFuture:
-        """Hand a task to the cluster.
+    def submit(self, task: Task) -> tuple[str, MarkerFuture]:
+        """Hand a task to the cluster; return its key and its future.
 
         Raises:
             ClusterError: the scheduler went away.
@@ -89,7 +89,7 @@ class DaskTasks:
         except (OSError, RuntimeError) as error:  # the client has closed itself
             raise scheduler_lost_error(self._client) from error
         future.add_done_callback(lambda done: self._answers.put(done.key))
-        return future
+        return key, future
 
     def wait(self, patience: float) -> list[str]:
         """Return the keys of all that has ended; none after `patience` seconds without any."""

@@ -189,9 +189,9 @@ class BlocksInFlight:
         self._submit(block)
 
     def _submit(self, block: _BlockInFlight) -> None:
-        future = self._tasks.submit(block.task)
-        self._by_key[future.key] = block
-        block.futures[future.key] = future
+        key, future = self._tasks.submit(block.task)
+        self._by_key[key] = block
+        block.futures[key] = future
 
     def _collect(self, finished: Iterable[tuple[_BlockInFlight, MarkerFuture]]) -> list[Event]:
         """Return the markers of blocks that have ended, fetched all at once."""

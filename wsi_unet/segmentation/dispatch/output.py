@@ -16,10 +16,11 @@ from wsi_unet.labels.progress import Progress, RunRecord, ShardRecord
 from wsi_unet.labels.pyramid import reduce_mean, reduce_mode
 from wsi_unet.labels.writer import build_tail
 from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters
-from wsi_unet.segmentation.planning.existing_output import WHOLE_STORE, Target, slide_record
+from wsi_unet.segmentation.planning.output_state import WHOLE_STORE, OutputState, describe_slide
 from wsi_unet.segmentation.worker.task import Run
-from wsi_unet.slides.tissue.tissue import Mask, mask_digest
-from wsi_unet.storage.store import ByteStore, open_store
+from wsi_unet.slides.tissue.mask import TissueMask, mask_digest
+from wsi_unet.storage.opening import open_store
+from wsi_unet.storage.store import ByteStore
 
 if TYPE_CHECKING:
     from wsi_unet.models.inference.ensemble import Ensemble
@@ -30,7 +31,13 @@ VERSIONS = ("wsi-unet", "torch", "zarr", "tiffslide", "dask", "numpy")
 
 @dataclass(frozen=True)
 class OpenOutput:
-    """An output that is laid out: the store, and the runs that fill it."""
+    """An output that is laid out: the store, and the runs that fill it.
+
+    Attributes:
+        store: the store.
+        labels: the run that fills the label groups.
+        image: the run that fills the slide's image; None where none is stored.
+    """
 
     store: ByteStore
     labels: Run
@@ -41,32 +48,39 @@ class OpenOutput:
         return Progress(self.store, run.name)
 
 
-def lay_out(plan: Plan, target: Target, ensemble: Ensemble) -> OpenOutput:
+def lay_out(plan: Plan, before: OutputState, ensemble: Ensemble) -> OpenOutput:
     """Write everything that isn't pixels, so that blocks can be written in any order.
 
-    What is there already stays as it is, so a run killed in here just resumes. The record of the
-    labels' run comes last: without it they don't count as begun.
+    What is there already stays as it is, so a run that is killed in here resumes. The record of
+    the labels' run is written last: without it they don't count as started.
+
+    Args:
+        plan: what is to be done.
+        before: what is there, inspected under the lock.
+        ensemble: the models, for classes and provenance.
 
     Raises:
-        OutputError: if something can't be written.
+        OutputError: something can't be written.
     """
     store = open_store(plan.output)
-    if target.replaces == WHOLE_STORE:
+    if before.replaces == WHOLE_STORE:
         layout.remove_all(store)
-    elif target.replaces is not None:
-        layout.remove_labels(store, target.replaces)
-    store.clean()
-    layout.ensure_root(store, {"slide": slide_record(plan.labels.slide)})
+    elif before.replaces is not None:
+        layout.remove_run(store, before.replaces)
+    store.remove_leftovers()
+    layout.ensure_root(store, {"slide": describe_slide(plan.labels.slide)})
     created = datetime.now(UTC).isoformat(timespec="seconds")
     if plan.image is not None:
         # Recorded first: what is described without a record would count as stored already.
         _record_run(store, IMAGE_NAME, plan.image, created)
         if not layout.is_described(store, "", plan.image.pyramid, channels=3):
-            frame = layout.Frame.of(plan.image.resampling.downsample, plan.image.slide.mpp)
+            frame = layout.Frame.from_downsample(
+                plan.image.resampling.downsample, plan.image.slide.mpp
+            )
             layout.create_image(store, plan.image.slide.name, plan.image.pyramid, frame)
-    if target.stored is None or not labels_described(store, plan.labels):
+    if before.stored is None or not labels_are_described(store, plan.labels):
         _create_labels(store, plan, ensemble, created)
-    if plan.mask is not None and not _same_mask(plan.mask, target.mask):
+    if plan.mask is not None and not _same_mask(plan.mask, before.mask):
         Progress(store, plan.labels.label).write_mask(plan.mask)
     _record_run(store, plan.labels.label, plan.labels, created)
     session = uuid.uuid4().hex[:12]
@@ -80,7 +94,7 @@ def lay_out(plan: Plan, target: Target, ensemble: Ensemble) -> OpenOutput:
 
 def _create_labels(store: ByteStore, plan: Plan, ensemble: Ensemble, created: str) -> None:
     labels = plan.labels
-    frame = layout.Frame.of(labels.resampling.downsample, labels.slide.mpp)
+    frame = layout.Frame.from_downsample(labels.resampling.downsample, labels.slide.mpp)
     provenance = _provenance(plan, ensemble, created)
     for name, group in zip(labels.label_groups, ensemble.groups, strict=True):
         layout.create_labels(store, name, labels.pyramid, frame, group.classes, provenance)
@@ -93,20 +107,20 @@ def _create_labels(store: ByteStore, plan: Plan, ensemble: Ensemble, created: st
         )
 
 
-def _same_mask(mask: Mask, stored: Mask | None) -> bool:
+def _same_mask(mask: TissueMask, stored: TissueMask | None) -> bool:
     return stored is not None and mask_digest(mask) == mask_digest(stored)
 
 
-def labels_described(store: ByteStore, labels: LabelParameters) -> bool:
-    """Whether the metadata of label groups, and of their probabilities, is all there and sound."""
+def labels_are_described(store: ByteStore, labels: LabelParameters) -> bool:
+    """Return whether the metadata of label groups and their probabilities is there and sound."""
     groups: list[tuple[str, int | None]] = [
         (f"labels/{name}", None) for name in labels.label_groups
     ]
     if labels.probabilities:
-        attributes = layout.group_attributes(store, f"probability/{labels.label}") or {}
+        attributes = layout.read_group_attributes(store, f"probability/{labels.label}") or {}
         channels = attributes.get("ome", {}).get("omero", {}).get("channels", [])
         groups.append((f"probability/{labels.label}", len(channels)))
-    return {*labels.label_groups} <= {*layout.label_names(store)} and all(
+    return {*labels.label_groups} <= {*layout.read_label_names(store)} and all(
         layout.is_described(store, group, labels.pyramid, channels) for group, channels in groups
     )
 
@@ -117,7 +131,7 @@ def _record_run(
     parameters: LabelParameters | ImageParameters,
     created: str,
 ) -> None:
-    """Store what this run is, unless that is what is stored."""
+    """Store a run's parameters, unless they are stored already."""
     progress = Progress(store, name)
     before = progress.read_run()
     record = RunRecord(
@@ -131,7 +145,7 @@ def _record_run(
 
 
 def reopen(output: OpenOutput, run: Run) -> None:
-    """Take back what was made from all blocks together: some are computed (again) now."""
+    """Take back what was made from all blocks together, because some are computed now."""
     progress = output.progress(run)
     if progress.read_tail(run.signature) is not None:
         progress.forget_tail()
@@ -140,18 +154,18 @@ def reopen(output: OpenOutput, run: Run) -> None:
 
 
 def unfinish(store: ByteStore, label: str) -> None:
-    """Take back that a run's label groups are finished, where they say so."""
-    for group in layout.groups_of(store, label):
+    """Remove the statement that a run's label groups are finished."""
+    for group in layout.read_run_groups(store, label):
         if _is_finished(store, group):
-            layout.unfinish_labels(store, group)
+            layout.mark_unfinished(store, group)
 
 
 def complete_labels(output: OpenOutput, labels: LabelParameters, classes: int) -> None:
-    """Build the small levels and record what was found; every block must be marked done.
+    """Build the small levels and record the areas; every block must be marked done.
 
     Args:
         output: the output.
-        labels: the label group's parameters.
+        labels: the parameters of the label groups.
         classes: number of the network's outputs.
     """
     store, pyramid = output.store, labels.pyramid
@@ -164,9 +178,9 @@ def complete_labels(output: OpenOutput, labels: LabelParameters, classes: int) -
         shards |= build_tail(store, group, pyramid, reduce_mean, channels=classes)
     progress.write_tail(shards, output.labels.signature)
     finished = datetime.now(UTC).isoformat(timespec="seconds")
-    pixels = label_pixels(progress, labels)
+    pixels = count_label_pixels(progress, labels)
     for name, counts in zip(labels.label_groups, pixels, strict=True):
-        layout.finish_labels(store, name, counts, finished)
+        layout.mark_finished(store, name, counts, finished)
 
 
 def complete_image(output: OpenOutput, image: ImageParameters) -> None:
@@ -176,7 +190,7 @@ def complete_image(output: OpenOutput, image: ImageParameters) -> None:
 
 
 def is_complete(output: OpenOutput, run: Run) -> bool:
-    """Whether a run that has all its blocks was completed too, its small levels intact."""
+    """Return whether a run that has all its blocks has its small levels too."""
     progress = output.progress(run)
     tail = progress.read_tail(run.signature)
     if tail is None or not progress.shards_exist(tail):
@@ -185,26 +199,26 @@ def is_complete(output: OpenOutput, run: Run) -> bool:
 
 
 def is_finished(store: ByteStore, label: str) -> bool:
-    """Whether the label groups of a run say that they are finished."""
-    groups = layout.groups_of(store, label)
+    """Return whether the label groups of a run say that they are finished."""
+    groups = layout.read_run_groups(store, label)
     return bool(groups) and all(_is_finished(store, group) for group in groups)
 
 
 def _is_finished(store: ByteStore, group: str) -> bool:
-    attributes: dict[str, Any] = layout.group_attributes(store, f"labels/{group}") or {}
+    attributes: dict[str, Any] = layout.read_group_attributes(store, f"labels/{group}") or {}
     return attributes.get("wsi_unet", {}).get("finished") is not None
 
 
-def label_pixels(progress: Progress, labels: LabelParameters) -> list[list[int]]:
-    """Return the predicted level-0 pixels of each label group by value, over all done blocks.
+def count_label_pixels(progress: Progress, labels: LabelParameters) -> list[list[int]]:
+    """Count the predicted level-0 pixels of each label group by value, over all done blocks.
 
     Background counts inside the tissue mask only: what wasn't predicted isn't background tissue.
-    Nothing is counted for any value where no block is done.
+    The lists are empty where no block is done.
     """
     wanted = set(labels.blocks())
     sums: list[int] = []
     predicted = 0
-    for marker in progress.markers(labels.signature()):
+    for marker in progress.read_markers(labels.signature()):
         if marker.block not in wanted:
             continue
         sums = sums or [0] * len(marker.counts)
@@ -218,7 +232,7 @@ def label_pixels(progress: Progress, labels: LabelParameters) -> list[list[int]]
 
 
 def _provenance(plan: Plan, ensemble: Ensemble, created: str) -> dict[str, JsonValue]:
-    """Return what the label group says about its own making."""
+    """Return what a label group says about how it was made."""
     labels = plan.labels
     models: list[JsonValue] = [
         {
@@ -233,7 +247,7 @@ def _provenance(plan: Plan, ensemble: Ensemble, created: str) -> dict[str, JsonV
         "created": created,
         "signature": plan.signature,
         "run": labels.label,
-        "slide": slide_record(labels.slide),
+        "slide": describe_slide(labels.slide),
         "model": models[0]
         if len(models) == 1
         else {

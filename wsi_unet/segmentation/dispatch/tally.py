@@ -1,4 +1,4 @@
-"""Sums over the blocks of one array, kept as they end."""
+"""Running totals over the blocks of one array."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from wsi_unet.segmentation.report import BlockCounts, Failure, Waits
 
 @dataclass
 class Tally:
-    """What became of the blocks of one array so far: sums only, however many blocks there are.
+    """The blocks of one array, counted by what became of them.
 
     Attributes:
-        grid: of the blocks.
-        tissue: blocks that take time, as opposed to those of background alone.
+        grid: the grid of blocks.
+        tissue: blocks with tissue; the others take next to no time.
         total: blocks of the run.
         resumed: blocks done before this run.
         done: blocks done by this run.
-        empty: blocks among both that are stored as nothing.
+        empty: blocks among both that are all background, of which nothing is stored.
         tissue_resumed: blocks with tissue among `resumed`.
         tissue_done: blocks with tissue among `done`.
         pixels: level-0 pixels of `done`.
-        waits: what `done` took.
+        waits: what the threads spent their time on in `done`.
         failures: blocks that failed.
     """
 
@@ -44,13 +44,13 @@ class Tally:
         """Whether every block is done."""
         return self.resumed + self.done == self.total
 
-    def take_resumed(self, marker: BlockMarker) -> None:
+    def count_resumed(self, marker: BlockMarker) -> None:
         """Count a block that was done before."""
         self.resumed += 1
         self.empty += marker.empty
         self.tissue_resumed += marker.block in self.tissue
 
-    def take_done(self, marker: BlockMarker) -> None:
+    def count_done(self, marker: BlockMarker) -> None:
         """Count a block that this run has done."""
         self.done += 1
         self.empty += marker.empty
@@ -69,7 +69,11 @@ class Tally:
         )
 
     def seconds_left(self, seconds: float) -> float | None:
-        """Estimate from the blocks with tissue alone, since the others take next to no time."""
+        """Estimate the time left, from the blocks with tissue alone; None while none is done.
+
+        Args:
+            seconds: how long the run has taken so far.
+        """
         if not self.tissue_done:
             return None
         left = len(self.tissue) - self.tissue_done - self.tissue_resumed

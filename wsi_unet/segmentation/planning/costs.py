@@ -1,4 +1,4 @@
-"""What a run will cost, and whether this machine can afford it."""
+"""The costs of a run, and whether this machine can afford them."""
 
 from __future__ import annotations
 
@@ -31,21 +31,22 @@ class Costs:
 
     Attributes:
         tissue: blocks with tissue; the others are marked without computing.
-        tiles: tiles the network runs on.
+        tiles: number of tiles that the network runs on.
         predicted_pixels: core pixels of those tiles.
-        halo: input pixels of the network per core pixel: 1.36 means 36 % extra work.
-        output_bytes: upper bound of what is written (nothing compresses).
+        overhead: input pixels of the network per core pixel: 1.36 is 36 % extra work.
+        output_bytes: upper bound of what is written: as if nothing compressed.
         expected_bytes: what real slides stay below.
         process_bytes: peak memory of one worker process.
-        device_bytes: peak memory on the device; None where that is the process's own.
-        seconds: estimate; None where no speed was measured.
-        seconds_per_block: of one block full of tissue; None where no speed was measured.
+        device_bytes: peak memory on the device; None where that is the process's own memory.
+        seconds: estimated time of the run; None where no speed was measured.
+        seconds_per_block: estimated time of a block full of tissue; None where no speed was
+            measured.
     """
 
     tissue: frozenset[BlockIndex]
     tiles: int
     predicted_pixels: int
-    halo: float
+    overhead: float
     output_bytes: int
     expected_bytes: int
     process_bytes: int
@@ -54,10 +55,10 @@ class Costs:
     seconds_per_block: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the costs as JSON-able values, the blocks with tissue as their number."""
-        return {k: v for k, v in asdict(self).items() if k != "tissue"} | {
-            "tissue_blocks": len(self.tissue)
-        }
+        """Return the costs as JSON-able values; the overhead is called "halo" there."""
+        costs = asdict(self)
+        del costs["tissue"]
+        return costs | {"halo": costs.pop("overhead"), "tissue_blocks": len(self.tissue)}
 
 
 def count_costs(
@@ -71,17 +72,17 @@ def count_costs(
     processes: int,
     threads: int,
 ) -> Costs:
-    """Count what the run needs; nothing is read or written.
+    """Return what a run needs; nothing is read or written.
 
     Args:
         labels: the run.
         image: the slide's image, if it will be stored.
-        border: the network's.
+        border: the network's border.
         classes: number of the network's outputs.
         mask: tissue, stretched over the slide; None predicts everywhere.
-        measured: what a worker measured.
+        measured: a worker's speed and memory.
         processes: number of worker processes.
-        threads: blocks in work per process.
+        threads: blocks that a process works on at once.
     """
     blocks = labels.blocks()
     grid, shape = labels.grid, labels.resampling.shape
@@ -102,7 +103,7 @@ def count_costs(
         tissue=frozenset(tissue),
         tiles=tiles,
         predicted_pixels=core_pixels,
-        halo=window_pixels / core_pixels if core_pixels else 1.0,
+        overhead=window_pixels / core_pixels if core_pixels else 1.0,
         output_bytes=sum(stored.values()),
         expected_bytes=int(sum(EXPECTED_RATIO[name] * size for name, size in stored.items())),
         process_bytes=measured.base_memory
@@ -121,7 +122,7 @@ def count_costs(
 def _stored_bytes(
     labels: LabelParameters, image: ImageParameters | None, tissue: list[BlockIndex], classes: int
 ) -> dict[str, int]:
-    """Return raw bytes by output; blocks without tissue are stored as nothing."""
+    """Return the uncompressed bytes of each output; blocks without tissue take none."""
     pyramid = labels.pyramid
     level0 = sum(labels.grid.core(index).area for index in tissue)
     per_pixel = _pyramid_factor(pyramid)
@@ -140,10 +141,10 @@ def _pyramid_factor(pyramid: Pyramid) -> float:
 
 
 def _block_bytes(labels: LabelParameters, border: Border, classes: int) -> int:
-    """Return the memory of one block in work, beside the network's, bytes.
+    """Return the bytes of memory that a block in work takes beside the network's.
 
-    RGB of its window, four bytes per source pixel while resampling; labels, their reductions and
-    encoding, the mask; probabilities and theirs.
+    RGB of its window, and of the source pixels while resampling; labels and probabilities with
+    their reductions and encoding; the mask.
     """
     side = min(labels.block, max(labels.resampling.shape))
     window = (side + border.before + border.after) ** 2
@@ -167,7 +168,7 @@ def check_affordable(
     Args:
         labels: the run.
         costs: what it needs.
-        measured: what a worker has.
+        measured: the memory that a worker has.
         per_host: worker processes on one host.
         free_disk: bytes that this run may use where the output goes; None for no limit.
 
@@ -175,16 +176,18 @@ def check_affordable(
         Warnings, one line each.
 
     Raises:
-        PlanError: memory, device memory or disk won't do; the message has the numbers and the
-            option that would help.
+        PlanError: memory, device memory or disk don't suffice; the message has the numbers and
+            names the option that would help.
     """
     need = costs.process_bytes * per_host - measured.base_memory
     if need > measured.host_memory:
-        fewer = "--workers" if per_host > 1 else "--block"
+        fewer = f"fewer `workers` (now {per_host})"
+        if per_host == 1:
+            fewer = f"a smaller `block` (now {labels.block})"
         raise PlanError(
             f"memory: {per_host} worker process(es) need {_size(need)} more, but "
-            f"{measured.host} has {_size(measured.host_memory)} free; use a smaller --tile "
-            f"(now {labels.tile}) or {fewer} (now {per_host if per_host > 1 else labels.block})"
+            f"{measured.host} has {_size(measured.host_memory)} free; use a smaller `tile` "
+            f"(now {labels.tile}) or {fewer}"
         )
     if (
         costs.device_bytes is not None
@@ -194,21 +197,21 @@ def check_affordable(
         raise PlanError(
             f"device memory: {per_host} process(es) with tiles of {labels.tile} px need "
             f"{_size(costs.device_bytes * per_host)}, but "
-            f"{measured.device} has {_size(measured.device_memory)} free; use a smaller --tile or "
-            "--device cpu"
+            f"{measured.device} has {_size(measured.device_memory)} free; use a smaller `tile` "
+            "or `device='cpu'`"
         )
     if free_disk is None:
         return []
     if costs.expected_bytes + DISK_MARGIN > free_disk:
         raise PlanError(
             f"disk: about {_size(costs.expected_bytes)} will be stored and {_size(DISK_MARGIN)} "
-            f"kept free, but there are {_size(free_disk)}; choose another place with --output, "
-            "or a smaller --region, or --image none"
+            f"kept free, but only {_size(free_disk)} are free; choose another `output` or a "
+            "smaller `region`, or `image='none'`"
         )
     if costs.output_bytes > free_disk:
         return [
-            f"disk: {_size(free_disk)} are free; enough unless labels compress unusually badly "
-            f"(upper bound {_size(costs.output_bytes)})"
+            f"disk: {_size(free_disk)} are free, which is enough unless the labels compress "
+            f"unusually badly (at most {_size(costs.output_bytes)} are written)"
         ]
     return []
 

@@ -1,4 +1,4 @@
-"""What will be done, worked out before anything is written."""
+"""The plan of a run: what it will do and cost, worked out before anything is written."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from wsi_unet.dask_cluster.cluster import Workers
+from wsi_unet.dask_cluster.cluster import WorkerCounts
 from wsi_unet.errors import SignatureError
 from wsi_unet.models.inference.ensemble import Ensemble
 from wsi_unet.segmentation.parameters import (
@@ -16,12 +16,12 @@ from wsi_unet.segmentation.parameters import (
     differences,
 )
 from wsi_unet.segmentation.planning.costs import Costs, check_affordable, count_costs
-from wsi_unet.segmentation.planning.existing_output import Target
 from wsi_unet.segmentation.planning.options import Options
-from wsi_unet.segmentation.planning.resolve import Choices, choose
+from wsi_unet.segmentation.planning.output_state import OutputState
+from wsi_unet.segmentation.planning.resolved_options import ResolvedOptions, resolve_options
 from wsi_unet.segmentation.worker.probe import ProbeRequest, WorkerMeasurement
 from wsi_unet.slides.slide import Slide
-from wsi_unet.slides.tissue.tissue import Mask
+from wsi_unet.slides.tissue.mask import TissueMask
 
 MOST_ENLARGED = 1.5
 """How much larger than the model's a slide's pixels may be before a warning."""
@@ -29,14 +29,14 @@ MOST_ENLARGED = 1.5
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do and what it costs.
+    """What a run will do and what it will cost.
 
     Attributes:
-        output: where the result goes.
-        labels: the label group's parameters, resolved.
-        image: those of the slide's image; None where none is stored.
-        costs: what it needs.
-        measured: what a worker measured; its speed and memory.
+        output: path or URL of the result.
+        labels: the parameters of the label groups, resolved.
+        image: the parameters of the slide's image; None where none is stored.
+        costs: what the run needs.
+        measured: a worker's speed and memory.
         mask: tissue, stretched over the slide; None predicts everywhere.
         resumes: whether blocks of an earlier run with this signature are kept.
         warnings: what a careful person would want to know, one line each.
@@ -47,7 +47,7 @@ class Plan:
     image: ImageParameters | None
     costs: Costs
     measured: WorkerMeasurement
-    mask: Mask | None = field(repr=False)
+    mask: TissueMask | None = field(repr=False)
     resumes: bool
     warnings: tuple[str, ...]
 
@@ -99,18 +99,18 @@ class Plan:
 def make_plan(
     slide: Slide,
     ensemble: Ensemble,
-    target: Target,
+    output: OutputState,
     options: Options,
     *,
     probe: Callable[[ProbeRequest], WorkerMeasurement],
-    workers: Workers,
+    workers: WorkerCounts,
 ) -> Plan:
     """Work out a run; nothing is written.
 
     Args:
         slide: the open slide.
         ensemble: the checked model or models, with the views they are shown.
-        target: where it goes.
+        output: where the result goes, and what is there.
         options: what the caller wants.
         probe: measures on a worker.
         workers: the worker processes there are.
@@ -120,94 +120,100 @@ def make_plan(
         SignatureError: the output holds a run that differs in what decides the pixels.
         PlanError: the machine can't afford it.
     """
-    choices = choose(slide, ensemble, target, options)
-    measured = probe(_request(ensemble, target, options, choices, workers))
+    resolved = resolve_options(slide, ensemble, output, options)
+    measured = probe(_make_request(ensemble, output, options, resolved, workers))
     labels = LabelParameters(
-        slide=choices.slide,
+        slide=resolved.slide,
         model=ModelReference.of(ensemble),
-        label=target.label,
-        groups=target.groups if ensemble.spec.multi_label else (),
-        resampling=choices.resampling,
-        levels=choices.levels,
-        block=choices.block,
+        label=output.label,
+        groups=output.groups if ensemble.spec.multi_label else (),
+        resampling=resolved.resampling,
+        levels=resolved.levels,
+        block=resolved.block,
         tile=measured.tile,
         precision=measured.precision,
         device=measured.device,
-        tissue=choices.tissue,
+        tissue=resolved.tissue,
         outputs=options.outputs,
         tta=ensemble.tta,
-        statistics=choices.statistics,
-        regions=choices.regions,
+        statistics=resolved.statistics,
+        regions=resolved.regions,
         exactness=ensemble.exactness,
         inexact_because=ensemble.inexact_because,
         agreement=measured.agreement,
         processes_per_core=workers.per_core,
     )
-    _check_same_run(target, labels)
+    _check_same_run(output, labels)
     costs = count_costs(
         labels,
-        choices.image,
+        resolved.image,
         border=ensemble.border(),
         classes=len(ensemble.spec.classes),
-        mask=choices.mask,
+        mask=resolved.mask,
         measured=measured,
         processes=workers.processes,
         threads=workers.threads,
     )
     warnings = check_affordable(
-        labels, costs, measured, per_host=workers.per_host, free_disk=target.free_disk
+        labels, costs, measured, per_host=workers.per_host, free_disk=output.free_disk
     )
-    warnings += [*_doubts(labels, costs, options), *choices.doubts]
+    warnings += [*_warn(labels, costs, options), *resolved.warnings]
     return Plan(
-        output=target.path,
+        output=str(output.location),
         labels=labels,
-        image=choices.image,
+        image=resolved.image,
         costs=costs,
         measured=measured,
-        mask=choices.mask,
-        resumes=target.stored is not None,
+        mask=resolved.mask,
+        resumes=output.stored is not None,
         warnings=tuple(warnings),
     )
 
 
-def _doubts(labels: LabelParameters, costs: Costs, options: Options) -> list[str]:
-    """Say what makes the result doubtful, though it can be computed."""
-    doubts = []
+def _warn(labels: LabelParameters, costs: Costs, options: Options) -> list[str]:
+    """Return what makes the result doubtful, though it can be computed."""
+    warnings = []
     if not costs.tissue:
-        doubts.append("no tissue was found; --tissue none predicts everywhere")
+        warnings.append("no tissue was found; `tissue='none'` predicts everywhere")
     enlarged = 1 / min(labels.resampling.downsample)
     if enlarged > MOST_ENLARGED:
-        doubts.append(
+        warnings.append(
             f"the slide's pixels are {enlarged:.3g} times as large as the model's, so it will be "
-            "enlarged and lacks the detail the model was trained on; is its pixel size right? "
-            "(--mpp)"
+            "enlarged and lacks the detail that the model was trained on; if its pixel size is "
+            "wrong, give `mpp`"
         )
     if options.region is not None and not labels.regions:
-        doubts.append("the output was begun for the whole slide, so --region doesn't shrink it")
-    return doubts
+        warnings.append(
+            "the output was started for the whole slide, so `region` doesn't make it smaller"
+        )
+    return warnings
 
 
-def _request(
-    ensemble: Ensemble, target: Target, options: Options, choices: Choices, workers: Workers
+def _make_request(
+    ensemble: Ensemble,
+    output: OutputState,
+    options: Options,
+    resolved: ResolvedOptions,
+    workers: WorkerCounts,
 ) -> ProbeRequest:
-    """Return what a worker has to resolve; what an earlier run resolved stays."""
-    stored = target.stored
+    """Return the choices that a worker has to make; what an earlier run chose is kept."""
+    stored = output.stored
 
-    def auto(wanted: str, before: str | None) -> str:
+    def keep(wanted: str, before: str | None) -> str:
         return before if wanted == "auto" and before is not None else wanted
 
     return ProbeRequest(
-        slide=choices.slide,
-        resampling=choices.resampling,
+        slide=resolved.slide,
+        resampling=resolved.resampling,
         model=ModelReference.of(ensemble),
         tta=ensemble.tta,
-        statistics=choices.statistics,
-        device=auto(options.device, stored.device if stored else None),
-        precision=auto(options.precision, stored.precision if stored else None),
+        statistics=resolved.statistics,
+        device=keep(options.device, stored.device if stored else None),
+        precision=keep(options.precision, stored.precision if stored else None),
         precisions=ensemble.precisions,
-        tile=choices.tile,
-        block=choices.block,
-        mask=choices.mask,
+        tile=resolved.tile,
+        block=resolved.block,
+        mask=resolved.mask,
         probabilities=options.probabilities,
         agreement=stored.agreement if stored else None,
         processes_per_host=workers.per_host,
@@ -223,12 +229,12 @@ def label_mpp(labels: LabelParameters) -> tuple[float, float] | None:
     return y * fy, x * fx
 
 
-def _check_same_run(target: Target, labels: LabelParameters) -> None:
-    if target.stored is None:
+def _check_same_run(output: OutputState, labels: LabelParameters) -> None:
+    if output.stored is None:
         return
-    found = differences(target.stored.identity(), labels.identity())
-    if found:
+    changed = differences(output.stored.identity(), labels.identity())
+    if changed:
         raise SignatureError(
-            f"{target.path}: {target.label!r} was computed with another {', '.join(found)}; choose "
-            "another output, or --overwrite"
+            f"{output.location}: {output.label!r} was computed with another {', '.join(changed)}; "
+            "choose another `output`, or `overwrite=True` replaces it"
         )

@@ -1,18 +1,18 @@
-"""What the client decides by itself: pixel grid, blocks, tissue, regions, image."""
+"""The choices that the client makes by itself: pixel grid, blocks, tissue, regions, image."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from wsi_unet import locations
 from wsi_unet.errors import OptionError, SignatureError, SlideError
 from wsi_unet.geometry import Box, round_up
 from wsi_unet.labels.pyramid import Pyramid
+from wsi_unet.locations import Location
 from wsi_unet.models.inference.ensemble import Ensemble, IntensityStatistics
 from wsi_unet.models.spec import ModelSpec
 from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters, SlideReference
-from wsi_unet.segmentation.planning.existing_output import Target
 from wsi_unet.segmentation.planning.options import DEFAULT_BLOCK, Options
+from wsi_unet.segmentation.planning.output_state import OutputState
 from wsi_unet.slides.colour_statistics import ColourSums, measure_colours
 from wsi_unet.slides.levels import PixelSize, check_mpp
 from wsi_unet.slides.resample import Resampling, choose_resampling, open_raster
@@ -28,21 +28,21 @@ OVERVIEW_SIDE = 2048
 
 
 @dataclass(frozen=True)
-class Choices:
-    """What is decided before a worker is asked.
+class ResolvedOptions:
+    """A run's options with every choice made that needs no worker.
 
     Attributes:
         slide: how workers find the slide.
-        sampling: how the model's pixel grid is read from it.
+        resampling: how the model's pixel grid is read from it.
         levels: number of pyramid levels.
         block: side of a block, px.
         tile: side of a tile's core, px; None where a worker will choose.
         tissue: "none", or "auto:" or "mask:" and the sha256 of the mask.
         mask: tissue, stretched over the slide; None predicts everywhere.
-        regions: computed regions as level-0 boxes; none means all of the slide.
-        image: what is stored of the slide itself; None for nothing.
-        statistics: what each model's intensities are scaled with; () is their own constants.
-        doubts: what makes the result doubtful, one line each.
+        regions: computed regions as level-0 boxes (y0, x0, y1, x1); () is the whole slide.
+        image: the picture of the slide that is stored; None for none.
+        statistics: what each model's intensities are normalised with; () is their own constants.
+        warnings: what makes the result doubtful, one line each.
     """
 
     slide: SlideReference
@@ -55,29 +55,31 @@ class Choices:
     regions: tuple[tuple[int, int, int, int], ...]
     image: ImageParameters | None
     statistics: tuple[IntensityStatistics, ...] = ()
-    doubts: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
-def choose(slide: Slide, ensemble: Ensemble, target: Target, options: Options) -> Choices:
-    """Decide what follows from the slide, the models, the output and the options alone.
+def resolve_options(
+    slide: Slide, ensemble: Ensemble, output: OutputState, options: Options
+) -> ResolvedOptions:
+    """Make the choices that follow from slide, models, output and options alone.
 
     Raises:
         InputError: an option doesn't fit the slide or the model.
         SignatureError: the output holds another slide, or another image than is asked for.
     """
-    stored = target.stored
-    reference = refer_to(slide, options)
-    _check_same_slide(target, reference)
-    resampling = sample_for(slide, reference, ensemble.spec)
-    levels = target.levels or Pyramid.levels_for(resampling.shape)
+    stored = output.stored
+    reference = refer_to(slide, options.mpp)
+    _check_same_slide(output, reference)
+    resampling = fit_resampling(slide, reference, ensemble.spec)
+    levels = output.levels or Pyramid.levels_for(resampling.shape)
     block = options.block or (stored.block if stored else DEFAULT_BLOCK)
     tile = options.tile or ensemble.tile or (stored.tile if stored else None)
     _check_tile(tile, ensemble, block)
-    regions = _regions(slide, options, stored)
-    image = _image(slide, reference, target, options, levels)
-    tissue, mask = _tissue(slide, target, options)
-    statistics, doubts = _statistics(slide, ensemble, resampling, mask, stored)
-    return Choices(
+    regions = _choose_regions(slide, options, stored)
+    image = _choose_image(slide, reference, output, options, levels)
+    tissue, mask = _choose_tissue(slide, output, options)
+    statistics, warnings = _choose_statistics(slide, ensemble, resampling, mask, stored)
+    return ResolvedOptions(
         slide=reference,
         resampling=resampling,
         levels=levels,
@@ -88,22 +90,27 @@ def choose(slide: Slide, ensemble: Ensemble, target: Target, options: Options) -
         regions=regions,
         image=image,
         statistics=statistics,
-        doubts=doubts,
+        warnings=warnings,
     )
 
 
-def refer_to(slide: Slide, options: Options) -> SlideReference:
-    """Return how workers find the slide, with the caller's pixel size where one is given.
+def refer_to(slide: Slide, given_mpp: float | None) -> SlideReference:
+    """Return how workers find the slide.
+
+    Args:
+        slide: the open slide.
+        given_mpp: size of its level-0 pixels, µm, that replaces what the file says.
 
     Raises:
         SlideError: the pixel size is absurd; the message says how to give it.
     """
-    mpp = slide.mpp if options.mpp is None else PixelSize(options.mpp, options.mpp)
+    mpp = slide.mpp if given_mpp is None else PixelSize(given_mpp, given_mpp)
     if mpp is not None:
         check_mpp(mpp)
+    location = Location.parse(slide.path)
     return SlideReference(
-        path=locations.resolve(str(slide.path)),
-        name=locations.name(str(slide.path)),
+        path=str(location),
+        name=location.name,
         reader=slide.reader,
         fingerprint=slide.fingerprint(),
         shape=slide.shape,
@@ -111,7 +118,7 @@ def refer_to(slide: Slide, options: Options) -> SlideReference:
     )
 
 
-def sample_for(slide: Slide, reference: SlideReference, spec: ModelSpec) -> Resampling:
+def fit_resampling(slide: Slide, reference: SlideReference, spec: ModelSpec) -> Resampling:
     """Return how the model's pixel grid is read from the slide.
 
     Raises:
@@ -123,22 +130,21 @@ def sample_for(slide: Slide, reference: SlideReference, spec: ModelSpec) -> Resa
     if reference.mpp is None:
         raise SlideError(
             f"{reference.name} doesn't say how large its pixels are, and {spec.name} needs "
-            f"{wanted} µm; give the slide's pixel size with --mpp"
+            f"{wanted} µm; give the slide's pixel size as `mpp`"
         )
     return choose_resampling(slide, (wanted / reference.mpp[0], wanted / reference.mpp[1]))
 
 
-def _check_same_slide(target: Target, slide: SlideReference) -> None:
-    if target.slide is None:
+def _check_same_slide(output: OutputState, slide: SlideReference) -> None:
+    if output.slide is None:
         return
-    name, fingerprint = target.slide
+    name, fingerprint = output.slide
     if fingerprint != slide.fingerprint:
-        hint = ", or --overwrite"
-        if target.others:
-            hint = f" (it also holds the labels {', '.join(target.others)})"
-        raise SignatureError(
-            f"{target.path} holds another slide ({name}); choose another output{hint}"
-        )
+        hint = "; choose another `output`, or `overwrite=True` replaces it"
+        if output.other_runs:
+            labels = ", ".join(output.other_runs)
+            hint = f", with the labels {labels} too; choose another `output`"
+        raise SignatureError(f"{output.location} holds another slide ({name}){hint}")
 
 
 def _check_tile(tile: int | None, ensemble: Ensemble, block: int) -> None:
@@ -146,70 +152,76 @@ def _check_tile(tile: int | None, ensemble: Ensemble, block: int) -> None:
     if fixed is not None and tile != fixed:
         raise OptionError(
             f"tile {tile}: {ensemble.name} is run on windows of one size, which makes tiles of "
-            f"{fixed} px; leave --tile out"
+            f"{fixed} px; leave `tile` out",
+            option="tile",
         )
     if block % period:
-        raise OptionError(f"block {block} is not a multiple of the network's period {period}")
+        raise OptionError(
+            f"block {block} is not a multiple of the network's period {period}", option="block"
+        )
     if tile is not None and (tile % period or tile > block):
         nearest = min(round_up(tile, period), block)
         raise OptionError(
             f"tile {tile} must be a multiple of the network's period {period} and at most the "
-            f"block {block}; try {nearest}"
+            f"block {block}; try `tile={nearest}`",
+            option="tile",
         )
 
 
-def _statistics(
+def _choose_statistics(
     slide: Slide,
     ensemble: Ensemble,
     resampling: Resampling,
     mask: TissueMask | None,
     stored: LabelParameters | None,
 ) -> tuple[tuple[IntensityStatistics, ...], tuple[str, ...]]:
-    """Return what each model's intensities are scaled with, and what is doubtful about it.
+    """Return what each model's intensities are normalised with, and warnings about it.
 
-    An earlier run's stay. Where no model asks for the slide's own, there is nothing to choose.
+    An earlier run's are kept. Where no model asks for the slide's own, there is nothing to choose.
     """
     if not ensemble.scaled_by_slide:
         return (), ()
     if stored is not None and len(stored.statistics) == len(ensemble.models):
         return stored.statistics, ()
-    found = measure_colours(open_raster(slide, resampling), mask)
-    if found is None:
+    colours = measure_colours(open_raster(slide, resampling), mask)
+    if colours is None:
         return ensemble.constants, (
-            f"{ensemble.name} scales with the statistics of the slide's tissue, but there is none: "
-            "its own constants are used",
+            f"{ensemble.name} normalises with the statistics of the slide's tissue, but no tissue "
+            "was found: the model's own constants are used",
         )
     return tuple(
-        _scaled_with(found, model.spec, constants)
+        _normalise_with(colours, model.spec, constants)
         for model, constants in zip(ensemble.models, ensemble.constants, strict=True)
     ), ()
 
 
-def _scaled_with(
-    found: ColourSums, spec: ModelSpec, constants: IntensityStatistics
+def _normalise_with(
+    colours: ColourSums, spec: ModelSpec, constants: IntensityStatistics
 ) -> IntensityStatistics:
     if spec.normalisation.statistics == "model":
         return constants
-    return IntensityStatistics(*found.channels(spec.channel_order))
+    return IntensityStatistics(*colours.channels(spec.channel_order))
 
 
-def _tissue(slide: Slide, target: Target, options: Options) -> tuple[str, TissueMask | None]:
+def _choose_tissue(
+    slide: Slide, output: OutputState, options: Options
+) -> tuple[str, TissueMask | None]:
     if options.tissue == "none":
         return "none", None
     if options.mask_path is not None:
         mask = load_mask(options.mask_path, slide)
         return f"mask:{mask_digest(mask)}", mask
-    stored = target.stored.tissue if target.stored is not None else ""
-    if target.mask is not None and stored == f"auto:{mask_digest(target.mask)}":
-        return stored, target.mask
+    stored = output.stored.tissue if output.stored is not None else ""
+    if output.mask is not None and stored == f"auto:{mask_digest(output.mask)}":
+        return stored, output.mask
     mask = find_tissue(slide)
     return f"auto:{mask_digest(mask)}", mask
 
 
-def _regions(
+def _choose_regions(
     slide: Slide, options: Options, stored: LabelParameters | None
 ) -> tuple[tuple[int, int, int, int], ...]:
-    """Return the computed regions: an earlier run's grow, none means all of the slide."""
+    """Return the computed regions: an earlier run's and the wanted one; () is the whole slide."""
     wanted = options.region_box
     if wanted is None:
         return ()
@@ -217,7 +229,8 @@ def _regions(
     if not inside.area:
         rows, columns = slide.shape
         raise OptionError(
-            f"region {options.region} lies outside the slide, which is {columns} x {rows} px"
+            f"region {options.region} lies outside the slide, which is {columns} x {rows} px",
+            option="region",
         )
     region = (inside.y0, inside.x0, inside.y1, inside.x1)
     if stored is None:
@@ -227,16 +240,16 @@ def _regions(
     return stored.regions if region in stored.regions else (*stored.regions, region)
 
 
-def _image(
-    slide: Slide, reference: SlideReference, target: Target, options: Options, levels: int
+def _choose_image(
+    slide: Slide, reference: SlideReference, output: OutputState, options: Options, levels: int
 ) -> ImageParameters | None:
-    stored = target.stored_image
-    if stored is not None or target.levels is not None:  # begun with its image, or without one
+    stored = output.stored_image
+    if stored is not None or output.levels is not None:  # started with its image, or without one
         mode = "none" if stored is None else stored.mode
         if options.image not in (None, mode):
             raise SignatureError(
-                f"{target.path}: image ({mode} there, {options.image} asked for) can't be changed; "
-                "choose another output, or --overwrite"
+                f"{output.location}: its image ({mode} there, {options.image} asked for) can't be "
+                "changed; choose another `output`, or `overwrite=True` replaces it"
             )
         return stored
     if options.image == "none":

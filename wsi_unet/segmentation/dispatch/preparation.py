@@ -1,0 +1,180 @@
+"""Preparing slides: opened, planned, locked and laid out, so that their blocks can start."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from threading import Event, Lock
+from typing import Any
+
+from distributed import Client
+
+from wsi_unet.dask_cluster.cluster import WorkerCounts, count_workers
+from wsi_unet.dask_cluster.file_visibility import check_paths
+from wsi_unet.dask_cluster.workers import processes_per_core, runs_in_this_process
+from wsi_unet.errors import ModelError
+from wsi_unet.locations import Location
+from wsi_unet.models.importing.imported_models import load_or_import_model
+from wsi_unet.models.inference.ensemble import Ensemble
+from wsi_unet.models.model import Model
+from wsi_unet.models.stored_network import OTHER_PROCESS
+from wsi_unet.segmentation.dispatch.execution import Execution
+from wsi_unet.segmentation.dispatch.jobs import SlideJob, locate
+from wsi_unet.segmentation.dispatch.output import lay_out
+from wsi_unet.segmentation.dispatch.policy import Limits
+from wsi_unet.segmentation.planning.output_state import OutputState, inspect_output
+from wsi_unet.segmentation.planning.plan import Plan, make_plan
+from wsi_unet.segmentation.worker.probe import ProbeRequest, WorkerMeasurement, measure_worker
+from wsi_unet.slides.opening import open_slide
+from wsi_unet.storage.lock import LockOwner, acquire
+from wsi_unet.storage.opening import open_store
+
+
+class Preparation:
+    """Prepares slides, in several threads at once; models, workers and folders are checked once.
+
+    Args:
+        client: the cluster.
+        limits: how patient runs are with their blocks; None is `Limits()`.
+        stop: set when no run is to start any more.
+    """
+
+    def __init__(
+        self, client: Client, limits: Limits | None = None, stop: Event | None = None
+    ) -> None:
+        self._client = client
+        self._limits = limits or Limits()
+        self._stop = stop or Event()
+        self._models: dict[tuple[str, bool], Model] = {}
+        self._loading = Lock()
+        self._measured: dict[tuple[Any, ...], WorkerMeasurement] = {}
+        self._measuring = Lock()
+        self._folders: set[tuple[Location, Location]] = set()
+        self._checking = Lock()
+
+    def plan(self, job: SlideJob) -> Plan:
+        """Work out a run and its cost; nothing is written.
+
+        Raises:
+            InputError: the slide, the model or an option is unusable.
+            OutputError: the output can't be used.
+            PlanError: the machine can't afford the run.
+        """
+        slide, location = locate(job)
+        ensemble = self._load_ensemble(job)
+        output = _inspect(job, location, ensemble)
+        return self._plan(job, slide, output, ensemble, estimate=True)
+
+    def prepare(self, job: SlideJob) -> Execution:
+        """Open, plan, lock and lay out a run; its caller must `close` it.
+
+        Raises:
+            InputError: the slide, the model or an option is unusable.
+            OutputError: the output can't be used, or somebody else writes to it.
+            PlanError: the machine can't afford the run; nothing was written.
+            KeyboardInterrupt: no run is to start any more.
+        """
+        started = time.perf_counter()
+        slide, location = locate(job)
+        ensemble = self._load_ensemble(job)
+        _inspect(job, location, ensemble)  # refuses before anything is written, the lock included
+        owner = LockOwner.current(f"segment {slide.name}")
+        lock = acquire(open_store(str(location)), owner=owner)
+        try:
+            # Again, now that nobody else can change it.
+            output = _inspect(job, location, ensemble)
+            plan = self._plan(job, slide, output, ensemble, estimate=False)
+            if self._stop.is_set():
+                raise KeyboardInterrupt
+            return Execution(
+                self._client,
+                plan,
+                ensemble,
+                lay_out(plan, output, ensemble),
+                lock,
+                limits=self._limits,
+                startup_seconds=time.perf_counter() - started,
+            )
+        except BaseException:
+            lock.release()
+            raise
+
+    def _plan(
+        self,
+        job: SlideJob,
+        location: Location,
+        output: OutputState,
+        ensemble: Ensemble,
+        *,
+        estimate: bool,
+    ) -> Plan:
+        with open_slide(str(location), reader=job.options.reader) as slide:
+            self._check_paths(location, output.location, ensemble)
+            return make_plan(
+                slide,
+                ensemble,
+                output,
+                job.options,
+                probe=lambda request: self._measure(request, estimate=estimate),
+                workers=self._count_workers(),
+            )
+
+    def _count_workers(self) -> WorkerCounts:
+        """Return what workers there are; one where all have gone, to plan for those that come."""
+        found = count_workers(self._client)
+        if not found.processes:
+            return WorkerCounts(1, 1, 1, 1)
+        return replace(found, per_core=processes_per_core(self._client))
+
+    def _load_ensemble(self, job: SlideJob) -> Ensemble:
+        """Return the models of a job, loaded and checked once."""
+        trust = job.options.trust
+        models = tuple(self._load_model(name, trust) for name in (job.model, *job.other_models))
+        return Ensemble(models, job.options.tta)
+
+    def _load_model(self, name: str, trust: bool) -> Model:
+        """Return a model, loaded and checked once.
+
+        Raises:
+            ModelError: it can't be loaded, or not by the workers.
+        """
+        with self._loading:
+            model = self._models.get((name, trust)) or load_or_import_model(name, trust=trust)
+            self._models[name, trust] = model
+        if model.in_process and not runs_in_this_process(self._client):
+            raise ModelError(OTHER_PROCESS)
+        return model
+
+    def _measure(self, request: ProbeRequest, *, estimate: bool) -> WorkerMeasurement:
+        """Return what a worker measures; slides of about one size are measured only once."""
+        key = (request.model.sha256, *request.alike(), estimate)
+        with self._measuring:
+            known = self._measured.get(key)
+            if known is None:
+                known = self._measured[key] = self._ask_worker(request, estimate=estimate)
+                return known
+        known = known.for_slide(request)
+        if known.agreement is None:
+            return known
+        again = replace(request, tile=known.tile)
+        return replace(known, agreement=self._ask_worker(again, estimate=False).agreement)
+
+    def _ask_worker(self, request: ProbeRequest, *, estimate: bool) -> WorkerMeasurement:
+        future = self._client.submit(measure_worker, request, estimate=estimate, pure=False)
+        measured: WorkerMeasurement = future.result()
+        return measured
+
+    def _check_paths(self, slide: Location, output: Location, ensemble: Ensemble) -> None:
+        """Make sure that the workers see the same files, once for every pair of folders."""
+        folders = slide.parent, output.parent
+        with self._checking:
+            if folders in self._folders:
+                return
+            models = [str(model.path) for model in ensemble.models]
+            check_paths(self._client, readable=[str(slide), *models], writable=[str(output.parent)])
+            self._folders.add(folders)
+
+
+def _inspect(job: SlideJob, location: Location, ensemble: Ensemble) -> OutputState:
+    groups = tuple(group.name for group in ensemble.groups)
+    return inspect_output(location, ensemble.name, groups, overwrite=job.overwrite)

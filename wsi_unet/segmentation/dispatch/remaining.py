@@ -1,0 +1,61 @@
+"""The blocks of a run that are left to do, and the order in which they are done."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping
+
+from wsi_unet.segmentation.dispatch.output import OpenOutput, reopen
+from wsi_unet.segmentation.dispatch.tally import Tally
+from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters
+from wsi_unet.segmentation.worker.task import Run, Task
+
+
+def take_up(
+    output: OpenOutput,
+    arrays: Mapping[Run, LabelParameters | ImageParameters],
+    tallies: Mapping[Run, Tally],
+    deadline: float,
+) -> Iterator[Task]:
+    """Count the blocks that earlier runs have done, and return tasks for all others.
+
+    A block that is marked done but whose shards are missing or cut short is done again. The
+    image's blocks are evenly mixed with the labels': they don't use the device, so they hide
+    behind those that do.
+
+    Args:
+        output: the output, laid out; what was made from all blocks together is taken back where
+            blocks are left.
+        arrays: the runs that fill it, with their parameters.
+        tallies: count the blocks that are done.
+        deadline: seconds after which a block counts as hung.
+    """
+    queues = [
+        _take_up_array(output, run, parameters, tallies[run], deadline)
+        for run, parameters in arrays.items()
+    ]
+    ranked = (
+        [((rank + 1) / len(queue), task) for rank, task in enumerate(queue)] for queue in queues
+    )
+    return (task for _, task in heapq.merge(*ranked, key=lambda pair: pair[0]))
+
+
+def _take_up_array(
+    output: OpenOutput,
+    run: Run,
+    parameters: LabelParameters | ImageParameters,
+    tally: Tally,
+    deadline: float,
+) -> list[Task]:
+    progress = output.progress(run)
+    left = dict.fromkeys(parameters.blocks())
+    markers = (m for m in progress.read_markers(run.signature) if m.block in left)
+    for marker, sound in progress.check_shards(markers):
+        if sound:
+            tally.count_resumed(marker)
+            del left[marker.block]
+        else:
+            progress.forget_block(marker.block)
+    if left:
+        reopen(output, run)
+    return [Task(run, index, deadline=deadline) for index in left]

@@ -1,0 +1,83 @@
+"""The next slides of a cohort: opened, planned and laid out while others are computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from typing import Any
+
+from distributed.comm.core import CommClosedError
+
+from wsi_unet.segmentation.dispatch.background import run_in_background
+from wsi_unet.segmentation.dispatch.execution import Execution
+from wsi_unet.segmentation.dispatch.jobs import SlideJob
+from wsi_unet.segmentation.dispatch.preparation import Preparation
+
+MOST_PREPARING = 2
+"""Slides being prepared at the same time."""
+
+
+class SlidesAhead:
+    """Takes jobs one by one and prepares each in a thread.
+
+    Args:
+        jobs: the slides.
+        preparation: prepares them.
+    """
+
+    def __init__(self, jobs: Iterable[SlideJob], preparation: Preparation) -> None:
+        self._jobs = iter(jobs)
+        self._preparation = preparation
+        self._preparing: dict[Future[Execution], SlideJob] = {}
+
+    def __len__(self) -> int:
+        return len(self._preparing)
+
+    @property
+    def jobs(self) -> Iterable[SlideJob]:
+        """The slides that are being prepared."""
+        return self._preparing.values()
+
+    @property
+    def futures(self) -> list[Future[Any]]:
+        """What ends when the slides are prepared."""
+        return list(self._preparing)
+
+    def prepare_more(self, places: int) -> None:
+        """Start to prepare slides.
+
+        Args:
+            places: how many more slides may be ahead.
+        """
+        for _ in range(min(places, MOST_PREPARING - len(self))):
+            job = next(self._jobs, None)
+            if job is None:
+                return
+            self._preparing[run_in_background(self._preparation.prepare, job)] = job
+
+    def take_prepared(self) -> Iterator[tuple[SlideJob, Execution | Exception]]:
+        """Yield the slides that are prepared by now, or what was wrong with them.
+
+        Raises:
+            CommClosedError: the scheduler went away.
+            KeyboardInterrupt: somebody ended the run.
+        """
+        for future in [future for future in self._preparing if future.done()]:
+            job = self._preparing.pop(future)
+            error = future.exception()
+            if error is None:
+                yield job, future.result()
+            elif isinstance(error, Exception) and not isinstance(error, CommClosedError):
+                yield job, error
+            else:
+                raise error
+
+    def close_when_prepared(self) -> None:
+        """Unlock the outputs of slides that are still being prepared, as soon as they are."""
+        for future in self._preparing:
+            future.add_done_callback(_close)
+
+
+def _close(future: Future[Execution]) -> None:
+    if future.exception() is None:
+        future.result().close()
