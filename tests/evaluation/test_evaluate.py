@@ -133,7 +133,7 @@ def test_annotations_are_compared_as_the_image_of_them(tmp_path: Path, make_stor
     for order in (features, features[::-1]):
         drawn = wsi_unet.evaluate(store, write_geojson(tmp_path / "t.geojson", order)).to_json()
         painted = wsi_unet.evaluate(store, image(tmp_path / "t.png", truth)).to_json()
-        assert drawn.pop("truth_annotations") == {"annotations": 2, "polygons": 2, "repaired": 0}
+        assert drawn.pop("truth_annotations") == {"annotations": 2, "polygons": 2}
         for name in ("truth", "truth_annotations"):
             painted.pop(name)
             drawn.pop(name, None)
@@ -154,7 +154,7 @@ def test_annotations_are_in_full_resolution_pixels(
     assert part.confusion == ((0, 0, 0), (0, 50, 0), (0, 0, 0))
 
 
-def test_crossing_polygons_are_repaired_and_counted(tmp_path: Path, make_store: Any) -> None:
+def test_crossing_polygons_need_no_repair(tmp_path: Path, make_store: Any) -> None:
     bow = [[[10, 10], [50, 50], [50, 10], [10, 50], [10, 10]]]
     labels = np.zeros(SHAPE, np.uint8)
     path = write_geojson(
@@ -162,7 +162,7 @@ def test_crossing_polygons_are_repaired_and_counted(tmp_path: Path, make_store: 
     )
     found = wsi_unet.evaluate(make_store(labels), path)
     assert found.truth_annotations is not None
-    assert found.truth_annotations.repaired == 1
+    assert found.truth_annotations.polygons == 2
     assert found.classes[1].truth_pixels == pytest.approx(40 * 40 / 2, rel=0.05)
 
 

@@ -23,7 +23,7 @@ import wsi_unet
 from wsi_unet.errors import AnnotationError, ClusterError, EvaluationError, OptionError
 from wsi_unet.evaluation import cluster, pairs
 from wsi_unet.evaluation.pairs import Comparison, Pair
-from wsi_unet.evaluation.run import computing
+from wsi_unet.evaluation.run import open_comparison
 from wsi_unet.geometry import BlockIndex, Box
 from wsi_unet_cli.main import cli
 
@@ -33,8 +33,8 @@ SHAPE = (300, 410)
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A scheduler with two workers in processes of their own."""
-    with scheduler(tmp_path_factory.mktemp("cluster")) as found, worker(found), worker(found):
-        yield found
+    with scheduler(tmp_path_factory.mktemp("cluster")) as address, worker(address), worker(address):
+        yield address
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +55,7 @@ def test_a_cluster_gives_the_answer_of_one_process(
         ("part", rectangle(Box(10, 20, 280, 330))),
         ("other", rectangle(Box(200, 250, 300, 400))),
     ]
-    asked: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "prediction": make_store(blobs(SHAPE)),
         "truth": image(tmp_path / "truth.png", 1),
         "within": write_geojson(tmp_path / "within.geojson", outlines),
@@ -63,9 +63,9 @@ def test_a_cluster_gives_the_answer_of_one_process(
         "ignore": (2,),
         "instances": instances,
     }
-    expected = wsi_unet.evaluate(**asked)
-    found = wsi_unet.evaluate(**asked, cluster=wsi_unet.ClusterOptions(scheduler=address))
-    assert found == expected
+    expected = wsi_unet.evaluate(**arguments)
+    evaluation = wsi_unet.evaluate(**arguments, cluster=wsi_unet.ClusterOptions(scheduler=address))
+    assert evaluation == expected
 
 
 def test_relative_paths_mean_this_processes_folder(
@@ -131,7 +131,7 @@ def test_what_a_worker_cant_open_is_said_here(
     )
 
 
-def question(folder: Path) -> Comparison:
+def comparison(folder: Path) -> Comparison:
     return Comparison(str(image(folder / "p.png", 0)), str(image(folder / "t.png", 1)))
 
 
@@ -142,12 +142,14 @@ def test_workers_that_die_are_reported(tmp_path: Path) -> None:
 
     with (
         pytest.raises(ClusterError, match="died while they compared"),
-        computing(question(tmp_path), wsi_unet.ClusterOptions(workers=1, max_retries=0)) as (
+        open_comparison(
+            comparison(tmp_path), wsi_unet.ClusterOptions(workers=1, max_retries=0)
+        ) as (
             _,
-            compute,
+            map_reduce,
         ),
     ):
-        compute(die, [(0, 0)], lambda parts: parts[0])
+        map_reduce(die, [(0, 0)], lambda parts: parts[0])
 
 
 def test_a_cluster_without_workers_is_not_waited_for_for_ever(
@@ -157,30 +159,36 @@ def test_a_cluster_without_workers_is_not_waited_for_for_ever(
         os._exit(1)
 
     monkeypatch.setattr(cluster, "LOOK_SECONDS", 0.2)
-    monkeypatch.setattr(cluster, "LONELY_SECONDS", 1.0)
+    monkeypatch.setattr(cluster, "NO_WORKERS_SECONDS", 1.0)
     with (
-        scheduler(tmp_path) as found,
-        worker(found),
+        scheduler(tmp_path) as address,
+        worker(address),
         pytest.raises(ClusterError, match="has had no workers"),
-        computing(question(tmp_path), wsi_unet.ClusterOptions(scheduler=found)) as (_, compute),
+        open_comparison(comparison(tmp_path), wsi_unet.ClusterOptions(scheduler=address)) as (
+            _,
+            map_reduce,
+        ),
     ):
-        compute(die, [(0, 0)], lambda parts: parts[0])
+        map_reduce(die, [(0, 0)], lambda parts: parts[0])
 
 
 def test_a_scheduler_that_dies_is_reported(tmp_path: Path) -> None:
-    with scheduler(tmp_path) as found, worker(found):
+    with scheduler(tmp_path) as address, worker(address):
 
         def kill_it(pair: Pair, index: BlockIndex) -> int:
             with suppress(OSError, TimeoutError):
-                Client(found).run_on_scheduler(os._exit, 1)
+                Client(address).run_on_scheduler(os._exit, 1)
             time.sleep(5)
             return 0
 
         with (
             pytest.raises(ClusterError, match="went away; start it again"),
-            computing(question(tmp_path), wsi_unet.ClusterOptions(scheduler=found)) as (_, compute),
+            open_comparison(comparison(tmp_path), wsi_unet.ClusterOptions(scheduler=address)) as (
+                _,
+                map_reduce,
+            ),
         ):
-            compute(kill_it, [(0, 0)], lambda parts: parts[0])
+            map_reduce(kill_it, [(0, 0)], lambda parts: parts[0])
 
 
 def test_what_other_processes_cant_do_is_refused(tmp_path: Path, address: str) -> None:
@@ -188,11 +196,11 @@ def test_what_other_processes_cant_do_is_refused(tmp_path: Path, address: str) -
     path = image(tmp_path / "t.png", 1)
     with pytest.raises(OptionError, match="give the path that they were opened from"):
         wsi_unet.evaluate(labels, path, cluster=wsi_unet.ClusterOptions(scheduler=address))
-    with pytest.raises(OptionError, match=r"em: .* leave workers and scheduler out"):
+    with pytest.raises(OptionError, match=r"`em` .* leave out `workers` and `scheduler`"):
         wsi_unet.evaluate(path, path, em=True, cluster=wsi_unet.ClusterOptions(workers=2))
     with pytest.raises(OptionError, match="not both"):
         wsi_unet.evaluate(path, path, cluster=wsi_unet.ClusterOptions(workers=2, scheduler=address))
-    with pytest.raises(OptionError, match="performance_report: it is a cluster's"):
+    with pytest.raises(OptionError, match="`performance_report` is about a Dask cluster"):
         wsi_unet.evaluate(
             path, path, cluster=wsi_unet.ClusterOptions(performance_report="report.html")
         )

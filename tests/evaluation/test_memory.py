@@ -15,7 +15,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 import wsi_unet
-from wsi_unet.evaluation import run  # imports aren't what is measured
+from wsi_unet.evaluation import run  # imports aren't measured
 
 SIDE = 20_000
 made = []

@@ -52,10 +52,10 @@ def test_annotations_that_dont_fit(tmp_path: Path, make_store: Any) -> None:
     refused(r"'Nuclues' is none of .*did you mean 'nucleus'\?", store, misspelt)
     refused("did you mean 'Nuclues'", store, misspelt, ignore=["nuclue"])
     nameless = write_geojson(tmp_path / "n.geojson", [(None, INSIDE)])
-    refused("'unclassified' is none of .*--classes unclassified=VALUE", store, nameless)
+    refused(r"'unclassified' is none of .*`classes` \(unclassified=VALUE\)", store, nameless)
     assert wsi_unet.evaluate(store, nameless, classes={"unclassified": 1}).pixels == 4800
     refused(
-        "say which is which with --classes Nuclues=VALUE",
+        "say which is which with `classes`: Nuclues=VALUE",
         image(tmp_path / "p.png", blobs(SHAPE)),
         misspelt,
     )
@@ -68,11 +68,11 @@ def test_values_that_are_no_class(tmp_path: Path, make_store: Any) -> None:
     odd = labels.copy()
     odd[3, 4:9] = 77
     store, truth = make_store(labels), image(tmp_path / "t.png", odd)
-    refused("5 px have the value 77.*--ignore 77", store, truth)
+    refused("5 px have the value 77.*`ignore=77`", store, truth)
     assert wsi_unet.evaluate(store, truth, ignore=[77]).pixels == labels.size - 5
     ids = image(tmp_path / "i.png", odd.astype(np.uint16) * 9)
-    refused("holds the value 693.*--instances", ids, truth)
-    refused("holds the value 693.*--instances", store, ids)
+    refused("holds the value 693.*`instances=True`", ids, truth)
+    refused("holds the value 693.*`instances=True`", store, ids)
     negative = xr.DataArray(odd.astype(int) - 5, dims=("y", "x"))
     refused("holds -5; labels are 0 or more", negative, truth)
     refused("float64", negative / 2, truth)
@@ -133,7 +133,7 @@ def test_options_that_cant_be(make_store: Any, options: dict[str, Any], match: s
 
 
 def test_too_much_for_thinning_at_once(monkeypatch: pytest.MonkeyPatch, make_store: Any) -> None:
-    monkeypatch.setattr("wsi_unet.evaluation.run.MOST_OF_SEGMENTS", 1000)
+    monkeypatch.setattr("wsi_unet.evaluation.scoring.MAX_SEGMENT_PIXELS", 1000)
     store = make_store(blobs(SHAPE))
-    refused("give a --region", store, store, em=True)
+    refused("give a `region`", store, store, em=True)
     assert wsi_unet.evaluate(store, store, em=True, region=(0, 0, 20, 20)).pixels == 400

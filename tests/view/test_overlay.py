@@ -12,10 +12,12 @@ from PIL import Image
 
 import wsi_unet
 from wsi_unet.errors import OptionError, OutputError
-from wsi_unet.labels.layout import Frame, create_image, create_labels, ensure_root, mark_finished
+from wsi_unet.labels.layout import create_image, create_labels, ensure_root, mark_finished
+from wsi_unet.labels.metadata import Frame
 from wsi_unet.labels.pyramid import Pyramid, reduce_mean, reduce_mode
 from wsi_unet.labels.writer import build_tail, write_block
-from wsi_unet.storage.store import LocalStore, open_store
+from wsi_unet.storage.local_store import LocalStore
+from wsi_unet.storage.opening import open_store
 from wsi_unet.view import legend, write_overlay
 
 SHAPE = (600, 900)
@@ -147,11 +149,11 @@ def test_many_classes_flow_over_the_lines(tmp_path: Path) -> None:
         legend.LegendEntry((number, 0, 0), f"class number {number}", "1 mm²")
         for number in range(40)
     ]
-    sheet = legend.with_legend(picture, "título", entries)
+    sheet = legend.add_legend(picture, "título", entries)
     assert sheet.width < 400
     colors = set(np.asarray(sheet)[:, :, 0].ravel().tolist())
     assert set(range(40)) <= colors
-    wide = legend.with_legend(picture, "a title " * 20, [])
+    wide = legend.add_legend(picture, "a title " * 20, [])
     assert wide.width > 600
 
 

@@ -1,4 +1,4 @@
-"""Counting over the boxes of a pair, in memory that doesn't grow with the image."""
+"""Counts over the boxes of a pair, in memory that doesn't grow with the image."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_unet.errors import EvaluationError
-from wsi_unet.evaluation.classes import MOST, Classes
-from wsi_unet.evaluation.compute import Compute
-from wsi_unet.evaluation.pairs import AreaBlocks, Pair, PairPixels
+from wsi_unet.evaluation.class_mapping import CLASS_VALUES, ClassMapping
+from wsi_unet.evaluation.map_reduce import MapReduce
+from wsi_unet.evaluation.pairs import AreaBoxes, Pair, PairPixels
 from wsi_unet.geometry import BlockIndex
 from wsi_unet.metrics.boundaries import (
     Boundaries,
@@ -19,29 +19,29 @@ from wsi_unet.metrics.boundaries import (
     count_boundaries,
     merge_boundaries,
 )
-from wsi_unet.metrics.components import Edges, Joined, label_chunk
-from wsi_unet.metrics.overlaps import Labels, Overlaps, count_overlaps, merge_overlaps
+from wsi_unet.metrics.components import ChunkEdges, JoinedComponents, label_chunk
+from wsi_unet.metrics.overlaps import LabelArray, Overlaps, count_overlaps, merge_overlaps
 
 
 @dataclass(frozen=True, eq=False)
 class Counts:
-    """What was counted of classes or objects.
+    """Counts of classes or objects.
 
     Attributes:
         overlaps: pixels by value in the truth and in the prediction.
         boundaries: boundary pixels by value.
-        truth_edges: of objects that are connected parts, by box; empty otherwise.
-        prediction_edges: the same.
+        truth_edges: edges of each box whose objects in the truth are components; empty otherwise.
+        prediction_edges: edges of each box whose objects in the prediction are components.
     """
 
     overlaps: Overlaps
     boundaries: Boundaries = field(default_factory=dict)
-    truth_edges: dict[BlockIndex, Edges] = field(default_factory=dict)
-    prediction_edges: dict[BlockIndex, Edges] = field(default_factory=dict)
+    truth_edges: dict[BlockIndex, ChunkEdges] = field(default_factory=dict)
+    prediction_edges: dict[BlockIndex, ChunkEdges] = field(default_factory=dict)
 
 
 def merge_counts(parts: Sequence[Counts]) -> Counts:
-    """Return the counts of several boxes together."""
+    """Add up the counts of several boxes."""
     return Counts(
         merge_overlaps(part.overlaps for part in parts),
         merge_boundaries(part.boundaries for part in parts),
@@ -51,56 +51,60 @@ def merge_counts(parts: Sequence[Counts]) -> Counts:
 
 
 def count_classes(
-    blocks: AreaBlocks, classes: Classes, tolerance: float | None, compute: Compute
+    boxes: AreaBoxes, mapping: ClassMapping, tolerance: float | None, map_reduce: MapReduce
 ) -> Counts:
     """Count the pixels of classes in truth and prediction, and along their boundaries.
 
     Args:
-        blocks: how the area is cut; makes no difference to the counts.
-        classes: what the truth's values mean.
-        tolerance: of boundaries, px; None to leave them out.
-        compute: where, and of which pair.
+        boxes: the boxes of the area; how it is cut makes no difference to the counts.
+        mapping: which class of the truth is which of the prediction.
+        tolerance: tolerance of boundaries, px; None leaves them out.
+        map_reduce: counts the boxes of a pair.
     """
 
     def count(pair: Pair, index: BlockIndex) -> Counts:
-        core = blocks.core(index)
-        window = core if tolerance is None else blocks.window(core, boundary_halo(tolerance))
+        core = boxes.core(index)
+        window = core if tolerance is None else boxes.window(core, boundary_halo(tolerance))
         pixels = pair.read(window)
-        prediction = _class_values(pair.prediction.name, pixels, pixels.prediction, MOST)
-        truth = classes.translate(
-            _class_values(pair.truth.name, pixels, pixels.truth, len(classes.lookup))
+        prediction = _check_classes(pair.prediction.name, pixels, pixels.prediction, CLASS_VALUES)
+        truth = mapping.translate(
+            _check_classes(pair.truth.name, pixels, pixels.truth, len(mapping.lookup))
         )
-        return _count_both(truth, prediction, pixels.valid, blocks, index, tolerance)
+        return _count_box(truth, prediction, pixels.valid, boxes, index, tolerance)
 
-    return compute(count, blocks.grid, merge_counts)
+    return map_reduce(count, boxes.grid, merge_counts)
 
 
-def _class_values(name: str, pixels: PairPixels, values: Labels, most: int) -> Labels:
-    """Return class values with 0 where they aren't compared, if they can be classes at all."""
+def _check_classes(name: str, pixels: PairPixels, values: LabelArray, end: int) -> LabelArray:
+    """Return class values, with 0 where they aren't compared.
+
+    Raises:
+        EvaluationError: a value isn't below `end`, so it can't be a class.
+    """
     if not pixels.valid.all():
         values = values * pixels.valid
     largest = int(values.max(initial=0))
-    if largest >= most:
+    if largest >= end:
         raise EvaluationError(
-            f"{name}: holds the value {largest}, and classes go to {most - 1}; if values are "
-            "numbers of objects, say --instances"
+            f"{name}: holds the value {largest}, and classes go up to {end - 1}; if values are "
+            "numbers of objects, use `instances=True`"
         )
     return values
 
 
-def _count_both(
-    truth: Labels,
-    prediction: Labels,
+def _count_box(
+    truth: LabelArray,
+    prediction: LabelArray,
     valid: NDArray[np.bool_],
-    blocks: AreaBlocks,
+    boxes: AreaBoxes,
     index: BlockIndex,
     tolerance: float | None,
 ) -> Counts:
-    """Count a box whose arrays have a halo, if there is a tolerance."""
-    core = blocks.core(index)
+    """Count one box; where there is a tolerance, the arrays have a halo around it."""
+    core = boxes.core(index)
     if tolerance is None:
         return Counts(count_overlaps(truth, prediction, valid))
-    inside = core.relative_to(blocks.window(core, boundary_halo(tolerance)))
+    inside = core.relative_to(boxes.window(core, boundary_halo(tolerance)))
     part = inside.slices()
     return Counts(
         count_overlaps(truth[part], prediction[part], valid[part]),
@@ -109,74 +113,80 @@ def _count_both(
 
 
 @dataclass(frozen=True)
-class Kinds:
-    """Whether objects are numbered in the truth and in the prediction, or connected parts."""
+class Numbering:
+    """Whether values are numbers of objects; otherwise, objects are connected components.
 
-    truth_numbered: bool
-    prediction_numbered: bool
+    Attributes:
+        truth: whether values of the truth are.
+        prediction: whether values of the prediction are.
+    """
+
+    truth: bool
+    prediction: bool
 
 
 def count_objects(
-    blocks: AreaBlocks, kinds: Kinds, tolerance: float | None, compute: Compute
+    boxes: AreaBoxes, numbering: Numbering, tolerance: float | None, map_reduce: MapReduce
 ) -> Counts:
     """Count the pixels that objects of truth and prediction share.
 
-    Memory grows with the number of objects, and for connected parts with the length of the
-    boxes' sides, not with the area.
+    Memory grows with the number of objects, and for components with the length of the boxes'
+    sides, not with the area.
 
     Args:
-        blocks: how the area is cut; makes no difference to the counts.
-        kinds: what the objects are.
-        tolerance: of the boundary between objects and background, px; None to leave it out.
-        compute: where, and of which pair.
+        boxes: the boxes of the area; how it is cut makes no difference to the counts.
+        numbering: what the objects are.
+        tolerance: tolerance of the boundary between objects and background, px; None leaves it
+            out.
+        map_reduce: counts the boxes of a pair.
 
     Returns:
         Counts by object number; boundaries by 0 and 1, for background and objects.
     """
-    number = {index: place for place, index in enumerate(blocks.grid)}
+    chunk_numbers = {index: number for number, index in enumerate(boxes.grid)}
 
     def count(pair: Pair, index: BlockIndex) -> Counts:
-        core = blocks.core(index)
-        window = core if tolerance is None else blocks.window(core, boundary_halo(tolerance))
+        core = boxes.core(index)
+        window = core if tolerance is None else boxes.window(core, boundary_halo(tolerance))
         pixels = pair.read(window)
         part = core.relative_to(window).slices()
-        truth, prediction = (_numbers(values) for values in pixels.objects)
-        edges: list[dict[BlockIndex, Edges]] = [{}, {}]
-        found = []
-        for place, (values, numbered) in enumerate(
-            ((truth[part], kinds.truth_numbered), (prediction[part], kinds.prediction_numbered))
-        ):
-            if not numbered:
-                values, edges[place][index] = label_chunk(values, number[index])
-            found.append(values)
-        both = (truth > 0).astype(np.uint8), (prediction > 0).astype(np.uint8)
-        counts = _count_both(*both, pixels.valid, blocks, index, tolerance)
-        overlaps = count_overlaps(found[0], found[1], pixels.valid[part])
-        return Counts(overlaps, counts.boundaries, edges[0], edges[1])
+        truth, prediction = (_signed(values) for values in pixels.objects)
+        truth_edges: dict[BlockIndex, ChunkEdges] = {}
+        edges: dict[BlockIndex, ChunkEdges] = {}
+        truth_numbers, numbers = truth[part], prediction[part]
+        if not numbering.truth:
+            truth_numbers, truth_edges[index] = label_chunk(truth_numbers, chunk_numbers[index])
+        if not numbering.prediction:
+            numbers, edges[index] = label_chunk(numbers, chunk_numbers[index])
+        foreground = (truth > 0).astype(np.uint8), (prediction > 0).astype(np.uint8)
+        counts = _count_box(*foreground, pixels.valid, boxes, index, tolerance)
+        overlaps = count_overlaps(truth_numbers, numbers, pixels.valid[part])
+        return Counts(overlaps, counts.boundaries, truth_edges, edges)
 
-    counts = compute(count, blocks.grid, merge_counts)
+    counts = map_reduce(count, boxes.grid, merge_counts)
     truth, prediction = counts.overlaps.truth, counts.overlaps.prediction
-    if not kinds.truth_numbered:
-        truth = Joined.of(counts.truth_edges).objects(truth)
-    if not kinds.prediction_numbered:
-        prediction = Joined.of(counts.prediction_edges).objects(prediction)
-    return Counts(Overlaps.of(truth, prediction, counts.overlaps.pixels), counts.boundaries)
+    if not numbering.truth:
+        truth = JoinedComponents.from_edges(counts.truth_edges).find_objects(truth)
+    if not numbering.prediction:
+        prediction = JoinedComponents.from_edges(counts.prediction_edges).find_objects(prediction)
+    overlaps = Overlaps.from_pairs(truth, prediction, counts.overlaps.pixels)
+    return Counts(overlaps, counts.boundaries)
 
 
-def _numbers(values: Labels) -> Labels:
-    """Return numbers that can be counted on: unsigned 64-bit ones mix with none others."""
+def _signed(values: LabelArray) -> LabelArray:
+    """Return 64-bit values as signed integers: numpy mixes unsigned ones with others as floats."""
     return values.astype(np.int64) if values.dtype.itemsize == 8 else values
 
 
-def has_several_values(blocks: AreaBlocks, compute: Compute) -> tuple[bool, bool]:
+def has_several_values(boxes: AreaBoxes, map_reduce: MapReduce) -> tuple[bool, bool]:
     """Whether truth and prediction hold more than one value besides 0 where they are compared."""
 
-    def look(pair: Pair, index: BlockIndex) -> NDArray[np.int64]:
+    def find_extremes(pair: Pair, index: BlockIndex) -> NDArray[np.int64]:
         extremes = []
-        for values in pair.read(blocks.core(index)).objects:
-            there = values[values > 0]
+        for values in pair.read(boxes.core(index)).objects:
+            above = values[values > 0]
             extremes.append(
-                (int(there.min()), int(there.max())) if there.size else (np.iinfo(np.int64).max, 0)
+                (int(above.min()), int(above.max())) if above.size else (np.iinfo(np.int64).max, 0)
             )
         return np.array(extremes, np.int64)
 
@@ -184,6 +194,6 @@ def has_several_values(blocks: AreaBlocks, compute: Compute) -> tuple[bool, bool
         stack = np.stack(list(parts))
         return np.stack([stack[..., 0].min(axis=0), stack[..., 1].max(axis=0)], axis=1)
 
-    found = compute(look, blocks.grid, merge)
-    truth, prediction = ((found[:, 1] > found[:, 0]) & (found[:, 1] > 0)).tolist()
+    extremes = map_reduce(find_extremes, boxes.grid, merge)
+    truth, prediction = ((extremes[:, 1] > extremes[:, 0]) & (extremes[:, 1] > 0)).tolist()
     return truth, prediction

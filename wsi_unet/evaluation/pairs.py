@@ -1,4 +1,4 @@
-"""Prediction and truth side by side, box by box, with what is compared of them."""
+"""Prediction and truth side by side, read box by box, with what of them is compared."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_unet.errors import EvaluationError
-from wsi_unet.evaluation.classes import Key, find_ignored
-from wsi_unet.geometry import BlockGrid, Box, Shape
-from wsi_unet.ground_truth.drawing import Drawing, read_drawing
+from wsi_unet.evaluation.class_mapping import ClassKey, find_ignored
+from wsi_unet.geometry import BlockGrid, Box
+from wsi_unet.ground_truth.annotation_rasters import AnnotationRaster, open_annotation_raster
 from wsi_unet.ground_truth.grids import Region
-from wsi_unet.ground_truth.sources import Labels, LabelSource, open_label_source
-from wsi_unet.ground_truth.truths import Truth, in_boxes, open_truth
+from wsi_unet.ground_truth.label_rasters import LabelRaster, LabelsLike, open_label_raster
+from wsi_unet.ground_truth.truth import Truth, mask_of_boxes, open_truth
 
 SIDE = 2048
 """px: side of the boxes that are compared at once."""
@@ -26,7 +26,13 @@ SMALLEST_SIDE = 64
 
 @dataclass(frozen=True, eq=False)
 class PairPixels:
-    """Prediction and truth of a box, each (h, w), from 0; what isn't valid isn't compared."""
+    """Values of prediction and truth in a box.
+
+    Attributes:
+        truth: (h, w) values, at least 0.
+        prediction: (h, w) values, at least 0.
+        valid: (h, w) which pixels are compared.
+    """
 
     truth: NDArray[np.integer[Any]]
     prediction: NDArray[np.integer[Any]]
@@ -34,31 +40,31 @@ class PairPixels:
 
     @property
     def objects(self) -> tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]]]:
-        """Truth and prediction with 0 where they aren't valid."""
+        """Truth and prediction with 0 where they aren't compared."""
         return self.truth * self.valid, self.prediction * self.valid
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is compared, so that any process can open it.
+    """What is compared with what, in a form that any process can open.
 
     Attributes:
-        prediction: label values, or where they are.
-        truth: the same, or annotations.
-        label: the label group of the prediction, if it holds several.
-        truth_label: the same of the truth.
+        prediction: label values, or their path or URL.
+        truth: label values, their path or URL, or the path of annotations.
+        label: label group of the prediction, if it holds several.
+        truth_label: label group of the truth, if it holds several.
         ignore: values or names in the truth whose pixels aren't compared.
         region: (x, y, width, height) outside of which nothing is compared, full-resolution px.
         within: annotations outside of whose outlines nothing is compared.
-        number: of this comparison: what a process has open is of no use for another one, before
-            which files may have been written anew.
+        number: identifies this comparison: files may change between two, so a process doesn't
+            reuse what it opened for another one.
     """
 
-    prediction: Labels
-    truth: Labels
+    prediction: LabelsLike
+    truth: LabelsLike
     label: str | None = None
     truth_label: str | None = None
-    ignore: tuple[Key, ...] = ()
+    ignore: tuple[ClassKey, ...] = ()
     region: Region | None = None
     within: Path | None = None
     number: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -66,33 +72,33 @@ class Comparison:
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """A prediction and its truth.
+    """An open prediction and its truth.
 
     Attributes:
-        prediction: whose pixels all boxes are given in.
-        truth: on the same pixels.
-        area: the pixels that are looked at.
+        prediction: the prediction; all boxes are in its pixels.
+        truth: the truth of the same pixels.
+        area: the box outside of which nothing is read.
         ignored: values of the truth whose pixels aren't compared.
         within: annotations outside of which nothing is compared.
     """
 
-    prediction: LabelSource
+    prediction: LabelRaster
     truth: Truth
     area: Box
     ignored: frozenset[int] = frozenset()
-    within: Drawing | None = None
+    within: AnnotationRaster | None = None
 
     def read(self, box: Box) -> PairPixels:
         """Read a box of the area.
 
         Raises:
-            EvaluationError: something can't be read, or holds numbers below 0.
+            EvaluationError: something can't be read, or holds values below 0.
         """
         valid = np.ones(box.shape, np.bool_)
         if self.within is not None:
             valid = self.within.read(box) > 0
         if self.prediction.computed is not None:
-            valid &= in_boxes(self.prediction.computed, box)
+            valid &= mask_of_boxes(self.prediction.computed, box)
         if not valid.any():
             nothing = np.zeros(box.shape, np.uint8)
             return PairPixels(nothing, nothing, valid)
@@ -106,15 +112,15 @@ class Pair:
                 raise EvaluationError(f"{name}: holds {values.min()}; labels are 0 or more")
         return PairPixels(truth, prediction, valid)
 
-    def blocks(self, side: int | None = None) -> AreaBlocks:
-        """Return the boxes that the area is cut into.
+    def cut(self, side: int | None = None) -> AreaBoxes:
+        """Cut the area into boxes.
 
         Args:
-            side: px; chosen by how both are stored if None.
+            side: px; None chooses it by how prediction and truth are stored.
         """
-        return AreaBlocks(self.area, self._side() if side is None else side)
+        return AreaBoxes(self.area, self._choose_side() if side is None else side)
 
-    def _side(self) -> int:
+    def _choose_side(self) -> int:
         side = max(SMALLEST_SIDE, int(SIDE / self.truth.scale))
         chunk = self.prediction.chunk
         # A lazy array's chunk is computed as a whole, so it should lie in few boxes.
@@ -122,60 +128,68 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class AreaBlocks:
-    """An area cut into boxes: (row, column) and px."""
+class AreaBoxes:
+    """The square boxes that an area is cut into.
+
+    Attributes:
+        area: px of the prediction.
+        side: side of a box, px; boxes at the end of the area may be smaller.
+    """
 
     area: Box
     side: int
 
     @property
     def grid(self) -> BlockGrid:
-        """The boxes, counted from the area's first pixel."""
-        shape: Shape = self.area.shape
-        return BlockGrid(shape, self.side)
+        """The boxes by (row, column), relative to the area's first pixel."""
+        return BlockGrid(self.area.shape, self.side)
 
     def core(self, index: tuple[int, int]) -> Box:
-        """Return the box in row and column `index`."""
+        """Return the box in row and column `index`, px of the prediction."""
         return self.grid.core(index).shift(self.area.y0, self.area.x0)
 
     def window(self, core: Box, halo: int) -> Box:
-        """Return a box with so many px around it, as far as the area reaches."""
+        """Return a box with `halo` px around it, as far as the area reaches."""
         return core.grow(halo, halo).intersection(self.area)
 
 
-def open_pair(question: Comparison) -> Pair:
+def open_pair(comparison: Comparison) -> Pair:
     """Open what is compared.
 
     Raises:
         EvaluationError: they can't be read or compared, or there is nothing to compare.
         AnnotationError: annotations can't be read, or lie outside of the slide.
-        OptionError: a class that is to be ignored isn't there.
+        OptionError: a class that is to be ignored doesn't exist.
         OutputError: a folder is no output of ours, or has no such label group.
     """
-    source = open_label_source(question.prediction, question.label)
-    within = None if question.within is None else read_drawing(question.within, source.grid)
-    truth = open_truth(question.truth, source, question.truth_label)
-    ignored = find_ignored(truth, question.ignore)
-    area = _area(source, question.region, within)
-    return Pair(source, truth, area, ignored, within)
+    prediction = open_label_raster(comparison.prediction, comparison.label)
+    within = None
+    if comparison.within is not None:
+        within = open_annotation_raster(comparison.within, prediction.grid)
+    truth = open_truth(comparison.truth, prediction, comparison.truth_label)
+    ignored = find_ignored(truth, comparison.ignore)
+    area = _find_area(prediction, comparison.region, within)
+    return Pair(prediction, truth, area, ignored, within)
 
 
-def _area(source: LabelSource, region: Region | None, within: Drawing | None) -> Box:
-    """Return the box outside of which nothing is looked at, px of the prediction.
+def _find_area(
+    prediction: LabelRaster, region: Region | None, within: AnnotationRaster | None
+) -> Box:
+    """Return the box outside of which nothing is compared, px of the prediction.
 
     Raises:
         EvaluationError: it is empty.
     """
-    area = Box.of_shape(source.grid.shape)
+    area = Box.of_shape(prediction.grid.shape)
     if region is not None:
-        area = area.intersection(source.grid.box_of(region))
+        area = area.intersection(prediction.grid.find_box(region))
         if not area.area:
             raise EvaluationError(
-                f"{source.name}: the region {','.join(map(str, region))} lies outside of it; give "
-                "X,Y,W,H in full-resolution pixels"
+                f"{prediction.name}: the region {','.join(map(str, region))} lies outside of it; "
+                "give X,Y,W,H in full-resolution pixels"
             )
     if within is not None:
         area = area.intersection(within.extent())
     if not area.area:
-        raise EvaluationError(f"{source.name}: nothing of it lies in the regions to compare")
+        raise EvaluationError(f"{prediction.name}: nothing of it lies in the regions to compare")
     return area

@@ -1,4 +1,4 @@
-"""What an evaluation found."""
+"""The scores of an evaluation."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_unet.ground_truth.drawing import AnnotationFacts
+from wsi_unet.ground_truth.annotation_rasters import AnnotationFacts
 from wsi_unet.metrics.boundaries import Boundaries, BoundaryPixels
-from wsi_unet.metrics.confusion import class_pixels, mean_of, pixel_error
+from wsi_unet.metrics.confusion import class_pixels, nan_mean, pixel_error
 from wsi_unet.metrics.instances import ObjectScores
-from wsi_unet.metrics.segmentation import SegmentScores
+from wsi_unet.metrics.segments import SegmentScores
 
-Kind = Literal["classes", "objects", "segments"]
+EvaluationKind = Literal["classes", "objects", "segments"]
 
 
 @dataclass(frozen=True)
 class ClassScores:
-    """One class; NaN is a score of nothing. See `metrics.confusion` for the definitions.
+    """Scores of one class; NaN where there is nothing to score. `metrics.confusion` defines them.
 
     Attributes:
-        value: of the class in the prediction.
-        name: of the class.
-        truth_pixels: pixels of it in the truth.
-        prediction_pixels: pixels of it in the prediction.
-        dice: NaN where the class is in neither, as are the next ones.
+        value: the class's value in the prediction.
+        name: the class's name.
+        truth_pixels: number of its pixels in the truth.
+        prediction_pixels: number of its pixels in the prediction.
+        dice: Dice coefficient; like the next three, NaN where the class is in neither.
         iou: intersection over union.
-        precision: NaN also where it was never predicted.
-        recall: NaN also where the truth has none.
+        precision: share of predicted pixels that are right; NaN also where none was predicted.
+        recall: share of true pixels that were predicted; NaN also where the truth has none.
         pixel_error: share of the pixels that are of the class in just one of both.
-        boundary_f1: within the tolerance; NaN without boundaries, or if they weren't asked for.
+        boundary_f1: boundary F1 within the tolerance; NaN without boundaries or tolerance.
     """
 
     value: int
@@ -51,31 +51,34 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How well a prediction agrees with the truth; NaN is a score of nothing.
+    """How well a prediction agrees with the truth; scores are NaN where there is nothing to score.
 
     Attributes:
-        prediction: what was evaluated.
-        truth: what it was compared with.
-        kind: what its values were taken for: classes, objects, or segments that borders part.
-        pixels: how many pixels were compared.
-        pixels_left_out: how many of the prediction's weren't: outside of the regions, ignored, or
-            not covered by the truth.
-        tolerance: of boundaries, px; None if they weren't asked for.
-        classes: each class, by value; of objects and segments there are two: them, and the rest.
-        confusion: pixels of class i in the truth (rows) and j in the prediction (columns).
+        prediction: path, URL or name of the prediction.
+        truth: path, URL or name of the truth.
+        kind: what is scored: classes, objects, or segments (cells that borders separate).
+        pixels: number of pixels that were compared.
+        pixels_left_out: number of the prediction's pixels that weren't: outside of the regions,
+            ignored, or not covered by the truth.
+        tolerance: tolerance of boundaries, px; None if boundaries weren't scored.
+        classes: scores of each class; of objects and of segments there are two classes: they, and
+            the rest.
+        confusion: number of pixels of class i in the truth (rows) and j in the prediction
+            (columns).
         pixel_error: share of pixels whose class is wrong.
-        mean_dice: mean over the classes but that of value 0, without those that are in neither.
-        mean_iou: the same of IoU.
-        mean_boundary_f1: the same of the boundary F1.
-        objects: scores of objects, None unless they were asked for.
-        segments: scores of segments, None unless they were asked for.
-        truth_annotations: what was read of the truth, None unless it is annotations.
-        within_annotations: what was read of the regions, None unless there are any.
+        mean_dice: mean Dice coefficient of the classes, without value 0 and without classes that
+            are in neither.
+        mean_iou: mean IoU of the same classes.
+        mean_boundary_f1: mean boundary F1 of the same classes.
+        objects: scores of objects; None unless `kind` is "objects".
+        segments: scores of segments; None unless `kind` is "segments".
+        truth_annotations: number of annotations; None unless the truth is annotations.
+        within_annotations: number of annotations to compare within; None if there are none.
     """
 
     prediction: str
     truth: str
-    kind: Kind
+    kind: EvaluationKind
     pixels: int
     pixels_left_out: int
     tolerance: float | None
@@ -91,7 +94,7 @@ class Evaluation:
     within_annotations: AnnotationFacts | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as a JSON document; NaN becomes null."""
+        """Return the scores as a JSON document; NaN becomes null."""
         document: dict[str, Any] = _without_nan(dataclasses.asdict(self))
         return document
 
@@ -102,42 +105,42 @@ def score_classes(
     """Score every class of a confusion matrix.
 
     Args:
-        names: {value: name} in the order of the matrix's rows.
-        matrix: (k, k) pixels, rows are truth.
-        boundaries: by value; None if they weren't counted.
+        names: {value: name} of the classes, in the order of the matrix's rows.
+        matrix: (k, k) numbers of pixels; rows are truth.
+        boundaries: boundary pixels by value; None if they weren't counted.
     """
     scores = []
     for number, (value, name) in enumerate(names.items()):
-        found = class_pixels(matrix, number)
+        counts = class_pixels(matrix, number)
         edge = None if boundaries is None else boundaries.get(value, BoundaryPixels())
         scores.append(
             ClassScores(
                 value=value,
                 name=name,
-                truth_pixels=found.tp + found.fn,
-                prediction_pixels=found.tp + found.fp,
-                dice=found.dice,
-                iou=found.iou,
-                precision=found.precision,
-                recall=found.recall,
-                pixel_error=found.pixel_error,
+                truth_pixels=counts.tp + counts.fn,
+                prediction_pixels=counts.tp + counts.fp,
+                dice=counts.dice,
+                iou=counts.iou,
+                precision=counts.precision,
+                recall=counts.recall,
+                pixel_error=counts.pixel_error,
                 boundary_f1=math.nan if edge is None else edge.f1,
             )
         )
     return tuple(scores)
 
 
-def summary_of(scores: tuple[ClassScores, ...], matrix: NDArray[np.int64]) -> dict[str, Any]:
-    """Return what an `Evaluation` says of all classes together."""
-    counted = [one for one in scores if one.value != 0]
+def summarise_classes(scores: tuple[ClassScores, ...], matrix: NDArray[np.int64]) -> dict[str, Any]:
+    """Return the fields of `Evaluation` that follow from the scores of classes."""
+    foreground = [item for item in scores if item.value != 0]
     return {
         "pixels": int(matrix.sum()),
         "classes": scores,
         "confusion": tuple(tuple(row) for row in matrix.tolist()),
         "pixel_error": pixel_error(matrix),
-        "mean_dice": mean_of([one.dice for one in counted]),
-        "mean_iou": mean_of([one.iou for one in counted]),
-        "mean_boundary_f1": mean_of([one.boundary_f1 for one in counted]),
+        "mean_dice": nan_mean([item.dice for item in foreground]),
+        "mean_iou": nan_mean([item.iou for item in foreground]),
+        "mean_boundary_f1": nan_mean([item.boundary_f1 for item in foreground]),
     }
 
 

@@ -1,4 +1,4 @@
-"""Where the pixels of two label images lie, and which of one lies under each of the other.
+"""Where the pixels of label images lie, and which pixel of one is nearest to each of another.
 
 Positions are relative to the centre of the slide's first pixel.
 """
@@ -16,23 +16,23 @@ from wsi_unet.errors import EvaluationError
 from wsi_unet.geometry import Box, Shape
 
 DIGITS = 6
-"""Positions are rounded to this many digits of a pixel, so that ties fall the same way always."""
+"""Positions are rounded to this many digits of a pixel, so that ties always fall the same way."""
 
 Region = tuple[int, int, int, int]
-"""(x, y, width, height), full-resolution px of the slide."""
-Places = tuple[NDArray[np.intp], NDArray[np.intp]]
-"""Row and column of another grid for each row and column of this one; -1 where there is none."""
+"""(x, y, width, height) in full-resolution px of the slide."""
+NearestPixels = tuple[NDArray[np.intp], NDArray[np.intp]]
+"""Nearest row of another grid for each row, and nearest column for each column; -1 for none."""
 
 
 @dataclass(frozen=True)
-class Steps:
-    """The centre of pixel (i, j) lies at first + (i, j) * step, (y, x)."""
+class PixelCentres:
+    """Centres of an image's pixels: that of (i, j) lies at first + (i, j) * step, (y, x)."""
 
     first: tuple[float, float]
     step: tuple[float, float]
 
 
-SLIDE_PIXELS = Steps((0.0, 0.0), (1.0, 1.0))
+SLIDE_PIXELS = PixelCentres((0.0, 0.0), (1.0, 1.0))
 
 
 @dataclass(frozen=True)
@@ -41,24 +41,24 @@ class Grid:
 
     Attributes:
         shape: (rows, columns).
-        pixels: where they lie, full-resolution px of the slide; None if that isn't known.
-        micrometres: where they lie, µm; None if that isn't known.
-        slide: fingerprint of the slide, None if that isn't known.
-        slide_shape: (rows, columns) of the slide at full resolution, None if that isn't known.
+        pixels: their centres in full-resolution px of the slide; None if unknown.
+        micrometres: their centres in µm; None if unknown.
+        slide: fingerprint of the slide; None if unknown.
+        slide_shape: (rows, columns) of the slide at full resolution; None if unknown.
     """
 
     shape: Shape
-    pixels: Steps | None = None
-    micrometres: Steps | None = None
+    pixels: PixelCentres | None = None
+    micrometres: PixelCentres | None = None
     slide: str | None = None
     slide_shape: Shape | None = None
 
     @property
-    def on_slide(self) -> Steps:
-        """Where the pixels lie on the slide; those of an image are the slide's own."""
+    def on_slide(self) -> PixelCentres:
+        """Centres of the pixels in full-resolution px; those of an image are the slide's own."""
         return self.pixels or SLIDE_PIXELS
 
-    def box_of(self, region: Region) -> Box:
+    def find_box(self, region: Region) -> Box:
         """Return the pixels whose centres lie in a region, clipped to the grid."""
         x, y, width, height = region
         sides = []
@@ -69,8 +69,8 @@ class Grid:
             sides.append((max(0, low), min(self.shape[axis], high)))
         return Box(sides[0][0], sides[1][0], sides[0][1], sides[1][1])
 
-    def on_grid(self, polygon: Polygon) -> Polygon:
-        """Return a polygon in pixels of this grid instead of the slide's at full resolution.
+    def transform_polygon(self, polygon: Polygon) -> Polygon:
+        """Return a polygon in px of this grid instead of full-resolution px of the slide.
 
         Pixel (i, j) covers [i, i + 1) x [j, j + 1) in both.
         """
@@ -78,24 +78,24 @@ class Grid:
         return tuple((ring - 0.5 - first) / step + 0.5 for ring in polygon)
 
 
-def match_grids(grid: Grid, other: Grid, name: str, other_name: str) -> Places:
+def match_grids(grid: Grid, other: Grid, name: str, other_name: str) -> NearestPixels:
     """Find the nearest pixel of another grid for each pixel of this one.
 
-    Two results of one slide meet in its pixels, others in µm where both have them; an image has the
-    pixels of the result it is compared with, or the slide's, whichever its size says.
+    Two results of one slide are matched in its pixels, others in µm where both have them. An image
+    has the pixels of the result that it is compared with, or of the slide, as its size says.
 
     Args:
-        grid: of the prediction.
-        other: of the truth.
-        name: of the prediction, for messages.
-        other_name: of the truth.
+        grid: grid of the prediction.
+        other: grid of the truth.
+        name: name of the prediction, for messages.
+        other_name: name of the truth, for messages.
 
     Raises:
         EvaluationError: they have no coordinates in common and differ in size.
     """
-    common = _common(grid, other)
+    common = _find_common_unit(grid, other)
     if common is not None:
-        rows, columns = (_nearest(axis, grid, other, common) for axis in (0, 1))
+        rows, columns = (_find_nearest(axis, grid, other, common) for axis in (0, 1))
         return rows, columns
     if grid.shape != other.shape:
         raise EvaluationError(
@@ -106,18 +106,18 @@ def match_grids(grid: Grid, other: Grid, name: str, other_name: str) -> Places:
     return np.arange(grid.shape[0]), np.arange(grid.shape[1])
 
 
-def scale_between(places: Places) -> float:
-    """Return how many pixels of the other grid one of this grid spans, at most 1 if coarser."""
+def scale_between(nearest: NearestPixels) -> float:
+    """Return how many px of the other grid one px of this grid spans; 1 if the other is coarser."""
     factors = [1.0]
-    for axis in places:
-        there = axis[axis >= 0]
-        if len(there) > 1:
-            factors.append((int(there[-1]) - int(there[0])) / (len(there) - 1))
+    for axis in nearest:
+        matched = axis[axis >= 0]
+        if len(matched) > 1:
+            factors.append((int(matched[-1]) - int(matched[0])) / (len(matched) - 1))
     return max(factors)
 
 
-def _common(grid: Grid, other: Grid) -> tuple[Steps, Steps] | None:
-    """Return where the pixels of both lie, in one unit."""
+def _find_common_unit(grid: Grid, other: Grid) -> tuple[PixelCentres, PixelCentres] | None:
+    """Return the centres of the pixels of both in one unit; None if they have none in common."""
     same_slide = grid.slide is not None and grid.slide == other.slide
     if grid.pixels and other.pixels and same_slide:
         return grid.pixels, other.pixels
@@ -132,11 +132,13 @@ def _common(grid: Grid, other: Grid) -> tuple[Steps, Steps] | None:
     return None
 
 
-def _nearest(axis: int, grid: Grid, other: Grid, common: tuple[Steps, Steps]) -> NDArray[np.intp]:
-    here, there = common
-    centres = here.first[axis] + here.step[axis] * np.arange(grid.shape[axis])
-    place = (centres - there.first[axis]) / there.step[axis]
-    nearest = np.floor(np.round(place, DIGITS) + 0.5)
+def _find_nearest(
+    axis: int, grid: Grid, other: Grid, common: tuple[PixelCentres, PixelCentres]
+) -> NDArray[np.intp]:
+    own, others = common
+    centres = own.first[axis] + own.step[axis] * np.arange(grid.shape[axis])
+    positions = (centres - others.first[axis]) / others.step[axis]
+    nearest = np.floor(np.round(positions, DIGITS) + 0.5)
     inside = (nearest >= 0) & (nearest < other.shape[axis])
     return np.where(inside, nearest, -1).astype(np.intp)
 

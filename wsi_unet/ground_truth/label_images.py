@@ -1,4 +1,4 @@
-"""Label images: PNG and TIFF whose values are classes, or numbers of objects."""
+"""Label images: PNGs and TIFFs whose values are classes, or numbers of objects."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 
 from wsi_unet.errors import EvaluationError, first_line
 from wsi_unet.geometry import Box, Shape
-from wsi_unet.slides.library_messages import quiet
-from wsi_unet.slides.tissue.raster_files import MALFORMED, PNG_HEAD, TIFF_HEADS, open_image
+from wsi_unet.slides.library_messages import capture_library_messages
+from wsi_unet.slides.tissue.image_files import MALFORMED, PNG_HEAD, TIFF_HEADS, open_image
 
-MOST_AT_ONCE = 1 << 29
-"""Pixels of an image that is decoded as a whole."""
-MOST_IN_A_TILE = 1 << 26
-"""Pixels of a TIFF's tile or strip, of images larger than that."""
+MAX_WHOLE_PIXELS = 1 << 29
+"""Largest image, in pixels, that is decoded as a whole."""
+MAX_TILE_PIXELS = 1 << 26
+"""Largest tile or strip, in pixels, of a TIFF that is larger than that."""
 
 
 @dataclass(frozen=True, eq=False)
 class WholePixels:
-    """An image that is in memory, or mapped into it."""
+    """The values of an image in memory, or mapped into it."""
 
     values: NDArray[np.integer[Any]]
 
@@ -33,14 +33,14 @@ class WholePixels:
 
 
 class TiledPixels:
-    """A TIFF that is too large to be decoded as a whole: tiles are decoded as they are needed."""
+    """The values of a TIFF too large to decode as a whole: tiles are decoded when needed."""
 
     def __init__(self, path: Path, page: Any) -> None:
-        """Read the tiles of a page.
+        """Note where the tiles of a page lie.
 
         Args:
-            path: the file, opened anew for each box.
-            page: tifffile's page, whose decode function may be used after its file was closed.
+            path: the file, which is opened again for each box.
+            page: tifffile's page; its decode function works after the file was closed.
         """
         self._path = path
         self._shape = int(page.imagelength), int(page.imagewidth)
@@ -49,9 +49,9 @@ class TiledPixels:
         tile = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, 1 << 62)
         self._tile = min(int(tile[0]), self._shape[0]), min(int(tile[1]), self._shape[1])
         self._across = -(-self._shape[1] // self._tile[1])
-        self._places = list(zip(page.dataoffsets, page.databytecounts, strict=True))
+        self._segments = list(zip(page.dataoffsets, page.databytecounts, strict=True))
         self._fill = page.nodata
-        if math.prod(self._tile) > MOST_IN_A_TILE:
+        if math.prod(self._tile) > MAX_TILE_PIXELS:
             raise EvaluationError(
                 f"{path}: is too large to be decoded as a whole, and not tiled; save it as a tiled "
                 "TIFF"
@@ -69,19 +69,19 @@ class TiledPixels:
             for i in range(box.y0 // rows, -(-box.y1 // rows)):
                 for j in range(box.x0 // columns, -(-box.x1 // columns)):
                     number = i * self._across + j
-                    offset, length = self._places[number]
+                    offset, length = self._segments[number]
                     if not length:
                         continue
                     file.seek(offset)
                     tile = Box(i * rows, j * columns, (i + 1) * rows, (j + 1) * columns)
                     common = tile.intersection(box)
-                    pixels = self._decoded(file.read(length), number)
+                    pixels = self._decode_tile(file.read(length), number)
                     result[common.relative_to(box).slices()] = pixels[
                         common.relative_to(tile).slices()
                     ]
         return result
 
-    def _decoded(self, data: bytes, number: int) -> NDArray[Any]:
+    def _decode_tile(self, data: bytes, number: int) -> NDArray[Any]:
         try:
             decoded, _, _ = self._decode(data, number)
         except MALFORMED as error:
@@ -90,10 +90,10 @@ class TiledPixels:
 
 
 def open_image_pixels(path: Path) -> tuple[WholePixels | TiledPixels, Shape]:
-    """Open a label image: one plane of whole numbers from 0.
+    """Open a label image, which is one plane of whole numbers.
 
     Returns:
-        Its values, and (rows, columns).
+        Its values, and its (rows, columns).
 
     Raises:
         EvaluationError: it can't be read, or is something else.
@@ -119,46 +119,46 @@ def open_image_pixels(path: Path) -> tuple[WholePixels | TiledPixels, Shape]:
 def _open_png(path: Path) -> tuple[WholePixels, Shape]:
     with open_image(path, png=True) as image:
         shape = image.height, image.width
-        if math.prod(shape) > MOST_AT_ONCE:
+        if math.prod(shape) > MAX_WHOLE_PIXELS:
             raise EvaluationError(
                 f"{path}: {shape[1]} x {shape[0]} px are too many to be decoded as a whole; save "
                 "it as a tiled TIFF"
             )
-        # A palette is colours for classes: the indices are the values.
+        # A palette gives classes their colours: the indices are the values.
         values = np.asarray(image)
-    return WholePixels(_checked(path, values)), shape
+    return WholePixels(_check_values(path, values)), shape
 
 
 def _open_tiff(path: Path) -> tuple[WholePixels | TiledPixels, Shape]:
     import tifffile
 
-    with quiet(), tifffile.TiffFile(path) as tiff:
+    with capture_library_messages(), tifffile.TiffFile(path) as tiff:
         level: Any = tiff.series[0].levels[0] if tiff.series else None
         page: Any = level.pages[0] if level is not None else None
         if page is None or len(level.pages) != 1 or len(level.shape) != 2:
-            found = "none" if level is None else f"shape {level.shape}"
-            raise EvaluationError(f"{path}: labels are one plane of pixels, not {found}")
+            planes = "none" if level is None else f"shape {level.shape}"
+            raise EvaluationError(f"{path}: labels are one plane of pixels, not {planes}")
         shape = int(level.shape[0]), int(level.shape[1])
-        _check_kind(path, np.dtype(page.dtype))
-        if page.is_final:  # the pixels lie in the file as they are
+        _check_dtype(path, np.dtype(page.dtype))
+        if page.is_final:  # uncompressed: can be mapped into memory
             stored = page.dtype.newbyteorder(tiff.byteorder)
             return WholePixels(np.memmap(path, stored, "r", page.dataoffsets[0], shape)), shape
-        if math.prod(shape) > MOST_AT_ONCE:
+        if math.prod(shape) > MAX_WHOLE_PIXELS:
             return TiledPixels(path, page), shape
-        return WholePixels(_checked(path, level.asarray())), shape
+        return WholePixels(_check_values(path, level.asarray())), shape
 
 
-def _checked(path: Path, values: NDArray[Any]) -> NDArray[np.integer[Any]]:
+def _check_values(path: Path, values: NDArray[Any]) -> NDArray[np.integer[Any]]:
     if values.ndim != 2:
         raise EvaluationError(
-            f"{path}: has {values.shape[-1]} channels; labels have one, the number of the class or "
-            "of the object, so convert the colours to numbers first"
+            f"{path}: has {values.shape[-1]} channels, and labels have one, the number of the "
+            "class or of the object; convert the colours to numbers first"
         )
-    _check_kind(path, values.dtype)
+    _check_dtype(path, values.dtype)
     # Pillow's booleans are bytes of 255.
     return (values.view(np.uint8) > 0).astype(np.uint8) if values.dtype == np.bool_ else values
 
 
-def _check_kind(path: Path, kind: np.dtype[Any]) -> None:
-    if kind.kind not in "biu":
-        raise EvaluationError(f"{path}: its pixels are {kind}; labels are whole numbers")
+def _check_dtype(path: Path, dtype: np.dtype[Any]) -> None:
+    if dtype.kind not in "biu":
+        raise EvaluationError(f"{path}: its pixels are {dtype}; labels are whole numbers")

@@ -1,4 +1,4 @@
-"""Pictures of results."""
+"""Pictures of results, for people to look at."""
 
 import lazy_loader
 

@@ -1,9 +1,10 @@
-"""One picture of a result: the slide, the labels' colours and outlines, scale bar and legend."""
+"""Pictures of a result: the slide, the labels' colours and outlines, a scale bar and a legend."""
 
 from __future__ import annotations
 
 import io
 import math
+import os
 import uuid
 from pathlib import Path
 from typing import Any
@@ -13,62 +14,67 @@ import xarray as xr
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsi_unet import locations
 from wsi_unet.errors import OptionError, OutputError
 from wsi_unet.labels.reading import open_image, open_labels
-from wsi_unet.view.legend import LegendEntry, draw_scale_bar, with_legend
+from wsi_unet.locations import Location
+from wsi_unet.view.legend import LegendEntry, add_legend, draw_scale_bar
 
 FILL = 0.28
 """Opacity of a class's colour inside its outline, over the slide's image."""
 
-FILL_ALONE = 0.55
-"""The same where there is no image."""
+FILL_ON_WHITE = 0.55
+"""Opacity of a class's colour inside its outline, on white."""
 
 OUTLINE = 0.95
-FINER = 1.5
+"""Opacity of outlines."""
+
+OVERSAMPLING = 1.5
 """Labels are read at least this much finer than the picture, so that outlines are smooth."""
 
 Plane = NDArray[np.float32]
 
 
 def write_overlay(
-    output: str | Path, png: str | Path, name: str | None = None, max_side: int = 2048
+    output: str | os.PathLike[str] | Location,
+    png: str | os.PathLike[str],
+    name: str | None = None,
+    max_side: int = 2048,
 ) -> Path:
-    """Write a picture of the labels over the slide's stored image (or on white without one).
+    """Write a picture of the labels over the slide's stored image, or on white if there is none.
 
     Only the pyramid levels near the picture's resolution are read, so memory depends on
     `max_side` alone.
 
     Args:
-        output: the output: a folder or an s3:// URL.
-        png: file to write.
-        name: of the label group; may be left out where there is only one.
-        max_side: longer side of the picture without its legend, px; not enlarged beyond the
-            labels' own resolution.
+        output: a folder or an s3:// URL with a result.
+        png: the file to write.
+        name: name of the label group; may be left out if there is only one.
+        max_side: longest side of the picture without its legend, px; it is smaller if the labels
+            have fewer pixels.
 
     Returns:
-        The file written.
+        The path of the file.
 
     Raises:
-        OptionError: if `max_side` is unusable.
-        OutputError: if there are no such labels, or the file can't be written.
+        OptionError: `max_side` is unusable.
+        OutputError: there are no such labels, or the file can't be written.
     """
     if not 64 <= max_side <= 32768:
-        raise OptionError(f"max_side {max_side} px: choose 64 to 32768")
-    labels = open_labels(output, name)
+        raise OptionError(f"`max_side={max_side}`: choose 64 to 32768 px", option="max_side")
+    location = Location.parse(output)
+    labels = open_labels(str(location), name)
     size = _picture_size(labels, max_side)
-    picture = _background(output, labels, size)
-    alone = picture is None
+    picture, fill = _read_image(location, labels, size), FILL
     if picture is None:
-        picture = np.full((size[1], size[0], 3), 255, np.float32)
-    fine = _level_for(labels.attrs["levels"], labels.shape, round(FINER * max(size)))
-    values = open_labels(output, str(labels.name), fine).values
-    painted = _paint(picture, values, labels.attrs["colors"], FILL_ALONE if alone else FILL)
+        picture, fill = np.full((size[1], size[0], 3), 255, np.float32), FILL_ON_WHITE
+    level = _choose_level(labels.attrs["levels"], labels.shape, round(OVERSAMPLING * max(size)))
+    values = open_labels(str(location), str(labels.name), level).values
+    painted = _paint(picture, values, labels.attrs["colors"], fill)
     image = Image.fromarray(painted)
     if labels.attrs["unit"] == "micrometer":
         draw_scale_bar(image, _extent(labels)[1] / image.width)
-    title = f"{locations.name(locations.resolve(output))}: {_title(labels)}"
-    return _save(with_legend(image, title, _legend(labels)), Path(png))
+    title = f"{location.name}: {_describe(labels)}"
+    return _save(add_legend(image, title, _legend(labels)), Path(png))
 
 
 def _extent(labels: xr.DataArray) -> tuple[float, float]:
@@ -85,24 +91,24 @@ def _picture_size(labels: xr.DataArray, max_side: int) -> tuple[int, int]:
     return max(1, round(width / pixel)), max(1, round(height / pixel))
 
 
-def _level_for(levels: int, shape: tuple[int, ...], side: int) -> int:
-    """Return the coarsest level whose longer side is at least `side` px, else the finest."""
+def _choose_level(levels: int, shape: tuple[int, ...], side: int) -> int:
+    """Return the coarsest level whose longer side is at least `side` px, or else the finest."""
     longer = max(shape[-2:])
     return max((level for level in range(levels) if -(-longer >> level) >= side), default=0)
 
 
-def _background(
-    output: str | Path, labels: xr.DataArray, size: tuple[int, int]
+def _read_image(
+    location: Location, labels: xr.DataArray, size: tuple[int, int]
 ) -> NDArray[np.float32] | None:
     """Return the stored image on the picture's grid, float32 (h, w, 3) of 0 .. 255."""
-    whole = open_image(output)
-    if whole is None:
+    finest = open_image(str(location))
+    if finest is None:
         return None
-    level = _level_for(whole.attrs["levels"], whole.shape, max(size))
-    stored = open_image(output, level) if level else whole
+    level = _choose_level(finest.attrs["levels"], finest.shape, max(size))
+    stored = open_image(str(location), level) if level else finest
     assert stored is not None
     pixels = np.moveaxis(stored.values, 0, -1)
-    edges = []  # of the labels' extent, in pixels of the stored image
+    edges = []  # where the labels begin and end, in px of the stored image
     for dim, index in (("x", 1), ("y", 0)):
         step = stored.attrs["pixel_size"][index]
         first = float(stored[dim][0]) - step / 2
@@ -125,7 +131,7 @@ def _paint(
 
     Args:
         picture: 0 .. 255; changed in place.
-        labels: the same area, (rows, columns), usually finer.
+        labels: (rows, columns) of the same area, usually finer.
         colors: "#rrggbb" by label value.
         fill: opacity inside the outlines.
     """
@@ -136,21 +142,21 @@ def _paint(
             continue
         color = np.array(list(bytes.fromhex(colors[int(value)][1:])), np.float32)
         inside = labels == value
-        covered = _coverage(inside, size)
-        outlined = _coverage(inside & ~_eroded(inside, width), size)
-        for share, tone in ((covered * fill, color), (outlined * OUTLINE, color)):
-            picture += share[..., None] * (tone - picture)
+        inside_share = _downscale_mask(inside, size)
+        outline_share = _downscale_mask(inside & ~_erode(inside, width), size)
+        for opacity in (inside_share * fill, outline_share * OUTLINE):
+            picture += opacity[..., None] * (color - picture)
     return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
 
 
-def _coverage(mask: NDArray[np.bool_], size: tuple[int, int]) -> Plane:
-    """Return which share of each of the picture's pixels `mask` covers, float32 0 .. 1."""
+def _downscale_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> Plane:
+    """Return the share of each of the picture's pixels that `mask` covers, float32 0 .. 1."""
     grey = Image.fromarray(mask.view(np.uint8) * np.uint8(255))
     shares = np.asarray(grey.resize(size, Image.Resampling.BOX), np.float32)
     return shares / np.float32(255)
 
 
-def _eroded(mask: NDArray[np.bool_], times: int) -> NDArray[np.bool_]:
+def _erode(mask: NDArray[np.bool_], times: int) -> NDArray[np.bool_]:
     """Return `mask` without its outermost `times` pixels; the slide's edge is no outline."""
     for _ in range(times):
         smaller = mask.copy()
@@ -162,7 +168,7 @@ def _eroded(mask: NDArray[np.bool_], times: int) -> NDArray[np.bool_]:
     return mask
 
 
-def _title(labels: xr.DataArray) -> str:
+def _describe(labels: xr.DataArray) -> str:
     state = "" if labels.attrs["finished"] else "  (not finished: parts are missing)"
     return f"{labels.name}{state}"
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from wsi_unet.errors import EvaluationError, OptionError
-from wsi_unet.evaluation.classes import parse_classes
+from wsi_unet.evaluation.class_mapping import parse_classes
 from wsi_unet.geometry import Box
 from wsi_unet.ground_truth import label_images
 from wsi_unet.ground_truth.label_images import TiledPixels, open_image_pixels
@@ -37,7 +37,7 @@ def test_every_tiff_is_read_box_by_box(
 ) -> None:
     values = LABELS.astype(kind) * (1 if kind == np.uint8 else 1001)
     if tiled:
-        monkeypatch.setattr(label_images, "MOST_AT_ONCE", 1000)
+        monkeypatch.setattr(label_images, "MAX_WHOLE_PIXELS", 1000)
     tifffile.imwrite(tmp_path / "a.tif", values, **stored)
     pixels, shape = open_image_pixels(tmp_path / "a.tif")
     assert isinstance(pixels, TiledPixels) == (tiled and "compression" in stored)
@@ -54,8 +54,8 @@ def test_every_tiff_is_read_box_by_box(
 def test_a_large_image_in_one_piece_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(label_images, "MOST_AT_ONCE", 1000)
-    monkeypatch.setattr(label_images, "MOST_IN_A_TILE", 2000)
+    monkeypatch.setattr(label_images, "MAX_WHOLE_PIXELS", 1000)
+    monkeypatch.setattr(label_images, "MAX_TILE_PIXELS", 2000)
     tifffile.imwrite(tmp_path / "a.tif", LABELS, compression="zlib", rowsperstrip=150)
     Image.fromarray(LABELS).save(tmp_path / "a.png")
     for name in ("a.tif", "a.png"):
@@ -64,7 +64,7 @@ def test_a_large_image_in_one_piece_is_refused(
 
 
 def test_a_damaged_tile_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(label_images, "MOST_AT_ONCE", 1000)
+    monkeypatch.setattr(label_images, "MAX_WHOLE_PIXELS", 1000)
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, LABELS, compression="zlib", tile=(64, 64))
     with tifffile.TiffFile(path) as tiff:

@@ -1,0 +1,162 @@
+"""Scores of a pair's classes, objects or segments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_unet.errors import EvaluationError
+from wsi_unet.evaluation.class_mapping import GivenClasses, map_classes
+from wsi_unet.evaluation.counting import (
+    Numbering,
+    count_classes,
+    count_objects,
+    has_several_values,
+)
+from wsi_unet.evaluation.map_reduce import MapReduce
+from wsi_unet.evaluation.pairs import Pair
+from wsi_unet.evaluation.report import score_classes, summarise_classes
+from wsi_unet.geometry import Box
+from wsi_unet.metrics.boundaries import count_boundaries
+from wsi_unet.metrics.confusion import confusion_matrix
+from wsi_unet.metrics.instances import score_objects
+from wsi_unet.metrics.overlaps import Overlaps, count_overlaps
+from wsi_unet.metrics.segments import label_segments, score_segments, thin_boundaries
+
+MAX_SEGMENT_PIXELS = 1 << 26
+"""Largest area whose borders are thinned, as a whole: 8192 x 8192 px."""
+
+Fields = dict[str, Any]
+"""Fields of `Evaluation`."""
+
+
+def evaluate_classes(
+    pair: Pair, given: GivenClasses, tolerance: float | None, map_reduce: MapReduce
+) -> Fields:
+    """Score the classes of a pair.
+
+    Args:
+        pair: prediction and truth.
+        given: the classes as the caller gave them.
+        tolerance: tolerance of boundaries, px; None leaves them out.
+        map_reduce: counts the boxes of the pair.
+
+    Raises:
+        EvaluationError: a value is no class, or there is nothing to compare.
+        OptionError: the caller names a class that doesn't exist.
+    """
+    mapping = map_classes(
+        pair.prediction.name, pair.prediction.classes, pair.truth, given, pair.ignored
+    )
+    counts = count_classes(pair.cut(), mapping, tolerance, map_reduce)
+    _refuse_empty(pair, counts.overlaps)
+    values = np.union1d(counts.overlaps.truth, counts.overlaps.prediction).tolist()
+    names = mapping.names or {value: str(value) for value in values}
+    _refuse_unknown_values(pair, counts.overlaps, names)
+    matrix = confusion_matrix(counts.overlaps, list(names))
+    boundaries = None if tolerance is None else counts.boundaries
+    return summarise_classes(score_classes(names, matrix, boundaries), matrix)
+
+
+def evaluate_objects(pair: Pair, tolerance: float | None, map_reduce: MapReduce) -> Fields:
+    """Score the objects of a pair.
+
+    Args:
+        pair: prediction and truth.
+        tolerance: tolerance of boundaries, px; None leaves them out.
+        map_reduce: counts the boxes of the pair.
+
+    Raises:
+        EvaluationError: there is nothing to compare.
+    """
+    boxes = pair.cut()
+    annotated = pair.truth.annotations is not None
+    may_be_numbered = (
+        pair.truth.numbered and not annotated,
+        pair.prediction.classes is None,
+    )
+    # An image with one value besides 0 is a mask, whose components are the objects.
+    several = has_several_values(boxes, map_reduce) if any(may_be_numbered) else (False, False)
+    numbering = Numbering(
+        truth=annotated or (may_be_numbered[0] and several[0]),
+        prediction=may_be_numbered[1] and several[1],
+    )
+    counts = count_objects(boxes, numbering, tolerance, map_reduce)
+    _refuse_empty(pair, counts.overlaps)
+    names = {0: "background", 1: "objects"}
+    matrix = _foreground_matrix(counts.overlaps, names)
+    scores = score_classes(names, matrix, None if tolerance is None else counts.boundaries)
+    return {**summarise_classes(scores, matrix), "objects": score_objects(counts.overlaps)}
+
+
+def evaluate_segments(pair: Pair, tolerance: float | None) -> Fields:
+    """Score the segments of a pair, which is read as a whole.
+
+    Args:
+        pair: prediction and truth.
+        tolerance: tolerance of boundaries, px; None leaves them out.
+
+    Raises:
+        EvaluationError: the area is too large, or there is nothing to compare.
+    """
+    if pair.area.area > MAX_SEGMENT_PIXELS:
+        raise EvaluationError(
+            f"{pair.prediction.name}: {pair.area.shape[1]} x {pair.area.shape[0]} px are too many "
+            "for `em`, which thins all borders at once; give a `region`"
+        )
+    pixels = pair.read(pair.area)
+    truth, prediction = (label_segments(values) for values in pixels.objects)
+    drawn = count_overlaps(truth, prediction, pixels.valid)
+    _refuse_empty(pair, drawn)
+    thinned = count_overlaps(thin_boundaries(truth), thin_boundaries(prediction), pixels.valid)
+    names = {0: "border", 1: "segments"}
+    matrix = _foreground_matrix(drawn, names)
+    boundaries = None
+    if tolerance is not None:
+        whole = Box.of_shape(pair.area.shape)
+        boundaries = count_boundaries(truth > 0, prediction > 0, pixels.valid, whole, tolerance)
+    scores = score_classes(names, matrix, boundaries)
+    segments = replace(score_segments(thinned), rand_error=score_segments(drawn).rand_error)
+    return {**summarise_classes(scores, matrix), "segments": segments}
+
+
+def _refuse_unknown_values(pair: Pair, overlaps: Overlaps, names: Mapping[int, str]) -> None:
+    """Refuse values that are no class.
+
+    Raises:
+        EvaluationError: names the first of them and how many pixels have it.
+    """
+    for name, values in (
+        (pair.prediction.name, overlaps.prediction),
+        (pair.truth.name, overlaps.truth),
+    ):
+        unknown = sorted({*values.tolist()} - {*names})
+        if unknown:
+            pixels = int(overlaps.pixels[values == unknown[0]].sum())
+            known = ", ".join(f"{value} {item!r}" for value, item in names.items())
+            raise EvaluationError(
+                f"{name}: {pixels} px have the value {unknown[0]}, which is none of the classes "
+                f"({known}); name it with `classes`, or leave it out with `ignore={unknown[0]}`"
+            )
+
+
+def _foreground_matrix(overlaps: Overlaps, names: Mapping[int, str]) -> NDArray[np.int64]:
+    """Return the confusion matrix of background, 0, and all labels above it, 1."""
+    foreground = Overlaps.from_pairs(
+        (overlaps.truth > 0).astype(np.int64),
+        (overlaps.prediction > 0).astype(np.int64),
+        overlaps.pixels,
+    )
+    return confusion_matrix(foreground, list(names))
+
+
+def _refuse_empty(pair: Pair, overlaps: Overlaps) -> None:
+    if not overlaps.total:
+        raise EvaluationError(
+            f"{pair.prediction.name} and {pair.truth.name} have no pixel in common to compare; "
+            "check that they are of one slide, and the regions and what is ignored"
+        )

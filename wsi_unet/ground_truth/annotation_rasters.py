@@ -1,0 +1,184 @@
+"""Annotations rasterised on a grid, box by box."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_unet.annotations.annotation import Annotation
+from wsi_unet.annotations.polygons import Polygon, area, bounds, rasterise
+from wsi_unet.annotations.reading import HEAD_BYTES, looks_like_annotations, read_annotations
+from wsi_unet.errors import AnnotationError
+from wsi_unet.geometry import Box
+from wsi_unet.ground_truth.grids import Grid
+from wsi_unet.locations import Location
+
+
+@dataclass(frozen=True)
+class AnnotationFacts:
+    """What was read from a file of annotations.
+
+    Attributes:
+        annotations: number of features with an area.
+        polygons: number of their polygons.
+    """
+
+    annotations: int
+    polygons: int
+
+
+class AnnotationRaster:
+    """Annotations on a grid. Where several overlap, the smallest polygon lies on top.
+
+    Attributes:
+        path: the file they were read from.
+        annotations: the annotations, in full-resolution px.
+        names: the class of each annotation, by its number; they are numbered from 1.
+        polygons: the polygons of all annotations in px of the grid, the largest first.
+        areas: the areas of the polygons, px.
+        owners: (n,) annotation number by polygon number, which start at 1; 0 for 0.
+    """
+
+    def __init__(self, path: Path, annotations: Sequence[Annotation], grid: Grid) -> None:
+        """Lay annotations over a grid.
+
+        Args:
+            path: the file they were read from, for messages.
+            annotations: full-resolution px of the slide; at least one.
+            grid: the grid to rasterise them on.
+
+        Raises:
+            AnnotationError: an annotation lies outside of the slide.
+        """
+        self.path = path
+        self.annotations = annotations
+        self._shape = grid.shape
+        self.names = {number: item.name for number, item in enumerate(annotations, 1)}
+        owned = [
+            (number, grid.transform_polygon(polygon))
+            for number, item in enumerate(annotations, 1)
+            for polygon in item.polygons
+        ]
+        areas = np.array([area(polygon) for _, polygon in owned])
+        order = np.argsort(-areas, kind="stable")
+        self.areas = areas[order]
+        self.owners = np.array([0, *(owned[index][0] for index in order)], np.int32)
+        self.polygons: list[Polygon] = [owned[index][1] for index in order]
+        self._bounds = np.array([bounds(polygon) for polygon in self.polygons])
+        self._refuse_outside(grid)
+
+    @cached_property
+    def facts(self) -> AnnotationFacts:
+        """What was read."""
+        return AnnotationFacts(
+            annotations=len(self.annotations),
+            polygons=sum(len(item.polygons) for item in self.annotations),
+        )
+
+    def _refuse_outside(self, grid: Grid) -> None:
+        y0, x0, y1, x1 = self._bounds.T
+        height, width = grid.shape
+        outside = np.flatnonzero((y1 <= 0) | (x1 <= 0) | (y0 >= height) | (x0 >= width))
+        if not len(outside):
+            return
+        number = int(self.owners[outside[0] + 1])
+        top, left, bottom, right = (
+            end * step + (first - step / 2 + 0.5)
+            for end, step, first in zip(
+                self._bounds[outside[0]],
+                grid.on_slide.step * 2,
+                grid.on_slide.first * 2,
+                strict=True,
+            )
+        )
+        raise AnnotationError(
+            f"{self.path}: annotation {number} ({self.names[number]!r}, x {left:.0f} to "
+            f"{right:.0f}, y {top:.0f} to {bottom:.0f}) lies outside of the slide; coordinates "
+            "must be full-resolution pixels of the same slide"
+        )
+
+    def find_touching(self, box: Box) -> NDArray[np.intp]:
+        """Return the indices of the polygons whose bounding box meets a box."""
+        y0, x0, y1, x1 = self._bounds.T
+        indices: NDArray[np.intp] = np.flatnonzero(
+            (y0 < box.y1) & (y1 > box.y0) & (x0 < box.x1) & (x1 > box.x0)
+        )
+        return indices
+
+    def read(self, box: Box) -> NDArray[np.int32]:
+        """Return the number of the annotation that each pixel's centre lies in, 0 for none.
+
+        Args:
+            box: px of the grid.
+
+        Returns:
+            (h, w); annotations are numbered from 1 in the order of the file.
+        """
+        numbers: NDArray[np.int32] = self.owners[self.read_polygons(box)]
+        return numbers
+
+    def read_polygons(self, box: Box) -> NDArray[np.int32]:
+        """Return the number of the polygon that each pixel's centre lies in, 0 for none.
+
+        Args:
+            box: px of the grid.
+
+        Returns:
+            (h, w); polygon n is `polygons[n - 1]` and belongs to annotation `owners[n]`.
+        """
+        numbers = np.zeros(box.shape, np.int32)
+        for index in self.find_touching(box).tolist():
+            covered = rasterise(self.polygons[index], box)
+            if covered is not None:
+                bounding_box, mask = covered
+                numbers[bounding_box.relative_to(box).slices()][mask] = index + 1
+        return numbers
+
+    def extent(self) -> Box:
+        """Return the smallest box of the grid that holds all annotations."""
+        low = np.floor(self._bounds[:, :2].min(axis=0)).astype(int).tolist()
+        high = np.ceil(self._bounds[:, 2:].max(axis=0)).astype(int).tolist()
+        return Box(*low, *high).intersection(Box.of_shape(self._shape))
+
+
+def is_annotation_file(place: str | os.PathLike[str] | Location) -> bool:
+    """Whether a file begins as annotations do, with JSON or XML; a URL is told by its suffix."""
+    location = Location.parse(place)
+    if location.is_url:
+        return location.name.lower().endswith(("json", ".xml"))
+    try:
+        with location.path.open("rb") as file:
+            return looks_like_annotations(file.read(HEAD_BYTES))
+    except OSError:
+        return False  # a folder; or an error that opening it reports
+
+
+def annotation_path(place: str | os.PathLike[str] | Location) -> Path:
+    """Return the path of an annotation file.
+
+    Raises:
+        AnnotationError: it is a URL.
+    """
+    location = Location.parse(place)
+    if location.is_url:
+        raise AnnotationError(f"{location}: annotations must be a file on a disk; copy it there")
+    return location.path
+
+
+def open_annotation_raster(path: Path, grid: Grid) -> AnnotationRaster:
+    """Read annotations in full-resolution px of a slide, and lay them over a grid.
+
+    Args:
+        path: a GeoJSON or ASAP XML file.
+        grid: the grid to rasterise them on.
+
+    Raises:
+        AnnotationError: they can't be read, or one lies outside of the slide.
+    """
+    return AnnotationRaster(path, read_annotations(path), grid)
