@@ -10,13 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from wsi_unet.labels.layout import (
-    Frame,
-    create_image,
-    create_labels,
-    create_probabilities,
-    ensure_root,
-)
+from wsi_unet.labels.layout import create_image, create_labels, create_probabilities, ensure_root
+from wsi_unet.labels.metadata import Frame
 from wsi_unet.labels.pyramid import Pyramid, reduce_mean, reduce_mode
 from wsi_unet.labels.writer import build_tail, write_block
 from wsi_unet.storage.local_store import LocalStore

@@ -9,23 +9,25 @@ import pytest
 import zarr
 
 from wsi_unet.errors import OptionError, OutputError
-from wsi_unet.labels.layout import (
-    Frame,
+from wsi_unet.labels.contents import (
     check_label_name,
-    create_image,
-    create_labels,
-    create_probabilities,
-    ensure_root,
     holds_output,
-    mark_finished,
-    mark_unfinished,
     parse_frame,
     read_group_attributes,
     read_label_names,
     read_level_count,
+)
+from wsi_unet.labels.layout import (
+    create_image,
+    create_labels,
+    create_probabilities,
+    ensure_root,
+    mark_finished,
+    mark_unfinished,
     remove_all,
     remove_run,
 )
+from wsi_unet.labels.metadata import Frame
 from wsi_unet.labels.progress import BlockMarker, Progress, RunRecord
 from wsi_unet.labels.pyramid import Pyramid
 from wsi_unet.storage.local_store import LocalStore
@@ -58,7 +60,7 @@ def labels_of(store: LocalStore, name: str) -> dict[str, Any]:
 def test_pixel_centres_of_every_level_lie_where_their_slide_pixels_do() -> None:
     mpp, downsample = (0.5, 0.3), (4.0, 8.0)
     for level in range(4):
-        frame = Frame.from_downsample(downsample, mpp).level(level)
+        frame = Frame.from_downsample(downsample, mpp).at_level(level)
         for axis in (0, 1):
             covered = downsample[axis] * 2**level
             centre = np.mean([mpp[axis] * pixel for pixel in range(int(covered))])
@@ -188,8 +190,8 @@ def test_the_frame_is_read_back(store: LocalStore) -> None:
     create_labels(store, "nuclei", PYRAMID, FRAME, [], {})
     create_image(store, "slide", PYRAMID, FRAME)
     for level in range(PYRAMID.levels):
-        assert parse_frame(labels_of(store, "nuclei"), level) == FRAME.level(level)
-        assert parse_frame(read_group_attributes(store, "") or {}, level) == FRAME.level(level)
+        assert parse_frame(labels_of(store, "nuclei"), level) == FRAME.at_level(level)
+        assert parse_frame(read_group_attributes(store, "") or {}, level) == FRAME.at_level(level)
 
 
 def test_finishing_records_what_was_found(store: LocalStore, make_output: Any) -> None:

@@ -12,7 +12,8 @@ from dask.base import is_dask_collection
 
 import wsi_unet
 from wsi_unet.errors import OutputError
-from wsi_unet.labels.layout import Frame, create_labels, ensure_root, mark_finished
+from wsi_unet.labels.layout import create_labels, ensure_root, mark_finished
+from wsi_unet.labels.metadata import Frame
 from wsi_unet.labels.pyramid import Pyramid, reduce_mean, reduce_mode
 from wsi_unet.labels.reading import open_image, open_labels, open_probabilities
 from wsi_unet.storage.opening import open_store

@@ -14,7 +14,8 @@ from dask.base import is_dask_collection
 from support.proxy import Proxy
 
 from wsi_unet.errors import OutputError
-from wsi_unet.labels.layout import ensure_root, mark_finished, read_label_names, remove_run
+from wsi_unet.labels.contents import read_label_names
+from wsi_unet.labels.layout import ensure_root, mark_finished, remove_run
 from wsi_unet.labels.progress import BlockMarker, Progress, ShardRecord
 from wsi_unet.labels.reading import open_image, open_labels, open_probabilities
 from wsi_unet.storage.opening import open_store

@@ -11,7 +11,8 @@ import pytest
 import zarr
 from numpy.typing import NDArray
 
-from wsi_unet.labels.layout import Frame, create_labels, mark_finished
+from wsi_unet.labels.layout import create_labels, mark_finished
+from wsi_unet.labels.metadata import Frame
 from wsi_unet.labels.pyramid import reduce_mean, reduce_mode
 
 Pixels = NDArray[np.uint8]

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from wsi_unet.errors import OutputError
 from wsi_unet.geometry import Box
-from wsi_unet.labels.layout import Frame, create_labels, ensure_root
+from wsi_unet.labels.layout import create_labels, ensure_root
+from wsi_unet.labels.metadata import Frame
 from wsi_unet.labels.progress import BlockMarker, Progress
 from wsi_unet.labels.pyramid import Pyramid, reduce_mean, reduce_mode
 from wsi_unet.labels.shards import ShardRecord

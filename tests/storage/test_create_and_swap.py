@@ -257,7 +257,7 @@ def test_what_a_killed_holder_left_without_flock_is_named_and_cleaned_in_time(
     left.touch()
     monkeypatch.setattr(fcntl, "flock", refuse_flock)
     monkeypatch.setattr(guard_module, "GUARD_SECONDS", 0.05)
-    with pytest.raises(OutputError, match=rf"delete {left} if no process is at it"):
+    with pytest.raises(OutputError, match=rf"delete {left} if no process is using it"):
         store.swap("key", b"old", b"new")
     then = time.time() - ABANDONED_SECONDS - 60
     os.utime(left, (then, then))

@@ -14,7 +14,7 @@ from support.lock_processes import ask, competing, holding, stored
 from support.locks import START, dead, elsewhere, record_of, release_all
 
 from wsi_unet.errors import LockedError, OptionError, OutputError
-from wsi_unet.labels import layout
+from wsi_unet.labels import contents, layout
 from wsi_unet.labels.progress import Progress, RunRecord
 from wsi_unet.storage.keys import LOCK_KEY
 from wsi_unet.storage.local_store import LocalStore
@@ -38,9 +38,9 @@ def nothing_stays_held() -> Iterator[None]:
 def test_the_lock_is_no_part_of_the_output(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "out.ome.zarr")
     with acquire(store):
-        assert not layout.holds_output(store)
+        assert not contents.holds_output(store)
         layout.ensure_root(store, {"slide": "a slide"})
-        assert layout.holds_output(store)
+        assert contents.holds_output(store)
         run = RunRecord(name="nuclei", signature="", parameters={}, created="")
         Progress(store, "nuclei").write_run(run)
         before = store.get(LOCK_KEY)
@@ -53,7 +53,7 @@ def test_the_lock_is_no_part_of_the_output(tmp_path: Path) -> None:
 
 def test_no_label_group_can_take_its_place() -> None:
     with pytest.raises(OptionError, match="can't name a label group"):
-        layout.check_label_name("lock.json")
+        contents.check_label_name("lock.json")
 
 
 def test_what_was_made_for_the_lock_goes_with_it(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_bucket_is_locked_like_a_folder(bucket: str) -> None:
         first.process.wait()
         with acquire(store) as lock:
             assert lock.beat()
-            assert not layout.holds_output(store)
+            assert not contents.holds_output(store)
             assert stored(store).owner.pid == os.getpid()
             store.put(LOCK_KEY, record_of(elsewhere()).to_bytes())
             assert lock.beat() is None

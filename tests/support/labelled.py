@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_unet.geometry import Box
-from wsi_unet.labels.layout import Frame, create_labels, ensure_root, mark_finished
+from wsi_unet.labels.layout import create_labels, ensure_root, mark_finished
+from wsi_unet.labels.metadata import Frame
 from wsi_unet.labels.progress import Progress, RunRecord
 from wsi_unet.labels.pyramid import Pyramid, reduce_mode
 from wsi_unet.labels.writer import build_tail, write_block

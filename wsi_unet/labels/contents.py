@@ -1,4 +1,4 @@
-"""What an output holds, read from its metadata."""
+"""Reading what an output holds from its metadata."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check_label_name(name: str) -> str:
     """Return `name` if a label group can have it.
 
     Raises:
-        OptionError: if it can't be a folder's name, or is reserved for the image's progress, the
+        OptionError: it can't be a folder's name, or it is reserved for the image's progress, the
             metadata or the lock.
     """
     if not LABEL_NAME.fullmatch(name) or name in (IMAGE_NAME, "zarr.json", LOCK_NAME):
@@ -35,18 +35,18 @@ def check_label_name(name: str) -> str:
 
 
 def holds_output(store: ByteStore) -> bool:
-    """Return whether the output holds earlier results of ours (False: it is new or empty).
+    """Return whether the store holds earlier output of ours (False: it is new or empty).
 
     Raises:
-        OutputError: if there is anything else; nothing is touched.
+        OutputError: it holds anything else.
     """
     document = store.get("zarr.json")
     if document is None:
         for key in store.list(""):
             if not key.startswith(f"{BOOKKEEPING}/"):
                 raise OutputError(
-                    f"{store}: the folder isn't empty (it holds {key!r}) and was not written by "
-                    "wsi-unet; choose another output"
+                    f"{store}: isn't empty (it holds {key!r}), and wsi-unet didn't write it; "
+                    "choose another output"
                 )
         return False
     try:
@@ -54,42 +54,49 @@ def holds_output(store: ByteStore) -> bool:
         version = ours["format_version"]
     except (ValueError, KeyError, TypeError) as error:
         raise OutputError(
-            f"{store}: is a Zarr that wsi-unet did not write; choose another output"
+            f"{store}: is a Zarr that wsi-unet didn't write; choose another output"
         ) from error
     if version != FORMAT_VERSION:
         raise OutputError(
-            f"{store}: was written in format version {version}, this wsi-unet knows "
-            f"{FORMAT_VERSION}; choose another output or install that version"
+            f"{store}: was written in format version {version}, but this wsi-unet knows "
+            f"{FORMAT_VERSION} only; choose another output, or install a version that knows it"
         )
     return True
 
 
 def read_label_names(store: ByteStore) -> list[str]:
-    """Return the names of the label groups, in the order they were made."""
+    """Return the names of the label groups, in the order in which they were made.
+
+    Raises:
+        OutputError: the list of them is damaged.
+    """
     attributes = read_group_attributes(store, "labels")
     if attributes is None:
         return []
     ome = attributes.get("ome")
     names = ome.get("labels") if isinstance(ome, dict) else None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise OutputError(f"{store}: 'labels/zarr.json' is damaged; start again with --overwrite")
+        raise OutputError(
+            f"{store}: 'labels/zarr.json' is damaged; start again with `overwrite=True`"
+        )
     return names
 
 
 def read_run_names(store: ByteStore) -> list[str]:
-    """Return the names of the runs that made the label groups, in the order they were made."""
+    """Return the names of the runs that made the label groups, in the order of the groups."""
     return list(dict.fromkeys(read_run_name(store, name) for name in read_label_names(store)))
 
 
 def read_run_groups(store: ByteStore, run: str) -> list[str]:
-    """Return the names of the label groups that a run made, in the order they were made."""
+    """Return the names of the label groups that a run made, in the order in which it did."""
     return [name for name in read_label_names(store) if read_run_name(store, name) == run]
 
 
 def read_run_name(store: ByteStore, label: str) -> str:
     """Return the name of the run that made a label group.
 
-    It is the group's own for most, and for one whose metadata is lost or damaged.
+    Most runs have the name of their group; so does that of a group whose metadata is lost or
+    damaged.
     """
     try:
         attributes = read_group_attributes(store, f"labels/{label}") or {}
@@ -99,9 +106,9 @@ def read_run_name(store: ByteStore, label: str) -> str:
 
 
 def read_level_count(store: ByteStore) -> int | None:
-    """Return the number of levels that everything in this output has; None if nothing is there.
+    """Return the number of levels of every pyramid in the output; None if there is none.
 
-    New arrays must have as many: make their `Pyramid` with it.
+    New pyramids must have as many.
     """
     for group in ("", *(f"labels/{name}" for name in read_label_names(store))):
         levels = count_described_levels(read_group_attributes(store, group) or {})
@@ -111,7 +118,7 @@ def read_level_count(store: ByteStore) -> int | None:
 
 
 def count_described_levels(attributes: Mapping[str, Any]) -> int | None:
-    """Return how many levels a group's attributes describe, None if they don't describe any."""
+    """Return the number of levels that a group's attributes describe, None for none."""
     try:
         return len(attributes["ome"]["multiscales"][0]["datasets"])
     except (KeyError, IndexError, TypeError):
@@ -119,13 +126,13 @@ def count_described_levels(attributes: Mapping[str, Any]) -> int | None:
 
 
 def is_described(store: ByteStore, group: str, pyramid: Pyramid, channels: int | None) -> bool:
-    """Whether a group and its arrays are described as they were laid out.
+    """Return whether the metadata of a group and its arrays are as they were laid out.
 
     Args:
         store: the output.
-        group: "labels/nuclei", or "" for the root.
-        pyramid: of the arrays in that group.
-        channels: number of channels of (c, y, x) arrays; None for (y, x) ones.
+        group: the group's key, "labels/nuclei", or "" for the root.
+        pyramid: the pyramid of the arrays in that group.
+        channels: number of channels of (c, y, x) arrays; None for (y, x) arrays.
     """
     try:
         attributes = read_group_attributes(store, group) or {}
@@ -135,16 +142,16 @@ def is_described(store: ByteStore, group: str, pyramid: Pyramid, channels: int |
         return False
     leading = () if channels is None else (channels,)
 
-    def same(level: int) -> bool:
+    def is_described_level(level: int) -> bool:
         key = f"{group}/{level}/zarr.json" if group else f"{level}/zarr.json"
         shape = (*leading, *pyramid.level_shape(level))
-        return bool(_document(store, key) == describe_array(shape, pyramid.shard_side(level)))
+        return bool(_read_document(store, key) == describe_array(shape, pyramid.shard_side(level)))
 
-    return all(map_concurrently(same, range(pyramid.levels), str(store)))
+    return all(map_concurrently(is_described_level, range(pyramid.levels), store.location))
 
 
-def _document(store: ByteStore, key: str) -> Any:
-    """Return a JSON document, None if it is missing or damaged."""
+def _read_document(store: ByteStore, key: str) -> Any:
+    """Return the JSON document at `key`, None if it is missing or damaged."""
     try:
         return json.loads(store.get(key) or b"null")
     except ValueError:
@@ -155,7 +162,7 @@ def read_group_attributes(store: ByteStore, group: str) -> dict[str, Any] | None
     """Return the attributes of a group ("" for the root), None if there is no such group.
 
     Raises:
-        OutputError: if its metadata is damaged.
+        OutputError: its metadata is damaged.
     """
     key = f"{group}/zarr.json" if group else "zarr.json"
     data = store.get(key)
@@ -166,12 +173,12 @@ def read_group_attributes(store: ByteStore, group: str) -> dict[str, Any] | None
         return dict(document["attributes"])
     except (ValueError, KeyError, TypeError) as error:
         raise OutputError(
-            f"{store}: {key!r} is damaged; compute the labels anew with --overwrite"
+            f"{store}: {key!r} is damaged; compute the labels again with `overwrite=True`"
         ) from error
 
 
 def parse_frame(attributes: Mapping[str, Any], level: int = 0) -> Frame:
-    """Return the frame of a level from a group's attributes."""
+    """Return the frame of a level that a group's attributes describe."""
     multiscale = attributes["ome"]["multiscales"][0]
     scale, translation = multiscale["datasets"][level]["coordinateTransformations"]
     return Frame(

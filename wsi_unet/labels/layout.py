@@ -1,4 +1,4 @@
-"""The tree of the output, laid out in full before the first block is written.
+"""Laying out the output's tree, in full before the first block is written.
 
     <output>/
         zarr.json                  the image's metadata, if one is stored
@@ -7,9 +7,9 @@
         probability/<name>/0 …     probabilities (c, y, x)
         .wsi_unet/<name>/          progress
 
-Everything stored together has the same number of levels, because OME-Zarr demands it of an image
-and its labels. Arrays are described first, then their group, then the list that names the group:
-what a reader can find is complete.
+All arrays of an output have the same number of levels, because OME-Zarr demands it of an image and
+its labels. Arrays are described first, then their group, then the list that names the group: what
+a reader can find is complete.
 """
 
 from __future__ import annotations
@@ -26,13 +26,11 @@ from wsi_unet.labels.contents import (
     IMAGE_NAME,
     check_label_name,
     holds_output,
-    is_described,
     parse_frame,
     read_group_attributes,
     read_label_names,
     read_level_count,
     read_run_groups,
-    read_run_name,
     read_run_names,
 )
 from wsi_unet.labels.metadata import (
@@ -41,10 +39,10 @@ from wsi_unet.labels.metadata import (
     Frame,
     StoredClass,
     describe_array,
+    describe_channels,
+    describe_classes,
     describe_group,
-    image_label,
-    multiscales,
-    omero,
+    describe_multiscales,
 )
 from wsi_unet.labels.progress import Progress
 from wsi_unet.labels.pyramid import Pyramid
@@ -52,60 +50,37 @@ from wsi_unet.storage.concurrent import map_concurrently
 from wsi_unet.storage.keys import BOOKKEEPING
 from wsi_unet.storage.store import ByteStore
 
-__all__ = [
-    "Frame",
-    "StoredClass",
-    "check_label_name",
-    "create_image",
-    "create_labels",
-    "create_probabilities",
-    "ensure_root",
-    "holds_output",
-    "is_described",
-    "mark_finished",
-    "mark_unfinished",
-    "parse_frame",
-    "read_group_attributes",
-    "read_label_names",
-    "read_level_count",
-    "read_run_groups",
-    "read_run_name",
-    "read_run_names",
-    "remove_all",
-    "remove_run",
-]
-
 
 def ensure_root(store: ByteStore, provenance: Mapping[str, JsonValue]) -> None:
-    """Make the output ours: the root group, unless there is one with something in it.
+    """Write the root group, which makes the output ours, unless there is one that holds something.
 
     Args:
         store: the output.
-        provenance: of the slide; goes under `wsi_unet`.
+        provenance: the slide's provenance, stored under `wsi_unet`.
 
     Raises:
-        OutputError: if there is something else, or nothing can be written.
+        OutputError: something else is there, or nothing can be written.
     """
     if holds_output(store) and read_level_count(store) is not None:
         return
     ours: Document = {"format_version": FORMAT_VERSION, **provenance}
     _put_json(store, "zarr.json", describe_group({"wsi_unet": ours}))
-    # zarr-python warns about folders that are no nodes whenever a group is listed. As an array
-    # (of nothing) the bookkeeping is a node, and no tool looks inside an array for others.
+    # Whenever a group is listed, zarr-python warns about folders that are no nodes. As an array (of
+    # nothing) the bookkeeping is a node, and no tool looks inside an array for others.
     _put_json(store, f"{BOOKKEEPING}/zarr.json", describe_array((0, 0), 512))
 
 
 def create_image(store: ByteStore, name: str, pyramid: Pyramid, frame: Frame) -> None:
-    """Lay out the slide's image (3, y, x) at the root, beside labels or before them.
+    """Lay out the slide's image (3, y, x) at the root, before the labels or after them.
 
     Args:
         store: the output; `ensure_root` was called.
-        name: of the slide, for viewers.
-        pyramid: of the image; as many levels as the labels have.
-        frame: of level 0.
+        name: name of the slide, for viewers.
+        pyramid: pyramid of the image; with as many levels as the labels have.
+        frame: frame of level 0.
 
     Raises:
-        OutputError: if the labels there have another number of levels, or nothing can be written.
+        OutputError: the labels have another number of levels, or nothing can be written.
     """
     _check_levels(store, pyramid)
     _create_arrays(store, "", pyramid, 3)
@@ -113,8 +88,8 @@ def create_image(store: ByteStore, name: str, pyramid: Pyramid, frame: Frame) ->
     attributes = read_group_attributes(store, "") or {}
     attributes["ome"] = {
         "version": OME_VERSION,
-        "multiscales": multiscales(name, pyramid, frame, "mean", channels=True),
-        "omero": omero(colors),
+        "multiscales": describe_multiscales(name, pyramid, frame, "mean", channels=True),
+        "omero": describe_channels(colors),
     }
     _put_json(store, "zarr.json", describe_group(attributes))
     for label in read_label_names(store):
@@ -132,19 +107,19 @@ def create_labels(
     classes: Sequence[StoredClass],
     provenance: Mapping[str, JsonValue],
 ) -> None:
-    """Lay out a label group and list it, keeping the others. It starts as not finished.
+    """Lay out a label group and list it beside the others. It starts as not finished.
 
     Args:
         store: the output; `ensure_root` was called, and `create_image` if there is an image.
-        name: of the group, see `check_label_name`.
-        pyramid: of the labels.
-        frame: of level 0.
-        classes: what the values mean, 0 included.
-        provenance: goes under `wsi_unet` of the group.
+        name: name of the group, see `check_label_name`.
+        pyramid: pyramid of the labels.
+        frame: frame of level 0.
+        classes: the meaning of the values, 0 included.
+        provenance: the run's provenance, stored under `wsi_unet` of the group.
 
     Raises:
-        OptionError: if the name can't be used.
-        OutputError: if what is there has another number of levels, or nothing can be written.
+        OptionError: the name can't be used.
+        OutputError: stored arrays have another number of levels, or nothing can be written.
     """
     check_label_name(name)
     _check_levels(store, pyramid)
@@ -152,8 +127,8 @@ def create_labels(
     _create_arrays(store, group, pyramid, None)
     ome: Document = {
         "version": OME_VERSION,
-        "multiscales": multiscales(name, pyramid, frame, "mode", channels=False),
-        "image-label": image_label(classes, source=_has_image(store)),
+        "multiscales": describe_multiscales(name, pyramid, frame, "mode", channels=False),
+        "image-label": describe_classes(classes, source=_has_image(store)),
     }
     ours: Document = {**provenance, "finished": None}
     _put_json(store, f"{group}/zarr.json", describe_group({"ome": ome, "wsi_unet": ours}))
@@ -174,23 +149,23 @@ def create_probabilities(
 
     Args:
         store: the output; `ensure_root` was called.
-        name: of the label group they belong to.
-        pyramid: of the labels.
-        frame: of the labels' level 0.
-        classes: the class of each channel; that with value 0 is not shown at first.
-        provenance: goes under `wsi_unet` of the group.
+        name: name of the label group that they belong to.
+        pyramid: pyramid of the labels.
+        frame: frame of the labels' level 0.
+        classes: the class of each channel; viewers hide the one with value 0 at first.
+        provenance: the run's provenance, stored under `wsi_unet` of the group.
 
     Raises:
-        OptionError: if the name can't be used.
-        OutputError: if nothing can be written.
+        OptionError: the name can't be used.
+        OutputError: nothing can be written.
     """
     check_label_name(name)
     group = f"probability/{name}"
     _create_arrays(store, group, pyramid, len(classes))
     ome: Document = {
         "version": OME_VERSION,
-        "multiscales": multiscales(name, pyramid, frame, "mean", channels=True),
-        "omero": omero((item.name, item.color, item.value != 0) for item in classes),
+        "multiscales": describe_multiscales(name, pyramid, frame, "mean", channels=True),
+        "omero": describe_channels((item.name, item.color, item.value != 0) for item in classes),
     }
     document = describe_group({"ome": ome, "wsi_unet": dict(provenance)})
     _put_json(store, f"{group}/zarr.json", document)
@@ -199,16 +174,16 @@ def create_probabilities(
 
 
 def mark_finished(store: ByteStore, name: str, pixels: Sequence[int], finished: str) -> None:
-    """Record that a label group is complete, and what was found.
+    """Record that a label group is complete, with the area of each class.
 
     Args:
         store: the output.
-        name: of the group.
+        name: name of the group.
         pixels: number of level-0 pixels of label value 0, 1, …
         finished: UTC time, ISO 8601.
 
     Raises:
-        OutputError: if there is no such group, or nothing can be written.
+        OutputError: there is no such group, or nothing can be written.
     """
     attributes = _label_attributes(store, name)
     frame = parse_frame(attributes)
@@ -223,10 +198,10 @@ def mark_finished(store: ByteStore, name: str, pixels: Sequence[int], finished: 
 
 
 def mark_unfinished(store: ByteStore, name: str) -> None:
-    """Record that a label group is not complete (any more): damage was found in it.
+    """Record that a label group is no longer complete, since damage was found in it.
 
     Raises:
-        OutputError: if there is no such group, or nothing can be written.
+        OutputError: there is no such group, or nothing can be written.
     """
     attributes = _label_attributes(store, name)
     for item in attributes["ome"]["image-label"]["properties"]:
@@ -237,13 +212,13 @@ def mark_unfinished(store: ByteStore, name: str) -> None:
 
 
 def remove_run(store: ByteStore, name: str) -> None:
-    """Remove a run's label groups, its probabilities and its progress; all else stays.
+    """Remove a run's label groups, probabilities and progress; everything else stays.
 
-    The progress goes first: an interruption leaves pixels that nobody takes for done.
+    The progress goes first, so that pixels left by an interruption aren't taken for done.
 
     Raises:
-        OptionError: if no group can have that name.
-        OutputError: if something can't be removed.
+        OptionError: no run can have that name.
+        OutputError: something can't be removed.
     """
     check_label_name(name)
     groups = read_run_groups(store, name)
@@ -259,11 +234,11 @@ def remove_run(store: ByteStore, name: str) -> None:
 def remove_all(store: ByteStore) -> None:
     """Remove everything of ours but the root group, which then says nothing about a slide.
 
-    It stays so that the output remains ours, interrupted or not: whatever else somebody has put
-    beside our files is neither removed nor a reason to refuse the folder from now on.
+    The root group stays so that the output remains ours, interrupted or not: what others have put
+    beside our files is neither removed, nor a reason to refuse the folder from now on.
 
     Raises:
-        OutputError: if something can't be removed.
+        OutputError: something can't be removed.
     """
     for name in read_run_names(store):
         remove_run(store, name)
@@ -291,8 +266,8 @@ def _check_levels(store: ByteStore, pyramid: Pyramid) -> None:
     levels = read_level_count(store)
     if levels not in (None, pyramid.levels):
         raise OutputError(
-            f"{store}: what is stored there has {levels} levels, not {pyramid.levels}; arrays "
-            "that lie together must have equally many"
+            f"{store}: the stored arrays have {levels} levels, not {pyramid.levels}; all arrays of "
+            "an output must have the same number of levels"
         )
 
 
@@ -304,7 +279,7 @@ def _create_arrays(store: ByteStore, group: str, pyramid: Pyramid, channels: int
         shape = (*leading, *pyramid.level_shape(level))
         _put_json(store, key, describe_array(shape, pyramid.shard_side(level)))
 
-    for _ in map_concurrently(create, range(pyramid.levels), str(store)):
+    for _ in map_concurrently(create, range(pyramid.levels), store.location):
         pass
 
 

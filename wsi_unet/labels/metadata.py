@@ -1,4 +1,4 @@
-"""The metadata documents of the output, as plain dictionaries. No I/O.
+"""Building the output's metadata documents, as plain dictionaries. No I/O.
 
 Zarr v3 and OME-Zarr 0.5 (https://ngff.openmicroscopy.org/0.5/); image, labels and probabilities
 share one coordinate system: the origin is the centre of the slide's first pixel.
@@ -26,7 +26,7 @@ METHODS: Mapping[Method, str] = {
 
 
 class StoredClass(Protocol):
-    """What one label value means."""
+    """The meaning of one label value."""
 
     @property
     def value(self) -> int:
@@ -40,18 +40,18 @@ class StoredClass(Protocol):
 
     @property
     def color(self) -> str:
-        """Its colour as "#rrggbb"."""
+        """The class's colour, "#rrggbb"."""
         ...
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Where the pixels of an array lie: y and x of pixel (i, j) are translation + (i, j) * scale.
+    """The place of an array on the slide: pixel (i, j) is at translation + (i, j) * scale.
 
     Attributes:
         scale: pixel size (y, x), µm, or slide pixels where the slide's mpp isn't known.
-        translation: centre of the first pixel (y, x), in the same unit, relative to the centre of
-            the slide's first pixel.
+        translation: from the centre of the slide's first pixel to the centre of the array's first
+            pixel, (y, x), in the same unit.
         unit: "micrometer", or None for slide pixels.
     """
 
@@ -80,7 +80,7 @@ class Frame:
             unit=None if mpp is None else "micrometer",
         )
 
-    def level(self, level: int) -> Frame:
+    def at_level(self, level: int) -> Frame:
         """Return the frame of a pyramid level, whose pixels cover 2^level pixels a side."""
         factor = 1 << level
         return Frame(
@@ -93,7 +93,7 @@ class Frame:
         )
 
     def area_mm2(self, pixels: int) -> float | None:
-        """Return the area of a number of pixels, None where pixels have no known size."""
+        """Return the area of a number of pixels, mm²; None if their size isn't known."""
         return None if self.unit is None else pixels * self.scale[0] * self.scale[1] / 1e6
 
 
@@ -142,16 +142,16 @@ def describe_array(shape: Sequence[int], shard_side: int) -> Document:
     }
 
 
-def multiscales(
+def describe_multiscales(
     name: str, pyramid: Pyramid, frame: Frame, method: Method, *, channels: bool
 ) -> list[JsonValue]:
-    """Return the `multiscales` of arrays "0", "1", … with axes (y, x) or (c, y, x)."""
+    """Return the `multiscales` attribute of arrays "0", "1", … with axes (y, x) or (c, y, x)."""
     unit: Document = {} if frame.unit is None else {"unit": frame.unit}
     axes: list[JsonValue] = [{"name": axis, "type": "space", **unit} for axis in "yx"]
     datasets: list[JsonValue] = []
     for level in range(pyramid.levels):
-        at = frame.level(level)
-        scale, translation = list(at.scale), list(at.translation)
+        level_frame = frame.at_level(level)
+        scale, translation = list(level_frame.scale), list(level_frame.translation)
         if channels:
             scale, translation = [1.0, *scale], [0.0, *translation]
         datasets.append(
@@ -174,8 +174,12 @@ def multiscales(
     ]
 
 
-def omero(channels: Iterable[tuple[str, str, bool]]) -> Document:
-    """Return how viewers show (c, y, x): for each channel (label, "#rrggbb", shown at first)."""
+def describe_channels(channels: Iterable[tuple[str, str, bool]]) -> Document:
+    """Return the `omero` attribute, which tells viewers how to show (c, y, x) arrays.
+
+    Args:
+        channels: (label, colour "#rrggbb", whether it is shown at first) of each channel.
+    """
     return {
         "channels": [
             {
@@ -190,8 +194,13 @@ def omero(channels: Iterable[tuple[str, str, bool]]) -> Document:
     }
 
 
-def image_label(classes: Sequence[StoredClass], *, source: bool) -> Document:
-    """Return the `image-label` of label images; `source` where an image lies beside them."""
+def describe_classes(classes: Sequence[StoredClass], *, source: bool) -> Document:
+    """Return the `image-label` attribute of labels.
+
+    Args:
+        classes: the meaning of the label values.
+        source: whether the slide's image is stored beside the labels.
+    """
     colors: list[JsonValue] = []
     properties: list[JsonValue] = []
     for item in classes:

@@ -1,15 +1,15 @@
-"""What of a run is done: small files beside the pixels, one per finished block.
+"""The progress of a run: small files beside the pixels, one per finished block.
 
     <output>/.wsi_unet/<label name>/
-        run.json               the run: signature, parameters
-        mask.png               the tissue mask it uses
-        tail.json              what was built from all blocks together
-        blocks/<i>.<j>.json    a finished block: what it counted and which shards it wrote
+        run.json               the run's signature and parameters
+        mask.png               its tissue mask
+        tail.json              the marker of the small levels, built from all blocks together
+        blocks/<i>.<j>.json    the marker of a finished block: its counts and its shards
         failures/<i>.<j>.json  a block that failed
 
-A marker is put after the shards it describes, so a marker that can be read means a block that was
-written. One that can't be read (torn by a power cut, or of another format version) counts as
-missing: the block is computed again, which is always right.
+A marker is put after the shards that it describes, so a marker that can be read means that its
+block was written. One that can't be read (torn by a power cut, or of another format version) counts
+as missing: the block is computed again, which is always right.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from wsi_unet.storage.store import ByteStore
 __all__ = ["BlockFailure", "BlockMarker", "Progress", "RunRecord", "ShardRecord"]
 
 MOST_MASK_CELLS = 1 << 28
-"""Cells of a tissue mask: more than any has, few enough to be held in memory."""
+"""The most cells of a tissue mask that is read: more than any has, yet they fit in memory."""
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -45,12 +45,12 @@ class _Record(BaseModel):
 
 
 class RunRecord(_Record):
-    """One run: what is being computed, and everything that was decided at its start.
+    """A run's identity, and everything that was decided at its start.
 
     Attributes:
-        name: of the label group, or "image".
-        signature: hash of everything that determines the pixels; hexadecimal.
-        parameters: the resolved parameters, those that don't decide pixels too.
+        name: name of the label group, or "image".
+        signature: hash of everything that decides pixels, hexadecimal.
+        parameters: the resolved parameters, including those that don't decide pixels.
         created: UTC time of the first run, ISO 8601.
     """
 
@@ -61,19 +61,19 @@ class RunRecord(_Record):
 
 
 class BlockMarker(_Record):
-    """A block that is done.
+    """The marker of a finished block.
 
     Attributes:
         block: (row, column) of the block.
-        signature: of the run that computed it; another run's marker means nothing.
+        signature: signature of the run that computed it; with another one it means nothing.
         counts: number of level-0 pixels per label value 0, 1, …; empty for image blocks.
         predicted: number of level-0 pixels that the model predicted (those in tissue).
-        seconds: time spent by what it was spent on.
-        attempts: how often the block was begun in its last run; 1 if it never failed.
-        ended: when it ended by the clock of the machine that did it, in seconds since 1970; 0 where
-            nobody noted it.
-        worker: the process that did it; no other is called the same.
-        shards: what was written, by key.
+        seconds: time spent, by activity.
+        attempts: how often the block was started in its last run; 1 if it never failed.
+        ended: when it ended, by the clock of the worker's machine, in seconds since 1970; 0 if
+            that isn't known.
+        worker: unique name of the process that computed it.
+        shards: the records of its shards, by key.
     """
 
     block: BlockIndex
@@ -88,7 +88,7 @@ class BlockMarker(_Record):
 
     @property
     def empty(self) -> bool:
-        """Whether the block is all background: nothing is stored of it."""
+        """Whether the block is all background, so that nothing of it is stored."""
         return all(shard.empty for shard in self.shards.values())
 
 
@@ -97,7 +97,7 @@ class BlockFailure(_Record):
 
     Attributes:
         block: (row, column) of the block.
-        error: one line that says what went wrong.
+        error: one line about what went wrong.
         attempts: how often it was tried.
     """
 
@@ -118,14 +118,14 @@ class Progress:
         self._root = f"{BOOKKEEPING}/{name}"
 
     def write_run(self, run: RunRecord) -> None:
-        """Store what this run is; must precede its first marker."""
+        """Store the run's record; must precede its first marker."""
         self.store.put(f"{self._root}/run.json", _to_json(run))
 
     def read_run(self) -> RunRecord | None:
-        """Return what the last run was, None if there was none.
+        """Return the last run's record, None if there was none.
 
         Raises:
-            OutputError: if the record is damaged or of another version.
+            OutputError: it is damaged or of another version.
         """
         data = self.store.get(f"{self._root}/run.json")
         if data is None:
@@ -137,11 +137,12 @@ class Progress:
             where = ".".join(str(part) for part in first["loc"]) or "the file"
             raise OutputError(
                 f"{self.store}: {self._root}/run.json is damaged or of another version of "
-                f"wsi-unet ({where}: {first['msg']}); compute {self.name!r} anew with --overwrite"
+                f"wsi-unet ({where}: {first['msg']}); compute {self.name!r} again with "
+                "`overwrite=True`"
             ) from error
 
     def write_mask(self, mask: NDArray[np.bool_]) -> None:
-        """Store the tissue mask (rows, columns) as a PNG of one bit per pixel."""
+        """Store the tissue mask (rows, columns) as a PNG with one bit per cell."""
         from PIL import Image
 
         file = io.BytesIO()
@@ -152,7 +153,7 @@ class Progress:
         """Return the tissue mask (rows, columns), None if the run has none.
 
         Raises:
-            OutputError: if it is damaged.
+            OutputError: it is damaged.
         """
         from PIL import PngImagePlugin
 
@@ -160,26 +161,26 @@ class Progress:
         if data is None:
             return None
         try:
-            # Image.open would refuse large masks by a limit that belongs to the whole process.
+            # Image.open would refuse large masks, by a limit of the whole process.
             with PngImagePlugin.PngImageFile(io.BytesIO(data)) as image:
                 if image.width * image.height > MOST_MASK_CELLS:
                     raise ValueError(f"{image.width} x {image.height} cells")
                 return np.asarray(image.convert("L")) > 0
         except (OSError, ValueError, SyntaxError) as error:
             raise OutputError(
-                f"{self.store}: {self._root}/mask.png is damaged; compute {self.name!r} anew "
-                "with --overwrite"
+                f"{self.store}: {self._root}/mask.png is damaged; compute {self.name!r} again "
+                "with `overwrite=True`"
             ) from error
 
     def write_marker(self, marker: BlockMarker) -> None:
-        """Mark a block as done, after its shards were put; forget that it ever failed."""
+        """Mark a block as done, after its shards were put, and remove its failure."""
         self.store.put(self._key("blocks", marker.block), _to_json(marker))
         self.store.delete(self._key("failures", marker.block))
 
     def read_marker(self, index: BlockIndex, signature: str) -> BlockMarker | None:
-        """Return the marker that a run with `signature` left of a block, None if there is none."""
-        found = self._read(BlockMarker, "blocks", index)
-        return found if found is not None and found.signature == signature else None
+        """Return the marker of a block in runs with `signature`, None if there is none."""
+        marker = self._read(BlockMarker, "blocks", index)
+        return marker if marker is not None and marker.signature == signature else None
 
     def read_markers(self, signature: str) -> Iterator[BlockMarker]:
         """Yield the readable markers of runs with `signature`."""
@@ -192,18 +193,18 @@ class Progress:
         self.store.put(self._key("failures", failure.block), _to_json(failure))
 
     def read_failures(self) -> Iterator[BlockFailure]:
-        """Yield the readable failures of blocks that aren't done."""
+        """Yield the readable failures; blocks that are done have none."""
         return self._read_all(BlockFailure, "failures")
 
     def forget_block(self, index: BlockIndex) -> None:
-        """Remove the marker of a block, so that it is computed again, and its failure."""
+        """Remove the marker and the failure of a block, so that it is computed again."""
         self.store.delete(self._key("blocks", index))
         self.store.delete(self._key("failures", index))
 
     def clear(self) -> None:
-        """Remove all progress, the run's record last, so that no marker outlives its run.
+        """Remove all progress; the run's record goes last, so that no marker outlives it.
 
-        Other files (a lock) stay.
+        Other files stay.
         """
         for kind in ("blocks", "failures"):
             self.store.delete_all(f"{self._root}/{kind}")
@@ -211,16 +212,16 @@ class Progress:
             self.store.delete(f"{self._root}/{name}")
 
     def write_tail(self, shards: dict[str, ShardRecord], signature: str) -> None:
-        """Store what `build_tail` wrote, so that it can be checked as blocks are."""
+        """Store the marker of what `build_tail` wrote, so that it can be checked as blocks are."""
         marker = BlockMarker(
             block=(0, 0), signature=signature, counts=(), seconds={}, attempts=1, shards=shards
         )
         self.store.put(f"{self._root}/tail.json", _to_json(marker))
 
     def read_tail(self, signature: str) -> BlockMarker | None:
-        """Return the tail's marker (its block and counts mean nothing), None if not built."""
-        found = _parse(BlockMarker, self.store.get(f"{self._root}/tail.json"))
-        return found if found is not None and found.signature == signature else None
+        """Return the tail's marker, None if it isn't built; its block and counts mean nothing."""
+        marker = _parse(BlockMarker, self.store.get(f"{self._root}/tail.json"))
+        return marker if marker is not None and marker.signature == signature else None
 
     def forget_tail(self) -> None:
         """Remove the tail's marker, so that the small levels are built again."""
@@ -229,20 +230,19 @@ class Progress:
     def check_shards(
         self, markers: Iterable[BlockMarker], *, contents: bool = False
     ) -> Iterator[tuple[BlockMarker, bool]]:
-        """Yield markers and whether their shards are as `shards_exist` wants them, all at once.
+        """Yield each marker and whether its shards exist, as `shards_exist` tells for one.
 
-        Where there are many markers, this asks an object store for thousands of shards in one
-        request.
+        For many markers this is quicker: a bucket lists thousands of shards in one request.
 
         Args:
-            markers: of this run.
+            markers: markers of this run.
             contents: read the shards too, as `shards_intact` does.
 
         Raises:
-            OutputError: if the shards can't be looked at.
+            OutputError: the shards can't be looked at.
         """
         if contents:
-            yield from map_concurrently(self._with_contents, markers, str(self.store))
+            yield from map_concurrently(self._check_contents, markers, self.store.location)
             return
         sizes: dict[str, dict[str, int]] = {}
         for marker in markers:
@@ -254,11 +254,11 @@ class Progress:
                 sound &= sizes[array].get(key) == (None if shard.empty else shard.length)
             yield marker, sound
 
-    def _with_contents(self, marker: BlockMarker) -> tuple[BlockMarker, bool]:
+    def _check_contents(self, marker: BlockMarker) -> tuple[BlockMarker, bool]:
         return marker, self.shards_intact(marker)
 
     def shards_exist(self, marker: BlockMarker) -> bool:
-        """Whether the shards of a marker are there with their length (and empty ones aren't).
+        """Whether a marker's shards are stored with their length, and the empty ones aren't.
 
         Quick: nothing is read.
         """
@@ -268,10 +268,10 @@ class Progress:
         )
 
     def shards_intact(self, marker: BlockMarker) -> bool:
-        """Whether the shards of a marker are byte for byte what was written. Reads them all."""
-        return all(self._intact(key, shard) for key, shard in marker.shards.items())
+        """Whether a marker's shards are, byte for byte, what was written; reads them all."""
+        return all(self._is_intact(key, shard) for key, shard in marker.shards.items())
 
-    def _intact(self, key: str, shard: ShardRecord) -> bool:
+    def _is_intact(self, key: str, shard: ShardRecord) -> bool:
         data = self.store.get(key)
         if data is None or shard.empty:
             return data is None and shard.empty
@@ -281,8 +281,8 @@ class Progress:
         return f"{self._root}/{kind}/{index[0]}.{index[1]}.json"
 
     def _read(self, record: type[BlockRecord], kind: str, index: BlockIndex) -> BlockRecord | None:
-        found = _parse(record, self.store.get(self._key(kind, index)))
-        return found if found is not None and found.block == index else None
+        parsed = _parse(record, self.store.get(self._key(kind, index)))
+        return parsed if parsed is not None and parsed.block == index else None
 
     def _read_all(self, record: type[BlockRecord], kind: str) -> Iterator[BlockRecord]:
         keys = self.store.list(f"{self._root}/{kind}")
@@ -290,10 +290,10 @@ class Progress:
         def read(key: str) -> tuple[str, bytes | None]:
             return key, self.store.get(key)
 
-        for key, data in map_concurrently(read, keys, str(self.store)):
-            found = _parse(record, data)
-            if found is not None and key == self._key(kind, found.block):
-                yield found
+        for key, data in map_concurrently(read, keys, self.store.location):
+            parsed = _parse(record, data)
+            if parsed is not None and key == self._key(kind, parsed.block):
+                yield parsed
 
 
 def _to_json(record: _Record) -> bytes:

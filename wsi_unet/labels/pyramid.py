@@ -1,4 +1,4 @@
-"""The shapes of a pyramid, and how one level becomes the next. No I/O.
+"""The shapes of a pyramid's levels, and the reduction of one level to the next. No I/O.
 
 A level is half its predecessor, rounded up. Both reductions look at 2 x 2 pixels, so all pyramids
 (labels, probabilities, image) share the same half-pixel translation; at an odd edge they use the
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from wsi_unet.geometry import BlockGrid, BlockIndex, Shape
 
 CHUNK = 512
-"""Side of an inner chunk, px, at every level (some viewers want one tile size throughout)."""
+"""Side of an inner chunk, px, on every level: some viewers want one tile size throughout."""
 
 TAIL_SHARD = 2048
-"""Side of a shard of the levels that no block task writes, px."""
+"""Side of a shard of the tail, the levels that no block task writes, px."""
 
 STRIP = 128
 """Rows reduced at a time: the intermediate arrays of 4096 columns then stay in the CPU's cache."""
@@ -40,13 +40,13 @@ def is_block_side(side: int) -> bool:
 
 @dataclass(frozen=True)
 class Pyramid:
-    """The levels of one array and how they are cut into shards.
+    """The levels of one array, and the grids of their shards.
 
     Attributes:
         shape: (rows, columns) of level 0, px.
         block: side of a block, px: 512 times a power of two. One block is one shard of level 0.
-        levels: number of levels; 0 (the default) is replaced by `levels_for(shape)`. Levels may
-            shrink to a single pixel: arrays that lie together have equally many.
+        levels: number of levels; 0 (the default) is replaced by `count_levels(shape)`. Levels may
+            shrink to a single pixel, since all arrays of an output have as many.
     """
 
     shape: Shape
@@ -55,7 +55,7 @@ class Pyramid:
 
     def __post_init__(self) -> None:
         if min(self.shape) < 1:
-            raise ValueError(f"a pyramid of nothing: {self.shape}")
+            raise ValueError(f"a pyramid needs at least one pixel, got shape {self.shape}")
         if not is_block_side(self.block):
             raise ValueError(
                 f"block side {self.block} px is not {CHUNK} times a power of two "
@@ -64,13 +64,13 @@ class Pyramid:
         if self.levels < 0:
             raise ValueError(f"a pyramid can't have {self.levels} levels")
         if self.levels == 0:
-            object.__setattr__(self, "levels", self.levels_for(self.shape))
+            object.__setattr__(self, "levels", self.count_levels(self.shape))
 
     @staticmethod
-    def levels_for(shape: Shape) -> int:
-        """Return the number of levels until the longer side fits one chunk.
+    def count_levels(shape: Shape) -> int:
+        """Return the number of levels until the longer side fits into one chunk.
 
-        >>> Pyramid.levels_for((513, 40)), Pyramid.levels_for((512, 1))
+        >>> Pyramid.count_levels((513, 40)), Pyramid.count_levels((512, 1))
         (2, 1)
         """
         return max(0, (max(shape) - 1) // CHUNK).bit_length() + 1
@@ -82,7 +82,7 @@ class Pyramid:
 
     @property
     def task_levels(self) -> int:
-        """Number of levels that the task of a block writes; the rest is the tail."""
+        """Number of levels that the task of a block writes; the others are the tail."""
         return min((self.block // CHUNK).bit_length(), self.levels)
 
     @property
@@ -100,12 +100,12 @@ class Pyramid:
         return self.block >> level if level < self.task_levels else TAIL_SHARD
 
     def level_grid(self, level: int) -> BlockGrid:
-        """Return the shards of a level. On task levels a block's shards all have its index."""
+        """Return the grid of a level's shards. On task levels a block's shards have its index."""
         return BlockGrid(self.level_shape(level), self.shard_side(level))
 
 
 def shard_key(group: str, level: int, index: BlockIndex, channels: bool) -> str:
-    """Return the key of a shard: of (y, x) arrays, or with `channels` of (c, y, x) arrays.
+    """Return the key of a shard of a (y, x) array, or with `channels` of a (c, y, x) array.
 
     >>> shard_key("labels/nuclei", 0, (3, 4), False), shard_key("", 1, (0, 2), True)
     ('labels/nuclei/0/c/3/4', '1/c/0/0/2')
@@ -115,9 +115,9 @@ def shard_key(group: str, level: int, index: BlockIndex, channels: bool) -> str:
 
 
 def reduce_mode(labels: Pixels) -> Pixels:
-    """Return labels at half the size: of 2 x 2 pixels the most frequent label.
+    """Return labels at half the size: the most frequent label of each 2 x 2 pixels.
 
-    Background (0) doesn't win a tie; among other labels the lowest does.
+    Background (0) doesn't win a tie; of other labels the lowest wins it.
 
     >>> reduce_mode(np.array([[0, 0, 2, 1], [3, 3, 3, 0]], np.uint8)).tolist()
     [[3, 1]]
@@ -130,11 +130,11 @@ def reduce_mode(labels: Pixels) -> Pixels:
     """
     if not labels.any():
         return np.zeros([-(-side // 2) for side in labels.shape], np.uint8)
-    return _by_strips(labels, _mode_of_pairs)
+    return _reduce_in_strips(labels, _mode_of_pairs)
 
 
 def reduce_mean(channels: Pixels) -> Pixels:
-    """Return intensities at half the size: of 2 x 2 pixels the mean, halves rounded up.
+    """Return intensities at half the size: the mean of each 2 x 2 pixels, halves rounded up.
 
     >>> reduce_mean(np.array([[[0, 1, 9], [1, 0, 9]]], np.uint8)).tolist()
     [[[1, 9]]]
@@ -145,11 +145,11 @@ def reduce_mean(channels: Pixels) -> Pixels:
     Returns:
         uint8 (channels, ceil(rows / 2), ceil(columns / 2)).
     """
-    return np.stack([_by_strips(channel, _mean_of_pairs) for channel in channels])
+    return np.stack([_reduce_in_strips(channel, _mean_of_pairs) for channel in channels])
 
 
-def _by_strips(plane: Pixels, pairs: Callable[[Pixels, Pixels], Pixels]) -> Pixels:
-    """Apply `pairs` to the even and odd rows of (rows, columns), a few rows at a time.
+def _reduce_in_strips(plane: Pixels, reduce_pairs: Callable[[Pixels, Pixels], Pixels]) -> Pixels:
+    """Apply `reduce_pairs` to the even and odd rows of (rows, columns), a few rows at a time.
 
     An odd edge is repeated, which leaves both the mode and the mean of what exists unchanged.
     """
@@ -160,28 +160,28 @@ def _by_strips(plane: Pixels, pairs: Callable[[Pixels, Pixels], Pixels]) -> Pixe
     reduced = np.empty((plane.shape[0] // 2, plane.shape[1] // 2), np.uint8)
     for row in range(0, plane.shape[0], STRIP):
         strip = plane[row : row + STRIP]
-        reduced[row // 2 : (row + STRIP) // 2] = pairs(strip[::2], strip[1::2])
+        reduced[row // 2 : (row + STRIP) // 2] = reduce_pairs(strip[::2], strip[1::2])
     return reduced
 
 
 def _mode_of_pairs(upper: Pixels, lower: Pixels) -> Pixels:
-    """Return the mode of 2 x 2 pixels, given as (rows, 2 * columns) twice.
+    """Return the mode of 2 x 2 pixels, given as two planes (rows, 2 * columns).
 
     Labels are shifted down by one, so background becomes 255 and "the lowest wins a tie" is the
     whole rule. Sorted as s0 <= s1 <= s2 <= s3, the mode is s1 where it equals a neighbour, else
     s2 where it equals s3, else (all differ) s0. Everything is uint8 min, max and bit masks:
     several times faster than `np.where` and strided slices.
     """
-    one = np.uint8(1)
-    upper, lower = upper - one, lower - one  # wraps around on purpose
-    left_low, right_low = _columns(np.minimum(upper, lower))
-    left_high, right_high = _columns(np.maximum(upper, lower))
+    step = np.uint8(1)
+    upper, lower = upper - step, lower - step  # wraps around on purpose
+    left_low, right_low = _split_columns(np.minimum(upper, lower))
+    left_high, right_high = _split_columns(np.maximum(upper, lower))
     s0, middle_a = np.minimum(left_low, right_low), np.maximum(left_low, right_low)
     middle_b, s3 = np.minimum(left_high, right_high), np.maximum(left_high, right_high)
     s1, s2 = np.minimum(middle_a, middle_b), np.maximum(middle_a, middle_b)
     mode: Pixels = s0 ^ ((s0 ^ s2) & _mask(s2 == s3))
     mode ^= (mode ^ s1) & _mask((s0 == s1) | (s1 == s2))
-    mode += one
+    mode += step
     return mode
 
 
@@ -192,7 +192,7 @@ def _mean_of_pairs(upper: Pixels, lower: Pixels) -> Pixels:
     return mean
 
 
-def _columns(plane: Pixels) -> tuple[Pixels, Pixels]:
+def _split_columns(plane: Pixels) -> tuple[Pixels, Pixels]:
     """Return the even and the odd columns of (rows, 2 * columns), each contiguous."""
     pairs = plane.view("<u2")
     return pairs.astype(np.uint8), (pairs >> 8).astype(np.uint8)

@@ -1,13 +1,13 @@
-"""Reading results back as labelled, lazy arrays.
+"""Opening results as labelled, lazy arrays.
 
-`xarray.open_zarr` can't open a multiscale group (its levels have conflicting sizes) and would cut
-shards into their inner chunks; here one dask chunk is one shard, that is one object.
+`xarray.open_zarr` can't open a multiscale group (its levels have conflicting sizes), and would cut
+shards into their inner chunks; here one dask chunk is one shard.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import dask.array as da
@@ -24,12 +24,16 @@ from wsi_unet.labels.contents import (
     read_run_groups,
     read_run_names,
 )
-from wsi_unet.storage.s3.zarr_store import open_zarr_store
+from wsi_unet.locations import Location
 from wsi_unet.storage.opening import open_store
+from wsi_unet.storage.s3.zarr_store import open_zarr_store
 from wsi_unet.storage.store import ByteStore
 
+Output = str | os.PathLike[str] | Location
+"""An output: a folder or an s3:// URL."""
 
-def open_labels(path: str | Path, name: str | None = None, level: int = 0) -> xr.DataArray:
+
+def open_labels(path: Output, name: str | None = None, level: int = 0) -> xr.DataArray:
     """Open the labels of an output lazily.
 
     >>> labels = open_labels("slide.ome.zarr")                     # doctest: +SKIP
@@ -37,9 +41,9 @@ def open_labels(path: str | Path, name: str | None = None, level: int = 0) -> xr
 
     Args:
         path: the output: a folder or an s3:// URL.
-        name: of the label group; may be left out where there is only one. Each class of a
-            multi-label model has one, called `model.class`.
-        level: pyramid level, 0 the finest.
+        name: name of the label group; may be left out if there is only one. Each class of a
+            multi-label model has a group, called `model.class`.
+        level: pyramid level, 0 is the finest.
 
     Returns:
         uint8 label values with dims (y, x), one dask chunk per shard. The coordinates are the
@@ -50,12 +54,12 @@ def open_labels(path: str | Path, name: str | None = None, level: int = 0) -> xr
         and `pixels` {value: area, count} once finished, `level`, `levels` and `provenance`.
 
     Raises:
-        OutputError: if there is no such output, label group or level.
+        OutputError: there is no such output, label group or level.
     """
     store = _open_output(path)
     names = read_label_names(store)
-    name = _choose(path, "labels", names, name)
-    attributes = _attributes(store, f"labels/{name}")
+    name = _choose_name(path, "labels", names, name)
+    attributes = _read_attributes(store, f"labels/{name}")
     array = _open_level(store, f"labels/{name}", attributes, name, ("y", "x"), level)
     properties = attributes["ome"]["image-label"]["properties"]
     array.attrs |= {
@@ -73,21 +77,21 @@ def open_labels(path: str | Path, name: str | None = None, level: int = 0) -> xr
     return array
 
 
-def open_probabilities(path: str | Path, name: str | None = None, level: int = 0) -> xr.DataArray:
+def open_probabilities(path: Output, name: str | None = None, level: int = 0) -> xr.DataArray:
     """Open the probabilities of an output lazily.
 
     Args:
         path: the output: a folder or an s3:// URL.
-        name: of the label group they belong to, or of the run where each class has a group; may be
-            left out where there is only one.
-        level: pyramid level, 0 the finest.
+        name: name of the label group that they belong to, or of the run if each class has a group;
+            may be left out if there is only one.
+        level: pyramid level, 0 is the finest.
 
     Returns:
         uint8 with dims (c, y, x): 0 .. 255 for probabilities 0 .. 1. The coordinates of c are the
-        class names; y, x and the attributes are as of `open_labels`, without classes and areas.
+        class names; y, x and the attributes are those of `open_labels`, without classes and areas.
 
     Raises:
-        OutputError: if there is no such output, no probabilities or no such level.
+        OutputError: there is no such output, no probabilities or no such level.
     """
     store = _open_output(path)
     names = [
@@ -95,55 +99,55 @@ def open_probabilities(path: str | Path, name: str | None = None, level: int = 0
         for label in read_run_names(store)
         if read_group_attributes(store, f"probability/{label}") is not None
     ]
-    name = _choose(path, "probabilities", names, name)
-    attributes = _attributes(store, f"probability/{name}")
+    name = _choose_name(path, "probabilities", names, name)
+    attributes = _read_attributes(store, f"probability/{name}")
     array = _open_level(store, f"probability/{name}", attributes, name, ("c", "y", "x"), level)
     channels = [channel["label"] for channel in attributes["ome"]["omero"]["channels"]]
-    labels = _attributes(store, f"labels/{read_run_groups(store, name)[0]}")
+    labels = _read_attributes(store, f"labels/{read_run_groups(store, name)[0]}")
     array.attrs["finished"] = labels["wsi_unet"]["finished"]
     return array.assign_coords(c=channels)
 
 
-def open_image(path: str | Path, level: int = 0) -> xr.DataArray | None:
-    """Open the stored image of the slide lazily: uint8 (c, y, x), c = R, G, B; None if not there.
+def open_image(path: Output, level: int = 0) -> xr.DataArray | None:
+    """Open the stored image of the slide lazily: uint8 (c, y, x), c = R, G, B; None without one.
 
-    Coordinates and attributes are as of `open_probabilities`.
+    Coordinates and attributes are those of `open_probabilities`.
 
     Raises:
-        OutputError: if there is no such output or level.
+        OutputError: there is no such output or level.
     """
     store = _open_output(path)
-    attributes = _attributes(store, "")
+    attributes = _read_attributes(store, "")
     if "multiscales" not in attributes.get("ome", {}):
         return None
     array = _open_level(store, "", attributes, "image", ("c", "y", "x"), level)
     return array.assign_coords(c=["R", "G", "B"])
 
 
-def _open_output(path: str | Path) -> ByteStore:
+def _open_output(path: Output) -> ByteStore:
     store = open_store(path)
     if not holds_output(store):
         raise OutputError(f"{path}: there is no output of wsi-unet here")
     return store
 
 
-def _choose(path: str | Path, what: str, names: Sequence[str], name: str | None) -> str:
+def _choose_name(path: Output, what: str, names: Sequence[str], name: str | None) -> str:
     if name is None and len(names) == 1:
         return names[0]
     if name is not None and name in names:
         return name
     if not names:
         raise OutputError(f"{path}: there are no {what} here")
-    there = ", ".join(names)
+    known = ", ".join(names)
     if name is None:
-        raise OutputError(f"{path}: say which {what} by name; there are {there}")
-    raise OutputError(f"{path}: there are no {what} {name!r}, only {there}")
+        raise OutputError(f"{path}: say which {what} by name; there are {known}")
+    raise OutputError(f"{path}: there are no {what} {name!r}, only {known}")
 
 
-def _attributes(store: ByteStore, group: str) -> dict[str, Any]:
+def _read_attributes(store: ByteStore, group: str) -> dict[str, Any]:
     attributes = read_group_attributes(store, group)
     if attributes is None:
-        raise OutputError(f"{store}: {group!r} is listed but missing; compute it anew")
+        raise OutputError(f"{store}: {group!r} is listed but missing; compute it again")
     return attributes
 
 
@@ -158,8 +162,8 @@ def _open_level(
     levels = len(attributes["ome"]["multiscales"][0]["datasets"])
     if not 0 <= level < levels:
         raise OutputError(f"{store}: no level {level} of {name!r}; there are 0 to {levels - 1}")
-    path = f"{group}/{level}"
-    stored = zarr.open_array(open_zarr_store(str(store)), path=path, mode="r", zarr_format=3)
+    key = f"{group}/{level}"
+    stored = zarr.open_array(open_zarr_store(store.location), path=key, mode="r", zarr_format=3)
     frame = parse_frame(attributes, level)
     coordinates = {
         dim: start + step * np.arange(size)

@@ -1,11 +1,11 @@
-"""One shard as bytes: the codec `sharding_indexed` of Zarr v3, encoded and decoded in memory.
+"""Encoding and decoding shards in memory: the codec `sharding_indexed` of Zarr v3.
 
 A shard is its non-empty inner chunks, each a zstd frame, followed by an index: (offset, length)
 as little-endian uint64 for every chunk in row-major order, both 2^64 - 1 for an empty one, and
 the index's crc32c. https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/
 
-zarr-python encodes the same in 1.4 times the time and hands chunks through an event loop that all
-threads of a process share, so it is written out here; the tests read everything back with zarr.
+zarr-python takes 1.4 times as long for the same, and passes chunks through an event loop that all
+threads of a process share, so the codec is written out here; the tests read everything with zarr.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ CHECKSUM_BYTES = 4
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """What a marker remembers of a shard.
+    """The length and checksum by which a marker remembers a shard.
 
     Attributes:
-        length: of the object, bytes; 0 if the shard is all background and thus has no object.
-        sha256: of the object, hexadecimal; None if there is none.
+        length: number of bytes; 0 if the shard is all background, which isn't stored.
+        sha256: their checksum, hexadecimal; None if nothing is stored.
     """
 
     length: int
@@ -40,31 +40,31 @@ class ShardRecord:
 
     @property
     def empty(self) -> bool:
-        """Whether the shard is all background: no object."""
+        """Whether the shard is all background, so that nothing is stored."""
         return self.sha256 is None
 
     @classmethod
     def from_shard(cls, shard: bytes | None) -> ShardRecord:
-        """Return the record of an encoded shard (None: empty)."""
+        """Return the record of an encoded shard (None: an empty one)."""
         if shard is None:
             return cls(0, None)
         return cls(len(shard), hashlib.sha256(shard).hexdigest())
 
 
 def chunk_shape(data_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the inner chunk of an array (h, w) or (c, h, w).
+    """Return the shape of the inner chunks of an array (h, w) or (c, h, w).
 
-    A chunk holds all channels of its pixels: viewers compose them, and where each channel is a
-    chunk of its own neuroglancer shows a blank layer.
+    A chunk holds all channels of its pixels: viewers compose them, and neuroglancer shows a blank
+    layer where each channel has chunks of its own.
     """
     return (*data_shape[:-2], CHUNK, CHUNK)
 
 
 def encode_shard(data: Pixels, side: int) -> bytes | None:
-    """Return a shard as the bytes of its object, or None if it is all background.
+    """Return a shard as the bytes to store, or None if it is all background.
 
     Args:
-        data: uint8 (h, w) or (c, h, w); smaller than the shard at the array's far edges.
+        data: uint8 (h, w) or (c, h, w); smaller than the shard at the array's bottom and right.
         side: rows and columns of the whole shard, px, a multiple of `CHUNK`.
     """
     per_side = side // CHUNK
@@ -76,7 +76,7 @@ def encode_shard(data: Pixels, side: int) -> bytes | None:
         inside = data[..., i * CHUNK : (i + 1) * CHUNK, j * CHUNK : (j + 1) * CHUNK]
         if not inside.any():  # also where nothing is inside
             continue
-        encoded = bytes(codec.encode(_whole_chunk(inside)))
+        encoded = bytes(codec.encode(_pad_chunk(inside)))
         chunks.append(encoded)
         index[i, j] = offset, len(encoded)
         offset += len(encoded)
@@ -87,15 +87,15 @@ def encode_shard(data: Pixels, side: int) -> bytes | None:
 
 
 def decode_shard(shard: bytes, shape: tuple[int, ...], side: int) -> Pixels:
-    """Return the pixels of a shard's object.
+    """Return the pixels of a stored shard.
 
     Args:
         shard: the bytes that `encode_shard` returned.
-        shape: of the data in it, (h, w) or (c, h, w).
+        shape: shape of the pixels, (h, w) or (c, h, w).
         side: rows and columns of the whole shard, px.
 
     Raises:
-        ValueError: if the bytes are no such shard: torn, truncated or another array's.
+        ValueError: the bytes are no such shard: torn, truncated or another array's.
     """
     per_side = side // CHUNK
     index_bytes = per_side * per_side * 16
@@ -119,8 +119,8 @@ def decode_shard(shard: bytes, shape: tuple[int, ...], side: int) -> Pixels:
     return data
 
 
-def _whole_chunk(inside: Pixels) -> NDArray[np.uint8]:
-    """Return a contiguous chunk, background beyond the array's edge."""
+def _pad_chunk(inside: Pixels) -> NDArray[np.uint8]:
+    """Return a whole, contiguous chunk: background beyond the array's edge."""
     shape = chunk_shape(inside.shape)
     if inside.shape == shape:
         return np.ascontiguousarray(inside)

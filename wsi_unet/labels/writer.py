@@ -1,7 +1,7 @@
 """Writing pixels: one block with its piece of the pyramid, and the small levels at the end.
 
-A block is one shard on each level its task writes, so no two tasks ever touch the same object,
-and each object is put whole: nothing is read, a torn one is simply replaced.
+A block is one shard on each level that its task writes, so no two tasks ever write the same key,
+and each shard is put as a whole: nothing is read, and a torn shard is simply replaced.
 """
 
 from __future__ import annotations
@@ -30,39 +30,39 @@ def write_block(
 
     Args:
         store: the output.
-        group: the multiscale's group, "labels/nuclei", or "" for the root.
-        pyramid: of the arrays in that group.
-        index: of the block in `pyramid.grid`.
+        group: the group's key, "labels/nuclei", or "" for the root.
+        pyramid: the pyramid of the arrays in that group.
+        index: the block's index in `pyramid.grid`.
         data: the block's pixels, uint8 (h, w) or (c, h, w).
         reduce: `reduce_mode` or `reduce_mean`.
 
     Returns:
-        What was written, by key: one shard per task level; `empty` ones have no object.
+        The records of the shards, by key: one per task level; `empty` ones aren't stored.
 
     Raises:
-        ValueError: if `data` is not exactly the block.
-        IndexError: if there is no such block.
-        OutputError: if an object can't be written.
+        ValueError: `data` isn't exactly the block.
+        IndexError: there is no such block.
+        OutputError: a shard can't be written.
     """
     expected = pyramid.grid.core(index).shape
     if data.dtype != np.uint8 or data.ndim not in (2, 3) or data.shape[-2:] != expected:
         raise ValueError(
             f"block {index} of {group or 'the image'} is uint8 {expected[0]} x {expected[1]} px, "
-            f"got {data.dtype} {data.shape}; a task writes exactly its own block, since two "
+            f"got {data.dtype} {data.shape}; a task must write exactly its own block, since two "
             "writers in one shard lose data"
         )
 
-    def pieces() -> Iterator[tuple[str, Pixels, int]]:
-        piece = data
+    def level_shards() -> Iterator[tuple[str, Pixels, int]]:
+        pixels = data
         for level in range(pyramid.task_levels):
             if level:
-                piece = reduce(piece)
-            yield shard_key(group, level, index, data.ndim == 3), piece, pyramid.shard_side(level)
+                pixels = reduce(pixels)
+            yield shard_key(group, level, index, data.ndim == 3), pixels, pyramid.shard_side(level)
 
-    def put(piece: tuple[str, Pixels, int]) -> tuple[str, ShardRecord]:
-        return piece[0], _put(store, *piece)
+    def put(shard: tuple[str, Pixels, int]) -> tuple[str, ShardRecord]:
+        return shard[0], _put_shard(store, *shard)
 
-    return dict(map_concurrently(put, pieces(), str(store)))
+    return dict(map_concurrently(put, level_shards(), store.location))
 
 
 def build_tail(
@@ -72,34 +72,34 @@ def build_tail(
     reduce: Reduce,
     channels: int | None = None,
 ) -> dict[str, ShardRecord]:
-    """Write the levels that no block task writes, each from the one before.
+    """Write the tail: the levels that no block task writes, each from the level before.
 
-    One shard (2048 px a side) is made at a time from the 4096 x 4096 px above it, so memory
+    One shard (2048 px a side) at a time is made from 4096 x 4096 px of the level before, so memory
     doesn't grow with the slide. The same input gives the same bytes.
 
     Args:
         store: the output; every block must have been written.
-        group: the multiscale's group, "labels/nuclei", or "" for the root.
-        pyramid: of the arrays in that group.
+        group: the group's key, "labels/nuclei", or "" for the root.
+        pyramid: the pyramid of the arrays in that group.
         reduce: `reduce_mode` or `reduce_mean`.
-        channels: number of channels of (c, y, x) arrays; None for (y, x) ones.
+        channels: number of channels of (c, y, x) arrays; None for (y, x) arrays.
 
     Returns:
-        What was written, by key.
+        The records of the shards, by key.
 
     Raises:
-        OutputError: if a shard is damaged or can't be written.
+        OutputError: a shard is damaged or can't be written.
     """
     records = {}
     for level in range(pyramid.task_levels, pyramid.levels):
         grid = pyramid.level_grid(level)
-        above = Box.of_shape(pyramid.level_shape(level - 1))
+        previous = Box.of_shape(pyramid.level_shape(level - 1))
         for index in grid:
             core = grid.core(index)
-            source = Box(2 * core.y0, 2 * core.x0, 2 * core.y1, 2 * core.x1).intersection(above)
+            source = Box(2 * core.y0, 2 * core.x0, 2 * core.y1, 2 * core.x1).intersection(previous)
             data = reduce(read_box(store, group, pyramid, level - 1, source, channels))
             key = shard_key(group, level, index, channels is not None)
-            records[key] = _put(store, key, data, grid.side)
+            records[key] = _put_shard(store, key, data, grid.side)
     return records
 
 
@@ -111,14 +111,14 @@ def read_box(
     box: Box,
     channels: int | None = None,
 ) -> Pixels:
-    """Return the pixels of `box` (inside the level, px of the level), shard by shard.
+    """Read the pixels of `box` (inside the level, px of the level), shard by shard.
 
     Returns:
-        uint8 (h, w), or (channels, h, w) where `channels` is given. A shard without an object is
+        uint8 (h, w), or (channels, h, w) if `channels` is given. A shard that isn't stored is
         background.
 
     Raises:
-        OutputError: if a shard is damaged.
+        OutputError: a shard is damaged.
     """
     leading: tuple[int, ...] = () if channels is None else (channels,)
     data = np.zeros((*leading, *box.shape), np.uint8)
@@ -133,17 +133,17 @@ def read_box(
             pixels = decode_shard(shard, (*leading, *core.shape), grid.side)
         except ValueError as error:
             raise OutputError(
-                f"{store}: {key!r} is {error}; check the whole output with "
-                "`wsi-unet status --verify`, then run the same command again"
+                f"{store}: {key!r} is {error}; get the output's status with `verify=True`, which "
+                "finds all damage, then run the same command again"
             ) from error
-        part = box.intersection(core)
-        rows, columns = part.relative_to(box).slices()
-        from_rows, from_columns = part.relative_to(core).slices()
+        shared = box.intersection(core)
+        rows, columns = shared.relative_to(box).slices()
+        from_rows, from_columns = shared.relative_to(core).slices()
         data[..., rows, columns] = pixels[..., from_rows, from_columns]
     return data
 
 
-def _put(store: ByteStore, key: str, data: Pixels, side: int) -> ShardRecord:
+def _put_shard(store: ByteStore, key: str, data: Pixels, side: int) -> ShardRecord:
     shard = encode_shard(data, side)
     if shard is None:
         store.delete(key)
