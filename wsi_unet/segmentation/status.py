@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from wsi_unet.errors import OutputError
 from wsi_unet.geometry import BlockIndex
-from wsi_unet.labels import layout
+from wsi_unet.labels import contents
 from wsi_unet.labels.contents import IMAGE_NAME
 from wsi_unet.labels.progress import BlockMarker, Progress
 from wsi_unet.locations import Location
@@ -119,10 +119,10 @@ def run_status(
         OutputError: there is no output of ours.
     """
     store = open_store(str(output))
-    if not layout.holds_output(store):
+    if not contents.holds_output(store):
         raise OutputError(f"{output}: there is no result here; segment a slide to make one")
     statuses = []
-    for name in layout.read_run_names(store):
+    for name in contents.read_run_names(store):
         progress = Progress(store, name)
         labels = read_parameters(progress, LabelParameters)
         if labels is not None:
@@ -232,7 +232,7 @@ def _is_finished(progress: Progress, parameters: LabelParameters | ImageParamete
     if isinstance(parameters, LabelParameters):
         described = labels_are_described(progress.store, parameters)
         return described and is_finished(progress.store, progress.name)
-    return layout.is_described(progress.store, "", parameters.pyramid, channels=3)
+    return contents.is_described(progress.store, "", parameters.pyramid, channels=3)
 
 
 def _forget(progress: Progress, markers: Iterable[BlockMarker]) -> None:

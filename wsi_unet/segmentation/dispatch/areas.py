@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wsi_unet.labels.layout import Frame
+from wsi_unet.labels.metadata import Frame
 from wsi_unet.models.inference.ensemble import Ensemble
 from wsi_unet.segmentation.dispatch.output import OpenOutput, count_label_pixels
 from wsi_unet.segmentation.parameters import LabelParameters

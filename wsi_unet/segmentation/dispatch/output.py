@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
 
-from wsi_unet.labels import layout
+from wsi_unet.labels import contents, layout, metadata
 from wsi_unet.labels.contents import FORMAT_VERSION, IMAGE_NAME
 from wsi_unet.labels.progress import Progress, RunRecord, ShardRecord
 from wsi_unet.labels.pyramid import reduce_mean, reduce_mode
@@ -73,8 +73,8 @@ def lay_out(plan: Plan, before: OutputState, ensemble: Ensemble) -> OpenOutput:
     if plan.image is not None:
         # Recorded first: what is described without a record would count as stored already.
         _record_run(store, IMAGE_NAME, plan.image, created)
-        if not layout.is_described(store, "", plan.image.pyramid, channels=3):
-            frame = layout.Frame.from_downsample(
+        if not contents.is_described(store, "", plan.image.pyramid, channels=3):
+            frame = metadata.Frame.from_downsample(
                 plan.image.resampling.downsample, plan.image.slide.mpp
             )
             layout.create_image(store, plan.image.slide.name, plan.image.pyramid, frame)
@@ -94,7 +94,7 @@ def lay_out(plan: Plan, before: OutputState, ensemble: Ensemble) -> OpenOutput:
 
 def _create_labels(store: ByteStore, plan: Plan, ensemble: Ensemble, created: str) -> None:
     labels = plan.labels
-    frame = layout.Frame.from_downsample(labels.resampling.downsample, labels.slide.mpp)
+    frame = metadata.Frame.from_downsample(labels.resampling.downsample, labels.slide.mpp)
     provenance = _provenance(plan, ensemble, created)
     for name, group in zip(labels.label_groups, ensemble.groups, strict=True):
         layout.create_labels(store, name, labels.pyramid, frame, group.classes, provenance)
@@ -117,11 +117,11 @@ def labels_are_described(store: ByteStore, labels: LabelParameters) -> bool:
         (f"labels/{name}", None) for name in labels.label_groups
     ]
     if labels.probabilities:
-        attributes = layout.read_group_attributes(store, f"probability/{labels.label}") or {}
+        attributes = contents.read_group_attributes(store, f"probability/{labels.label}") or {}
         channels = attributes.get("ome", {}).get("omero", {}).get("channels", [])
         groups.append((f"probability/{labels.label}", len(channels)))
-    return {*labels.label_groups} <= {*layout.read_label_names(store)} and all(
-        layout.is_described(store, group, labels.pyramid, channels) for group, channels in groups
+    return {*labels.label_groups} <= {*contents.read_label_names(store)} and all(
+        contents.is_described(store, group, labels.pyramid, channels) for group, channels in groups
     )
 
 
@@ -155,7 +155,7 @@ def reopen(output: OpenOutput, run: Run) -> None:
 
 def unfinish(store: ByteStore, label: str) -> None:
     """Remove the statement that a run's label groups are finished."""
-    for group in layout.read_run_groups(store, label):
+    for group in contents.read_run_groups(store, label):
         if _is_finished(store, group):
             layout.mark_unfinished(store, group)
 
@@ -200,12 +200,12 @@ def is_complete(output: OpenOutput, run: Run) -> bool:
 
 def is_finished(store: ByteStore, label: str) -> bool:
     """Return whether the label groups of a run say that they are finished."""
-    groups = layout.read_run_groups(store, label)
+    groups = contents.read_run_groups(store, label)
     return bool(groups) and all(_is_finished(store, group) for group in groups)
 
 
 def _is_finished(store: ByteStore, group: str) -> bool:
-    attributes: dict[str, Any] = layout.read_group_attributes(store, f"labels/{group}") or {}
+    attributes: dict[str, Any] = contents.read_group_attributes(store, f"labels/{group}") or {}
     return attributes.get("wsi_unet", {}).get("finished") is not None
 
 

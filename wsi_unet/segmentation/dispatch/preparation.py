@@ -147,7 +147,7 @@ class Preparation:
 
     def _measure(self, request: ProbeRequest, *, estimate: bool) -> WorkerMeasurement:
         """Return what a worker measures; slides of about one size are measured only once."""
-        key = (request.model.sha256, *request.alike(), estimate)
+        key = (request.model.sha256, *request.speed_key(), estimate)
         with self._measuring:
             known = self._measured.get(key)
             if known is None:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from wsi_unet.errors import OutputError
-from wsi_unet.labels import layout
+from wsi_unet.labels import contents
 from wsi_unet.labels.contents import IMAGE_NAME
 from wsi_unet.labels.progress import Progress
 from wsi_unet.locations import Location
@@ -71,15 +71,15 @@ def inspect_output(
         OutputError: something else is there, or it can't be read.
     """
     for name in (label, *groups):
-        layout.check_label_name(name)
+        contents.check_label_name(name)
     store = open_store(str(location))
-    ours = layout.holds_output(store)
+    ours = contents.holds_output(store)
     free = store.free_bytes()
     if not ours:
         return OutputState(location, label, groups, free_disk=free)
     if free is not None:
         free += _stored_bytes(store, label) + _stored_bytes(store, IMAGE_NAME)
-    other_runs = tuple(name for name in layout.read_run_names(store) if name != label)
+    other_runs = tuple(name for name in contents.read_run_names(store) if name != label)
     if overwrite and not other_runs:
         return OutputState(location, label, groups, free_disk=free, replaces=WHOLE_STORE)
     _check_owner(store, label, groups)
@@ -92,7 +92,7 @@ def inspect_output(
         slide=_read_slide(store),
         stored=stored,
         stored_image=read_parameters(Progress(store, IMAGE_NAME), ImageParameters),
-        levels=layout.read_level_count(store),
+        levels=contents.read_level_count(store),
         mask=None if overwrite else progress.read_mask(),
         other_runs=other_runs,
         free_disk=free,
@@ -102,8 +102,8 @@ def inspect_output(
 
 def _check_owner(store: ByteStore, label: str, groups: tuple[str, ...]) -> None:
     """Raise an OutputError if another run has made one of the label groups."""
-    for name in layout.read_label_names(store):
-        owner = layout.read_run_name(store, name)
+    for name in contents.read_label_names(store):
+        owner = contents.read_run_name(store, name)
         if name not in groups or owner == label:
             continue
         if Progress(store, owner).read_run() is not None:  # else its metadata is lost
@@ -138,7 +138,7 @@ def describe_slide(slide: SlideReference) -> dict[str, Any]:
 
 def _read_slide(store: ByteStore) -> tuple[str, str] | None:
     """Return name and fingerprint of the slide that a store was made of."""
-    attributes = layout.read_group_attributes(store, "") or {}
+    attributes = contents.read_group_attributes(store, "") or {}
     slide = attributes.get("wsi_unet", {}).get("slide", {})
     return (slide["name"], slide["fingerprint"]) if slide else None
 

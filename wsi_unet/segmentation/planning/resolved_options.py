@@ -71,7 +71,7 @@ def resolve_options(
     reference = refer_to(slide, options.mpp)
     _check_same_slide(output, reference)
     resampling = fit_resampling(slide, reference, ensemble.spec)
-    levels = output.levels or Pyramid.levels_for(resampling.shape)
+    levels = output.levels or Pyramid.count_levels(resampling.shape)
     block = options.block or (stored.block if stored else DEFAULT_BLOCK)
     tile = options.tile or ensemble.tile or (stored.tile if stored else None)
     _check_tile(tile, ensemble, block)
