@@ -1,5 +1,5 @@
 from ._version import __version__ as __version__
-from .cohorts.manifest import read_cohort as read_cohort
+from .cohorts.cohort import read_cohort as read_cohort
 from .cohorts.planning import plan_cohort as plan_cohort
 from .cohorts.report import CohortReport as CohortReport
 from .dask_cluster.options import ClusterOptions as ClusterOptions

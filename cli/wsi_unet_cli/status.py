@@ -123,10 +123,10 @@ def _writer_in_words(writer: Writer) -> str:
 
 def _show_cohort(folder: str, *, verify: bool, as_json: bool) -> bool:
     """Show every result of a folder, as they are looked at; return whether all are finished."""
-    from wsi_unet.cohorts.status import cohort_header, cohort_status
+    from wsi_unet.cohorts.status import read_cohort_header, read_cohort_status
     from wsi_unet.segmentation.status import read_writer
 
-    header, writer = cohort_header(folder), read_writer(folder)
+    header, writer = read_cohort_header(folder), read_writer(folder)
     totals = _Totals()
     between = ""
     if as_json:
@@ -136,7 +136,7 @@ def _show_cohort(folder: str, *, verify: bool, as_json: bool) -> bool:
             "writer": None if writer is None else vars(writer),
         }
         click.echo(json.dumps(head, indent=1).removesuffix("\n}") + ',\n "outputs": [')
-    for found in cohort_status(folder, verify=verify):
+    for found in read_cohort_status(folder, verify=verify):
         totals.add(found)
         if as_json:
             click.echo(between + json.dumps(found.to_json(), allow_nan=False), nl=False)

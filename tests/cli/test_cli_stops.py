@@ -62,7 +62,7 @@ def test_an_interruption_while_slides_are_looked_for_says_how_to_go_on(
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("wsi_unet.cohorts.manifest.read_cohort", interrupted)
+    monkeypatch.setattr("wsi_unet.cohorts.cohort.read_cohort", interrupted)
     done = run("slides/", "--overwrite")
     assert done.exit_code == 1
     assert done.stderr.splitlines() == [

@@ -9,9 +9,9 @@ import pytest
 from support.cohorts import FOLDER, Clock, csv_file, finished, json_file, listed, statuses
 from support.standin import cohort_progress, report
 
-from wsi_unet.cohorts.manifest import Listed, read_cohort
+from wsi_unet.cohorts.cohort import CohortSlide, read_cohort
 from wsi_unet.cohorts.report import CohortReport
-from wsi_unet.cohorts.rows import CSV_COLUMNS, read_header, read_rows
+from wsi_unet.cohorts.rows import CSV_COLUMNS, read_header, read_report_rows
 from wsi_unet.errors import LockedError, OutputError, SlideError
 from wsi_unet.segmentation.dispatch.jobs import SlideJob, SlideOutcome
 from wsi_unet.segmentation.planning.options import Options
@@ -36,9 +36,9 @@ def test_every_slide_has_a_row_from_the_beginning_to_the_end() -> None:
     assert statuses() == ["waiting"] * 4
     assert json_file()["state"] == "running"
     assert list(jobs) == [slide.job for slide in slides[1:]]
-    table.take(finished(slides[0]))
-    table.take(SlideOutcome(slides[1].job, None, SlideError("bad\nslide")))
-    table.take(SlideOutcome(slides[2].job, report("out/2", "incomplete")))
+    table.add_outcome(finished(slides[0]))
+    table.add_outcome(SlideOutcome(slides[1].job, None, SlideError("bad\nslide")))
+    table.add_outcome(SlideOutcome(slides[2].job, report("out/2", "incomplete")))
     table.close()
     assert statuses() == ["finished", "failed", "incomplete", "waiting"]
     document = json_file()
@@ -61,7 +61,7 @@ def test_the_table_has_areas_waits_and_the_manifests_columns() -> None:
     slides = listed(2, patient='P "1", old', status="mine")
     table = CohortReport(FOLDER, slides, clock=Clock())
     list(table.jobs())
-    table.take(finished(slides[0]))
+    table.add_outcome(finished(slides[0]))
     table.close()
     first, second = csv_file()
     assert tuple(first)[: len(CSV_COLUMNS)] == CSV_COLUMNS
@@ -85,7 +85,7 @@ def test_the_table_is_a_manifest_again() -> None:
     ]
     table = CohortReport(FOLDER, slides, clock=Clock())
     list(table.jobs())
-    table.take(finished(slides[0]))
+    table.add_outcome(finished(slides[0]))
     table.close()
     again = read_cohort(["out/cohort.csv"], FOLDER).slides
     assert [slide.job.slide for slide in again] == ["/s/0.svs", "/s/1.svs"]
@@ -104,9 +104,9 @@ def test_the_table_is_a_manifest_again() -> None:
 @pytest.mark.usefixtures("here")
 def test_names_that_are_no_text_can_be_reported() -> None:
     job = SlideJob(slide="/s/\udcff\n[1].svs", output="out/\udcff.ome.zarr")
-    table = CohortReport(FOLDER, [Listed(job, ("note",), ('"ü";\r\n',))], clock=Clock())
+    table = CohortReport(FOLDER, [CohortSlide(job, ("note",), ('"ü";\r\n',))], clock=Clock())
     list(table.jobs())
-    table.take(SlideOutcome(job, report("")))
+    table.add_outcome(SlideOutcome(job, report("")))
     table.close()
     (row,) = json_file()["slides"]
     assert row["slide"] == "/s/\udcff\n[1].svs"
@@ -120,8 +120,8 @@ def test_a_rerun_keeps_what_was_finished_and_its_times() -> None:
     slides = listed(3)
     table = CohortReport(FOLDER, slides, clock=Clock())
     list(table.jobs())
-    table.take(finished(slides[0]))
-    table.take(SlideOutcome(slides[1].job, None, SlideError("away")))
+    table.add_outcome(finished(slides[0]))
+    table.add_outcome(SlideOutcome(slides[1].job, None, SlideError("away")))
     table.close()
     first = json_file()["slides"]
 
@@ -131,8 +131,8 @@ def test_a_rerun_keeps_what_was_finished_and_its_times() -> None:
     assert statuses() == ["finished", "waiting", "waiting"]
     list(jobs)
     blocks = replace(report("").blocks, resumed=4)
-    table.take(finished(slides[0], blocks=blocks, seconds=0.01, mpx_per_s=0.0))
-    table.take(finished(slides[1], blocks=blocks, seconds=0.01))
+    table.add_outcome(finished(slides[0], blocks=blocks, seconds=0.01, mpx_per_s=0.0))
+    table.add_outcome(finished(slides[1], blocks=blocks, seconds=0.01))
     table.close()
     second = json_file()["slides"]
     assert second[0]["blocks"]["resumed"] == 4
@@ -147,7 +147,7 @@ def test_an_earlier_row_counts_only_for_the_same_job() -> None:
     table = CohortReport(FOLDER, slides, clock=Clock())
     list(table.jobs())
     for slide in slides:
-        table.take(finished(slide))
+        table.add_outcome(finished(slide))
     table.close()
     jobs = [slide.job for slide in slides]
     changed = [
@@ -156,7 +156,7 @@ def test_an_earlier_row_counts_only_for_the_same_job() -> None:
         replace(jobs[2], options=Options(mpp=0.3)),
         replace(jobs[3], overwrite=True),
     ]
-    table = CohortReport(FOLDER, [Listed(job) for job in changed], clock=Clock())
+    table = CohortReport(FOLDER, [CohortSlide(job) for job in changed], clock=Clock())
     table.begin()
     assert statuses() == ["finished", "waiting", "waiting", "waiting"]
     table.close(interrupted=True)
@@ -179,11 +179,11 @@ def test_a_torn_row_is_a_slide_of_which_nothing_is_known() -> None:
     table = CohortReport(FOLDER, slides, clock=Clock())
     list(table.jobs())
     for slide in slides:
-        table.take(finished(slide))
+        table.add_outcome(finished(slide))
     table.close()
     path = Path("out/cohort.json")
     path.write_bytes(path.read_bytes().replace(b'"label":"nuclei-he"', b'"label":"nucl', 1))
-    assert [row["slide"] for row in read_rows(open_store("out"))] == ["/s/1.svs"]
+    assert [row["slide"] for row in read_report_rows(open_store("out"))] == ["/s/1.svs"]
     assert (read_header(path.read_bytes()) or {})["counts"] == {"finished": 2}
 
 
@@ -226,10 +226,10 @@ def test_a_disk_that_is_full_for_a_while_loses_nothing(monkeypatch: pytest.Monke
     with monkeypatch.context() as patch:
         patch.setattr(LocalStore, "put", put)
         clock.now += 60
-        table.take(finished(slides[0]))
+        table.add_outcome(finished(slides[0]))
     assert statuses() == ["waiting", "waiting"]
     clock.now += 60
-    table.take(finished(slides[1]))
+    table.add_outcome(finished(slides[1]))
     assert statuses() == ["finished", "finished"]
     with monkeypatch.context() as patch:
         patch.setattr(LocalStore, "put", put)
@@ -244,9 +244,9 @@ def test_how_far_the_whole_is_stands_in_the_file() -> None:
     table = CohortReport(FOLDER, listed(2), clock=clock)
     table.begin()
     assert json_file()["progress"] is None
-    table.tell(cohort_progress(blocks_done=1))
+    table.add_progress(cohort_progress(blocks_done=1))
     clock.now += 60
-    table.tell(cohort_progress(blocks_done=7))
+    table.add_progress(cohort_progress(blocks_done=7))
     progress = json_file()["progress"]
     assert progress["blocks_done"] == 7
     assert progress["device_busy"] == 0.93

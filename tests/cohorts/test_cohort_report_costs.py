@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.cohorts import FOLDER, Clock, finished, listed, statuses
 
-from wsi_unet.cohorts.manifest import read_cohort
+from wsi_unet.cohorts.cohort import read_cohort
 from wsi_unet.cohorts.report import CohortReport
 from wsi_unet.storage.local_store import LocalStore
 
@@ -43,7 +43,7 @@ def test_updates_take_a_fiftieth_of_the_time_at_most(
         begun = clock.now
         while clock.now < begun + 1000:
             clock.now += 0.1
-            table.take(finished(slides[0]))
+            table.add_outcome(finished(slides[0]))
         assert 0 < spent / (clock.now - begun) <= share
     table.close()
     assert statuses() == ["finished", *["waiting"] * 9]
@@ -56,7 +56,7 @@ def whole_cohort(here: Path, count: int) -> CohortReport:
     table = CohortReport(FOLDER, cohort.slides)
     for slide, job in zip(cohort.slides, table.jobs(), strict=True):
         assert slide.job is job
-        table.take(finished(slide))
+        table.add_outcome(finished(slide))
     return table
 
 

@@ -73,7 +73,7 @@ def test_sums_are_numpys(rows: int, columns: int, seed: int, most: int) -> None:
         if given_mask is not None:
             inside = mask_in_box(mask, Box(0, 0, rows, columns), (rows, columns))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(colour_statistics, "MOST_CELLS", most)
+            patch.setattr(colour_statistics, "MAX_CELLS", most)
             found = measure_colours(ArrayRaster(image), given_mask)
         if found is None:
             assert not inside.any()

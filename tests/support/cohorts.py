@@ -11,7 +11,7 @@ from typing import Any
 
 from support.standin import report
 
-from wsi_unet.cohorts.manifest import Listed
+from wsi_unet.cohorts.cohort import CohortSlide
 from wsi_unet.segmentation.dispatch.jobs import SlideJob, SlideOutcome
 
 FOLDER = "out"
@@ -29,15 +29,15 @@ class Clock:
         return self.now
 
 
-def listed(count: int = 3, **columns: str) -> list[Listed]:
+def listed(count: int = 3, **columns: str) -> list[CohortSlide]:
     names, values = tuple(columns), tuple(columns.values())
     return [
-        Listed(SlideJob(slide=f"/s/{i}.svs", output=f"out/{i}.ome.zarr"), names, values)
+        CohortSlide(SlideJob(slide=f"/s/{i}.svs", output=f"out/{i}.ome.zarr"), names, values)
         for i in range(count)
     ]
 
 
-def finished(slide: Listed, **changes: Any) -> SlideOutcome:
+def finished(slide: CohortSlide, **changes: Any) -> SlideOutcome:
     return SlideOutcome(slide.job, replace(report(str(slide.job.output)), **changes))
 
 

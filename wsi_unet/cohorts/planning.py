@@ -1,4 +1,4 @@
-"""The plans of many slides, from one cluster that is opened once."""
+"""The plans of many slides, made on one cluster."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def plan_cohort(
 ) -> Iterator[tuple[SlideJob, Plan | Exception]]:
     """Work out what `segment_cohort` would do with each slide. Nothing is written.
 
-    What slides have in common is measured once.
+    Slides of about the same size are measured only once.
 
     Args:
         jobs: the slides; taken one by one.
@@ -33,8 +33,7 @@ def plan_cohort(
         preparation = Preparation(client)
         for job in jobs:
             try:
-                found: Plan | Exception = preparation.plan(job)
-            # Whatever it is, it is this slide's affair and no other's.
-            except Exception as error:
-                found = error
-            yield job, found
+                planned: Plan | Exception = preparation.plan(job)
+            except Exception as error:  # whatever is wrong with one slide, the others are planned
+                planned = error
+            yield job, planned

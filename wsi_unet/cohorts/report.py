@@ -1,9 +1,9 @@
-"""The table of a cohort, one row per slide: cohort.csv for people, cohort.json for programs.
+"""The report of a cohort, one row per slide: cohort.csv for people, cohort.json for programs.
 
-Both are complete from the first moment to the last: every slide has its row before the first one
-begins. They are replaced whole and atomically as slides end, but so rarely that it costs no more
-than a fiftieth of the time, however many slides there are. A row is held as the bytes of its line
-in cohort.json, which is what keeps ten thousand of them small.
+Both are always complete: every slide has its row before the first one starts. They are replaced
+whole and atomically as slides end, but so rarely that this takes no more than a fiftieth of the
+time, however many slides there are. A row is held as the bytes of its line in cohort.json, which
+keeps ten thousand rows small.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -19,8 +20,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Literal
 
-from wsi_unet import locations
-from wsi_unet.cohorts.manifest import Listed
+from wsi_unet.cohorts.cohort import CohortSlide
 from wsi_unet.cohorts.rows import (
     BEFORE_ROWS,
     CLASS_COLUMNS,
@@ -30,15 +30,16 @@ from wsi_unet.cohorts.rows import (
     TIMES,
     Row,
     Status,
-    in_one_line,
-    read_rows,
-    reported,
-    still_holds,
-    to_cells,
-    to_line,
-    waiting_row,
+    describe_error,
+    encode_row,
+    flatten_row,
+    is_still_finished,
+    make_waiting_row,
+    read_report_rows,
+    summarise_report,
 )
 from wsi_unet.errors import OutputError
+from wsi_unet.locations import Location
 from wsi_unet.segmentation.dispatch.jobs import SlideJob, SlideOutcome
 from wsi_unet.segmentation.report import CohortProgress
 from wsi_unet.storage.lock import OutputLock, acquire
@@ -50,16 +51,16 @@ SHORTEST_PAUSE = 2.0
 """Seconds between two updates, at least."""
 
 LARGEST_SHARE = 0.02
-"""Of the time that updates may take."""
+"""Share of the time that updates may take."""
 
-State = Literal["running", "finished", "unfinished", "interrupted"]
+CohortState = Literal["running", "finished", "unfinished", "interrupted"]
 
 
 class CohortReport:
     """The rows of a cohort, and the two files that show them.
 
     Args:
-        folder: location of the folder that the files go into.
+        folder: path or URL of the folder that the files go into.
         slides: every slide of the cohort.
         skipped: folders that couldn't be searched for slides, one line each.
         clock: seconds that only go up.
@@ -67,8 +68,8 @@ class CohortReport:
 
     def __init__(
         self,
-        folder: str,
-        slides: Sequence[Listed],
+        folder: str | os.PathLike[str] | Location,
+        slides: Sequence[CohortSlide],
         *,
         skipped: Sequence[str] = (),
         clock: Callable[[], float] = time.monotonic,
@@ -90,27 +91,28 @@ class CohortReport:
 
     @property
     def counts(self) -> dict[Status, int]:
-        """Slides by status, without those that no slide has."""
+        """Number of slides by status; a status that no slide has is left out."""
         return {status: count for status, count in self._counts.items() if count}
 
     @property
-    def place(self) -> str:
-        """Location of cohort.csv."""
-        return locations.join(str(self._store), CSV_NAME)
+    def csv_path(self) -> str:
+        """Path or URL of cohort.csv."""
+        return str(Location.parse(str(self._store)) / CSV_NAME)
 
     def begin(self) -> None:
-        """Take hold of the folder and write both files for the first time.
+        """Lock the folder and write both files for the first time.
 
         What an earlier run of the same slides has finished stays in its rows until this run has
         looked at it.
 
         Raises:
-            LockedError: another run is at the same folder.
-            OutputError: it can't be written to.
+            LockedError: another run uses the same folder.
+            OutputError: the folder can't be written to.
         """
         self._lock = acquire(self._store)
         try:
-            self._fill({row["output"]: to_line(row) for row in read_rows(self._store)})
+            rows = read_report_rows(self._store)
+            self._fill({row["output"]: encode_row(row) for row in rows})
             self._write("running")
         except BaseException:
             self._lock.release()
@@ -118,51 +120,55 @@ class CohortReport:
             raise
 
     def _fill(self, earlier: dict[str, bytes]) -> None:
-        """Make the rows of all slides, with what earlier ones, by output, know of them."""
-        for number, listed in enumerate(self._slides):
-            row = waiting_row(listed)
+        """Make the rows of all slides.
+
+        Args:
+            earlier: the rows of an earlier run, by output.
+        """
+        for number, slide in enumerate(self._slides):
+            row = make_waiting_row(slide)
             before: Row = json.loads(earlier.pop(row["output"], b"{}"))
-            if before and not listed.job.overwrite and still_holds(before, row):
+            if before and not slide.job.overwrite and is_still_finished(before, row):
                 row |= {name: before[name] for name in before.keys() - {"columns"}}
-            self._numbers[listed.job.output] = number
-            self._rows.append(to_line(row))
+            self._numbers[slide.job.output] = number
+            self._rows.append(encode_row(row))
             self._counts[row["status"]] += 1
-            self._classes |= dict.fromkeys(one["name"] for one in row["classes"])
-            self._names |= dict.fromkeys(listed.names)
+            self._classes |= dict.fromkeys(area["name"] for area in row["classes"])
+            self._names |= dict.fromkeys(slide.names)
 
     def jobs(self) -> Collection[SlideJob]:
         """Return the slides' jobs for `segment_cohort`, which takes them one by one.
 
-        When it takes the first, the report begins: what goes wrong with the cluster before that
-        changes nothing here. From then on the slides that were taken are those being worked on.
+        When it takes the first, the report is begun: what goes wrong with the cluster before that
+        changes nothing here. Each slide that is taken is noted as running.
         """
-        return _Jobs(self, self._slides)
+        return _NotedJobs(self, self._slides)
 
-    def run(self, job: SlideJob) -> None:
+    def note_running(self, job: SlideJob) -> None:
         """Note that a slide is being worked on."""
         number = self._numbers[job.output]
         self._before[number] = self._rows[number]
         self._change(number, {"status": "running"})
 
-    def take(self, outcome: SlideOutcome) -> Row:
+    def add_outcome(self, outcome: SlideOutcome) -> Row:
         """Note what came of a slide, and return its row; update the files if it is time."""
         number = self._numbers[outcome.job.output]
         self._before.pop(number, None)
         report = outcome.report
         changes: Row = {"status": "failed", "error": None}
         if report is not None:
-            changes |= reported(report)
+            changes |= summarise_report(report)
             if report.blocks.done == report.blocks.resumed and self._row(number)["seconds"]:
                 changes = {name: changes[name] for name in changes.keys() - set(TIMES)}
-            self._classes |= dict.fromkeys(one["name"] for one in changes["classes"])
+            self._classes |= dict.fromkeys(area["name"] for area in changes["classes"])
         if outcome.error is not None:
-            changes["error"] = in_one_line(outcome.error)
+            changes["error"] = describe_error(outcome.error)
         row = self._change(number, changes)
         self._update()
         return row
 
-    def tell(self, progress: CohortProgress) -> None:
-        """Note how far the whole is; update the files if it is time."""
+    def add_progress(self, progress: CohortProgress) -> None:
+        """Note how far the whole cohort is; update the files if it is time."""
         before, self._progress = self._progress, progress
         self._changed |= before is not None and before.blocks_done != progress.blocks_done
         self._update()
@@ -173,27 +179,27 @@ class CohortReport:
         return self._counts["finished"] == len(self._slides)
 
     def close(self, *, interrupted: bool = False) -> None:
-        """Write both files for the last time and let go of the folder.
+        """Write both files for the last time and unlock the folder.
 
         Args:
-            interrupted: whether it ends early because somebody wants it to.
+            interrupted: whether the run was ended early on purpose.
 
         Raises:
-            OutputError: they can't be written.
+            OutputError: the files can't be written.
         """
         if self._lock is None:
             return
         try:
-            for number, line in self._before.items():  # nothing came of these
+            for number, line in self._before.items():  # these never ended
                 self._change(number, {"status": json.loads(line)["status"]})
-            finished: State = "finished" if self.finished else "unfinished"
+            finished: CohortState = "finished" if self.finished else "unfinished"
             self._write("interrupted" if interrupted else finished)
         finally:
             self._lock.release()
             self._lock = None
 
     def lines(self) -> Iterator[bytes]:
-        """Yield every row as it is now, as JSON, in the order of the slides."""
+        """Return every row as it is now, as JSON, in the order of the slides."""
         return iter(self._rows)
 
     def _row(self, number: int) -> Row:
@@ -205,12 +211,12 @@ class CohortReport:
         self._counts[row["status"]] -= 1
         row |= changes
         self._counts[row["status"]] += 1
-        self._rows[number] = to_line(row)
+        self._rows[number] = encode_row(row)
         self._changed = True
         return row
 
     def _update(self) -> None:
-        """Write if something is new and the last time is long enough ago."""
+        """Write the files if something is new and the last time is long enough ago."""
         if not self._changed or self._lock is None or self._clock() < self._next:
             return
         try:
@@ -218,12 +224,12 @@ class CohortReport:
         except OutputError:  # a full disk, a store that is away: later, or at the end
             self._next = self._clock() + SHORTEST_PAUSE
 
-    def _write(self, state: State) -> None:
+    def _write(self, state: CohortState) -> None:
         started = self._clock()
         if self._lock is not None and self._lock.lost:
             raise OutputError(
-                f"{self.place}: another run has taken this folder over, since this one gave no "
-                "sign of life; its report is the other's now"
+                f"{self.csv_path}: another run has taken this folder over, because this one gave "
+                "no sign of life; the report is the other run's now"
             )
         self._store.put(JSON_NAME, self._json(state))
         self._store.put(CSV_NAME, self._csv())
@@ -231,7 +237,7 @@ class CohortReport:
         ended = self._clock()
         self._next = ended + max(SHORTEST_PAUSE, (ended - started) / LARGEST_SHARE)
 
-    def _json(self, state: State) -> bytes:
+    def _json(self, state: CohortState) -> bytes:
         progress = None if self._progress is None else asdict(self._progress)
         if progress is not None:
             del progress["active"]
@@ -254,14 +260,14 @@ class CohortReport:
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, names, restval="", extrasaction="ignore")
         writer.writeheader()
-        writer.writerows(to_cells(row, ours) for row in map(json.loads, self._rows))
+        writer.writerows(flatten_row(row, ours) for row in map(json.loads, self._rows))
         return text.getvalue().encode("utf-8", "backslashreplace")
 
 
-class _Jobs(Collection[SlideJob]):
-    """The jobs of a report's slides, which notes what is taken of them."""
+class _NotedJobs(Collection[SlideJob]):
+    """The jobs of a report's slides; notes in the report which were taken."""
 
-    def __init__(self, report: CohortReport, slides: Sequence[Listed]) -> None:
+    def __init__(self, report: CohortReport, slides: Sequence[CohortSlide]) -> None:
         self._report = report
         self._slides = slides
 
@@ -269,10 +275,10 @@ class _Jobs(Collection[SlideJob]):
         return len(self._slides)
 
     def __contains__(self, job: object) -> bool:
-        return any(listed.job == job for listed in self._slides)
+        return any(slide.job == job for slide in self._slides)
 
     def __iter__(self) -> Iterator[SlideJob]:
         self._report.begin()
-        for listed in self._slides:
-            self._report.run(listed.job)
-            yield listed.job
+        for slide in self._slides:
+            self._report.note_running(slide.job)
+            yield slide.job

@@ -1,4 +1,4 @@
-"""The rows of a cohort's report: what a slide's says, and how they are written and read."""
+"""The rows of a cohort's report, one per slide: what they say, how they are written and read."""
 
 from __future__ import annotations
 
@@ -7,25 +7,23 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any, Literal
 
-from wsi_unet import locations
-from wsi_unet.cohorts.manifest import Listed
+from wsi_unet.cohorts.cohort import CohortSlide
+from wsi_unet.cohorts.manifest import COLUMNS
 from wsi_unet.errors import WsiUnetError
+from wsi_unet.locations import Location
 from wsi_unet.segmentation.report import Report
 from wsi_unet.storage.store import ByteStore
 
 JSON_NAME = "cohort.json"
 FORMAT_VERSION = 1
 BEFORE_ROWS = b',\n "slides": [\n'
-"""Comes between what is said of the whole cohort and the rows, one per line."""
+"""Separates the header, which is about the whole cohort, from the rows, one per line."""
 
 Status = Literal["waiting", "running", "finished", "incomplete", "failed", "interrupted"]
 Row = dict[str, Any]
 
-WANTED = ("slide", "output", "model", "mpp", "tissue")
-"""What tells whether an earlier row is about the same job; also the columns of a manifest."""
-
 TIMES = ("seconds", "startup_seconds", "mpx_per_s", "blocks_per_s", "device_busy", "waits")
-"""What a run that finds nothing left to do doesn't know better than the one before."""
+"""The columns that a run that finds nothing left to do takes over from the run before."""
 
 CSV_COLUMNS = (
     *("slide", "output", "status", "error", "model", "mpp", "tissue", "label"),
@@ -35,7 +33,7 @@ CSV_COLUMNS = (
     *("read_seconds", "device_wait_seconds", "predict_seconds", "write_seconds"),
 )
 CLASS_COLUMNS = ("area_mm2", "pixels", "fraction")
-"""Follow for each class, as "area_mm2:nuclei" and so on; then what the manifest had."""
+"""These follow for each class, as "area_mm2:nuclei" and so on; then the manifest's columns."""
 
 EMPTY_ROW: Row = {
     **dict.fromkeys(("slide", "output", "status", "error", "model", "mpp", "tissue", "label")),
@@ -47,8 +45,8 @@ EMPTY_ROW: Row = {
 }
 
 
-def read_rows(store: ByteStore) -> Iterator[Row]:
-    """Yield the rows of a cohort's report; none where there is no report, or not one of ours.
+def read_report_rows(store: ByteStore) -> Iterator[Row]:
+    """Yield the rows of a cohort's report; none where there is no report of ours.
 
     Raises:
         OutputError: it can't be read.
@@ -66,7 +64,7 @@ def read_rows(store: ByteStore) -> Iterator[Row]:
 
 
 def read_header(head: bytes) -> Row | None:
-    """Return what a report says of the whole cohort, from its bytes; None if it isn't one."""
+    """Return what a report's bytes say about the whole cohort; None if they are no report."""
     try:
         header = json.loads(head.partition(BEFORE_ROWS)[0] + b"}")
     except ValueError:
@@ -75,34 +73,34 @@ def read_header(head: bytes) -> Row | None:
     return header if known else None
 
 
-def in_one_line(error: Exception) -> str:
-    """Return an error's message; its kind too, if it wasn't raised on purpose."""
+def describe_error(error: Exception) -> str:
+    """Return an error's message in one line; with its kind if it wasn't raised on purpose."""
     text = " ".join(str(error).split())
     return text if isinstance(error, WsiUnetError) else f"{type(error).__name__}: {text}"
 
 
-def waiting_row(listed: Listed) -> Row:
-    """Return the row of a slide of which nothing is known."""
-    job, tissue = listed.job, listed.job.options.tissue
+def make_waiting_row(slide: CohortSlide) -> Row:
+    """Return the row of a slide of which nothing is known yet."""
+    job, tissue = slide.job, slide.job.options.tissue
     return {
         **EMPTY_ROW,
-        "slide": locations.resolve(job.slide),
-        "output": locations.resolve(job.output or ""),
+        "slide": str(Location.parse(job.slide)),
+        "output": str(Location.parse(job.output or "")),
         "status": "waiting",
         "model": job.model,
         "mpp": job.options.mpp,
-        "tissue": tissue if tissue in ("auto", "none") else locations.resolve(tissue),
-        "columns": listed.columns,
+        "tissue": tissue if tissue in ("auto", "none") else str(Location.parse(tissue)),
+        "columns": slide.columns,
     }
 
 
-def still_holds(before: Row, row: Row) -> bool:
-    """Whether an earlier row says that the job of `row` was finished."""
-    return before["status"] == "finished" and all(before[name] == row[name] for name in WANTED)
+def is_still_finished(before: Row, row: Row) -> bool:
+    """Return whether an earlier row says that the job of `row` was finished."""
+    return before["status"] == "finished" and all(before[name] == row[name] for name in COLUMNS)
 
 
-def reported(report: Report) -> Row:
-    """Return what a slide's report adds to its row."""
+def summarise_report(report: Report) -> Row:
+    """Return the cells of a slide's row that its report knows."""
     failures = report.failures
     first = failures[0] if failures else None
     return {
@@ -121,20 +119,25 @@ def reported(report: Report) -> Row:
         "device_busy": round(report.device_busy, 4),
         "waits": {name: round(seconds, 3) for name, seconds in asdict(report.waits).items()},
         "classes": [
-            {"name": one.name, **{kind: getattr(one, kind) for kind in ("value", *CLASS_COLUMNS)}}
-            for one in report.classes
+            {"name": area.name, **{kind: getattr(area, kind) for kind in ("value", *CLASS_COLUMNS)}}
+            for area in report.classes
         ],
         "warnings": list(report.warnings),
     }
 
 
-def to_line(row: Row) -> bytes:
+def encode_row(row: Row) -> bytes:
     """Return a row as its line in cohort.json."""
     return json.dumps(row, separators=(",", ":"), allow_nan=False).encode()
 
 
-def to_cells(row: Row, ours: Mapping[str, None]) -> Row:
-    """Return a row as the cells of the table; the manifest's columns never hide ours."""
+def flatten_row(row: Row, ours: Mapping[str, None]) -> Row:
+    """Return a row as the cells of the table.
+
+    Args:
+        row: the row.
+        ours: our own columns, which those of the manifest never hide.
+    """
     blocks, waits = row["blocks"] or {}, row["waits"] or {}
     cells = {name: row[name] for name in CSV_COLUMNS if name in row and name != "blocks"}
     cells |= {
@@ -146,6 +149,6 @@ def to_cells(row: Row, ours: Mapping[str, None]) -> Row:
         "predict_seconds": waits.get("predict"),
         "write_seconds": waits.get("write"),
     }
-    for one in row["classes"]:
-        cells |= {f"{kind}:{one['name']}": one[kind] for kind in CLASS_COLUMNS}
+    for area in row["classes"]:
+        cells |= {f"{kind}:{area['name']}": area[kind] for kind in CLASS_COLUMNS}
     return cells | {name: cell for name, cell in row["columns"].items() if name not in ours}

@@ -1,16 +1,15 @@
-"""How far the outputs of a folder are: those that its cohort's report lists, and others in it."""
+"""How far the outputs in a folder are: those of its cohort's report, and others."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
-from wsi_unet import locations
-from wsi_unet.cohorts.rows import JSON_NAME, Row, read_header, read_rows
+from wsi_unet.cohorts.rows import JSON_NAME, Row, read_header, read_report_rows
 from wsi_unet.errors import OutputError
+from wsi_unet.locations import Location
 from wsi_unet.segmentation.dispatch.output import is_finished
 from wsi_unet.segmentation.report import BlockCounts, Waits
 from wsi_unet.segmentation.status import RunStatus, Writer, read_writer, run_status
@@ -25,18 +24,18 @@ class OutputStatus:
     """How far one output is.
 
     Attributes:
-        output: the output store.
+        output: path or URL of the output store.
         slide: the slide's file name.
-        state: "waiting" (nothing of it is there yet), "failed" (nor ever was), "unfinished",
-            "incomplete" (blocks failed) or "finished".
-        blocks: label blocks; None where no run has begun.
+        state: "waiting" (nothing is there yet), "failed" (nothing is there, because the slide
+            failed), "unfinished", "incomplete" (blocks failed) or "finished".
+        blocks: label blocks; None where no run has started.
         failures: how many blocks failed, the image's too.
-        mpx_per_s: level-0 pixels per second, in millions; of the run where its report is there,
-            else per thread.
+        mpx_per_s: level-0 pixels per second, in millions: of the whole run where the report has
+            it, otherwise of a single thread.
         waits: what the blocks spent their time on.
         inexact_because: why tiling can change a label; empty where it can't.
-        error: what went wrong with the slide, as the report has it.
-        writer: who writes to it now.
+        error: what went wrong with the slide, according to the report.
+        writer: the process that writes to the output now.
     """
 
     output: str
@@ -55,58 +54,61 @@ class OutputStatus:
         return asdict(self)
 
 
-def is_cohort(folder: str | Path) -> bool:
-    """Whether a folder holds outputs rather than being one.
+def is_cohort(folder: str | os.PathLike[str] | Location) -> bool:
+    """Return whether a folder holds outputs, rather than being one.
 
     Raises:
-        OutputError: if it can't be looked at.
+        OutputError: it can't be looked at.
     """
-    store = open_store(folder)
+    location = Location.parse(folder)
+    store = open_store(location)
     if store.get("zarr.json") is not None:
         return False
-    return store.get(JSON_NAME) is not None or next(_outputs_below(str(store)), None) is not None
+    return store.get(JSON_NAME) is not None or next(_find_outputs(location), None) is not None
 
 
-def cohort_header(folder: str | Path) -> Row | None:
-    """Return what a cohort's report says of the whole; None where there is none.
+def read_cohort_header(folder: str | os.PathLike[str] | Location) -> Row | None:
+    """Return what a cohort's report says about the whole cohort; None where there is no report.
 
     Raises:
-        OutputError: if it can't be read.
+        OutputError: it can't be read.
     """
     content = open_store(folder).get(JSON_NAME)
     return None if content is None else read_header(content)
 
 
-def cohort_status(folder: str | Path, *, verify: bool = False) -> Iterator[OutputStatus]:
+def read_cohort_status(
+    folder: str | os.PathLike[str] | Location, *, verify: bool = False
+) -> Iterator[OutputStatus]:
     """Yield how far each output of a folder is.
 
-    First those of the cohort's report, then others that lie in the folder. What the report calls
-    finished is only asked whether it still says so itself, unless it is to be verified.
+    The outputs of the cohort's report come first, then others that lie in the folder. An output
+    that the report calls finished is only asked whether it says so itself, unless `verify` is set.
 
     Args:
-        folder: the folder, or a URL; in an object store only the report tells what there is.
-        verify: as for `run_status`, of every output.
+        folder: path or URL of the folder; in an object store only the report's outputs are known.
+        verify: as for `run_status`, for every output.
 
     Raises:
-        OutputError: if something can't be read.
+        OutputError: something can't be read.
     """
-    store = open_store(folder)
+    location = Location.parse(folder)
     known: set[str] = set()
-    for row in read_rows(store):
+    for row in read_report_rows(open_store(location)):
         known.add(row["output"])
-        yield _known(row, verify=verify)
-    for output in _outputs_below(str(store)):
+        yield _read_reported(row, verify=verify)
+    for output in _find_outputs(location):
         if output not in known:
-            yield _found(output, verify=verify)
+            yield _read_stored(Location.parse(output), verify=verify)
 
 
-def _known(row: Row, *, verify: bool) -> OutputStatus:
+def _read_reported(row: Row, *, verify: bool) -> OutputStatus:
     """Return the status of an output that the report lists."""
-    output, slide = row["output"], locations.name(row["slide"])
+    output, slide = Location.parse(row["output"]), Location.parse(row["slide"]).name
     store = open_store(output)
     if row["status"] == "finished" and not verify and is_finished(store, row["label"]):
         return OutputStatus(
-            output=output,
+            output=str(output),
             slide=slide,
             state="finished",
             blocks=BlockCounts(**row["blocks"]),
@@ -115,10 +117,10 @@ def _known(row: Row, *, verify: bool) -> OutputStatus:
             inexact_because=row["inexact_because"] or "",
         )
     if store.get("zarr.json") is not None:
-        return _found(output, verify=verify, label=row["label"], error=row["error"])
+        return _read_stored(output, verify=verify, label=row["label"], error=row["error"])
     failed = row["status"] == "failed"
     return OutputStatus(
-        output=output,
+        output=str(output),
         slide=slide,
         state="failed" if failed else "waiting",
         error=row["error"],
@@ -126,37 +128,38 @@ def _known(row: Row, *, verify: bool) -> OutputStatus:
     )
 
 
-def _found(
-    output: str, *, verify: bool, label: str | None = None, error: str | None = None
+def _read_stored(
+    output: Location, *, verify: bool, label: str | None = None, error: str | None = None
 ) -> OutputStatus:
-    """Return the status of an output that is there.
+    """Return the status of an output that exists.
 
     Args:
-        output: its location.
-        verify: read everything back.
-        label: the label group that counts; None is all of them.
-        error: what the report says went wrong.
+        output: where it is.
+        verify: read every shard and compare its checksum.
+        label: the run that counts; None is all of them.
+        error: what went wrong, according to the report.
     """
     writer = read_writer(output)
     try:
         runs = run_status(output, verify=verify)
     except OutputError as refusal:  # being laid out, or of another version: one output's affair
-        return OutputStatus(output, locations.name(output), "unfinished", error=str(refusal),
-                            writer=writer)  # fmt: skip
+        return OutputStatus(
+            str(output), output.name, "unfinished", error=str(refusal), writer=writer
+        )
     labels = [run for run in runs if run.model is not None and label in (None, run.label)]
     counted = [run for run in runs if run.model is None] + labels
     blocks = [run.blocks for run in labels]
     seconds = sum(run.seconds for run in labels)
     return OutputStatus(
-        output=output,
+        output=str(output),
         slide=runs[0].slide,
-        state=_state(counted) if labels else "unfinished",
+        state=_summarise_states(counted) if labels else "unfinished",
         blocks=BlockCounts(
-            total=sum(one.total for one in blocks),
-            done=sum(one.done for one in blocks),
+            total=sum(counts.total for counts in blocks),
+            done=sum(counts.done for counts in blocks),
             resumed=0,
-            failed=sum(one.failed for one in blocks),
-            empty=sum(one.empty for one in blocks),
+            failed=sum(counts.failed for counts in blocks),
+            empty=sum(counts.empty for counts in blocks),
         ),
         failures=sum(len(run.failures) for run in counted),
         mpx_per_s=sum(run.mpx_per_s * run.seconds for run in labels) / seconds if seconds else 0.0,
@@ -167,20 +170,20 @@ def _found(
     )
 
 
-def _state(runs: list[RunStatus]) -> SlideState:
+def _summarise_states(runs: list[RunStatus]) -> SlideState:
     states = {run.state for run in runs}
     if states == {"finished"}:
         return "finished"
     return "incomplete" if "incomplete" in states else "unfinished"
 
 
-def _outputs_below(folder: str) -> Iterator[str]:
-    """Yield the outputs of ours in a folder and below it, sorted folder by folder."""
-    if locations.is_url(folder):
+def _find_outputs(folder: Location) -> Iterator[str]:
+    """Yield the paths of our outputs in a folder and below it, sorted folder by folder."""
+    if folder.is_url:
         return
-    for place, folders, files in os.walk(folder):
+    for path, folders, files in os.walk(folder.path):
         if "zarr.json" in files or ".zgroup" in files:
-            if BOOKKEEPING in folders and place != folder:
-                yield place
+            if BOOKKEEPING in folders and path != str(folder):
+                yield path
             folders.clear()
         folders[:] = sorted(name for name in folders if not name.startswith("."))

@@ -188,7 +188,7 @@ def segment(
         raise click.UsageError("several models: say --ensemble mean to average what they predict.")
     with interruptible() as interruption, logging_to(log_file, verbose=verbose):
         try:
-            from wsi_unet.cohorts.manifest import read_cohort
+            from wsi_unet.cohorts.cohort import read_cohort
 
             asked = Request(
                 read_cohort(

@@ -78,7 +78,7 @@ class _Cohort:
         def on_progress(progress: CohortProgress) -> None:
             self._asked.interruption.check()
             self._last = progress
-            self._table.tell(progress)
+            self._table.add_progress(progress)
             display(progress, self._seconds_left(progress))
 
         outcomes = wsi_unet.segment_cohort(
@@ -110,13 +110,13 @@ class _Cohort:
             [
                 *((status, str(n)) for status, n in counts.items() if status != "finished"),
                 ("time", speed),
-                ("report", self._table.place),
+                ("report", self._table.csv_path),
             ],
         )
 
     def _take(self, outcome: SlideOutcome) -> None:
         """Note and print what came of a slide."""
-        row = self._table.take(outcome)
+        row = self._table.add_outcome(outcome)
         report = outcome.report
         if report is not None:
             self.begun = True

@@ -9,7 +9,7 @@ from wsi_unet_cli.common.interrupt import Interruption
 
 if TYPE_CHECKING:
     from wsi_unet import ClusterOptions
-    from wsi_unet.cohorts.manifest import Cohort
+    from wsi_unet.cohorts.cohort import Cohort
 
 
 @dataclass(frozen=True)

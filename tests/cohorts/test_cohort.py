@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wsi_unet.cohorts import cohort as cohort_module
 from wsi_unet.cohorts import manifest as manifest_module
-from wsi_unet.cohorts import table
-from wsi_unet.cohorts.manifest import Cohort, read_cohort
-from wsi_unet.cohorts.table import read_rows
+from wsi_unet.cohorts.cohort import Cohort, read_cohort
+from wsi_unet.cohorts.manifest import read_manifest
 from wsi_unet.errors import InputError, ModelError, WsiUnetError
 from wsi_unet.segmentation.planning.options import Options
 from wsi_unet.storage.local_store import LocalStore
@@ -86,7 +86,7 @@ def test_several_slides_go_into_one_folder(
 
 
 def test_outputs_may_be_in_an_object_store(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifest_module, "open_store", lambda _: LocalStore(here))
+    monkeypatch.setattr(cohort_module, "open_store", lambda _: LocalStore(here))
     cohort = read_cohort(["s"], "s3://bucket/out/")
     assert cohort.folder == "s3://bucket/out"
     assert places(cohort)[0] == ("s/a.svs", "s3://bucket/out/a.ome.zarr")
@@ -150,7 +150,7 @@ def test_a_manifest_with_one_slide_is_a_cohort(here: Path) -> None:
 
 def test_models_may_lie_beside_the_manifest(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[str] = []
-    monkeypatch.setattr(manifest_module, "check_model_exists", looked.append)
+    monkeypatch.setattr(cohort_module, "check_model_exists", looked.append)
     name = manifest(here, "slide,model\na.svs,mine\nb.svs,mine\nc.svs,nuclei-he\nd.svs,\n")
     models = [listed.job.model for listed in read_cohort([name], None, "theirs").slides]
     assert models == [
@@ -243,7 +243,7 @@ def test_results_do_not_go_into_a_zarr(here: Path) -> None:
 
 def test_manifests_may_be_in_an_object_store(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (here / "m.csv").write_text("slide,output\na.svs,\nb/c.svs,x\n")
-    monkeypatch.setattr(table, "open_store", lambda _: LocalStore(here))
+    monkeypatch.setattr(manifest_module, "open_store", lambda _: LocalStore(here))
     assert places(read_cohort(["s3://bucket/lists/m.csv"], None)) == [
         ("s3://bucket/lists/a.svs", "a.ome.zarr"),
         ("s3://bucket/lists/b/c.svs", "s3://bucket/lists/x"),
@@ -281,7 +281,7 @@ def test_any_table_comes_back_as_it_was(
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "m.csv"
         path.write_bytes(text.getvalue().encode("utf-8-sig" if marked else "utf-8"))
-        assert [row for _, row in read_rows(str(path))] == written
+        assert [row for _, row in read_manifest(str(path))] == written
 
 
 @given(

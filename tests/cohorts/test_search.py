@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_unet.cohorts import inputs
-from wsi_unet.cohorts.inputs import find_slides
+from wsi_unet.cohorts import search
+from wsi_unet.cohorts.search import find_slides
 from wsi_unet.errors import InputError
 from wsi_unet.storage.local_store import LocalStore
 
@@ -83,7 +83,7 @@ def test_nothing_is_no_slide(folder: Path, argument: str) -> None:
 
 def test_a_name_with_brackets_is_a_name_where_it_is_there(folder: Path) -> None:
     make(folder, "s/a[1].svs")
-    assert find_slides("s/a[1].svs") == inputs.Found(["s/a[1].svs"], searched=False)
+    assert find_slides("s/a[1].svs") == search.SearchResult(["s/a[1].svs"], searched=False)
 
 
 def test_links_are_followed_but_not_in_circles(folder: Path) -> None:
@@ -170,9 +170,9 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Object stores stand in a folder, which is listed alike."""
     make(tmp_path, *(f"bucket/slides/{key}" for key in KEYS))
     monkeypatch.setattr(
-        inputs,
+        search,
         "open_store",
-        lambda place: LocalStore(tmp_path / place.removeprefix("s3://")),
+        lambda place: LocalStore(tmp_path / str(place).removeprefix("s3://")),
     )
 
 

@@ -1,0 +1,275 @@
+"""The slides of a cohort: from what a person lists (slides, folders, patterns, manifests) to jobs.
+
+Whatever can't be right is refused before anything starts, with the manifest's line number. A slide
+that isn't there isn't refused: it is one slide that fails.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from wsi_unet.cohorts.manifest import COLUMNS, SUFFIX, is_absolute, read_manifest, resolve_path
+from wsi_unet.cohorts.search import find_slides
+from wsi_unet.errors import InputError, ModelError, OptionError
+from wsi_unet.locations import Location
+from wsi_unet.models.importing.imported_models import check_model_exists
+from wsi_unet.models.model import bundled_models
+from wsi_unet.segmentation.dispatch.jobs import SlideJob, name_output
+from wsi_unet.segmentation.planning.options import Options
+from wsi_unet.storage.opening import open_store
+
+
+@dataclass(frozen=True, slots=True)
+class CohortSlide:
+    """A slide of a cohort, with what else its manifest says about it.
+
+    Attributes:
+        job: what is to be done; its output is set.
+        names: the manifest's columns that have no meaning here; one tuple for all its rows.
+        values: the row's cells in these columns.
+    """
+
+    job: SlideJob
+    names: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The cells that are carried into the report, by column."""
+        return dict(zip(self.names, self.values, strict=True))
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The slides that are to be segmented together.
+
+    Attributes:
+        slides: every slide once, in the order given; those of a folder or pattern sorted.
+        folder: path or URL of the folder that the outputs and the cohort's report go into; None for
+            a single slide, which has no report.
+        skipped: folders that couldn't be searched, one line each.
+    """
+
+    slides: tuple[CohortSlide, ...]
+    folder: str | None
+    skipped: tuple[str, ...] = ()
+
+
+def read_cohort(
+    arguments: Sequence[str],
+    output: str | None,
+    model: str = "nuclei-he",
+    options: Options | None = None,
+    *,
+    other_models: Sequence[str] = (),
+    overwrite: bool = False,
+) -> Cohort:
+    """Return the slides that are to be segmented, and where each result goes.
+
+    Args:
+        arguments: slides, folders (searched with all folders below), patterns, URLs and CSV
+            manifests.
+        output: the result itself if the only argument is a slide, unless it ends in a slash;
+            otherwise the folder (or URL) that gets one `<stem>.ome.zarr` per slide. None is the
+            current folder.
+        model: the model of slides whose manifest names none.
+        options: the options of every slide; a manifest's `mpp` and `tissue` replace those in here.
+        other_models: more models, whose probabilities are averaged with those of `model`; not for
+            slides whose manifest names a model.
+        overwrite: whether stored results are replaced.
+
+    Raises:
+        InputError: an argument stands for no slide, a manifest can't be right, or two slides would
+            be written to one place.
+        ModelError: the model of several slides isn't there.
+        OutputError: an object store can't be listed.
+    """
+    models = [_locate_model(name) for name in (model, *other_models)]
+    defaults = SlideJob(
+        slide="",
+        model=models[0],
+        other_models=tuple(models[1:]),
+        options=options or Options(),
+        overwrite=overwrite,
+    )
+    listing = _Listing(output, defaults)
+    for argument in arguments:
+        listing.add(argument)
+    slides = [slide for slide, _ in listing.slides.values()]
+    if len(arguments) == 1 and not listing.searched:
+        is_result = output is not None and not output.endswith("/")
+        (single,) = slides
+        job = replace(single.job, model=model, other_models=tuple(other_models))
+        return Cohort((CohortSlide(replace(job, output=output) if is_result else job),), None)
+    _refuse_nested(listing.slides)
+    if any(slide.job.model == models[0] for slide in slides):
+        for name in models:  # one line now, rather than one per slide
+            check_model_exists(name)
+    folder = Location.parse(output or ".")
+    if open_store(folder).get("zarr.json") is not None:
+        raise InputError(
+            f"{folder}: is a Zarr; with several slides, `output` is the folder for their results"
+        )
+    return Cohort(tuple(slides), str(folder), tuple(listing.skipped))
+
+
+def _locate_model(model: str) -> str:
+    """Return a bundled model's name, or the location of a model's path."""
+    return model if model in bundled_models() else str(Location.parse(model))
+
+
+class _Listing:
+    """The slides listed so far, by the location of their output, each with its manifest's line."""
+
+    def __init__(self, output: str | None, defaults: SlideJob) -> None:
+        self.slides: dict[Location, tuple[CohortSlide, str]] = {}
+        self.skipped: list[str] = []
+        self.searched = False
+        self._output = output
+        self._defaults = defaults
+        self._options: dict[tuple[float | None, str], Options] = {}
+        self._models: dict[tuple[str, str], str] = {}
+
+    def add(self, argument: str) -> None:
+        """Add the slides that an argument stands for."""
+        if argument.lower().endswith(SUFFIX):
+            self.searched = True
+            self._add_manifest(argument)
+            return
+        result = find_slides(argument)
+        self.searched |= result.searched
+        self.skipped += result.skipped
+        for slide in result.slides:
+            if slide.lower().endswith(SUFFIX):  # a pattern that stands for manifests
+                self._add_manifest(slide)
+            else:
+                job = replace(self._defaults, slide=slide, output=self._place_output(slide))
+                self._add_slide(CohortSlide(job))
+
+    def _add_manifest(self, manifest: str) -> None:
+        names: tuple[str, ...] = ()
+        empty = True
+        for line, cells in read_manifest(manifest):
+            empty = False
+            where = f"{manifest}, line {line}"
+            names = names or tuple(name for name in cells if name not in COLUMNS)
+            try:
+                job = self._make_job(manifest, where, cells)
+                slide = CohortSlide(job, names, tuple(cells[name] for name in names))
+                self._add_slide(slide, where)
+            except OptionError as error:  # a URL that can't be used
+                raise InputError(f"{where}: {error}") from error
+        if empty:
+            raise InputError(f"{manifest}: lists no slides")
+
+    def _make_job(self, manifest: str, where: str, cells: dict[str, str]) -> SlideJob:
+        slide, output, model, mpp, tissue = (cells.get(name, "").strip() for name in COLUMNS)
+        if not slide:
+            raise InputError(f"{where}: the column 'slide' is empty")
+        slide = resolve_path(manifest, slide)
+        return replace(
+            self._defaults,
+            slide=slide,
+            output=self._place_named_output(manifest, output)
+            if output
+            else self._place_output(slide),
+            model=self._check_model(manifest, where, model) if model else self._defaults.model,
+            other_models=() if model else self._defaults.other_models,
+            options=self._change_options(
+                _parse_mpp(where, mpp) if mpp else self._defaults.options.mpp,
+                (tissue if tissue in ("auto", "none") else resolve_path(manifest, tissue))
+                if tissue
+                else self._defaults.options.tissue,
+            ),
+        )
+
+    def _place_output(self, slide: str) -> str:
+        """Return where a slide's result goes unless its manifest names it."""
+        name = name_output(slide)
+        return name if self._output is None else _below(self._output, name)
+
+    def _place_named_output(self, manifest: str, output: str) -> str:
+        """Return the result that a manifest names: below the output folder, if there is one."""
+        if self._output is None or is_absolute(output):
+            return resolve_path(manifest, output)
+        return _below(self._output, output)
+
+    def _check_model(self, manifest: str, where: str, model: str) -> str:
+        """Return a model's name or path, once it is known to exist; each is checked once."""
+        known = self._models.get((manifest, model))
+        if known is None:
+            is_bundled = model in bundled_models()
+            known = _locate_model(model if is_bundled else resolve_path(manifest, model))
+            try:
+                check_model_exists(known)
+            except ModelError as error:
+                raise InputError(f"{where}: {error}") from error
+            self._models[manifest, model] = known
+        return known
+
+    def _change_options(self, mpp: float | None, tissue: str) -> Options:
+        """Return the options with these changes; equal options are one object, to save memory."""
+        return self._options.setdefault(
+            (mpp, tissue), replace(self._defaults.options, mpp=mpp, tissue=tissue)
+        )
+
+    def _add_slide(self, slide: CohortSlide, where: str = "") -> None:
+        output = slide.job.output or ""
+        location = _normalise(Location.parse(output))
+        for path in (slide.job.slide, slide.job.options.tissue):  # refused now, not when opened
+            Location.parse(path)
+        other, other_where = self.slides.setdefault(location, (slide, where))
+        if other is slide or (not where and not other_where and _same_file(other, slide)):
+            return
+        raise InputError(
+            f"{_describe(other, other_where)} and {_describe(slide, where)} would both be written "
+            f"to {output}; give each an output of its own, in a manifest's column 'output'"
+        )
+
+
+def _parse_mpp(where: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise InputError(f"{where}: mpp {text!r} isn't a number above 0, in µm per pixel")
+    return value
+
+
+def _below(folder: str, name: str) -> str:
+    return f"{folder.rstrip('/')}/{name}"  # plain text: may be a URL
+
+
+def _normalise(location: Location) -> Location:
+    """Return what two spellings of a location have in common."""
+    return location if location.is_url else Location(os.path.normpath(location.path))
+
+
+def _same_file(one: CohortSlide, other: CohortSlide) -> bool:
+    """Return whether two arguments name one file, so that it is to be segmented once."""
+    first, second = (Location.parse(slide.job.slide) for slide in (one, other))
+    if first.is_url or second.is_url:
+        return first == second
+    return first.path.resolve() == second.path.resolve()
+
+
+def _describe(slide: CohortSlide, where: str) -> str:
+    return f"{slide.job.slide} ({where})" if where else slide.job.slide
+
+
+def _refuse_nested(outputs: Iterable[Location]) -> None:
+    """Refuse outputs that lie inside others: their files would get mixed up."""
+    locations = set(outputs)
+    for output in locations:
+        above = output.parent
+        while above != above.parent:
+            if above in locations:
+                raise InputError(
+                    f"{output} would be written inside another result, {above}; give one of them "
+                    "another output"
+                )
+            above = above.parent
