@@ -51,9 +51,9 @@ def same(slide: Slide, local: Slide) -> None:
 @pytest.fixture
 def small_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """So little of a slide is read when it is opened that even a small one must be read later."""
-    monkeypatch.setattr(remote_source, "END", 4096)
-    monkeypatch.setattr(remote_source, "BEFORE", 1024)
-    monkeypatch.setattr(remote_source, "BEHIND", 8192)
+    monkeypatch.setattr(remote_source, "END_BYTES", 4096)
+    monkeypatch.setattr(remote_source, "READ_BEFORE", 1024)
+    monkeypatch.setattr(remote_source, "READ_AFTER", 8192)
 
 
 @pytest.fixture
@@ -235,7 +235,7 @@ def test_what_is_no_slide_is_refused_in_one_line(bucket: str, pyramid: Path) -> 
 def test_readers_of_files_refuse_urls(example_slide_path: Path, bucket: str) -> None:
     url = upload(example_slide_path, bucket)
     for reader in ("openslide", "dicom"):
-        refused(url, rf"the {reader} reader reads files on a disk only; copy the slide", reader)
+        refused(url, rf"the {reader} reader only reads files on a disk; copy the slide", reader)
     open_bucket(bucket).put("a.mrxs", b"\xff\xd8\xff" + bytes(500))
     refused(f"{bucket}/a.mrxs", "copy the slide there first")
 

@@ -74,10 +74,10 @@ def test_every_window_is_cut_from_the_same_grid(
     rows, columns = raster.shape
     y0, x0 = data.draw(st.integers(0, rows - 1)), data.draw(st.integers(0, columns - 1))
     y1, x1 = data.draw(st.integers(y0 + 1, rows)), data.draw(st.integers(x0 + 1, columns))
-    strip = data.draw(st.sampled_from([16, 100, antialias.STRIP]))
+    strip = data.draw(st.sampled_from([16, 100, antialias.STRIP_ROWS]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(antialias, "STRIP", strip)
-        patch.setattr(antialias, "WIDEST", 4 * strip)
+        patch.setattr(antialias, "STRIP_ROWS", strip)
+        patch.setattr(antialias, "MAX_COLUMNS", 4 * strip)
         assert (raster.read(Box(y0, x0, y1, x1)) == whole[y0:y1, x0:x1]).all()
 
 
@@ -138,7 +138,7 @@ def test_source_rows_are_read_once_and_in_bounded_strips(slide_of: SlideOf) -> N
     raster.read(Box.of_shape(raster.shape))
     boxes = [box for _, box in slide.boxes]  # type: ignore[attr-defined]
     assert sum(box.shape[0] for box in boxes) == 9000
-    assert max(box.shape[0] for box in boxes) <= antialias.STRIP + 64
+    assert max(box.shape[0] for box in boxes) <= antialias.STRIP_ROWS + 64
     assert all(box.y0 % 7 == 0 for box in boxes)  # whole rows of the slide's tiles
 
 

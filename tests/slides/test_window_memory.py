@@ -20,7 +20,7 @@ from wsi_unet.slides.window_memory import WindowMemory
 
 @pytest.fixture(autouse=True)
 def everything_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(window_memory, "LARGE", 1)
+    monkeypatch.setattr(window_memory, "LARGE_BYTES", 1)
 
 
 def address(array: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> int:
@@ -62,7 +62,7 @@ def test_free_memory_is_bounded() -> None:
     arrays = [source.empty((10, 10, 3)) for _ in range(9)]
     arrays.clear()
     gc.collect()
-    assert len(source._free) == window_memory.FREE_BLOCKS
+    assert len(source._free) == window_memory.MAX_FREE_BUFFERS
     source.clear()
     assert not source._free
 

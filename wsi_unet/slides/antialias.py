@@ -1,4 +1,4 @@
-"""The filter that resamples a level: antialiased, and the same in every window.
+"""The antialiasing filter that resamples a level, with the same result in every window.
 
 Grid pixel i of a resampled axis lies at level position (i + 1/2)·r - 1/2, r being the ratio of
 the two pixel sizes: a function of i alone, whatever window it is computed in. Its value is the
@@ -24,25 +24,26 @@ from wsi_unet.geometry import Box, round_up
 from wsi_unet.slides.levels import LevelSource
 
 SIGNIFICANT_BITS = 24
-"""Bits of a float32 significand: what a position in Pillow's box may have."""
+"""Bits of a float32 significand: how many a position in Pillow's box may have."""
 FRACTION_BITS = 12
-STRIP = 1024
-WIDEST = 1 << 14
+"""Bits after the point of a ratio between 1/2 and 16."""
+STRIP_ROWS = 1024
+MAX_COLUMNS = 1 << 14
 """Rows and columns of the level that are held at once, px; more where a ratio needs them."""
 
 
 def fraction_bits(ratio: float) -> int:
-    """Return how many bits after the point a ratio may have: fewer for large ones.
+    """Return how many bits after the point a ratio may have: the larger, the fewer.
 
-    What is left of a float32's 24 bits must hold the source piece that is filtered at once:
-    4096 px for ratios from 1/2 to 16, more for larger and less for smaller ones.
+    The rest of a float32's 24 bits must hold a position in the piece that is filtered at once:
+    4096 px for ratios from 1/2 to 16, more for larger and fewer for smaller ones.
     """
     exponent = math.frexp(ratio)[1]
     return min(18, max(0, FRACTION_BITS - max(0, exponent - 4) + max(0, -exponent)))
 
 
 def dyadic(ratio: float) -> float:
-    """Return the nearest ratio that `fraction_bits` allows, at least the smallest positive one.
+    """Return the nearest positive ratio that has as few bits as `fraction_bits` allows.
 
     >>> dyadic(2.0), dyadic(4 / 3) * 4096
     (2.0, 5461.0)
@@ -63,36 +64,43 @@ def resample(
         box: px of the grid, not empty.
 
     Returns:
-        RGB (h, w, 3) uint8. Beside it, memory is bounded: source rows come in strips.
+        RGB (h, w, 3) uint8. Beside it, memory is bounded: the level is read in strips of rows.
 
     Raises:
         SlideError: the slide can't be read there.
     """
     result = np.empty((*box.shape, 3), np.uint8)
     rows, columns = Axis(ratio[0]), Axis(ratio[1])
-    # Several strips side by side only where one of STRIP rows would be too much to hold.
-    across = columns.most(WIDEST)
-    for x0 in range(box.x0, box.x1, across):
-        x1 = min(box.x1, x0 + across)
-        part = Box(box.y0, x0, box.y1, x1)
+    # Strips are as wide as the box unless that would be too much to hold.
+    step = columns.count_within(MAX_COLUMNS)
+    for x0 in range(box.x0, box.x1, step):
+        x1 = min(box.x1, x0 + step)
         target = result[:, x0 - box.x0 : x1 - box.x0]
-        source = _Rows(slide, level, *columns.needed(x0, x1))
-        _fill(source, rows, columns, part, target)
+        level_rows = _Rows(slide, level, *columns.needed(x0, x1))
+        _fill(level_rows, rows, columns, Box(box.y0, x0, box.y1, x1), target)
     return result
 
 
-def _fill(source: _Rows, rows: Axis, columns: Axis, box: Box, result: NDArray[np.uint8]) -> None:
+def _fill(
+    level_rows: _Rows, rows: Axis, columns: Axis, box: Box, result: NDArray[np.uint8]
+) -> None:
     """Resample a box into `result`, strip by strip."""
-    down = rows.most(min(STRIP, rows.exact))
-    for y0 in range(box.y0, box.y1, down):
-        y1 = min(box.y1, y0 + down)
-        strip = source.read(*rows.needed(y0, y1))
+    step = rows.count_within(min(STRIP_ROWS, rows.exact_side))
+    for y0 in range(box.y0, box.y1, step):
+        y1 = min(box.y1, y0 + step)
+        strip = level_rows.read(*rows.needed(y0, y1))
         _filter(strip, rows.span(y0, y1), columns, box, result[y0 - box.y0 : y1 - box.y0])
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A run of grid pixels of one axis: `start`, `stop` in px of a source piece (exact)."""
+    """A run of grid pixels along one axis.
+
+    Attributes:
+        count: how many there are.
+        start: where the first begins, px of a piece of the level; exact in float32.
+        stop: where the last ends, px of that piece; exact in float32.
+    """
 
     count: int
     start: float
@@ -101,38 +109,45 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """The grid along one axis: how many px of the level one of its px covers."""
+    """The grid along one axis.
+
+    Attributes:
+        ratio: px of the level per grid px, `dyadic`.
+    """
 
     ratio: float
 
     @property
     def margin(self) -> int:
-        """Source px that a piece holds before and after what its grid pixels cover."""
+        """Px of the level that a piece holds before and after what its grid pixels cover."""
         return math.ceil(max(1.0, self.ratio)) + 2
 
     def position(self, index: int) -> tuple[int, float]:
-        """Return the level position where grid pixel `index` begins: whole px and the rest."""
+        """Return where grid pixel `index` begins, px of the level: whole px and the fraction."""
         bits = fraction_bits(self.ratio)
         whole = index * int(self.ratio * (1 << bits))
         return whole >> bits, (whole & ((1 << bits) - 1)) / (1 << bits)
 
     def needed(self, first: int, stop: int) -> tuple[int, int]:
-        """Return the source px [start, stop) for grid pixels [first, stop), beyond edges too."""
+        """Return the rows or columns [start, stop) of the level that [first, stop) need.
+
+        They may reach beyond the level.
+        """
         return self.position(first)[0] - self.margin, self.position(stop)[0] + 1 + self.margin
 
     def span(self, first: int, stop: int) -> Span:
-        """Return grid pixels [first, stop) in the frame of the source that `needed` gives."""
+        """Return grid pixels [first, stop) in the frame of the piece that `needed` gives."""
         begin, rest = self.position(first)
         end, end_rest = self.position(stop)
         return Span(stop - first, self.margin + rest, end - begin + self.margin + end_rest)
 
-    def most(self, source: int) -> int:
-        """Return how many grid pixels need about `source` px."""
-        return max(1, int((source - 2 * self.margin - 4) / self.ratio))
+    def count_within(self, side: int) -> int:
+        """Return how many grid pixels need about `side` px of the level, at least 1."""
+        return max(1, int((side - 2 * self.margin - 4) / self.ratio))
 
     @property
-    def exact(self) -> int:
-        """How many px of the level one piece may have for its positions to fit into a float32."""
+    def exact_side(self) -> int:
+        """Side up to which all positions in a piece are exact in float32, px of the level."""
         return 1 << (SIGNIFICANT_BITS - fraction_bits(self.ratio))
 
 
@@ -143,15 +158,15 @@ def _filter(
     box: Box,
     result: NDArray[np.uint8],
 ) -> None:
-    """Resample a strip of source pixels, in pieces whose positions float32 holds exactly."""
-    across = columns.most(columns.exact)
+    """Resample a strip of the level, in pieces whose positions are exact in float32."""
+    step = columns.count_within(columns.exact_side)
     origin = columns.needed(box.x0, box.x1)[0]
-    for x0 in range(box.x0, box.x1, across):
-        x1 = min(box.x1, x0 + across)
+    for x0 in range(box.x0, box.x1, step):
+        x1 = min(box.x1, x0 + step)
         left, right = columns.needed(x0, x1)
         span = columns.span(x0, x1)
         piece = Image.fromarray(strip[:, left - origin : right - origin])
-        # One axis per call: in a single one Pillow chooses their order by the piece's shape.
+        # One axis per call: in a single call Pillow chooses the order by the piece's shape.
         narrow = piece.resize(
             (span.count, piece.height),
             Image.Resampling.BILINEAR,
@@ -168,7 +183,7 @@ def _filter(
 class _Rows:
     """Rows of a level between two columns, read from top to bottom, each only once.
 
-    Rows and columns beyond the level repeat the outermost ones.
+    Beyond the level, its outermost rows and columns repeat.
     """
 
     def __init__(self, slide: LevelSource, level: int, left: int, right: int) -> None:
@@ -181,16 +196,16 @@ class _Rows:
         self._top = 0  # the level's row that held[0] is
 
     def read(self, top: int, bottom: int) -> NDArray[np.uint8]:
-        """Return rows [top, bottom); neither may lie above the ones of the call before."""
+        """Return rows [top, bottom); neither may lie above those of the previous call."""
         height = self._shape[0]
         first, stop = min(max(top, 0), height - 1), min(max(bottom, 1), height)
         held_stop = self._top + len(self._held)
         if not self._top <= first < held_stop:
             self._held, self._top, held_stop = self._held[:0], first, first
         if stop > held_stop:
-            # Up to a whole number of tile rows, so that none is decoded for two strips.
+            # Up to a whole number of tile rows, so that no tile is decoded for two strips.
             until = min(round_up(stop, self._tile_rows), height)
-            if until - stop > STRIP:
+            if until - stop > STRIP_ROWS:
                 until = stop
             new = self._read_level(held_stop, until)
             kept = self._held[first - self._top :]

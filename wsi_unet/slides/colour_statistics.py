@@ -1,7 +1,7 @@
-"""The colours of a slide's tissue: their mean and how much they vary, for models that want them.
+"""Mean and deviation of the colours of a slide's tissue, for models that normalise by them.
 
-Sums are of whole numbers, so they are the same in whatever order pixels are read; and what is read
-lies on a grid that only the slide decides.
+Sums are of whole numbers, so the order in which pixels are read doesn't matter; and which pixels
+are read depends on the slide and its mask only.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from wsi_unet.geometry import BlockGrid
 from wsi_unet.slides.resample import Raster
 from wsi_unet.slides.tissue.mask import TissueMask, mask_in_box, mask_touches
 
-CELL = 256
-"""Side of what is read at once, px."""
+CELL_SIDE = 256
+"""Side of a cell, which is read at once, px."""
 
-MOST_CELLS = 256
+MAX_CELLS = 256
 """Cells that are read at most, spread evenly over the tissue: 16.8 million pixels."""
 
 LEAST_DEVIATION = 1 / 255
-"""One grey level: what varies less than that is noise, which isn't to be blown up."""
+"""One grey level: smaller deviations are noise, which normalising mustn't amplify."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ColourSums:
     products: tuple[tuple[int, ...], ...]
 
     def channels(self, order: ChannelOrder) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Return mean and deviation of each channel of a network, of intensities 0 to 1."""
+        """Return mean and deviation of each channel of a network; intensities are 0 to 1."""
         mean = np.array(self.sums) / self.pixels / 255
         square = np.array(self.products) / self.pixels / 255**2
         covariance = square - np.outer(mean, mean)
@@ -58,22 +58,22 @@ def measure_colours(raster: Raster, mask: TissueMask | None) -> ColourSums | Non
 
     Args:
         raster: the slide on the grid that the network sees.
-        mask: tissue, stretched over the slide; None is everywhere.
+        mask: tissue, stretched over the slide; None takes everything for tissue.
 
     Returns:
-        The sums over the tissue of all cells that touch any, or of `MOST_CELLS` of them that lie
-        evenly among them row by row; None where there is no tissue.
+        The sums over the tissue in all cells that touch any, or in `MAX_CELLS` of those, evenly
+        spread row by row; None if there is no tissue.
 
     Raises:
         SlideError: the slide can't be read.
     """
     shape, total = raster.shape, 0
-    grid = BlockGrid(shape, CELL)
+    grid = BlockGrid(shape, CELL_SIDE)
     cores = [grid.core(index) for index in grid]
     if mask is not None:
         cores = [core for core in cores if mask_touches(mask, core, shape)]
     sums, products = np.zeros(3, np.int64), np.zeros((3, 3), np.int64)
-    count = min(len(cores), MOST_CELLS)
+    count = min(len(cores), MAX_CELLS)
     for number in range(count):
         core = cores[number * len(cores) // count]
         pixels: NDArray[np.uint8] = raster.read(core).reshape(-1, 3)

@@ -1,6 +1,6 @@
-"""What is known of a slide before any pixel is read: its levels and the size of its pixels.
+"""The levels of a slide and the size of its pixels, which are known before any pixel is read.
 
-Level 0 is the finest. A downsample is how many level-0 px one px of a level covers.
+Level 0 is the finest. The downsample of a level is how many level-0 px one of its px covers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from wsi_unet.geometry import Box, Shape
 
 FINEST_MPP = 0.02
 COARSEST_MPP = 100.0
-"""µm per px that a microscope slide can have; real files claim 264.6 and 352.9 (dots per inch)."""
+"""µm per px that a microscope slide can have; some files state 264.6 or 352.9 (dots per inch)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Level:
         shape: (rows, columns), px of this level.
         downsample: (y, x) level-0 px per px of this level, (1, 1) at level 0.
         tile: (rows, columns) that the reader decodes at once, px of this level. Reads that
-            start and stop at its multiples decode nothing twice.
+            start and stop at multiples of it decode nothing twice.
     """
 
     shape: Shape
@@ -45,7 +45,7 @@ class PixelSize:
 
 
 class LevelSource(Protocol):
-    """Something whose levels can be read: a `Slide`, to whoever only wants its pixels."""
+    """Something with levels that can be read: all that resampling needs of a `Slide`."""
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -59,7 +59,7 @@ def check_mpp(mpp: PixelSize | float) -> None:
     """Refuse a pixel size that no microscope slide has.
 
     Args:
-        mpp: µm per px, stated by a file or a user.
+        mpp: µm per px, as stated by a file or a user.
 
     Raises:
         SlideError: it is below 0.02 or above 100 µm, or not a number.
@@ -69,15 +69,15 @@ def check_mpp(mpp: PixelSize | float) -> None:
         if not FINEST_MPP <= side <= COARSEST_MPP:
             raise SlideError(
                 f"a pixel size of {side:.6g} µm is outside {FINEST_MPP} to {COARSEST_MPP:g} µm, so "
-                "it can't be right; give the true one with --mpp"
+                "it can't be right; give the true `mpp`"
             )
 
 
 def pyramid(shapes: Sequence[Shape], tiles: Sequence[Shape]) -> tuple[Level, ...]:
-    """Return levels with downsamples that follow from their shapes.
+    """Return levels whose downsamples are derived from their shapes.
 
-    A writer rounds the size of a level, so the quotient of two sizes is a little off; where an
-    integer factor explains the sizes to within that rounding, it is taken to be exact.
+    Writers round the size of a level, so the quotient of two sizes is a little off; where an
+    integer factor explains the sizes to within that rounding, it is taken as exact.
 
     Args:
         shapes: (rows, columns) of each level, px, finest first.

@@ -1,4 +1,4 @@
-"""Keeping what libraries would print on the screen out of it."""
+"""Messages of the libraries that read slides, kept off the screen."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ _KNOWN_WARNINGS = (
 
 @contextmanager
 def capture_library_messages() -> Iterator[list[str]]:
-    """Silence tiffslide's standing warnings and collect what tifffile would log.
+    """Silence tiffslide's usual warnings and collect tifffile's log messages.
 
     Warning filters belong to the whole process, hence the lock.
+
+    Yields:
+        The first line of each message, as they come.
     """
     logger = logging.getLogger("tifffile")
     collector = _Collector()

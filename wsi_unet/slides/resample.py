@@ -1,6 +1,6 @@
-"""Reading a slide at any pixel size, and continuing it beyond its edges.
+"""Reading a slide at any pixel size, and mirroring it beyond its edges.
 
-How pixels are resampled is in `antialias`.
+The filter that resamples pixels is in `antialias`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from wsi_unet.geometry import Box, Shape, reflect
 from wsi_unet.slides.antialias import dyadic, resample
@@ -25,12 +26,12 @@ class Raster(Protocol):
         """(rows, columns), px of the grid."""
 
     def read(self, box: Box) -> NDArray[np.uint8]:
-        """Return RGB (h, w, 3) of a box inside the grid."""
+        """Return RGB (h, w, 3) uint8 of a box inside the grid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resampling:
-    """How a slide is read to get one grid of pixels.
+    """How one grid of pixels is made from a slide.
 
     Attributes:
         level: the level that is read.
@@ -51,14 +52,14 @@ def choose_resampling(
     """Choose the level to read, and how to resample it, for a wanted pixel size.
 
     Args:
-        slide: the slide; only its levels are looked at.
+        slide: the slide; only its `levels` are used.
         downsample: (y, x) level-0 px per wanted px.
-        tolerance: how far a level's pixel size may be off and still be read as it is.
+        tolerance: by what share a level's pixel size may differ and still be read as it is.
 
     Returns:
-        A plain read if a level has the wanted pixel size, else a resampling of the coarsest
-        level that isn't coarser, else (enlarging) of level 0. `downsample` of the result is
-        what the grid really has: ratios are rounded to dyadic numbers (by < 0.025 %).
+        A plain read if a level has the wanted pixel size; else a resampling of the coarsest
+        level that isn't coarser; else of level 0, which is enlarged. `downsample` of the result
+        is that of the grid itself: ratios are rounded to dyadic numbers (by < 0.025 %).
 
     Raises:
         ValueError: if a downsample isn't a positive number.
@@ -86,52 +87,53 @@ def _quotient(downsample: tuple[float, float], level: Level) -> tuple[float, flo
     return downsample[0] / level.downsample[0], downsample[1] / level.downsample[1]
 
 
-def open_raster(slide: LevelSource, sampling: Resampling) -> Raster:
-    """Return the grid that a sampling describes; reading it reads the slide.
+def open_raster(slide: LevelSource, resampling: Resampling) -> Raster:
+    """Return the raster that a resampling describes; reading it reads the slide.
 
     Raises:
         ValueError: if the slide has no such level, or the ratio isn't one of `dyadic`.
     """
-    if not 0 <= sampling.level < len(slide.levels):
-        raise ValueError(f"{slide} has no level {sampling.level}")
-    if sampling.ratio == (1.0, 1.0):
-        return LevelRaster(slide, sampling.level)
-    if any(dyadic(ratio) != ratio for ratio in sampling.ratio):
-        raise ValueError(f"ratio {sampling.ratio} isn't exact; take it from choose_sampling")
-    return ResampledRaster(slide, sampling)
+    if not 0 <= resampling.level < len(slide.levels):
+        raise ValueError(f"{slide} has no level {resampling.level}")
+    if resampling.ratio == (1.0, 1.0):
+        return LevelRaster(slide, resampling.level)
+    if any(dyadic(ratio) != ratio for ratio in resampling.ratio):
+        raise ValueError(f"ratio {resampling.ratio} isn't exact; take it from choose_resampling")
+    return ResampledRaster(slide, resampling)
 
 
 @dataclass(frozen=True, slots=True)
-class LevelRaster:
+class LevelRaster(Raster):
     """A level as it is."""
 
     slide: LevelSource
     level: int
 
     @property
+    @override
     def shape(self) -> Shape:
-        """(rows, columns), px of the level."""
         return self.slide.levels[self.level].shape
 
+    @override
     def read(self, box: Box) -> NDArray[np.uint8]:
-        """Return RGB (h, w, 3) of a box inside the level; see `Slide.read`."""
         return self.slide.read(self.level, box)
 
 
 @dataclass(frozen=True, slots=True)
-class ResampledRaster:
-    """A level, resampled by the filter that the module describes."""
+class ResampledRaster(Raster):
+    """A level that is resampled when it is read."""
 
     slide: LevelSource
-    sampling: Resampling
+    resampling: Resampling
 
     @property
+    @override
     def shape(self) -> Shape:
-        """(rows, columns), px of the grid."""
-        return self.sampling.shape
+        return self.resampling.shape
 
+    @override
     def read(self, box: Box) -> NDArray[np.uint8]:
-        """Return RGB (h, w, 3) of a box, px of the grid, in bounded memory beside the result.
+        """Return RGB (h, w, 3) of a box; beside the result, memory is bounded.
 
         Raises:
             ValueError: if the box is empty or reaches beyond the grid.
@@ -139,11 +141,11 @@ class ResampledRaster:
         """
         if not box.area or not Box.of_shape(self.shape).contains(box):
             raise ValueError(f"{box} is empty or reaches beyond the grid of shape {self.shape}")
-        return resample(self.slide, self.sampling.level, self.sampling.ratio, box)
+        return resample(self.slide, self.resampling.level, self.resampling.ratio, box)
 
 
 def read_mirrored(raster: Raster, window: Box) -> NDArray[np.uint8]:
-    """Return a window that may reach beyond the raster on any side, any number of times.
+    """Return a window that may reach beyond the raster on any side, however far.
 
     Args:
         raster: the pixels.
@@ -151,7 +153,7 @@ def read_mirrored(raster: Raster, window: Box) -> NDArray[np.uint8]:
 
     Returns:
         RGB (h, w, 3) uint8; outside, the raster is mirrored without repeating its edge pixel
-        (numpy's `reflect`). Only what occurs in the window is read.
+        (numpy's `reflect`). No pixels are read but those that occur in the window.
 
     Raises:
         ValueError: if the window is empty.
@@ -174,7 +176,7 @@ def read_mirrored(raster: Raster, window: Box) -> NDArray[np.uint8]:
 
 
 def _gather_columns(pixels: NDArray[np.uint8], columns: NDArray[np.intp]) -> NDArray[np.uint8]:
-    """Return pixels[:, columns], copying the long ascending run in the middle as one piece."""
+    """Return pixels[:, columns], with the longest ascending run of columns copied in one go."""
     result = np.empty((len(pixels), len(columns), 3), np.uint8)
     breaks = np.flatnonzero(np.diff(columns) != 1) + 1
     edges = [0, *breaks.tolist(), len(columns)]
@@ -201,7 +203,7 @@ def read_thumbnail(slide: LevelSource, max_side: int) -> NDArray[np.uint8]:
     if max_side < 1:
         raise ValueError(f"a thumbnail needs at least 1 px per side, not {max_side}")
     downsample = max(1.0, max(slide.levels[0].shape) / max_side)
-    sampling = choose_resampling(slide, (downsample, downsample), tolerance=0.0)
-    raster = open_raster(slide, sampling)
+    resampling = choose_resampling(slide, (downsample, downsample), tolerance=0.0)
+    raster = open_raster(slide, resampling)
     rows, columns = (min(side, max_side) for side in raster.shape)
     return raster.read(Box(0, 0, rows, columns))

@@ -67,7 +67,7 @@ class LocalFolder(Folder):
     def store(self) -> Store:
         from wsi_unet.storage.s3.zarr_store import open_zarr_store
 
-        return open_zarr_store(str(self.location))
+        return open_zarr_store(self.location)
 
 
 def _raise(error: OSError) -> None:

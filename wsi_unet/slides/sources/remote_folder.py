@@ -39,4 +39,4 @@ class RemoteFolder(Folder):
     def store(self) -> Store:
         from wsi_unet.storage.s3.zarr_store import open_zarr_store
 
-        return open_zarr_store(str(self.location))
+        return open_zarr_store(self.location)
