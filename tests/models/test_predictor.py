@@ -221,7 +221,7 @@ def test_out_of_memory_names_the_option(make_model: MakeModel) -> None:
     ):
         with (
             mock.patch.object(predictor.forwards[0].network, "forward", side_effect=error),
-            pytest.raises(OptionError, match="use a smaller --tile"),
+            pytest.raises(OptionError, match="use a smaller `tile`"),
         ):
             predict(predictor)
     with (

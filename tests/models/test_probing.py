@@ -49,7 +49,7 @@ def test_known_networks(
     found = probe_network(unet(fields), 3)
     assert (found.period, found.before, found.after) == (period, before, after)
     assert (found.sides.shrink, found.sides.only) == (shrink, False)
-    assert (found.local, found.sized, found.classes) == (True, False, 2)
+    assert (found.local, found.depends_on_size, found.classes) == (True, False, 2)
     assert found.head is None
     assert found.deviation < 1e-12
 
@@ -57,7 +57,7 @@ def test_known_networks(
 def test_mateuszbuda() -> None:
     found = probe_network(randomise(MateuszBuda(3, 1, 2)), 3)
     assert (found.period, found.before, found.after) == (16, 96, 96)
-    assert (found.local, found.sized) == (True, False)
+    assert (found.local, found.depends_on_size) == (True, False)
 
 
 @given(
@@ -80,7 +80,7 @@ def test_measured_is_derived(fields: dict[str, object], seed: int) -> None:
         assume("constant" not in str(error))
         raise
     border = network.config.border()
-    assert (found.local, found.sized) == (True, False)
+    assert (found.local, found.depends_on_size) == (True, False)
     assert (found.period, found.sides.shrink) == (border.period, border.shrink)
     # In shallow networks the formula takes up to 2k px too many (see networks.border).
     spare = 0 if border.period > 4 else 4
@@ -92,7 +92,7 @@ def test_aligned_corners_depend_on_the_size_though_no_spoilt_pixel_tells() -> No
     aligned: dict[str, object] = {"upsampling": "bilinear", "align_corners": True}
     found = probe_network(unet({"padding": "same", "depth": 2} | aligned), 3)
     assert found.local
-    assert found.sized
+    assert found.depends_on_size
     assert found.deviation > 1e-3
 
 
@@ -115,7 +115,7 @@ class Faint(nn.Module):
 @pytest.mark.parametrize("network", [Faint(2e-4, single=True), Faint(1e-7)])
 def test_a_bottleneck_of_little_weight_counts(network: nn.Module) -> None:
     found = probe_network(network, 3)
-    assert (found.period, found.local, found.sized) == (16, True, False)
+    assert (found.period, found.local, found.depends_on_size) == (16, True, False)
 
 
 class Multiples(nn.Module):
@@ -130,7 +130,7 @@ class Multiples(nn.Module):
 
 def test_windows_have_sides_that_are_taken() -> None:
     found = probe_network(Multiples(), 3)
-    assert (found.period, found.local, found.sized) == (16, True, False)
+    assert (found.period, found.local, found.depends_on_size) == (16, True, False)
 
 
 class Squeezed(nn.Module):
@@ -152,7 +152,7 @@ class Squeezed(nn.Module):
 def test_global_networks_are_told(network: nn.Module) -> None:
     found = probe_network(alive(network), 3)
     assert not found.local
-    assert found.sized
+    assert found.depends_on_size
 
 
 class Particular(nn.Module):
@@ -175,7 +175,7 @@ def test_the_only_side_and_the_head_are_found(classes: int, head: str) -> None:
     assert (found.sides.side, found.sides.only) == (128, True)
     assert (found.period, found.head) == (2, head)
     assert (found.before, found.after) == (6, 6)
-    assert not found.sized
+    assert not found.depends_on_size
 
 
 class Coarse(nn.Module):

@@ -28,8 +28,9 @@ from wsi_unet.models import load_model
 from wsi_unet.models.architectures.costs import parameter_count
 from wsi_unet.models.architectures.program import ProgramConfig
 from wsi_unet.models.exported.loading import load_program, prepare_network
-from wsi_unet.models.importing.checkpoints import import_model, load_or_import_model
+from wsi_unet.models.importing.checkpoints import import_model
 from wsi_unet.models.importing.hints import ImportHints
+from wsi_unet.models.importing.imported_models import load_or_import_model
 from wsi_unet.models.importing.programs import import_program
 from wsi_unet.models.inference.predictor import Predictor
 from wsi_unet.models.model import Model
@@ -197,7 +198,7 @@ def test_a_changed_program_is_another_model(models: dict[str, Model], tmp_path: 
 
 
 def test_programs_are_float32(models: dict[str, Model]) -> None:
-    with pytest.raises(OptionError, match="computes as it was saved, in float32"):
+    with pytest.raises(OptionError, match="in the number type it was saved in, float32"):
         Predictor(models["onnx"], precision="bfloat16")
     assert Predictor(models["onnx"], device="cpu").precision == "float32"
 
@@ -257,13 +258,13 @@ def spoil_shape(model: onnx.ModelProto) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (spoil_external, "keeps 'first.weight' in another file"),
+        (spoil_external, "stores 'first.weight' in another file"),
         (spoil_domain, "operator evil.ops.Relu, which isn't a standard one"),
-        (spoil_loop, "has a Loop, which may never end"),
-        (spoil_type, "another type than float32"),
+        (spoil_loop, "contains the operator Loop, which may never end"),
+        (spoil_type, "another number type than float32"),
         (spoil_inputs, "has 2 inputs"),
-        (spoil_constant, "makes a constant of 1048576×1048576 numbers"),
-        (spoil_shape, "only square ones"),
+        (spoil_constant, "creates a constant of 1048576×1048576 numbers"),
+        (spoil_shape, "only programs that take square ones"),
     ],
 )
 def test_onnx_that_must_not_run_is_refused(

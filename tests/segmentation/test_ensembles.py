@@ -154,12 +154,15 @@ def test_members_are_part_of_what_a_run_is(
 
 
 CHANGES: list[tuple[dict[str, Any], str]] = [
-    ({"background": "class-1"}, r"other has another background \(class-1\) than one \(class-0\)"),
-    ({"head": "sigmoid", "background": None}, "another background"),
-    ({"mpp": 0.5}, r"another pixel size \(0.5\) than one \(None\)"),
+    (
+        {"background": "class-1"},
+        r"from one in its background \(class-1 instead of class-0\)",
+    ),
+    ({"head": "sigmoid", "background": None}, "in its background"),
+    ({"mpp": 0.5}, r"from one in its pixel size \(0.5 instead of None\)"),
     (
         {"classes": [{"name": name, "color": "#000000"} for name in ("class-0", "b", "class-2")]},
-        r"another classes \(\['class-0', 'b', 'class-2'\]\)",
+        r"in its classes \(\['class-0', 'b', 'class-2'\] instead of",
     ),
 ]
 

@@ -131,5 +131,5 @@ def test_windows_of_one_size_need_room_for_all_directions(
     assert wrong(labels, expected) == 0
     small, _ = balanced_model(config, image, tmp_path / "small", window=48)
     assert Ensemble((small,)).tile == 4
-    with pytest.raises(OptionError, match=r"random with --tta flips: a window of 48 px leaves"):
+    with pytest.raises(OptionError, match=r"random with `tta=flips`: a window of 48 px leaves"):
         Ensemble((small,), "flips").border()

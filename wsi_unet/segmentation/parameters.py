@@ -1,4 +1,4 @@
-"""What a run does, fully resolved: stored with the run, read by every worker."""
+"""The resolved parameters of a run: stored with the run, read by every worker."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from wsi_unet.slides.resample import Resampling
 
 
 class SlideReference(BaseModel):
-    """Which slide, opened how.
+    """A slide and how it is opened.
 
     Attributes:
-        path: where a worker finds it; not part of any signature.
+        path: path or URL at which a worker finds it; not part of any signature.
         name: file name, for people.
         reader: the reader that opens it.
         fingerprint: hash of its content (see `Slide.fingerprint`).
         shape: (rows, columns) of level 0, px.
-        mpp: (y, x) size of a level-0 pixel, µm, the caller's where given.
+        mpp: (y, x) size of a level-0 pixel, µm: the caller's if given, or else the file's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,7 +43,7 @@ StoredResampling = Annotated[
     Resampling,
     Field(validation_alias=AliasChoices("sampling", "resampling"), serialization_alias="sampling"),
 ]
-"""Called `sampling` in run.json."""
+"""A resampling, which is called `sampling` in run.json."""
 
 
 class _Parameters(BaseModel):
@@ -52,7 +52,7 @@ class _Parameters(BaseModel):
     slide: SlideReference
 
     def _pixels(self) -> dict[str, Any]:
-        """Return what decides the stored pixels beside the slide, by name."""
+        """Return everything besides the slide that decides the stored pixels, by name."""
         raise NotImplementedError
 
     def identity(self) -> dict[str, Any]:
@@ -67,20 +67,20 @@ class _Parameters(BaseModel):
         return normalised
 
     def signature(self) -> str:
-        """Return the sha256 of the identity."""
+        """Return the signature: the sha256 of the identity."""
         text = json.dumps(self.identity(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 class ModelReference(BaseModel):
-    """Which model: where a worker finds it, and the hash that tells it from others.
+    """A model or an ensemble: where a worker finds it, and the hash that identifies it.
 
     Attributes:
-        path: of the model; of several, the first one's.
-        name: of the model, or of what several say together.
-        sha256: the model's hash, or one over all of theirs.
-        members: each of several models whose probabilities are averaged; none where there is one.
-        trust: whether it may be a program that can run code: who started the run said so.
+        path: path of the model; for an ensemble, of its first model.
+        name: name of the model or the ensemble.
+        sha256: hash of the model or the ensemble.
+        members: the models of an ensemble; empty for a single model.
+        trust: whether the model may be a program that can run code, as the caller allowed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -93,8 +93,8 @@ class ModelReference(BaseModel):
 
     @classmethod
     def of(cls, ensemble: Ensemble) -> ModelReference:
-        """Return how workers find models."""
-        found = tuple(
+        """Return the reference to an ensemble, or to its only model."""
+        members = tuple(
             cls(
                 path=str(model.path.absolute()),
                 name=model.spec.name,
@@ -103,24 +103,26 @@ class ModelReference(BaseModel):
             )
             for model in ensemble.models
         )
-        if len(found) == 1:
-            return found[0]
-        return cls(path=found[0].path, name=ensemble.name, sha256=ensemble.sha256, members=found)
+        if len(members) == 1:
+            return members[0]
+        return cls(
+            path=members[0].path, name=ensemble.name, sha256=ensemble.sha256, members=members
+        )
 
     @property
     def each(self) -> tuple[ModelReference, ...]:
-        """Every model: the members, or the only one."""
+        """All models: an ensemble's members, or the single model."""
         return self.members or (self,)
 
 
 class LabelParameters(_Parameters):
-    """One label group being computed.
+    """The parameters of a run that computes labels.
 
     Attributes:
         slide: the slide.
-        model: the model.
-        label: name of the run, and of the label group where there is one.
-        groups: names of the label groups, where each class of a multi-label model has one.
+        model: the model or the ensemble.
+        label: name of the run, and of its label group if there is only one.
+        groups: names of the label groups of a multi-label model, one per class.
         resampling: how the model's pixel grid is read from the slide.
         levels: number of pyramid levels.
         block: side of a block, px of the model's grid.
@@ -128,13 +130,13 @@ class LabelParameters(_Parameters):
         precision: "float32", "bfloat16" or "float16".
         device: kind of device, "cpu" or "cuda", or one device "cuda:<index>".
         tissue: "none", or "auto:" or "mask:" and the sha256 of the mask.
-        outputs: what is stored.
+        outputs: "labels", and "probabilities" if they are stored too.
         tta: which views of a window are averaged.
-        statistics: what each model's intensities are scaled with, where any model wants the
-            slide's own statistics.
-        regions: computed regions as level-0 boxes (y0, x0, y1, x1); none means all of the slide.
-        exactness: "exact" or "approximate": whether tiling can change a label.
-        inexact_because: why it can; empty where it can't.
+        statistics: how each model's intensities are normalised, if any model wants the slide's own
+            statistics.
+        regions: computed regions as level-0 boxes (y0, x0, y1, x1); empty for the whole slide.
+        exactness: "approximate" if tiling can change a label, or else "exact".
+        inexact_because: why tiling can change a label; "" if it can't.
         agreement: share of labels equal to float32's on real windows; None in float32.
         processes_per_core: worker processes that share a core.
     """
@@ -159,7 +161,7 @@ class LabelParameters(_Parameters):
     processes_per_core: int = 1
 
     def _pixels(self) -> dict[str, Any]:
-        """Return what decides the labels: in float32 neither the tile nor the device."""
+        """Return everything that decides the labels; for float32, without tile and device."""
         pixels: dict[str, Any] = {
             "mpp": self.slide.mpp,
             "sampling": [self.resampling.level, self.resampling.ratio, self.resampling.shape],
@@ -172,11 +174,11 @@ class LabelParameters(_Parameters):
         }
         if self.precision != "float32" or self.exactness != "exact":
             pixels |= {"tile": self.tile, "device": self.device.partition(":")[0]}
-        # Left out where unused, so that runs keep the signatures they had before these existed.
+        # Left out if unused, so that runs keep the signatures they had before these existed.
         if self.tta != "none":
             pixels["tta"] = self.tta
         if self.statistics:
-            pixels["statistics"] = [[one.mean, one.std] for one in self.statistics]
+            pixels["statistics"] = [[scale.mean, scale.std] for scale in self.statistics]
         return pixels
 
     @property
@@ -186,7 +188,7 @@ class LabelParameters(_Parameters):
 
     @property
     def pyramid(self) -> Pyramid:
-        """The levels of the label group."""
+        """The pyramid of each label group."""
         return Pyramid(self.resampling.shape, self.block, self.levels)
 
     @property
@@ -216,7 +218,7 @@ class LabelParameters(_Parameters):
 
 
 class ImageParameters(_Parameters):
-    """The slide's own pixels, stored beside the labels so that viewers show both.
+    """The parameters of a run that stores the slide's own pixels beside the labels.
 
     Attributes:
         slide: the slide.
@@ -240,7 +242,7 @@ class ImageParameters(_Parameters):
 
     @property
     def pyramid(self) -> Pyramid:
-        """The levels of the image."""
+        """The pyramid of the image."""
         return Pyramid(self.resampling.shape, self.block, self.levels)
 
     @property

@@ -1,4 +1,4 @@
-"""Pixels to try a model on: of a slide's tissue, or made up."""
+"""Pixels to try a model on: a slide's own tissue, or synthetic tissue."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from wsi_unet.geometry import BlockGrid, Box
+from wsi_unet.models.paths import AnyPath
 from wsi_unet.slides.opening import open_slide
 from wsi_unet.slides.resample import choose_resampling, open_raster, read_mirrored
 from wsi_unet.slides.tissue.detection import find_tissue
@@ -18,23 +19,22 @@ if TYPE_CHECKING:
     from wsi_unet.models.spec import ModelSpec
 
 SCALES = (0.0, 1.5, 4.0, 12.0)
-"""Deviations of the blur of each of the layers that made-up tissue is the sum of, px."""
+"""Standard deviations, px, by which the layers of noise are blurred that make synthetic tissue."""
 
 
-def read_tissue_sample(path: str, spec: ModelSpec, side: int) -> NDArray[np.uint8]:
-    """Return the part of a slide with the most tissue, on the model's pixel grid.
+def read_tissue_sample(path: AnyPath, spec: ModelSpec, side: int) -> NDArray[np.uint8]:
+    """Return the square of a slide with the most tissue, on the model's pixel grid.
 
     Args:
         path: path or URL of a slide.
-        spec: the model's; where the slide's pixel size isn't known, its pixels are taken as they
-            are.
-        side: of the part, px; beyond the slide it is mirrored.
+        spec: the model's description; if a pixel size isn't known, the slide isn't resampled.
+        side: side of the square, px; beyond the slide's edge it is mirrored.
 
     Returns:
-        uint8 (side, side, 3), RGB.
+        RGB, uint8 (side, side, 3).
 
     Raises:
-        SlideError: if the slide can't be opened or read.
+        SlideError: the slide can't be opened or read.
     """
     with open_slide(path) as slide:
         ratio = (1.0, 1.0)
@@ -54,7 +54,14 @@ def read_tissue_sample(path: str, spec: ModelSpec, side: int) -> NDArray[np.uint
 
 
 def make_tissue_sample(side: int) -> NDArray[np.uint8]:
-    """Return uint8 (side, side, 3) with structure at several scales, in the colours of H&E."""
+    """Return synthetic tissue: noise at several scales in the colours of an H&E stain.
+
+    Args:
+        side: side of the image, px.
+
+    Returns:
+        RGB, uint8 (side, side, 3), the same at every call.
+    """
     random = np.random.default_rng(0)
     texture = np.zeros((side, side, 3))
     for scale in SCALES:

@@ -1,1 +1,1 @@
-"""Networks that come as programs (ONNX, TorchScript, torch.export) or as modules."""
+"""Exported programs (ONNX, TorchScript, torch.export): checking, vetting and loading them."""

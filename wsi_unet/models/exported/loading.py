@@ -1,6 +1,7 @@
-"""Run programs: ONNX through onnxruntime, and, where trusted, TorchScript and torch.export.
+"""Loading programs as torch modules: ONNX, and trusted TorchScript and torch.export.
 
-Each becomes a module from (1, channels, h, w) to (1, classes, h, w) in float32.
+Each becomes a module from (1, channels, h, w) to (1, classes, h, w) in float32; onnxruntime runs
+ONNX.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from wsi_unet.errors import ModelError, OptionError, first_line
 from wsi_unet.models.exported.onnx_file import check_onnx, parse_onnx
@@ -24,14 +26,14 @@ if TYPE_CHECKING:
 
 
 class ImageError(ModelError):
-    """A program fails on an image, as on one of a side that it doesn't take."""
+    """A program fails on an image, for example because it doesn't take images of that size."""
 
 
 class Program(nn.Module):
-    """A network that is run as it is: its weights are part of it.
+    """A network that contains its weights and is run as it is.
 
     Args:
-        path: where it comes from, for messages.
+        path: the program's file, for messages.
     """
 
     def __init__(self, path: Path) -> None:
@@ -42,12 +44,12 @@ class Program(nn.Module):
         """Return this program, ready to run on a device.
 
         Args:
-            device: "cpu" or "cuda:i".
+            device: "cpu" or "cuda:<index>".
             threads: cores that it may use for one image on the CPU.
 
         Raises:
-            ModelError: if it can't be run.
-            OptionError: if what runs it isn't installed for that device.
+            ModelError: the program can't be run.
+            OptionError: what runs it isn't installed for that device.
         """
         raise NotImplementedError
 
@@ -56,17 +58,17 @@ class TorchProgram(Program):
     """A TorchScript or torch.export program.
 
     Args:
-        path: where it comes from.
-        module: as loaded.
+        path: the program's file.
+        module: the loaded program.
     """
 
     def __init__(self, path: Path, module: nn.Module) -> None:
         super().__init__(path)
         self.module = module
 
+    @override
     def prepare(self, device: str, threads: int) -> Program:
-        """Move it to the device; its threads are the caller's."""
-        self.module.to(device)
+        self.module.to(device)  # on the CPU it uses the caller's threads
         return self
 
     def forward(self, image: Tensor) -> Tensor:
@@ -75,10 +77,10 @@ class TorchProgram(Program):
 
 
 class OnnxProgram(Program):
-    """An ONNX program; `on` makes it runnable.
+    """An ONNX program; `prepare` makes it runnable.
 
     Args:
-        path: where it comes from.
+        path: the program's file.
         content: the file's bytes.
     """
 
@@ -87,21 +89,22 @@ class OnnxProgram(Program):
         self._content = content
         self._session: Any = None
 
+    @override
     def prepare(self, device: str, threads: int) -> OnnxProgram:
-        """Open a session; the program is optimised for the device then."""
-        placed = OnnxProgram(self.path, self._content)
-        placed._session = _open_session(self.path, self._content, device, threads)
-        return placed
+        prepared = OnnxProgram(self.path, self._content)
+        # Opening a session optimises the program for the device.
+        prepared._session = _open_session(self.path, self._content, device, threads)
+        return prepared
 
     def proto(self) -> ModelProto:
-        """Return the program as ONNX's own description of it."""
+        """Return the program as ONNX's protocol buffer."""
         return parse_onnx(self.path, self._content)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the network's output, on the device of the input.
 
         Raises:
-            ImageError: if onnxruntime fails.
+            ImageError: onnxruntime fails.
         """
         pixels = image.contiguous().cpu().numpy()
         name = self._session.get_inputs()[0].name
@@ -118,30 +121,30 @@ class OnnxProgram(Program):
 
 
 def load_program(path: Path, kind: str, content: bytes) -> Program:
-    """Make a program runnable. TorchScript and torch.export can run code here.
+    """Load a program. Warning: loading TorchScript and torch.export can run code.
 
     Args:
-        path: where it comes from, for messages.
+        path: the program's file, for messages.
         kind: "onnx", "torchscript" or "export".
         content: the file's bytes.
 
     Raises:
-        ModelError: if it is damaged.
-        OptionError: if what runs it isn't installed.
+        ModelError: the program is damaged.
+        OptionError: what runs it isn't installed.
     """
     return _LOADERS[kind](path, content)
 
 
 def check_class_map(path: Path | str, output: object) -> Tensor:
-    """Return a network's output if it is a map of classes.
+    """Return a network's output, which has to be a map of classes.
 
     Raises:
-        ModelError: if it is something else.
+        ModelError: the output is something else.
     """
     if not isinstance(output, Tensor) or output.ndim != 4:
-        found = list(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
+        got = list(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
         raise ModelError(
-            f"{path} returns {found}; wrap the network so that it returns one tensor "
+            f"{path} returns {got}; wrap the network so that it returns one tensor "
             "(n, classes, h, w)"
         )
     return output
@@ -151,20 +154,20 @@ def check_class_map(path: Path | str, output: object) -> Tensor:
 def prepare_network(
     network: nn.Module, *, device: str, dtype: torch.dtype, threads: int
 ) -> nn.Module:
-    """Return a network, made fast, on a device.
+    """Return a copy of a network on a device, with batch norm folded into the convolutions.
 
     Args:
-        network: in evaluation mode, on the CPU; it is left as it was.
-        device: "cpu" or "cuda:i".
-        dtype: what to compute in; programs are float32.
+        network: in evaluation mode, on the CPU; it isn't changed.
+        device: "cpu" or "cuda:<index>".
+        dtype: number type to compute in; exported programs stay float32.
         threads: cores for one image on the CPU.
     """
-    placed: nn.Module = fold_batch_norm(network).to(
+    prepared: nn.Module = fold_batch_norm(network).to(
         device=device,
         dtype=dtype,
         memory_format=torch.channels_last,  # type: ignore[call-overload]
     )
-    return placed
+    return prepared
 
 
 @prepare_network.register
@@ -195,7 +198,7 @@ def _load_export(path: Path, content: bytes) -> Program:
 def _load_quietly(path: Path, load: Callable[[], Any]) -> nn.Module:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # TorchScript is deprecated, as its owners know
+            warnings.simplefilter("ignore")  # of TorchScript's deprecation
             module: nn.Module = load()
     except Exception as error:  # of whatever type: the file is a stranger's, the loader PyTorch's
         reason = first_line(error)
@@ -217,13 +220,13 @@ def _open_session(path: Path, content: bytes, device: str, threads: int) -> Any:
         import onnxruntime
     except ImportError as error:
         raise OptionError(
-            f"{path} is an ONNX program, which takes more packages: pip install 'wsi-unet[onnx]'"
+            f"{path} is an ONNX program, which needs more packages: pip install 'wsi-unet[onnx]'"
         ) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    # Threads that wait by turning round and round take the cores from whoever reads and writes.
+    # Threads that spin while they wait take the cores from whoever reads and writes.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(
@@ -241,8 +244,9 @@ def _providers(path: Path, device: str, onnxruntime: Any) -> list[Any]:
         return ["CPUExecutionProvider"]
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         raise OptionError(
-            f"{path}: this onnxruntime can't use {device}; use --device cpu, or install "
-            "onnxruntime-gpu in its place"
+            f"{path}: this onnxruntime can't use {device}; use `device=cpu`, or install "
+            "onnxruntime-gpu in its place",
+            option="device",
         )
     index = device.partition(":")[2] or "0"
     # TF32 is not float32.

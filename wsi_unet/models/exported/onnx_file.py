@@ -1,4 +1,4 @@
-"""ONNX programs as data: what one asks for, and whether it may be run. Nothing is run here."""
+"""ONNX programs as data: what a program takes, and whether it may run. Nothing is run here."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ if TYPE_CHECKING:
     from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
 
 STANDARD = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
-"""Domains of operators that onnxruntime itself brings."""
+"""Domains of the operators that onnxruntime has built in."""
 
 ENDLESS = {"Loop", "Scan"}
-"""Operators with which a file could keep its reader busy for ever."""
+"""Operators that could keep whoever runs the file busy for ever."""
 
 LARGEST_CONSTANT = 2**28
-"""Numbers that an operator may make of a shape alone."""
+"""The most numbers that an operator may create from a shape alone."""
 
 SIDES = range(96, 4097)
-"""Only sides that programs may take, px: less leaves no room to measure."""
+"""Sides that a program with one side only may take, px; smaller ones leave no room to probe."""
 
 FLOAT32 = 1  # TensorProto.FLOAT
 
 
 @dataclass(frozen=True)
 class OnnxSignature:
-    """What a program takes and gives.
+    """The images that a program takes.
 
     Attributes:
-        in_channels: channels of its input; None where any.
-        input_side: side of its input, px; None where any.
+        in_channels: channels of its input; None for any number.
+        input_side: side of its input, px; None for any side.
     """
 
     in_channels: int | None
@@ -42,16 +42,16 @@ class OnnxSignature:
 
 
 def check_onnx(path: Path, content: bytes) -> OnnxSignature:
-    """Read an ONNX program and refuse what can't or mustn't be run.
+    """Return what images an ONNX program takes, and refuse one that can't or mustn't be run.
 
     Args:
-        path: where it comes from, for messages.
+        path: the program's file, for messages.
         content: the file's bytes.
 
     Raises:
-        ModelError: if it is damaged, needs other files or operators that aren't onnxruntime's
-            own, may never end, or isn't a network from one image to one map of classes.
-        OptionError: if the packages that read it aren't installed.
+        ModelError: the program is damaged, needs other files or operators that onnxruntime
+            doesn't have, may never end, or isn't a network from one image to one map of classes.
+        OptionError: the packages that read it aren't installed.
     """
     model = parse_onnx(path, content)
     functions = list(model.functions)
@@ -62,37 +62,37 @@ def check_onnx(path: Path, content: bytes) -> OnnxSignature:
     for tensor in _tensors(model):
         if tensor.external_data or tensor.data_location == tensor.EXTERNAL:
             raise ModelError(
-                f"{path} keeps {tensor.name[:60]!r} in another file; save the program as one file"
+                f"{path} stores {tensor.name[:60]!r} in another file; save the program as one file"
             )
     _check_constants(path, model.graph)
-    return _signature(path, model)
+    return _read_signature(path, model)
 
 
 def parse_onnx(path: Path, content: bytes) -> ModelProto:
-    """Read an ONNX program without checking it.
+    """Parse an ONNX program without checking it.
 
     Raises:
-        ModelError: if it is none.
-        OptionError: if the packages that read it aren't installed.
+        ModelError: the content is no ONNX program.
+        OptionError: the packages that read it aren't installed.
     """
     try:
         import onnx
         from google.protobuf.message import DecodeError
     except ImportError as error:
         raise OptionError(
-            f"{path} is an ONNX program, which takes more packages: pip install 'wsi-unet[onnx]'"
+            f"{path} is an ONNX program, which needs more packages: pip install 'wsi-unet[onnx]'"
         ) from error
     try:
         model = onnx.load_model_from_string(content)
     except DecodeError as error:
-        raise ModelError(f"{path} is no ONNX program, or a damaged one") from error
+        raise ModelError(f"{path} is no ONNX program, or is damaged") from error
     if not model.graph.node:
         raise ModelError(f"{path} is no ONNX program: it has no operators")
     return model
 
 
 def _nodes(graph: GraphProto | FunctionProto) -> Iterator[NodeProto]:
-    """Yield every operator, also of graphs inside others."""
+    """Yield every operator, including those of nested graphs."""
     pending: list[Any] = [graph]
     while pending:
         for node in pending.pop().node:
@@ -108,7 +108,10 @@ def _check_node(path: Path, node: NodeProto, own: set[str]) -> None:
             "export the network with standard operators"
         )
     if node.op_type in ENDLESS:
-        raise ModelError(f"{path} has a {node.op_type}, which may never end: no such is run")
+        raise ModelError(
+            f"{path} contains the operator {node.op_type}, which may never end; export the network "
+            "without it"
+        )
 
 
 def _tensors(model: ModelProto) -> Iterator[Any]:
@@ -119,13 +122,13 @@ def _tensors(model: ModelProto) -> Iterator[Any]:
         yield from graph.initializer
         for sparse in graph.sparse_initializer:
             yield from (sparse.values, sparse.indices)
-        pending += _inside(graph.node)
+        pending += _nested_graphs(graph.node)
         yield from _attribute_tensors(graph.node)
     for function in model.functions:
         yield from _attribute_tensors(_nodes(function))
 
 
-def _inside(nodes: Iterable[NodeProto]) -> list[Any]:
+def _nested_graphs(nodes: Iterable[NodeProto]) -> list[Any]:
     return [
         graph
         for node in nodes
@@ -143,7 +146,7 @@ def _attribute_tensors(nodes: Iterable[NodeProto]) -> Iterator[Any]:
 
 
 def _check_constants(path: Path, graph: GraphProto) -> None:
-    """Refuse a few bytes that become an enormous constant when the program is opened."""
+    """Refuse constants of a few bytes that become enormous when the program is opened."""
     from onnx import numpy_helper
 
     stored = {tensor.name: tensor for tensor in graph.initializer}
@@ -158,31 +161,40 @@ def _check_constants(path: Path, graph: GraphProto) -> None:
             continue
         shape = [int(side) for side in numpy_helper.to_array(tensor).reshape(-1)]
         if math.prod(shape) > LARGEST_CONSTANT:
-            raise ModelError(f"{path} makes a constant of {'×'.join(map(str, shape))} numbers")
+            raise ModelError(
+                f"{path} creates a constant of {'×'.join(map(str, shape))} numbers, more than any "
+                "network needs; it isn't run"
+            )
 
 
-def _signature(path: Path, model: ModelProto) -> OnnxSignature:
+def _read_signature(path: Path, model: ModelProto) -> OnnxSignature:
     stored = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in stored]
     for values, what in ((inputs, "inputs"), (model.graph.output, "outputs")):
         if len(values) != 1:
             raise ModelError(
-                f"{path} has {len(values)} {what}; networks with one image in and one map of "
-                "classes out are run"
+                f"{path} has {len(values)} {what}; only networks with one image in and one map of "
+                "classes out can be run"
             )
     tensor = inputs[0].type.tensor_type
     if tensor.elem_type != FLOAT32:
-        raise ModelError(f"{path} takes numbers of another type than float32; export it in float32")
-    sides = [one.dim_value if one.HasField("dim_value") else None for one in tensor.shape.dim]
+        raise ModelError(f"{path} takes another number type than float32; export it in float32")
+    sides = [
+        length.dim_value if length.HasField("dim_value") else None for length in tensor.shape.dim
+    ]
     if len(sides) != 4 or sides[0] not in (None, 1):
-        raise ModelError(f"{path} takes {sides}; networks that take (1, channels, h, w) are run")
+        raise ModelError(
+            f"{path} takes arrays of shape {sides}; only networks that take (1, channels, h, w) "
+            "can be run"
+        )
     if sides[2] != sides[3]:
         raise ModelError(
-            f"{path} takes images of {sides[3]}×{sides[2]} px; only square ones are run"
+            f"{path} takes images of {sides[3]}×{sides[2]} px; only programs that take square ones "
+            "can be run"
         )
     if sides[2] is not None and sides[2] not in SIDES:
         raise ModelError(
             f"{path} takes images of {sides[2]}×{sides[2]} px only; programs that take {SIDES[0]} "
-            f"to {SIDES[-1]} px, or any side, are run"
+            f"to {SIDES[-1]} px, or any side, can be run"
         )
     return OnnxSignature(sides[1], sides[2])

@@ -1,10 +1,10 @@
-"""Run a stranger's ONNX program for the first time: in a process of its own, with little memory.
+"""Running a stranger's ONNX program for the first time, in a process with little memory.
 
 A few bytes of a program can stand for terabytes in many ways (computed shapes, ranges, padding,
-constants of graphs inside others), which show only when it is opened or run.
+constants of nested graphs), which show only when it is opened or run.
 
-Nothing here imports torch; as a script (`python -m wsi_unet.models.exported.vetting`) this is that
-process.
+The process runs this module as a script (`python -m wsi_unet.models.exported.vetting`), therefore
+nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -16,62 +16,62 @@ from pathlib import Path
 from wsi_unet.errors import ModelError
 
 MEMORY = 3 * 2**28
-"""Bytes that a process takes to run anything."""
+"""Bytes that a process needs to run anything."""
 
 MEMORY_PER_PIXEL = 8192
 """Bytes that a network may take per px of its input."""
 
 COPIES = 4
-"""Copies of a program's weights that there may be at once."""
+"""Copies of a program's weights that may exist at once."""
 
 SIDE = 256
-"""Of the image, unless the program takes one side only, px."""
+"""Side of the image that a program is tried on, px, unless it takes one side only."""
 
-PATIENCE = 300
+TIMEOUT = 300
 """Seconds until a program is given up."""
 
-TOO_MUCH = 3
-"""Exit code for a program that needs more memory than it may."""
+TOO_MUCH_MEMORY = 3
+"""Exit code for a program that needs more memory than it may have."""
 
 _SIGNS = ("bad_alloc", "allocat", "memory", "requested bytes", "vector::")
 
 
 def vet_onnx(path: Path, content: bytes, in_channels: int, side: int | None) -> None:
-    """Run a checked ONNX program once where it can do no harm.
+    """Run a checked ONNX program once, where it can do no harm.
 
-    Whether it takes the image doesn't matter here.
+    Failing on the image is allowed: whoever uses the program will report that.
 
     Args:
-        path: where it comes from, for messages.
+        path: the program's file, for messages.
         content: the file's bytes.
         in_channels: channels of its input.
-        side: the only side of its input, px; None where any.
+        side: the only side of its input, px; None for any side.
 
     Raises:
-        ModelError: if it takes more memory or time than networks do, or brings its process down.
+        ModelError: the program needs more memory or time than networks do, or ends its process.
     """
     side = side or SIDE
     memory = MEMORY + MEMORY_PER_PIXEL * side**2 + COPIES * len(content)
-    # -P: what lies in the current folder isn't imported.
+    # -P: nothing is imported from the current folder.
     command = [sys.executable, "-P", "-m", __name__, str(memory), str(in_channels), str(side)]
     try:
-        run = subprocess.run(command, input=content, capture_output=True, timeout=PATIENCE)
+        run = subprocess.run(command, input=content, capture_output=True, timeout=TIMEOUT)
     except subprocess.TimeoutExpired as error:
         raise ModelError(
-            f"{path} isn't done with {side}×{side} px after {PATIENCE} s: it isn't run"
+            f"{path} takes more than {TIMEOUT} s for {side}×{side} px; it isn't run"
         ) from error
-    if run.returncode == TOO_MUCH or run.returncode < 0:
+    if run.returncode == TOO_MUCH_MEMORY or run.returncode < 0:
         raise ModelError(
-            f"{path} needs more than {memory / 2**30:.1f} GiB of memory for {side}×{side} px: "
+            f"{path} needs more than {memory / 2**30:.1f} GiB of memory for {side}×{side} px; "
             "it isn't run"
         )
     if run.returncode:
         reason = (run.stderr.decode(errors="replace").splitlines() or ["no reason given"])[-1]
-        raise ModelError(f"{path} can't be tried out: {reason}")
+        raise ModelError(f"{path} can't be tested before use: {reason}")
 
 
 def _limit_memory(more: int) -> None:
-    """Let this process take so many bytes more, where the platform can tell."""
+    """Limit this process to `more` bytes beyond what it has, where the platform can do that."""
     try:
         import resource
 
@@ -99,10 +99,10 @@ def _main(memory: int, in_channels: int, side: int) -> int:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         session.run(None, {session.get_inputs()[0].name: image})
     except MemoryError:
-        return TOO_MUCH
+        return TOO_MUCH_MEMORY
     except Exception as error:  # onnxruntime's own types have no common base but this
-        # What else is wrong with it is said by whoever opens it next.
-        return TOO_MUCH if any(sign in str(error) for sign in _SIGNS) else 0
+        # Whoever opens the program next reports anything else that is wrong with it.
+        return TOO_MUCH_MEMORY if any(sign in str(error) for sign in _SIGNS) else 0
     return 0
 
 

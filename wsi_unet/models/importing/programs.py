@@ -1,16 +1,17 @@
-"""Make models of programs and modules: what the file doesn't say is measured."""
+"""Import programs and modules: what they don't say of themselves is measured."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from wsi_unet.errors import ModelError
 from wsi_unet.models.architectures.program import ProgramConfig
 from wsi_unet.models.exported.onnx_file import OnnxSignature, check_onnx
 from wsi_unet.models.exported.vetting import vet_onnx
-from wsi_unet.models.importing.hints import FileFacts, ImportHints, make_spec
+from wsi_unet.models.importing.hints import ImportHints
+from wsi_unet.models.importing.imported_spec import FileFacts, make_spec
+from wsi_unet.models.paths import AnyPath
 from wsi_unet.models.program_file import TITLES, ProgramFile, open_program
 from wsi_unet.models.spec import ModelSpec
 
@@ -20,19 +21,22 @@ if TYPE_CHECKING:
     from wsi_unet.models.probing.properties import NetworkProperties
 
 MOST_CLASSES = 255
-"""Classes that labels of one byte have room for."""
+"""Classes that fit into labels of one byte, beside 0."""
 
 CHANNELS = {"rgb": 3, "bgr": 3, "gray": 1}
+"""Number of channels, by their order."""
 
 
 def import_program(
-    path: str | Path, told: ImportHints | None = None, *, trust: bool = False
+    path: AnyPath, hints: ImportHints | None = None, *, trust: bool = False
 ) -> tuple[ProgramFile, ModelSpec]:
-    """Measure a program and describe it.
+    """Measure a program and make its spec.
+
+    It is run some ten times on images of a few hundred pixels.
 
     Args:
         path: an ONNX, TorchScript or torch.export file.
-        told: what it can't tell.
+        hints: what the file doesn't say.
         trust: whether it may run code.
 
     Returns:
@@ -40,66 +44,71 @@ def import_program(
 
     Raises:
         ModelError: if it is no program, isn't trusted, or is no network that labels every pixel.
-        OptionError: if something was told wrong, or what runs it isn't installed.
+        OptionError: if a hint is wrong, or the library that runs the program isn't installed.
     """
     from wsi_unet.models.exported.loading import load_program
     from wsi_unet.models.probing.properties import probe_network
 
-    file, told = open_program(path), told or ImportHints()
+    file, hints = open_program(path), hints or ImportHints()
     if file is None:
         raise ModelError(f"{path} is no ONNX, TorchScript or torch.export program")
     content = file.read(trust=trust)
     signature = OnnxSignature(None, None)
     if file.kind == "onnx":
         signature = check_onnx(file.path, content)
-        for channels in _possible_channels(signature, told):
+        for channels in _possible_channels(signature, hints):
             vet_onnx(file.path, content, channels, signature.input_side)
     network = load_program(file.path, file.kind, content)
     try:
-        channels = signature.in_channels or _channels(network, told)
+        channels = signature.in_channels or _find_channels(network, hints)
         measured = probe_network(network, channels, input_side=signature.input_side)
-        config = _config(network, file.kind, channels, measured)
+        config = _make_config(network, file.kind, channels, measured)
     except ModelError as error:
         if str(file.path) in str(error):
             raise
         raise ModelError(f"{file.path}: {error}") from error
-    origin = FileFacts(TITLES[file.kind], measured.head, activated=measured.head is not None)
-    told = replace(told, window=told.window or config.input_side)
-    return file, make_spec(file.path, origin, config, told)
+    facts = FileFacts(TITLES[file.kind], measured.head, activated=measured.head is not None)
+    hints = replace(hints, window=hints.window or config.input_side)
+    return file, make_spec(file.path, facts, config, hints)
 
 
 def measure_module(module: nn.Module, in_channels: int = 3) -> ProgramConfig:
-    """Measure any torch module, to be described by a spec (see `model_from_module`).
+    """Measure any torch module: its border, period and cost, for a spec.
 
-    It is run some ten times on images of a few hundred pixels.
+    It is run some ten times on images of a few hundred pixels. `model_from_module` makes a model
+    of the module and the spec.
 
     Args:
-        module: takes (n, channels, h, w) and returns (n, classes, h, w), or less by a margin.
+        module: takes (n, in_channels, rows, columns) and returns (n, classes, rows, columns), or
+            the same number of rows and columns less on each side.
         in_channels: channels of its input.
+
+    Returns:
+        The architecture to put into a `ModelSpec`.
 
     Raises:
         ModelError: if it isn't such a network.
     """
-    from wsi_unet.models.importing.modules import private_copy
+    from wsi_unet.models.importing.modules import make_private_copy
     from wsi_unet.models.probing.properties import probe_network
 
-    own = private_copy(module)
-    return _config(own, "module", in_channels, probe_network(own, in_channels))
+    own = make_private_copy(module)
+    return _make_config(own, "module", in_channels, probe_network(own, in_channels))
 
 
-def _possible_channels(signature: OnnxSignature, told: ImportHints) -> tuple[int, ...]:
+def _possible_channels(signature: OnnxSignature, hints: ImportHints) -> tuple[int, ...]:
     if signature.in_channels is not None:
         return (signature.in_channels,)
-    return (3, 1) if told.channels is None else (CHANNELS[told.channels],)
+    return (3, 1) if hints.channels is None else (CHANNELS[hints.channels],)
 
 
-def _channels(network: nn.Module, told: ImportHints) -> int:
-    """Return how many channels a network takes: as told, or what it doesn't refuse."""
+def _find_channels(network: nn.Module, hints: ImportHints) -> int:
+    """Return how many channels a network takes: the hint, or else 3, or 1 if it refuses 3."""
     from wsi_unet.models.probing.accepted_sides import find_sides
     from wsi_unet.models.probing.probed_network import wrap_network
 
-    if told.channels is not None:
-        return CHANNELS[told.channels]
+    if hints.channels is not None:
+        return CHANNELS[hints.channels]
     try:
         find_sides(wrap_network(network, 3))
     except ModelError:
@@ -107,7 +116,7 @@ def _channels(network: nn.Module, told: ImportHints) -> int:
     return 3
 
 
-def _config(
+def _make_config(
     network: nn.Module,
     kind: Literal["onnx", "torchscript", "export", "module"],
     in_channels: int,
@@ -130,7 +139,7 @@ def _config(
         after=measured.after,
         shrink=measured.sides.shrink,
         local=measured.local,
-        depends_on_size=measured.sized,
+        depends_on_size=measured.depends_on_size,
         input_side=measured.sides.side if measured.sides.only else None,
         parameters=usage.parameters,
         flops_per_pixel=round(usage.flops),

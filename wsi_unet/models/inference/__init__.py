@@ -1,1 +1,1 @@
-"""Running a model on a device: precision, tiles, heads, augmentation, ensembles."""
+"""Running models on a device: precision, tiles, heads, test-time augmentation, ensembles."""

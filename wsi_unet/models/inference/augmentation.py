@@ -1,8 +1,8 @@
-"""Test-time augmentation: the same window flipped and rotated, each view predicted and turned back.
+"""Test-time augmentation: views of a window, flipped and rotated, are predicted and turned back.
 
-A flipped window begins where the window ended, and with it the pooling grid. Windows end whole
-periods (and what a valid network shrinks) after multiples of the period, so this too is one grid
-for the whole slide; `widen_for_views` gives the context that cores need on both.
+The pooling grid of a flipped window starts where the window ended. Windows end whole periods (plus
+what a valid network shrinks) after multiples of the period, so the flipped windows share one grid
+over the whole slide too; `widen_for_views` returns the context that cores need on both grids.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Tta = Literal["none", "flips", "d4"]
-"""Which views are averaged: one, the 4 flips, or all 8 flips and rotations."""
+"""Which views are averaged: the window alone, its 4 flips, or all 8 flips and rotations."""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One way to look at an image: flipped, then transposed.
+    """One view of an image: flipped, then transposed.
 
     Attributes:
-        rows: whether rows are in reverse order.
-        columns: whether columns are.
+        rows: whether the rows are in reverse order.
+        columns: whether the columns are in reverse order.
         transposed: whether rows become columns.
     """
 
@@ -38,21 +38,21 @@ class View:
         return [axis for axis, flipped in ((-2, self.rows), (-1, self.columns)) if flipped]
 
     def turn(self, image: Tensor) -> Tensor:
-        """Return (…, rows, columns) as this view shows it."""
+        """Return this view of an image (…, rows, columns)."""
         flipped = image.flip(self._axes) if self._axes else image
         return flipped.transpose(-1, -2) if self.transposed else flipped
 
     def turn_back(self, image: Tensor) -> Tensor:
-        """Return what was computed of a view as it lies in the image, (…, rows, columns)."""
+        """Return what was computed of this view, (…, rows, columns), as it lies in the image."""
         upright = image.transpose(-1, -2) if self.transposed else image
         return upright.flip(self._axes) if self._axes else upright
 
     def turn_window(self, window: Box, whole: Shape) -> tuple[Shape, Shape]:
-        """Return where the turned window lies in the turned whole: its origin, the whole's shape.
+        """Return the origin of the turned window in the turned raster, and that raster's shape.
 
         Args:
-            window: px of the whole.
-            whole: (rows, columns) of the whole, px.
+            window: px of the raster.
+            whole: (rows, columns) of the whole raster, px.
         """
         y = whole[0] - window.y1 if self.rows else window.y0
         x = whole[1] - window.x1 if self.columns else window.x0
@@ -68,20 +68,21 @@ VIEWS: dict[Tta, tuple[View, ...]] = {
     "flips": _FLIPS,
     "d4": (*_FLIPS, *(View(view.rows, view.columns, transposed=True) for view in _FLIPS)),
 }
-"""The views of each kind; the image as it is comes first."""
+"""The views of each kind, the unchanged image first."""
 
 
 def widen_for_views(border: Border) -> Border:
-    """Return the context that a core needs in a window that is looked at from all sides.
+    """Return the context that a core needs so that all views of its window can be predicted.
 
-    Where nothing is lost of the input, the larger context on all sides; and windows that would be
-    cut at the slide's edge, which need not be a multiple of the period, are clipped, so that the
-    pooling grid of a flipped one is the same everywhere. Where `shrink` px are lost, a core that
-    starts on the grid of a window starts `phase` px beyond it in the flipped one: it lies in an
-    aligned core that starts so much earlier and ends less than a period later.
+    For a network that keeps its input's size, this is the larger context on all sides. Windows
+    that would be cut at the slide's edge, which need not be a multiple of the period, are clipped,
+    so that the pooling grid of flipped windows is the same everywhere. For a network that loses
+    `shrink` px per side, a core that starts on the grid of its window starts `phase` px after the
+    grid of the flipped one: it lies in an aligned core that starts `phase` px earlier and ends
+    less than a period later.
 
     Args:
-        border: the network's, for any window size.
+        border: the network's border for windows of any size.
     """
     period = border.period
     if not border.shrink:

@@ -1,4 +1,4 @@
-"""How devices are named. Nothing is looked for here, and torch isn't loaded."""
+"""The names of devices. Parsing one neither looks for the device nor loads torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Devices: which there are, which number type pays on them, and how to compute exactly there."""
+"""Devices: which there are, which number type pays on them, and how to compute exactly there.
+
+Torch's settings for float32 belong to the process, so `full_float32` counts for the whole process
+how many threads need them (`_FULL_FLOAT32`, module state for that reason).
+"""
 
 from __future__ import annotations
 
@@ -23,11 +27,11 @@ class DeviceInfo:
     """One device that a model could run on.
 
     Attributes:
-        name: as `--device` takes it, "cpu" or "cuda:0".
+        name: as the option `device` takes it: "cpu", or "cuda:0".
         description: the processor's own name.
         memory: bytes; None for the CPU, where the process's limits count.
-        matrix_units: whether it multiplies 16-bit matrices in hardware at a profit.
-        precision: what "auto" means on it.
+        matrix_units: whether bfloat16 pays on it; see `has_matrix_units`.
+        precision: the number type that "auto" chooses on it.
     """
 
     name: str
@@ -38,10 +42,13 @@ class DeviceInfo:
 
 
 def resolve_device(name: str = "auto") -> str:
-    """Return the device meant by "auto", "cpu", "cuda" or "cuda:i", as "cpu" or "cuda:i".
+    """Return the device that a name means on this machine, as "cpu" or "cuda:<index>".
+
+    Args:
+        name: "auto" (the first GPU, or else the CPU), "cpu", "cuda" or "cuda:<index>".
 
     Raises:
-        OptionError: if the name isn't one of these or there is no such device here.
+        OptionError: the name is none of these, or there is no such device here.
     """
     wanted = parse_device_name(name)
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -50,7 +57,7 @@ def resolve_device(name: str = "auto") -> str:
     index = wanted.index or 0
     if index >= count:
         raise OptionError(
-            f"there is no device {name!r} here: torch {torch.__version__} sees {count} CUDA "
+            f"device {name!r} isn't here: torch {torch.__version__} sees {count} CUDA "
             "devices; use `device=cpu`, or install a torch built for the GPU's driver",
             option="device",
         )
@@ -58,10 +65,10 @@ def resolve_device(name: str = "auto") -> str:
 
 
 def has_matrix_units(device: str) -> bool:
-    """Whether bfloat16 pays on `device`: CUDA compute capability 8.0 or more, or a CPU's AMX.
+    """Return whether bfloat16 pays on `device`: CUDA compute capability 8.0 or more, or AMX.
 
-    AVX512-BF16 has no matrix unit: it doubles the speed where it was measured, too little to
-    leave float32's exactness for unasked.
+    A CPU with AVX512-BF16 alone has no matrix unit: bfloat16 doubled the speed where it was
+    measured, which is too little to give up float32's exactness unasked.
     """
     if device == "cpu":
         return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
@@ -71,47 +78,51 @@ def has_matrix_units(device: str) -> bool:
 def resolve_precision(
     name: str, device: str, possible: Collection[Precision] = get_args(Precision)
 ) -> Precision:
-    """Return the number type meant by "auto" (or by its own name) on a resolved device.
+    """Return the number type that a name means on a resolved device.
 
     Args:
         name: "auto", "float32", "bfloat16" or "float16".
-        device: "cpu" or "cuda:i".
-        possible: what the network can run in (`ModelSpec.precisions`).
+        device: "cpu" or "cuda:<index>".
+        possible: the number types that the network can run in (`ModelSpec.precisions`).
 
     Raises:
-        OptionError: if the name is none of those, or the network can't run in it, or it is
-            float16 on a CPU that can't compute in it (torch then takes several times the time
-            and memory of float32).
+        OptionError: the name is none of these, the network can't run in it, or it is float16 on a
+            CPU that doesn't compute in it (torch then needs several times the time and memory of
+            float32).
     """
     if name == "auto":
         return "bfloat16" if "bfloat16" in possible and has_matrix_units(device) else "float32"
     if name not in get_args(Precision):
-        raise OptionError(f"precision {name!r} is not auto, {', '.join(get_args(Precision))}")
+        known = ", ".join(("auto", *get_args(Precision)))
+        raise OptionError(f"precision {name!r} is none of {known}", option="precision")
     if name not in possible:
         raise OptionError(
-            f"precision {name!r}: a program computes as it was saved, in "
-            f"{' or '.join(possible)}; leave --precision out"
+            f"precision {name!r}: an exported program computes in the number type it was saved in, "
+            f"{' or '.join(possible)}; leave `precision` out",
+            option="precision",
         )
     capabilities = torch.cpu.get_capabilities()
     if name == "float16" and device == "cpu" and not capabilities.get("avx512_fp16", False):
         raise OptionError(
-            "this CPU doesn't compute in float16; use --precision bfloat16 or float32"
+            "this CPU doesn't compute in float16; use `precision=bfloat16` or float32",
+            option="precision",
         )
     return cast("Precision", name)
 
 
 def describe_devices() -> list[DeviceInfo]:
-    """Return every device of this machine, the one that "auto" means first."""
+    """Return every device of this machine, first the one that "auto" means."""
     cpu = str(torch.cpu.get_capabilities().get("cpu_name", "CPU"))
-    found = []
+    devices: list[tuple[str, str, int | None]] = []
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         properties = torch.cuda.get_device_properties(index)
-        found.append((f"cuda:{index}", properties.name, properties.total_memory))
+        devices.append((f"cuda:{index}", properties.name, properties.total_memory))
+    devices.append(("cpu", f"{cpu}, {usable_cores()} cores", None))
     return [
         DeviceInfo(
             name, description, memory, has_matrix_units(name), resolve_precision("auto", name)
         )
-        for name, description, memory in [*found, ("cpu", f"{cpu}, {usable_cores()} cores", None)]
+        for name, description, memory in devices
     ]
 
 
@@ -125,14 +136,20 @@ def get_free_memory(device: str) -> int | None:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a device had too little memory."""
+    """Return whether an error says that a device ran out of memory."""
     # The CPU's allocator and NVIDIA's libraries raise a plain RuntimeError.
     signs = ("can't allocate memory", "_STATUS_ALLOC_FAILED", "CUDA out of memory")
     return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in signs)
 
 
 def measure_matmul_rate(device: str, precision: Precision, seconds: float = 0.3) -> float:
-    """Measure what `device` can multiply: FLOP/s of a large square matrix product."""
+    """Return how fast `device` multiplies large square matrices, FLOP/s.
+
+    Args:
+        device: "cpu" or "cuda:<index>".
+        precision: the number type of the matrices.
+        seconds: how long to measure.
+    """
     side = 1024 if device == "cpu" else 8192
     dtype = getattr(torch, precision)
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
@@ -148,13 +165,13 @@ def measure_matmul_rate(device: str, precision: Precision, seconds: float = 0.3)
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep freed memory for its next arrays; returns whether that was possible.
+    """Let this process keep freed memory for its next arrays, and return whether it can.
 
-    glibc takes every array above 32 MiB freshly from the kernel, which zeroes it page by page:
-    up to 40 % of a forward's time on a CPU was spent in page faults (see docs/performance.md).
-    Afterwards the process stays as large as it has once been (freed memory beyond 1 GiB goes
-    back), so this is for processes that do nothing but a run. Call it before threads start:
-    those that have allocated already keep their old ways.
+    glibc takes every array above 32 MiB anew from the kernel, which zeroes it page by page: page
+    faults took up to 40 % of a forward pass on a CPU (see the documentation's page on
+    performance). Afterwards the process stays as large as it once was (freed memory beyond 1 GiB
+    goes back), so this is for processes that only segment. Call it before threads start: a thread
+    that has allocated memory keeps its old settings.
     """
     m_trim_threshold, m_mmap_max, m_arena_max = -1, -4, -8  # malloc.h
     try:
@@ -162,18 +179,18 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError, TypeError):  # another C library
         return False
     settings = {m_arena_max: 1, m_mmap_max: 0, m_trim_threshold: 2**30}
-    taken = [mallopt(name, value) == 1 for name, value in settings.items()]
-    return all(taken)
+    accepted = [mallopt(name, value) == 1 for name, value in settings.items()]
+    return all(accepted)
 
 
 def synchronize(device: str) -> None:
-    """Wait until a CUDA device has done what it was given; nothing to wait for on the CPU."""
+    """Wait until a CUDA device has finished its work; on the CPU there is nothing to wait for."""
     if device != "cpu":
         torch.cuda.synchronize(device)
 
 
 class _FullFloat32:
-    """How many want float32 to mean float32 now, and what the settings were before them."""
+    """Counts who needs exact float32 now, and remembers the process's settings from before."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -183,7 +200,7 @@ class _FullFloat32:
     @staticmethod
     def _settings() -> list[Any]:
         backends: Any = torch.backends  # its types don't know all of it
-        # Their own setters, not `allow_tf32`: torch refuses to mix the two ways in one process.
+        # `fp32_precision`, not `allow_tf32`: torch refuses to mix the two ways in one process.
         return [
             backends.cudnn.conv,
             backends.cuda.matmul,
@@ -207,15 +224,16 @@ class _FullFloat32:
                     setting.fp32_precision = value
 
 
-_FULL_FLOAT32 = _FullFloat32()  # the settings are the process's
+_FULL_FLOAT32 = _FullFloat32()
 
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Make float32 mean float32 inside; the process's settings come back with the last to leave.
+    """Compute float32 without rounding to shorter types while the context lasts.
 
     CUDA convolutions round their inputs to TF32 by default (torch.backends.cudnn), and a
-    process may have allowed TF32 or bfloat16 for matrix products and for oneDNN.
+    process may have allowed TF32 or bfloat16 for matrix products and for oneDNN. The process's
+    own settings are restored when the last thread leaves its context.
     """
     _FULL_FLOAT32.enter()
     try:
@@ -226,10 +244,10 @@ def full_float32() -> Iterator[None]:
 
 @contextmanager
 def cpu_threads(count: int) -> Iterator[None]:
-    """Let the calling thread compute on `count` cores inside, and restore its setting after.
+    """Let the calling thread compute on `count` cores while the context lasts.
 
     OpenMP's count belongs to the thread that sets it and starts at OMP_NUM_THREADS, which
-    Dask's worker processes set to 1: so it is set wherever the network runs.
+    Dask's worker processes set to 1; therefore it is set wherever the network runs.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(count)

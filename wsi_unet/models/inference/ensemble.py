@@ -1,6 +1,6 @@
-"""What is run on the windows of a slide: one model or several, on one view of them or more.
+"""One model or several whose probabilities are averaged, on one view of each window or more.
 
-No torch: what it costs and how it is tiled is known before anything is loaded.
+Nothing here needs torch: costs and tiling are known before anything is loaded.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from wsi_unet.models.inference.label_groups import LONGEST_NAME, LabelGroup, lis
 
 if TYPE_CHECKING:
     from wsi_unet.models.architectures.costs import Work
-    from wsi_unet.models.checkpoint import Model
+    from wsi_unet.models.model import Model
     from wsi_unet.models.number_types import Precision
     from wsi_unet.models.spec import Exactness, ModelSpec
 
-SUFFIX = ".ensemble"
-"""Ends the name of what several models say together."""
+NAME_SUFFIX = ".ensemble"
+"""The end of the name of several models together."""
 
 
 @dataclass(frozen=True)
 class IntensityStatistics:
-    """What intensities (0 to 1) are scaled with: (intensity − mean) / std.
+    """Statistics that normalise intensities from 0 to 1: (intensity − mean) / std.
 
     Attributes:
-        mean: one number per channel of a network, in its order.
-        std: likewise, above 0.
+        mean: one number per channel of a network, in the network's order.
+        std: one number above 0 per channel.
     """
 
     mean: tuple[float, ...]
@@ -58,7 +58,7 @@ class EnsembleMember:
 
     @property
     def spec(self) -> ModelSpec:
-        """What the model is."""
+        """The model's description."""
         return self.model.spec
 
     @property
@@ -81,7 +81,7 @@ class EnsembleMember:
 
     @property
     def needs_placement(self) -> bool:
-        """Whether the network has to be told where a window lies."""
+        """Whether the network has to be told where a window lies in the slide."""
         return self.spec.architecture.depends_on_size and self.inexact_because == ""
 
     @property
@@ -101,10 +101,12 @@ class EnsembleMember:
         try:
             return fix_border(needed, window, exact=not reason), reason
         except ValueError as error:
-            raise OptionError(f"{spec.name} with --tta {self.tta}: {error}") from error
+            raise OptionError(
+                f"{spec.name} with `tta={self.tta}`: {error}", option="tta"
+            ) from error
 
     def _inexact(self, needed: Border, window: int) -> str:
-        """Say why windows of one size aren't exact; nothing where they are."""
+        """Return why windows of one size aren't exact; "" where they are."""
         reason = explain_inexactness(self.spec.architecture, needed, window)
         if reason:
             return reason
@@ -115,14 +117,14 @@ class EnsembleMember:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Models whose probabilities are averaged, over the views too; one model is the smallest.
+    """One model or several whose probabilities are averaged, over views of a window too.
 
     Attributes:
-        models: they have the same classes, head and pixel size.
+        models: models with the same classes, head and pixel size.
         tta: which views of a window are averaged.
 
     Raises:
-        OptionError: if they don't go together; the message names the model and the difference.
+        OptionError: the models differ in these; the message names the model and the difference.
     """
 
     models: tuple[Model, ...]
@@ -134,26 +136,26 @@ class Ensemble:
             _check_alike(first, other)
         if len(self._tiles) > 1 or any(tile % self._period for tile in self._tiles):
             raise OptionError(
-                "ensemble: its models are run on windows of one size each, whose cores of "
+                "ensemble: each of its models runs on windows of one size only, and their cores of "
                 f"{', '.join(map(str, self._tiles))} px don't fit each other; use them one by one"
             )
 
     @cached_property
     def members(self) -> tuple[EnsembleMember, ...]:
-        """Each model with the views it is shown."""
+        """Each model with the views it predicts."""
         return tuple(EnsembleMember(model, self.tta) for model in self.models)
 
     @property
     def spec(self) -> ModelSpec:
-        """The first model's; classes, head and pixel size are everybody's."""
+        """The first model's description; all models share its classes, head and pixel size."""
         return self.models[0].spec
 
     @property
     def name(self) -> str:
-        """The model's name; of several, the first one's and what it is."""
+        """The model's name, or for several models the first one's with a suffix."""
         if len(self.models) == 1:
             return self.spec.name
-        return self.spec.name[: LONGEST_NAME - len(SUFFIX)] + SUFFIX
+        return self.spec.name[: LONGEST_NAME - len(NAME_SUFFIX)] + NAME_SUFFIX
 
     @property
     def groups(self) -> tuple[LabelGroup, ...]:
@@ -167,7 +169,7 @@ class Ensemble:
 
     @property
     def sha256(self) -> str:
-        """The model's hash; of several, one over all of theirs."""
+        """The model's hash, or for several models a hash of all their hashes."""
         hashes = [model.sha256 for model in self.models]
         if len(hashes) == 1:
             return hashes[0]
@@ -175,7 +177,7 @@ class Ensemble:
 
     @property
     def forwards(self) -> int:
-        """How often a network is run on a window."""
+        """Number of forward passes on each window."""
         return len(self.models) * len(VIEWS[self.tta])
 
     @property
@@ -183,7 +185,7 @@ class Ensemble:
         """Number types that every model can run in."""
         possible = self.spec.precisions
         others = [model.spec.precisions for model in self.models[1:]]
-        return tuple(one for one in possible if all(one in other for other in others))
+        return tuple(name for name in possible if all(name in other for other in others))
 
     @property
     def inexact_because(self) -> str:
@@ -200,19 +202,19 @@ class Ensemble:
 
     @property
     def tile(self) -> int | None:
-        """Side of a tile's core, px, where there is no choice."""
+        """Side of a tile's core, px, if the models leave no choice; or else None."""
         return self.border().tile
 
     @property
     def scaled_by_slide(self) -> bool:
-        """Whether any model wants the slide's own statistics."""
+        """Whether any model normalises with the slide's own statistics."""
         return any(model.spec.normalisation.statistics == "slide" for model in self.models)
 
     @property
     def constants(self) -> tuple[IntensityStatistics, ...]:
-        """What each model's spec scales with."""
-        scalings = [model.spec.normalisation for model in self.models]
-        return tuple(IntensityStatistics(scaling.mean, scaling.std) for scaling in scalings)
+        """The constants that each model's spec normalises with."""
+        specs = [model.spec.normalisation for model in self.models]
+        return tuple(IntensityStatistics(constants.mean, constants.std) for constants in specs)
 
     @cached_property
     def _borders(self) -> tuple[Border, ...]:
@@ -224,7 +226,7 @@ class Ensemble:
 
     @cached_property
     def _tiles(self) -> tuple[int, ...]:
-        """The cores of the models that have only one, px."""
+        """Sides of the cores of the models that allow only one, px."""
         return tuple(sorted({b.tile for b in self._borders if b.tile is not None}))
 
     def border(self) -> Border:
@@ -240,7 +242,7 @@ class Ensemble:
         return Border(before, after, 0, self._period, self._edge(), next(iter(self._tiles), None))
 
     def _edge(self) -> Edge:
-        """Return how far windows reach that hold everybody's."""
+        """Return how windows meet the slide's edge, so that every model's window fits in."""
         edges = {border.edge for border in self._borders}
         if len(edges) == 1:
             return edges.pop()
@@ -257,8 +259,8 @@ class Ensemble:
             total += 8 * self.spec.classes_out * tile * tile
         if not averaged:
             return total
-        # The sum of the probabilities; of one view the turned window, in two memory orders, and of
-        # the one before what its output became.
+        # The sum of the probabilities, one view's turned window in two memory orders, and the
+        # previous view's output.
         largest = max(costs.window_side(member, tile) ** 2 for member in self.members)
         numbers = max(2 * member.in_channels + 3 * member.classes_out for member in self.members)
         return total + 4 * (self.spec.classes_out * tile * tile + numbers * largest)
@@ -268,17 +270,17 @@ class Ensemble:
         return max(costs.largest_map(member, tile) for member in self.members)
 
     def flops(self, tile: int) -> int:
-        """Return the floating-point operations for one core of `tile` × `tile` px, all views."""
+        """Return the floating-point operations for all views of one core of `tile` × `tile` px."""
         once = sum(costs.window_flops(member, tile) for member in self.members)
         return once * len(VIEWS[self.tta])
 
 
 def find_member_boxes(border: Border, core: Box, shape: Shape) -> tuple[Box, Box]:
-    """Return the core and the window of a model that computes a wanted core in its own way.
+    """Return the core and window with which one model of an ensemble computes a wanted core.
 
     Args:
-        border: the model's.
-        core: what is wanted, px of the raster; starts at a multiple of the period.
+        border: the model's own border.
+        core: the wanted core, px of the raster; starts at a multiple of the model's period.
         shape: (rows, columns) of the whole raster, px.
     """
     own = border.core(core.intersection(Box.of_shape(shape)))
@@ -288,11 +290,11 @@ def find_member_boxes(border: Border, core: Box, shape: Shape) -> tuple[Box, Box
 def _check_alike(first: ModelSpec, other: ModelSpec) -> None:
     """Refuse models whose probabilities don't mean the same."""
 
-    def names(spec: ModelSpec) -> Sequence[str]:
+    def name_classes(spec: ModelSpec) -> Sequence[str]:
         return [item.name for item in spec.classes]
 
     for what, one, two in (
-        ("classes", names(first), names(other)),
+        ("classes", name_classes(first), name_classes(other)),
         ("background", first.background, other.background),
         ("head", first.head, other.head),
         ("thresholds", first.thresholds, other.thresholds),
@@ -300,6 +302,6 @@ def _check_alike(first: ModelSpec, other: ModelSpec) -> None:
     ):
         if one != two:
             raise OptionError(
-                f"ensemble: {other.name} has another {what} ({two}) than {first.name} ({one}); "
-                "only models that answer the same question can be averaged"
+                f"ensemble: {other.name} differs from {first.name} in its {what} ({two} instead of "
+                f"{one}); only models that answer the same question can be averaged"
             )

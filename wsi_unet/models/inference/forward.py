@@ -1,4 +1,4 @@
-"""One model's network on a device: uint8 pixels in, its output for a core, view by view."""
+"""One model's network on a device: uint8 pixels in, its output for each view of a core."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from wsi_unet.models.networks.interpolation import Placement
 
 @dataclass(frozen=True)
 class _Scale:
-    """(v/255 − mean)/std for v from 0 to 255, as (v − 255·mean) · 1/(255·std)."""
+    """The normalisation (v/255 − mean)/std of v from 0 to 255, as (v − shift) · factor."""
 
     shift: Tensor
     factor: Tensor
@@ -29,18 +29,18 @@ class Forward:
     """A model on a device.
 
     Args:
-        member: the model, and the views it is shown.
-        device: "cpu" or "cuda:i".
-        dtype: number type that the whole network runs in; batch norm is folded before.
-        threads: cores that one forward may use on the CPU.
+        member: the model and the views it predicts.
+        device: "cpu" or "cuda:<index>".
+        dtype: number type that the whole network runs in, after batch norm was folded.
+        threads: cores that one forward pass may use on the CPU.
 
     Attributes:
         border: the context that a core needs.
-        head: how the output is read.
-        network: the network itself.
+        head: reads the output.
+        network: the network, on the device.
 
     Raises:
-        ModelError: if the model has changed on disk.
+        ModelError: the model has changed on disk.
     """
 
     def __init__(
@@ -52,8 +52,8 @@ class Forward:
             member.model.build(), device=device, dtype=dtype, threads=threads
         )
         self._views = VIEWS[member.tta]
-        # Told where a window lies, a network needs no windows of one size.
-        self._placed = member.needs_placement
+        # A network that is told where a window lies needs no windows of one size.
+        self._needs_placement = member.needs_placement
         self._order = member.spec.channel_order
         self._device, self._dtype = device, dtype
         self._constants = self._scale_of(
@@ -72,21 +72,22 @@ class Forward:
         """Yield the network's output for the core, float32 (classes, rows, columns), by view.
 
         Args:
-            image: uint8 (rows, columns, 3), RGB, on the device; the pixels of `window`.
-            window: px of the raster; a window that the network takes.
+            image: RGB of `window`, uint8 (rows, columns, 3), on the device.
+            window: px of the raster; of a size that the network takes.
             core: the wanted pixels, px of the raster.
             shape: (rows, columns) of the whole raster, px.
-            statistics: what intensities are scaled with; None for the model's constants.
+            statistics: how intensities are normalised; None for the model's own constants.
 
         Raises:
-            ValueError: if the window's size doesn't fit the network, or the core isn't inside the
+            ValueError: the window's size doesn't fit the network, or the core isn't inside the
                 output.
         """
-        scaled = self._scaled(image, statistics).permute(2, 0, 1)[None]  # channels last: a view
+        # Permuted, not copied: channels last in memory.
+        normalised = self._normalise(image, statistics).permute(2, 0, 1)[None]
         inside = self.border.core_in_output(core, window)
         rows, columns = inside.slices()
         for view in self._views:
-            turned = self._run(view.turn(scaled), view, window, shape)
+            turned = self._run(view.turn(normalised), view, window, shape)
             output = view.turn_back(turned)[0]
             if inside.y1 > output.shape[1] or inside.x1 > output.shape[2]:
                 raise ValueError(
@@ -95,15 +96,15 @@ class Forward:
             yield output[:, rows, columns].float()
 
     def _run(self, image: Tensor, view: View, window: Box, shape: Shape) -> Tensor:
-        if self._placed:
+        if self._needs_placement:
             origin, whole = view.turn_window(window, self.border.full_shape(shape))
             output: Tensor = self.network(image, Placement(origin, whole))
         else:
             output = self.network(image)
         return output
 
-    def _scaled(self, image: Tensor, statistics: IntensityStatistics | None) -> Tensor:
-        """Return (h, w, channels) intensities as the network wants them, from uint8 (h, w, 3)."""
+    def _normalise(self, image: Tensor, statistics: IntensityStatistics | None) -> Tensor:
+        """Return normalised intensities (h, w, channels) from uint8 RGB (h, w, 3)."""
         intensities = image.float()
         if self._order == "gray":
             intensities = (intensities * self._luma).sum(dim=2, keepdim=True)

@@ -1,8 +1,12 @@
-"""Run a model on windows of a slide: uint8 in, uint8 labels out, everything between on the device.
+"""Running models on windows of a slide: uint8 pixels in, uint8 labels out.
 
-The labels are the model's label values (`ModelSpec.label_values`), so nothing downstream needs
-to know the order of the network's classes. Several models, or several views of a window, are
-averaged here too.
+Everything in between is computed on the device. The labels are the model's label values
+(`ModelSpec.label_values`), so nothing downstream needs to know the order of the network's classes.
+The probabilities of several models, or of several views of a window, are averaged here too.
+
+How many forward passes run at once is limited for the whole process, not for each predictor, since
+more of them only fight for the same cores or the same memory (`_SECTIONS`, module state for that
+reason).
 """
 
 from __future__ import annotations
@@ -21,7 +25,6 @@ from torch import Tensor
 from wsi_unet.cores import usable_cores
 from wsi_unet.errors import ModelError, OptionError
 from wsi_unet.geometry import Box, Shape
-from wsi_unet.models.checkpoint import Model
 from wsi_unet.models.inference.devices import (
     cpu_threads,
     full_float32,
@@ -33,32 +36,31 @@ from wsi_unet.models.inference.ensemble import Ensemble, IntensityStatistics, fi
 from wsi_unet.models.inference.forward import Forward
 from wsi_unet.models.inference.heads import quantise
 from wsi_unet.models.inference.transfer import choose_transfer
+from wsi_unet.models.model import Model
 
 CPU_SLOTS = 2
-"""Forwards that share a CPU, each on its part of the cores.
+"""Forward passes that share a CPU, each on its part of the cores.
 
-A forward on all cores waits, at the end of every layer, for the core that something else (reading,
-writing, the next slide) has taken part of; two forwards fill each other's gaps. Measured on two
-cores: see docs/performance.md.
+A forward pass on all cores waits, at the end of every layer, for a core that is busy with something
+else (reading, writing, the next slide); two of them fill each other's gaps. Measured on two
+cores: see the documentation's page on performance.
 """
 
-# For the process, not for each predictor: more forwards at once only fight for the same cores or
-# the same memory.
 _SECTIONS = {slots: threading.BoundedSemaphore(slots) for slots in (1, CPU_SLOTS)}
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the network says about one core.
+    """The labels of one core.
 
     Attributes:
         labels: uint8 (label images, rows, columns), label values; one image, or one for each
             class of a multi-label model (see `wsi_unet.models.inference.label_groups`).
         probabilities: uint8 (classes, rows, columns), round(255 · probability), in the order of
-            the spec's classes; None unless asked for.
-        seconds_busy: time in which the device computed for this; where it computes for several
-            at once, this one's share of it.
-        seconds_waited: time spent waiting for the device to be free.
+            the spec's classes; None unless they were wanted.
+        seconds_busy: how long the device computed for this core; where it computes for several at
+            once, this core's share.
+        seconds_waited: how long this core waited for the device.
     """
 
     labels: NDArray[np.uint8]
@@ -68,31 +70,30 @@ class Prediction:
 
 
 class Predictor:
-    """A model, or several, on a device. One per process and model; threads may share it.
+    """One model or several on a device. A process needs one per model; threads may share it.
 
     Args:
-        model: what to run.
-        device: "auto", "cpu", "cuda" or "cuda:i".
-        precision: "auto", "float32", "bfloat16" or "float16". The whole network runs in it;
-            batch norm is folded into the convolutions before, and outputs are compared in
-            float32.
-        threads: cores to use on the CPU; by default all that this process may.
+        model: the model or models to run.
+        device: "auto", "cpu", "cuda" or "cuda:<index>".
+        precision: "auto", "float32", "bfloat16" or "float16". The whole network runs in it, after
+            batch norm was folded into the convolutions; outputs are compared in float32.
+        threads: cores to use on the CPU; None for all that this process may use.
 
     Attributes:
-        ensemble: what is run.
-        device: as resolved.
-        precision: as resolved.
-        threads: as resolved.
-        slots: how many forwards share the device at once.
+        ensemble: the models that are run.
+        device: "cpu" or "cuda:<index>".
+        precision: the number type that the networks compute in.
+        threads: cores used on the CPU.
+        slots: how many forward passes share the device at once.
         border: the context that a core needs.
-        label_images: how many label images it gives.
+        label_images: number of label images of a prediction.
         label_count: one more than the largest label value.
-        classes: how many there are.
+        classes: number of the models' classes.
         forwards: each model on the device.
 
     Raises:
-        ModelError: if a model has changed on disk.
-        OptionError: if there is no such device or precision.
+        ModelError: a model has changed on disk.
+        OptionError: there is no such device or precision.
     """
 
     def __init__(
@@ -131,24 +132,25 @@ class Predictor:
         """Label the pixels of `core`.
 
         Args:
-            pixels: uint8 (rows, columns, 3), RGB; those of `window`, mirrored beyond the raster.
-            window: which pixels those are, px of the raster; `Border.window` of the core.
-            core: the wanted pixels, px of the raster; of several models, those beyond the raster
+            pixels: RGB of `window`, uint8 (rows, columns, 3), mirrored beyond the raster.
+            window: the box that `pixels` covers, px of the raster: `Border.window` of the core.
+            core: the wanted pixels, px of the raster; with several models, those beyond the raster
                 are left out.
             shape: (rows, columns) of the whole raster, px.
             probabilities: whether to return the classes' probabilities too.
-            statistics: what each model's intensities are scaled with; () is their own constants.
+            statistics: how each model's intensities are normalised; () for the models' own
+                constants.
 
         Raises:
-            ValueError: if the pixels aren't such an array, the window's size doesn't fit the
+            ValueError: the pixels aren't such an array, the window's size doesn't fit the
                 network, or the core isn't inside the output.
-            OptionError: if the device's memory isn't enough for this window.
-            ModelError: if the network computes something that isn't a number.
+            OptionError: the device has too little memory for this window.
+            ModelError: the network computes something that isn't a number.
         """
         if pixels.dtype != np.uint8 or pixels.shape != (*window.shape, 3):
             raise ValueError(
-                f"the pixels of {window} are uint8 {(*window.shape, 3)}, not {pixels.dtype} "
-                f"{pixels.shape}"
+                f"the pixels of {window} must be uint8 {(*window.shape, 3)}, but are "
+                f"{pixels.dtype} {pixels.shape}"
             )
         with self._enough_memory(pixels.shape), self._transfer.uploaded(pixels) as image:
             start = time.perf_counter()
@@ -163,7 +165,7 @@ class Predictor:
             paths = ", ".join(str(model.path) for model in self.ensemble.models)
             raise ModelError(
                 f"{paths} computes NaN or infinite numbers in {self.precision}; "
-                "try --precision float32"
+                "try `precision=float32`"
             )
         return Prediction(
             self._transfer.download(labels),
@@ -180,10 +182,10 @@ class Predictor:
         shape: Shape,
         statistics: tuple[IntensityStatistics, ...],
     ) -> tuple[Tensor, Tensor]:
-        """Return what labels are decided on (classes, rows, columns), and the sum of all outputs.
+        """Return the scores that labels are decided on, and the sum of all outputs.
 
-        Of several forwards that is the mean of their probabilities. Whatever isn't a number in an
-        output shows in the sum.
+        The scores (classes, rows, columns) of several forward passes are the mean of their
+        probabilities. If any number of an output is NaN or infinite, so is the sum.
         """
         outputs = self._outputs(image, window, core, shape, statistics)
         forward, first = next(outputs)
@@ -204,7 +206,7 @@ class Predictor:
         shape: Shape,
         statistics: tuple[IntensityStatistics, ...],
     ) -> Iterator[tuple[Forward, Tensor]]:
-        """Yield the output of every model for every view, float32 (classes, rows, columns)."""
+        """Yield each model's output for each view, float32 (classes, rows, columns)."""
         if len(self.forwards) == 1:
             (forward,), scale = self.forwards, statistics[0] if statistics else None
             for output in forward.outputs(image, window, core, shape, scale):
@@ -223,7 +225,7 @@ class Predictor:
 
     @contextmanager
     def _section(self) -> Iterator[None]:
-        """The device, or this thread's part of it, with this predictor's settings."""
+        """Hold the device, or one slot of it, with this predictor's settings."""
         with (
             _SECTIONS[self.slots],
             full_float32(),
@@ -233,7 +235,7 @@ class Predictor:
 
     @contextmanager
     def _enough_memory(self, shape: tuple[int, ...]) -> Iterator[None]:
-        """Say what helps when the device runs out of memory inside."""
+        """Turn running out of memory into an error that says what helps."""
         try:
             yield
         except RuntimeError as error:
@@ -241,5 +243,6 @@ class Predictor:
                 raise
             raise OptionError(
                 f"{self.device} has too little memory for a window of "
-                f"{shape[0]}×{shape[1]} px in {self.precision}; use a smaller --tile"
+                f"{shape[0]}×{shape[1]} px in {self.precision}; use a smaller `tile`",
+                option="tile",
             ) from error

@@ -1,4 +1,4 @@
-"""Choose the tile for a device by trying, and compare number types on real windows."""
+"""Choosing the tile size for a device by trying, and comparing number types on real windows."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ CPU_TILES = (256, 384, 512, 768, 1024)
 GPU_TILES = (256, 512, 1024, 2048, 4096)
 
 PREFERRED = 512
-"""Fastest or nearly so on the CPUs tried, so noise doesn't move the choice away from it."""
+"""Side of the tile that was (nearly) fastest on all CPUs tried, px; noise mustn't outweigh that."""
 
 CLEAR_GAIN = 1.1
-"""How much faster than the preferred tile another must be to be chosen."""
+"""How many times as fast as the preferred tile another must be to be chosen."""
 
 GPU_HEADROOM = 1.25
-"""Over the estimate, for convolution workspaces and the allocator's rounding."""
+"""Memory needed, relative to the estimate: convolutions need workspaces, the allocator rounds."""
 
 MOST_VALUES = 2**31 - 1
-"""In one tensor, so that GPU kernels can index it with 32 bits."""
+"""The most values in one tensor, so that GPU kernels can index it with 32 bits."""
 
 
 @dataclass(frozen=True)
 class TileChoice:
-    """Which tile to use.
+    """A tile size and the speeds that led to it.
 
     Attributes:
-        tile: side of the core, px.
-        speeds: millions of core pixels per second, by tile, of those that were tried.
+        tile: side of the chosen tile's core, px.
+        speeds: millions of core pixels per second by side, for all sides that were tried.
     """
 
     tile: int
@@ -52,49 +52,55 @@ def choose_tile(
     budget_seconds: float = 15.0,
     probabilities: bool = False,
 ) -> TileChoice:
-    """Try tiles on the predictor's device.
+    """Choose a tile size by trying some on the predictor's device.
 
-    On a CPU the fastest wins (its caches decide), on a GPU the largest that fits, which has the
-    least border to recompute.
+    On a CPU the fastest wins (its caches decide), on a GPU the largest that fits, since it spends
+    the least on borders.
 
     Args:
-        predictor: what will run.
-        candidates: sides of cores to try, px, rounded up to the network's period.
+        predictor: the models on their device.
+        candidates: sides of cores to try, px; they are rounded up to the network's period.
         memory: bytes that a tile may take; None for no limit.
         budget_seconds: about how long to try; at least one tile is tried.
-        probabilities: whether they will be asked for.
+        probabilities: whether probabilities will be wanted too.
 
     Raises:
-        OptionError: if not even the smallest candidate fits.
+        OptionError: not even the smallest candidate fits.
     """
     on_cpu = predictor.device == "cpu"
     ensemble, period = predictor.ensemble, predictor.border.period
     wanted = candidates or (CPU_TILES if on_cpu else GPU_TILES)
     sides = sorted({round_up(side, period) for side in wanted})
 
-    def needs(side: int) -> float:
+    def estimate_memory(side: int) -> float:
         estimate = ensemble.memory(side, predictor.precision, probabilities=probabilities)
         return predictor.slots * estimate * (1 if on_cpu else GPU_HEADROOM)
 
     fitting = [
         side
         for side in sides
-        if (memory is None or needs(side) <= memory) and ensemble.largest_map(side) <= MOST_VALUES
+        if (memory is None or estimate_memory(side) <= memory)
+        and ensemble.largest_map(side) <= MOST_VALUES
     ]
     if not fitting:
         limit = "" if memory is None else f" of {memory / 2**20:.0f} MiB"
         raise OptionError(
-            f"a tile of {sides[0]} px needs about {needs(sides[0]) / 2**20:.0f} MiB, more than "
-            f"the limit{limit}; use a smaller --tile or --precision bfloat16"
+            f"a tile of {sides[0]} px needs about {estimate_memory(sides[0]) / 2**20:.0f} MiB, "
+            f"more than the limit{limit}; use a smaller `tile` or `precision=bfloat16`",
+            option="tile",
         )
     trial = _Trial(predictor, probabilities)
     if on_cpu:
-        return _fastest(trial, fitting, round_up(PREFERRED, period), budget_seconds)
-    return _largest(trial, fitting)
+        return _choose_fastest(trial, fitting, round_up(PREFERRED, period), budget_seconds)
+    return _choose_largest(trial, fitting)
 
 
 class _Trial:
-    """Runs tiles on noise and remembers the best time of each, in seconds."""
+    """Runs tiles on noise and remembers the best time of each.
+
+    Attributes:
+        best: seconds per core, by the core's side in px.
+    """
 
     def __init__(self, predictor: Predictor, probabilities: bool) -> None:
         self._predictor = predictor
@@ -105,7 +111,7 @@ class _Trial:
         """Predict as many cores inside a large slide as the device takes at once.
 
         Returns:
-            The seconds that one took.
+            The seconds per core.
         """
         border, slots = self._predictor.border, self._predictor.slots
         origin = round_up(border.before, border.period)
@@ -124,39 +130,41 @@ class _Trial:
         self.best[side] = min(seconds, self.best.get(side, seconds))
         return seconds
 
-    def expected(self, side: int) -> float:
-        """Seconds that a core of `side` px should take, from those tried."""
+    def estimate(self, side: int) -> float:
+        """Return the seconds that a core of `side` px should take, from the sides tried."""
         nearest = min(self.best, key=lambda tried: abs(tried - side))
         return self.best[nearest] * (side / nearest) ** 2
 
-    def choice(self, tile: int) -> TileChoice:
-        """The choice of `tile`, with the speeds of all that were tried."""
+    def choose(self, tile: int) -> TileChoice:
+        """Return the choice of `tile`, with the speeds of all sides that were tried."""
         speeds = {side: side * side / seconds / 1e6 for side, seconds in self.best.items()}
         return TileChoice(tile, dict(sorted(speeds.items())))
 
 
-def _fastest(trial: _Trial, sides: Sequence[int], preferred: int, budget: float) -> TileChoice:
+def _choose_fastest(
+    trial: _Trial, sides: Sequence[int], preferred: int, budget: float
+) -> TileChoice:
     deadline = time.perf_counter() + budget
-    trial.run(sides[0])  # the first forward of a process builds kernels: not counted
+    trial.run(sides[0])  # not counted: the first forward pass of a process builds kernels
     trial.best.clear()
-    # The preferred tile first: if the time is out after it, it is the choice.
+    # The preferred tile first: if no time is left after it, it is chosen.
     order = sorted(sides, key=lambda side: (side != preferred, side))
     for _ in range(3):  # in turns, so that a busy moment doesn't hit one tile alone
         for side in order:
-            if trial.best and time.perf_counter() + 2 * trial.expected(side) > deadline:
-                continue  # twice: the first run of a side also allocates
+            if trial.best and time.perf_counter() + 2 * trial.estimate(side) > deadline:
+                continue  # time for two runs: the first run of a side also allocates
             if side not in trial.best:
                 trial.run(side)
                 trial.best.pop(side)
             trial.run(side)
-    speeds = trial.choice(0).speeds
+    speeds = trial.choose(0).speeds
     fastest = max(speeds, key=speeds.__getitem__)
     if preferred in speeds and speeds[fastest] < CLEAR_GAIN * speeds[preferred]:
         fastest = preferred
-    return trial.choice(fastest)
+    return trial.choose(fastest)
 
 
-def _largest(trial: _Trial, sides: Sequence[int]) -> TileChoice:
+def _choose_largest(trial: _Trial, sides: Sequence[int]) -> TileChoice:
     for side in reversed(sides):
         try:
             for _ in range(3):
@@ -165,7 +173,7 @@ def _largest(trial: _Trial, sides: Sequence[int]) -> TileChoice:
             if side == sides[0]:
                 raise
             continue
-        return trial.choice(side)
+        return trial.choose(side)
     raise AssertionError("no candidates")
 
 
@@ -178,10 +186,10 @@ def measure_agreement(
     """Return the share of pixels that get the same label as in float32; None without pixels.
 
     Args:
-        predictor: whose precision to judge; in float32 the answer is 1 without computing.
-        windows: pixels, window and core for `Predictor.predict`, cut from the slide at hand.
+        predictor: the models in the precision to judge; for float32, 1 is returned at once.
+        windows: arguments for `Predictor.predict`: pixels of the slide, their window, its core.
         shape: (rows, columns) of the slide on the model's grid, px.
-        statistics: what the models' intensities are scaled with; () is their own constants.
+        statistics: how the models' intensities are normalised; () for their own constants.
     """
     if predictor.precision == "float32":
         return 1.0
@@ -193,10 +201,10 @@ def measure_agreement(
     )
     same = total = 0
     for pixels, window, core in windows:
-        mine, exact = (
+        labels, exact = (
             p.predict(pixels, window, core, shape, statistics=statistics).labels
             for p in (predictor, reference)
         )
-        same += int(np.count_nonzero(mine == exact))
-        total += mine.size
+        same += int(np.count_nonzero(labels == exact))
+        total += labels.size
     return same / total if total else None

@@ -1,4 +1,4 @@
-"""Pixels to a device and back."""
+"""Copying pixels to a device, and labels back."""
 
 from __future__ import annotations
 
@@ -11,43 +11,44 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import override
 
 
 class Transfer(Protocol):
-    """How uint8 arrays reach a device and come back."""
+    """A way for uint8 arrays to reach a device and to come back."""
 
     def uploaded(self, array: NDArray[np.uint8]) -> AbstractContextManager[Tensor]:
-        """Give the array as a tensor on the device, ready to use, while the context lasts."""
+        """Yield the array as a tensor on the device, ready to use while the context lasts."""
 
     def download(self, tensor: Tensor) -> NDArray[np.uint8]:
-        """Return a tensor's values as an array of the caller's own."""
+        """Return the values of a tensor, whose computation is complete, as a new array."""
 
 
 def choose_transfer(device: str) -> Transfer:
-    """Return the way to `device` ("cpu" or "cuda:i")."""
+    """Return how arrays reach `device` ("cpu" or "cuda:<index>")."""
     return SharedMemory() if device == "cpu" else PinnedBuffers(device)
 
 
-class SharedMemory:
-    """The CPU's way: nothing moves."""
+class SharedMemory(Transfer):
+    """The transfer to the CPU: array and tensor share their memory."""
 
+    @override
     @contextmanager
     def uploaded(self, array: NDArray[np.uint8]) -> Iterator[Tensor]:
-        """Give the array's own memory as a tensor."""
-        # torch warns of read-only arrays; nothing here writes, but a copy is cheap and certain.
+        # torch warns about read-only arrays; nothing here writes, but a copy is cheap and safe.
         yield torch.from_numpy(array if array.flags.writeable else array.copy())
 
+    @override
     def download(self, tensor: Tensor) -> NDArray[np.uint8]:
-        """Return the tensor's own memory as an array."""
         return tensor.numpy()
 
 
-class PinnedBuffers:
-    """A GPU's way: through page-locked memory that each thread reuses, on a stream of its own.
+class PinnedBuffers(Transfer):
+    """The transfer to a GPU: each thread reuses page-locked memory and a stream of its own.
 
-    So one thread's pixels travel while another's are computed; pinning memory anew for every
-    window would cost more than it saves. Copies are complete when the methods return, therefore
-    the tensors may be used on any stream.
+    So one thread's pixels are copied while another's are computed. Locking memory anew for every
+    window would cost more than it saves. Copies are complete when the methods return, so the
+    tensors may be used on any stream.
     """
 
     def __init__(self, device: str) -> None:
@@ -55,7 +56,7 @@ class PinnedBuffers:
         self._mine = threading.local()
 
     def _buffer(self, size: int) -> Tensor:
-        """Return `size` bytes of pinned memory of the calling thread."""
+        """Return `size` bytes of the calling thread's page-locked memory."""
         buffer: Tensor | None = getattr(self._mine, "buffer", None)
         if buffer is None or buffer.numel() < size:
             buffer = torch.empty(size, dtype=torch.uint8, pin_memory=True)
@@ -69,9 +70,9 @@ class PinnedBuffers:
             self._mine.stream = stream
         return stream
 
+    @override
     @contextmanager
     def uploaded(self, array: NDArray[np.uint8]) -> Iterator[Tensor]:
-        """Copy the array to the device and wait for it."""
         pinned = self._buffer(array.size).view(array.shape)
         pinned.numpy()[...] = array
         stream = self._stream()
@@ -80,8 +81,8 @@ class PinnedBuffers:
         stream.synchronize()
         yield tensor
 
+    @override
     def download(self, tensor: Tensor) -> NDArray[np.uint8]:
-        """Copy a tensor, whose computation is complete, from the device."""
         pinned = self._buffer(tensor.numel()).view(tensor.shape)
         stream = self._stream()
         with torch.cuda.stream(stream):

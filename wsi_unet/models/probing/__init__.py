@@ -1,1 +1,1 @@
-"""What networks depend on, measured: of any network, and of a model against its spec."""
+"""Measuring what a network's output depends on: of any network, or to check a model's spec."""

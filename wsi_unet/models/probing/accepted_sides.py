@@ -1,4 +1,4 @@
-"""Which images an unknown network takes, found out by trying."""
+"""Finding the image sides that an unknown network takes, by trying."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ LARGEST_PERIOD = 64
 FIRST_SIDE = 256
 
 USUAL_SIDES = (512, 128, 224, 320, 384, 480, 572, 640, 768, 1024)
-"""Only sides of networks that take no other, px."""
+"""Sides that networks with only one side often have, px."""
 
 
 @dataclass(frozen=True)
 class AcceptedSides:
-    """Images that a network takes.
+    """Sides of the square images that a network takes.
 
     Attributes:
-        side: of one of them, px; others are larger or smaller by a multiple of 64.
-        shrink: what the output lacks on each side, px.
-        only: whether the network takes no other.
+        side: one of them, px; the others differ from it by a multiple of 64.
+        shrink: how much smaller the output is on each side, px.
+        only: whether the network takes no other side.
     """
 
     side: int
@@ -31,66 +31,80 @@ class AcceptedSides:
     only: bool
 
     def at_least(self, side: int) -> int:
-        """Return the smallest of the sides that is no smaller; or the only one."""
+        """Return the smallest accepted side that is at least `side`, or the only one."""
         return self.side if self.only else self.side + round_up(side - self.side, LARGEST_PERIOD)
 
 
 def find_sides(subject: ProbedNetwork, only: int | None = None) -> AcceptedSides:
-    """Return sides that a network takes.
+    """Return the sides that a network takes.
+
+    Args:
+        subject: the network.
+        only: the only side that it takes, px; None if that isn't known.
 
     Raises:
-        ModelError: if there are none, or its output is no map of the image.
+        ModelError: the network takes no side that was tried, or its output is no map of the image.
     """
     if only is not None:
-        return _only(only, _shrink(subject, only, needed=True) or 0)
-    first = _shrink(subject, FIRST_SIDE)
+        return _check_only(only, _measure_shrink(subject, only, needed=True) or 0)
+    first = _measure_shrink(subject, FIRST_SIDE)
     if first == 0:
-        return _with_larger(subject, FIRST_SIDE, first)
+        return _try_larger(subject, FIRST_SIDE, first)
     # Valid convolutions fit some sides better than others.
     tried = range(FIRST_SIDE, FIRST_SIDE + LARGEST_PERIOD, 2)
-    shrinks = {side: shrink for side in tried if (shrink := _shrink(subject, side)) is not None}
+    shrinks = {
+        side: shrink for side in tried if (shrink := _measure_shrink(subject, side)) is not None
+    }
     if shrinks:
-        side = min(shrinks, key=lambda one: shrinks[one])
-        return _with_larger(subject, side, shrinks[side])
+        side = min(shrinks, key=shrinks.__getitem__)
+        return _try_larger(subject, side, shrinks[side])
     for side in USUAL_SIDES:
-        shrink = _shrink(subject, side)
+        shrink = _measure_shrink(subject, side)
         if shrink is not None:
-            return _with_larger(subject, side, shrink)
-    _shrink(subject, FIRST_SIDE, needed=True)
-    raise AssertionError("a side that wasn't taken before")
+            return _try_larger(subject, side, shrink)
+    _measure_shrink(subject, FIRST_SIDE, needed=True)
+    raise AssertionError("the network takes a side now that it refused before")
 
 
-def _with_larger(subject: ProbedNetwork, side: int, shrink: int) -> AcceptedSides:
-    """Return a side, told whether there are more; what those lack must be the same."""
-    larger = _shrink(subject, side + LARGEST_PERIOD)
+def _try_larger(subject: ProbedNetwork, side: int, shrink: int) -> AcceptedSides:
+    """Return accepted sides after trying a larger one, whose output must shrink as much."""
+    larger = _measure_shrink(subject, side + LARGEST_PERIOD)
     if larger is None:
-        return _only(side, shrink)
+        return _check_only(side, shrink)
     if larger != shrink:
-        raise _coarse(side + LARGEST_PERIOD, side + LARGEST_PERIOD - 2 * larger)
+        raise _wrong_resolution(side + LARGEST_PERIOD, side + LARGEST_PERIOD - 2 * larger)
     return AcceptedSides(side, shrink, only=False)
 
 
-def _only(side: int, shrink: int) -> AcceptedSides:
-    """Return the only side: with none to compare, half of it is taken for half the resolution."""
+def _check_only(side: int, shrink: int) -> AcceptedSides:
+    """Return an only side, refusing an output of half the resolution.
+
+    There is no other side to compare with, so an output of half the side counts as that.
+    """
     rows = side - 2 * shrink
     if abs(2 * rows - side) <= 1:
-        raise _coarse(side, rows)
+        raise _wrong_resolution(side, rows)
     return AcceptedSides(side, shrink, only=True)
 
 
-def _coarse(side: int, rows: int, columns: int | None = None) -> ModelError:
+def _wrong_resolution(side: int, rows: int, columns: int | None = None) -> ModelError:
     return ModelError(
         f"the network makes {rows if columns is None else columns}×{rows} px of {side}×{side} px; "
-        "only networks that label every pixel are run"
+        "only networks that label every pixel can be run"
     )
 
 
-def _shrink(subject: ProbedNetwork, side: int, *, needed: bool = False) -> int | None:
-    """Return what the output lacks per side; None where the network doesn't take the image.
+def _measure_shrink(subject: ProbedNetwork, side: int, *, needed: bool = False) -> int | None:
+    """Return how much smaller the output is per side; None if the network refuses the image.
+
+    Args:
+        subject: the network.
+        side: side of the image, px.
+        needed: whether refusing the image is an error.
 
     Raises:
-        ModelError: if the output has another resolution than the image, or isn't finite; where
-            the side is needed, also if it isn't taken.
+        ModelError: the output has another resolution than the image, or is constant or not
+            finite; or the network refuses a needed image.
     """
     try:
         output = subject.run(subject.image(side))
@@ -105,7 +119,7 @@ def _shrink(subject: ProbedNetwork, side: int, *, needed: bool = False) -> int |
         ) from error
     rows, columns = output.shape[1:]
     if rows != columns or rows > side or 2 * rows <= side // 2:
-        raise _coarse(side, rows, columns)
+        raise _wrong_resolution(side, rows, columns)
     if not bool(output.isfinite().all()) or not float(measure_range(output)):
         raise ModelError("the network's output for noise is constant or not finite")
     return None if (side - rows) % 2 else (side - rows) // 2

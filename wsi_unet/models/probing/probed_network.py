@@ -1,4 +1,4 @@
-"""A network under test: run on images made up for it, with some of their pixels spoilt."""
+"""A network that is probed: it is run on noise, some of whose pixels are spoilt."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ from wsi_unet.models.inference.devices import cpu_threads, full_float32
 from wsi_unet.models.networks.interpolation import Placement
 
 AMPLITUDES = (1e15, 30.0)
-"""What spoils pixels where NaN may get lost (onnxruntime's max-pooling prefers numbers): so much
-that it shows through many layers, and so little that it doesn't only saturate them."""
+"""Values that spoil pixels where NaN may get lost (onnxruntime's max-pooling prefers numbers): one
+that shows through many layers, and one that doesn't only saturate them."""
 
 
 @dataclass(frozen=True)
 class ProbedNetwork:
-    """A network under test.
+    """A network that is probed.
 
     Attributes:
-        forward: from (1, channels, h, w), and its place in a larger image for networks that are
-            told that, to (1, classes, h', w').
+        forward: the network, from (1, channels, h, w) and the image's placement in a larger one
+            (which only some networks use) to (1, classes, h', w').
         in_channels: channels of its input.
-        dtype: what it computes in.
-        survives: whether NaN is lost on its way through.
+        dtype: number type that it computes in.
+        loses_nan: whether NaN may get lost on its way through the network.
     """
 
     forward: Callable[[Tensor, Placement], Tensor]
     in_channels: int
     dtype: torch.dtype
-    survives: bool
+    loses_nan: bool
 
     @property
     def tolerance(self) -> float:
-        """Difference, relative to the output's range, that rounding explains."""
+        """The largest difference, relative to the output's range, that rounding explains."""
         return 1e-9 if self.dtype == torch.float64 else 1e-4
 
     @property
     def rounding(self) -> float:
-        """Difference, relative to the output's range, that rounding makes as a rule."""
+        """The usual difference, relative to the output's range, that rounding makes."""
         return 16 * torch.finfo(self.dtype).eps
 
     def image(self, rows: int, columns: int | None = None) -> Tensor:
-        """Return normal noise, the same at every call."""
+        """Return normal noise (1, channels, rows, columns), the same at every call."""
         generator = torch.Generator().manual_seed(0)
         shape = (1, self.in_channels, rows, rows if columns is None else columns)
         return torch.randn(shape, dtype=torch.float64, generator=generator).to(self.dtype)
@@ -59,37 +59,38 @@ class ProbedNetwork:
 
         Args:
             image: (1, channels, rows, columns).
-            place: where it lies in a larger one; None: it is the whole.
+            place: where the image lies in a larger one; None for an image of its own.
 
         Raises:
-            ModelError: if it isn't a map of classes.
+            ModelError: the output isn't a map of classes.
             Exception: of any kind, if the network doesn't take images of this size.
         """
         place = place or Placement((0, 0), (image.shape[2], image.shape[3]))
         with torch.inference_mode(), full_float32(), cpu_threads(usable_cores()):
             return check_class_map("the network", self.forward(image, place))[0]
 
-    def changed(self, image: Tensor, clean: Tensor, spoil: Tensor) -> Tensor:
-        """Return which pixels of the output, bool (rows, columns), depend on some of the input.
+    def find_changed(self, image: Tensor, clean: Tensor, spoil: Tensor) -> Tensor:
+        """Return the pixels of the output that spoilt pixels change, bool (rows, columns).
 
         Args:
             image: the input.
             clean: the output for it.
-            spoil: those pixels of the input, bool (rows, columns).
+            spoil: the pixels of the input to spoil, bool (rows, columns).
         """
-        found = torch.zeros(clean.shape[1:], dtype=torch.bool)
-        for poison in self._poisons(image):
-            output = self.run(torch.where(spoil, poison, image))
-            # To the last bit: what is computed from the same numbers, at the same place of an
-            # image of the same size, is the same.
-            found |= (output != clean).any(0)
-        return found
+        changed = torch.zeros(clean.shape[1:], dtype=torch.bool)
+        for spoilt in self._spoil(image):
+            output = self.run(torch.where(spoil, spoilt, image))
+            # Compared to the last bit: what is computed from the same numbers, at the same place
+            # of an image of the same size, is the same.
+            changed |= (output != clean).any(0)
+        return changed
 
-    def _poisons(self, image: Tensor) -> Iterator[Tensor]:
-        if not self.survives:
+    def _spoil(self, image: Tensor) -> Iterator[Tensor]:
+        """Yield images of the same shape that consist of spoilt pixels."""
+        if not self.loses_nan:
             yield torch.full_like(image, torch.nan)
             return
-        # A ReLU may swallow one sign, and the mean of both may be nothing.
+        # A ReLU may swallow one sign, and the mean of both may be 0.
         generator = torch.Generator().manual_seed(1)
         mixed = torch.rand(image.shape, generator=generator).sub_(0.5).sign_()
         for amplitude in AMPLITUDES:
@@ -98,49 +99,52 @@ class ProbedNetwork:
 
 
 def measure_range(output: Tensor) -> Tensor:
-    """Return the range of the class that varies most."""
+    """Return the range of values of the class that varies most."""
     return (output.amax((1, 2)) - output.amin((1, 2))).max()
 
 
 def wrap_network(network: nn.Module, in_channels: int, *, placed: bool = False) -> ProbedNetwork:
-    """Return a network as it computes, to find out what depends on what.
+    """Return a network in float32, to find out which pixels of the output depend on which.
 
     Args:
-        network: in evaluation mode, float32, on the CPU; it is left as it was.
+        network: in evaluation mode, float32, on the CPU; it isn't changed.
         in_channels: channels of its input.
-        placed: whether it is to be told where an image lies.
+        placed: whether the network is told where an image lies.
     """
-    runnable, survives = _runnable(network)
-    return ProbedNetwork(_forward(runnable, placed), in_channels, torch.float32, survives)
+    runnable, loses_nan = _make_runnable(network)
+    return ProbedNetwork(_wrap_forward(runnable, placed), in_channels, torch.float32, loses_nan)
 
 
 def wrap_in_float64(
     network: nn.Module, in_channels: int, side: int, *, placed: bool = False
 ) -> ProbedNetwork:
-    """Return a network in float64, or as it computes where it can't, to compare its outputs.
+    """Return a network in float64 if it can compute in it, or else in float32.
+
+    Its outputs for different images can be compared with little rounding.
 
     Args:
-        network: in evaluation mode, float32, on the CPU; it is left as it was.
+        network: in evaluation mode, float32, on the CPU; it isn't changed.
         in_channels: channels of its input.
-        side: of an image that it takes, px; it is tried.
-        placed: whether it is to be told where an image lies.
+        side: side of an image that it takes, px; float64 is tried on it.
+        placed: whether the network is told where an image lies.
     """
-    runnable, survives = _runnable(network)
-    if not survives:
+    runnable, loses_nan = _make_runnable(network)
+    if not loses_nan:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # torch's own, of its own exports
+            warnings.simplefilter("ignore", FutureWarning)  # torch warns about its own exports
             double = copy.deepcopy(runnable).double()
-        subject = ProbedNetwork(_forward(double, placed), in_channels, torch.float64, survives)
+        forward = _wrap_forward(double, placed)
+        subject = ProbedNetwork(forward, in_channels, torch.float64, loses_nan)
         try:
             subject.run(subject.image(side))
-        except RuntimeError:  # a program with numbers in it that are float32
+        except RuntimeError:  # a program that contains float32 constants
             pass
         else:
             return subject
-    return ProbedNetwork(_forward(runnable, placed), in_channels, torch.float32, survives)
+    return ProbedNetwork(_wrap_forward(runnable, placed), in_channels, torch.float32, loses_nan)
 
 
-def _forward(network: nn.Module, placed: bool) -> Callable[[Tensor, Placement], Tensor]:
+def _wrap_forward(network: nn.Module, placed: bool) -> Callable[[Tensor, Placement], Tensor]:
     def run(image: Tensor, place: Placement) -> Tensor:
         output: Tensor = network(image, place) if placed else network(image)
         return output
@@ -149,11 +153,11 @@ def _forward(network: nn.Module, placed: bool) -> Callable[[Tensor, Placement], 
 
 
 @singledispatch
-def _runnable(network: nn.Module) -> tuple[nn.Module, bool]:
-    """Return what can be called, and whether NaN gets lost in it."""
+def _make_runnable(network: nn.Module) -> tuple[nn.Module, bool]:
+    """Return a module that can be called, and whether NaN may get lost in it."""
     return network, False
 
 
-@_runnable.register
+@_make_runnable.register
 def _(network: OnnxProgram) -> tuple[nn.Module, bool]:
     return network.prepare("cpu", usable_cores()), True

@@ -1,14 +1,14 @@
-"""What an unknown network is, found out by running it: sides, period, border, exactness.
+"""Measuring an unknown network by running it: accepted sides, period, border, exactness.
 
-Four experiments, because none is enough alone:
+There are four experiments, because none is enough alone:
 
-- sides are tried until the network takes one and shrinks it least;
-- a strip of the image is spoilt (by NaN, or by enormous numbers where those get lost): how far the
-  damage reaches is the border, and a network without any is global;
-- the image is shifted: the smallest shift after which the output is the same, shifted, is the
-  period. A network that has none depends on where in the image something lies;
-- the image is cut: what the rest of it changes in the middle shows a dependence on its size, as
-  interpolation with aligned corners has, which no spoilt pixel tells.
+- Image sides are tried until the network takes one and shrinks it least.
+- A strip of the image is spoilt (by NaN, or by enormous numbers where NaN gets lost). How far the
+  damage reaches is the border; if it reaches everywhere, the network is global.
+- The image is shifted. The smallest shift that shifts the output and changes nothing else is the
+  period; if there is none, the output depends on the position in the image.
+- The image is cut. A change in the middle shows that the output depends on the image's size, as
+  interpolation with aligned corners does, which no spoilt pixel reveals.
 """
 
 from __future__ import annotations
@@ -35,26 +35,28 @@ from wsi_unet.models.probing.probed_network import (
 )
 from wsi_unet.models.probing.shifting import PERIODS, ShiftComparison, choose_best, compare_sizes
 
-REACH_SIDES = (FIRST_SIDE, 448, 704)
-"""Images on which a border is looked for, one after the other, px."""
+BORDER_SIDES = (FIRST_SIDE, 448, 704)
+"""Sides of the images on which the border is measured, px, tried in this order."""
 
 
 @dataclass(frozen=True)
 class NetworkProperties:
-    """What a network was seen to be.
+    """The measured properties of a network.
 
     Attributes:
-        sides: images that it takes.
+        sides: sides of the images that it takes.
         classes: channels of its output.
-        period: where its cores may start, px; where `sized`, what comes closest.
-        before: context above and left of a core that windows need, px; where the damage is
-            everywhere, a quarter of the image.
-        after: the same below and right of it.
-        local: whether there is such a border.
-        sized: whether the result depends on the image's size, or on the place in it.
-        deviation: largest difference, relative to the output's range, that a shift by the period
-            or a cut makes in what has all its context. Rounding apart, it is 0 unless `sized`.
-        head: what the output already looks as if it had been through; None for logits.
+        period: cores may start at its multiples, px; for a network that depends on the size, the
+            shift that changes about the least.
+        before: context above and left of a core that windows need, px; for a global network, a
+            quarter of the image.
+        after: context below and right of a core, px.
+        local: whether damage stays within that context.
+        depends_on_size: whether the output depends on the image's size or on the position in it.
+        deviation: largest change, relative to the output's range, that a shift by the period or a
+            cut makes to pixels with all their context. Apart from rounding, it is 0 unless the
+            output depends on the size.
+        head: the function that was applied to the output, judging by its values; None for logits.
     """
 
     sides: AcceptedSides
@@ -63,7 +65,7 @@ class NetworkProperties:
     before: int
     after: int
     local: bool
-    sized: bool
+    depends_on_size: bool
     deviation: float
     head: Literal["softmax", "sigmoid"] | None
 
@@ -71,32 +73,32 @@ class NetworkProperties:
 def probe_network(
     network: nn.Module, in_channels: int, *, input_side: int | None = None
 ) -> NetworkProperties:
-    """Find out what a network is.
+    """Measure the properties of a network.
 
     Args:
-        network: in evaluation mode, float32, on the CPU; it is left as it was.
+        network: in evaluation mode, float32, on the CPU; it isn't changed.
         in_channels: channels of its input.
-        input_side: the only side of its input where that is known, px.
+        input_side: the only side that its input may have, px; None if that isn't known.
 
     Raises:
-        ModelError: if it takes no image that was tried, its output isn't the image's size (less a
-            margin), or is constant or not finite.
+        ModelError: the network takes no image that was tried, or its output doesn't have the
+            image's size (less a margin), or is constant or not finite.
     """
     subject = wrap_network(network, in_channels)
     sides = find_sides(subject, input_side)
-    reach = _find_reach(subject, sides)
-    local = reach is not None
-    margin = max(reach.before, reach.after) if reach is not None else sides.side // 4
+    extent = _find_damage_extent(subject, sides)
+    local = extent is not None
+    margin = max(extent.before, extent.after) if extent is not None else sides.side // 4
     shifts = ShiftComparison(subject, sides, margin + LARGEST_PERIOD, margin + LARGEST_PERIOD)
     period, deviation = shifts.period()
     if local and deviation <= subject.tolerance:
-        # Found in float32, confirmed in float64 where there is that, with no px to spare.
+        # Measured in float32; confirmed in float64 if possible, with no more context than needed.
         precise = wrap_in_float64(network, in_channels, sides.side)
-        period, deviation = _confirm(precise, sides, reach, period)
-        sized = deviation > precise.tolerance
+        period, deviation = _confirm_period(precise, sides, extent, period)
+        depends_on_size = deviation > precise.tolerance
     else:
-        sized = True
-    before, after = _windows(reach, sides, period)
+        depends_on_size = True
+    before, after = _find_context(extent, sides, period)
     return NetworkProperties(
         sides=sides,
         classes=shifts.output.shape[0],
@@ -104,22 +106,22 @@ def probe_network(
         before=before,
         after=after,
         local=local,
-        sized=sized,
+        depends_on_size=depends_on_size,
         deviation=deviation,
         head=detect_head(subject, sides.side),
     )
 
 
 @dataclass(frozen=True)
-class Reach:
-    """How far a spoilt strip at an edge of the image reaches.
+class DamageExtent:
+    """The extent of the damage that a spoilt strip at an edge of the image does to the output.
 
     Attributes:
-        side: of the image, px.
-        first: first row and column of the output that the strip above and left doesn't change.
-        last: first row and column that the strip below and right changes.
-        before: px between that strip and what is unchanged, shrinkage included.
-        after: the same at the other end.
+        side: side of the image, px.
+        first: first row and column of the output that a strip above and left doesn't change.
+        last: first row and column of the output that a strip below and right changes.
+        before: px between the strip above and left and the unchanged pixels, shrinkage included.
+        after: px between the unchanged pixels and the strip below and right, shrinkage included.
     """
 
     side: int
@@ -129,91 +131,103 @@ class Reach:
     after: int
 
 
-def _find_reach(subject: ProbedNetwork, sides: AcceptedSides) -> Reach | None:
-    """Return it for the smallest image that it ends in; None if it doesn't end in any."""
-    for side in dict.fromkeys(sides.at_least(side) for side in REACH_SIDES):
-        reach = _reach(subject, side, sides.shrink)
-        if reach is not None:
-            return reach
+def _find_damage_extent(subject: ProbedNetwork, sides: AcceptedSides) -> DamageExtent | None:
+    """Return the damage in the smallest image that it doesn't fill; None if it fills all."""
+    for side in dict.fromkeys(sides.at_least(side) for side in BORDER_SIDES):
+        extent = _measure_damage(subject, side, sides.shrink)
+        if extent is not None:
+            return extent
     return None
 
 
-def _reach(subject: ProbedNetwork, side: int, shrink: int) -> Reach | None:
+def _measure_damage(subject: ProbedNetwork, side: int, shrink: int) -> DamageExtent | None:
     strip = LARGEST_PERIOD
     image = subject.image(side)
     clean = subject.run(image)
     spoil = torch.zeros(side, side, dtype=torch.bool)
     spoil[side - strip :] = spoil[:, side - strip :] = True
-    last = _unchanged(subject.changed(image, clean, spoil))
+    last = _count_unchanged(subject.find_changed(image, clean, spoil))
     spoil = spoil.flip(0, 1)
-    first = _unchanged(subject.changed(image, clean, spoil).flip(0, 1))
+    first = _count_unchanged(subject.find_changed(image, clean, spoil).flip(0, 1))
     if not last or not first:
         return None
     first = clean.shape[1] - first
-    return Reach(side, first, last, first + shrink - strip, side - strip - last - shrink)
+    return DamageExtent(side, first, last, first + shrink - strip, side - strip - last - shrink)
 
 
-def _unchanged(changed: Tensor) -> int:
+def _count_unchanged(changed: Tensor) -> int:
     """Return how many rows and columns from the top left are unchanged.
 
-    What is changed lies below and right: all but a square at the top left. Looked at are the rows
-    in the first columns, and the columns in the first rows; in each many pixels, since one alone
-    may have been spared by chance.
+    All but a square at the top left is changed. The rows are looked at in the first few columns,
+    and the columns in the first few rows: in more than one, since single pixels may be spared by
+    chance.
     """
     side = changed.shape[0]
     few = max(1, side // 8)
     if bool(changed[:few, :few].any()):
         few = 1
     rows, columns = changed[:, :few].any(1), changed[:few].any(0)
-    ends = [int(one.nonzero()[0]) if bool(one.any()) else side for one in (rows, columns)]
+    ends = [int(line.nonzero()[0]) if bool(line.any()) else side for line in (rows, columns)]
     return min(ends)
 
 
-def _confirm(
-    subject: ProbedNetwork, sides: AcceptedSides, reach: Reach | None, period: int
+def _confirm_period(
+    subject: ProbedNetwork, sides: AcceptedSides, extent: DamageExtent | None, shortest: int
 ) -> tuple[int, float]:
-    """Return the smallest period from a first one on that windows may have, and its deviation."""
-    found: dict[int, float] = {}
-    for longer in (one for one in PERIODS if one >= period):
-        before, after = _windows(reach, sides, longer)
-        found[longer] = compare_sizes(subject, sides, before, after, longer)
-        if found[longer] <= subject.tolerance:
-            shifted = ShiftComparison(subject, sides, before, after).deviation(longer)
-            found[longer] = max(found[longer], shifted)
-        if found[longer] <= subject.tolerance:
-            return longer, found[longer]
-    best = choose_best(found)
-    return best, found[best]
+    """Return the smallest period that neither shifts nor cuts contradict, and its deviation.
 
-
-def _windows(reach: Reach | None, sides: AcceptedSides, period: int) -> tuple[int, int]:
-    """Return the context before and after cores that legal windows have, px.
-
-    A core lies `shrink` px and whole periods behind its window's start, which puts it on the
-    pooling grid, and windows are as long as legal sides.
+    Args:
+        subject: the network, as precise as it can be.
+        sides: sides of the images that it takes.
+        extent: how far damage reaches.
+        shortest: the first period to try, px.
     """
-    if reach is None:
+    deviations: dict[int, float] = {}
+    for period in (candidate for candidate in PERIODS if candidate >= shortest):
+        before, after = _find_context(extent, sides, period)
+        deviation = compare_sizes(subject, sides, before, after, period)
+        if deviation <= subject.tolerance:
+            shifts = ShiftComparison(subject, sides, before, after)
+            deviation = max(deviation, shifts.deviation(period))
+        if deviation <= subject.tolerance:
+            return period, deviation
+        deviations[period] = deviation
+    best = choose_best(deviations)
+    return best, deviations[best]
+
+
+def _find_context(
+    extent: DamageExtent | None, sides: AcceptedSides, period: int
+) -> tuple[int, int]:
+    """Return the context that windows have before and after cores, px.
+
+    A core starts `shrink` px and whole periods after its window, which puts it on the pooling
+    grid, and windows have sides that the network takes.
+    """
+    if extent is None:
         quarter = round_up(sides.side // 4, period)
         return sides.shrink + quarter, (sides.side - sides.shrink) % period + quarter
-    before = sides.shrink + round_up(reach.first, period) - LARGEST_PERIOD
-    after = reach.side - LARGEST_PERIOD - sides.shrink - reach.last // period * period
-    # Nothing before or after: the rounding is all there is.
+    before = sides.shrink + round_up(extent.first, period) - LARGEST_PERIOD
+    after = extent.side - LARGEST_PERIOD - sides.shrink - extent.last // period * period
+    # For networks that need no context, only the rounding to the period remains.
     return max(before, sides.shrink), max(after, (sides.side - sides.shrink) % period)
 
 
 def detect_head(subject: ProbedNetwork, side: int) -> Literal["softmax", "sigmoid"] | None:
-    """Tell logits (None) from probabilities, by outputs for weak and for strong noise.
+    """Return the head that a network's output has been through; None for logits.
+
+    Probabilities are recognised by the outputs for weak and for strong noise.
 
     Args:
         subject: the network.
-        side: of an image that it takes, px.
+        side: side of an image that it takes, px.
     """
     image = subject.image(side)
     outputs = [subject.run(image * factor) for factor in (1, 30)]
     if any(float(output.min()) < 0 or float(output.max()) > 1 for output in outputs):
         return None
     if not any(float(measure_range(output)) for output in outputs):
-        return None  # a constant
+        return None  # a constant output tells nothing
     return "softmax" if _sums_to_one(outputs) else "sigmoid"
 
 

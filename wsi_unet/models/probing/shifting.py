@@ -1,4 +1,4 @@
-"""What shifting an image, and cutting it, changes in the output of an unknown network."""
+"""Measuring how an unknown network's output changes when the image is shifted or cut."""
 
 from __future__ import annotations
 
@@ -6,23 +6,28 @@ from wsi_unet.models.probing.accepted_sides import LARGEST_PERIOD, AcceptedSides
 from wsi_unet.models.probing.probed_network import ProbedNetwork, measure_range
 
 ROOM = 32
-"""Rows and columns that are compared at least, px."""
+"""The fewest rows and columns that are compared, px."""
 
 PERIODS = tuple(2**power for power in range(LARGEST_PERIOD.bit_length()))
+"""Periods that are tried, px."""
 
 ABOVE_FLOOR = 4.0
-"""How much more than the largest period a shift by a smaller one may change: rounding varies."""
+"""How much more a shift may change than a shift by the largest period does: rounding varies."""
 
 
 class ShiftComparison:
-    """Compares outputs of an image and of the same image shifted.
+    """A comparison of the outputs for an image and for the same image shifted.
+
+    The contexts are shortened if the only image that the network takes has no room for them.
 
     Args:
         subject: the network.
-        sides: images that it takes.
-        before: context above and left of what is compared, px of the input.
-        after: the same below and right of it. Of both there is less where the only image that
-            the network takes has no room for them.
+        sides: sides of the images that it takes.
+        before: context above and left of the compared pixels, px of the input.
+        after: context below and right of them, px of the input.
+
+    Attributes:
+        output: the output for the image that isn't shifted, (classes, rows, columns).
     """
 
     def __init__(
@@ -32,59 +37,71 @@ class ShiftComparison:
         self._side = sides.at_least(before + LARGEST_PERIOD + ROOM + after)
         self._image = subject.image(self._side + LARGEST_PERIOD)
         self.output = subject.run(self._image[:, :, : self._side, : self._side])
-        self._spread = float(measure_range(self.output))
+        self._range = float(measure_range(self.output))
         # In px of the output.
         spare = max(0, self.output.shape[1] - LARGEST_PERIOD - ROOM)
         self._before = min(before - sides.shrink, spare // 2)
         self._after = min(after - sides.shrink, spare // 2)
 
     def period(self) -> tuple[int, float]:
-        """Return the smallest period, px, and its deviation; of several bad ones a good one.
+        """Return the network's period, px, and the deviation of a shift by it.
 
-        What a shift by the largest changes is the floor: a bottleneck of little weight changes
-        less than the tolerance, but more than that.
+        If every shift changes the output, this is the one that `choose_best` prefers. The floor
+        is what a shift by the largest period changes: a bottleneck of little weight changes less
+        than the tolerance, but more than the floor.
         """
-        found = {PERIODS[-1]: self.deviation(PERIODS[-1])}
-        floor = found[PERIODS[-1]]
+        deviations = {PERIODS[-1]: self.deviation(PERIODS[-1])}
+        floor = deviations[PERIODS[-1]]
         if floor <= self._subject.tolerance:
             limit = max(ABOVE_FLOOR * floor, self._subject.rounding)
             low, high = 0, len(PERIODS) - 1
             while low < high:
                 middle = (low + high) // 2
-                found[PERIODS[middle]] = self.deviation(PERIODS[middle])
-                exact = found[PERIODS[middle]] <= limit
+                deviations[PERIODS[middle]] = self.deviation(PERIODS[middle])
+                exact = deviations[PERIODS[middle]] <= limit
                 low, high = (low, middle) if exact else (middle + 1, high)
-            return PERIODS[high], found[PERIODS[high]]
-        found |= {period: self.deviation(period) for period in PERIODS[:-1]}
-        return choose_best(found), found[choose_best(found)]
+            return PERIODS[high], deviations[PERIODS[high]]
+        deviations |= {period: self.deviation(period) for period in PERIODS[:-1]}
+        best = choose_best(deviations)
+        return best, deviations[best]
 
     def deviation(self, shift: int) -> float:
-        """Return what a shift by so many px, down and right, changes; and each way alone."""
-        return max(self._shifted(shift, shift), self._shifted(shift, 0))
+        """Return the largest change, relative to the output's range, of a shift by `shift` px.
 
-    def _shifted(self, down: int, right: int) -> float:
+        The image is shifted down, and down and right.
+        """
+        return max(self._compare(shift, shift), self._compare(shift, 0))
+
+    def _compare(self, down: int, right: int) -> float:
         side = self._side
         part = self._image[:, :, down : down + side, right : right + side]
         moved = self._subject.run(part)
         end, first = moved.shape[1] - self._after, self._before
-        ours = self.output[:, first + down : end, first + right : end]
-        theirs = moved[:, first : end - down, first : end - right]
-        return float((ours - theirs).abs().max()) / self._spread
+        reference = self.output[:, first + down : end, first + right : end]
+        shifted = moved[:, first : end - down, first : end - right]
+        return float((reference - shifted).abs().max()) / self._range
 
 
 def choose_best(deviations: dict[int, float]) -> int:
-    """Return, of periods that all change something, the smallest that changes about the least."""
+    """Return the smallest period whose deviation is within a factor of 2 of the least one."""
     least = min(deviations.values())
-    return min(period for period, found in deviations.items() if found <= 2 * least)
+    return min(period for period, deviation in deviations.items() if deviation <= 2 * least)
 
 
 def compare_sizes(
     subject: ProbedNetwork, sides: AcceptedSides, before: int, after: int, period: int
 ) -> float:
-    """Return what cutting the image changes in what has all its context.
+    """Return the largest change that cutting the image makes to pixels with all their context.
 
-    The smaller part is as long as a window with an odd number of periods in it; where the network
-    doesn't take that, infinity is returned.
+    It is relative to the output's range. The cut image is as long as a window of an odd number of
+    periods; if the network doesn't take that, infinity is returned.
+
+    Args:
+        subject: the network.
+        sides: sides of the images that it takes.
+        before: context above and left of the compared pixels, px of the input.
+        after: context below and right of them, px of the input.
+        period: the network's period, px.
     """
     if sides.only:
         return 0.0

@@ -1,4 +1,4 @@
-"""Roughly what a network costs per pixel of its input, for plans and deadlines."""
+"""Measuring what a network costs per pixel of its input, roughly, for plans and deadlines."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from wsi_unet.models.exported.onnx_file import FLOAT32
 
 @dataclass(frozen=True)
 class ResourceUsage:
-    """What a network costs, per pixel of its input and in all.
+    """The costs of a network.
 
     Attributes:
-        flops: operations; a multiplication and an addition count as two.
-        memory: bytes, in float32, of what lives at once.
-        parameters: numbers in its weights.
+        flops: operations per pixel of the input; a multiplication and an addition count as two.
+        memory: bytes per pixel of the input, in float32, of the maps that exist at once.
+        parameters: numbers in the network's weights.
     """
 
     flops: float
@@ -36,12 +36,12 @@ class ResourceUsage:
 
 @singledispatch
 def measure_usage(network: nn.Module, in_channels: int, side: int) -> ResourceUsage:
-    """Return what a network costs.
+    """Return the costs of a network, by running it once (an ONNX program is only read).
 
     Args:
         network: in evaluation mode, float32, on the CPU.
         in_channels: channels of its input.
-        side: of an image that it takes, px.
+        side: side of an image that it takes, px.
     """
     image = torch.zeros(1, in_channels, side, side)
     with (
@@ -69,14 +69,16 @@ def _(network: OnnxProgram, in_channels: int, side: int) -> ResourceUsage:
     for value in (*graph.input, *graph.value_info, *graph.output):
         if value.name not in shapes:
             sides = value.type.tensor_type.shape.dim
-            shapes[value.name] = tuple(one.dim_value for one in sides)
+            shapes[value.name] = tuple(length.dim_value for length in sides)
     return ResourceUsage(
-        _flops(graph, shapes) / side**2, _peak(graph, shapes) / side**2, _parameters(graph)
+        _count_flops(graph, shapes) / side**2,
+        _find_peak(graph, shapes) / side**2,
+        _count_parameters(graph),
     )
 
 
 class _LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of the tensors that are alive."""
+    """Counts the bytes of the tensors that exist while it is active; `peak` is the most."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -106,7 +108,7 @@ class _LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._now -= self._sizes.pop(key)
 
 
-def _parameters(graph: Any) -> int:
+def _count_parameters(graph: Any) -> int:
     scales = {
         name for node in graph.node if node.op_type in {"Resize", "Upsample"} for name in node.input
     }
@@ -117,20 +119,21 @@ def _parameters(graph: Any) -> int:
     )
 
 
-def _flops(graph: Any, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Count the convolutions, which do nearly all of the work."""
+def _count_flops(graph: Any, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Return the operations of the convolutions, which are nearly all of the work."""
     total = 0
     for node in graph.node:
         if node.op_type in {"Conv", "ConvTranspose"} and len(shapes.get(node.input[1], ())) == 4:
             weights = shapes[node.input[1]]
-            # Each output pixel, or of a transposed one each input pixel, meets every weight once.
-            place = node.output[0] if node.op_type == "Conv" else node.input[0]
-            total += 2 * math.prod(weights) * math.prod(shapes.get(place, ())[2:])
+            # Each output pixel meets every weight once; in a transposed convolution, each input
+            # pixel does.
+            name = node.output[0] if node.op_type == "Conv" else node.input[0]
+            total += 2 * math.prod(weights) * math.prod(shapes.get(name, ())[2:])
     return total
 
 
-def _peak(graph: Any, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Follow the program: a map lives from where it is made to where it is last used."""
+def _find_peak(graph: Any, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Return the most bytes that exist at once: a map exists until its last use."""
     last = {name: i for i, node in enumerate(graph.node) for name in node.input}
     stored = {tensor.name for tensor in graph.initializer}
     live = peak = 0

@@ -1,4 +1,4 @@
-"""Whether a model is what its spec says, found out by running it."""
+"""Verifying by running it that a model is what its spec says."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ if TYPE_CHECKING:
     from wsi_unet.models.spec import ModelSpec
 
 TILE = 128
-"""Side of the cores of real pixels, px, rounded up to the period."""
+"""Side of the cores that real pixels are predicted in, px, rounded up to the period."""
 
 EQUAL_LABELS = 0.9999
-"""Share of labels that two tilings have in common at least: in float32, classes may tie."""
+"""The least share of labels that two tilings must have in common: in float32, classes may tie."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was measured.
+    """One property, as declared and as measured.
 
     Attributes:
-        name: what.
+        name: name of the property.
         declared: what the spec says.
-        measured: what was found.
-        holds: whether they agree; None where nothing was declared.
+        measured: what was measured.
+        holds: whether both agree; None if the spec says nothing.
     """
 
     name: str
@@ -55,14 +55,14 @@ class Check:
 
 @dataclass(frozen=True)
 class Verification:
-    """What came of verifying a model.
+    """The result of verifying a model.
 
     Attributes:
-        name: the model's.
-        sha256: its hash.
-        exactness: what its spec makes it: "exact" or "approximate".
-        checks: what was measured.
-        seconds: how long that took.
+        name: the model's name.
+        sha256: the model's hash.
+        exactness: "exact" or "approximate", as the spec declares.
+        checks: the properties that were measured.
+        seconds: how long measuring took.
     """
 
     name: str
@@ -73,24 +73,25 @@ class Verification:
 
     @property
     def holds(self) -> bool:
-        """Whether nothing that was declared is wrong."""
+        """Whether every declared property holds."""
         return all(check.holds is not False for check in self.checks)
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as a JSON document."""
+        """Return the verification as a JSON document."""
         return {"holds": self.holds, **asdict(self)}
 
 
 @dataclass(frozen=True)
-class _Windows:
-    """Where a model is looked at: one core with its window, inside an image.
+class _ProbedCore:
+    """A core on which a model is verified, with its window, inside an image.
 
     Attributes:
-        border: the context that the core is declared to need.
-        side: of the image, px.
+        border: the context that the core needs, as declared.
+        side: side of the image, px.
         first: first row and column of the core, px of the image.
-        core: its side, px.
-        shift: how far its window begins inside the image, px; 0 where only one side is taken.
+        core: side of the core, px.
+        shift: first row and column of the core's window, px of the image; 0 if the model takes
+            one side only, which is then the image's.
     """
 
     border: Border
@@ -100,23 +101,24 @@ class _Windows:
     shift: int
 
     @classmethod
-    def of(cls, spec: ModelSpec) -> _Windows:
+    def choose(cls, spec: ModelSpec) -> _ProbedCore:
+        """Return a core that suits a model."""
         needed, period = spec.architecture.border(), spec.architecture.period
         if spec.window is not None:
             whole = spec.border()
             core = whole.tile or period
             return cls(needed, spec.window, whole.before, core, 0)
-        core = 3 * period  # so that its middle is spared by what reaches into it
+        core = 3 * period  # so large that its middle is spared when its edges are changed
         side = needed.before + core + needed.after + 2 * period
         return cls(needed, side, needed.before + period, core, period)
 
     @property
     def output(self) -> slice:
-        """The core in the output for the image."""
+        """The rows and columns of the core in the output for the image."""
         return slice(self.first - self.border.shrink, self.first - self.border.shrink + self.core)
 
-    def beyond(self, before: int, after: int) -> Tensor:
-        """Return what is further from the core than that, bool (rows, columns)."""
+    def mark_beyond(self, before: int, after: int) -> Tensor:
+        """Return which pixels are further than that from the core, bool (rows, columns)."""
         spoil = torch.ones(self.side, self.side, dtype=torch.bool)
         kept = slice(max(0, self.first - before), self.first + self.core + after)
         spoil[kept, kept] = False
@@ -124,78 +126,84 @@ class _Windows:
 
 
 def verify_model(model: Model, pixels: Callable[[int], NDArray[np.uint8]]) -> Verification:
-    """Measure what a model's spec declares, and how much its number type matters.
+    """Measure what a model's spec declares, and how number types change its labels.
 
     Args:
-        model: the checked model; its network is run on the CPU.
-        pixels: returns uint8 (side, side, 3) to run it on, of the side that is asked for, px.
+        model: the model; its network is run on the CPU.
+        pixels: takes a side in px and returns an image to predict, uint8 (side, side, 3).
 
     Raises:
-        ModelError: if it can't be loaded.
+        ModelError: the model can't be loaded.
     """
     started = time.perf_counter()
-    checks = tuple(_checks(model, pixels))
+    checks = tuple(_measure(model, pixels))
     seconds = time.perf_counter() - started
     return Verification(model.spec.name, model.sha256, model.spec.exactness, checks, seconds)
 
 
-def _checks(model: Model, pixels: Callable[[int], NDArray[np.uint8]]) -> Iterator[Check]:
+def _measure(model: Model, pixels: Callable[[int], NDArray[np.uint8]]) -> Iterator[Check]:
     spec, network = model.spec, model.build()
-    windows = _Windows.of(spec)
+    probed = _ProbedCore.choose(spec)
     placed = spec.architecture.depends_on_size and spec.exactness == "exact"
     subject = wrap_network(network, spec.in_channels, placed=placed)
-    image = subject.image(windows.side)
+    image = subject.image(probed.side)
+    expected = _describe_output(spec, probed)
     try:
         clean = subject.run(image)
     except Exception as error:  # of whatever type: other people's networks
         reason = first_line(error)
-        yield Check("output", _expected(spec, windows), f"fails: {reason}", False)
+        yield Check("output", expected, f"fails: {reason}", False)
         return
-    found = f"{'×'.join(map(str, clean.shape))} of {windows.side}×{windows.side} px"
-    yield Check("output", _expected(spec, windows), found, found == _expected(spec, windows))
-    if found != _expected(spec, windows):
+    measured = f"{'×'.join(map(str, clean.shape))} of {probed.side}×{probed.side} px"
+    yield Check("output", expected, measured, measured == expected)
+    if measured != expected:
         return
     exact = spec.exactness == "exact"
     if exact:
-        yield _border(subject, windows, image, clean)
-    precise = wrap_in_float64(network, spec.in_channels, windows.side, placed=placed)
-    yield _tiling(precise, windows, exact=exact)
+        yield _check_border(subject, probed, image, clean)
+    precise = wrap_in_float64(network, spec.in_channels, probed.side, placed=placed)
+    yield _check_tiling(precise, probed, exact=exact)
     del network, subject, precise
-    yield from _on_pixels(model, pixels)
+    yield from _check_pixels(model, pixels)
 
 
-def _expected(spec: ModelSpec, windows: _Windows) -> str:
-    side = windows.side - 2 * windows.border.shrink
-    return f"{spec.classes_out}×{side}×{side} of {windows.side}×{windows.side} px"
+def _describe_output(spec: ModelSpec, probed: _ProbedCore) -> str:
+    side = probed.side - 2 * probed.border.shrink
+    return f"{spec.classes_out}×{side}×{side} of {probed.side}×{probed.side} px"
 
 
-def _border(subject: ProbedNetwork, windows: _Windows, image: Tensor, clean: Tensor) -> Check:
-    """Spoil everything further from the core than the declared border, then ever more."""
-    before, after = windows.border.before, windows.border.after
+def _check_border(
+    subject: ProbedNetwork, probed: _ProbedCore, image: Tensor, clean: Tensor
+) -> Check:
+    """Spoil all pixels further from the core than the declared border, then nearer ones too."""
+    before, after = probed.border.before, probed.border.after
     declared = f"{before} px before, {after} px after a core"
 
-    def reached(fewer_before: int, fewer_after: int) -> Tensor:
-        spoil = windows.beyond(before - fewer_before, after - fewer_after)
-        changed = subject.changed(image, clean, spoil)
-        return changed[windows.output, windows.output]
+    def find_changed(fewer_before: int, fewer_after: int) -> Tensor:
+        spoil = probed.mark_beyond(before - fewer_before, after - fewer_after)
+        changed = subject.find_changed(image, clean, spoil)
+        return changed[probed.output, probed.output]
 
-    if bool(reached(0, 0).any()):
-        return Check("border", declared, "more: the core changes with what lies further off", False)
-    period = windows.border.period
-    if windows.core < 3 * period:
+    if bool(find_changed(0, 0).any()):
+        measured = "more: pixels further away change the core"
+        return Check("border", declared, measured, False)
+    period = probed.border.period
+    if probed.core < 3 * period:
         return Check("border", declared, "no more than that", True)
-    spare = _spare(reached, period, windows.core)
+    spare = _find_spare(find_changed, period, probed.core)
     measured = f"{before - spare[0]} px before, {after - spare[1]} px after a core"
     return Check("border", declared, measured, True)
 
 
-def _spare(reached: Callable[[int, int], Tensor], period: int, core: int) -> tuple[int, int]:
-    """Return how many px less, before and after, don't reach the core either; up to a period."""
+def _find_spare(
+    find_changed: Callable[[int, int], Tensor], period: int, core: int
+) -> tuple[int, int]:
+    """Return by how many px, less than a period, the border could be smaller before and after."""
     middle = slice(period, core - period)
     low, high = [0, 0], [period - 1, period - 1]
     while low[0] < high[0] or low[1] < high[1]:
         tried = [(least + most + 1) // 2 for least, most in zip(low, high, strict=True)]
-        changed = reached(tried[0], tried[1])
+        changed = find_changed(tried[0], tried[1])
         for end, edge in enumerate((slice(0, period), slice(core - period, core))):
             if bool(changed[edge, middle].any()) or bool(changed[middle, edge].any()):
                 high[end] = tried[end] - 1
@@ -204,10 +212,10 @@ def _spare(reached: Callable[[int, int], Tensor], period: int, core: int) -> tup
     return low[0], low[1]
 
 
-def _tiling(subject: ProbedNetwork, windows: _Windows, *, exact: bool) -> Check:
-    """Compute the same pixels from two windows: of other sizes where there are any."""
-    compare = _two_sizes if windows.shift else _two_places
-    deviation = compare(subject, windows)
+def _check_tiling(subject: ProbedNetwork, probed: _ProbedCore, *, exact: bool) -> Check:
+    """Compute the same pixels from two windows, of different sizes if the model takes them."""
+    compare = _compare_two_sizes if probed.shift else _compare_two_places
+    deviation = compare(subject, probed)
     name = str(subject.dtype).removeprefix("torch.")
     if deviation is None:
         return Check("tiling", "exact" if exact else "approximate", "no room to compare", None)
@@ -217,39 +225,41 @@ def _tiling(subject: ProbedNetwork, windows: _Windows, *, exact: bool) -> Check:
     return Check("tiling", "exact", measured, deviation <= subject.tolerance)
 
 
-def _two_sizes(subject: ProbedNetwork, windows: _Windows) -> float:
-    """Compare the core of the image with the core of its own window."""
-    border, image = windows.border, subject.image(windows.side)
-    window = slice(windows.shift, windows.side - windows.shift)
+def _compare_two_sizes(subject: ProbedNetwork, probed: _ProbedCore) -> float:
+    """Compare the core computed from the whole image and from the core's own window."""
+    border, image = probed.border, subject.image(probed.side)
+    window = slice(probed.shift, probed.side - probed.shift)
     whole = subject.run(image)
-    place = Placement((windows.shift, windows.shift), (windows.side, windows.side))
-    part = subject.run(image[:, :, window, window], place)
+    placement = Placement((probed.shift, probed.shift), (probed.side, probed.side))
+    part = subject.run(image[:, :, window, window], placement)
     first = border.before - border.shrink
-    core = slice(first, first + windows.core)
-    difference = whole[:, windows.output, windows.output] - part[:, core, core]
+    core = slice(first, first + probed.core)
+    difference = whole[:, probed.output, probed.output] - part[:, core, core]
     return float(difference.abs().max() / measure_range(whole))
 
 
-def _two_places(subject: ProbedNetwork, windows: _Windows) -> float | None:
-    """Compare what two windows of the only size, a period apart, have in common."""
-    border, side = windows.border, windows.side
-    step = max(border.period, windows.core // 2)
+def _compare_two_places(subject: ProbedNetwork, probed: _ProbedCore) -> float | None:
+    """Compare the overlap of two windows of the only size, whole periods apart.
+
+    None: they have no overlap with enough context.
+    """
+    border, side = probed.border, probed.side
+    step = max(border.period, probed.core // 2)
     image = subject.image(side + step)
-    one = subject.run(image[:, :, :side, :side])
-    other = subject.run(image[:, :, step:, step:])
-    # Where the declared border doesn't fit, the middle: what tiles would show is no nearer.
+    first_output = subject.run(image[:, :, :side, :side])
+    second_output = subject.run(image[:, :, step:, step:])
+    # If the declared border doesn't fit, compare the middle, as tiles would show it.
     lack = max(0, border.before + border.after + step + border.period - side)
     first = max(0, border.before - border.shrink - (lack + 1) // 2)
-    end = one.shape[1] - max(0, border.after - border.shrink - (lack + 1) // 2)
-    common = slice(first + step, end)
-    there = slice(first, end - step)
-    if common.start >= end:
+    end = first_output.shape[1] - max(0, border.after - border.shrink - (lack + 1) // 2)
+    in_first, in_second = slice(first + step, end), slice(first, end - step)
+    if in_first.start >= end:
         return None
-    difference = one[:, common, common] - other[:, there, there]
-    return float(difference.abs().max() / measure_range(one))
+    difference = first_output[:, in_first, in_first] - second_output[:, in_second, in_second]
+    return float(difference.abs().max() / measure_range(first_output))
 
 
-def _on_pixels(model: Model, pixels: Callable[[int], NDArray[np.uint8]]) -> Iterator[Check]:
+def _check_pixels(model: Model, pixels: Callable[[int], NDArray[np.uint8]]) -> Iterator[Check]:
     """Predict real pixels in two tilings, and in every number type."""
     predictor = Predictor(model, device="cpu", precision="float32")
     border = predictor.border
@@ -260,15 +270,15 @@ def _on_pixels(model: Model, pixels: Callable[[int], NDArray[np.uint8]]) -> Iter
     cores = [Box(o, o, o + n, o + n) for o, n in ((origin, tile), (moved, other))]
     side = max(moved + other, origin + tile) + border.after
     image, shape = pixels(side), (side, side)
-    views = [
+    windows = [
         (np.ascontiguousarray(image[window.slices()]), window, core)
         for window, core in ((border.window(core, shape), core) for core in cores)
     ]
-    labels = [predictor.predict(*view, shape).labels for view in views]
+    labels = [predictor.predict(*arguments, shape).labels for arguments in windows]
     common = cores[0].intersection(cores[1])
     parts = [
-        found[:, *common.relative_to(core).slices()]
-        for found, core in zip(labels, cores, strict=True)
+        label_images[:, *common.relative_to(core).slices()]
+        for label_images, core in zip(labels, cores, strict=True)
     ]
     share = float(np.mean(parts[0] == parts[1]))
     exact = model.spec.exactness == "exact"
@@ -278,13 +288,15 @@ def _on_pixels(model: Model, pixels: Callable[[int], NDArray[np.uint8]]) -> Iter
     del predictor
     for precision in model.spec.precisions:
         if precision != "float32":
-            yield Check(precision, "", _agreement(model, precision, views[:1], shape), None)
+            yield Check(
+                precision, "", _describe_agreement(model, precision, windows[:1], shape), None
+            )
 
 
-def _agreement(
+def _describe_agreement(
     model: Model,
     precision: str,
-    views: list[tuple[NDArray[np.uint8], Box, Box]],
+    windows: list[tuple[NDArray[np.uint8], Box, Box]],
     shape: tuple[int, int],
 ) -> str:
     try:
@@ -292,7 +304,9 @@ def _agreement(
     except OptionError:
         return "not computed by this CPU"
     try:
-        share = measure_agreement(Predictor(model, device="cpu", precision=precision), views, shape)
+        share = measure_agreement(
+            Predictor(model, device="cpu", precision=precision), windows, shape
+        )
     except ModelError as error:
         return f"fails: {error}"
     return _percent(share or 0.0) + " as in float32"

@@ -1,1 +1,1 @@
-"""One block from start to end, as a Dask worker computes it."""
+"""Computing one block from start to end, as a Dask worker does."""

@@ -1,24 +1,31 @@
-"""One block of the slide's own pixels, stored beside the labels so that viewers show both."""
+"""Copying one block of the slide's own pixels beside the labels, so that viewers show both."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+from typing_extensions import override
 
 from wsi_unet.geometry import BlockIndex
 from wsi_unet.labels.progress import BlockMarker, Progress
 from wsi_unet.labels.pyramid import reduce_mean
 from wsi_unet.labels.writer import write_block
 from wsi_unet.segmentation.parameters import ImageParameters
-from wsi_unet.segmentation.worker.run_once import Stopwatch, WrittenBlock, check_current, run_once
+from wsi_unet.segmentation.worker.run_once import (
+    BlockRunner,
+    Stopwatch,
+    WrittenBlock,
+    check_current,
+    run_once,
+)
 from wsi_unet.slides.resample import Raster
 from wsi_unet.slides.slide import Slide
 from wsi_unet.storage.store import ByteStore
 
 
 @dataclass(frozen=True)
-class ImageBlockRunner:
+class ImageBlockRunner(BlockRunner):
     """What a process holds open to store the blocks of one slide's image.
 
     Attributes:
@@ -35,12 +42,8 @@ class ImageBlockRunner:
     store: ByteStore
     progress: Progress
 
+    @override
     def run(self, index: BlockIndex, attempt: int) -> BlockMarker:
-        """Read and store one block, and mark it done; a marked block is left alone.
-
-        Raises:
-            BlockError: if anything fails; the message names the slide and the block.
-        """
         signature = self.parameters.signature()
 
         def work(clock: Stopwatch) -> WrittenBlock:
@@ -57,6 +60,6 @@ class ImageBlockRunner:
         name = f"{self.parameters.slide.name} (image)"
         return run_once(self.progress, signature, index, attempt, name, work)
 
+    @override
     def close(self) -> None:
-        """Close the slide."""
         self.slide.close()

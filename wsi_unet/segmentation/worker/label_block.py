@@ -1,6 +1,6 @@
-"""One block, start to end: read, predict, crop, write its shard and its piece of the pyramid.
+"""Computing one block of labels: read, predict, crop, write its shard and its pyramid levels.
 
-This is all a worker does for a label group. It knows nothing of Dask.
+This is all that a worker does for a label group. Nothing here knows of Dask.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from threading import Event
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from wsi_unet.errors import BlockError
 from wsi_unet.geometry import BlockIndex, Border, Box, Shape
@@ -21,7 +22,13 @@ from wsi_unet.labels.writer import write_block
 from wsi_unet.models.inference.ensemble import IntensityStatistics
 from wsi_unet.models.inference.predictor import Prediction, Predictor
 from wsi_unet.segmentation.parameters import LabelParameters
-from wsi_unet.segmentation.worker.run_once import Stopwatch, WrittenBlock, check_current, run_once
+from wsi_unet.segmentation.worker.run_once import (
+    BlockRunner,
+    Stopwatch,
+    WrittenBlock,
+    check_current,
+    run_once,
+)
 from wsi_unet.slides.resample import Raster, read_mirrored
 from wsi_unet.slides.slide import Slide
 from wsi_unet.slides.tissue.mask import TissueMask, mask_in_box, mask_touches
@@ -30,11 +37,11 @@ from wsi_unet.storage.store import ByteStore
 
 @dataclass(frozen=True)
 class BlockPixels:
-    """What a block computed.
+    """The computed pixels of a block.
 
     Attributes:
         labels: label values, uint8 (label images, rows, columns).
-        probabilities: per class, 0..255, uint8 (classes, rows, columns), or None.
+        probabilities: round(255 · probability), uint8 (classes, rows, columns); None unless wanted.
         predicted: number of pixels inside the tissue mask.
     """
 
@@ -44,7 +51,7 @@ class BlockPixels:
 
 
 @dataclass(frozen=True)
-class LabelBlockRunner:
+class LabelBlockRunner(BlockRunner):
     """What a process holds open to compute the blocks of one label group.
 
     Attributes:
@@ -55,7 +62,7 @@ class LabelBlockRunner:
         predictor: the model on its device.
         store: the output store.
         progress: the label group's progress files.
-        stop: set when the run is over; blocks in work then end at their next tile.
+        stop: set when the run is over; blocks being computed then end at their next tile.
     """
 
     parameters: LabelParameters
@@ -67,12 +74,8 @@ class LabelBlockRunner:
     progress: Progress
     stop: Event = field(default_factory=Event)
 
+    @override
     def run(self, index: BlockIndex, attempt: int) -> BlockMarker:
-        """Compute and store one block, and mark it done; a marked block is left alone.
-
-        Raises:
-            BlockError: if anything fails; the message names the slide and the block.
-        """
         signature = self.parameters.signature()
 
         def work(clock: Stopwatch) -> WrittenBlock:
@@ -87,7 +90,7 @@ class LabelBlockRunner:
         return run_once(self.progress, signature, index, attempt, name, work)
 
     def compute(self, index: BlockIndex, clock: Stopwatch) -> BlockPixels:
-        """Read and predict one block; nothing is written."""
+        """Read and predict one block, without writing anything."""
         return predict_box(
             self.raster,
             self.parameters.grid.core(index),
@@ -114,8 +117,9 @@ class LabelBlockRunner:
             shards |= write_block(self.store, group, pyramid, index, data, reduction)
         return shards
 
+    @override
     def close(self) -> None:
-        """End blocks in work at their next tile, then close the slide."""
+        """End blocks that are being computed at their next tile, then close the slide."""
         self.stop.set()
         self.slide.close()
 
@@ -132,21 +136,21 @@ def predict_box(
     clock: Stopwatch,
     stop: Event | None = None,
 ) -> BlockPixels:
-    """Return the labels of `box`: those of one forward pass over the whole raster, cut out.
+    """Return the labels of `box`, which are those of one forward pass over the whole raster.
 
     Args:
         raster: the slide on the model's pixel grid; only the window of `box` is read.
-        box: px of that grid, inside it; starts at multiples of the network's period.
+        box: px of that grid, inside the raster; starts at multiples of the network's period.
         predictor: the model on its device.
         tile: side of a tile's core, px, a multiple of the period.
-        mask: tissue, stretched over the raster; outside it everything is 0. None: no mask.
+        mask: tissue, stretched over the raster; labels outside are 0. None predicts everywhere.
         probabilities: whether class probabilities are wanted too.
-        statistics: what the models' intensities are scaled with; () is their own constants.
-        clock: gets the seconds spent as "read", "wait" and "predict".
-        stop: looked at before each tile.
+        statistics: how the models' intensities are normalised; () for their own constants.
+        clock: gets the seconds spent on "read", "wait" and "predict".
+        stop: checked before each tile; None for never.
 
     Raises:
-        BlockError: if `stop` was set.
+        BlockError: `stop` was set.
     """
     border, shape = predictor.border, raster.shape
     labels = np.zeros((predictor.label_images, *box.shape), np.uint8)
@@ -173,15 +177,15 @@ def predict_box(
             clock.add("wait", prediction.seconds_waited / predictor.slots)
             clock.add("predict", prediction.seconds_busy)
             inside = core.intersection(box)
-            there, kept = inside.relative_to(box).slices(), inside.relative_to(core).slices()
-            labels[:, *there] = prediction.labels[:, *kept]
+            in_box, in_core = inside.relative_to(box).slices(), inside.relative_to(core).slices()
+            labels[:, *in_box] = prediction.labels[:, *in_core]
             if classes is not None and prediction.probabilities is not None:
-                classes[:, *there] = prediction.probabilities[:, *kept]
-    return _masked(BlockPixels(labels, classes, box.area), box, mask, shape)
+                classes[:, *in_box] = prediction.probabilities[:, *in_core]
+    return _apply_mask(BlockPixels(labels, classes, box.area), box, mask, shape)
 
 
-def _masked(block: BlockPixels, box: Box, mask: TissueMask | None, shape: Shape) -> BlockPixels:
-    """Set what lies outside the tissue to 0."""
+def _apply_mask(block: BlockPixels, box: Box, mask: TissueMask | None, shape: Shape) -> BlockPixels:
+    """Set everything outside the tissue to 0."""
     if mask is None:
         return block
     tissue = mask_in_box(mask, box, shape)
@@ -194,11 +198,11 @@ def _masked(block: BlockPixels, box: Box, mask: TissueMask | None, shape: Shape)
 def cut_tiles(
     box: Box, border: Border, side: int, mask: TissueMask | None, shape: Shape
 ) -> list[Box]:
-    """Return the cores of a block's tiles, those without tissue left out.
+    """Return the cores of a block's tiles, without those that contain no tissue.
 
     Args:
         box: the block, px of the model's grid.
-        border: the network's border; cores start at multiples of its period.
+        border: the network's border; its period is where cores may start.
         side: side of a tile's core, px, a multiple of the period.
         mask: tissue, stretched over `shape`; None keeps all tiles.
         shape: (rows, columns) of the whole model grid, px.
@@ -210,7 +214,7 @@ def cut_tiles(
 
 
 def count_labels(labels: NDArray[np.uint8], values: int) -> tuple[int, ...]:
-    """Return the number of pixels of each label value 0 .. values − 1.
+    """Return the number of pixels of each label value from 0 to values − 1.
 
     Counting value by value is several times faster than `np.bincount`, which widens every pixel
     to 8 bytes first.

@@ -1,4 +1,4 @@
-"""What only a worker knows: its device, its memory, and how fast the model runs there."""
+"""Measuring on a worker what only it knows: its device, memory and speed with a model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from wsi_unet.slides.tissue.mask import TissueMask, mask_touches
 
 PROBE_SECONDS = 2.0
 MEMORY_SHARE = 0.5
-"""Share of the free memory that a tile may take when the choice is ours."""
+"""Share of the free memory that a tile may take if its size isn't given."""
 
 AGREEMENT_TILE = 512
 AGREEMENT_WINDOWS = 4
@@ -32,22 +32,22 @@ AGREEMENT_WINDOWS = 4
 
 @dataclass(frozen=True)
 class ProbeRequest:
-    """What a worker is asked to resolve.
+    """The open questions about a run that only a worker can answer.
 
     Attributes:
         slide: the slide, as workers find it.
-        sampling: how the model's pixel grid is read from it.
+        resampling: how the model's pixel grid is read from it.
         model: the model, as workers find it.
         tta: which views of a window are averaged.
-        statistics: what the models' intensities are scaled with; () is their own constants.
+        statistics: how the models' intensities are normalised; () for their own constants.
         device: "auto", "cpu", "cuda" or "cuda:<index>".
-        precision: "auto" or one of the precisions.
-        precisions: those that the model can run in.
+        precision: "auto", "float32", "bfloat16" or "float16".
+        precisions: number types that the model can run in.
         tile: side of a tile's core, px; None lets the worker choose.
         block: side of a block, px.
-        mask: tissue, stretched over the slide; None is everywhere.
+        mask: tissue, stretched over the slide; None predicts everywhere.
         probabilities: whether class probabilities are wanted too.
-        agreement: what an earlier run measured; None measures it.
+        agreement: the agreement that an earlier run measured; None to measure it.
         processes_per_host: worker processes that share a host's memory.
         processes_per_core: worker processes that share a core.
     """
@@ -68,10 +68,10 @@ class ProbeRequest:
     processes_per_host: int
     processes_per_core: int
 
-    def alike(self) -> tuple[Hashable, ...]:
-        """Return what the measured speed and memory depend on, beside the model.
+    def speed_key(self) -> tuple[Hashable, ...]:
+        """Return everything but the model that the measured speed and memory depend on.
 
-        Of the slide that is its size, where that is less than a block, to a power of two.
+        Only the slide's size matters, rounded up to a power of two, if it is less than a block.
         """
         side = min(self.block, 1 << (max(self.resampling.shape) - 1).bit_length())
         chosen = self.tta, self.device, self.precision, self.tile, self.block
@@ -81,20 +81,20 @@ class ProbeRequest:
 
 @dataclass(frozen=True)
 class WorkerMeasurement:
-    """What a worker resolved and measured.
+    """A worker's answers to a `ProbeRequest`.
 
     Attributes:
         host: the worker's host name.
-        device: the kind of device, "cpu" or "cuda", or the one device asked for.
-        precision: the precision.
+        device: the kind of device, "cpu" or "cuda", or the requested one, "cuda:<index>".
+        precision: the number type to compute in.
         tile: side of a tile's core, px.
         mpx_per_s: millions of core pixels per second of one process; None if not measured.
         agreement: share of labels equal to float32's on windows of this slide; None in float32.
         tile_memory: peak memory of the network on the tiles that it computes at once, bytes.
-        base_memory: what the process holds already, bytes.
+        base_memory: memory that the process holds already, bytes.
         host_memory: bytes available on the host.
-        device_memory: bytes available on the device; None where it is the host's.
-        period: the network's; tiles are multiples of it.
+        device_memory: bytes available on the device; None if it uses the host's memory.
+        period: the network's period, px; tiles are multiples of it.
     """
 
     host: str
@@ -110,7 +110,10 @@ class WorkerMeasurement:
     period: int
 
     def for_slide(self, request: ProbeRequest) -> WorkerMeasurement:
-        """Return the same for another slide: no larger a tile than it needs, unless asked for."""
+        """Return the measurement for another slide, with a tile no larger than that needs.
+
+        A tile that the request names is kept.
+        """
         if request.tile is not None:
             return self
         needed = round_up(max(request.resampling.shape), self.period)
@@ -118,11 +121,11 @@ class WorkerMeasurement:
 
 
 def measure_worker(request: ProbeRequest, *, estimate: bool) -> WorkerMeasurement:
-    """Resolve what is left open, on the worker that this runs on.
+    """Answer a request on the worker that this runs on.
 
     Args:
-        request: what is known.
-        estimate: measure the speed even where the tile is given.
+        request: what is known and what is open.
+        estimate: measure the speed even if the tile is given.
 
     Raises:
         OptionError: the worker has no such device, or no tile fits its memory.
@@ -149,7 +152,7 @@ def measure_worker(request: ProbeRequest, *, estimate: bool) -> WorkerMeasuremen
         precision=precision,
         tile=tile,
         mpx_per_s=speed,
-        agreement=_agreement(predictor, request),
+        agreement=_measure_agreement(predictor, request),
         tile_memory=predictor.slots
         * predictor.ensemble.memory(tile, precision, probabilities=probabilities),
         base_memory=psutil.Process().memory_info().rss,
@@ -160,12 +163,12 @@ def measure_worker(request: ProbeRequest, *, estimate: bool) -> WorkerMeasuremen
 
 
 def _choose_tile(predictor: Predictor, request: ProbeRequest) -> tuple[int, float]:
-    """Return the tile and its speed, millions of core pixels per second."""
-    on_cpu = predictor.device == "cpu"
-    longest = -(-max(request.resampling.shape) // predictor.border.period) * predictor.border.period
+    """Return a tile size, px, and its speed in millions of core pixels per second."""
+    candidates = CPU_TILES if predictor.device == "cpu" else GPU_TILES
+    longest = round_up(max(request.resampling.shape), predictor.border.period)
     most = min(request.block, longest)
-    whole = [side for side in (CPU_TILES if on_cpu else GPU_TILES) if request.block % side == 0]
-    sides = [side for side in whole if side <= most] or [most]
+    dividing = [side for side in candidates if request.block % side == 0]
+    sides = [side for side in dividing if side <= most] or [most]
     free = get_free_memory(predictor.device)
     available = psutil.virtual_memory().available if free is None else free
     share = int(MEMORY_SHARE * available / request.processes_per_host)
@@ -179,15 +182,15 @@ def _choose_tile(predictor: Predictor, request: ProbeRequest) -> tuple[int, floa
     return choice.tile, choice.speeds[choice.tile]
 
 
-def _agreement(predictor: Predictor, request: ProbeRequest) -> float | None:
-    """Return what was measured before, or measure it on windows spread over the tissue."""
+def _measure_agreement(predictor: Predictor, request: ProbeRequest) -> float | None:
+    """Return the agreement measured before, or measure it on windows spread over the tissue."""
     if predictor.precision == "float32" or request.agreement is not None:
         return request.agreement
-    windows = _real_windows(predictor, request)
+    windows = _read_windows(predictor, request)
     return measure_agreement(predictor, windows, request.resampling.shape, request.statistics)
 
 
-def _real_windows(
+def _read_windows(
     predictor: Predictor, request: ProbeRequest
 ) -> Iterator[tuple[NDArray[np.uint8], Box, Box]]:
     border, shape = predictor.border, request.resampling.shape

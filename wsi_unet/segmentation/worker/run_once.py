@@ -1,4 +1,4 @@
-"""Doing a block exactly once as far as anyone can see, however often it runs."""
+"""Running a block so that its result is the same however often and wherever it runs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,17 @@ from wsi_unet.labels.progress import BlockMarker, Progress, ShardRecord
 
 @dataclass
 class Stopwatch:
-    """Seconds spent by name; what `BlockMarker.seconds` holds."""
+    """A stopwatch for several activities.
+
+    Attributes:
+        seconds: time spent so far on each activity, by name, as `BlockMarker.seconds` stores it.
+    """
 
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
-        """Add the time spent inside the `with` block to `name`."""
+        """Add the time spent in the context to the activity `name`."""
         start = perf_counter()
         try:
             yield
@@ -31,16 +35,16 @@ class Stopwatch:
             self.add(name, perf_counter() - start)
 
     def add(self, name: str, seconds: float) -> None:
-        """Add `seconds` to `name`."""
+        """Add `seconds` to the activity `name`."""
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
 
 @dataclass(frozen=True)
 class WrittenBlock:
-    """What storing a block left behind.
+    """A block whose shards are stored.
 
     Attributes:
-        shards: every shard the block owns, by key.
+        shards: every shard that the block owns, by key.
         counts: pixels per label value at level 0.
         predicted: pixels at level 0 that were predicted (inside the tissue mask).
     """
@@ -51,27 +55,35 @@ class WrittenBlock:
 
 
 class BlockRunner(Protocol):
-    """The blocks of one array that a process can run."""
+    """What a process holds open to run the blocks of one array."""
 
     def run(self, index: BlockIndex, attempt: int) -> BlockMarker:
-        """Compute and store one block, unless it is marked done."""
+        """Compute and store one block and mark it done; a block that is marked is left alone.
+
+        Args:
+            index: the block.
+            attempt: 1 for the first try.
+
+        Raises:
+            BlockError: anything fails; the message names the slide and the block.
+        """
 
     def close(self) -> None:
-        """Give back what it holds open."""
+        """Close what is held open."""
 
 
 def check_current(progress: Progress, signature: str) -> None:
-    """Make sure, before pixels are stored, that they are still wanted.
+    """Refuse to store pixels that are no longer wanted.
 
-    A task can outlive its run: its client was killed, and another run has begun at the same
+    A task can outlive its run: its client was killed, and another run was started on the same
     output.
 
     Raises:
-        OutputError: if another run has taken the place of the one with `signature`.
+        OutputError: another run has replaced the one with `signature`.
     """
     record = progress.read_run()
     if record is None or record.signature != signature:
-        raise OutputError(f"another run of {progress.name!r} has taken this one's place")
+        raise OutputError(f"another run of {progress.name!r} has replaced this one")
 
 
 def run_once(
@@ -85,15 +97,15 @@ def run_once(
     """Do `work` and mark the block done; a block that is marked already is left alone.
 
     Args:
-        progress: where the markers are.
-        signature: of the run.
+        progress: the run's progress files, which hold the markers.
+        signature: the run's signature.
         index: the block.
         attempt: 1 for the first try.
-        name: of the array, for the error message.
+        name: name of the array, for the error message.
         work: computes the block and writes its shards.
 
     Raises:
-        BlockError: if `work` fails in any way; the message names the block.
+        BlockError: `work` fails in any way; the message names the block.
     """
     done = progress.read_marker(index, signature)
     if done is not None and progress.shards_exist(done):

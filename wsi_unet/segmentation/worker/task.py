@@ -1,7 +1,11 @@
-"""What travels to a worker, and what the worker keeps open between tasks.
+"""The tasks that are sent to workers, and what a worker process keeps open between them.
 
-A task is coordinates: it names a run in an output store and one of its blocks. The worker reads
-the run's parameters from the store and opens the slide, the model and the mask itself, once.
+A task consists of coordinates: it names a run in an output store and one of its blocks. The worker
+reads the run's parameters from the store and opens the slide, the model and the mask itself, once.
+
+Slides and models are expensive to open and can't be sent, so every process keeps its own between
+tasks: `_BLOCKS` and `_PREDICTORS` are module state for that reason, and `_ENDED` because tasks of a
+run that is over may arrive after it was released.
 """
 
 from __future__ import annotations
@@ -41,13 +45,13 @@ from wsi_unet.storage.opening import open_store
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One array of an output being filled, as a worker finds it.
+    """One array of an output that is being filled, as a worker finds it.
 
     Attributes:
-        output: the output store.
+        output: path or URL of the output store.
         name: the label group, or `IMAGE_NAME`.
-        signature: of the run's parameters; a worker that finds others there stops.
-        session: tells one execution of the run from the others.
+        signature: signature of the run's parameters; a worker that finds another one stops.
+        session: distinguishes the executions of a run.
     """
 
     output: str
@@ -57,19 +61,30 @@ class Run:
 
     @property
     def kind(self) -> Literal["labels", "image"]:
-        """What the run fills."""
+        """Whether the run fills labels or the image."""
         return "image" if self.name == IMAGE_NAME else "labels"
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One block of one run.
+    """One block of one run: the unit of work, and all that is sent to a worker for it.
+
+    >>> run = Run("/results/a.ome.zarr", "nuclei", signature="5f3a", session="9c1d")
+    >>> task = Task(run, index=(0, 3))
+    >>> task.key
+    'block-9c1d-nuclei-0.3-1'
+
+    Tasks are immutable and hashable; another attempt is another task:
+
+    >>> from dataclasses import replace
+    >>> replace(task, attempt=2).key
+    'block-9c1d-nuclei-0.3-2'
 
     Attributes:
         run: the run.
-        index: the block.
+        index: the block, (row, column) in the grid of blocks.
         attempt: 1 for the first try.
-        deadline: seconds after which it counts as hung.
+        deadline: seconds after which the task counts as hung.
     """
 
     run: Run
@@ -79,16 +94,17 @@ class Task:
 
     @property
     def key(self) -> str:
-        """Dask's name for the task: a constant prefix, then what makes it unique."""
+        """Dask's key of the task: a constant prefix, then what makes the key unique."""
         i, j = self.index
         return f"block-{self.run.session}-{self.run.name}-{i}.{j}-{self.attempt}"
 
 
 CLOSING_SECONDS = 2.0
+"""How long closing a run may hold up whoever releases it."""
 
-_BLOCKS = ProcessCache[BlockRunner](capacity=8, close=lambda blocks: blocks.close())
+_BLOCKS = ProcessCache[BlockRunner](capacity=8, close=lambda runner: runner.close())
 _ENDED: deque[str] = deque(maxlen=1000)
-"""Sessions that are over here; their tasks may still be in some queue."""
+"""Sessions that are over in this process; some of their tasks may still be queued."""
 
 _PREDICTORS = ProcessCache[Predictor](capacity=2)
 
@@ -97,26 +113,27 @@ def run_task(task: Task) -> BlockMarker:
     """Run one block in this process.
 
     Raises:
-        BlockError: if the block fails, or its session is over.
-        WsiUnetError: if the slide, the model or the run can't be opened.
+        BlockError: the block fails, or its session is over.
+        WsiUnetError: the slide, the model or the run can't be opened.
     """
     if task.run.session in _ENDED:
         raise BlockError("the run was stopped")
-    with _BLOCKS.use(task.run, lambda: _open(task.run)) as blocks:
-        return blocks.run(task.index, task.attempt)
+    with _BLOCKS.use(task.run, lambda: _open_run(task.run)) as runner:
+        return runner.run(task.index, task.attempt)
 
 
 def release_run(run: Run) -> None:
-    """Close what this process holds open for `run`; a block in work ends at its next tile.
+    """Close what this process holds open for `run`.
 
-    A read that hangs would hold up the closing, so that isn't waited for.
+    A block that is being computed ends at its next tile. A read that hangs would hold up closing,
+    so that is waited for only briefly.
     """
     _ENDED.append(run.session)
 
     def close() -> None:
-        blocks = _BLOCKS.release(run)
-        if blocks is not None:
-            blocks.close()
+        runner = _BLOCKS.release(run)
+        if runner is not None:
+            runner.close()
 
     closing = Thread(target=close, daemon=True)
     closing.start()
@@ -132,11 +149,11 @@ def get_predictor(
     precision: str,
     processes_per_core: int,
 ) -> Predictor:
-    """Return this process's predictor for a model, loaded at the first call.
+    """Return this process's predictor for a model, which is loaded at the first call.
 
     Args:
-        sha256: the hash of the model, or of what several make.
-        load: loads it, if it isn't here yet.
+        sha256: hash of the model or the ensemble.
+        load: loads the model, if the process doesn't have it yet.
         tta: which views of a window are averaged.
         device: "cpu", "cuda" or "cuda:<index>".
         precision: "float32", "bfloat16" or "float16".
@@ -150,23 +167,23 @@ def get_predictor(
     )
 
 
-def _open(run: Run) -> BlockRunner:
+def _open_run(run: Run) -> BlockRunner:
     store = open_store(run.output)
     progress = Progress(store, run.name)
     record = progress.read_run()
     if record is None:
         raise OutputError(
-            f"{run.output} holds no run {run.name!r}; can this worker see the same files as the "
-            "client?"
+            f"{run.output} contains no run {run.name!r}; check that this worker sees the same "
+            "files as the client"
         )
     if record.signature != run.signature:
-        raise OutputError(f"{run.output}: another run of {run.name!r} has taken this one's place")
+        raise OutputError(f"{run.output}: another run of {run.name!r} has replaced this one")
     if run.kind == "image":
         image = ImageParameters.model_validate(record.parameters)
         slide = open_reference(image.slide)
         return ImageBlockRunner(image, slide, open_raster(slide, image.resampling), store, progress)
     labels = LabelParameters.model_validate(record.parameters)
-    if labels.signature() != run.signature:  # above all, of the model: it may be trusted
+    if labels.signature() != run.signature:  # most of all the model, which may be trusted code
         raise OutputError(f"{run.output}: the parameters of {run.name!r} were changed; start again")
     mask = _read_mask(progress, labels)
     predictor = get_predictor(
@@ -177,7 +194,7 @@ def _open(run: Run) -> BlockRunner:
         precision=labels.precision,
         processes_per_core=labels.processes_per_core,
     )
-    slide = open_reference(labels.slide)  # last: what fails before leaves nothing open
+    slide = open_reference(labels.slide)  # last, so that failures before leave nothing open
     return LabelBlockRunner(
         parameters=labels,
         slide=slide,
@@ -193,15 +210,15 @@ def load_ensemble(reference: ModelReference, tta: Tta) -> Ensemble:
     """Load the models that a run was planned with.
 
     Raises:
-        ModelError: if one can't be loaded.
-        OutputError: if one isn't the same.
+        ModelError: a model can't be loaded.
+        OutputError: a model has changed.
     """
     models = []
-    for each in reference.each:
-        model = load_model(each.path, trust=each.trust)
-        if model.sha256 != each.sha256:
+    for member in reference.each:
+        model = load_model(member.path, trust=member.trust)
+        if model.sha256 != member.sha256:
             raise OutputError(
-                f"{each.path} has changed since this run was planned; if it is still being "
+                f"{member.path} has changed since this run was planned; if it is still being "
                 "trained, segment with a copy of it"
             )
         models.append(model)
@@ -209,31 +226,31 @@ def load_ensemble(reference: ModelReference, tta: Tta) -> Ensemble:
 
 
 def _read_mask(progress: Progress, labels: LabelParameters) -> TissueMask | None:
-    """Return the run's tissue mask, None for a run without.
+    """Return the run's tissue mask; None for a run without one.
 
     Raises:
-        OutputError: if it isn't the one the run was planned with.
+        OutputError: it isn't the mask that the run was planned with.
     """
     if labels.tissue == "none":
         return None
     mask = progress.read_mask()
     if mask is None or mask_digest(mask) != labels.tissue.partition(":")[2]:
         raise OutputError(
-            f"{progress.store}: the tissue mask of {progress.name!r} is missing or isn't the "
-            "run's own; run the same command again"
+            f"{progress.store}: the tissue mask of {progress.name!r} is missing or belongs to "
+            "another run; run the same command again"
         )
     return mask
 
 
 def open_reference(reference: SlideReference) -> Slide:
-    """Open the slide a run was planned with, and make sure that it is the same one.
+    """Open the slide that a run was planned with.
 
     Raises:
-        SlideError: if it can't be opened.
-        OutputError: if it isn't the same slide.
+        SlideError: the slide can't be opened.
+        OutputError: the slide has changed.
     """
     slide = open_slide(reference.path, reader=reference.reader)
     if slide.fingerprint() != reference.fingerprint:
         slide.close()
-        raise OutputError(f"{reference.path} is not the slide this run was planned with")
+        raise OutputError(f"{reference.path} is not the slide that this run was planned with")
     return slide
