@@ -1,4 +1,4 @@
-"""Which files a recipe names: each image with its truth, and whose they are."""
+"""Finding the files that a recipe names: each image with its truth and its patient."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsi_unet.cohorts.inputs import DICOM, SUFFIXES, ZARR
+from wsi_unet.cohorts.search import DICOM, SUFFIXES, ZARR
 from wsi_unet.errors import RecipeError
 from wsi_unet.training.recipe import DataSource
 
@@ -20,15 +20,15 @@ TRUTHS = (".png", ".tif", ".tiff", ZARR, *ANNOTATIONS)
 
 @dataclass(frozen=True)
 class DataFile:
-    """An image and what says what is true of it.
+    """The files of a field.
 
     Attributes:
-        source: the number of its source in the recipe.
-        name: of the image, relative to the data folder where it lies in it.
-        image: an image or slide.
-        labels: label image, annotations or label OME-Zarr.
-        within: annotations outside of which nothing is known; None: all is known.
-        patient: whose it is; the image itself where nothing else is said.
+        source: number of the data source in the recipe.
+        name: path of the image, relative to the data folder if it lies inside.
+        image: path of the image or slide.
+        labels: path of its truth: a label image, annotations or a label OME-Zarr.
+        within: path of annotations outside which labels are unknown; None: all labels are known.
+        patient: patient that the image is of; the image's name unless the recipe says otherwise.
     """
 
     source: int
@@ -43,13 +43,13 @@ def find_files(source: DataSource, number: int, folder: Path) -> list[DataFile]:
     """Find the files of a source, in the natural order of their names: "9" before "10".
 
     Args:
-        source: what the recipe says of it.
-        number: of the source in the recipe.
-        folder: what its paths are relative to.
+        source: the source in the recipe.
+        number: its number in the recipe.
+        folder: folder that its paths are relative to.
 
     Raises:
-        RecipeError: nothing matches, an image lacks its truth, or what belongs together can't be
-            told.
+        RecipeError: nothing matches, an image has no truth, or it is unclear which files belong
+            together.
     """
     key = f"data.{number}"
     images = _find_images(source.images, f"{key}.images", folder)
@@ -62,13 +62,13 @@ def find_files(source: DataSource, number: int, folder: Path) -> list[DataFile]:
     if source.group is not None:
         patients = _find_patients(source.group, f"{key}.group", images)
     return [
-        DataFile(number, *parts)
-        for parts in zip(names, images, labels, within, patients, strict=True)
+        DataFile(number, *values)
+        for values in zip(names, images, labels, within, patients, strict=True)
     ]
 
 
 def stem_of(path: Path) -> str:
-    """Return what the names of an image and its truth have in common.
+    """Return the stem, which the names of an image and its truth have in common.
 
     >>> stem_of(Path("a.png")), stem_of(Path("b.v2.ome.tif")), stem_of(Path("c.ome.zarr"))
     ('a', 'b.v2', 'c')
@@ -87,25 +87,25 @@ def natural_order(name: str) -> list[tuple[int, int, str]]:
 
 
 def _find_images(pattern: str, key: str, folder: Path) -> list[Path]:
-    place = folder / Path(pattern).expanduser()
-    if place.is_dir() and not _is_slide_folder(place):
-        found = [path for path in _entries(place, key) if _is_image(path)]
-    elif place.exists():
-        found = [place]
+    given = folder / Path(pattern).expanduser()
+    if given.is_dir() and not _is_slide_folder(given):
+        images = [path for path in _list_folder(given, key) if _is_image(path)]
+    elif given.exists():
+        images = [given]
     else:
-        wanted = str(Path(pattern).expanduser())
-        matches = glob.glob(wanted, root_dir=folder, recursive=True)  # noqa: PTH207
-        found = [folder / match for match in matches]
-        found = [path for path in found if path.is_file() or _is_slide_folder(path)]
-    if not found:
+        expanded = str(Path(pattern).expanduser())
+        matches = glob.glob(expanded, root_dir=folder, recursive=True)  # noqa: PTH207
+        images = [folder / match for match in matches]
+        images = [path for path in images if path.is_file() or _is_slide_folder(path)]
+    if not images:
         raise RecipeError(
             f"{key}: no image matches {pattern!r} in {folder}; give a folder, a file or a pattern "
             "like images/*.png, relative to the data folder"
         )
-    return sorted(found, key=lambda path: natural_order(str(path)))
+    return sorted(images, key=lambda path: natural_order(str(path)))
 
 
-def _entries(folder: Path, key: str) -> list[Path]:
+def _list_folder(folder: Path, key: str) -> list[Path]:
     try:
         return [path for path in folder.iterdir() if not path.name.startswith(".")]
     except OSError as error:
@@ -124,51 +124,51 @@ def _is_slide_folder(path: Path) -> bool:
 def _find_partners(
     given: str, key: str, folder: Path, images: Sequence[Path], suffixes: Sequence[str]
 ) -> list[Path]:
-    """Return what belongs to each image: of a folder the file of its stem, or the one file."""
-    place = folder / Path(given).expanduser()
-    if not place.exists():
+    """Return the file for each image: in a folder, the one with its stem; or the given file."""
+    path = folder / Path(given).expanduser()
+    if not path.exists():
         raise RecipeError(f"{key}: there is no {given!r} in {folder}")
-    if place.is_file() or _is_slide_folder(place):
+    if path.is_file() or _is_slide_folder(path):
         if len(images) > 1:
             raise RecipeError(
                 f"{key}: {given!r} is one file, but there are {len(images)} images; give a folder "
                 "with a file of the same stem for each"
             )
-        return [place]
-    there = _by_stem(
-        path
-        for path in _entries(place, key)
-        if path.suffix.lower() in suffixes and path not in images
+        return [path]
+    partners = _group_by_stem(
+        file
+        for file in _list_folder(path, key)
+        if file.suffix.lower() in suffixes and file not in images
     )
-    _refuse_ambiguous(images, there, key)
-    missing = [image.name for image in images if stem_of(image) not in there]
+    _refuse_ambiguous(images, partners, key)
+    missing = [image.name for image in images if stem_of(image) not in partners]
     if missing:
         raise RecipeError(
-            f"{key}: {len(missing)} of {len(images)} images have no file of their stem "
-            f"({', '.join(suffixes)}) in {place}, first {missing[0]}"
+            f"{key}: {len(missing)} of {len(images)} images have no file with their stem "
+            f"({', '.join(suffixes)}) in {path}, first {missing[0]}"
         )
-    return [there[stem_of(image)][0] for image in images]
+    return [partners[stem_of(image)][0] for image in images]
 
 
-def _by_stem(paths: Iterable[Path]) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = {}
+def _group_by_stem(paths: Iterable[Path]) -> dict[str, list[Path]]:
+    groups: dict[str, list[Path]] = {}
     for path in sorted(paths):
-        found.setdefault(stem_of(path), []).append(path)
-    return found
+        groups.setdefault(stem_of(path), []).append(path)
+    return groups
 
 
 def _refuse_ambiguous(images: Sequence[Path], partners: dict[str, list[Path]], key: str) -> None:
-    for stem, same in _by_stem(images).items():
+    for stem, same in _group_by_stem(images).items():
         if len(same) > 1:
             raise RecipeError(
-                f"{key}: the images {same[0]} and {same[1]} have the same stem, so it can't be "
-                "told what belongs to which; rename one of them"
+                f"{key}: the images {same[0]} and {same[1]} have the same stem, so their files "
+                "can't be told apart; rename one of them"
             )
         rivals = partners.get(stem, [])
         if len(rivals) > 1:
             raise RecipeError(
                 f"{key}: both {rivals[0].name} and {rivals[1].name} in {rivals[0].parent} have the "
-                f"stem of {same[0].name}; leave one of them there"
+                f"stem of {same[0].name}; remove one of them"
             )
 
 
@@ -183,13 +183,13 @@ def _find_patients(group: str, key: str, images: Sequence[Path]) -> list[str]:
         raise RecipeError(f"{key}: {group!r} isn't a regular expression ({error})") from error
     if not expression.groups:
         raise RecipeError(
-            f"{key}: {group!r} has no group; put what names the patient in parentheses, like "
-            "(P[0-9]+)"
+            f"{key}: {group!r} has no group; put the part that names the patient in parentheses, "
+            "like (P[0-9]+)"
         )
     patients = []
     for image in images:
-        found = expression.search(stem_of(image))
-        if found is None or not found[1]:
+        match = expression.search(stem_of(image))
+        if match is None or not match[1]:
             raise RecipeError(f"{key}: {group!r} finds no patient in {stem_of(image)!r}")
-        patients.append(found[1])
+        patients.append(match[1])
     return patients
