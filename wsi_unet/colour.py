@@ -1,4 +1,4 @@
-"""One kind of pixel for everything downstream: RGB, 8 bits; and what networks make of it."""
+"""Colours: every slide is read as 8-bit RGB, which networks see in their own channel order."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 WHITE = 255
+"""Grey level of empty glass, and of an opaque alpha channel."""
 
 ChannelOrder = Literal["rgb", "bgr", "gray"]
 
@@ -17,23 +18,21 @@ CHANNEL_WEIGHTS: Mapping[ChannelOrder, Sequence[tuple[float, float, float]]] = {
     "bgr": ((0, 0, 1), (0, 1, 0), (1, 0, 0)),
     "gray": ((0.299, 0.587, 0.114),),  # luma of ITU-R BT.601
 }
-"""What R, G and B weigh in each channel of a network."""
+"""The weights of R, G and B in each channel of a network."""
 
 
 def to_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return pixels as RGB.
-
-    Grey is repeated; transparent pixels are put on white, the colour of empty glass.
+    """Return pixels as RGB: grey is repeated, transparent pixels are put on white.
 
     Args:
         pixels: (h, w, samples) uint8 with 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha,
             not premultiplied) samples.
 
     Returns:
-        (h, w, 3) uint8; may share memory with `pixels` and may be read-only.
+        (h, w, 3) uint8, which may share memory with `pixels` and may be read-only.
 
     Raises:
-        ValueError: any other number of samples.
+        ValueError: `pixels` has another number of samples.
     """
     samples = pixels.shape[2]
     if samples not in (1, 2, 3, 4):

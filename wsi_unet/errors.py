@@ -1,4 +1,4 @@
-"""Every error this package raises on purpose.
+"""Every error that this package raises on purpose.
 
     WsiUnetError                 exit code 1
     ├── InputError               exit code 2: something the caller gave is unusable
@@ -8,17 +8,17 @@
     │   ├── MaskError            a tissue mask that can't be read
     │   ├── AnnotationError      annotations that can't be read or don't fit the slide
     │   ├── EvaluationError      a prediction and a truth that can't be compared
-    │   └── RecipeError          a training's recipe, or the data that it names, is unusable
+    │   └── RecipeError          a training recipe, or the data that it names, is unusable
     ├── OutputError              exit code 2: the output can't be used as it is
     │   ├── SignatureError       it belongs to a run with other parameters
     │   └── LockedError          exit code 1: another run is writing to it
     ├── PlanError                exit code 2: the plan is refused as unaffordable
     ├── ClusterError             the Dask cluster can't be used, or went away
-    ├── TrainingError            a training can't go on
+    ├── TrainingError            a training can't continue
     └── BlockError               one block failed; names the block
 
-The message is one line: what happened, to what, and what to do about it. Options stand in it as
-Python has them, in backticks (`tile`, `tile=104`); the command line writes `--tile` for that.
+A message is one line: what happened, to what, and what to do about it. It names options as Python
+does, in backticks (`tile`, `tile=104`), for which the command line shows its own spelling.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class EvaluationError(InputError):
 
 
 class RecipeError(InputError):
-    """A training's recipe, or the data that it names, is unusable."""
+    """A training recipe, or the data that it names, is unusable."""
 
 
 class OutputError(WsiUnetError):
@@ -89,7 +89,7 @@ class LockedError(OutputError):
 
 
 class PlanError(WsiUnetError):
-    """The plan is refused before anything is written, because it can't be afforded."""
+    """The plan is refused as unaffordable, before anything is written."""
 
     exit_code = 2
 
@@ -99,7 +99,7 @@ class ClusterError(WsiUnetError):
 
 
 class TrainingError(WsiUnetError):
-    """A training can't go on; what it has learnt so far is kept."""
+    """A training can't continue; what it has learnt so far is kept."""
 
 
 class BlockError(WsiUnetError):

@@ -63,11 +63,11 @@ class Box:
         return Box(self.y0 + dy, self.x0 + dx, self.y1 + dy, self.x1 + dx)
 
     def grow(self, before: int, after: int) -> Box:
-        """Return this box with `before` px more at the top and left, `after` at the others."""
+        """Return this box with `before` px more at top and left, `after` at bottom and right."""
         return Box(self.y0 - before, self.x0 - before, self.y1 + after, self.x1 + after)
 
     def intersection(self, other: Box) -> Box:
-        """Return the common part (an empty box where there is none)."""
+        """Return the box that both cover (an empty one where there is none)."""
         return Box(
             max(self.y0, other.y0),
             max(self.x0, other.x0),
@@ -115,8 +115,9 @@ class Border:
 
     Attributes:
         before: rows and columns of context that a window has above and left of its core, px.
-        after: the same below and right of it, px.
-        shrink: what the output lacks of the input on each side, px (0 for same padding).
+        after: rows and columns of context below and right of it, px.
+        shrink: by how much the output is smaller than the input on each side, px (0 for same
+            padding).
         period: cores start at multiples of this and are multiples of it long, px.
         edge: at the slide's edge a window is continued by mirroring ("mirror"), or ends at the
             slide's side rounded up to the period ("clip") or just there ("cut").
@@ -241,7 +242,7 @@ class BlockGrid:
 def reflect(start: int, stop: int, size: int) -> NDArray[np.intp]:
     """Return the positions inside [0, size) that [start, stop) mirrors to.
 
-    The edge pixel isn't repeated and the mirror repeats for ever: numpy's `reflect` padding,
+    The edge pixel isn't repeated, and mirroring goes on for ever: numpy's `reflect` padding,
     which is what the U-Net paper does at the image's edge (Ronneberger et al. 2015, figure 2).
 
     >>> reflect(-3, 5, 3).tolist()

@@ -1,9 +1,9 @@
-"""What happens, as one JSON object per line; nothing is shown unless somebody asks for it.
+"""Logging: events for machines, as JSON lines, and warnings for people.
 
     >>> event("slide finished", slide="a.svs", seconds=12.5)
 
-An event is a record of the logger "wsi_unet" at level INFO, so whoever configures logging gets it
-there too; its fields are in the record's attribute `fields`.
+Both are records of the logger "wsi_unet", events at level INFO, warnings at level WARNING; their
+fields are in the record's attribute `fields`. Events are shown only if somebody asks for them.
 """
 
 from __future__ import annotations
@@ -17,41 +17,54 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
+from typing_extensions import override
+
 from wsi_unet.errors import OptionError
 
 log = logging.getLogger("wsi_unet")
 
 _FIELDS = "fields"
-_OTHERS = ("distributed", "distributed.client", "distributed.gc", "tornado.application", "asyncio")
-"""Loggers of what Dask is made of. Those below "distributed" have levels of their own."""
+_DASK_LOGGERS = (
+    "distributed",
+    "distributed.client",
+    "distributed.gc",
+    "tornado.application",
+    "asyncio",
+)
+"""The loggers of Dask's packages. Those below "distributed" have levels of their own."""
 
 
 def event(name: str, **fields: Any) -> None:
-    """Say that something happened.
+    """Log that something happened.
 
     Args:
-        name: what, always in the same words.
-        fields: to what, how much; anything that isn't JSON is written as text.
+        name: what happened, in fixed words.
+        fields: the details; what isn't JSON is written as text.
     """
     if log.isEnabledFor(logging.INFO):
         log.info(name, extra={_FIELDS: fields})
 
 
 def warn(message: str, **fields: Any) -> None:
-    """Say something that a person should see even if nobody asked: one line on stderr."""
+    """Show a warning to the user, on stderr unless logging is configured otherwise.
+
+    Args:
+        message: one line.
+        fields: details for the log.
+    """
     log.warning(message, extra={_FIELDS: fields})
 
 
 def is_verbose() -> bool:
-    """Whether everything is to be shown, what Dask logs about itself included."""
+    """Whether the user asked for all messages, those of Dask included."""
     return log.isEnabledFor(logging.DEBUG)
 
 
 class JsonLines(logging.Formatter):
-    """Writes a record as one JSON object on one line: time (UTC, ISO 8601), event, its fields."""
+    """Formats a record as one line of JSON: its time (UTC, ISO 8601), event and fields."""
 
+    @override
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line, without its end."""
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         head: dict[str, Any] = {"time": time, "event": record.getMessage()}
         if record.levelno != logging.INFO:
@@ -63,13 +76,13 @@ class JsonLines(logging.Formatter):
 
 @contextmanager
 def writing_events(target: str) -> Iterator[None]:
-    """Append the events that happen inside to a file, or write them to stderr.
+    """Append the events and warnings that are logged inside to a file, or write them to stderr.
 
     Args:
-        target: path of the file, or "-" for stderr.
+        target: the path of the file, or "-" for stderr.
 
     Raises:
-        OptionError: if the file can't be written.
+        OptionError: the file can't be written.
     """
     with _opened(target) as stream:
         handler = logging.StreamHandler(stream)
@@ -93,17 +106,19 @@ def _opened(target: str) -> Iterator[TextIO]:
         stream = Path(target).open("a", encoding="utf-8")  # noqa: SIM115
     except OSError as error:
         raise OptionError(
-            f"the log {target} can't be written: {error.strerror}; choose another place with --log"
+            f"the log {target} can't be written: {error.strerror}; choose another `log`",
+            option="log",
         ) from error
     with stream:
         yield stream
 
 
-class _Shown(logging.Handler):
+class _CallbackHandler(logging.Handler):
     def __init__(self, show: Callable[[logging.LogRecord], None]) -> None:
         super().__init__(logging.WARNING)
         self._show = show
 
+    @override
     def emit(self, record: logging.LogRecord) -> None:
         self._show(record)
 
@@ -112,20 +127,20 @@ class _Shown(logging.Handler):
 def logging_to_terminal(
     show: Callable[[logging.LogRecord], None], *, verbose: bool = False
 ) -> Iterator[None]:
-    """Log as suits a person inside: warnings go to `show`, and what Dask says about itself nowhere.
+    """Log as suits a terminal: pass warnings to `show`, and silence Dask.
 
     Args:
-        show: shows one warning.
-        verbose: leave Dask's messages as they are.
+        show: called with each warning.
+        verbose: whether everything is logged, and Dask isn't silenced.
     """
-    others = [] if verbose else [logging.getLogger(name) for name in _OTHERS]
-    levels = [(logger, logger.level) for logger in (log, *others)]
-    handler, propagate = _Shown(show), log.propagate
+    dask_loggers = [] if verbose else [logging.getLogger(name) for name in _DASK_LOGGERS]
+    levels = [(logger, logger.level) for logger in (log, *dask_loggers)]
+    handler, propagate = _CallbackHandler(show), log.propagate
     log.addHandler(handler)
     log.propagate = False
     log.setLevel(logging.DEBUG if verbose else log.level)
-    for other in others:
-        other.setLevel(logging.CRITICAL + 1)
+    for logger in dask_loggers:
+        logger.setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:

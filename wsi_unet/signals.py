@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM: kept from processes that are started, held back while something is atomic.
+"""Interruptions: kept from child processes, and held back while something must be atomic.
 
-Whatever runs for long is interrupted in one way: KeyboardInterrupt, raised by a signal or by the
-caller's `on_progress`.
+Everything that runs for long is interrupted by KeyboardInterrupt, which a signal (Ctrl-C or
+SIGTERM) or the caller's `on_progress` raises.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from multiprocessing import resource_tracker
 
 @contextmanager
 def interrupts_blocked() -> Iterator[None]:
-    """Put off Ctrl-C inside, and keep it for ever from the processes that are started here.
+    """Delay Ctrl-C until the end, and keep it for good from the processes started inside.
 
-    They inherit that the signal is blocked; here it arrives afterwards. Signals are the main
-    thread's, so in others this does nothing.
+    Those inherit that the signal is blocked. Only the main thread gets signals, so in others this
+    does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    resource_tracker.ensure_running()  # would unblock the signal when it starts by itself
+    resource_tracker.ensure_running()  # started later, it would unblock the signal
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -33,9 +33,9 @@ def interrupts_blocked() -> Iterator[None]:
 
 @contextmanager
 def interruptions_held() -> Iterator[None]:
-    """Hold back Ctrl-C and SIGTERM inside, for what must be atomic; they arrive at the end.
+    """Delay Ctrl-C and SIGTERM until the end, for what must be atomic.
 
-    Signals are the main thread's, so in others this does nothing.
+    Only the main thread gets signals, so in others this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,1 +1,1 @@
-"""What people draw on slides: polygons with class names, and drawing them into pixels."""
+"""Annotations: polygons with class names that people draw on slides, and rasterising them."""

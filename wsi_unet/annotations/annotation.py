@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from wsi_unet.annotations.polygons import Polygon, Ring
 from wsi_unet.errors import AnnotationError
 
-FARTHEST = 1e9
-"""px: no slide has coordinates like that."""
+MAX_COORDINATE = 1e9
+"""Largest coordinate, px: more than any slide has."""
 UNCLASSIFIED = "unclassified"
-"""The class of what has none."""
+"""The class name of annotations that have none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,26 +22,26 @@ class Annotation:
     """One area that somebody outlined.
 
     Attributes:
-        name: of its class, "unclassified" where it has none.
-        polygons: what it covers: the areas of all of them; (y, x) in full-resolution px.
+        name: the name of its class.
+        polygons: the areas that it covers; (y, x) in full-resolution px.
     """
 
     name: str
     polygons: tuple[Polygon, ...]
 
 
-def ring_of(path: Path, points: NDArray[np.float64]) -> Ring:
-    """Return a ring (n, 2) of (y, x) made of points (n, 2) of (x, y) that a file holds.
+def make_ring(path: Path, points: NDArray[np.float64]) -> Ring:
+    """Return a ring, (n, 2) of (y, x), made of points, (n, 2) of (x, y), from a file.
 
     Args:
-        path: of the file, for messages.
+        path: the file, for messages.
         points: full-resolution px of the slide.
 
     Raises:
-        AnnotationError: they are fewer than three, or no pixels.
+        AnnotationError: there are fewer than three, or they can't be pixels of a slide.
     """
     if points.ndim != 2 or points.shape[1] != 2 or len(points) < 3:
         raise AnnotationError(f"{path}: a polygon needs at least three (x, y) points per ring")
-    if not (np.abs(points) < FARTHEST).all():
+    if not (np.abs(points) < MAX_COORDINATE).all():
         raise AnnotationError(f"{path}: a polygon's coordinates aren't pixels of a slide")
     return points[:, ::-1]

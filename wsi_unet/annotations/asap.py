@@ -8,8 +8,8 @@
   </Annotations>
 </ASAP_Annotations>
 
-What draws ASAP's own masks takes every kind of outline for the polygon through its points, splines
-too; so does this.
+An outline of any type, splines too, is taken as the polygon through its points, as in the masks
+that ASAP itself makes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from defusedxml.ElementTree import ParseError, fromstring
 
-from wsi_unet.annotations.annotation import UNCLASSIFIED, Annotation, ring_of
+from wsi_unet.annotations.annotation import UNCLASSIFIED, Annotation, make_ring
 from wsi_unet.annotations.polygons import Ring
 from wsi_unet.errors import AnnotationError, first_line
 
@@ -32,22 +32,22 @@ ROOT = "ASAP_Annotations"
 OUTLINES = ("Polygon", "Spline", "Rectangle")
 """The types that cover an area; Dot, PointSet and Measurement don't."""
 NO_GROUP = ("", "None")
-"""What stands for the group of an annotation that is in none."""
+"""Values of PartOfGroup for annotations that are in no group."""
 
 
 def parse_asap(path: Path, data: bytes) -> list[Annotation]:
-    """Return the annotations of an ASAP document that cover an area, without points.
+    """Return the annotations of an ASAP document that cover an area.
 
-    An annotation's class is the group that it is part of. An outline of one point, or two that
-    aren't the corners of a rectangle, covers nothing and is left out too.
+    An annotation's class is the group that it is part of. Points are left out, and so are outlines
+    of one point, or of two that aren't the corners of a rectangle.
 
     Args:
-        path: for messages.
+        path: the file, for messages.
         data: the XML.
 
     Raises:
-        AnnotationError: it isn't ASAP's, or not in order. Entities, with which a small file can
-            fill the memory, are refused.
+        AnnotationError: it isn't valid XML of ASAP. Entities, with which a small file can fill the
+            memory, are refused.
     """
     try:
         root = fromstring(data)
@@ -55,7 +55,7 @@ def parse_asap(path: Path, data: bytes) -> list[Annotation]:
         raise AnnotationError(f"{path}: isn't valid XML ({first_line(error)})") from error
     if root.tag != ROOT:
         raise AnnotationError(
-            f"{path}: is XML, but not ASAP's: it begins with <{root.tag[:40]}>, not <{ROOT}>; "
+            f"{path}: isn't XML of ASAP: its root is <{root.tag[:40]}>, not <{ROOT}>; "
             "export the annotations as GeoJSON or ASAP XML"
         )
     outlines = (
@@ -74,17 +74,17 @@ def _class_name(annotation: Element) -> str:
 
 
 def _ring(path: Path, annotation: Element) -> Ring | None:
-    """Return the outline (n, 2) of (y, x); None where it encloses nothing."""
+    """Return an annotation's outline, (n, 2) of (y, x); None if it encloses nothing."""
     nodes = sorted(annotation.iterfind("Coordinates/Coordinate"), key=_order)
     points = np.array([[_number(path, node, axis) for axis in "XY"] for node in nodes], np.float64)
     if annotation.get("Type") == "Rectangle" and len(points) == 2:
         (x0, y0), (x1, y1) = points
         points = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
-    return ring_of(path, points) if len(points) >= 3 else None
+    return make_ring(path, points) if len(points) >= 3 else None
 
 
 def _order(coordinate: Element) -> int:
-    """Return a point's place in its outline; those without one keep the order of the file."""
+    """Return a point's rank in its outline; points without one keep the order of the file."""
     try:
         return int(coordinate.get("Order", "0"))
     except ValueError:

@@ -13,22 +13,22 @@ from typing import Any
 
 import numpy as np
 
-from wsi_unet.annotations.annotation import UNCLASSIFIED, Annotation, ring_of
+from wsi_unet.annotations.annotation import UNCLASSIFIED, Annotation, make_ring
 from wsi_unet.annotations.polygons import Polygon, Ring
 from wsi_unet.errors import AnnotationError
 
-DEEPEST = 32
-"""How far GeometryCollections may be nested."""
+MAX_DEPTH = 32
+"""How deep GeometryCollections may be nested."""
 
 
 def parse_geojson(path: Path, data: bytes) -> list[Annotation]:
-    """Return the features of a GeoJSON document that cover an area, without points and lines.
+    """Return the features of a GeoJSON document that cover an area; points and lines are left out.
 
     A feature's class is the name of its `classification` (QuPath), else its `label` (Digital Slide
     Archive), else its `name`.
 
     Args:
-        path: for messages.
+        path: the file, for messages.
         data: a FeatureCollection, a Feature, a geometry, or a list of those.
 
     Raises:
@@ -77,8 +77,8 @@ def _areas(path: Path, node: Any, depth: int) -> Iterator[Any]:
 
 
 def _check_depth(path: Path, depth: int) -> None:
-    if depth > DEEPEST:
-        raise AnnotationError(f"{path}: the GeoJSON is nested more than {DEEPEST} deep")
+    if depth > MAX_DEPTH:
+        raise AnnotationError(f"{path}: the GeoJSON is nested more than {MAX_DEPTH} levels deep")
 
 
 def _kind(path: Path, node: Any) -> Any:
@@ -117,7 +117,7 @@ def _class_name(properties: Any) -> str:
 
 
 def _polygon(path: Path, rings: Any) -> Polygon:
-    found: list[Ring] = []
+    polygon: list[Ring] = []
     for ring in _items(path, rings):
         try:
             points = np.asarray([point[:2] for point in ring], np.float64)
@@ -125,7 +125,7 @@ def _polygon(path: Path, rings: Any) -> Polygon:
             raise AnnotationError(
                 f"{path}: a polygon's coordinates aren't pairs of numbers"
             ) from error
-        found.append(ring_of(path, points))
-    if not found:
+        polygon.append(make_ring(path, points))
+    if not polygon:
         raise AnnotationError(f"{path}: a polygon needs at least three (x, y) points per ring")
-    return tuple(found)
+    return tuple(polygon)

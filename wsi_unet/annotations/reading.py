@@ -1,4 +1,4 @@
-"""Reading annotations, whatever they are kept as."""
+"""Reading files of annotations, whatever their format."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from wsi_unet.annotations.geojson import parse_geojson
 from wsi_unet.errors import AnnotationError
 
 HEAD_BYTES = 256
-"""How many of a file's first bytes tell what it is."""
+"""How many of a file's first bytes tell its format."""
 _SPACE = b"\xef\xbb\xbf \t\r\n"
 
 PARSERS = {b"{": parse_geojson, b"[": parse_geojson, b"<": parse_asap}
-"""By the first character."""
+"""Which function parses a file, by the file's first character."""
 
 
 def looks_like_annotations(head: bytes) -> bool:
@@ -27,13 +27,13 @@ def looks_like_annotations(head: bytes) -> bool:
 
 
 def read_annotations(path: Path) -> list[Annotation]:
-    """Read what is outlined in a file: GeoJSON or ASAP XML, as its content says.
+    """Read the annotations in a file; its content tells GeoJSON from ASAP XML.
 
     Args:
-        path: of the file.
+        path: the file.
 
     Raises:
-        AnnotationError: it can't be read, is neither, isn't in order, or holds no polygon.
+        AnnotationError: it can't be read, has neither format, is invalid, or holds no polygon.
     """
     try:
         data = path.read_bytes()
@@ -44,10 +44,10 @@ def read_annotations(path: Path) -> list[Annotation]:
     parse = PARSERS.get(_first_character(data[:HEAD_BYTES]))
     if parse is None:
         raise AnnotationError(f"{path}: is neither GeoJSON nor ASAP XML")
-    found = parse(path, data)
-    if not found:
+    annotations = parse(path, data)
+    if not annotations:
         raise AnnotationError(f"{path}: holds no polygons; annotate areas, not points or lines")
-    return found
+    return annotations
 
 
 def _first_character(head: bytes) -> bytes:
