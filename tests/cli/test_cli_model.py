@@ -15,7 +15,7 @@ from models.reference_networks import JvanVugt, Milesial, randomise
 from support.oracle import textured, write_png
 
 import wsi_unet
-from wsi_unet.models.importing.checkpoints import cache_folder
+from wsi_unet.models.importing.imported_models import cache_folder
 from wsi_unet_cli.main import cli
 from wsi_unet_cli.model.command import model
 

@@ -94,16 +94,15 @@ def test_safetensors_are_read_with_integers_too(tmp_path: Path) -> None:
 
 def test_prefixes_are_stripped_only_where_all_share_them(tmp_path: Path) -> None:
     torch.save({f"module.model.{name}": t for name, t in weights().items()}, tmp_path / "a.pth")
-    namings = [
-        (prefix, min(names)) for prefix, names in open_checkpoint(tmp_path / "a.pth").namings()
-    ]
-    assert namings == [
+    file = open_checkpoint(tmp_path / "a.pth")
+    stripped = [(prefix, min(names)) for prefix, names in file.strip_prefixes()]
+    assert stripped == [
         ("", "module.model.0.bias"),
         ("module.", "model.0.bias"),
         ("module.model.", "0.bias"),
     ]
     torch.save({"module.a": torch.zeros(1), "b": torch.zeros(1)}, tmp_path / "b.pth")
-    assert [prefix for prefix, _ in open_checkpoint(tmp_path / "b.pth").namings()] == [""]
+    assert [prefix for prefix, _ in open_checkpoint(tmp_path / "b.pth").strip_prefixes()] == [""]
 
 
 def test_shared_and_strided_tensors_are_views(tmp_path: Path) -> None:
@@ -157,11 +156,11 @@ def test_programs_are_named(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.jit.save(torch.jit.trace(network, torch.zeros(1, 1, 4, 4)), tmp_path / "a.pt")  # type: ignore[no-untyped-call]
-    with pytest.raises(ModelError, match=r"TorchScript program.*--trust"):
+    with pytest.raises(ModelError, match=r"TorchScript program.*`trust=True`"):
         open_checkpoint(tmp_path / "a.pt")
     with zipfile.ZipFile(tmp_path / "b.pt2", "w") as archive:
         archive.writestr("b/archive_format", "pt2")
-    with pytest.raises(ModelError, match=r"torch\.export program.*--trust"):
+    with pytest.raises(ModelError, match=r"torch\.export program.*`trust=True`"):
         open_checkpoint(tmp_path / "b.pt2")
 
 

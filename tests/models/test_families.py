@@ -133,10 +133,10 @@ CASES: dict[str, tuple[Make, ImportHints, tuple[tuple[int, int], ...]]] = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_import_computes_what_the_original_does(case: str, tmp_path: Path) -> None:
-    make, told, sizes = CASES[case]
+    make, hints, sizes = CASES[case]
     original = randomise(make())
     torch.save(original.state_dict(), tmp_path / "weights.pth")
-    network, spec = import_checkpoint(tmp_path / "weights.pth", told)
+    network, spec = import_checkpoint(tmp_path / "weights.pth", hints)
     assert recognise_checkpoint(tmp_path / "weights.pth").family.name == case.split(",")[0]
     compute = getattr(original, "logits", original)
     with torch.inference_mode():
@@ -281,7 +281,7 @@ def test_depth_widths_and_classes_are_read_off_the_weights(
 
 
 @pytest.mark.parametrize(
-    ("make", "told", "border", "exactness"),
+    ("make", "hints", "border", "exactness"),
     [
         (partial(Milesial, 3, 2, 4, bilinear=False), ImportHints(), (96, 96, 0), "exact"),
         (
@@ -307,10 +307,10 @@ def test_depth_widths_and_classes_are_read_off_the_weights(
     ],
 )
 def test_borders_are_the_known_ones(
-    make: Make, told: ImportHints, border: tuple[int, int, int], exactness: str, tmp_path: Path
+    make: Make, hints: ImportHints, border: tuple[int, int, int], exactness: str, tmp_path: Path
 ) -> None:
     torch.save(make().state_dict(), tmp_path / "weights.pth")
-    spec = infer_spec(recognise_checkpoint(tmp_path / "weights.pth"), told)
+    spec = infer_spec(recognise_checkpoint(tmp_path / "weights.pth"), hints)
     found = spec.border()
     assert (found.before, found.after, found.shrink) == border
     assert spec.exactness == exactness
@@ -418,9 +418,12 @@ def test_what_is_not_quite_a_family_is_told_apart(
         (partial(UNet, 2, 3, 2, (4, 8, 8), (2, 1), num_res_units=2), "level 1 doesn't halve"),
         (partial(UNet, 2, 3, 2, (4, 8, 8), (2, 2), kernel_size=5), r"has the shape \[4, 3, 5, 5\]"),
         (partial(basic_unet, upsample="pixelshuffle"), "nearest is monai-basic-unet"),
-        (partial(JvanVugt, 3, 2, 4, padding=True, norm=True, upsample=True), "--padding valid"),
-        (partial(residual_unet, act="relu"), "--activation relu"),
-        (partial(basic_unet, norm="instance"), r"--norm none\|instance"),
+        (
+            partial(JvanVugt, 3, 2, 4, padding=True, norm=True, upsample=True),
+            r"`padding=valid\|same`",
+        ),
+        (partial(residual_unet, act="relu"), r"`activation=relu\|leaky-relu"),
+        (partial(basic_unet, norm="instance"), r"`norm=none\|instance`"),
     ],
 )
 def test_variants_that_are_not_supported_are_refused(
@@ -432,35 +435,35 @@ def test_variants_that_are_not_supported_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("make", "told", "option"),
+    ("make", "hints", "option"),
     [
-        (partial(Milesial, 3, 2, 4, bilinear=False), ImportHints(padding="valid"), "--padding"),
-        (partial(Milesial, 3, 2, 4, bilinear=False), ImportHints(norm="instance"), "--norm"),
-        (basic_unet, ImportHints(norm="instance"), "--norm"),
-        (partial(residual_unet, norm="batch"), ImportHints(norm="none"), "--norm"),
+        (partial(Milesial, 3, 2, 4, bilinear=False), ImportHints(padding="valid"), "`padding`"),
+        (partial(Milesial, 3, 2, 4, bilinear=False), ImportHints(norm="instance"), "`norm`"),
+        (basic_unet, ImportHints(norm="instance"), "`norm`"),
+        (partial(residual_unet, norm="batch"), ImportHints(norm="none"), "`norm`"),
         (
             partial(residual_unet, norm=("instance", {"affine": True})),
             ImportHints(norm="none"),
-            "--norm",
+            "`norm`",
         ),
-        (residual_unet, ImportHints(padding="same"), "--padding"),
-        (residual_unet, ImportHints(activation="relu"), "--activation"),
-        (residual_unet, ImportHints(activation="relu", padding="same"), "--activation, --padding"),
+        (residual_unet, ImportHints(padding="same"), "`padding`"),
+        (residual_unet, ImportHints(activation="relu"), "`activation`"),
+        (residual_unet, ImportHints(activation="relu", padding="same"), "`activation`, `padding`"),
     ],
 )
 def test_what_there_is_no_choice_about_cannot_be_told(
-    make: Make, told: ImportHints, option: str, tmp_path: Path
+    make: Make, hints: ImportHints, option: str, tmp_path: Path
 ) -> None:
     torch.save(make().state_dict(), tmp_path / "weights.pth")
     with pytest.raises(OptionError, match=rf"^{option}: .* leaves no choice there; leave it out$"):
-        import_checkpoint(tmp_path / "weights.pth", told)
+        import_checkpoint(tmp_path / "weights.pth", hints)
 
 
 INSTANCE = ("instance", {"affine": True})
 
 
 @pytest.mark.parametrize(
-    ("make", "told", "assumed"),
+    ("make", "hints", "assumed"),
     [
         (
             partial(Milesial, 3, 2, 4, bilinear=True),
@@ -509,10 +512,10 @@ INSTANCE = ("instance", {"affine": True})
     ],
 )
 def test_what_nothing_tells_is_said_to_be_assumed(
-    make: Make, told: ImportHints, assumed: set[str], tmp_path: Path
+    make: Make, hints: ImportHints, assumed: set[str], tmp_path: Path
 ) -> None:
     torch.save(make().state_dict(), tmp_path / "weights.pth")
-    assert set(infer_spec(recognise_checkpoint(tmp_path / "weights.pth"), told).assumed) == assumed
+    assert set(infer_spec(recognise_checkpoint(tmp_path / "weights.pth"), hints).assumed) == assumed
 
 
 def test_a_head_of_a_hundred_classes_wants_a_hundred_names(tmp_path: Path) -> None:

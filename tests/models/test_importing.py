@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 
 from wsi_unet.errors import ModelError, OutputError
 from wsi_unet.models import load_model
-from wsi_unet.models.importing.checkpoints import cache_folder, import_model, load_or_import_model
+from wsi_unet.models.importing.checkpoints import import_model
+from wsi_unet.models.importing.imported_models import cache_folder, load_or_import_model
 
 
 @pytest.fixture(autouse=True)

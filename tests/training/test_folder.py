@@ -12,8 +12,8 @@ from support.training import small_recipe, stop_after, train_small, what_counts
 
 from wsi_unet.errors import LockedError, ModelError, OutputError
 from wsi_unet.models import ModelSpec, Normalisation, UNet, load_model, save_model
-from wsi_unet.models.saving import put_model, write_card
 from wsi_unet.models.destination import check_replaceable
+from wsi_unet.models.saving import put_model, write_card
 from wsi_unet.storage.lock import OutputLock
 from wsi_unet.training.artifacts.card import describe_model
 from wsi_unet.training.artifacts.folder import TrainingFolder
@@ -145,7 +145,7 @@ def test_a_model_without_a_training_is_replaced_only_if_asked(tmp_path: Path) ->
     save_model(network(), spec(), tmp_path / "model")
     folder = TrainingFolder(tmp_path / "model")
     for resume in (False, True):
-        with pytest.raises(OutputError, match="exists; choose another path, or give --overwrite"):
+        with pytest.raises(OutputError, match="exists; choose another path, or give `overwrite=True`"):
             folder.check(resume=resume, overwrite=False)
     folder.check(resume=False, overwrite=True)
 

@@ -34,7 +34,7 @@ def check_replaceable(destination: Path, *, overwrite: bool, source: Path | None
             return
         if not overwrite:
             raise OutputError(
-                f"{destination} exists; choose another path, or replace it with `overwrite=True`"
+                f"{destination} exists; choose another path, or give `overwrite=True`"
             )
         resolved = destination.resolve()
         if source is not None and resolved in (source.resolve(), *source.resolve().parents):

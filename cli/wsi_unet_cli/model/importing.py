@@ -131,7 +131,7 @@ def parse_numbers(
 @json_option
 @verbose_option
 def import_(
-    checkpoint: str, output: str | None, trust: bool, overwrite: bool, as_json: bool, **told: Any
+    checkpoint: str, output: str | None, trust: bool, overwrite: bool, as_json: bool, **hints: Any
 ) -> None:
     """Make a model of CHECKPOINT, a file that PyTorch or safetensors saved, or of a program.
 
@@ -144,7 +144,7 @@ def import_(
     from wsi_unet.models.importing.checkpoints import import_model
     from wsi_unet.models.importing.hints import ImportHints
 
-    model = import_model(checkpoint, output, ImportHints(**told), trust=trust, overwrite=overwrite)
+    model = import_model(checkpoint, output, ImportHints(**hints), trust=trust, overwrite=overwrite)
     if as_json:
         print_json({"path": str(model.path), "sha256": model.sha256, **model_document(model.spec)})
         return

@@ -42,7 +42,7 @@ def verify(ctx: click.Context, model: str, slide: str | None, trust: bool, as_js
     Its own weights are run on small images, on the CPU: spoilt beyond the declared border, cut in
     two ways (in float64 where that is possible), and tiled in two ways.
     """
-    from wsi_unet.models.importing.checkpoints import load_or_import_model
+    from wsi_unet.models.importing.imported_models import load_or_import_model
     from wsi_unet.models.probing.verify import verify_model as measure
     from wsi_unet.segmentation.sample_pixels import make_tissue_sample, read_tissue_sample
 

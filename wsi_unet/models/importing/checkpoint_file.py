@@ -1,7 +1,7 @@
-"""Checkpoints from elsewhere: which tensors a file holds, and then those tensors, and no more.
+"""Read other people's checkpoints: first which tensors a file holds, then those tensors alone.
 
-What isn't plain tensors is refused before any of it is loaded (`pickle_scan`, `torch_file`), and
-then again by PyTorch's own restricted loader. Nothing is fetched from anywhere.
+Anything but plain tensors is refused twice: by our own scan, before any of it is loaded
+(`pickle_scan`, `torch_file`), and by PyTorch's restricted loader. Nothing is fetched from anywhere.
 """
 
 from __future__ import annotations
@@ -17,45 +17,60 @@ from wsi_unet.models import weights_file
 from wsi_unet.models.importing.pickled import TensorInFile
 from wsi_unet.models.importing.torch_file import scan_archive, scan_legacy
 from wsi_unet.models.number_types import TORCH_NAMES
+from wsi_unet.models.paths import AnyPath, parse_path
 from wsi_unet.models.stored_network import METADATA_KEY
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 MOST_TENSORS = 20_000
+"""Tensors that a network may have at most; a large one has some thousand."""
 
-_WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "weights")
-_PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
-_IGNORED = {"mask_values"}
+_WRAPPER_KEYS = (
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "network",
+    "net",
+    "weights",
+)
+"""Keys under which training scripts store a network's state."""
+
+_WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+"""Prefixes that wrappers (DataParallel, torch.compile, …) add to all names."""
+
+_IGNORED_KEYS = {"mask_values"}
 """Entries beside the weights that say nothing about the network."""
 
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """A checkpoint that was looked through, but not loaded.
+    """A checkpoint that was scanned, but not loaded.
 
     Attributes:
         path: the file.
-        tensors: what it holds, by name.
-        inside: the keys of the dictionaries around them, from the outside.
+        tensors: its tensors, by name.
+        wrapper_keys: keys that lead through nested dictionaries to the tensors, outermost first.
         kind: "archive", "legacy" or "safetensors".
     """
 
     path: Path
     tensors: Mapping[str, TensorInFile]
-    inside: tuple[str, ...]
+    wrapper_keys: tuple[str, ...]
     kind: str
 
-    def namings(self) -> Iterator[tuple[str, dict[str, TensorInFile]]]:
-        """Yield the tensors by the names in the file, then without prefixes that all share.
+    def strip_prefixes(self) -> Iterator[tuple[str, dict[str, TensorInFile]]]:
+        """Yield what is stripped from all names, and the tensors by the names without it.
 
-        The prefix comes first: "" or, say, "module.model.".
+        First "" and the names in the file, then, as long as all names share another prefix that
+        wrappers add, say "module." and "module.model.".
         """
         prefix, tensors = "", dict(self.tensors)
         yield prefix, tensors
         while shared := _shared_prefix(tensors):
             prefix += shared
-            tensors = {name.removeprefix(shared): one for name, one in tensors.items()}
+            tensors = {name.removeprefix(shared): tensor for name, tensor in tensors.items()}
             yield prefix, tensors
 
     def load(self) -> dict[str, Tensor]:
@@ -67,38 +82,38 @@ class CheckpointFile:
         loaded = _LOADERS[self.kind](self)
         for name, described in self.tensors.items():
             tensor = loaded.get(name)
-            found = None if tensor is None else (str(tensor.dtype), tuple(tensor.shape))
-            if found != (f"torch.{described.dtype}", described.shape):
-                raise ModelError(f"{self.path}: {name} has changed since the file was looked at")
+            actual = None if tensor is None else (str(tensor.dtype), tuple(tensor.shape))
+            if actual != (f"torch.{described.dtype}", described.shape):
+                raise ModelError(f"{self.path}: {name} has changed since the file was scanned")
         return {name: loaded[name] for name in self.tensors}
 
 
-def open_checkpoint(path: str | Path) -> CheckpointFile:
-    """Look through a checkpoint: PyTorch's archives and older files, and safetensors.
+def open_checkpoint(place: AnyPath) -> CheckpointFile:
+    """Scan a checkpoint (PyTorch's archives and older files, and safetensors) without loading it.
 
     Raises:
         ModelError: if it isn't such a file, is damaged, claims more than it has, would run code
             when loaded, or holds no tensors by name.
     """
-    path = Path(path)
+    path = parse_path(place)
     try:
         with path.open("rb") as file:
             start = file.read(512)
-        kind = _kind(path, start)
+        kind = _detect_kind(path, start)
         value = _SCANNERS[kind](path)
     except OSError as error:
         raise ModelError(f"can't read {path}: {error.strerror or error}") from error
-    tensors, inside = _unwrap(path, value)
-    return CheckpointFile(path, tensors, inside, kind)
+    tensors, wrapper_keys = _unwrap(path, value)
+    return CheckpointFile(path, tensors, wrapper_keys, kind)
 
 
-def is_checkpoint(path: str | Path) -> bool:
-    """Tell whether something could be a foreign checkpoint: a file, and not one of our models.
+def is_checkpoint(place: AnyPath) -> bool:
+    """Return whether something may be a checkpoint to import: a file that isn't one of our models.
 
     Raises:
         ModelError: if it is a damaged safetensors file.
     """
-    path = Path(path)
+    path = parse_path(place)
     if not path.is_file():
         return False
     if path.suffix != ".safetensors":
@@ -106,32 +121,32 @@ def is_checkpoint(path: str | Path) -> bool:
     return METADATA_KEY not in weights_file.read_header(path, types=TORCH_NAMES).metadata
 
 
-def _kind(path: Path, start: bytes) -> str:
-    """Tell what a file is from its first bytes.
+def _detect_kind(path: Path, start: bytes) -> str:
+    """Return the kind of a file, told by its first bytes.
 
     Raises:
-        ModelError: if it is nothing that can be imported; says what it looks like.
+        ModelError: if it can't be imported; says what it looks like.
     """
-    for magic, what in _OTHERS:
+    for magic, title in _OTHER_FILES:
         if start.startswith(magic):
-            raise ModelError(f"{path} is {what}; only PyTorch checkpoints are imported")
+            raise ModelError(f"{path} is {title}; only PyTorch checkpoints are imported")
     if start[257:262] == b"ustar":
-        raise ModelError(f"{path} is a tar archive; checkpoints are zip archives: save it anew")
+        raise ModelError(f"{path} is a tar archive; checkpoints are zip archives: save it again")
     if start.startswith(b"PK\x03\x04"):
         return "archive"
     if start[8:9] == b"{":
         return "safetensors"
-    if start[:1] in {b"\x80", b"(", b"c"}:  # how pickles begin, the oldest ones with the latter
+    if start[:1] in {b"\x80", b"(", b"c"}:  # how pickles begin; old protocols with the latter two
         return "legacy"
     if path.suffix == ".onnx" or start[:1] == b"\x08":
-        raise ModelError(f"{path} looks like an ONNX program, which is no checkpoint")
+        raise ModelError(f"{path} looks like an ONNX program, not a checkpoint")
     raise ModelError(
         f"{path} is no checkpoint ({'empty' if not start else 'an unknown kind of file'}); "
-        "PyTorch's .pth/.pt and safetensors files are imported"
+        "PyTorch's .pth and .pt files and safetensors files are imported"
     )
 
 
-_OTHERS = (
+_OTHER_FILES = (
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes them"),
     (b"\x93NUMPY", "a numpy array"),
     (b"\x1f\x8b", "compressed with gzip"),
@@ -142,19 +157,19 @@ _OTHERS = (
 
 def _unwrap(path: Path, value: Any) -> tuple[dict[str, TensorInFile], tuple[str, ...]]:
     """Find the dictionary of tensors in what a file holds, and the keys that lead to it."""
-    inside: tuple[str, ...] = ()
-    while isinstance(value, dict) and len(inside) < 4:
-        wrapper = next((key for key in _WRAPPERS if isinstance(value.get(key), dict)), None)
+    keys: tuple[str, ...] = ()
+    while isinstance(value, dict) and len(keys) < 4:
+        wrapper = next((key for key in _WRAPPER_KEYS if isinstance(value.get(key), dict)), None)
         if wrapper is None:
-            return _only_tensors(path, value), inside
-        value, inside = value[wrapper], (*inside, wrapper)
+            return _check_tensors(path, value), keys
+        value, keys = value[wrapper], (*keys, wrapper)
     raise ModelError(f"{path} holds no tensors by name: it isn't a network's state_dict()")
 
 
-def _only_tensors(path: Path, value: dict[Any, Any]) -> dict[str, TensorInFile]:
-    tensors = {key: one for key, one in value.items() if key not in _IGNORED}
-    for key, one in tensors.items():
-        if not isinstance(key, str) or not isinstance(one, TensorInFile):
+def _check_tensors(path: Path, value: dict[Any, Any]) -> dict[str, TensorInFile]:
+    tensors = {key: entry for key, entry in value.items() if key not in _IGNORED_KEYS}
+    for key, entry in tensors.items():
+        if not isinstance(key, str) or not isinstance(entry, TensorInFile):
             raise ModelError(
                 f"{path} is no network's state_dict(): its entry {str(key)[:60]!r} is no tensor"
             )
@@ -164,8 +179,10 @@ def _only_tensors(path: Path, value: dict[Any, Any]) -> dict[str, TensorInFile]:
 
 
 def _shared_prefix(names: Mapping[str, object]) -> str:
-    """Return one of the prefixes that wrappers add, if all names have it; else ""."""
-    shared = (prefix for prefix in _PREFIXES if all(name.startswith(prefix) for name in names))
+    """Return the wrappers' prefix that all names have; "" if there is none."""
+    shared = (
+        prefix for prefix in _WRAPPER_PREFIXES if all(name.startswith(prefix) for name in names)
+    )
     return next(shared, "")
 
 
@@ -182,14 +199,14 @@ def _load_torch(file: CheckpointFile) -> Mapping[str, Tensor]:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about versions of pickles; the answer is what counts
+            warnings.simplefilter("ignore")  # about old pickles: they load or they don't
             loaded = torch.load(
                 file.path, map_location="cpu", weights_only=True, mmap=file.kind == "archive"
             )
-    except Exception as error:  # of whatever type: the file is a stranger's, the loader PyTorch's
+    except Exception as error:  # of any type: the file is a stranger's, the loader PyTorch's
         reason = first_line(error)
         raise ModelError(f"PyTorch refuses {file.path}: {reason}") from error
-    for key in file.inside:
+    for key in file.wrapper_keys:
         loaded = loaded[key]
     tensors: Mapping[str, Tensor] = loaded
     return tensors

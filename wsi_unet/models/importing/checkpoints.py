@@ -1,17 +1,16 @@
-"""Make models of checkpoints from elsewhere."""
+"""Import checkpoints and programs as models, and load what may be either."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsi_unet._version import __version__
-from wsi_unet.errors import ModelError, OptionError, OutputError
-from wsi_unet.models.importing.checkpoint_file import is_checkpoint, open_checkpoint
-from wsi_unet.models.importing.families import FAMILIES, Recognised, recognise
-from wsi_unet.models.importing.hints import FileFacts, ImportHints, make_spec, model_name
+from wsi_unet.errors import ModelError, OptionError
+from wsi_unet.models.importing.checkpoint_file import open_checkpoint
+from wsi_unet.models.importing.families import FAMILIES, RecognisedCheckpoint, recognise_family
+from wsi_unet.models.importing.hints import ImportHints
+from wsi_unet.models.importing.imported_spec import FileFacts, make_spec, model_name
+from wsi_unet.models.paths import AnyPath, parse_path
 from wsi_unet.models.program_file import open_program
 
 if TYPE_CHECKING:
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
     from wsi_unet.models.spec import Architecture, ModelSpec
 
 
-def recognise_checkpoint(path: str | Path, family: str = "auto") -> Recognised:
-    """Find out what a checkpoint is, without loading it.
+def recognise_checkpoint(path: AnyPath, family: str = "auto") -> RecognisedCheckpoint:
+    """Find out what a checkpoint is, without loading its weights.
 
     Args:
         path: the checkpoint.
@@ -32,39 +31,45 @@ def recognise_checkpoint(path: str | Path, family: str = "auto") -> Recognised:
         ModelError: if it is no checkpoint, isn't safe, or is of no known family.
         OptionError: if there is no such family.
     """
-    chosen = [one for one in FAMILIES if family in {"auto", one.name}]
-    if not chosen:
-        known = ", ".join(one.name for one in FAMILIES)
-        raise OptionError(f"--family: {family!r} is none of auto, {known}")
-    return recognise(open_checkpoint(path), chosen)
+    candidates = [known for known in FAMILIES if family in {"auto", known.name}]
+    if not candidates:
+        names = ", ".join(known.name for known in FAMILIES)
+        raise OptionError(f"`family`: {family!r} is none of auto, {names}", option="family")
+    return recognise_family(open_checkpoint(path), candidates)
 
 
-def infer_spec(found: Recognised, told: ImportHints) -> ModelSpec:
+def infer_spec(checkpoint: RecognisedCheckpoint, hints: ImportHints) -> ModelSpec:
     """Return the spec of a checkpoint's network.
 
     Raises:
-        ModelError: if its tensors' shapes contradict each other.
-        OptionError: if something must be told and wasn't, or was told wrong or needlessly.
+        ModelError: if the shapes of its tensors contradict each other.
+        OptionError: if a hint is missing, wrong or needless.
     """
-    answers = told.answers
-    found.check_given(answers)
-    asked = [question for question in found.questions if question.option not in answers.given]
-    if asked:
-        options = ", ".join(f"{one.option} {'|'.join(one.choices)}" for one in asked)
+    shape_hints = hints.shape_hints
+    checkpoint.check_hints(shape_hints)
+    missing = [hint for hint in checkpoint.needed_hints if hint.option not in shape_hints.given]
+    family = checkpoint.family
+    if missing:
+        options = ", ".join(f"`{hint.option}={'|'.join(hint.choices)}`" for hint in missing)
         raise OptionError(
-            f"{found.file.path} is a checkpoint of {found.family.title}, whose keys don't tell "
-            f"everything: give {options} to wsi-unet model import"
+            f"{checkpoint.file.path} is a checkpoint of {family.title}, whose keys don't say "
+            f"everything: give {options} to wsi-unet model import",
+            option=missing[0].option if len(missing) == 1 else None,
         )
-    config = found.config(answers)
-    family = found.family
-    origin = FileFacts(family.title, family.head, assumed=found.assumed(config, answers))
-    return make_spec(found.file.path, origin, config, told)
+    config = checkpoint.infer_config(shape_hints)
+    assumed = checkpoint.assumptions(config, shape_hints)
+    facts = FileFacts(family.title, family.head, assumed=assumed)
+    return make_spec(checkpoint.file.path, facts, config, hints)
 
 
 def import_checkpoint(
-    path: str | Path, told: ImportHints | None = None
+    path: AnyPath, hints: ImportHints | None = None
 ) -> tuple[nn.Module, ModelSpec]:
     """Build our network of a checkpoint's family and give it the checkpoint's weights.
+
+    Args:
+        path: a file that `torch.save` or safetensors wrote.
+        hints: what the file doesn't say.
 
     Returns:
         The network, in float32 and evaluation mode on the CPU, and its spec.
@@ -72,18 +77,18 @@ def import_checkpoint(
     Raises:
         ModelError: if the checkpoint is unsafe, damaged, of no known family, or holds numbers
             that aren't finite.
-        OptionError: if something must be told and wasn't, or was told wrong.
+        OptionError: if a hint is missing, wrong or needless.
     """
-    told = told or ImportHints()
-    found = recognise_checkpoint(path, told.family)
-    spec = infer_spec(found, told)
-    return _network(found, spec.architecture), spec
+    hints = hints or ImportHints()
+    checkpoint = recognise_checkpoint(path, hints.family)
+    spec = infer_spec(checkpoint, hints)
+    return _build_network(checkpoint, spec.architecture), spec
 
 
 def import_model(
-    path: str | Path,
-    output: str | Path | None = None,
-    told: ImportHints | None = None,
+    path: AnyPath,
+    output: AnyPath | None = None,
+    hints: ImportHints | None = None,
     *,
     trust: bool = False,
     overwrite: bool = False,
@@ -91,11 +96,12 @@ def import_model(
     """Import a checkpoint or a program and save it as a model (see `save_model`).
 
     Args:
-        path: the file.
-        output: where to; None is the model's name, right here.
-        told: what the file can't tell.
+        path: the checkpoint or program.
+        output: the folder or .safetensors file to write; None: a folder of the model's name in
+            the current folder.
+        hints: what the file doesn't say.
         trust: whether it may be a program that can run code.
-        overwrite: whether an existing model there may be replaced.
+        overwrite: whether an existing model at `output` may be replaced.
 
     Raises:
         ModelError, OptionError: as `import_checkpoint` and `import_program`.
@@ -104,123 +110,40 @@ def import_model(
     from wsi_unet.models.destination import check_replaceable
     from wsi_unet.models.saving import save_model, save_program
 
-    told = told or ImportHints()
-    target = Path(output or told.name or model_name(Path(path)))
-    check_replaceable(target, overwrite=overwrite, source=Path(path))
-    if open_program(path) is not None:
+    hints = hints or ImportHints()
+    source = parse_path(path)
+    destination = parse_path(output or hints.name or model_name(source))
+    check_replaceable(destination, overwrite=overwrite, source=source)
+    if open_program(source) is not None:
         from wsi_unet.models.importing.programs import import_program
 
-        _check_told_of_program(path, told)
-        program, spec = import_program(path, told, trust=trust)
-        return save_program(program, spec, target, trust=trust, overwrite=overwrite)
-    network, spec = import_checkpoint(path, told)
-    return save_model(network, spec, target, overwrite=overwrite)
+        _check_program_hints(source, hints)
+        program, spec = import_program(source, hints, trust=trust)
+        return save_program(program, spec, destination, trust=trust, overwrite=overwrite)
+    network, spec = import_checkpoint(source, hints)
+    return save_model(network, spec, destination, overwrite=overwrite)
 
 
-def _check_told_of_program(path: str | Path, told: ImportHints) -> None:
-    """Refuse to be told of a program what only decides how weights become a network.
+def _check_program_hints(path: Path, hints: ImportHints) -> None:
+    """Refuse hints for a program that only decide how weights become a network.
 
     Raises:
-        OptionError: if it was told.
+        OptionError: if there is such a hint.
     """
-    given = set(told.answers.given)
-    if told.family != "auto":
-        given.add("--family")
-    if told.interpolation is not None:
-        given.add("--interpolation")
-    if given:
+    needless = set(hints.shape_hints.given)
+    if hints.family != "auto":
+        needless.add("family")
+    if hints.interpolation is not None:
+        needless.add("interpolation")
+    if needless:
+        listed = ", ".join(f"`{option}`" for option in sorted(needless))
         raise OptionError(
-            f"{', '.join(sorted(given))}: {path} is a program, which is run as it is; leave it out"
+            f"{listed}: {path} is a program, which is run as it is; leave it out",
+            option=next(iter(needless)) if len(needless) == 1 else None,
         )
 
 
-def load_or_import_model(source: str | Path, *, trust: bool = False) -> Model:
-    """Load a model, or a checkpoint or program of which nothing must be told.
-
-    A checkpoint's model is kept in the user's cache (`cache_folder`), under the checkpoint's
-    SHA-256, so that it is made once and workers find it.
-
-    Args:
-        source: a bundled model's name, or the path of a model, checkpoint or program.
-        trust: whether it may be a program that can run code.
-
-    Raises:
-        ModelError: as `load_model`, `import_checkpoint` and `import_program`.
-        OptionError: if something must be told; `wsi-unet model import` takes it.
-    """
-    from wsi_unet.models.model import load_model
-
-    program = open_program(source)
-    if program is not None:
-        program.check_trust(trust=trust)
-    elif not is_checkpoint(source):
-        return load_model(source, trust=trust)
-    kept = _place(Path(source))
-    return _kept(kept, trust=trust) or _keep(source, kept, trust=trust)
-
-
-def check_model_exists(source: str | Path) -> None:
-    """Make sure that there is something for `load_or_import_model`, without loading it.
-
-    Raises:
-        ModelError: if there is neither a model with a sound spec, nor a checkpoint or program.
-    """
-    from wsi_unet.models.model import read_spec
-
-    if open_program(source) is None and not is_checkpoint(source):
-        read_spec(source)
-
-
-def _place(source: Path) -> Path:
-    """Return where the model made of a file is kept.
-
-    Raises:
-        ModelError: if the file can't be read.
-    """
-    try:
-        with source.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ModelError(f"can't read {source}: {error.strerror}") from error
-    return cache_folder() / digest / model_name(source)
-
-
-def cache_folder() -> Path:
-    """Return the folder of the models that were made of checkpoints by this version.
-
-    It is in `$WSI_UNET_CACHE`, else `$XDG_CACHE_HOME`, else `~/.cache`.
-    """
-    given = os.environ.get("WSI_UNET_CACHE")
-    if given:
-        return Path(given) / "models" / __version__
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "wsi-unet" / "models" / __version__
-
-
-def _kept(path: Path, *, trust: bool) -> Model | None:
-    """Return the model that is kept there; None if there is none, or a damaged one."""
-    from wsi_unet.models.model import load_model
-
-    try:
-        return load_model(path, trust=trust)
-    except ModelError:
-        return None
-
-
-def _keep(source: str | Path, place: Path, *, trust: bool) -> Model:
-    try:
-        return import_model(source, place, trust=trust, overwrite=True)
-    except OutputError as error:
-        made_meanwhile = _kept(place, trust=trust)
-        if made_meanwhile is None:
-            raise OutputError(
-                f"can't keep the imported model in the cache ({error}); "
-                "set WSI_UNET_CACHE, or use wsi-unet model import"
-            ) from error
-        return made_meanwhile
-
-
-def _network(found: Recognised, architecture: Architecture) -> nn.Module:
+def _build_network(checkpoint: RecognisedCheckpoint, architecture: Architecture) -> nn.Module:
     import torch
 
     from wsi_unet.models.networks.build import build_network
@@ -228,35 +151,37 @@ def _network(found: Recognised, architecture: Architecture) -> nn.Module:
     with torch.device("meta"):
         network = build_network(architecture)
     expected = network.state_dict()
-    state = found.state(architecture)
+    state = checkpoint.load_state(architecture)
     for name, tensor in expected.items():
         if name not in state and (name.endswith(".bias") or not tensor.is_floating_point()):
             # A convolution without a bias; and batch norm's count of batches.
             state[name] = torch.zeros(tensor.shape, dtype=tensor.dtype)
-    _check_shapes(found, expected, state)
+    _check_shapes(checkpoint, expected, state)
     network.load_state_dict(state, strict=True, assign=True)
     return network.eval()
 
 
-def _check_shapes(found: Recognised, expected: dict[str, Tensor], state: dict[str, Tensor]) -> None:
-    """Compare with what a network of the inferred shape has; names are the checkpoint's.
+def _check_shapes(
+    checkpoint: RecognisedCheckpoint, expected: dict[str, Tensor], state: dict[str, Tensor]
+) -> None:
+    """Compare a state with that of the network; messages use the checkpoint's names.
 
     Raises:
-        ModelError: if something is missing, superfluous, or of another shape.
+        ModelError: if a tensor is missing, superfluous, or of another shape.
     """
-    where = found.file.path
+    path, title = checkpoint.file.path, checkpoint.family.title
     for problem, names in (
         ("lacks", expected.keys() - state.keys()),
         ("has no use for", state.keys() - expected.keys()),
     ):
         if names:
             raise ModelError(
-                f"{where} isn't quite a checkpoint of {found.family.title}: the network {problem} "
-                f"{found.theirs(min(names))}"
+                f"{path} isn't quite a checkpoint of {title}: the network {problem} "
+                f"{checkpoint.their_name(min(names))}"
             )
     for name, tensor in state.items():
         if tensor.shape != expected[name].shape:
             raise ModelError(
-                f"{where}: {found.theirs(name)} has the shape {list(tensor.shape)} where "
-                f"{found.family.title} of these widths has {list(expected[name].shape)}"
+                f"{path}: {checkpoint.their_name(name)} has the shape {list(tensor.shape)} where "
+                f"{title} of these widths has {list(expected[name].shape)}"
             )

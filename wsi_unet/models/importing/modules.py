@@ -1,4 +1,4 @@
-"""Any torch module as a model: a copy of its own, and a hash that tells it from others."""
+"""Make a model of any torch module: a private copy, and a hash that tells it from others."""
 
 from __future__ import annotations
 
@@ -25,80 +25,75 @@ from wsi_unet.models.stored_network import ModelDigest, StoredModule
 if TYPE_CHECKING:
     from wsi_unet.models.spec import ModelSpec
 
-
 IN_PROCESS = "/a module of this process"
-"""Where models seem to lie that are modules of this process."""
+"""Folder that the paths of such models name; it doesn't exist."""
 
 
 def model_from_module(module: nn.Module, spec: ModelSpec) -> Model:
     """Make a model of any torch module, to be used in this process.
 
-    What is copied is its present state: training it on doesn't change the model.
+    The module's present state is copied: training the module further doesn't change the model.
 
     Args:
-        module: takes (n, channels, h, w), scaled as the spec says, and returns
-            (n, classes, h, w).
-        spec: what it is. Its architecture is that of one of our networks or, for any other,
-            what `measure_module` measured of it.
+        module: takes (n, channels, rows, columns), normalised as the spec says, and returns
+            (n, classes, rows, columns), or the same less `spec.border().shrink` on each side.
+        spec: the model's spec. Its architecture is that of one of our networks or, for any other
+            module, what `measure_module` returned.
 
     Raises:
         ModelError: if it can't be copied, its weights aren't finite, or its output isn't what
             the spec says.
     """
-    own = private_copy(module)
+    own = make_private_copy(module)
     check_module(own, type(module).__name__, spec)
     sha256 = hash_module(own, spec)
-    # The same weights may be called otherwise; each spec has a place of its own.
-    place = f"{IN_PROCESS}/{sha256_of((sha256 + spec.to_text()).encode())}"
-    return keep_in_process(Model(spec, Path(place), sha256, StoredModule(own)))
+    # The same weights may come with another name or other colours: each spec has its own path.
+    path = f"{IN_PROCESS}/{sha256_of((sha256 + spec.to_text()).encode())}"
+    return keep_in_process(Model(spec, Path(path), sha256, StoredModule(own)))
 
 
-def private_copy(module: nn.Module) -> nn.Module:
-    """Return a copy in float32 and evaluation mode on the CPU.
+def make_private_copy(module: nn.Module) -> nn.Module:
+    """Return a copy of a module in float32 and evaluation mode on the CPU.
 
     Raises:
-        ModelError: if it is no module or can't be copied, or its weights aren't there yet or
-            aren't finite.
+        ModelError: if it is no module or can't be copied, or it has weights that aren't
+            initialised yet or aren't finite.
     """
     name = type(module).__name__
     if not isinstance(module, nn.Module):
         raise ModelError(f"a {name} is no torch module; wrap it in one")
     if any(map(is_lazy, (*module.parameters(), *module.buffers()))):
         raise ModelError(f"{name} has layers without weights yet; run it once on an image")
-    own = _copied(module).to(device="cpu", dtype=torch.float32).eval()
-    for name, tensor in own.state_dict().items():
+    try:
+        own = copy.deepcopy(module)
+    except Exception as error:  # of any type: other people's classes
+        raise ModelError(f"{name} can't be copied: {first_line(error)}") from error
+    own = own.to(device="cpu", dtype=torch.float32).eval()
+    for key, tensor in own.state_dict().items():
         if tensor.is_floating_point() and not all_finite(tensor):
-            raise ModelError(f"{type(module).__name__}: {name} holds NaN or infinite numbers")
+            raise ModelError(f"{name}: {key} holds NaN or infinite numbers")
     for parameter in own.parameters():
         parameter.requires_grad_(False)
     return own
-
-
-def _copied(module: nn.Module) -> nn.Module:
-    try:
-        return copy.deepcopy(module)
-    except Exception as error:  # of whatever type: other people's classes
-        reason = first_line(error)
-        raise ModelError(f"{type(module).__name__} can't be copied: {reason}") from error
 
 
 def check_module(own: nn.Module, name: str, spec: ModelSpec) -> None:
     """Run a module once and compare its output with what its spec says.
 
     Args:
-        own: a private copy.
-        name: its class, for messages.
-        spec: what it is to be.
+        own: a private copy of the module.
+        name: the module's class, for messages.
+        spec: the spec that it must fit.
 
     Raises:
-        ModelError: if it doesn't take a window, its output has another shape than the spec's, or
-            has been through a head where the spec says otherwise.
+        ModelError: if it fails on a window, its output has another shape than the spec's, or it
+            ends in a head where the spec says that it doesn't, or the reverse.
     """
     side = window_side(spec, spec.tile or round_up(ROOM, spec.border().period))
     subject = wrap_network(own, spec.in_channels)
     try:
         shape = tuple(subject.run(subject.image(side)).shape)
-    except Exception as error:  # of whatever type: other people's networks
+    except Exception as error:  # of any type: other people's networks
         reason = first_line(error)
         raise ModelError(f"{name} fails on {side}×{side} px: {reason}") from error
     left = side - 2 * spec.border().shrink
@@ -119,47 +114,47 @@ def check_module(own: nn.Module, name: str, spec: ModelSpec) -> None:
 
 
 def hash_module(module: nn.Module, spec: ModelSpec) -> str:
-    """Return the sha256 of a module: the spec, the state, the classes and their code.
+    """Return the SHA-256 of a module's spec, state, classes and their bytecode.
 
-    The code is Python's own, so another version of Python gives another hash.
+    Bytecode differs between versions of Python, so the hash does too.
     """
     digest = ModelDigest(spec)
     digest.add_content("structure", repr(module).encode())
-    for name, part in module.named_modules():
-        digest.add_content(name, _settings_of(part))
-    for kind in sorted({type(part) for part in module.modules()}, key=_name_of):
-        digest.add_content(_name_of(kind), _code_of(kind))
+    for name, below in module.named_modules():
+        digest.add_content(name, _encode_settings(below))
+    for kind in sorted({type(below) for below in module.modules()}, key=_qualified_name):
+        digest.add_content(_qualified_name(kind), _encode_methods(kind))
     for name, tensor in sorted(module.state_dict().items()):
         content = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
         digest.add_content(f"{name} {tensor.dtype} {list(tensor.shape)}", content)
     return digest.value
 
 
-def _settings_of(module: nn.Module) -> bytes:
-    """Return the plain numbers and words that a module keeps as attributes."""
+def _encode_settings(module: nn.Module) -> bytes:
+    """Return the attributes of a module that are plain numbers, text or sequences, as bytes."""
     plain = (bool, int, float, str, tuple, list, types.NoneType)
     settings = {name: value for name, value in vars(module).items() if isinstance(value, plain)}
     return repr(sorted(settings.items())).encode()
 
 
-def _name_of(kind: type) -> str:
+def _qualified_name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _code_of(kind: type) -> bytes:
-    """Return what the class's own methods do, as far as Python's code objects say."""
+def _encode_methods(kind: type) -> bytes:
+    """Return the names and the bytecode of the methods that a class itself defines."""
     methods = {
         name: value for name, value in vars(kind).items() if isinstance(value, types.FunctionType)
     }
     return b"".join(
-        name.encode() + _in_bytes(method.__code__) for name, method in sorted(methods.items())
+        name.encode() + _encode_code(method.__code__) for name, method in sorted(methods.items())
     )
 
 
-def _in_bytes(code: types.CodeType) -> bytes:
+def _encode_code(code: types.CodeType) -> bytes:
     names = ",".join((*code.co_names, *code.co_varnames)).encode()
-    return code.co_code + names + b"".join(map(_constant, code.co_consts))
+    return code.co_code + names + b"".join(map(_encode_constant, code.co_consts))
 
 
-def _constant(value: Any) -> bytes:
-    return _in_bytes(value) if isinstance(value, types.CodeType) else repr(value).encode()
+def _encode_constant(value: Any) -> bytes:
+    return _encode_code(value) if isinstance(value, types.CodeType) else repr(value).encode()

@@ -1,8 +1,9 @@
-"""Read what a pickle would make, without making it: nothing runs, nothing large is allocated.
+"""Find out what a pickle holds without loading it: nothing runs, nothing large is allocated.
 
-A pickle is a program for a small stack machine. This one knows the instructions, but none of the
-classes and functions that a pickle may name: those that PyTorch's checkpoints need become
-descriptions (a tensor's type, shape and place), and any other is only written down by name.
+A pickle is a program for a small stack machine. The machine here knows the instructions, but none
+of the classes and functions that a pickle may name. Those that PyTorch's checkpoints need become
+descriptions (a tensor's type and shape); any other is only noted by name, and nothing is called.
+This allow-list is the first of two fences: PyTorch's restricted loader is the second.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from wsi_unet.models.importing.pickled import (
     DamagedPickleError,
     Opaque,
     Storage,
+    describe_view,
     is_size,
-    view_of,
 )
 from wsi_unet.models.number_types import ITEM_BYTES
 
 MOST_INSTRUCTIONS = 2_000_000
-"""A checkpoint of a large network has some ten thousand."""
+"""Instructions that are followed; a large network's checkpoint has some ten thousand."""
 
 _STORAGE_TYPES = {
     "torch.DoubleStorage": "float64",
@@ -53,14 +54,14 @@ _HARMLESS = {
     "torch.device",
     "torch.serialization._get_layout",
 }
-"""What PyTorch's own restricted loader knows too and what takes no more memory than the file."""
+"""Names that PyTorch's restricted loader allows, and that take no more memory than the file."""
 
 
 class Readable(Protocol):
     """An open file or mapped memory."""
 
     def read(self, count: int = ..., /) -> bytes:
-        """Return up to so many bytes."""
+        """Return up to `count` bytes."""
 
     def readline(self) -> bytes:
         """Return the bytes up to the next line feed."""
@@ -68,14 +69,14 @@ class Readable(Protocol):
 
 @dataclass(frozen=True)
 class Scan:
-    """What a pickle would make.
+    """What a pickle holds.
 
     Attributes:
-        value: dictionaries, lists, tuples, numbers and text as they are; `TensorInFile`s, and
-            `Opaque` for the rest.
-        storages: those that its tensors lie in, by key.
-        forbidden: what it names besides tensors, in the order of the file, each once; loading it
-            would run them.
+        value: the content: dictionaries, lists, tuples, numbers and text as they are, tensors as
+            `TensorInFile`, anything else as `Opaque`.
+        storages: the storages of its tensors, by key.
+        forbidden: names of classes and functions that loading it would run, apart from the
+            harmless ones; in the order of the file, each once.
     """
 
     value: Any
@@ -84,11 +85,11 @@ class Scan:
 
 
 def scan_pickle(file: Readable) -> Scan:
-    """Follow one pickle to its end; the file is left there.
+    """Follow one pickle to its end, and leave the file at that position.
 
     Raises:
-        DamagedPickleError: if it can't be followed. Where it names something forbidden before, that
-            is returned instead.
+        DamagedPickleError: if it can't be followed, unless it named something forbidden before:
+            then that is returned.
     """
     machine = _Machine()
     try:
@@ -98,8 +99,8 @@ def scan_pickle(file: Readable) -> Scan:
             raise
         value = None
     except (ValueError, TypeError, IndexError, KeyError, AttributeError, RecursionError) as error:
-        # What pickletools raises on bytes that are no pickle, and what a senseless order of
-        # instructions leads to here.
+        # From pickletools, on bytes that are no pickle; or from the machine, on instructions in
+        # an order that makes no sense.
         if not machine.forbidden:
             raise DamagedPickleError(str(error) or type(error).__name__) from error
         value = None
@@ -107,11 +108,11 @@ def scan_pickle(file: Readable) -> Scan:
 
 
 class _Machine:
-    """The stack machine.
+    """The stack machine that pickles are programs for; it describes and never calls.
 
     Attributes:
-        storages: those met so far.
-        forbidden: names met so far that aren't harmless.
+        storages: the storages found so far, by key.
+        forbidden: the names found so far that aren't harmless.
     """
 
     def __init__(self) -> None:
@@ -159,7 +160,7 @@ class _Machine:
         self.push(self._memo[index])
 
     def wrap(self, count: int) -> None:
-        """Make a tuple of the topmost `count`."""
+        """Replace the topmost `count` items by a tuple of them."""
         items = self._stack[-count:]
         del self._stack[-count:]
         self.push(tuple(items))
@@ -182,7 +183,7 @@ class _Machine:
             target.update(zip(items[::2], items[1::2], strict=True))
 
     def name(self, argument: str) -> None:
-        """Push a class or function, whose module and name a blank separates."""
+        """Push a class or function; `argument` is its module and name with a blank between."""
         name = ".".join(argument.split(" ", 1))
         if name not in _HARMLESS:
             self.forbidden.append(name)
@@ -193,8 +194,8 @@ class _Machine:
         self.name(f"{module} {name}")
 
     def call(self, _: Any = None) -> None:
-        arguments, what = self.pop(), self.pop()
-        self.push(self._made(what, arguments))
+        arguments, function = self.pop(), self.pop()
+        self.push(self._describe_result(function, arguments))
 
     def call_with_keywords(self, _: Any) -> None:
         self.pop()
@@ -207,35 +208,35 @@ class _Machine:
         self.call()
 
     def call_marked(self, _: Any) -> None:
-        what, *arguments = self.pop_mark()
-        self.push(what)
+        function, *arguments = self.pop_mark()
+        self.push(function)
         self.push(tuple(arguments))
         self.call()
 
     def registered(self, argument: int) -> None:
-        """Push a class that an unpickling program would have registered under a number."""
+        """Push a class that copyreg would know by a number."""
         self.name(f"copyreg extension-{argument}")
 
     def storage(self, _: Any) -> None:
         """Push the storage that a persistent id describes."""
-        kind, holder, key, _, count, *view = self.pop()
-        known = isinstance(holder, Opaque) and holder.name in _STORAGE_TYPES
-        if kind != "storage" or not known or any(part is not None for part in view):
-            raise DamagedPickleError(f"an unknown kind of storage: {holder}")
+        kind, storage_type, key, _, count, *view = self.pop()
+        known = isinstance(storage_type, Opaque) and storage_type.name in _STORAGE_TYPES
+        if kind != "storage" or not known or any(item is not None for item in view):
+            raise DamagedPickleError(f"an unknown kind of storage: {storage_type}")
         if not is_size(count) or not isinstance(key, str):
             raise DamagedPickleError(f"storage {key!r} of {count!r} numbers")
-        storage = Storage(key, _STORAGE_TYPES[holder.name], count)
+        storage = Storage(key, _STORAGE_TYPES[storage_type.name], count)
         if self.storages.setdefault(key, storage) != storage:
-            raise DamagedPickleError(f"storage {key!r} is there twice")
+            raise DamagedPickleError(f"storage {key!r} is described twice, differently")
         self.push(storage)
 
-    def _made(self, what: Any, arguments: Any) -> Any:
-        """Return what calling `what` would make."""
-        name = what.name if isinstance(what, Opaque) else repr(type(what))
+    def _describe_result(self, function: Any, arguments: Any) -> Any:
+        """Return a description of what calling a class or function would make."""
+        name = function.name if isinstance(function, Opaque) else repr(type(function))
         if name == "collections.OrderedDict":
             return dict(*arguments)
         if name in _TENSORS:
-            return view_of(*arguments[:4])
+            return describe_view(*arguments[:4])
         if name in _PARAMETERS:
             return arguments[0]
         return Opaque(name)
@@ -246,6 +247,7 @@ _LITERALS = {
     *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
     *("BYTEARRAY8", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
 }
+"""Instructions that push their argument."""
 
 _INSTRUCTIONS: dict[str, Callable[[_Machine, Any], object]] = {
     "PROTO": lambda machine, _: None,
@@ -287,7 +289,7 @@ _INSTRUCTIONS: dict[str, Callable[[_Machine, Any], object]] = {
     "NEWOBJ": _Machine.call,
     "NEWOBJ_EX": _Machine.call_with_keywords,
     "REDUCE": _Machine.call,
-    "BUILD": _Machine.pop,  # the state of an object, of which nothing is wanted
+    "BUILD": _Machine.pop,  # the state of an object, which isn't needed
     "EXT1": _Machine.registered,
     "EXT2": _Machine.registered,
     "EXT4": _Machine.registered,

@@ -1,4 +1,4 @@
-"""What a pickle holds, described: tensors and the storages that they are views of."""
+"""Descriptions of what a pickle holds: tensors, and the storages that they are views of."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from wsi_unet.models.number_types import ITEM_BYTES
 
 
 class DamagedPickleError(ValueError):
-    """It isn't a pickle, is cut short, or contradicts itself."""
+    """A file isn't a pickle, is cut short, or contradicts itself."""
 
 
 @dataclass(frozen=True)
 class Storage:
-    """Numbers in a file that tensors are views of.
+    """An array of numbers in a file, which tensors are views of.
 
     Attributes:
-        key: names it within the file.
-        dtype: torch's name of the number type.
-        count: how many numbers.
+        key: its name within the file.
+        dtype: its number type, by torch's name.
+        count: how many numbers it has.
     """
 
     key: str
@@ -29,17 +29,17 @@ class Storage:
 
     @property
     def bytes(self) -> int:
-        """Its size."""
+        """Its size, bytes."""
         return self.count * ITEM_BYTES[self.dtype]
 
 
 @dataclass(frozen=True)
 class TensorInFile:
-    """A tensor that a file holds.
+    """A tensor in a file, not loaded.
 
     Attributes:
-        dtype: torch's name of the number type.
-        shape: its sizes.
+        dtype: its number type, by torch's name.
+        shape: its shape.
     """
 
     dtype: str
@@ -48,13 +48,17 @@ class TensorInFile:
 
 @dataclass(frozen=True)
 class Opaque:
-    """Anything else, of which only the name of what would make it is known."""
+    """Anything else in a pickle.
+
+    Attributes:
+        name: the class or function that would make it.
+    """
 
     name: str
 
 
-def view_of(storage: Any, offset: Any, shape: Any, strides: Any) -> TensorInFile:
-    """Describe a view of a storage.
+def describe_view(storage: Any, offset: Any, shape: Any, strides: Any) -> TensorInFile:
+    """Return the tensor that is a view of a storage, with offset and strides in numbers.
 
     Raises:
         DamagedPickleError: if it reaches beyond the storage, or repeats its numbers: a stride of 0
@@ -76,5 +80,5 @@ def view_of(storage: Any, offset: Any, shape: Any, strides: Any) -> TensorInFile
 
 
 def is_size(number: Any) -> bool:
-    """Whether it is a whole number that can be a size or an offset."""
+    """Return whether something is a whole number that can be a size or an offset."""
     return type(number) is int and 0 <= number < 2**62

@@ -1,4 +1,4 @@
-"""What torch.save wrote, checked before torch sees it: archives, and the older bare pickles."""
+"""Check what torch.save wrote before torch sees it: archives, and older bare pickles."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wsi_unet.models.importing.pickle_scan import Readable, Scan, scan_pickle
 from wsi_unet.models.importing.pickled import DamagedPickleError, Storage
 
 LONGEST_PICKLE = 64 * 2**20
-"""Bytes of an archive's `data.pkl`, which has no numbers in it; real ones are some kB."""
+"""Bytes of the longest `data.pkl` that is read; it holds no numbers, real ones are some kB."""
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
@@ -26,17 +26,18 @@ _PROGRAMS = {
     "serialized_exported_program.json": "a torch.export program",
     "models/model.json": "a torch.export program",
 }
-"""Members, below an archive's top folder or in it, that only such archives have."""
+"""Members that only such archives have, in their top folder or below it."""
 
-_OTHERS = {"model.weights.h5": "a Keras model"}
+_OTHER_ARCHIVES = {"model.weights.h5": "a Keras model"}
+"""Members of other archives."""
 
 
 def scan_archive(path: Path) -> Scan:
-    """Check a zip archive of torch.save and return what it holds.
+    """Check a zip archive that torch.save wrote and return what it holds.
 
     Raises:
-        ModelError: if it is something else, is damaged, would run code, or claims more than it
-            has.
+        ModelError: if it is something else, is damaged, would run code when loaded, or claims to
+            hold more than it does.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -45,14 +46,16 @@ def scan_archive(path: Path) -> Scan:
             scan = _scan_member(path, archive, members[f"{folder}data.pkl"])
             order = members.get(f"{folder}byteorder")
             if order is not None and (order.file_size > 8 or archive.read(order) != b"little"):
-                raise ModelError(f"{path} was saved in another byte order; save it anew here")
+                raise ModelError(
+                    f"{path} was saved in another byte order; save it again here"
+                )
     except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError) as error:
         raise ModelError(f"{path} is a damaged or cut zip archive ({error}); {_RETRY}") from error
     for storage in scan.storages.values():
         member = members.get(f"{folder}data/{storage.key}")
         if member is None or member.file_size != storage.bytes:
-            found = "nothing" if member is None else f"{member.file_size} bytes"
-            raise ModelError(_too_little(path, storage, found))
+            held = "nothing" if member is None else f"{member.file_size} bytes"
+            raise ModelError(_size_message(path, storage, held))
     return scan
 
 
@@ -70,7 +73,7 @@ def scan_legacy(path: Path) -> Scan:
             )
         protocol, system = _scan(path, memory).value, _scan(path, memory).value
         if protocol != _LEGACY_PROTOCOL or not _is_little_endian(system):
-            raise ModelError(f"{path} was saved by an unknown version of PyTorch; save it anew")
+            raise ModelError(f"{path} was saved by an unknown version of PyTorch; save it again")
         scan = _scan(path, memory)
         keys = _scan(path, memory).value
         if (
@@ -85,11 +88,11 @@ def scan_legacy(path: Path) -> Scan:
 
 
 def _skip_storage(path: Path, memory: mmap.mmap, storage: Storage) -> None:
-    """Check that the numbers that come next are those, and go to what follows."""
+    """Check that the numbers of a storage come next, and go to what follows them."""
     count = int.from_bytes(memory.read(8), "little")
     left = memory.size() - memory.tell()
     if count != storage.count or storage.bytes > left:
-        raise ModelError(_too_little(path, storage, f"{count} numbers in {left} bytes"))
+        raise ModelError(_size_message(path, storage, f"{count} numbers in {left} bytes"))
     memory.seek(storage.bytes, io.SEEK_CUR)
 
 
@@ -98,7 +101,12 @@ def _is_little_endian(system: Any) -> bool:
 
 
 def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """Return the archive's members by name, all of them plain and within the file's size."""
+    """Return the archive's members by name.
+
+    Raises:
+        ModelError: if one is compressed, encrypted, there twice or outside the archive, or they
+            are larger than the file.
+    """
     size, total = path.stat().st_size, 0
     members: dict[str, zipfile.ZipInfo] = {}
     for member in archive.infolist():
@@ -120,7 +128,7 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]
 
 
 def _top_folder(path: Path, names: Collection[str]) -> str:
-    """Return the folder that `data.pkl` lies in, with its slash.
+    """Return the folder that `data.pkl` lies in, with a slash at the end.
 
     Raises:
         ModelError: if there is none, or the archive isn't a checkpoint.
@@ -129,9 +137,9 @@ def _top_folder(path: Path, names: Collection[str]) -> str:
     for name, kind in _PROGRAMS.items():
         if name in names or name in below:
             raise ModelError(
-                f"{path} is {kind}, not a checkpoint: it is run as it is, which needs --trust"
+                f"{path} is {kind}, not a checkpoint: it is run as it is, which needs `trust=True`"
             )
-    for name, kind in _OTHERS.items():
+    for name, kind in _OTHER_ARCHIVES.items():
         if name in names:
             raise ModelError(f"{path} is {kind}; only PyTorch checkpoints are imported")
     folders = [name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl")]
@@ -164,13 +172,13 @@ def _refuse_code(path: Path, scan: Scan) -> Scan:
     whole = any(name.startswith("torch.nn.modules.") for name in scan.forbidden)
     kind = "is a whole pickled network: it" if whole else "holds more than tensors: it"
     raise ModelError(
-        f"{path} {kind} names {first}{more}, and loading it would run code; where you trust it, "
-        "save the network's state_dict() alone"
+        f"{path} {kind} names {first}{more}, and loading it would run code; if you trust it, load "
+        "it yourself and save the network's state_dict() alone"
     )
 
 
-def _too_little(path: Path, storage: Storage, found: str) -> str:
+def _size_message(path: Path, storage: Storage, held: str) -> str:
     return (
         f"{path} is damaged or cut short: storage {storage.key} should be {storage.count} "
-        f"{storage.dtype} numbers, there is {found}; {_RETRY}"
+        f"{storage.dtype} numbers, there is {held}; {_RETRY}"
     )

@@ -1,1 +1,1 @@
-"""Network shapes as data, the networks themselves, and what follows from a shape: border, cost."""
+"""The networks: one file each, beside `architectures`, which describes them without torch."""

@@ -1,4 +1,4 @@
-"""Building the network that an architecture describes."""
+"""Build the network that an architecture describes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,13 @@ _NETWORKS: dict[type, Callable[[Any], nn.Module]] = {
 
 
 def build_network(architecture: Architecture) -> nn.Module:
-    """Return the network that `architecture` describes, with random weights.
+    """Return the network that an architecture describes, with random weights.
+
+    >>> from wsi_unet.models import UNetConfig
+    >>> network = build_network(UNetConfig(depth=3, base_width=16))
+
+    Args:
+        architecture: a `UNetConfig`, `ResNetUNetConfig` or `ResidualUNetConfig`.
 
     Raises:
         TypeError: for a program or module, which is loaded from its file instead

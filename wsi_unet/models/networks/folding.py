@@ -1,4 +1,4 @@
-"""Take batch normalisation out of a trained network without changing what it computes."""
+"""Fold batch normalisation into convolutions, without changing what a network computes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
     16-bit network doesn't lose them, and a pass over the memory is saved in every precision.
 
     Args:
-        network: in evaluation mode; its batch norms stand right after a convolution in an
-            `nn.Sequential`, others are left as they are.
+        network: a network in evaluation mode. Batch norms that stand right after a convolution in
+            an `nn.Sequential` are folded; others are left as they are.
+
+    Raises:
+        ValueError: if such a batch norm has no running statistics.
     """
     folded = copy.deepcopy(network)
     for parent in list(folded.modules()):

@@ -1,4 +1,4 @@
-"""Doubling a feature map by interpolation, whole or piece by piece."""
+"""Double a feature map by interpolation, whole or piece by piece."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ class Placement:
     origin: Shape
     shape: Shape
 
-    def level(self, poolings: int) -> Placement:
-        """Return the same for feature maps after so many 2×2 poolings."""
+    def at_level(self, poolings: int) -> Placement:
+        """Return the placement of its feature map after this many 2×2 poolings."""
         (y, x), (rows, columns) = self.origin, self.shape
         return Placement((y >> poolings, x >> poolings), (rows >> poolings, columns >> poolings))
 
 
-def interpolate(x: Tensor, align_corners: bool, place: Placement | None) -> Tensor:
+def interpolate(x: Tensor, align_corners: bool, placement: Placement | None) -> Tensor:
     """Return a map with twice the rows and columns, bilinearly interpolated.
 
     With aligned corners, output row i of 2n lies at row i·(n − 1)/(2n − 1) of the n input rows:
-    it depends on n. A piece of a map is therefore interpolated as its place in the whole has it;
-    its outermost rows and columns, which the next piece's are needed for, are wrong.
+    it depends on n. So a piece of a map is interpolated at its position in the whole map. The
+    piece's outermost rows and columns are wrong then: they need the neighbouring pieces.
 
     Args:
         x: (batch, channels, rows, columns).
-        align_corners: whether the corner pixels' middles are mapped onto each other, or the
-            corners of the maps.
-        place: where `x` lies in the whole map; None: it is the whole.
+        align_corners: whether the centres of the corner pixels are mapped onto each other (True)
+            or the corners of the maps (False).
+        placement: where `x` lies in the whole map; None: it is the whole.
     """
-    if place is None or not align_corners:
+    if placement is None or not align_corners:
         return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=align_corners)
     for axis in (2, 3):
-        x = _double(x, axis, place.origin[axis - 2], place.shape[axis - 2])
+        x = _double(x, axis, placement.origin[axis - 2], placement.shape[axis - 2])
     return x
 
 
 def _double(x: Tensor, axis: int, first: int, whole: int) -> Tensor:
-    """Double one axis of a piece that begins at index `first` of `whole`."""
+    """Double one axis of a piece that begins at index `first` of an axis of `whole` indices."""
     count = x.shape[axis]
     # In float64 on the CPU: at row 50,000 float32 would know the position to 0.004 only.
     position = torch.arange(2 * first, 2 * (first + count), dtype=torch.float64)

@@ -1,7 +1,6 @@
-"""A U-Net of strided convolutions and residual units (Kerfoot et al. 2019).
+"""A U-Net of strided convolutions and residual units.
 
-Each level halves the image by its first convolution; the way up doubles it by transposed ones, of
-what comes from below joined to the level's own result. doi:10.1007/978-3-030-12029-0_40
+Kerfoot et al. 2019, doi:10.1007/978-3-030-12029-0_40.
 """
 
 from __future__ import annotations
@@ -13,7 +12,10 @@ from wsi_unet.models.architectures.residual_unet import ResidualUNetConfig
 
 
 class ResidualUNet(nn.Module):
-    """See the module's text.
+    """Residual units that halve the image, and transposed convolutions that double it again.
+
+    On the way down, the first convolution of each level has stride 2; the bottom level's has not.
+    On the way up, each level's own result is joined to the map from below, and doubled.
 
     Args:
         config: widths, units, normalisation and activation.
@@ -45,8 +47,8 @@ class ResidualUNet(nn.Module):
         """Return the logits of every class.
 
         Args:
-            image: (n, in_channels, rows, columns), scaled as the network was trained; both sides
-                multiples of the period.
+            image: (n, in_channels, rows, columns), normalised as the network was trained; both
+                sides multiples of the period.
 
         Returns:
             (n, classes, rows, columns).
@@ -66,21 +68,21 @@ class ResidualUNet(nn.Module):
         x = skips.pop()
         for stage in self.expanding:
             x = torch.cat([skips.pop(), x], dim=1)
-            for part in stage.children():  # one by one: each frees its input
-                x = part(x)
+            for layer in stage.children():  # one by one: each frees its input
+                x = layer(x)
         return x
 
 
 class _Unit(nn.Module):
-    """Convolutions, the first of which may halve, and a shortcut around them.
+    """Convolutions, the first of which may halve the map, and a shortcut around them.
 
     Args:
-        channels: of its input.
-        width: of its output.
-        stride: of the first convolution.
-        config: the network's.
-        units: convolutions; None: the network's.
-        bare: whether the last has neither normalisation nor activation.
+        channels: channels of the input.
+        width: channels of the output.
+        stride: stride of the first convolution.
+        config: the network's architecture.
+        units: number of convolutions; None: `config.units`.
+        bare: whether the last convolution has neither normalisation nor activation.
     """
 
     def __init__(
@@ -94,16 +96,16 @@ class _Unit(nn.Module):
         bare: bool = False,
     ) -> None:
         super().__init__()
-        wanted = config.units if units is None else units
+        units = config.units if units is None else units
         layers: list[nn.Module] = []
-        for index in range(max(1, wanted)):
+        for index in range(max(1, units)):
             before, step = (width, 1) if index else (channels, stride)
             layers.append(nn.Conv2d(before, width, 3, stride=step, padding=1))
-            if not (bare and index == wanted - 1):
+            if not (bare and index == units - 1):
                 layers += _normed_and_activated(width, config)
         self.body = nn.Sequential(*layers)
         self.shortcut: nn.Module | None = None
-        if wanted:
+        if units:
             self.shortcut = nn.Identity()
             if stride > 1:
                 self.shortcut = nn.Conv2d(channels, width, 3, stride=stride, padding=1)

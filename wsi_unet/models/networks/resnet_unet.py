@@ -1,8 +1,4 @@
-"""A U-Net whose contracting path is a ResNet (He et al. 2016, arXiv:1512.03385, table 1).
-
-The copies of the ResNet's maps at 1/2, 1/4, 1/8 and 1/16 are joined, after the maps from below, to
-an expanding path that doubles by repetition; the last doubling has nothing to be joined to.
-"""
+"""A U-Net whose contracting path is a ResNet (He et al. 2016, arXiv:1512.03385, table 1)."""
 
 from __future__ import annotations
 
@@ -14,7 +10,10 @@ from wsi_unet.models.architectures.resnet_unet import ResNetUNetConfig
 
 
 class ResNetUNet(nn.Module):
-    """See the module's text.
+    """A ResNet, and an expanding path that doubles its maps by repetition.
+
+    The ResNet's maps at 1/2, 1/4, 1/8 and 1/16 of the image's size are joined to the expanding
+    path, behind the maps from below. The last doubling has nothing to be joined to.
 
     Args:
         config: blocks, widths and classes.
@@ -53,8 +52,8 @@ class ResNetUNet(nn.Module):
         """Return the logits of every class.
 
         Args:
-            image: (n, in_channels, rows, columns), scaled as the network was trained; both sides
-                multiples of 32.
+            image: (n, in_channels, rows, columns), normalised as the network was trained; both
+                sides multiples of 32.
 
         Returns:
             (n, classes, rows, columns).
@@ -84,7 +83,7 @@ class ResNetUNet(nn.Module):
 
 
 class _Residual(nn.Module):
-    """One block: its input is added to what its convolutions make of it."""
+    """A residual block: the output of its convolutions, added to its input."""
 
     def __init__(
         self, channels: int, middle: int, after: int, stride: int, bottleneck: bool
@@ -116,7 +115,7 @@ class _Residual(nn.Module):
 
 
 def _normed(channels: int, width: int, *, kernel: int, stride: int = 1) -> list[nn.Module]:
-    """A convolution that keeps the side (or divides it by the stride), and its batch norm."""
+    """Return a convolution that divides the side by its stride, and its batch norm."""
     return [
         nn.Conv2d(channels, width, kernel, stride=stride, padding=kernel // 2, bias=False),
         nn.BatchNorm2d(width),

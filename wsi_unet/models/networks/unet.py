@@ -15,10 +15,10 @@ from wsi_unet.models.networks.interpolation import Placement, interpolate
 
 
 class UNet(nn.Module):
-    """A contracting and an expanding path, joined level by level by copies.
+    """A contracting and an expanding path, joined level by level by skip connections.
 
     Args:
-        config: padding, depth, widths and the rest.
+        config: padding, depth, widths and everything else.
     """
 
     def __init__(self, config: UNetConfig) -> None:
@@ -42,13 +42,13 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(channels, config.classes, kernel_size=1)
         self.apply(_initialise)
 
-    def forward(self, image: Tensor, place: Placement | None = None) -> Tensor:
+    def forward(self, image: Tensor, placement: Placement | None = None) -> Tensor:
         """Return the logits of every class.
 
         Args:
-            image: (n, in_channels, rows, columns), scaled as the network was trained.
-            place: where the image lies in a larger one, so that interpolation that depends on
-                the size (`align_corners`) uses the larger one's; None: it is the whole.
+            image: (n, in_channels, rows, columns), normalised as the network was trained.
+            placement: where the image lies in a larger one, so that interpolation that depends on
+                the size (`align_corners`) uses that of the larger one; None: it is the whole.
 
         Returns:
             (n, classes, rows − 2s, columns − 2s), where s is `config.border().shrink`.
@@ -69,7 +69,8 @@ class UNet(nn.Module):
         for upsampling, convolutions in zip(self.upsampling, self.expanding, strict=True):
             x = upsampling(x)
             if self.config.upsampling == "bilinear":
-                x = interpolate(x, self.config.align_corners, place and place.level(len(skips)))
+                at_level = placement and placement.at_level(len(skips))
+                x = interpolate(x, self.config.align_corners, at_level)
             # 512, 56, 56 | 256, 104, 104 | … | 64, 392, 392
             x = self._join(skips.pop(), x)  # 1024, 56, 56 | … | 128, 392, 392
             x = convolutions(x)  # 512, 52, 52 | 256, 100, 100 | … | 64, 388, 388
@@ -77,7 +78,7 @@ class UNet(nn.Module):
         return logits
 
     def _join(self, skip: Tensor, x: Tensor) -> Tensor:
-        """Concatenate, as large as the smaller; or as large as `skip` where sides may be odd."""
+        """Concatenate both, the skip cropped to `x`; where sides may be odd, `x` padded to it."""
         if self.config.odd != "none":
             rows, columns = (a - b for a, b in zip(skip.shape[2:], x.shape[2:], strict=True))
             if rows or columns:
@@ -87,17 +88,17 @@ class UNet(nn.Module):
 
 
 def _convolutions(channels: int, widths: tuple[int, ...], config: UNetConfig) -> nn.Sequential:
-    """One level: k times a 3×3 convolution and its activation, normalised if wanted."""
+    """Return one level: k times a 3×3 convolution, its activation and perhaps a norm."""
     layers: list[nn.Module] = []
     padding = 0 if config.padding == "valid" else 1
     for width in widths:
-        # A normalisation's own shift would make the bias redundant.
+        # The shift of the normalisation makes the bias redundant.
         bias = config.norm == "none" or not config.norm_first
         layers.append(nn.Conv2d(channels, width, kernel_size=3, padding=padding, bias=bias))
-        rest = [_activation(config)]
+        after = [_activation(config)]
         if config.norm != "none":
-            rest.insert(0 if config.norm_first else 1, _norm(width, config))
-        layers += rest
+            after.insert(0 if config.norm_first else 1, _norm(width, config))
+        layers += after
         channels = width
     return nn.Sequential(*layers)
 
@@ -117,7 +118,7 @@ def _norm(width: int, config: UNetConfig) -> nn.Module:
 
 
 def _upsampling(channels: int, width: int, config: UNetConfig) -> nn.Module:
-    """From `channels` to `width`, with twice the rows and columns if it is a convolution's task."""
+    """Return the layer from `channels` to `width`; only a transposed one doubles the map, too."""
     if config.upsampling == "transpose":
         return nn.ConvTranspose2d(channels, width, kernel_size=2, stride=2)
     if config.layout.upsampled is None:
@@ -128,14 +129,14 @@ def _upsampling(channels: int, width: int, config: UNetConfig) -> nn.Module:
 
 
 def _crop(skip: Tensor, like: Tensor) -> Tensor:
-    """The middle of `skip`, as large as `like`."""
+    """Return the middle of `skip`, as large as `like`."""
     rows, columns = like.shape[2:]
     top, left = (skip.shape[2] - rows) // 2, (skip.shape[3] - columns) // 2
     return skip[:, :, top : top + rows, left : left + columns]
 
 
 def _initialise(module: nn.Module) -> None:
-    """Draw weights from a Gaussian of deviation √(2/N), N the inputs of one neuron (He 2015)."""
+    """Draw weights from a Gaussian of deviation √(2/N); N is a neuron's inputs (He et al. 2015)."""
     if isinstance(module, nn.Conv2d):
         inputs = module.weight[0].numel()  # weight: out, in, rows, columns
     elif isinstance(module, nn.ConvTranspose2d):

@@ -1,4 +1,4 @@
-"""The families of checkpoints that are known, and finding the one that a file belongs to."""
+"""Families of checkpoints, and how the family of a checkpoint is recognised."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pydantic import ValidationError
 from wsi_unet.errors import ModelError, OptionError
 from wsi_unet.models.importing.families.layout import (
     Assumption,
-    Fit,
+    KeyMatch,
     Layout,
     NeededHint,
     ShapeHints,
-    fit,
+    match_keys,
 )
 from wsi_unet.models.validation_errors import first_problem
 
@@ -25,84 +25,93 @@ if TYPE_CHECKING:
     from wsi_unet.models.importing.checkpoint_file import CheckpointFile
     from wsi_unet.models.spec import Architecture
 
+LEAST_SHARE = 0.2
+"""Share of keys that must match for a family to be named as the nearest."""
+
 
 @dataclass(frozen=True)
 class Family:
     """A kind of checkpoint.
 
     Attributes:
-        name: for `--family`.
-        title: for people.
-        layouts: how its keys may be laid out; the best fit counts.
+        name: its name, as `ImportHints.family` takes it.
+        title: whose networks these are, for messages.
+        layouts: how its keys may be laid out; the best match counts.
         head: what the networks end in; None: a sigmoid if there is one class, else a softmax.
-        assumed: what its keys don't tell, and nobody is asked for.
+        assumptions: what its keys don't say, and the user needn't.
     """
 
     name: str
     title: str
     layouts: tuple[Layout, ...]
     head: Literal["sigmoid", "softmax"] | None = None
-    assumed: tuple[Assumption, ...] = ()
+    assumptions: tuple[Assumption, ...] = ()
 
 
 @dataclass(frozen=True)
-class Recognised:
+class RecognisedCheckpoint:
     """A checkpoint whose family is known.
 
     Attributes:
         file: the checkpoint.
         family: its family.
         layout: how its keys are laid out.
-        prefix: what all its keys begin with, besides.
-        fit: which key is which tensor of ours.
+        prefix: what all its keys begin with, before the layout's names.
+        match: which of its keys is which of our tensors.
     """
 
     file: CheckpointFile
     family: Family
     layout: Layout
     prefix: str
-    fit: Fit
+    match: KeyMatch
 
     @property
-    def questions(self) -> tuple[NeededHint, ...]:
-        """What must be told besides."""
-        return self.layout.questions(self.fit.parts)
+    def needed_hints(self) -> tuple[NeededHint, ...]:
+        """What the user has to say about it."""
+        return self.layout.needed_hints(self.match.layers)
 
-    def assumed(self, config: Architecture, answers: ShapeHints) -> tuple[str, ...]:
-        """Return what is taken to be so, since nothing tells, in words."""
-        return tuple(one.what for one in self.family.assumed if one.made(config, answers.given))
+    def assumptions(self, config: Architecture, hints: ShapeHints) -> tuple[str, ...]:
+        """Return in words what is assumed, since neither file nor user says it."""
+        return tuple(
+            assumption.what
+            for assumption in self.family.assumptions
+            if assumption.applies(config, hints.given)
+        )
 
-    def check_given(self, answers: ShapeHints) -> None:
-        """Refuse to be told what the checkpoint and its family leave no choice about.
+    def check_hints(self, hints: ShapeHints) -> None:
+        """Refuse hints about what the checkpoint and its family leave no choice about.
 
         Raises:
-            OptionError: if it was told.
+            OptionError: if there is such a hint.
         """
-        needless = sorted(answers.given - self.layout.options(self.fit.parts))
+        needless = sorted(hints.given - self.layout.accepted_hints(self.match.layers))
         if needless:
+            listed = ", ".join(f"`{option}`" for option in needless)
             raise OptionError(
-                f"{', '.join(needless)}: {self.file.path} is a checkpoint of {self.family.title}, "
-                "which leaves no choice there; leave it out"
+                f"{listed}: {self.file.path} is a checkpoint of {self.family.title}, "
+                "which leaves no choice there; leave it out",
+                option=needless[0] if len(needless) == 1 else None,
             )
 
-    def config(self, answers: ShapeHints) -> Architecture:
-        """Infer the network's shape, and check the shape of every tensor.
+    def infer_config(self, hints: ShapeHints) -> Architecture:
+        """Infer the network's architecture from the shapes of the tensors.
 
         Raises:
             ModelError: if these can't be such a network's tensors.
         """
         shapes = {
             ours: self.file.tensors[self.prefix + theirs].shape
-            for theirs, ours in self.fit.names.items()
+            for theirs, ours in self.match.names.items()
         }
-        for theirs, ours in self.fit.names.items():
+        for theirs, ours in self.match.names.items():
             if ours.endswith(".weight") and len(shapes[ours]) == 5:
                 raise ModelError(
                     f"{self.file.path}: {self.prefix}{theirs} is a three-dimensional convolution; "
                     "only networks for images are imported"
                 )
         try:
-            return self.layout.config(shapes, answers)
+            return self.layout.config(shapes, hints)
         except ValidationError as error:
             raise ModelError(
                 f"{self.file.path} is a checkpoint of {self.family.title} that can't be imported: "
@@ -113,8 +122,8 @@ class Recognised:
                 f"{self.file.path} has the keys of {self.family.title}, but not its shapes: {error}"
             ) from error
 
-    def state(self, config: Architecture) -> dict[str, Tensor]:
-        """Load the weights, by our names and in our order, in float32.
+    def load_state(self, config: Architecture) -> dict[str, Tensor]:
+        """Load the weights by our names, arranged for our network, in float32.
 
         Raises:
             ModelError: if the file doesn't load or a weight isn't finite.
@@ -125,7 +134,7 @@ class Recognised:
 
         loaded = self.file.load()
         state = {}
-        for theirs, ours in self.fit.names.items():
+        for theirs, ours in self.match.names.items():
             tensor = loaded.pop(self.prefix + theirs)
             if not ours.endswith("num_batches_tracked"):
                 state[ours] = tensor.to(torch.float32)
@@ -136,57 +145,60 @@ class Recognised:
         self.layout.arrange(state, config)
         return state
 
-    def theirs(self, ours: str) -> str:
-        """Return the checkpoint's name of one of our tensors."""
-        names = {mine: foreign for foreign, mine in self.fit.names.items()}
+    def their_name(self, ours: str) -> str:
+        """Return the checkpoint's name of one of our tensors; ours where it has none."""
+        names = {mine: theirs for theirs, mine in self.match.names.items()}
         return self.prefix + names[ours] if ours in names else ours
 
 
-def recognise(file: CheckpointFile, families: Sequence[Family]) -> Recognised:
+def recognise_family(file: CheckpointFile, families: Sequence[Family]) -> RecognisedCheckpoint:
     """Find the family of a checkpoint.
 
     Raises:
-        ModelError: if it is none of them; names the nearest one and what keeps it from being it.
+        ModelError: if it is of none of them; names the nearest one and what doesn't match.
     """
-    best = max(_candidates(file, families), key=lambda candidate: candidate.fit.share)
-    if best.fit.complete:
+    best = max(_candidates(file, families), key=lambda candidate: candidate.match.share)
+    if best.match.complete:
         return best
-    if best.fit.share < 0.2:
+    if best.match.share < LEAST_SHARE:
+        known = ", ".join(family.name for family in families)
         raise ModelError(
-            f"{file.path} is of no family that is known ({', '.join(f.name for f in families)}): "
-            f"{_description(file)}"
+            f"{file.path} is of no family that is known ({known}): {_describe_tensors(file)}"
         )
     reasons = []
-    if best.fit.missing:
-        reasons.append(f"it lacks {_first(best.prefix, best.fit.missing)}")
-    if best.fit.unexpected:
-        reasons.append(f"it also has {_first(best.prefix, best.fit.unexpected)}")
+    if best.match.missing:
+        reasons.append(f"it lacks {_first_of(best.prefix, best.match.missing)}")
+    if best.match.unexpected:
+        reasons.append(f"it also has {_first_of(best.prefix, best.match.unexpected)}")
     raise ModelError(
         f"{file.path} is of no family that is known; the nearest is {best.family.name} "
         f"({best.family.title}), but {' and '.join(reasons)}"
     )
 
 
-def _candidates(file: CheckpointFile, families: Sequence[Family]) -> Iterator[Recognised]:
-    for prefix, tensors in file.namings():
+def _candidates(file: CheckpointFile, families: Sequence[Family]) -> Iterator[RecognisedCheckpoint]:
+    for prefix, tensors in file.strip_prefixes():
         for family in families:
             for layout in family.layouts:
-                yield Recognised(file, family, layout, prefix, fit(layout, tensors))
+                match = match_keys(layout, tensors)
+                yield RecognisedCheckpoint(file, family, layout, prefix, match)
 
 
-def _first(prefix: str, names: Sequence[str]) -> str:
+def _first_of(prefix: str, names: Sequence[str]) -> str:
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
     return f"{prefix}{names[0]}{more}"
 
 
-def _description(file: CheckpointFile) -> str:
-    """Say what a checkpoint looks like, for one who knows where it comes from."""
-    kernels = [(n, one.shape) for n, one in file.tensors.items() if len(one.shape) >= 3]
+def _describe_tensors(file: CheckpointFile) -> str:
+    """Describe a checkpoint, for somebody who knows where it comes from."""
+    kernels = [
+        (name, tensor.shape) for name, tensor in file.tensors.items() if len(tensor.shape) >= 3
+    ]
     if not kernels:
         return f"{len(file.tensors)} tensors without any convolution"
-    (first, shape), (last, end) = kernels[0], kernels[-1]
-    sizes = sorted({"×".join(map(str, one[2:])) for _, one in kernels})
+    (first, first_shape), (last, last_shape) = kernels[0], kernels[-1]
+    sizes = sorted({"×".join(map(str, shape[2:])) for _, shape in kernels})
     return (
         f"{len(file.tensors)} tensors with {len(kernels)} convolutions ({', '.join(sizes)}), from "
-        f"{first} {list(shape)} to {last} {list(end)}"
+        f"{first} {list(first_shape)} to {last} {list(last_shape)}"
     )

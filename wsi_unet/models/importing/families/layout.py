@@ -1,4 +1,4 @@
-"""What a description of a family has to offer, and which of its keys a checkpoint has."""
+"""How a family of checkpoints lays out its keys, and which of them a checkpoint has."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from wsi_unet.models.spec import Architecture
 
 Tensors = Mapping[str, TensorInFile]
-"""The tensors of a checkpoint, by name."""
+"""The tensors of a checkpoint, by the checkpoint's names."""
 
 Shapes = Mapping[str, tuple[int, ...]]
 """The shapes of tensors, by our names."""
 
-Kind = Literal["convolution", "upsampling", "head", "batch norm", "affine norm", "activation"]
-"""What a part of a network is; it decides which tensors the part has."""
+LayerKind = Literal["convolution", "upsampling", "head", "batch norm", "affine norm", "activation"]
+"""Kinds of layers; they decide which tensors a layer has."""
 
-_LEAVES: dict[Kind, tuple[tuple[str, ...], tuple[str, ...]]] = {
+_LEAVES: dict[LayerKind, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "convolution": (("weight",), ("bias",)),
     "upsampling": (("weight",), ("bias",)),
     "head": (("weight",), ("bias",)),
@@ -33,7 +33,7 @@ _LEAVES: dict[Kind, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "affine norm": (("weight", "bias"), ()),
     "activation": (("weight",), ()),
 }
-"""The tensors that a part must have, and those that it may have."""
+"""The tensors that a layer must have, and those that it may have."""
 
 
 @dataclass(frozen=True)
@@ -41,23 +41,23 @@ class Layer:
     """One layer, by both names.
 
     Attributes:
-        ours: our module's.
-        theirs: the module's in the checkpoint.
-        kind: what it is.
+        ours: the name of our module.
+        theirs: the name of the checkpoint's module.
+        kind: which kind of layer it is.
     """
 
     ours: str
     theirs: str
-    kind: Kind
+    kind: LayerKind
 
 
 @dataclass(frozen=True)
 class NeededHint:
-    """What a checkpoint's keys can't tell.
+    """What a checkpoint's keys don't say, so that the user has to.
 
     Attributes:
-        option: of the command line, like "--padding".
-        choices: its values.
+        option: the field of `ImportHints` that says it, like "padding".
+        choices: its possible values.
     """
 
     option: str
@@ -66,12 +66,12 @@ class NeededHint:
 
 @dataclass(frozen=True)
 class ShapeHints:
-    """What the user told of a network.
+    """The user's hints that decide the network's architecture; None where there is none.
 
     Attributes:
-        padding: "valid" or "same"; None: not told.
-        negative_slope: slope of the activation below 0 (0: ReLU); None: not told.
-        norm: which normalisation there is that has no weights; None: not told.
+        padding: "valid" or "same".
+        negative_slope: slope of the activation below 0 (0: ReLU).
+        norm: the normalisation where it has no weights.
     """
 
     padding: Literal["valid", "same"] | None = None
@@ -80,110 +80,110 @@ class ShapeHints:
 
     @property
     def given(self) -> frozenset[str]:
-        """Options of the command line that were told."""
+        """The fields of `ImportHints` that were given."""
         values = {
-            "--padding": self.padding,
-            "--activation": self.negative_slope,
-            "--norm": self.norm,
+            "padding": self.padding,
+            "activation": self.negative_slope,
+            "norm": self.norm,
         }
         return frozenset(option for option, value in values.items() if value is not None)
 
 
 @dataclass(frozen=True)
 class Assumption:
-    """What neither keys nor shapes tell, and is taken to be so.
+    """What neither keys nor shapes say, and is assumed.
 
     Attributes:
-        what: in words, for one who knows the original.
-        where: fields of the network's description and the values with which it matters.
-        option: of the command line, which would tell; None: there is none.
+        what: the assumption in words, for somebody who knows the original network.
+        where: fields of the architecture, and the values with which the assumption matters.
+        option: the field of `ImportHints` that would say it; None: there is none.
     """
 
     what: str
     where: tuple[tuple[str, object], ...] = ()
     option: str | None = None
 
-    def made(self, config: Architecture, given: Collection[str]) -> bool:
-        """Tell whether it is made of a network, given what was told."""
+    def applies(self, config: Architecture, given: Collection[str]) -> bool:
+        """Return whether it is made about a network, if the user gave these hints."""
         if any(getattr(config, field) != value for field, value in self.where):
             return False
         return self.option is None or self.option not in given
 
 
 class Layout(Protocol):
-    """How a family names and arranges the parts of one of our networks."""
+    """How a family names and arranges the layers of one of our networks."""
 
-    def parts(self, tensors: Tensors) -> Sequence[Layer]:
-        """List the parts of a network as deep as the checkpoint's keys suggest."""
+    def layers(self, tensors: Tensors) -> Sequence[Layer]:
+        """Return the layers of a network as deep as the checkpoint's keys suggest."""
 
-    def questions(self, parts: Sequence[Layer]) -> tuple[NeededHint, ...]:
-        """Return what must be told besides."""
+    def needed_hints(self, layers: Sequence[Layer]) -> tuple[NeededHint, ...]:
+        """Return what the user has to say."""
 
-    def options(self, parts: Sequence[Layer]) -> frozenset[str]:
-        """Return the options that may tell something besides; more than must be."""
+    def accepted_hints(self, layers: Sequence[Layer]) -> frozenset[str]:
+        """Return the fields of `ImportHints` that the user may give, the needed ones included."""
 
-    def config(self, shapes: Shapes, answers: ShapeHints) -> Architecture:
-        """Infer the network's shape.
+    def config(self, shapes: Shapes, hints: ShapeHints) -> Architecture:
+        """Infer the network's architecture.
 
         Raises:
             ValueError: if these can't be such a network's tensors.
         """
 
     def arrange(self, state: dict[str, Tensor], config: Architecture) -> None:
-        """Put the tensors, which have our names already, into our network's order."""
+        """Change the tensors, which have our names already, to fit our network."""
 
 
 @dataclass(frozen=True)
-class Fit:
-    """How well a checkpoint's keys are those of a family.
+class KeyMatch:
+    """How well a checkpoint's keys match a layout.
 
     Attributes:
-        parts: the network's parts.
-        names: name in the checkpoint → our name, of the tensors that both know.
-        missing: names that the checkpoint should have.
-        unexpected: names that it shouldn't have.
+        layers: the network's layers.
+        names: our name of each tensor that both know, by the checkpoint's name.
+        missing: names that the checkpoint should have and lacks.
+        unexpected: names that the checkpoint has and shouldn't.
     """
 
-    parts: tuple[Layer, ...]
+    layers: tuple[Layer, ...]
     names: Mapping[str, str]
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is missing and nothing is too much."""
+        """Whether nothing is missing and nothing unexpected."""
         return bool(self.names) and not self.missing and not self.unexpected
 
     @property
     def share(self) -> float:
-        """Part of all names, known or missing, that fit; 0 to 1."""
-        every = len(self.names) + len(self.missing) + len(self.unexpected)
-        return len(self.names) / max(1, every)
+        """Share of all names, expected or present, that match; 0 to 1."""
+        total = len(self.names) + len(self.missing) + len(self.unexpected)
+        return len(self.names) / max(1, total)
 
 
-def fit(layout: Layout, tensors: Tensors) -> Fit:
+def match_keys(layout: Layout, tensors: Tensors) -> KeyMatch:
     """Compare a checkpoint's names with those of a layout."""
-    parts = tuple(layout.parts(tensors))
+    layers = tuple(layout.layers(tensors))
     names: dict[str, str] = {}
     missing: list[str] = []
-    for part in parts:
-        must, may = _LEAVES[part.kind]
+    for layer in layers:
+        must, may = _LEAVES[layer.kind]
         for leaf in (*must, *may):
-            theirs = f"{part.theirs}.{leaf}"
+            theirs = f"{layer.theirs}.{leaf}"
             if theirs in tensors:
-                names[theirs] = f"{part.ours}.{leaf}"
+                names[theirs] = f"{layer.ours}.{leaf}"
             elif leaf in must:
                 missing.append(theirs)
-    missing += _lost_biases(parts, tensors)
-    return Fit(parts, names, tuple(missing), tuple(n for n in tensors if n not in names))
+    missing += _missing_biases(layers, tensors)
+    unexpected = tuple(name for name in tensors if name not in names)
+    return KeyMatch(layers, names, tuple(missing), unexpected)
 
 
-def _lost_biases(parts: Iterable[Layer], tensors: Tensors) -> list[str]:
-    """Return the biases that are missing where others of their kind are there."""
-    lost = []
-    kinds = ("convolution", "upsampling", "head")
-    for kind in kinds:
-        biases = [f"{part.theirs}.bias" for part in parts if part.kind == kind]
+def _missing_biases(layers: Iterable[Layer], tensors: Tensors) -> list[str]:
+    """Return the biases that are missing where other layers of the same kind have theirs."""
+    missing = []
+    for kind in ("convolution", "upsampling", "head"):
+        biases = [f"{layer.theirs}.bias" for layer in layers if layer.kind == kind]
         if any(name in tensors for name in biases):
-            lost += [name for name in biases if name not in tensors]
-    return lost
+            missing += [name for name in biases if name not in tensors]
+    return missing

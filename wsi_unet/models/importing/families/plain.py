@@ -1,4 +1,4 @@
-"""Families whose networks are plain convolutional U-Nets (`wsi_unet.models.networks.unet`)."""
+"""The layouts of plain convolutional U-Nets (`wsi_unet.models.networks.unet`)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
+from typing_extensions import override
+
 from wsi_unet.models.architectures.unet import Channels, UNetConfig
 from wsi_unet.models.importing.families.layout import (
-    Kind,
     Layer,
+    LayerKind,
+    Layout,
     NeededHint,
     ShapeHints,
     Shapes,
@@ -23,32 +26,32 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class PlainUNetLayout:
-    """Names and habits of a family.
+class PlainUNetLayout(Layout):
+    """How a family names the layers of a plain U-Net, and what its networks have in common.
 
     Names are templates over these numbers, each also with 1 added ("{level1}"): `level`, from
     the top; `stage` of the expanding path, from the bottom; `conv` within a level; `slot` and
-    `norm`, the places of a convolution and of its normalisation in a sequence of layers as ours.
-    `rise` is the stage's level counted from 1 at the top.
+    `norm`, the indices of a convolution and of its normalisation in our sequence of layers.
+    `rise` is the stage's level, counted from 1 at the top.
 
     Attributes:
-        first: the first level's convolutions.
-        down: those of the levels below.
-        up: those of the expanding path's stages.
-        convolution: a convolution, after its level's name.
-        head: the last convolution.
-        bottom: the bottom level's convolutions, where they have a name of their own.
-        norm: a normalisation, after its level's name; None: there are none.
-        upsampling: possible names of what changes the channels while upsampling.
-        convolutions: per level and side.
-        skip_first: whether the copies come before the upsampled map where they are joined.
-        norm_first: see `UNetConfig`, like the rest.
-        negative_slope: unless told otherwise.
-        align_corners: of bilinear upsampling.
-        odd: what odd sides are filled up with.
-        padding: None where it must be told.
-        hidden_norm: whether there may be an instance normalisation without weights, so that it
-            must be told.
+        first: name of the first level's convolutions.
+        down: name of the convolutions of a level below the first.
+        up: name of the convolutions of an expanding stage.
+        convolution: name of a convolution, appended to its level's.
+        head: name of the last convolution.
+        bottom: name of the bottom level's convolutions, where they have one of their own.
+        norm: name of a normalisation, appended to its level's; None: there is none.
+        upsampling: possible names of the layer that changes the channels while upsampling.
+        convolutions: convolutions per level and side.
+        skip_first: whether skip connections come before the upsampled map where they are joined.
+        norm_first: see `UNetConfig`.
+        negative_slope: see `UNetConfig`; the user may say otherwise.
+        align_corners: see `UNetConfig`; for bilinear upsampling.
+        odd: see `UNetConfig`; for same padding.
+        padding: see `UNetConfig`; None: the user has to say it.
+        hidden_norm: whether there may be an instance normalisation without weights, so that the
+            user has to say whether there is.
     """
 
     first: str
@@ -68,49 +71,49 @@ class PlainUNetLayout:
     padding: Literal["valid", "same"] | None = "same"
     hidden_norm: bool = False
 
-    def parts(self, tensors: Tensors) -> Sequence[Layer]:
-        """List the parts of a network as deep as the checkpoint's keys suggest."""
+    @override
+    def layers(self, tensors: Tensors) -> Sequence[Layer]:
         depth = self._depth(tensors)
         if depth < 1:
             return ()
-        norm: Kind = "affine norm"
+        norm: LayerKind = "affine norm"
         if any(name.endswith(".running_mean") for name in tensors):
             norm = "batch norm"
-        parts: list[Layer] = []
+        layers: list[Layer] = []
         for level in range(depth + 1):
             block = self._contracting(level, depth)
-            parts += self._level(f"contracting.{level}", block, norm, level=level)
+            layers += self._level(f"contracting.{level}", block, norm, level=level)
         for stage in range(depth):
             numbers = _numbers(stage=stage) | {"rise": depth - stage}
             block = self.up.format_map(numbers)
-            parts += self._level(f"expanding.{stage}", block, norm, **numbers)
-        parts += self._upsamplings(tensors, depth)
-        return [*parts, Layer("head", self.head, "head")]
+            layers += self._level(f"expanding.{stage}", block, norm, **numbers)
+        layers += self._upsamplings(tensors, depth)
+        return [*layers, Layer("head", self.head, "head")]
 
-    def questions(self, parts: Sequence[Layer]) -> tuple[NeededHint, ...]:
-        """Return what must be told besides."""
-        padding = () if self.padding else (NeededHint("--padding", ("valid", "same")),)
-        return (
-            *padding,
-            *((NeededHint("--norm", ("none", "instance")),) if self.hidden_norm else ()),
-        )
+    @override
+    def needed_hints(self, layers: Sequence[Layer]) -> tuple[NeededHint, ...]:
+        padding = () if self.padding else (NeededHint("padding", ("valid", "same")),)
+        norm = (NeededHint("norm", ("none", "instance")),) if self.hidden_norm else ()
+        return (*padding, *norm)
 
-    def options(self, parts: Sequence[Layer]) -> frozenset[str]:
-        """Return what may be told: what must, and the activation."""
-        return frozenset(["--activation", *(one.option for one in self.questions(parts))])
+    @override
+    def accepted_hints(self, layers: Sequence[Layer]) -> frozenset[str]:
+        return frozenset(["activation", *(hint.option for hint in self.needed_hints(layers))])
 
-    def config(self, shapes: Shapes, answers: ShapeHints) -> UNetConfig:
-        """Infer the network's shape."""
+    @override
+    def config(self, shapes: Shapes, hints: ShapeHints) -> UNetConfig:
         depth = sum(f"contracting.{level}.0.weight" in shapes for level in range(8)) - 1
         last = self._slots[-1]
-        contracting = tuple(shapes[f"contracting.{n}.{last}.weight"][0] for n in range(depth + 1))
+        contracting = tuple(
+            shapes[f"contracting.{level}.{last}.weight"][0] for level in range(depth + 1)
+        )
         expanding = tuple(
             tuple(shapes[f"expanding.{stage}.{slot}.weight"][0] for slot in self._slots)
             for stage in range(depth)
         )
         upsampled, upsampling = _upsampled(shapes, contracting, expanding)
         channels = Channels(contracting=contracting, upsampled=upsampled, expanding=expanding)
-        padding = answers.padding or self.padding
+        padding = hints.padding or self.padding
         fields = {
             "padding": padding,
             "depth": depth,
@@ -118,11 +121,11 @@ class PlainUNetLayout:
             "classes": shapes["head.weight"][0],
             "upsampling": upsampling,
             "align_corners": self.align_corners and upsampling == "bilinear",
-            "norm": (self.hidden_norm and answers.norm) or self._norm_type(shapes),
+            "norm": (self.hidden_norm and hints.norm) or self._norm_type(shapes),
             "norm_first": self.norm_first,
             "negative_slope": self.negative_slope
-            if answers.negative_slope is None
-            else answers.negative_slope,
+            if hints.negative_slope is None
+            else hints.negative_slope,
             "odd": self.odd if padding == "same" else "none",
             "convolutions": self.convolutions,
         }
@@ -131,8 +134,9 @@ class PlainUNetLayout:
             return by_rule
         return UNetConfig.model_validate({**fields, "channels": channels})
 
+    @override
     def arrange(self, state: dict[str, Tensor], config: Architecture) -> None:
-        """Swap what is joined where the family does, and move biases into the norms."""
+        """Swap the halves of joined maps where the family does, and move biases into the norms."""
         import torch
 
         shape = cast("UNetConfig", config).layout
@@ -144,7 +148,7 @@ class PlainUNetLayout:
                 up, skip = state[name][:, :width], state[name][:, width:]
                 state[name] = torch.cat([skip, up], dim=1)
             if shape.upsampled is not None and f"upsampling.{stage}.weight" not in state:
-                # Nothing changes the channels here: a convolution that changes nothing.
+                # Here the family has no layer: ours gets a convolution that changes nothing.
                 state[f"upsampling.{stage}.weight"] = torch.eye(width)[:, :, None, None]
         if self.norm is not None and self.norm_first:
             self._move_biases(state)
@@ -156,7 +160,7 @@ class PlainUNetLayout:
 
         Where the norm takes the mean of the image itself, the bias makes no difference.
         """
-        for name in [n for n in state if n.endswith(".bias") and n.count(".") == 3]:
+        for name in [key for key in state if key.endswith(".bias") and key.count(".") == 3]:
             path, _, slot = name.removesuffix(".bias").rpartition(".")
             if int(slot) not in self._slots:
                 continue
@@ -167,24 +171,25 @@ class PlainUNetLayout:
     def _add_norms(self, state: dict[str, Tensor]) -> None:
         """Give each convolution a normalisation with weights that change nothing.
 
-        That takes a place of its own after each convolution, and undoes the convolution's bias.
+        Each becomes a layer of its own, so the indices of the layers shift; a convolution's bias
+        is dropped, since the normalisation undoes it.
         """
         import torch
 
-        for name in sorted((n for n in state if n.count(".") == 3), reverse=True):
+        for name in sorted((key for key in state if key.count(".") == 3), reverse=True):
             path, _, slot = name.removesuffix(".weight").rpartition(".")
             if name.endswith(".bias"):
                 del state[name]
                 continue
-            place = 3 * self._slots.index(int(slot))
+            shifted = 3 * self._slots.index(int(slot))
             weight = state.pop(name)
-            state[f"{path}.{place}.weight"] = weight
-            state[f"{path}.{place + 1}.weight"] = torch.ones(len(weight))
-            state[f"{path}.{place + 1}.bias"] = torch.zeros(len(weight))
+            state[f"{path}.{shifted}.weight"] = weight
+            state[f"{path}.{shifted + 1}.weight"] = torch.ones(len(weight))
+            state[f"{path}.{shifted + 1}.bias"] = torch.zeros(len(weight))
 
     @property
     def _slots(self) -> tuple[int, ...]:
-        """Places of the convolutions in a level of our network."""
+        """Indices of the convolutions among the layers of a level of our network."""
         step = 2 if self.norm is None else 3
         return tuple(range(0, step * self.convolutions, step))
 
@@ -208,31 +213,31 @@ class PlainUNetLayout:
             levels += 1
         return levels if self.bottom is not None else levels - 1
 
-    def _level(self, ours: str, theirs: str, norm: Kind, **_: int) -> Iterator[Layer]:
+    def _level(self, ours: str, theirs: str, norm: LayerKind, **_: int) -> Iterator[Layer]:
         for conv, slot in enumerate(self._slots):
-            place = slot + (1 if self.norm_first else 2)
-            numbers = _numbers(conv=conv, slot=slot, norm=place)
+            norm_slot = slot + (1 if self.norm_first else 2)
+            numbers = _numbers(conv=conv, slot=slot, norm=norm_slot)
             name = theirs + self.convolution.format_map(numbers)
             yield Layer(f"{ours}.{slot}", name, "convolution")
             if self.norm is not None:
-                yield Layer(f"{ours}.{place}", theirs + self.norm.format_map(numbers), norm)
+                yield Layer(f"{ours}.{norm_slot}", theirs + self.norm.format_map(numbers), norm)
 
     def _upsamplings(self, tensors: Tensors, depth: int) -> Iterator[Layer]:
-        """List what is there; and, where one is a transposed convolution, all of them."""
+        """Yield those that there are, or those of all stages if one is a transposed convolution."""
         for template in self.upsampling:
             names = [
                 template.format_map(_numbers(stage=stage) | {"rise": depth - stage})
                 for stage in range(depth)
             ]
-            found = [name for name in names if f"{name}.weight" in tensors]
-            transposed = any(tensors[f"{name}.weight"].shape[-1:] == (2,) for name in found)
+            present = [name for name in names if f"{name}.weight" in tensors]
+            transposed = any(tensors[f"{name}.weight"].shape[-1:] == (2,) for name in present)
             for stage, name in enumerate(names):
-                if name in found or transposed:
+                if name in present or transposed:
                     yield Layer(f"upsampling.{stage}", name, "upsampling")
 
 
 def _numbers(**numbers: int) -> dict[str, int]:
-    """Return the numbers, and each plus 1."""
+    """Return the numbers by name, and each plus 1 by its name with a 1."""
     return numbers | {f"{name}1": number + 1 for name, number in numbers.items()}
 
 

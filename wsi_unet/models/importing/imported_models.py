@@ -1,0 +1,98 @@
+"""Load a model, checkpoint or program alike: what is imported is kept in the user's cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from wsi_unet._version import __version__
+from wsi_unet.errors import ModelError, OutputError
+from wsi_unet.models.importing.checkpoint_file import is_checkpoint
+from wsi_unet.models.importing.checkpoints import import_model
+from wsi_unet.models.importing.imported_spec import model_name
+from wsi_unet.models.model import Model, load_model, read_spec
+from wsi_unet.models.paths import AnyPath, parse_path
+from wsi_unet.models.program_file import open_program
+
+
+def load_or_import_model(source: AnyPath, *, trust: bool = False) -> Model:
+    """Load a model, or import a checkpoint or program that needs no hints.
+
+    An imported model is kept in the user's cache (`cache_folder`), under the SHA-256 of its file,
+    so that it is made once and workers find it.
+
+    Args:
+        source: a bundled model's name, or the path of a model, checkpoint or program.
+        trust: whether it may be a program that can run code.
+
+    Raises:
+        ModelError: as `load_model`, `import_checkpoint` and `import_program`.
+        OptionError: if a hint is needed; `import_model` takes it.
+    """
+    path = parse_path(source)
+    program = open_program(path)
+    if program is not None:
+        program.check_trust(trust=trust)
+    elif not is_checkpoint(path):
+        return load_model(source, trust=trust)
+    kept = _cached_path(path)
+    return _load_cached(kept, trust=trust) or _import_into(kept, path, trust=trust)
+
+
+def check_model_exists(source: AnyPath) -> None:
+    """Make sure that there is something for `load_or_import_model`, without loading it.
+
+    Raises:
+        ModelError: if there is neither a model with a valid spec, nor a checkpoint or program.
+    """
+    path = parse_path(source)
+    if open_program(path) is None and not is_checkpoint(path):
+        read_spec(source)
+
+
+def cache_folder() -> Path:
+    """Return the folder of the models that this version imported.
+
+    It is in `$WSI_UNET_CACHE`, else `$XDG_CACHE_HOME`, else `~/.cache`.
+    """
+    given = os.environ.get("WSI_UNET_CACHE")
+    if given:
+        return Path(given) / "models" / __version__
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "wsi-unet" / "models" / __version__
+
+
+def _cached_path(source: Path) -> Path:
+    """Return where the model that is made from a file is kept.
+
+    Raises:
+        ModelError: if the file can't be read.
+    """
+    try:
+        with source.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"can't read {source}: {error.strerror}") from error
+    return cache_folder() / digest / model_name(source)
+
+
+def _load_cached(kept: Path, *, trust: bool) -> Model | None:
+    """Return the model that is kept there; None if there is none, or a damaged one."""
+    try:
+        return load_model(kept, trust=trust)
+    except ModelError:
+        return None
+
+
+def _import_into(kept: Path, source: Path, *, trust: bool) -> Model:
+    try:
+        return import_model(source, kept, trust=trust, overwrite=True)
+    except OutputError as error:
+        made_meanwhile = _load_cached(kept, trust=trust)
+        if made_meanwhile is None:
+            raise OutputError(
+                f"can't keep the imported model in the cache ({error}); "
+                "set WSI_UNET_CACHE to another folder, or use wsi-unet model import"
+            ) from error
+        return made_meanwhile
