@@ -18,10 +18,11 @@ wsi_unet_cli.main > wsi_unet_cli > wsi_unet_cli.common > wsi_unet > view trainin
 > training.recipe training.report > cohorts > evaluation segmentation
 > segmentation.dispatch > segmentation.planning > segmentation.worker
 > segmentation.parameters segmentation.report > ground_truth models
-> models.importing > models.probing > models.inference > models.checkpoint models.summary
-> models.destination > models.stored_network > models.exported > models.networks > models.spec
+> models.importing > models.probing > models.inference > models.saving models.summary
+> models.model models.destination > models.stored_network > models.exported
+> models.networks > models.spec
 > models.architectures models.program_file models.weights_file models.finite
-  models.validation_errors > models.number_types
+  models.validation_errors > models.number_types models.paths
 > labels slides dask_cluster > slides.opening slides.tissue > slides.readers
 > slides.slide slides.fingerprint > slides.resample > slides.antialias > slides.levels
 > slides.sources slides.window_memory slides.library_messages > storage annotations metrics

@@ -145,7 +145,7 @@ def test_a_model_without_a_training_is_replaced_only_if_asked(tmp_path: Path) ->
     save_model(network(), spec(), tmp_path / "model")
     folder = TrainingFolder(tmp_path / "model")
     for resume in (False, True):
-        with pytest.raises(OutputError, match="exists; choose another path, or give `overwrite=True`"):
+        with pytest.raises(OutputError, match="choose another path, or give `overwrite=True`"):
             folder.check(resume=resume, overwrite=False)
     folder.check(resume=False, overwrite=True)
 
