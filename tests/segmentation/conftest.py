@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from support.oracle import balanced_model, textured, write_png
-from support.runs import Study
-
-from wsi_unet.models import UNetConfig
+from support.runs import CONFIG, Study
 
 SHAPE = (1700, 1300)
 
@@ -17,8 +17,21 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     image = textured(*SHAPE)
     study = Study(tmp_path_factory.mktemp("study"), blocks=4 * 3)
     write_png(study.slide, image)
-    config = UNetConfig(depth=2, base_width=4)
-    balanced_model(config, image, study.folder / "model")
-    balanced_model(config, image, study.folder / "other", seed=1)
+    balanced_model(CONFIG, image, study.folder / "model")
+    balanced_model(CONFIG, image, study.folder / "other", seed=1)
     assert study.run(study.whole).state == "finished"
     return study
+
+
+@pytest.fixture(scope="session")
+def small_image() -> NDArray[np.uint8]:
+    return textured(1100, 1100)
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory, small_image: NDArray[np.uint8]) -> Study:
+    """Three by three blocks of `small_image`, not run yet; nobody may change them."""
+    small = Study(tmp_path_factory.mktemp("small"), blocks=3 * 3)
+    write_png(small.slide, small_image)
+    balanced_model(CONFIG, small_image, small.folder / "model")
+    return small

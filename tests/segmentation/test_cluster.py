@@ -9,27 +9,17 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from support.oracle import balanced_model, textured, whole_image_forward, write_png
+from support.runs import CONFIG, OPTIONS
 
 import wsi_unet
 from wsi_unet.dask_cluster.cluster import open_client
 from wsi_unet.dask_cluster.options import ClusterOptions
-from wsi_unet.models import UNetConfig
 from wsi_unet.segmentation.worker.task import Run, Task
-
-OPTIONS: dict[str, Any] = {
-    "tissue": "none",
-    "precision": "float32",
-    "device": "cpu",
-    "block": 512,
-    "tile": 128,
-}
-CONFIG = UNetConfig(depth=2, base_width=4)
 
 
 @pytest.fixture(scope="module")

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 from threading import Event
-from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from support.oracle import (
-    balanced_model,
-    textured,
-    whole_image_forward,
-    write_png,
-)
+from support.oracle import balanced_model, whole_image_forward
+from support.runs import OPTIONS, Study
 
 import wsi_unet
 from wsi_unet.errors import SlideError
@@ -25,36 +20,10 @@ from wsi_unet.segmentation.dispatch.policy import Limits
 from wsi_unet.segmentation.status import run_status
 from wsi_unet.slides.slide import Slide
 
-OPTIONS: dict[str, Any] = {
-    "tissue": "none",
-    "precision": "float32",
-    "device": "cpu",
-    "block": 512,
-    "tile": 128,
-}
-CONFIG = UNetConfig(depth=2, base_width=4)
-
-
-@pytest.fixture(scope="module")
-def image() -> NDArray[np.uint8]:
-    return textured(1100, 1100)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, image: NDArray[np.uint8]) -> Path:
-    folder = tmp_path_factory.mktemp("failures")
-    write_png(folder / "slide.png", image)
-    balanced_model(CONFIG, image, folder / "model")
-    return folder
-
-
-def run(folder: Path, output: Path, **options: Any) -> wsi_unet.Report:
-    return wsi_unet.segment(folder / "slide.png", output, folder / "model", **(OPTIONS | options))
-
 
 @pytest.mark.parametrize("image_mode", ["none", "overview"])
 def test_a_tile_that_cannot_be_read_spoils_only_its_blocks(
-    folder: Path,
+    small: Study,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     image_mode: str,
@@ -70,7 +39,7 @@ def test_a_tile_that_cannot_be_read_spoils_only_its_blocks(
 
     with monkeypatch.context() as patch:
         patch.setattr(Slide, "read", broken)
-        report = run(folder, output, image=image_mode)
+        report = small.run(output, image=image_mode)
         assert report.state == "incomplete"
         assert report.blocks.failed == 1
         assert report.blocks.done == 8
@@ -83,14 +52,14 @@ def test_a_tile_that_cannot_be_read_spoils_only_its_blocks(
     assert status.failures[0].block == (1, 1)
     assert wsi_unet.open_labels(output).attrs["finished"] is None
 
-    mended = run(folder, output, image=image_mode)
+    mended = small.run(output, image=image_mode)
     assert mended.state == "finished"
     assert mended.blocks.resumed == 8
     assert run_status(output)[0].failures == ()
 
 
 def test_a_block_that_fails_once_is_tried_again(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = Slide.read
     failed: list[Box] = []
@@ -102,13 +71,13 @@ def test_a_block_that_fails_once_is_tried_again(
         return read(self, level, box)
 
     monkeypatch.setattr(Slide, "read", flaky)
-    report = run(folder, tmp_path / "out")
+    report = small.run(tmp_path / "out")
     assert report.state == "finished"
     assert failed
 
 
 def test_a_hung_read_is_a_failure_not_a_hang(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read, never = Slide.read, Event()
 
@@ -120,13 +89,13 @@ def test_a_hung_read_is_a_failure_not_a_hang(
     monkeypatch.setattr(Slide, "read", hung)
     impatient = Limits(shortest_deadline=2.0, deadline_factor=0.0)
     monkeypatch.setattr(cohort, "LIMITS", impatient)
-    report = run(folder, tmp_path / "out", image="none")
+    report = small.run(tmp_path / "out", image="none")
     assert report.state == "incomplete"
     assert "no answer within 2 s" in report.failures[0].error
 
 
 def test_interrupted_runs_say_so_and_resume(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "out"
     monkeypatch.setattr(meter, "PROGRESS_SECONDS", 0.0)
@@ -135,23 +104,23 @@ def test_interrupted_runs_say_so_and_resume(
         if progress.blocks_done >= 2:
             raise KeyboardInterrupt
 
-    report = run(folder, output, on_progress=interrupt)
+    report = small.run(output, on_progress=interrupt)
     assert report.state == "interrupted"
-    again = run(folder, output)
+    again = small.run(output)
     assert again.state == "finished"
     assert again.blocks.resumed >= 2
 
 
 def test_a_second_model_adds_a_second_label_group(
-    folder: Path, tmp_path: Path, image: NDArray[np.uint8]
+    small: Study, tmp_path: Path, small_image: NDArray[np.uint8]
 ) -> None:
     output = tmp_path / "out"
-    run(folder, output)
+    small.run(output)
     config = UNetConfig(depth=1, base_width=4, classes=3)
-    _, network = balanced_model(config, image, tmp_path / "model", name="second")
-    report = wsi_unet.segment(folder / "slide.png", output, tmp_path / "model", **OPTIONS)
+    _, network = balanced_model(config, small_image, tmp_path / "model", name="second")
+    report = wsi_unet.segment(small.slide, output, tmp_path / "model", **OPTIONS)
     assert report.state == "finished"
-    truth = whole_image_forward(network, config, image)
+    truth = whole_image_forward(network, config, small_image)
     second = wsi_unet.open_labels(output, "second").values
     assert not ((second != truth.labels) & truth.decided).any()
     assert wsi_unet.open_labels(output, "random").attrs["finished"]
@@ -159,19 +128,19 @@ def test_a_second_model_adds_a_second_label_group(
 
 
 def test_labels_are_zero_outside_the_tissue_and_the_forward_inside(
-    folder: Path, tmp_path: Path, image: NDArray[np.uint8]
+    small: Study, tmp_path: Path, small_image: NDArray[np.uint8]
 ) -> None:
     """Per pixel, also where a tile or a block is only partly tissue."""
     from PIL import Image
 
-    rows, columns = image.shape[:2]
+    rows, columns = small_image.shape[:2]
     mask = np.zeros((37, 53), bool)
     mask[5:9, 30:50] = mask[20, 3] = True
     Image.fromarray(mask).save(tmp_path / "mask.png")
     output = tmp_path / "out"
-    report = run(folder, output, tissue=str(tmp_path / "mask.png"))
+    report = small.run(output, tissue=str(tmp_path / "mask.png"))
     whole = tmp_path / "whole"
-    run(folder, whole)
+    small.run(whole)
     y = (2 * np.arange(rows) + 1) * 37 // (2 * rows)
     x = (2 * np.arange(columns) + 1) * 53 // (2 * columns)
     inside = mask[np.ix_(y, x)]

@@ -118,7 +118,7 @@ def test_told_where_windows_lie_an_aligned_network_is_exact(
 def test_another_tile_is_refused(image: NDArray[np.uint8], slide: Path, tmp_path: Path) -> None:
     model, _ = balanced_model(INSTANCE, image, tmp_path / "model", window=128)
     for tile in (32, 128):
-        with pytest.raises(OptionError, match=r"windows of one size.*tiles of 64 px; leave --tile"):
+        with pytest.raises(OptionError, match=r"windows of one size.*tiles of 64 px; leave `tile`"):
             wsi_unet.segment(slide, tmp_path / "out", model.path, tile=tile, **SETTINGS)
     assert not (tmp_path / "out").exists()
     with pytest.raises(OptionError, match=r"tiles of 64 px; leave tile out"):

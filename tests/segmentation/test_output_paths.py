@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from support import runs
 from support.oracle import balanced_model, textured, write_png
 
 import wsi_unet
 from wsi_unet.errors import OptionError
-from wsi_unet.models import UNetConfig
 from wsi_unet.segmentation.status import run_status
 
-OPTIONS: dict[str, Any] = {
-    "tissue": "none",
-    "precision": "float32",
-    "device": "cpu",
-    "block": 512,
-    "tile": 256,
-}
+OPTIONS = runs.OPTIONS | {"tile": 256}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +26,7 @@ def image() -> NDArray[np.uint8]:
 @pytest.fixture
 def folder(tmp_path: Path, image: NDArray[np.uint8]) -> Path:
     write_png(tmp_path / "slide.png", image)
-    balanced_model(UNetConfig(depth=2, base_width=4), image, tmp_path / "model")
+    balanced_model(runs.CONFIG, image, tmp_path / "model")
     return tmp_path
 
 

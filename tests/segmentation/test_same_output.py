@@ -36,7 +36,7 @@ def test_another_run_is_refused_by_name_and_changes_nothing(
     study: Study, change: dict[str, Any], names: str
 ) -> None:
     before = every_file(study.whole)
-    with pytest.raises(SignatureError, match=rf"another {names} .*--overwrite"):
+    with pytest.raises(SignatureError, match=rf"another {names} .*`overwrite=True`"):
         study.run(study.whole, **change)
     assert every_file(study.whole) == before
 

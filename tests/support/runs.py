@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import wsi_unet
+from wsi_unet.models import UNetConfig
 
 OPTIONS: dict[str, Any] = {
     "tissue": "none",
@@ -19,13 +20,17 @@ OPTIONS: dict[str, Any] = {
 }
 """Many small blocks, identical on every machine."""
 
+CONFIG = UNetConfig(depth=2, base_width=4)
+"""A small network."""
+
 
 @dataclass(frozen=True)
 class Study:
-    """A slide and two models, both called "random", and an undisturbed run of the first.
+    """A folder with a slide and a model called "random", to be segmented in small blocks.
 
     Attributes:
-        folder: holds `slide.png`, `model`, `other` and the store `whole`.
+        folder: holds `slide.png` and `model`; where a test asks for them, another model of the
+            same name, `other`, and an undisturbed run, `whole`.
         blocks: number of label blocks.
     """
 

@@ -47,7 +47,7 @@ def read_writer(output: str | os.PathLike[str] | Location) -> Writer | None:
     Raises:
         OutputError: it can't be read.
     """
-    record = LockRecord.parse(open_store(str(output)).get(LOCK_KEY))
+    record = LockRecord.parse(open_store(output).get(LOCK_KEY))
     if record is None:
         return None
     owner, runs = record.owner, record.owner.is_running()
@@ -118,7 +118,7 @@ def run_status(
     Raises:
         OutputError: there is no output of ours.
     """
-    store = open_store(str(output))
+    store = open_store(output)
     if not contents.holds_output(store):
         raise OutputError(f"{output}: there is no result here; segment a slide to make one")
     statuses = []

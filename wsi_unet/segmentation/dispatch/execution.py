@@ -128,8 +128,8 @@ class Execution:
         self._phase = "finishing"
         if self.lost:
             raise OutputError(
-                f"{self._plan.output}: another process has taken this output over, since this one "
-                "gave no sign of life; run the same command again when that has ended"
+                f"{self._plan.output}: another process has taken this output over, because this one "
+                "gave no sign of life; run the same again when the other has ended"
             )
         image, labels = self._output.image, self._output.labels
         if image is not None and self._plan.image is not None and self._needs_completion(image):

@@ -79,7 +79,7 @@ class Preparation:
         ensemble = self._load_ensemble(job)
         _inspect(job, location, ensemble)  # refuses before anything is written, the lock included
         owner = LockOwner.current(f"segment {slide.name}")
-        lock = acquire(open_store(str(location)), owner=owner)
+        lock = acquire(open_store(location), owner=owner)
         try:
             # Again, now that nobody else can change it.
             output = _inspect(job, location, ensemble)
@@ -108,7 +108,7 @@ class Preparation:
         *,
         estimate: bool,
     ) -> Plan:
-        with open_slide(str(location), reader=job.options.reader) as slide:
+        with open_slide(location, reader=job.options.reader) as slide:
             self._check_paths(location, output.location, ensemble)
             return make_plan(
                 slide,
@@ -121,10 +121,10 @@ class Preparation:
 
     def _count_workers(self) -> WorkerCounts:
         """Return what workers there are; one where all have gone, to plan for those that come."""
-        found = count_workers(self._client)
-        if not found.processes:
+        workers = count_workers(self._client)
+        if not workers.processes:
             return WorkerCounts(1, 1, 1, 1)
-        return replace(found, per_core=processes_per_core(self._client))
+        return replace(workers, per_core=processes_per_core(self._client))
 
     def _load_ensemble(self, job: SlideJob) -> Ensemble:
         """Return the models of a job, loaded and checked once."""

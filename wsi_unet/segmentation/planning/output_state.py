@@ -72,7 +72,7 @@ def inspect_output(
     """
     for name in (label, *groups):
         contents.check_label_name(name)
-    store = open_store(str(location))
+    store = open_store(location)
     ours = contents.holds_output(store)
     free = store.free_bytes()
     if not ours:
@@ -109,7 +109,7 @@ def _check_owner(store: ByteStore, label: str, groups: tuple[str, ...]) -> None:
         if Progress(store, owner).read_run() is not None:  # else its metadata is lost
             raise OutputError(
                 f"{store}: the labels {name!r} there belong to {owner!r}, not to {label!r}; "
-                "choose another output, or rename the model"
+                "choose another `output`, or rename the model"
             )
 
 

@@ -86,7 +86,7 @@ class Plan:
             "tissue": self.labels.tissue,
             "outputs": list(self.labels.outputs),
             "tta": self.labels.tta,
-            "statistics": [asdict(one) for one in self.labels.statistics],
+            "statistics": [asdict(statistics) for statistics in self.labels.statistics],
             "regions": [list(region) for region in self.labels.regions],
             "image": None if self.image is None else self.image.mode,
             "resumes": self.resumes,
