@@ -18,28 +18,28 @@ PROGRAMS = {
     "startup": "start-up of commands",
     "importing": "importing a checkpoint",
     "reading": "reading windows",
-    "scheduler": "what one Dask scheduler carries",
+    "scheduler": "the load that one Dask scheduler carries",
     "overhead": "a run without a network on 3 Gpx",
-    "training": "trainings against their network alone",
+    "training": "training against its network alone",
     "memory": "peak memory on a small and a large slide",
     "tiles": "the network by tile, number type and memory order",
     "comparison": "against a hand-written loop and MONAI",
     "cohort": "many small slides, and two worker processes",
     "end_to_end": "whole runs against the network alone",
 }
-"""In order of duration. `benchmarks.gpu` is a program of its own."""
+"""The benchmarks, shortest first. `benchmarks.gpu` and `benchmarks.faults` are run on their own."""
 
 
 def main() -> None:
     names = ", ".join(PROGRAMS)
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("names", nargs="*", metavar="name", help=f"which: {names}; default all")
+    parser.add_argument("names", nargs="*", metavar="name", help=f"any of {names}; by default all")
     add_scale(parser)
-    parser.add_argument("--json", type=Path, help="write the rows here too")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
     given = parser.parse_args()
     for name in given.names:
         if name not in PROGRAMS:
-            parser.error(f"no benchmark {name!r}; there are {names}")
+            parser.error(f"there is no benchmark {name!r}; choose from {names}")
     options = ["--repeats", str(given.repeats), "--patience", str(given.patience)]
     options += ["--tiny"] if given.tiny else []
     rows: list[Row] = []

@@ -25,7 +25,7 @@ UNDEFINED = 7
 """Values of the tags Compression and PhotometricInterpretation; a tag; a type (TIFF 6.0)."""
 
 LEAST_SHARE = 0.6
-"""Levels are kept as long as the rectangle covers this share of both sides of the source."""
+"""Levels are kept if the rectangle covers at least this share of both sides of the source."""
 
 
 def write_big_slide(source: Path, target: Path, gigapixels: float, mpp: float = 0.5) -> None:
@@ -35,7 +35,7 @@ def write_big_slide(source: Path, target: Path, gigapixels: float, mpp: float = 
         source: a TIFF slide whose levels are tiled JPEG with square tiles.
         target: the file to write.
         gigapixels: least size of level 0, 10^9 px.
-        mpp: pixel size to state for level 0, µm.
+        mpp: pixel size of level 0 to write in the metadata, µm.
 
     Raises:
         ValueError: the source isn't tiled JPEG, or has no whole tile.
@@ -58,7 +58,7 @@ def write_big_slide(source: Path, target: Path, gigapixels: float, mpp: float = 
 
 
 def _usable_levels(tiff: tifffile.TiffFile) -> dict[int, Any]:
-    """Return the pages by downsample as long as a rectangle of whole tiles covers enough."""
+    """Return the pages, by downsample, of which a rectangle of whole tiles covers enough."""
     levels: list[Any] = [level.pages[0] for level in tiff.series[0].levels]
     finest = levels[0]
     usable: dict[int, Any] = {}
@@ -85,7 +85,7 @@ def _tiles(file: int, page: Any, size: tuple[int, int], repeats: int) -> Iterato
         file: descriptor of the source.
         page: tifffile's page of the source's level.
         size: (rows, columns) of the rectangle that is repeated, px of the level.
-        repeats: how often, along both sides.
+        repeats: how often it is repeated along each side.
     """
     stored = -(-page.imagewidth // page.tilewidth)
     rows, columns = size[0] // page.tilelength, size[1] // page.tilewidth
@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument("source", type=Path, help="a slide of JPEG tiles")
     parser.add_argument("target", type=Path, help="the TIFF to write")
     parser.add_argument("--gigapixels", type=float, default=3.0, help="least size, 10^9 px")
-    parser.add_argument("--mpp", type=float, default=0.5, help="µm per px to state")
+    parser.add_argument("--mpp", type=float, default=0.5, help="µm per px to write in the metadata")
     given = parser.parse_args()
     write_big_slide(given.source, given.target, given.gigapixels, given.mpp)
 

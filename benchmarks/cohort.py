@@ -1,8 +1,8 @@
-"""Many small slides, and two worker processes: what a cohort costs beside its networks.
+"""Measure the costs of a cohort besides its network: many small slides, and two worker processes.
 
 The slides are pieces of a real one, as tiled JPEG TIFFs; the model is the paper's network at base
-16. The ceiling is the network alone on the very same windows. Two worker processes with a core each
-are compared with one process that has both.
+16. The whole command is compared with the network alone on the same windows. Two worker processes
+with a core each are compared with one process that has both.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from benchmarks.common import (
     Row,
     Scale,
     emit,
-    in_turns,
+    format_spread,
     median,
     parse_scale,
     run_command,
+    run_in_turns,
     run_module,
     segment,
-    spread,
     workspace,
 )
 from benchmarks.layouts import glycogen, random_network
@@ -35,7 +35,7 @@ from wsi_unet.slides.opening import open_slide
 
 NAME = "cohort"
 SLIDES, SIDE = 200, 1536
-"""How many, and their side in px."""
+"""The number of slides, and their side in px."""
 
 MOST_OVERHEAD = 1.15
 LEAST_SCALING = 0.9
@@ -44,7 +44,7 @@ TINY_REGION = (4096, 1024, 1024, 512)
 PROCESSES = 2
 
 
-def rows(scale: Scale) -> Iterator[Row]:
+def measure_rows(scale: Scale) -> Iterator[Row]:
     with workspace() as folder:
         model = random_network(folder, 8 if scale.tiny else 16)
         yield _small_slides(folder, model, scale)
@@ -70,7 +70,7 @@ def _small_slides(folder: Path, model: Path, scale: Scale) -> Row:
         name = label["attributes"]["ome"]["labels"][0]
         return float(run_module("model_only", name, *outputs).document["seconds"])
 
-    seconds = in_turns({"cohort": cohort, "model": alone}, scale)
+    seconds = run_in_turns({"cohort": cohort, "model": alone}, scale)
     total, model_only = (median(seconds[name]) for name in ("cohort", "model"))
     return Row(
         NAME,
@@ -78,8 +78,8 @@ def _small_slides(folder: Path, model: Path, scale: Scale) -> Row:
         total / model_only,
         "×",
         most=MOST_OVERHEAD,
-        detail=f"{spread(seconds['cohort'])} s and {spread(seconds['model'])} s, start-up "
-        f"included; {1000 * (total - model_only) / count:.0f} ms more per slide",
+        detail=f"{format_spread(seconds['cohort'])} s and {format_spread(seconds['model'])} s, "
+        f"start-up included; {1000 * (total - model_only) / count:.0f} ms more per slide",
     )
 
 
@@ -94,22 +94,22 @@ def _two_processes(folder: Path, model: Path, scale: Scale) -> Row:
         report, _ = segment(glycogen(), folder / "one.ome.zarr", *options, *workers)
         return float(report["seconds"])
 
-    seconds = in_turns(
+    seconds = run_in_turns(
         {"one": run, f"{PROCESSES}": lambda: run("--workers", f"{PROCESSES}")}, scale
     )
-    one, several = (median(found) for found in seconds.values())
+    one, several = (median(values) for values in seconds.values())
     return Row(
         NAME,
         f"{PROCESSES} worker processes against one with all cores",
         one / several,
         "×",
         least=LEAST_SCALING,
-        detail=f"{spread(seconds[f'{PROCESSES}'])} s and {spread(seconds['one'])} s",
+        detail=f"{format_spread(seconds[f'{PROCESSES}'])} s and {format_spread(seconds['one'])} s",
     )
 
 
 def _cut(folder: Path, count: int, side: int) -> Path:
-    """Write pieces of the glycogen slide and a manifest of them; return the manifest."""
+    """Write pieces of the glycogen slide and a manifest of them, and return the manifest."""
     folder.mkdir()
     manifest = folder / "manifest.csv"
     with open_slide(glycogen()) as slide, manifest.open("w", newline="") as file:
@@ -128,4 +128,4 @@ def _cut(folder: Path, count: int, side: int) -> Path:
 
 
 if __name__ == "__main__":
-    emit(rows(parse_scale()))
+    emit(measure_rows(parse_scale()))

@@ -1,4 +1,4 @@
-"""What all benchmarks share: rows of the table, child processes, medians.
+"""Code that all benchmarks share: rows of the table, child processes, medians.
 
 Every measurement happens in a process of its own, so that none inherits another's warm caches,
 allocator state or thread settings. The parents must stay small: on Linux a child's peak memory
@@ -27,8 +27,8 @@ GIB = 2**30
 TRIES = 2
 QUIET_CORES = 0.15
 QUIET_SECONDS = 2.0
-"""A patient benchmark waits for others to use less than so many cores for so many seconds, and
-tries this often to get through a measurement with as little disturbance."""
+"""A patient benchmark waits until other processes use less than `QUIET_CORES` cores for
+`QUIET_SECONDS`, and measures up to `TRIES` times until they disturb it as little."""
 
 T = TypeVar("T")
 
@@ -38,12 +38,12 @@ class Row:
     """One line of the table.
 
     Attributes:
-        benchmark: which program measured it.
-        what: what was measured, on which layout.
+        benchmark: the program that measured it.
+        what: what was measured, on which slide and network.
         value: the median.
-        unit: of the value.
-        least: the value must be at least this; None: no such bar.
-        most: the value must be below this; None: no such bar.
+        unit: the value's unit.
+        least: the value must be at least this; None for no such bar.
+        most: the value must be below this; None for no such bar.
         detail: the numbers behind the value, for people.
     """
 
@@ -57,7 +57,7 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """Whether the bar is met, in words; empty without a bar."""
+        """Whether the bar is "met" or "missed"; "" without a bar."""
         if self.least is None and self.most is None:
             return ""
         low = self.least is not None and self.value < self.least
@@ -67,13 +67,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Scale:
-    """How much work the benchmarks do.
+    """The amount of work that the benchmarks do.
 
     Attributes:
-        tiny: a smoke run: seconds, and numbers that mean nothing.
+        tiny: whether this is a smoke test, which takes seconds and measures nothing useful.
         repeats: how often each alternative runs; the median counts.
-        patience: how many seconds to wait before each measurement for other processes to leave
-            the machine alone; if above 0, what they disturbed is done again.
+        patience: how many seconds to wait before each measurement until other processes leave the
+            machine alone; above 0, disturbed measurements are repeated.
     """
 
     tiny: bool = False
@@ -82,14 +82,14 @@ class Scale:
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A child process that ended well.
+class FinishedProcess:
+    """A child process that ended without an error.
 
     Attributes:
-        stdout: what it printed.
-        seconds: from its start to its end.
-        cpu_seconds: processor time that it used, all threads together.
-        peak_bytes: the most memory it held at once.
+        stdout: the text that it printed.
+        seconds: time from its start to its end.
+        cpu_seconds: processor time of all its threads.
+        peak_bytes: the most memory that it held at once.
     """
 
     stdout: str
@@ -104,11 +104,11 @@ class Finished:
         return parsed
 
 
-def run_process(*command: str | Path, accept: Sequence[int] = (0,)) -> Finished:
+def run_process(*command: str | Path, accept: Sequence[int] = (0,)) -> FinishedProcess:
     """Run a program to its end.
 
     Raises:
-        SystemExit: if it ends with a status that isn't accepted; its errors are shown.
+        SystemExit: it ends with a status that isn't accepted; its errors are shown.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         start = time.perf_counter()
@@ -120,61 +120,65 @@ def run_process(*command: str | Path, accept: Sequence[int] = (0,)) -> Finished:
         out.seek(0)
         err.seek(0)
         if process.returncode not in accept:
-            said = err.read().decode(errors="replace")[-2000:]
-            raise SystemExit(f"{' '.join(arguments)} ended with {process.returncode}:\n{said}")
+            errors = err.read().decode(errors="replace")[-2000:]
+            raise SystemExit(f"{' '.join(arguments)} ended with {process.returncode}:\n{errors}")
         unit = 1 if sys.platform == "darwin" else 1024
         cpu_seconds = usage.ru_utime + usage.ru_stime
-        return Finished(out.read().decode(), seconds, cpu_seconds, usage.ru_maxrss * unit)
+        return FinishedProcess(out.read().decode(), seconds, cpu_seconds, usage.ru_maxrss * unit)
 
 
-def run_module(name: str, *arguments: str | Path) -> Finished:
+def run_module(name: str, *arguments: str | Path) -> FinishedProcess:
     """Run `python -m benchmarks.<name>`."""
     return run_process(sys.executable, "-m", f"benchmarks.{name}", *arguments)
 
 
-def run_command(*arguments: str | Path) -> Finished:
-    """Run `wsi-unet`, the one that belongs to this Python."""
+def run_command(*arguments: str | Path) -> FinishedProcess:
+    """Run the `wsi-unet` command of this Python environment."""
     return run_process(Path(sys.executable).with_name("wsi-unet"), *arguments)
 
 
-def segment(slide: Path, output: Path, *options: str | Path) -> tuple[dict[str, Any], Finished]:
-    """Run `wsi-unet segment` as a user would; return its report, and the process."""
+def segment(
+    slide: Path, output: Path, *options: str | Path
+) -> tuple[dict[str, Any], FinishedProcess]:
+    """Run `wsi-unet segment` as a user would, and return its report and the process."""
     done = run_command("segment", slide, "-o", output, "--json", "-q", "--overwrite", *options)
     report: dict[str, Any] = done.document["slides"][0]
     return report, done
 
 
-def in_turns(alternatives: dict[str, Callable[[], float]], scale: Scale) -> dict[str, list[float]]:
-    """Run A B C A B C …, so that a busy minute doesn't hit one of them alone.
+def run_in_turns(
+    alternatives: dict[str, Callable[[], float]], scale: Scale
+) -> dict[str, list[float]]:
+    """Run alternatives in turns, A B C A B C …, so that a busy minute doesn't hit only one.
 
     Returns:
-        What each returned, in order of disturbance, disturbed turns left out (see
-        `least_disturbed`).
+        The values of each alternative, least disturbed first, without disturbed ones (see
+        `select_least_disturbed`).
     """
     samples: dict[str, list[tuple[float, float]]] = {name: [] for name in alternatives}
     for turn in range(scale.repeats):
         for name, run in alternatives.items():
-            value, others = undisturbed(run, scale)
+            value, others = run_undisturbed(run, scale)
             samples[name].append((value, others))
             noise = f"  (others took {others:.2f} cores)"
             tell(f"  {turn + 1}/{scale.repeats} {name}: {value:.4g}{noise}")
-    return {name: least_disturbed(found) for name, found in samples.items()}
+    return {name: select_least_disturbed(values) for name, values in samples.items()}
 
 
-def undisturbed(run: Callable[[], T], scale: Scale) -> tuple[T, float]:
-    """Run something, again if other processes got in the way and the scale is patient.
+def run_undisturbed(run: Callable[[], T], scale: Scale) -> tuple[T, float]:
+    """Call a function, again if the scale is patient and other processes disturbed it.
 
     Args:
-        run: does its work in child processes, which it waits for.
-        scale: says whether to be patient.
+        run: does its work in child processes, for which it waits.
+        scale: whether to be patient.
 
     Returns:
-        What the least disturbed try returned, and the cores that others took meanwhile.
+        The result of the least disturbed call, and the cores that other processes used meanwhile.
     """
     tries: list[tuple[float, T]] = []
     for _ in range(TRIES if scale.patience else 1):
         _wait_for_quiet(scale.patience)
-        before = Usage.now()
+        before = ProcessorTime.now()
         result = run()
         tries.append((before.others(), result))
         if tries[-1][0] < QUIET_CORES:
@@ -184,38 +188,44 @@ def undisturbed(run: Callable[[], T], scale: Scale) -> tuple[T, float]:
 
 
 @dataclass(frozen=True)
-class Usage:
-    """Processor time used so far, s: by everyone, and by this process with its ended children."""
+class ProcessorTime:
+    """Processor time used up to a moment.
+
+    Attributes:
+        time: the moment, s.
+        everyone: processor time of all processes, s.
+        own: processor time of this process and its children that have ended, s.
+    """
 
     time: float
     everyone: float
-    mine: float
+    own: float
 
     @classmethod
-    def now(cls) -> Usage:
-        """Return what has been used so far (Linux)."""
+    def now(cls) -> ProcessorTime:
+        """Return the processor time used so far. Linux only."""
         fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
         user, nice, system, _, _, *interrupts = map(int, fields[:8])
         ticks = user + nice + system + sum(interrupts)  # stolen time too
-        mine = os.times()
+        own = os.times()
         return cls(
             time.perf_counter(),
             ticks / os.sysconf("SC_CLK_TCK"),
-            mine.user + mine.system + mine.children_user + mine.children_system,
+            own.user + own.system + own.children_user + own.children_system,
         )
 
     def others(self) -> float:
-        """Return how many cores others have used on average since."""
-        now = Usage.now()
-        used = (now.everyone - self.everyone) - (now.mine - self.mine)
+        """Return how many cores other processes have used since then on average."""
+        now = ProcessorTime.now()
+        used = (now.everyone - self.everyone) - (now.own - self.own)
         return max(0.0, used / (now.time - self.time))
 
 
-def least_disturbed(samples: Sequence[tuple[float, float]]) -> list[float]:
-    """Return the values that others didn't disturb, or the least disturbed third of them.
+def select_least_disturbed(samples: Sequence[tuple[float, float]]) -> list[float]:
+    """Return the values that other processes didn't disturb, or the least disturbed third.
 
     Args:
-        samples: (value, cores that others took meanwhile).
+        samples: each value with the number of cores that other processes used meanwhile.
     """
     ordered = sorted(samples, key=lambda sample: sample[1])
     quiet = sum(others < QUIET_CORES for _, others in ordered)
@@ -225,7 +235,7 @@ def least_disturbed(samples: Sequence[tuple[float, float]]) -> list[float]:
 def _wait_for_quiet(patience: float) -> None:
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
-        before = Usage.now()
+        before = ProcessorTime.now()
         time.sleep(QUIET_SECONDS)
         if before.others() < QUIET_CORES:
             return
@@ -236,10 +246,10 @@ def median(values: Sequence[float]) -> float:
     return float(statistics.median(values))
 
 
-def spread(values: Sequence[float], digits: int = 3) -> str:
-    """Return the median, and the extremes where there are several values.
+def format_spread(values: Sequence[float], digits: int = 3) -> str:
+    """Return a text with the median and, for several values, the extremes.
 
-    >>> spread([2.0, 1.0, 4.0])
+    >>> format_spread([2.0, 1.0, 4.0])
     '2 (1 to 4)'
     """
     middle = f"{median(values):.{digits}g}"
@@ -249,35 +259,37 @@ def spread(values: Sequence[float], digits: int = 3) -> str:
 
 
 def tell(line: str) -> None:
-    """Say on stderr what is going on."""
+    """Print a line about the progress on stderr."""
     print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def workspace() -> Iterator[Path]:
-    """Yield a folder that vanishes afterwards."""
+    """Yield a folder that is deleted afterwards."""
     with tempfile.TemporaryDirectory(prefix="wsi-unet-bench-") as folder:
         yield Path(folder)
 
 
 def parse_scale(arguments: Sequence[str] | None = None) -> Scale:
-    """Read the scale from the command line."""
+    """Parse the scale from the command line."""
     parser = argparse.ArgumentParser()
     add_scale(parser)
-    return scale_of(parser.parse_args(arguments))
+    return read_scale(parser.parse_args(arguments))
 
 
 def add_scale(parser: argparse.ArgumentParser) -> None:
     """Add the options that make up a scale."""
-    parser.add_argument("--tiny", action="store_true", help="a smoke run, meaningless numbers")
-    parser.add_argument("--repeats", type=int, default=3, help="of each alternative")
+    parser.add_argument(
+        "--tiny", action="store_true", help="a smoke test; its numbers mean nothing"
+    )
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each alternative")
     parser.add_argument(
         "--patience", type=float, default=0.0, help="seconds to wait for a quiet machine"
     )
 
 
-def scale_of(given: argparse.Namespace) -> Scale:
-    """Return what those options say."""
+def read_scale(given: argparse.Namespace) -> Scale:
+    """Return the scale that parsed options mean."""
     return Scale(given.tiny, 1 if given.tiny else given.repeats, given.patience)
 
 

@@ -1,7 +1,7 @@
-"""Ours against a careful hand-written loop and MONAI: same weights, same slide, in turns.
+"""Compare runs with a careful hand-written loop and MONAI: same weights, same slide, in turns.
 
-Rates are label pixels per second of each one's own region: ours covers whole blocks, the loop as
-many whole tiles of them as lie inside. The labels of all are compared where they overlap.
+Speeds are label pixels per second of each one's own region: a run covers whole blocks, the loop as
+many whole tiles as lie inside them. All labels are compared where the regions overlap.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from benchmarks.common import (
     Row,
     Scale,
     emit,
-    in_turns,
+    format_spread,
     median,
     parse_scale,
+    run_in_turns,
     run_module,
     segment,
-    spread,
     workspace,
 )
 from benchmarks.layouts import glycogen, random_network
@@ -28,19 +28,19 @@ from benchmarks.layouts import glycogen, random_network
 NAME = "comparison"
 BLOCKS = (0, 0, 8192, 4096)
 LOOP = (384, 384, 7680, 3456)
-"""(x, y, width, height): whole tiles of 384 px, their windows inside the slide."""
+"""(x, y, width, height), px: whole tiles of 384 px whose windows are inside the slide."""
 
 TINY_BLOCKS, TINY_LOOP = (3072, 1024, 1024, 512), (3072, 1152, 768, 384)
 BAR_FLOAT32, BAR_BFLOAT16, BAR_BOTH = 1.3, 1.3, 3.0
 FLOAT32, BFLOAT16 = "float32", "bfloat16"
 MARGIN = 128
-"""What is left out along the region's edge when labels are compared with MONAI's: it knows
-nothing beyond."""
+"""Width, px, of the strip along the region's edge that isn't compared with MONAI, which has no
+context there."""
 
 
 @dataclass
-class _Contestants:
-    """Everything that is compared; collects peak memory on the way."""
+class _Contest:
+    """Makes the functions that are compared; they note the peak memory in `peak`, in bytes."""
 
     slide: Path
     folder: Path
@@ -84,20 +84,20 @@ class _Contestants:
         return run
 
 
-def rows(scale: Scale) -> Iterator[Row]:
+def measure_rows(scale: Scale) -> Iterator[Row]:
     slide = glycogen()
     with workspace() as folder:
-        all_of_them = _Contestants(slide, folder, scale, base=8 if scale.tiny else 16)
-        speeds = in_turns(
+        contest = _Contest(slide, folder, scale, base=8 if scale.tiny else 16)
+        speeds = run_in_turns(
             {
-                "ours float32": all_of_them.ours("ours float32", FLOAT32),
-                "loop float32 NCHW": all_of_them.peer("loop float32 NCHW", "hand", FLOAT32),
-                "ours bfloat16": all_of_them.ours("ours bfloat16", BFLOAT16),
-                "loop bfloat16 NHWC": all_of_them.peer(
+                "ours float32": contest.ours("ours float32", FLOAT32),
+                "loop float32 NCHW": contest.peer("loop float32 NCHW", "hand", FLOAT32),
+                "ours bfloat16": contest.ours("ours bfloat16", BFLOAT16),
+                "loop bfloat16 NHWC": contest.peer(
                     "loop bfloat16 NHWC", "hand", BFLOAT16, "--channels-last"
                 ),
-                "ours same padding": all_of_them.ours("ours same padding", FLOAT32, "same"),
-                "MONAI same padding": all_of_them.peer(
+                "ours same padding": contest.ours("ours same padding", FLOAT32, "same"),
+                "MONAI same padding": contest.peer(
                     "MONAI same padding", "monai", FLOAT32, padding="same"
                 ),
             },
@@ -106,13 +106,13 @@ def rows(scale: Scale) -> Iterator[Row]:
         for name, values in speeds.items():
             yield Row(
                 NAME,
-                f"{name}, base {all_of_them.base}",
+                f"{name}, base {contest.base}",
                 median(values),
                 "Mpx/s",
-                detail=f"{spread(values)}; peak {all_of_them.peak[name] / GIB:.2f} GiB",
+                detail=f"{format_spread(values)}; peak {contest.peak[name] / GIB:.2f} GiB",
             )
         yield from _ratios({name: median(values) for name, values in speeds.items()})
-        yield from _agreements(all_of_them)
+        yield from _agreements(contest)
 
 
 def _ratios(speed: dict[str, float]) -> Iterator[Row]:
@@ -129,12 +129,12 @@ def _ratios(speed: dict[str, float]) -> Iterator[Row]:
         yield Row(NAME, f"{mine} ÷ {other}", ratio, "×", least=least, detail=detail)
 
 
-def _agreements(contestants: _Contestants) -> Iterator[Row]:
+def _agreements(contest: _Contest) -> Iterator[Row]:
     import numpy as np
 
     import wsi_unet
 
-    x, y, width, height = TINY_LOOP if contestants.scale.tiny else LOOP
+    x, y, width, height = TINY_LOOP if contest.scale.tiny else LOOP
     for mine, other, margin in (
         ("ours float32", "loop float32 NCHW", 0),
         ("ours bfloat16", "loop bfloat16 NHWC", 0),
@@ -144,12 +144,12 @@ def _agreements(contestants: _Contestants) -> Iterator[Row]:
         parts = []
         for name in (mine, other):
             if name.startswith("ours"):
-                whole = wsi_unet.open_labels(contestants.output(name)).data
+                whole = wsi_unet.open_labels(contest.output(name)).data
                 labels = whole[y : y + height, x : x + width].compute()
             else:
                 import zarr
 
-                labels = np.asarray(zarr.open_array(contestants.output(name), mode="r")[:])
+                labels = np.asarray(zarr.open_array(contest.output(name), mode="r")[:])
             parts.append(labels[margin : height - margin, margin : width - margin])
         differ = float(np.mean(parts[0] != parts[1]))
         yield Row(
@@ -162,4 +162,4 @@ def _agreements(contestants: _Contestants) -> Iterator[Row]:
 
 
 if __name__ == "__main__":
-    emit(rows(parse_scale()))
+    emit(measure_rows(parse_scale()))

@@ -1,8 +1,8 @@
-"""A whole run against its network alone: what reading, writing, Dask and all the rest cost.
+"""Compare whole runs with their network alone: the rest is reading, writing, Dask and so on.
 
-Both in turns, on the same windows with the same tile, threads and number type. The run is the
-command line's; its time goes from the first task to `finished`, the network's from the start of
-a forward pass to its end, summed.
+Both run in turns, on the same windows with the same tile, threads and number type. The run is one
+of the command line; its time is counted from the first task to the finished output. The network's
+time is the sum of its forward passes.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from benchmarks.common import (
     Row,
     Scale,
     emit,
-    in_turns,
+    format_spread,
     median,
     parse_scale,
+    run_in_turns,
     run_module,
     segment,
-    spread,
     workspace,
 )
 from benchmarks.layouts import glycogen, random_network
@@ -28,12 +28,12 @@ from benchmarks.layouts import glycogen, random_network
 NAME = "end-to-end"
 BARS = {32: 0.92, 16: 0.90}
 REGIONS = {32: (0, 0, 8192, 8192), 16: (0, 0, 12288, 12288)}
-"""(x, y, width, height) of what is segmented, by base width: about a minute each on two cores."""
+"""The segmented region (x, y, width, height), px, by base width: a minute each on two cores."""
 
 TINY = (4096, 1024, 1024, 512)
 
 
-def rows(scale: Scale) -> Iterator[Row]:
+def measure_rows(scale: Scale) -> Iterator[Row]:
     slide = glycogen()
     with workspace() as folder:
         for base in (8,) if scale.tiny else (16, 32):
@@ -51,7 +51,7 @@ def _compare(
     options = ["-m", str(model), "--tissue", tissue, "--region", ",".join(map(str, region))]
     if scale.tiny:
         options += ["--block", "512", "--tile", "256"]
-    # The first run chooses tile and number type; the others take what it chose.
+    # The first run chooses tile and number type; the others use the same.
     first, _ = segment(slide, output, *options)
     chosen = first["parameters"]
     options += ["--tile", str(chosen["tile"]), "--precision", chosen["precision"]]
@@ -69,7 +69,7 @@ def _compare(
         documents.append(run_module("model_only", label, output).document)
         return float(documents[-1]["seconds"])
 
-    seconds = in_turns({"run": run, "model": alone}, scale)
+    seconds = run_in_turns({"run": run, "model": alone}, scale)
     whole, model_only = (median(seconds[name]) for name in ("run", "model"))
     pixels = documents[0]["core_pixels"]
     busy = median([report["device_busy"] for report in reports])
@@ -79,21 +79,24 @@ def _compare(
         model_only / whole,
         "×",
         least=BARS.get(base),
-        detail=f"run {spread(seconds['run'])} s, model {spread(seconds['model'])} s for "
-        f"{pixels / 1e6:.0f} Mpx of tiles; {pixels / whole / 1e6:.3g} and "
+        detail=f"run {format_spread(seconds['run'])} s, model {format_spread(seconds['model'])} s "
+        f"for {pixels / 1e6:.0f} Mpx of tiles; {pixels / whole / 1e6:.3g} and "
         f"{pixels / model_only / 1e6:.3g} Mpx/s; {chosen['precision']}, tile {chosen['tile']}, "
         f"device busy {busy:.0%}",
     )
-    run_cpu, model_cpu = median(processor), median([one["cpu_seconds"] for one in documents])
+    run_cpu, model_cpu = (
+        median(processor),
+        median([document["cpu_seconds"] for document in documents]),
+    )
     yield Row(
         NAME,
         f"base {base}, tissue {tissue}: processor time, model only ÷ whole program",
         model_cpu / run_cpu,
         "×",
-        detail=f"{model_cpu:.1f} s and {run_cpu:.1f} s, start-up included; less open to what "
-        "else the machine does",
+        detail=f"{model_cpu:.1f} s and {run_cpu:.1f} s, start-up included; other processes "
+        "disturb it less",
     )
 
 
 if __name__ == "__main__":
-    emit(rows(parse_scale()))
+    emit(measure_rows(parse_scale()))

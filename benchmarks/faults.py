@@ -1,10 +1,11 @@
-"""Runs that are killed, stopped, starved and damaged, many times: is the result always the same?
+"""Check that runs give the same result however often they are killed, stopped or damaged.
 
     python -m benchmarks.faults --faults 100 --seed 1
 
-A program of its own, because it takes long. Each run gets a few faults at random moments; the same
-command is given again until it has finished; then the whole output is compared with that of an
-undisturbed run. The harness is that of `tests/faults`. Ends with status 1 if anything differs.
+It isn't among the other benchmarks because it takes long. A few faults happen at random moments of
+each run; the same command is repeated until it has finished; then the whole output is compared with
+that of an undisturbed run. The faults are those of `tests/faults`. Ends with status 1 if anything
+differs.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ AT_ONCE = 3
 
 DEADLINE_SECONDS = 10.0
 SLOW_SECONDS = 4.0
-"""When one of the last blocks is begun a second time, in every other run."""
+"""When one of the last blocks is started a second time, in every other run."""
 
 DISK_MEBIBYTES = 160
 DISK = "fill the disk"
@@ -48,18 +49,18 @@ DISK = "fill the disk"
 
 @dataclass
 class Totals:
-    """What came of all runs so far.
+    """The results of all runs so far.
 
     Attributes:
         runs: how many outputs were finished.
         bad: complaints, by run.
         faults: faults that happened, by kind.
-        survived: those of them in runs without complaints.
-        restarts: times that the command was given again in runs with such a fault.
-        in_flight: blocks that were hit by them.
-        recomputed: blocks that were computed again because of them.
+        survived: faults in runs without complaints, by kind.
+        restarts: how often the command was repeated in runs with such a fault, by kind.
+        in_flight: blocks that were being computed when a fault happened, by kind.
+        recomputed: blocks that were computed again because of a fault, by kind.
         codes: exit codes of the command, with the error that it ended with.
-        seconds: since the start.
+        seconds: seconds since the start.
     """
 
     runs: int = 0
@@ -104,8 +105,8 @@ def main() -> None:
     sys.path.insert(0, str(ROOT / "tests"))
     with tempfile.TemporaryDirectory(prefix="wsi-unet-faults-") as folder:
         wanted = min(given.faults, 2) if given.tiny else given.faults
-        totals = disturb(Path(folder), wanted, given.seed, tiny=given.tiny)
-    Console(width=max(110, Console().width)).print(table(totals))
+        totals = inject_faults(Path(folder), wanted, given.seed, tiny=given.tiny)
+    Console(width=max(110, Console().width)).print(make_table(totals))
     for run, complaints in totals.bad.items():
         print(f"{run}\n  " + "\n  ".join(complaints[:20]))
     if given.json:
@@ -113,8 +114,8 @@ def main() -> None:
     sys.exit(1 if totals.bad else 0)
 
 
-def disturb(folder: Path, wanted: int, seed: int, *, tiny: bool) -> Totals:
-    """Do runs until so many faults have happened."""
+def inject_faults(folder: Path, wanted: int, seed: int, *, tiny: bool) -> Totals:
+    """Repeat runs with faults until so many faults have happened."""
     kinds = importlib.import_module("support.fault_kinds")
     shape = (1100, 1100) if tiny else (2100, 3000)
     ttl = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": f"{kinds.WORKER_TTL}s"}
@@ -142,7 +143,7 @@ def disturb(folder: Path, wanted: int, seed: int, *, tiny: bool) -> Totals:
 
 
 class Deck:
-    """Kinds of faults, drawn so that each comes up as often as the others."""
+    """A deck of kinds of faults, from which each kind is drawn equally often."""
 
     def __init__(self, kinds: list[str], random: Random) -> None:
         self._kinds = kinds
@@ -159,16 +160,16 @@ class Deck:
         return drawn
 
     def put_back(self, drawn: list[str], used: list[str]) -> None:
-        """Take back what was drawn but didn't happen, because the run had finished before."""
+        """Put back the kinds that were drawn but not used because the run had finished before."""
         self._left += (Counter(drawn) - Counter(used)).elements()
 
 
-def table(totals: Totals) -> Table:
+def make_table(totals: Totals) -> Table:
     """Return the result as a table."""
     title = f"{totals.faults.total()} faults in {totals.runs} runs, {totals.seconds:.0f} s"
     made = Table(title=title)
     made.add_column("fault", no_wrap=True)
-    for heading in ("count", "survived", "blocks hit", "computed again", "runs given again"):
+    for heading in ("count", "survived", "blocks hit", "computed again", "commands repeated"):
         made.add_column(heading, justify="right")
     for kind in sorted(totals.faults.keys() | totals.recomputed.keys()):
         columns = (totals.faults, totals.survived, totals.in_flight, totals.recomputed)
@@ -180,7 +181,7 @@ def table(totals: Totals) -> Table:
 def _prepared(
     folder: Path, shape: tuple[int, int], settings: dict[str, str]
 ) -> Iterator[tuple[Study, Cluster, Path | None]]:
-    """Yield the slide, the cluster, and a small disk if there can be one."""
+    """Yield the slide, the cluster and, if it can be made, a small disk."""
     from support.fault_cluster import Cluster
     from support.fault_runner import Runner
     from support.fault_study import Study, small_disk
@@ -193,7 +194,7 @@ def _prepared(
             try:
                 stack.enter_context(small_disk(folder / "disk", DISK_MEBIBYTES))
             except OSError as error:
-                tell(f"{error}; so no disk will be filled")
+                tell(f"{error}; therefore no disk will be filled")
                 disk = None
             yield study, cluster, disk
 
@@ -210,7 +211,7 @@ def _complaints(trial: Trial, faults: list[Fault]) -> list[str]:
     try:
         trial.run(faults)
     except AssertionError as error:
-        return [f"it never ended: {error}"]
+        return [f"the run never ended: {error}"]
     return trial.complaints()
 
 

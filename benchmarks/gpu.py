@@ -1,17 +1,17 @@
-"""Check and measure everything that only a GPU can show, in one go: `python -m benchmarks.gpu`.
+"""Check and measure everything that needs a GPU: `python -m benchmarks.gpu`.
 
-It makes its own slides from the example in the repository and needs nothing else. In order:
+It makes its own slides from the example in the repository and needs nothing else. In this order:
 
-1. exactness: labels of whole runs in float32 against one float64 forward over the whole slide;
-2. agreement of bfloat16 and float16 with float32;
-3. the paper's network (64 channels, 31 million weights) alone, by tile, against the measured
-   peak of bfloat16 matrix products, in FLOP without any border;
-4. where a forward's time goes, by kernel;
-5. whole runs on a slide of 1 Gpx: speed, device-busy share, where the threads' time goes, by
-   number of task threads.
+1. Exactness: labels of whole runs in float32 against one float64 forward pass over the whole slide.
+2. Agreement of bfloat16 and float16 with float32.
+3. Speed of the paper's network (64 channels, 31 million weights) alone, by tile, against the
+   measured peak of bfloat16 matrix products, in FLOP without any border.
+4. Time of a forward pass by kernel.
+5. Whole runs on a slide of 1 Gpx, by number of task threads: speed, how busy the device is, what
+   the threads spend their time on.
 
-`--dry-run` does all of it on the CPU with tiny networks in a minute; the numbers mean nothing.
-Ends with status 3 where there is no CUDA device.
+`--dry-run` does all of this on the CPU with tiny networks in a minute; its numbers mean nothing.
+Ends with status 3 if there is no CUDA device.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ import torch
 
 import wsi_unet
 from benchmarks.big_slide import write_big_slide
-from benchmarks.common import Row, spread, tell, workspace
-from benchmarks.gpu_network import layer_times, model_only
+from benchmarks.common import Row, format_spread, tell, workspace
+from benchmarks.gpu_network import time_network, time_operators
 from benchmarks.layouts import EXAMPLE
 from benchmarks.networks import write_network
-from benchmarks.reference import whole_image
+from benchmarks.reference import run_whole_image
 from wsi_unet.dask_cluster import cluster
 from wsi_unet.geometry import Box
 from wsi_unet.models import Model, UNetConfig
@@ -43,27 +43,27 @@ from wsi_unet.models.number_types import Precision
 
 NO_CUDA = 3
 FLOP_PER_PIXEL = 1.470e6
-"""Of the paper's network for RGB, per output pixel, without any border."""
+"""Operations of the paper's network for RGB, per output pixel, without any border."""
 
 GOAL_PEAK, GOAL_BUSY = 50.0, 90.0
 CUT = Box(200, 300, 1700, 2000)
-"""Part of the example that is compared with the whole-image forward."""
+"""The part of the example that is compared with a forward pass over the whole part, px."""
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What a session on a device does.
+class GpuSession:
+    """The measurements to make on a device.
 
     Attributes:
         device: "cuda:0", or "cpu" for a dry run.
         base: base width of the network that is timed; the paper's is 64.
-        exact: base widths whose labels are checked.
-        cut: what they are checked on, px of the example.
-        tiles: sides of cores to time.
-        gigapixels: size of the slide that is segmented as a whole.
+        exact: base widths of the networks whose labels are checked.
+        cut: the part of the example that they are checked on, px.
+        tiles: sides of the cores to time, px.
+        gigapixels: size of the slide that is segmented as a whole, 10^9 px.
         threads: numbers of task threads to try.
-        block: side of a block of the whole runs, px; None: the default.
-        tile: side of their tiles; None: chosen by the run.
+        block: side of a block in whole runs, px; None for the default.
+        tile: side of a tile's core in whole runs, px; None lets the run choose.
     """
 
     device: str = "cuda:0"
@@ -77,7 +77,7 @@ class Setting:
     tile: int | None = None
 
 
-DRY = Setting(
+DRY = GpuSession(
     device="cpu",
     base=8,
     exact=(8,),
@@ -92,39 +92,39 @@ DRY = Setting(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--dry-run", action="store_true", help="tiny, on the CPU")
-    parser.add_argument("--json", type=Path, help="write the rows here too")
+    parser.add_argument("--dry-run", action="store_true", help="tiny networks on the CPU")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
     given = parser.parse_args()
     if not given.dry_run and not torch.cuda.is_available():
-        tell(f"no CUDA device: torch {torch.__version__} sees none; --dry-run works without")
+        tell(f"torch {torch.__version__} sees no CUDA device; --dry-run works without one")
         sys.exit(NO_CUDA)
-    setting = DRY if given.dry_run else Setting()
+    session = DRY if given.dry_run else GpuSession()
     done: list[Row] = []
     for device in describe_devices():
         tell(f"{device.name}: {device.description}; auto means {device.precision}")
-    for row in rows(setting):
+    for row in measure_rows(session):
         done.append(row)
         goal = f" (goal {row.least:g}: {row.verdict})" if row.least is not None else ""
         print(f"{row.what}: {row.value:.5g} {row.unit}{goal}  {row.detail}", flush=True)
-        if given.json:  # after every row, so that a session cut short leaves what it had
-            given.json.write_text(json.dumps([asdict(one) for one in done], indent=1))
+        if given.json:  # after every row, so that interrupting it loses nothing
+            given.json.write_text(json.dumps([asdict(row) for row in done], indent=1))
 
 
-def rows(setting: Setting) -> Iterator[Row]:
+def measure_rows(session: GpuSession) -> Iterator[Row]:
     with workspace() as folder:
-        yield from exactness(setting, folder)
-        paper = write_network(folder / "paper.safetensors", UNetConfig(base_width=setting.base))
-        yield from alone(setting, paper)
-        yield from whole_runs(setting, folder, paper)
+        yield from check_exactness(session, folder)
+        paper = write_network(folder / "paper.safetensors", UNetConfig(base_width=session.base))
+        yield from time_network_alone(session, paper)
+        yield from time_whole_runs(session, folder, paper)
 
 
 # --- 1 and 2: the right labels ---------------------------------------------------------------
 
 
-def exactness(setting: Setting, folder: Path) -> Iterator[Row]:
-    """Compare whole runs with one forward over the whole image; then 16 bits with 32."""
-    slide, image = _cut_out(setting.cut, folder)
-    for base in setting.exact:
+def check_exactness(session: GpuSession, folder: Path) -> Iterator[Row]:
+    """Compare whole runs with one forward pass over the whole image, then 16 bits with 32."""
+    slide, image = _cut_out(session.cut, folder)
+    for base in session.exact:
         for padding in ("valid", "same"):
             for upsampling in ("transpose", "bilinear"):
                 architecture = UNetConfig.model_validate(
@@ -133,15 +133,15 @@ def exactness(setting: Setting, folder: Path) -> Iterator[Row]:
                 path = folder / f"{padding}-{upsampling}-{base}.safetensors"
                 model = write_network(path, architecture)
                 name = f"base {base}, {padding}, {upsampling}"
-                yield from _exact(setting, folder, slide, image, model, name)
+                yield from _exact(session, folder, slide, image, model, name)
 
 
 def _exact(
-    setting: Setting, folder: Path, slide: Path, image: Any, model: Model, name: str
+    session: GpuSession, folder: Path, slide: Path, image: Any, model: Model, name: str
 ) -> Iterator[Row]:
-    truth = whole_image(model, image, setting.device)
+    truth = run_whole_image(model, image, session.device)
     for block, tile in ((512, 256), (1024, 512)):
-        labels = _labels(setting, folder, slide, model, "float32", block, tile)
+        labels = _labels(session, folder, slide, model, "float32", block, tile)
         wrong = int(np.count_nonzero((labels != truth.labels) & truth.decided))
         yield Row(
             "gpu",
@@ -153,16 +153,16 @@ def _exact(
         )
     exact = labels
     halves: tuple[Precision, ...] = ("bfloat16",)
-    if setting.device != "cpu":
+    if session.device != "cpu":
         halves += ("float16",)
     for precision in halves:
-        labels = _labels(setting, folder, slide, model, precision, 1024, 512)
+        labels = _labels(session, folder, slide, model, precision, 1024, 512)
         same = 100 * float((labels == exact).mean())
         yield Row("gpu", f"{name}, {precision}: agreement with float32", same, "%")
 
 
 def _labels(
-    setting: Setting,
+    session: GpuSession,
     folder: Path,
     slide: Path,
     model: Model,
@@ -175,7 +175,7 @@ def _labels(
         slide,
         output,
         model.path,
-        device=setting.device,
+        device=session.device,
         precision=precision,
         block=block,
         tile=tile,
@@ -187,7 +187,7 @@ def _labels(
 
 
 def _cut_out(box: Box, folder: Path) -> tuple[Path, Any]:
-    """Write a part of the example as a slide of its own; return it and its pixels."""
+    """Write a part of the example as a slide of its own, and return its path and pixels."""
     from PIL import Image
 
     with wsi_unet.open_slide(EXAMPLE) as slide:
@@ -200,49 +200,49 @@ def _cut_out(box: Box, folder: Path) -> tuple[Path, Any]:
 # --- 3 and 4: the network alone ----------------------------------------------------------------
 
 
-def alone(setting: Setting, model: Model) -> Iterator[Row]:
-    """Time the paper's network by tile and number type, and one forward by kernel."""
-    flop = FLOP_PER_PIXEL * (setting.base / 64) ** 2
+def time_network_alone(session: GpuSession, model: Model) -> Iterator[Row]:
+    """Time the paper's network by tile and number type, and one forward pass by kernel."""
+    flop = FLOP_PER_PIXEL * (session.base / 64) ** 2
     for precision in ("bfloat16", "float32"):
-        peak = measure_matmul_rate(setting.device, precision, seconds=2.0)
+        peak = measure_matmul_rate(session.device, precision, seconds=2.0)
         yield Row("gpu", f"matrix products, {precision}", peak / 1e12, "TFLOP/s")
         best = 0.0
-        for tile, speeds in model_only(model, setting.device, precision, setting.tiles).items():
+        for tile, speeds in time_network(model, session.device, precision, session.tiles).items():
             speed = float(np.median(speeds))
             best = max(best, speed)
             share = 100 * speed * flop / peak
-            rates = spread([one / 1e6 for one in speeds])
+            rates = format_spread([value / 1e6 for value in speeds])
             detail = f"{rates} Mpx/s; {share:.1f} % of the matrix peak"
-            what = f"base {setting.base}, {precision}, tile {tile}: network alone"
+            what = f"base {session.base}, {precision}, tile {tile}: network alone"
             yield Row("gpu", what, speed / 1e6, "Mpx/s", detail=detail)
-        what = f"base {setting.base}, {precision}, best tile: halo-free FLOP ÷ matrix peak"
+        what = f"base {session.base}, {precision}, best tile: border-free FLOP ÷ matrix peak"
         goal = GOAL_PEAK if precision == "bfloat16" else None
         yield Row("gpu", what, 100 * best * flop / peak, "%", least=goal)
-    tile = setting.tiles[len(setting.tiles) // 2]
-    for kernel, share in layer_times(model, setting.device, "bfloat16", tile):
+    tile = session.tiles[len(session.tiles) // 2]
+    for kernel, share in time_operators(model, session.device, "bfloat16", tile):
         yield Row("gpu", f"tile {tile}, bfloat16, time in {kernel}", 100 * share, "%")
 
 
 # --- 5: whole runs -------------------------------------------------------------------------------
 
 
-def whole_runs(setting: Setting, folder: Path, paper: Model) -> Iterator[Row]:
+def time_whole_runs(session: GpuSession, folder: Path, paper: Model) -> Iterator[Row]:
     """Segment a large slide as a whole, with several numbers of task threads."""
     slide = folder / "large.tiff"
-    write_big_slide(EXAMPLE, slide, setting.gigapixels)
-    quarter = setting.base // 4
+    write_big_slide(EXAMPLE, slide, session.gigapixels)
+    quarter = session.base // 4
     small = write_network(folder / "small.safetensors", UNetConfig(base_width=quarter))
-    models = {f"base {setting.base}": paper, f"base {quarter}": small}
+    models = {f"base {session.base}": paper, f"base {quarter}": small}
     for name, model in models.items():
-        for threads in setting.threads:
+        for threads in session.threads:
             with _task_threads(threads):
                 report = wsi_unet.segment(
                     slide,
                     folder / f"{model.path.stem}-large.ome.zarr",
                     model.path,
-                    device=setting.device,
-                    block=setting.block,
-                    tile=setting.tile,
+                    device=session.device,
+                    block=session.block,
+                    tile=session.tile,
                     tissue="none",
                     image="none",
                     overwrite=True,
@@ -268,7 +268,7 @@ def _report_rows(name: str, report: wsi_unet.Report, threads: int) -> Iterator[R
 
 @contextmanager
 def _task_threads(count: int) -> Iterator[None]:
-    """Have runs open clients with this many task threads per process inside."""
+    """Let runs use so many task threads per process while the context lasts."""
     before, cluster.THREADS_PER_PROCESS = cluster.THREADS_PER_PROCESS, count
     try:
         yield

@@ -1,4 +1,4 @@
-"""The network alone on a device: its speed by tile, and its time by kernel."""
+"""Time a network alone on a device: its speed by tile, and its time by kernel."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.common import tell
-from benchmarks.networks import place
+from benchmarks.networks import move_network
 from wsi_unet.models import Model
 from wsi_unet.models.architectures.costs import largest_map, tile_memory, window_side
 from wsi_unet.models.inference.devices import full_float32, get_free_memory, synchronize
@@ -19,13 +19,13 @@ from wsi_unet.models.number_types import Precision
 
 REPEATS = 7
 LEAST_SHARE = 0.01
-"""Kernels that take less of the time than this are added up."""
+"""Kernels that take a smaller share of the time than this are summed up."""
 
 
-def model_only(
+def time_network(
     model: Model, device: str, precision: Precision, tiles: Sequence[int]
 ) -> dict[int, list[float]]:
-    """Return core pixels per second by tile; tiles that the device can't hold are left out."""
+    """Return core pixels per second by tile, without tiles that don't fit the device's memory."""
     network = _network(model, device, precision)
     speeds: dict[int, list[float]] = {}
     for tile in tiles:
@@ -41,14 +41,14 @@ def model_only(
                 network(image)
                 synchronize(device)
                 speeds[tile].append(tile**2 / (time.perf_counter() - start))
-        del speeds[tile][:2]  # kernels are chosen and memory is taken in the first passes
+        del speeds[tile][:2]  # the first passes choose kernels and allocate memory
     return speeds
 
 
-def layer_times(
+def time_operators(
     model: Model, device: str, precision: Precision, tile: int
 ) -> Iterator[tuple[str, float]]:
-    """Yield the share of a forward's time by operator, largest first, the small ones as one."""
+    """Yield each operator's share of a forward pass, largest first; small ones are summed up."""
     from torch.profiler import ProfilerActivity, profile
 
     network, image = _network(model, device, precision), _image(model, device, precision, tile)
@@ -76,7 +76,7 @@ def layer_times(
 
 def _network(model: Model, device: str, precision: Precision) -> nn.Module:
     dtype: torch.dtype = getattr(torch, precision)
-    return place(model.build(), device, dtype, torch.channels_last)
+    return move_network(model.build(), device, dtype, torch.channels_last)
 
 
 def _image(model: Model, device: str, precision: Precision, tile: int) -> Tensor:

@@ -1,8 +1,8 @@
 """Import a checkpoint in this process: `python -m benchmarks.import_once CHECKPOINT MODEL`.
 
-With --make BASE, write such a checkpoint first, of a network with BASE channels at the top, in a
-process of its own. Prints seconds and the growth of the peak memory, both from after torch and
-the package were imported, as a JSON object.
+With --make BASE, it only writes such a checkpoint, of a network whose first level has BASE
+channels, so that this happens in another process. Otherwise it prints the seconds and the growth of
+the peak memory, both counted after torch and the package were imported, as a JSON object.
 """
 
 from __future__ import annotations

@@ -15,10 +15,10 @@ GLYCOGEN = "glycogen_HE_15071x13500.tiff"
 
 
 def glycogen() -> Path:
-    """Return the path of the glycogen slide, 0.2 Gpx, almost all tissue.
+    """Return the path of the glycogen slide: 0.2 Gpx, almost all tissue.
 
     Raises:
-        SystemExit: if it isn't there; it isn't part of the repository.
+        SystemExit: there is no such file; it isn't part of the repository.
     """
     given = os.environ.get("WSI_UNET_TEST_DATA")
     data = Path(given) if given else ROOT.parent / "shared" / "data"
@@ -37,7 +37,7 @@ def random_network(folder: Path, base: int, padding: str = "valid", depth: int =
     The weights of a given base width and depth are the same for both paddings.
 
     Args:
-        folder: where to write it.
+        folder: the folder to write it to.
         base: channels of the first level; the paper has 64.
         padding: "valid" (the paper) or "same".
         depth: number of poolings.
@@ -51,14 +51,14 @@ def random_network(folder: Path, base: int, padding: str = "valid", depth: int =
 
 
 def big_slide(folder: Path, gigapixels: float = 3.0, source: Path | None = None) -> Path:
-    """Write a slide of at least so many 10^9 px: a slide's JPEG tiles, repeated byte for byte.
+    """Write a large slide by repeating a slide's JPEG tiles byte for byte; return its path.
 
-    Its pixel size is stated as 0.5 µm.
+    Its metadata gives a pixel size of 0.5 µm.
 
     Args:
-        folder: where to write it.
-        gigapixels: its least size.
-        source: the slide to repeat; by default the glycogen slide.
+        folder: the folder to write it to.
+        gigapixels: its least size, 10^9 px.
+        source: the slide to repeat; None for the glycogen slide.
     """
     source = source or glycogen()
     path = folder / f"{source.stem}-{gigapixels:g}.tiff"

@@ -1,10 +1,10 @@
-"""Peak memory of the process that does the work, on a small and on a large slide.
+"""Measure the peak memory of the process that does the work, on a small and on a large slide.
 
-By default that is the `wsi-unet segment` process itself. A real model runs on 0.2 Gpx of either
-slide (the large one is planned, masked and given its overview as a whole, all of which could
-grow with the slide); without a network both slides are segmented from corner to corner. The tile
-decides the memory, and by default it is chosen by trying; so growth is measured at one tile. Peaks
-vary by a tenth from run to run with how the threads' peaks meet, so medians are compared.
+That is the `wsi-unet segment` process itself. A real model runs on 0.2 Gpx of either slide, while
+plan, tissue mask and overview cover the whole slide and could grow with it; without a network, both
+slides are segmented as a whole. The tile size decides the memory and is chosen by trying by
+default, so growth is measured at one tile size. Peaks vary by a tenth from run to run, depending on
+how the peaks of the threads coincide, so medians are compared.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from benchmarks.common import (
     Row,
     Scale,
     emit,
-    in_turns,
+    format_spread,
     median,
     parse_scale,
+    run_in_turns,
     run_module,
     segment,
-    spread,
     workspace,
 )
 from benchmarks.layouts import big_slide, glycogen, random_network
@@ -33,10 +33,10 @@ BUNDLED = "nuclei-he"
 MOST_BYTES = 2 * GIB
 WITHIN = 0.10
 REGION = "0,0,16384,12288"
-"""0.2 Gpx of the large slide, (x, y, width, height)."""
+"""0.2 Gpx of the large slide, (x, y, width, height), px."""
 
 
-def rows(scale: Scale) -> Iterator[Row]:
+def measure_rows(scale: Scale) -> Iterator[Row]:
     small = glycogen()
     with workspace() as folder:
         large = big_slide(folder, 0.3 if scale.tiny else 3.0)
@@ -94,7 +94,7 @@ def _peak_without(slide: Path, folder: Path, model: str) -> float:
 
 
 def _model(folder: Path) -> str:
-    """Return the bundled model, or a network of similar size where it isn't there yet."""
+    """Return the bundled model's name or, without it, the path of a network of similar size."""
     from wsi_unet.models.model import bundled_models
 
     return BUNDLED if BUNDLED in bundled_models() else str(random_network(folder, 16))
@@ -105,7 +105,7 @@ def _label(slide: Path, small: Path) -> str:
 
 
 def _growth(what: str, alternatives: dict[str, Callable[[], float]], scale: Scale) -> Row:
-    small, large = in_turns(alternatives, scale).values()
+    small, large = run_in_turns(alternatives, scale).values()
     return Row(
         NAME,
         f"{what}: large ÷ small",
@@ -113,9 +113,9 @@ def _growth(what: str, alternatives: dict[str, Callable[[], float]], scale: Scal
         "×",
         least=1 - WITHIN,
         most=1 + WITHIN,
-        detail=f"{spread(large)} and {spread(small)} GiB",
+        detail=f"{format_spread(large)} and {format_spread(small)} GiB",
     )
 
 
 if __name__ == "__main__":
-    emit(rows(parse_scale()))
+    emit(measure_rows(parse_scale()))

@@ -1,9 +1,9 @@
-"""Time the network alone on the very windows that finished runs computed.
+"""Time the network alone on the windows that finished runs computed.
 
-`python -m benchmarks.model_only LABEL OUTPUT...` reads each run's parameters from its output, cuts
-the same windows from its slide, and times nothing but the forward passes: input scaled and in
-place beforehand, output dropped, as many at once as in the runs. The runs are of one model. Prints
-a JSON object.
+`python -m benchmarks.model_only LABEL OUTPUT...` reads each run's parameters from its output, reads
+the same windows of its slide, and times nothing but the forward passes: the input is normalised
+and on the device before, the output is discarded, and as many run at once as in the runs. All runs
+must have used one model. Prints a JSON object.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.networks import place
+from benchmarks.networks import move_network
 from wsi_unet.cores import usable_cores
 from wsi_unet.geometry import Box
 from wsi_unet.labels.progress import Progress
@@ -44,11 +44,11 @@ from wsi_unet.slides.resample import open_raster, read_mirrored
 from wsi_unet.storage.opening import open_store
 
 AT_A_TIME = 16
-"""Windows that are scaled and then run, so that neither disturbs the other."""
+"""Windows that are normalised before all of them run, so that neither disturbs the other."""
 
 
-def windows(output: Path, label: str) -> Iterator[tuple[NDArray[np.uint8], Box]]:
-    """Yield every window of a run, RGB uint8 (h, w, 3), and the part of its core in the slide."""
+def read_windows(output: Path, label: str) -> Iterator[tuple[NDArray[np.uint8], Box]]:
+    """Yield every window of a run, RGB uint8 (h, w, 3), with the part of its core in the slide."""
     progress = Progress(open_store(output), label)
     labels = read_parameters(progress, LabelParameters)
     assert labels is not None
@@ -62,11 +62,11 @@ def windows(output: Path, label: str) -> Iterator[tuple[NDArray[np.uint8], Box]]
             cores = cut_tiles(box, border, labels.tile, mask, shape)
             if not cores:
                 continue
-            places = [border.window(core, shape) for core in cores]
-            extent = reduce(Box.union, places)
+            windows = [border.window(core, shape) for core in cores]
+            extent = reduce(Box.union, windows)
             pixels = read_mirrored(raster, extent)
-            for core, place in zip(cores, places, strict=True):
-                yield pixels[place.relative_to(extent).slices()], core.intersection(box)
+            for core, window in zip(cores, windows, strict=True):
+                yield pixels[window.relative_to(extent).slices()], core.intersection(box)
 
 
 def main() -> None:
@@ -80,7 +80,7 @@ def main() -> None:
     assert labels is not None
     model = load_model(labels.model.path)
     device, dtype = resolve_device(labels.device), getattr(torch, labels.precision)
-    network = place(fold_batch_norm(model.build()), device, dtype, torch.channels_last)
+    network = move_network(fold_batch_norm(model.build()), device, dtype, torch.channels_last)
     mean, std = (
         torch.tensor(part) for part in (model.spec.normalisation.mean, model.spec.normalisation.std)
     )
@@ -91,16 +91,16 @@ def main() -> None:
             network(image)
 
     busy, cpu, count, pixels = 0.0, 0.0, 0, 0
-    found = chain.from_iterable(windows(output, given.label) for output in given.outputs)
+    windows = chain.from_iterable(read_windows(output, given.label) for output in given.outputs)
     with full_float32(), ThreadPoolExecutor(slots) as pool:
-        while some := list(islice(found, AT_A_TIME)):
+        while batch := list(islice(windows, AT_A_TIME)):
             images = [
                 ((torch.from_numpy(window) / 255 - mean) / std)
                 .permute(2, 0, 1)[None]
                 .to(device=device, dtype=dtype)
-                for window, _ in some
+                for window, _ in batch
             ]
-            if not count:  # the first forward of a process builds kernels
+            if not count:  # the first forward pass of a process builds kernels
                 list(pool.map(forward, images[:1] * slots))
             synchronize(device)
             start, cpu_start = time.perf_counter(), time.process_time()
@@ -108,7 +108,7 @@ def main() -> None:
             synchronize(device)
             busy += time.perf_counter() - start
             cpu += time.process_time() - cpu_start
-            count, pixels = count + len(some), pixels + sum(core.area for _, core in some)
+            count, pixels = count + len(batch), pixels + sum(core.area for _, core in batch)
     document = {"seconds": busy, "cpu_seconds": cpu, "windows": count, "core_pixels": pixels}
     print(json.dumps(document))
 

@@ -1,7 +1,7 @@
 """Write a U-Net with random weights: `python -m benchmarks.networks OUT --base 16`.
 
-A network that puts all pixels in one class would make its labels compress to nothing and agree
-with anything, so the head's bias is set such that half of a piece of real tissue is in each class.
+If a network put all pixels in one class, its labels would compress to nothing and agree with any
+others; so the head's bias is set such that each class has half of a piece of real tissue.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ TISSUE = (1000, 800)
 
 
 def write_network(path: Path, architecture: UNetConfig, seed: int = 0) -> Model:
-    """Write a network of random weights that knows no pixel size.
+    """Write a model with random weights and without a pixel size, and return it.
 
     Args:
-        path: a .safetensors file.
-        architecture: its shape, two classes.
-        seed: of the weights.
+        path: the .safetensors file to write.
+        architecture: the network's shape, with two classes.
+        seed: seed of the weights.
     """
-    network = balanced(architecture, seed)
+    network = make_balanced_network(architecture, seed)
     spec = ModelSpec(
         name=f"random-{architecture.padding}-{architecture.base_width}",
         architecture=architecture,
@@ -54,8 +54,8 @@ def write_network(path: Path, architecture: UNetConfig, seed: int = 0) -> Model:
     return save_model(network, spec, path)
 
 
-def balanced(architecture: UNetConfig, seed: int) -> UNet:
-    """Return a network of random weights, each of whose two classes has half of some tissue."""
+def make_balanced_network(architecture: UNetConfig, seed: int) -> UNet:
+    """Return a network with random weights that puts half of some tissue in each of two classes."""
     # The bias is found on the valid form, so that both paddings get the same weights.
     shape = architecture.model_copy(update={"padding": "valid"})
     side = window_side(shape, 8 * architecture.period)
@@ -71,7 +71,7 @@ def balanced(architecture: UNetConfig, seed: int) -> UNet:
             share = float((logits[1] + shift > logits[0]).float().mean())
         if abs(share - 0.5) < 0.1:
             break
-        seed += 1  # narrow networks may be dead: a constant, whatever the bias
+        seed += 1  # narrow networks may be dead: constant, whatever the bias
     network = UNet(architecture)
     network.load_state_dict(valid.state_dict())
     with torch.no_grad():
@@ -81,10 +81,10 @@ def balanced(architecture: UNetConfig, seed: int) -> UNet:
     return network
 
 
-def place(
+def move_network(
     network: nn.Module, device: str, dtype: torch.dtype, memory: torch.memory_format
 ) -> nn.Module:
-    """Move a network to a device, a number type and an order of the values in memory."""
+    """Return a network moved to a device, a number type and an order of the values in memory."""
     return network.to(device=device, dtype=dtype, memory_format=memory)  # type: ignore[call-overload, no-any-return]
 
 

@@ -1,8 +1,8 @@
-"""A run with a network that does nothing: `python -m benchmarks.noop SLIDE OUTPUT --model M`.
+"""Run without a network: `python -m benchmarks.noop SLIDE OUTPUT --model M`.
 
-Everything is as in a real run (plan, windows with the model's border, shards, markers, pyramid)
-but the network is replaced by a threshold on the red channel. Prints the run's report, with the
-process's peak memory, as a JSON object.
+Everything is as in a real run (plan, windows with the model's border, shards, markers, pyramid),
+except that a threshold on the red channel replaces the network. Prints the run's report and the
+process's peak memory as a JSON object.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from wsi_unet.models.inference.predictor import Prediction
 from wsi_unet.segmentation.worker import probe, task
 
 THRESHOLD = 200
-"""Red below this is foreground: stained tissue, as bright glass is above."""
+"""Red values below this are foreground: stained tissue is below, bright glass above."""
 
 
 class NoNetwork:
-    """Stands in for a `Predictor`: same border, same labels' type and shape, no arithmetic."""
+    """Replaces a `Predictor`, with the same border and the same type and shape of labels."""
 
     def __init__(self, ensemble: Ensemble) -> None:
         self.ensemble = ensemble
@@ -52,7 +52,7 @@ class NoNetwork:
         probabilities: bool = False,
         statistics: tuple[IntensityStatistics, ...] = (),
     ) -> Prediction:
-        """Return whether each pixel of the core is dark."""
+        """Label the dark pixels of the core as foreground."""
         start = time.perf_counter()
         inside = pixels[core.relative_to(window).slices()]
         labels = (inside[..., 0] < THRESHOLD).view(np.uint8)[None]
@@ -73,7 +73,7 @@ def main() -> None:
     def no_network(_: str, load: Callable[[], Ensemble], **__: object) -> NoNetwork:
         return NoNetwork(load())
 
-    # The two places that ask for a predictor: the workers' tasks, and the probe before them.
+    # The two modules that need a predictor: the workers' tasks, and the probe before them.
     task.get_predictor = no_network  # type: ignore[assignment]
     probe.get_predictor = no_network  # type: ignore[assignment, attr-defined]
     report = wsi_unet.segment(

@@ -1,8 +1,8 @@
-"""What everything but the network costs: a whole run without a network on a 3 Gpx slide.
+"""Measure the costs of everything but the network, in a run without a network.
 
 The slide has 3 Gpx and is segmented everywhere (no tissue mask), so every tile is decoded and
-every label written. What a block costs here bounds what reading, writing, Dask and the markers
-can add to a block of a real run; the bound is compared with a block of a base-32 network.
+every label written. The cost of a block is an upper bound of what reading, writing, Dask and the
+markers add to a block of a real run; it is compared with a block of a base-32 network.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from benchmarks.common import (
     Row,
     Scale,
     emit,
-    in_turns,
+    format_spread,
     median,
     parse_scale,
+    run_in_turns,
     run_module,
     segment,
-    spread,
     workspace,
 )
 from benchmarks.layouts import big_slide, glycogen, random_network
@@ -30,10 +30,10 @@ MOST_OVERHEAD = 2.0
 BLOCK = (0, 0, 4096, 4096)
 TINY_BLOCK = (4096, 1024, 512, 512)
 THREADS = 2
-"""Task threads of a process: blocks in work at once."""
+"""Task threads of a process, which is the number of blocks computed at once."""
 
 
-def rows(scale: Scale) -> Iterator[Row]:
+def measure_rows(scale: Scale) -> Iterator[Row]:
     with workspace() as folder:
         slide = big_slide(folder, 0.05 if scale.tiny else 3.0)
         base = 8 if scale.tiny else 32
@@ -53,7 +53,9 @@ def rows(scale: Scale) -> Iterator[Row]:
             reports[image].append(run_module("noop", slide, output, *arguments).document)
             return float(reports[image][-1]["mpx_per_s"])
 
-        speeds = in_turns({"overview": lambda: run("overview"), "none": lambda: run("none")}, scale)
+        speeds = run_in_turns(
+            {"overview": lambda: run("overview"), "none": lambda: run("none")}, scale
+        )
         for image, values in speeds.items():
             yield Row(
                 NAME,
@@ -61,11 +63,11 @@ def rows(scale: Scale) -> Iterator[Row]:
                 median(values),
                 "Mpx/s",
                 least=LEAST_SPEED,
-                detail=f"{spread(values)}; {_where(reports[image][-1])}",
+                detail=f"{format_spread(values)}; {_describe_time(reports[image][-1])}",
             )
         starts = [report["startup_seconds"] for report in reports["overview"]]
-        yield Row(NAME, "start-up of that run", median(starts), "s", detail=spread(starts))
-        # One block after the other, so all that isn't network shows.
+        yield Row(NAME, "start-up of that run", median(starts), "s", detail=format_spread(starts))
+        # Blocks are computed one after the other, so everything but the network shows.
         report = reports["overview"][-1]
         empty = median([r["seconds"] for r in reports["overview"]]) / report["blocks"]["done"]
         options = ["--tissue", "none", "--image", "none"]
@@ -85,18 +87,18 @@ def rows(scale: Scale) -> Iterator[Row]:
         per_block = idle / report["blocks"]["done"] / THREADS
         yield Row(
             NAME,
-            "of that, neither read nor written (Dask, markers, overview, small levels)",
+            "of that, neither reading nor writing (Dask, markers, overview, small levels)",
             1000 * per_block,
             "ms/block",
         )
 
 
-def _where(report: dict[str, Any]) -> str:
-    """Say what the two threads spent their time on."""
+def _describe_time(report: dict[str, Any]) -> str:
+    """Return a text that says what the two threads spent their time on."""
     total = THREADS * report["seconds"]
     shares = {name: seconds / total for name, seconds in report["waits"].items() if seconds}
     return ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
 
 
 if __name__ == "__main__":
-    emit(rows(parse_scale()))
+    emit(measure_rows(parse_scale()))

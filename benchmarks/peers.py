@@ -1,10 +1,10 @@
-"""Other ways to segment a region, as programs of their own: `python -m benchmarks.peers --help`.
+"""Segment a region with other tools: `python -m benchmarks.peers --help`.
 
 `hand` is the loop that a careful person writes in an afternoon: read a window with tiffslide,
 predict, argmax, write to Zarr, next window, with tiles of 384 px so that the pooling grid is
 right. `monai` is MONAI's sliding window with its defaults (tiles of 512 px, a quarter overlap)
-on the whole region at once. Each prints a JSON object: seconds from the first read to the last
-write (imports and loading the model are not in it), and its own peak memory.
+on the whole region at once. Each prints a JSON object with the seconds from the first read to the
+last write (without imports and loading the model) and its own peak memory.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from tiffslide import TiffSlide
 from torch import Tensor, nn
 
-from benchmarks.networks import place
+from benchmarks.networks import move_network
 from wsi_unet.models import Model, load_model
 
 WINDOW, CORE, BORDER = 572, 384, 92
@@ -66,11 +66,11 @@ LOOPS = {"hand": hand_loop, "monai": monai_sliding_window}
 
 
 class Scale:
-    """Turns windows into the network's input.
+    """Normalises windows for a network.
 
     Args:
-        model: knows mean and deviation.
-        dtype: the network's.
+        model: the model, whose spec has mean and standard deviation.
+        dtype: the network's number type.
         memory: the order of the values in memory.
     """
 
@@ -81,14 +81,14 @@ class Scale:
         self._dtype, self._memory = dtype, memory
 
     def __call__(self, window: NDArray[Any]) -> Tensor:
-        """Return (1, 3, rows, columns) from uint8 (rows, columns, 3)."""
+        """Return a window, uint8 (rows, columns, 3), as input (1, 3, rows, columns)."""
         image = torch.from_numpy(window).permute(2, 0, 1).float()
         scaled = (image / 255 - self._mean) / self._std
         return scaled[None].to(self._dtype).contiguous(memory_format=self._memory)
 
 
 def peak_bytes() -> int:
-    """Return the most memory that this process has held since it began, bytes."""
+    """Return the most memory that this process has held since its start, bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
@@ -108,7 +108,7 @@ def main() -> None:
     x, y, width, height = (int(part) for part in given.region.split(","))
     model, dtype = load_model(given.model), getattr(torch, given.precision)
     memory = torch.channels_last if given.channels_last else torch.contiguous_format
-    network = place(model.build(), "cpu", dtype, memory)
+    network = move_network(model.build(), "cpu", dtype, memory)
     slide = TiffSlide(given.slide)
     labels = zarr.create_array(
         given.output, shape=(height, width), chunks=(CORE, CORE), dtype="uint8", overwrite=True

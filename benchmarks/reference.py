@@ -1,6 +1,6 @@
-"""One forward pass over a whole image, in float64: what every tiling has to agree with.
+"""Compute one forward pass over a whole image, in float64, with which every tiling has to agree.
 
-Written apart from the package's own windows and borders; only the network is shared.
+It doesn't use the package's windows and borders; only the network is shared.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from numpy.typing import NDArray
 from wsi_unet.models import Model, UNetConfig
 
 MARGIN = 1e-4
-"""Least difference of the two largest logits at which float32 has to agree."""
+"""Difference of the two largest logits above which float32 has to agree."""
 
 
 @dataclass(frozen=True)
-class Truth:
-    """What one forward pass over the whole image says.
+class ReferenceLabels:
+    """The labels of one forward pass over a whole image.
 
     Attributes:
         labels: label values, uint8 (rows, columns).
-        decided: where the two largest logits differ by more than `MARGIN`.
+        decided: whether the two largest logits differ by more than `MARGIN`, bool (rows, columns).
     """
 
     labels: NDArray[np.uint8]
     decided: NDArray[np.bool_]
 
 
-def whole_image(model: Model, image: NDArray[np.uint8], device: str) -> Truth:
-    """Run the network over a whole image at once.
+def run_whole_image(model: Model, image: NDArray[np.uint8], device: str) -> ReferenceLabels:
+    """Return the labels of one forward pass over a whole image.
 
     Args:
-        model: any of the package's U-Nets.
+        model: a model whose architecture is the package's U-Net.
         image: RGB uint8 (rows, columns, 3).
-        device: where to compute.
+        device: the device to compute on.
     """
     architecture = model.spec.architecture
     assert isinstance(architecture, UNetConfig)
@@ -63,4 +63,4 @@ def whole_image(model: Model, image: NDArray[np.uint8], device: str) -> Truth:
         best, second = logits.topk(2, dim=0).values
         values = torch.tensor(model.spec.label_values, dtype=torch.uint8, device=device)
         labels = values[logits.argmax(0)]
-    return Truth(labels.cpu().numpy(), (best - second > MARGIN).cpu().numpy())
+    return ReferenceLabels(labels.cpu().numpy(), (best - second > MARGIN).cpu().numpy())

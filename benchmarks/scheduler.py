@@ -1,9 +1,9 @@
-"""What one scheduler carries: a slice of a cohort whose blocks only sleep.
+"""Measure the load that one scheduler carries, with part of a cohort whose blocks only sleep.
 
 A real `dask scheduler`, real `dask worker` processes with many threads and a client that streams
-blocks with the code of a run, all on this machine; each block sleeps 0.2 s. Measured is what they
-take per block and whether they grow. A whole cohort (10,000 slides of 600 blocks) is the same for
-longer: its duration is extrapolated, and said to be.
+blocks with the code of real runs are all on this machine; each block sleeps 0.2 s. The benchmark
+measures their processor time per block, and whether their memory grows. A whole cohort (10,000
+slides of 600 blocks) isn't run; its duration is extrapolated, as the row says.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from benchmarks.common import ROOT, Row, Scale, emit, parse_scale, undisturbed, workspace
+from benchmarks.common import ROOT, Row, Scale, emit, parse_scale, run_undisturbed, workspace
 
 NAME = "scheduler"
 LEAST_SPEED = 300.0
@@ -35,16 +35,16 @@ COHORT_BLOCKS = 10_000 * 600
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where everything was when so many blocks had ended.
+    """The state of all processes when so many blocks had ended.
 
     Attributes:
-        blocks: how many.
-        seconds: since the first was submitted.
-        most_in_flight: blocks that had been taken and had not come back, at most, so far.
-        bound: how many there may be.
-        with_the_scheduler: tasks that the scheduler knew of.
+        blocks: number of blocks that had ended.
+        seconds: seconds since the first block was submitted.
+        most_in_flight: the most blocks so far that were taken and hadn't ended at any moment.
+        bound: the most blocks that may be in flight.
+        with_the_scheduler: number of tasks that the scheduler knew of.
         cpu: processor time used so far by "scheduler", "client" and "workers", s.
-        memory: bytes that each holds.
+        memory: memory that each of these holds, bytes.
     """
 
     blocks: int
@@ -108,7 +108,12 @@ def _checkpoints(
 
 @contextmanager
 def _running(*command: object, talks: bool = False) -> Iterator[subprocess.Popen[str]]:
-    """Have a Python module running inside; quiet unless it talks."""
+    """Run a Python module while the context lasts.
+
+    Args:
+        command: the module and its arguments.
+        talks: whether to open pipes to it and show its errors.
+    """
     pipe = subprocess.PIPE if talks else subprocess.DEVNULL
     process = subprocess.Popen(
         [sys.executable, "-m", *map(str, command)],
@@ -126,19 +131,19 @@ def _running(*command: object, talks: bool = False) -> Iterator[subprocess.Popen
         process.communicate(timeout=30)
 
 
-def rows(scale: Scale) -> Iterator[Row]:
-    found, others = undisturbed(lambda: measure(scale), scale)
-    yield from rows_of(found, others)
+def measure_rows(scale: Scale) -> Iterator[Row]:
+    checkpoints, others = run_undisturbed(lambda: measure(scale), scale)
+    yield from make_rows(checkpoints, others)
 
 
-def rows_of(found: Sequence[Checkpoint], others: float = 0.0) -> Iterator[Row]:
+def make_rows(checkpoints: Sequence[Checkpoint], others: float = 0.0) -> Iterator[Row]:
     """Return the table's rows.
 
     Args:
-        found: checkpoints, in order; from the first on everything has warmed up.
-        others: cores that other processes took meanwhile.
+        checkpoints: all checkpoints in order; everything has warmed up before the first.
+        others: number of cores that other processes used meanwhile.
     """
-    first, last = found[0], found[-1]
+    first, last = checkpoints[0], checkpoints[-1]
     blocks, seconds = last.blocks - first.blocks, last.seconds - first.seconds
     speed = blocks / seconds
     spent = {name: 1000 * (last.cpu[name] - first.cpu[name]) / blocks for name in last.cpu}
@@ -167,7 +172,7 @@ def rows_of(found: Sequence[Checkpoint], others: float = 0.0) -> Iterator[Row]:
         "blocks at most",
         most=last.bound + 1,
         detail=f"bound {last.bound}; with the scheduler at checkpoints: "
-        + ", ".join(str(point.with_the_scheduler) for point in found),
+        + ", ".join(str(point.with_the_scheduler) for point in checkpoints),
     )
     for name in ("scheduler", "client"):
         yield Row(
@@ -177,7 +182,8 @@ def rows_of(found: Sequence[Checkpoint], others: float = 0.0) -> Iterator[Row]:
             "×",
             least=1 - MOST_GROWTH,
             most=1 + MOST_GROWTH,
-            detail="MiB: " + ", ".join(f"{point.memory[name] / 2**20:.0f}" for point in found),
+            detail="MiB: "
+            + ", ".join(f"{point.memory[name] / 2**20:.0f}" for point in checkpoints),
         )
     yield Row(
         NAME,
@@ -189,7 +195,7 @@ def rows_of(found: Sequence[Checkpoint], others: float = 0.0) -> Iterator[Row]:
 
 
 def main() -> None:
-    emit(rows(parse_scale()))
+    emit(measure_rows(parse_scale()))
 
 
 if __name__ == "__main__":

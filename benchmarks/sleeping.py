@@ -1,8 +1,9 @@
-"""A cohort whose blocks only sleep: `python -m benchmarks.sleeping SCHEDULER --blocks N …`.
+"""Run a cohort whose blocks only sleep: `python -m benchmarks.sleeping SCHEDULER --blocks N …`.
 
-The client of `benchmarks.scheduler`, in a process of its own. Slides, keys, tasks, markers and the
-code that streams them are a run's own; nothing is read or written. At every checkpoint it prints a
-JSON object and waits for a line on stdin, so that all processes can be measured at the same moment.
+This is the client of `benchmarks.scheduler`, in a process of its own. Tasks, keys, markers and the
+code that streams them are those of real runs; nothing is read or written. At every checkpoint it
+prints a JSON object and waits for a line on stdin, so that all processes can be measured at the
+same moment.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from wsi_unet.segmentation.dispatch.stream import stream
 from wsi_unet.segmentation.worker.task import Run, Task
 
 GRID = (24, 25)
-"""Blocks of a slide: 600 of 4096 px are one of 98,000 × 102,000 px."""
+"""(rows, columns) of a slide's blocks: 600 of 4096 px are a slide of 98,000 × 102,000 px."""
 
 SECONDS = 0.2
 TINY_SECONDS = 0.01
@@ -36,7 +37,7 @@ def sleep_block(task: Task) -> BlockMarker:
 
 
 def doze_block(task: Task) -> BlockMarker:
-    """Sleep hardly at all; for smoke runs."""
+    """Sleep for a moment only, for smoke tests, and return the same marker."""
     time.sleep(TINY_SECONDS)
     return _marker(task)
 
@@ -62,7 +63,13 @@ def _marker(task: Task) -> BlockMarker:
 
 
 class Cohort:
-    """Tasks of many slides, counting how many of them have been taken and have not come back."""
+    """The tasks of many slides, counted when they are taken and when they have ended.
+
+    Attributes:
+        taken: tasks taken so far.
+        ended: tasks that have ended so far.
+        most: the most tasks that were taken and hadn't ended at any moment.
+    """
 
     def __init__(self, blocks: int) -> None:
         self._blocks = blocks
@@ -83,7 +90,7 @@ class Cohort:
             yield Task(run, divmod(index, columns))
 
 
-def _tasks_there(dask_scheduler: Any) -> int:
+def _count_tasks(dask_scheduler: Any) -> int:
     return len(dask_scheduler.tasks)
 
 
@@ -92,7 +99,7 @@ def main() -> None:
     parser.add_argument("scheduler")
     parser.add_argument("--blocks", type=int, required=True)
     parser.add_argument("--every", type=int, required=True, help="blocks between checkpoints")
-    parser.add_argument("--threads", type=int, required=True, help="to wait for")
+    parser.add_argument("--threads", type=int, required=True, help="task threads to wait for")
     parser.add_argument("--tiny", action="store_true")
     given = parser.parse_args()
     cohort = Cohort(given.blocks)
@@ -112,14 +119,14 @@ def main() -> None:
                     "seconds": time.perf_counter() - start,
                     "most_in_flight": cohort.most,
                     "bound": Limits().tasks_per_thread * given.threads,
-                    "with_the_scheduler": client.run_on_scheduler(_tasks_there),
+                    "with_the_scheduler": client.run_on_scheduler(_count_tasks),
                 }
                 print(json.dumps(checkpoint), flush=True)
                 sys.stdin.readline()
 
 
 if __name__ == "__main__":
-    # Under its own name, so that its functions travel by name as a run's do, not as code.
+    # Imported by name, so that its functions are sent by name, as a run's are, not as code.
     from benchmarks import sleeping
 
     sleeping.main()

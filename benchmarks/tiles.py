@@ -1,7 +1,7 @@
-"""The network alone by tile, number type and memory order: which tile is best on this device?
+"""Time the network alone by tile, number type and memory order, to find this CPU's best tile.
 
-Rates are core pixels per second: the border that a tile recomputes counts as work, not as
-result. One process per number type and order; inside it the tiles take turns.
+Speeds are core pixels per second: recomputing a tile's border is work, but no result. Each
+combination of number type and order has a process of its own, in which the tiles take turns.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.common import (
+    ProcessorTime,
     Row,
     Scale,
-    Usage,
     emit,
-    least_disturbed,
     median,
     parse_scale,
     run_module,
+    run_undisturbed,
+    select_least_disturbed,
     tell,
-    undisturbed,
     workspace,
 )
 from benchmarks.layouts import random_network
@@ -43,7 +43,7 @@ VARIANTS = (
 the process keeps freed memory, as `wsi-unet segment` does."""
 
 
-def rows(scale: Scale) -> Iterator[Row]:
+def measure_rows(scale: Scale) -> Iterator[Row]:
     sides = (64, 128) if scale.tiny else SIDES
     with workspace() as folder:
         for base in (8,) if scale.tiny else (16, 32):
@@ -55,18 +55,18 @@ def rows(scale: Scale) -> Iterator[Row]:
                 arguments += [] if keep else ["--fresh-memory"]
                 arguments += map(str, sides)
                 run = partial(run_module, "tiles", "--time", model, *arguments)
-                done, _ = undisturbed(run, scale)
-                speeds = {side: median(found) for side, found in done.document.items()}
+                done, _ = run_undisturbed(run, scale)
+                speeds = {side: median(values) for side, values in done.document.items()}
                 best = max(speeds, key=speeds.__getitem__)
                 by_tile = ", ".join(f"{side}: {speed:.3g}" for side, speed in speeds.items())
                 yield Row(NAME, f"{name}: tile {best}", speeds[best], "Mpx/s", detail=by_tile)
 
 
 def time_tiles() -> None:
-    """Time the forward passes of one variant; runs in a child process."""
+    """Time the forward passes of one variant, in a child process."""
     import torch
 
-    from benchmarks.networks import place
+    from benchmarks.networks import move_network
     from wsi_unet.cores import usable_cores
     from wsi_unet.models import load_model
     from wsi_unet.models.architectures.costs import window_side
@@ -87,23 +87,23 @@ def time_tiles() -> None:
     model, dtype = load_model(given.time), getattr(torch, given.precision)
     last = given.order == "NHWC"
     memory = torch.channels_last if last else torch.contiguous_format
-    network = place(model.build(), "cpu", dtype, memory)
+    network = move_network(model.build(), "cpu", dtype, memory)
     samples: dict[int, list[tuple[float, float]]] = {side: [] for side in given.sides}
     with torch.inference_mode(), full_float32():
         for turn in range(given.repeats + 1):
             for side in given.sides:
                 window = window_side(model.spec, side)
                 image = torch.randn(1, 3, window, window).to(dtype=dtype, memory_format=memory)
-                before, start = Usage.now(), time.perf_counter()
+                before, start = ProcessorTime.now(), time.perf_counter()
                 network(image)
                 speed = side**2 / (time.perf_counter() - start) / 1e6
-                if turn:  # the first forward of a size builds its kernels
+                if turn:  # the first forward pass of a size builds its kernels
                     samples[side].append((speed, before.others()))
-    print(json.dumps({side: least_disturbed(found) for side, found in samples.items()}))
+    print(json.dumps({side: select_least_disturbed(values) for side, values in samples.items()}))
 
 
 if __name__ == "__main__":
     if "--time" in sys.argv:
         time_tiles()
     else:
-        emit(rows(parse_scale()))
+        emit(measure_rows(parse_scale()))

@@ -1,9 +1,9 @@
-"""How fast networks learn: whole trainings against nothing but forward and backward passes.
+"""Measure the speed of whole trainings against nothing but forward and backward passes.
 
-Trainings are run as a user would run them, on the three nuclei fields of the tests; the rate is
-read from their journal, between an early iteration and the last, so the start and the measurement
-at the end don't count. Beside them, in turns, the same network passes forward and backward over one
-batch of the same size again and again: no samples, no loss but a mean, no optimiser.
+Trainings are run as a user would run them, on the three nuclei fields of the tests. Their speed is
+read from the journal, between an early iteration and the last, so the start and the measurement
+at the end don't count. In turns with them, the same network passes forward and backward over one
+batch of the same size again and again, without samples, optimiser or any loss but a mean.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from benchmarks.common import (
     Row,
     Scale,
     emit,
-    in_turns,
+    format_spread,
     median,
     parse_scale,
     run_command,
+    run_in_turns,
     run_module,
-    spread,
     workspace,
 )
 
@@ -67,13 +67,13 @@ validate_every = 100000
 
 @dataclass(frozen=True)
 class Case:
-    """A training.
+    """A training to measure.
 
     Attributes:
-        what: it is, for people.
-        base: the recipe that it starts from.
-        settings: what is otherwise.
-        iterations: how many are timed.
+        what: its description, for people.
+        base: the recipe that it is based on.
+        settings: settings that differ from that recipe.
+        iterations: number of iterations that are timed.
     """
 
     what: str
@@ -116,56 +116,58 @@ TINY = Case(
 )
 
 FIRST = 6
-"""Iterations before the clock starts: kernels are built, and samples made ahead are used up."""
+"""Iterations that aren't timed: kernels are built, and samples made in advance are used up."""
 
 
-def rows(scale: Scale) -> Iterator[Row]:
+def measure_rows(scale: Scale) -> Iterator[Row]:
     for case in (TINY,) if scale.tiny else CASES:
         with workspace() as folder:
             recipe = folder / "recipe.toml"
             recipe.write_text(RECIPE.format(base=case.base), encoding="utf-8")
-            found: list[dict[str, float]] = []
-            speeds = in_turns(
+            waits: list[float] = []
+            speeds = run_in_turns(
                 {
-                    "training": partial(_train, recipe, case, folder / "model", found),
-                    "network": partial(_network, recipe, case),
+                    "training": partial(_time_training, recipe, case, folder / "model", waits),
+                    "network": partial(_time_network, recipe, case),
                 },
                 scale,
             )
         share = median(speeds["training"]) / median(speeds["network"])
-        waited = 100 * median([one["waited"] for one in found])
-        rates = f"{spread(speeds['training'])} against {spread(speeds['network'])} iterations/s"
+        waited = 100 * median(waits)
+        ours, alone = (format_spread(speeds[name]) for name in ("training", "network"))
         yield Row(
             NAME,
             f"{case.what}: training ÷ network alone",
             share,
             "",
             least=LEAST_SHARE,
-            detail=f"{rates}; {waited:.1f} % of the time waiting for samples",
+            detail=f"{ours} against {alone} iterations/s; {waited:.1f} % of the time waiting for "
+            "samples",
         )
 
 
-def _train(recipe: Path, case: Case, model: Path, found: list[dict[str, float]]) -> float:
-    """Return the iterations per second of a training, and note what it waited."""
+def _time_training(recipe: Path, case: Case, model: Path, waits: list[float]) -> float:
+    """Return the iterations per second of a training, and add its share of waiting to `waits`."""
     last = FIRST + case.iterations
     settings = [f"--set={setting}" for setting in (*case.settings, f"running.iterations={last}")]
     run_command("train", recipe, "--data", DATA, "-o", model, "--overwrite", "-q", *settings)
     with (model / "training" / "journal.csv").open(newline="", encoding="utf-8") as file:
         journal = list(csv.DictReader(file))
     first, end = (float(journal[row - 1]["seconds"]) for row in (FIRST, last))
-    waits = [float(journal[row - 1]["waited"]) for row in (FIRST, last)]
-    found.append({"waited": (waits[1] * end - waits[0] * first) / (end - first)})
+    # The journal has the share of the time since the start.
+    share, whole_share = (float(journal[row - 1]["waited"]) for row in (FIRST, last))
+    waits.append((whole_share * end - share * first) / (end - first))
     return case.iterations / (end - first)
 
 
-def _network(recipe: Path, case: Case) -> float:
+def _time_network(recipe: Path, case: Case) -> float:
     settings = [f"--set={setting}" for setting in case.settings]
     done = run_module("training", "--time", recipe, "--iterations", str(case.iterations), *settings)
     return float(done.document["per_s"])
 
 
-def time_network() -> None:
-    """Time forward and backward passes; runs in a child process."""
+def time_passes() -> None:
+    """Time forward and backward passes, in a child process."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--time", type=Path, required=True)
     parser.add_argument("--iterations", type=int, required=True)
@@ -194,7 +196,7 @@ def time_network() -> None:
     image = torch.randn(shape).to(setting.device, memory_format=torch.channels_last)
     network = learner.network.train()
 
-    def once() -> None:
+    def pass_once() -> None:
         with learner.autocast():
             output = network(image)
         loss: Any = output.float().mean()
@@ -202,17 +204,17 @@ def time_network() -> None:
 
     with full_float32(), cpu_threads(setting.threads):
         for _ in range(3):
-            once()
+            pass_once()
         synchronize(setting.device)
         start = time.perf_counter()
         for _ in range(given.iterations):
-            once()
+            pass_once()
         synchronize(setting.device)
     print(json.dumps({"per_s": given.iterations / (time.perf_counter() - start)}))
 
 
 if __name__ == "__main__":
     if "--time" in sys.argv:
-        time_network()
+        time_passes()
     else:
-        emit(rows(parse_scale()))
+        emit(measure_rows(parse_scale()))

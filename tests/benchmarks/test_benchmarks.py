@@ -13,11 +13,19 @@ import torch
 from support.oracle import whole_image_forward
 
 import wsi_unet
-from benchmarks.common import ROOT, Row, Scale, in_turns, least_disturbed, median, spread
-from benchmarks.gpu_network import model_only
-from benchmarks.networks import balanced, write_network
+from benchmarks.common import (
+    ROOT,
+    Row,
+    Scale,
+    format_spread,
+    median,
+    run_in_turns,
+    select_least_disturbed,
+)
+from benchmarks.gpu_network import time_network
+from benchmarks.networks import make_balanced_network, write_network
 from benchmarks.noop import THRESHOLD
-from benchmarks.reference import whole_image
+from benchmarks.reference import run_whole_image
 from wsi_unet.geometry import Box
 from wsi_unet.models import UNetConfig
 
@@ -53,7 +61,7 @@ def test_alternatives_take_turns(capsys: pytest.CaptureFixture[str]) -> None:
         order.append(name)
         return float(len(order))
 
-    values = in_turns({"a": lambda: run("a"), "b": lambda: run("b")}, Scale(repeats=3))
+    values = run_in_turns({"a": lambda: run("a"), "b": lambda: run("b")}, Scale(repeats=3))
     assert order == ["a", "b"] * 3
     assert values["a"]
     assert set(values["a"]) <= {1, 3, 5}
@@ -62,15 +70,15 @@ def test_alternatives_take_turns(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_disturbed_samples_count_only_where_there_is_nothing_better() -> None:
-    assert least_disturbed([(1.0, 0.0), (2.0, 1.5), (3.0, 0.1)]) == [1.0, 3.0]
-    assert least_disturbed([(1.0, 1.2), (2.0, 0.9), (3.0, 1.0)]) == [2.0]
-    assert least_disturbed([(float(n), 1.0 + n) for n in range(6)]) == [0.0, 1.0]
+    assert select_least_disturbed([(1.0, 0.0), (2.0, 1.5), (3.0, 0.1)]) == [1.0, 3.0]
+    assert select_least_disturbed([(1.0, 1.2), (2.0, 0.9), (3.0, 1.0)]) == [2.0]
+    assert select_least_disturbed([(float(n), 1.0 + n) for n in range(6)]) == [0.0, 1.0]
 
 
 def test_the_median_is_shown_with_its_extremes() -> None:
     assert median([3.0, 1.0, 2.0]) == 2.0
-    assert spread([3.0, 1.0, 2.0]) == "2 (1 to 3)"
-    assert spread([0.12345]) == "0.123"
+    assert format_spread([3.0, 1.0, 2.0]) == "2 (1 to 3)"
+    assert format_spread([0.12345]) == "0.123"
 
 
 def test_the_table_has_every_row(tmp_path: Path) -> None:
@@ -124,7 +132,7 @@ def test_the_reference_agrees_with_the_tests_own(
     )
     model = write_network(tmp_path / "model.safetensors", config)
     image = np.random.default_rng(0).integers(0, 256, (75, 101, 3), dtype=np.uint8)
-    truth = whole_image(model, image, "cpu")
+    truth = run_whole_image(model, image, "cpu")
     normalisation = model.spec.normalisation
     oracle = whole_image_forward(
         model.build(), config, image, mean=normalisation.mean, std=normalisation.std
@@ -135,14 +143,16 @@ def test_the_reference_agrees_with_the_tests_own(
 
 
 def test_random_networks_have_two_live_classes_and_the_same_weights_for_both_paddings() -> None:
-    valid = balanced(UNetConfig(depth=2, base_width=8), seed=0).state_dict()
-    same = balanced(UNetConfig(padding="same", depth=2, base_width=8), seed=0).state_dict()
+    valid = make_balanced_network(UNetConfig(depth=2, base_width=8), seed=0).state_dict()
+    same = make_balanced_network(
+        UNetConfig(padding="same", depth=2, base_width=8), seed=0
+    ).state_dict()
     assert all(torch.equal(valid[name], same[name]) for name in valid)
 
 
 def test_the_network_is_timed_at_every_tile_that_fits_its_period(tmp_path: Path) -> None:
     model = write_network(tmp_path / "model.safetensors", UNetConfig(depth=2, base_width=2))
-    speeds = model_only(model, "cpu", "float32", (16, 18, 32))
+    speeds = time_network(model, "cpu", "float32", (16, 18, 32))
     assert speeds.keys() == {16, 32}
     assert min(map(min, speeds.values())) > 0
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 
 from benchmarks.common import ROOT
-from benchmarks.faults import Deck, Totals, table
+from benchmarks.faults import Deck, Totals, make_table
 
 
 def test_two_faults_are_survived(tmp_path: Path) -> None:
@@ -37,5 +37,5 @@ def test_every_kind_comes_up_as_often_as_the_others_and_comes_again_if_it_did_no
 
 def test_the_table_has_what_was_computed_again_for_other_reasons_too() -> None:
     totals = Totals(runs=1, faults=Counter(a=1), recomputed=Counter(a=2, b=1))
-    assert list(table(totals).columns[0].cells) == ["a", "b"]
-    assert list(table(totals).columns[4].cells) == ["2", "1"]
+    assert list(make_table(totals).columns[0].cells) == ["a", "b"]
+    assert list(make_table(totals).columns[4].cells) == ["2", "1"]

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from benchmarks.common import ROOT, Row
-from benchmarks.scheduler import Checkpoint, rows_of
+from benchmarks.scheduler import Checkpoint, make_rows
 
 
 def checkpoint(
@@ -27,7 +27,7 @@ def checkpoint(
 
 
 def verdicts(first: Checkpoint, last: Checkpoint) -> list[tuple[float, str]]:
-    return [(round(row.value, 3), row.verdict) for row in rows_of([first, last])]
+    return [(round(row.value, 3), row.verdict) for row in make_rows([first, last])]
 
 
 def test_what_is_measured_lies_between_the_first_checkpoint_and_the_last() -> None:
