@@ -23,6 +23,9 @@ does, in backticks (`tile`, `tile=104`), for which the command line shows its ow
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class WsiUnetError(Exception):
     """Base of all errors raised on purpose; `exit_code` is what the command line returns."""
@@ -109,3 +112,17 @@ class BlockError(WsiUnetError):
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or the name of its type if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def os_errors_as(kind: type[WsiUnetError], path: object) -> Iterator[None]:
+    """Turn an OSError inside into an error of ours that says that `path` can't be read.
+
+    Args:
+        kind: the class of the error to raise.
+        path: the path or location of what is read.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{path}: can't be read: {error.strerror or error}") from error

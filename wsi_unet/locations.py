@@ -39,23 +39,23 @@ class Location:
     text: str
 
     @classmethod
-    def parse(cls, place: str | os.PathLike[str] | Location) -> Location:
+    def parse(cls, location: str | os.PathLike[str] | Location) -> Location:
         """Return the location that a user's path or URL means.
 
         >>> Location.parse("S3://bucket/results/")
         Location(text='s3://bucket/results')
 
         Args:
-            place: a path, which may be relative or begin with "~", or a URL; a location is
+            location: a path, which may be relative or begin with "~", or a URL; a location is
                 returned as it is.
 
         Raises:
             OptionError: the URL has an unknown scheme, no bucket, or empty, "." or ".." parts; or
                 the path is in the home folder of a user who doesn't exist.
         """
-        if isinstance(place, Location):
-            return place
-        text = os.fspath(place)
+        if isinstance(location, Location):
+            return location
+        text = os.fspath(location)
         url = _URL.fullmatch(text) or _FOLDED_URL.fullmatch(text)
         return cls(_absolute(text) if url is None else _normalised(text, url[1], url[2]))
 

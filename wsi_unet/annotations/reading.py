@@ -7,7 +7,7 @@ from pathlib import Path
 from wsi_unet.annotations.annotation import Annotation
 from wsi_unet.annotations.asap import parse_asap
 from wsi_unet.annotations.geojson import parse_geojson
-from wsi_unet.errors import AnnotationError
+from wsi_unet.errors import AnnotationError, os_errors_as
 
 HEAD_BYTES = 256
 """How many of a file's first bytes tell its format."""
@@ -35,10 +35,8 @@ def read_annotations(path: Path) -> list[Annotation]:
     Raises:
         AnnotationError: it can't be read, has neither format, is invalid, or holds no polygon.
     """
-    try:
+    with os_errors_as(AnnotationError, path):
         data = path.read_bytes()
-    except OSError as error:
-        raise AnnotationError(f"{path}: can't be read: {error.strerror or error}") from error
     if not data.strip(_SPACE):
         raise AnnotationError(f"{path}: the file is empty; export the annotations again")
     parse = PARSERS.get(_first_character(data[:HEAD_BYTES]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from wsi_unet.errors import SlideError
+from wsi_unet.errors import SlideError, os_errors_as
 from wsi_unet.locations import Location
 from wsi_unet.slides.sources.opening import open_source
 from wsi_unet.slides.sources.source import ByteSource
@@ -35,11 +35,9 @@ def file_digest(source: ByteSource, metadata: str) -> str:
     digest.update(size.to_bytes(8, "little"))
     length = min(size, END_BYTES)
     ends = source.request([(0, length), (size - length, length)])
-    try:
+    with os_errors_as(SlideError, source.location):
         for end in range(2):
             digest.update(ends.get(end))
-    except OSError as error:
-        raise SlideError(f"{source.location}: can't be read: {error.strerror or error}") from error
     return digest.hexdigest()
 
 
@@ -49,10 +47,8 @@ def path_digest(path: Path, metadata: str) -> str:
     Raises:
         SlideError: the file can't be read.
     """
-    try:
+    with os_errors_as(SlideError, path):
         source = open_source(Location.parse(path))
-    except OSError as error:
-        raise SlideError(f"{path}: can't be read: {error.strerror or error}") from error
     try:
         return file_digest(source, metadata)
     finally:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from importlib import import_module
 
-from wsi_unet.errors import OptionError, SlideError
+from wsi_unet.errors import OptionError, SlideError, os_errors_as
 from wsi_unet.locations import Location
 from wsi_unet.slides.readers.zarr_metadata import DOCUMENTS, is_zarr
 from wsi_unet.slides.slide import Reader, Slide, UnknownLayoutError
@@ -93,10 +93,8 @@ def choose_reader(location: Location, source: ByteSource | None) -> str:
     """
     if source is None:
         return _choose_for_folder(location)
-    try:
+    with os_errors_as(SlideError, location):
         head = source.request([(0, HEAD_BYTES)]).get(0)
-    except OSError as error:
-        raise SlideError(f"{location}: can't be read: {error.strerror or error}") from error
     if not head:
         raise SlideError(f"{location}: the file is empty; fetch it again")
     if location.name.lower().endswith(_OPENSLIDE_ONLY):
@@ -132,20 +130,19 @@ def _open(location: Location) -> ByteSource | None:
     Raises:
         SlideError: there is neither, or it can't be read.
     """
-    try:
+    with os_errors_as(SlideError, location):  # such as a folder without access, too long a name
         if not location.is_url and location.path.is_dir():
             return None
         if location.parent == location:
             raise SlideError(f"{location}: is a bucket; give the URL of a slide in it")
-        return open_source(location)
-    except FileNotFoundError as error:
-        if not location.is_url:
-            raise SlideError(f"{location}: no such file; check the path") from error
-        if is_zarr(open_folder(location)):
-            return None
-        raise SlideError(f"{location}: {error.strerror}") from error
-    except OSError as error:  # such as a parent folder without access, or too long a name
-        raise SlideError(f"{location}: can't be read: {error.strerror or error}") from error
+        try:
+            return open_source(location)
+        except FileNotFoundError as error:
+            if not location.is_url:
+                raise SlideError(f"{location}: no such file; check the path") from error
+            if is_zarr(open_folder(location)):
+                return None
+            raise SlideError(f"{location}: {error.strerror}") from error
 
 
 def _read_with(reader: str, location: Location, source: ByteSource | None) -> Reader:

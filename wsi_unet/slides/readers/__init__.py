@@ -1,1 +1,1 @@
-"""Readers of slide formats: one module per library."""
+"""The readers of slide formats, one for each library that reads slides."""

@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from typing_extensions import override
 
 from wsi_unet.colour import to_rgb
-from wsi_unet.errors import SlideError
+from wsi_unet.errors import SlideError, os_errors_as
 from wsi_unet.geometry import Box
 from wsi_unet.slides.fingerprint import file_digest
 from wsi_unet.slides.levels import pyramid
@@ -90,13 +90,9 @@ class ImageReader(Reader):
         stop = min(offset + length, self._source.size)
         starts = range(offset, stop, PIECE_BYTES)
         pieces = [(start, min(PIECE_BYTES, stop - start)) for start in starts]
-        try:
+        with os_errors_as(SlideError, self._source.location):
             ranges = self._source.request(pieces)
             return b"".join(ranges.get(number) for number in range(len(pieces)))
-        except OSError as error:
-            raise SlideError(
-                f"{self._source.location}: can't be read: {error.strerror or error}"
-            ) from error
 
     def _open(self, file: str | IO[bytes]) -> Image.Image:
         location = self._source.location

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from wsi_unet.colour import to_rgb
-from wsi_unet.errors import SlideError
+from wsi_unet.errors import SlideError, os_errors_as
 from wsi_unet.geometry import Box
 from wsi_unet.locations import Location
 from wsi_unet.slides.fingerprint import path_digest
@@ -108,11 +108,9 @@ class OpenSlideReader(Reader):
     def fingerprint(self) -> str:
         """Return digits of the file, its properties and the sizes of its companion files."""
         folder = self._path.with_suffix("")  # where MRXS and others keep their pixels
-        try:
+        with os_errors_as(SlideError, folder):
             files = sorted(folder.rglob("*")) if folder.is_dir() else []
             sizes = [(file.relative_to(folder).as_posix(), file.stat().st_size) for file in files]
-        except OSError as error:
-            raise SlideError(f"{folder}: can't be read: {error.strerror or error}") from error
         return path_digest(self._path, json.dumps([self.properties, sizes], sort_keys=True))
 
     @override

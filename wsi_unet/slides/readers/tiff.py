@@ -21,7 +21,7 @@ from tiffslide import TiffSlide
 from typing_extensions import override
 
 from wsi_unet.colour import to_rgb
-from wsi_unet.errors import SlideError, first_line
+from wsi_unet.errors import SlideError, first_line, os_errors_as
 from wsi_unet.geometry import Box
 from wsi_unet.slides.fingerprint import file_digest
 from wsi_unet.slides.levels import PixelSize, pyramid
@@ -117,10 +117,11 @@ class TiffReader(Reader):
         composed = properties.get("tiffslide.series-composition") is not None
         if composed or series.is_multifile or series.transform is not None:
             return None
-        if any(len(one.pages) != 1 or one.keyframe.imagedepth != 1 for one in series.levels):
+        if any(len(level.pages) != 1 or level.keyframe.imagedepth != 1 for level in series.levels):
             return None
         return tuple(
-            tiff_level(self._source.location, one.keyframe, one.pages[0]) for one in series.levels
+            tiff_level(self._source.location, level.keyframe, level.pages[0])
+            for level in series.levels
         )
 
     @property
@@ -159,11 +160,10 @@ def _slide_errors(source: ByteSource, warnings: Sequence[str] = ()) -> Iterator[
         warnings: what tifffile logged before; it says more than the error does.
     """
     try:
-        yield
+        with os_errors_as(SlideError, source.location):
+            yield
     except SlideError:
         raise
-    except OSError as error:
-        raise SlideError(f"{source.location}: can't be read: {error.strerror or error}") from error
     except _MALFORMED as error:
         refuse_truncated(source, [], warnings)
         if "axes=" in str(error):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from wsi_unet.colour import to_rgb
-from wsi_unet.errors import SlideError
+from wsi_unet.errors import SlideError, os_errors_as
 from wsi_unet.geometry import Box, Shape
 from wsi_unet.locations import Location
 from wsi_unet.slides.levels import pyramid
@@ -176,11 +176,8 @@ class ZarrReader(Reader):
 
 
 def _start(folder: Folder, name: str) -> bytes:
-    try:
+    with os_errors_as(SlideError, folder.location / name):
         return folder.read(name, SAMPLED_BYTES) or b""
-    except OSError as error:
-        file = folder.location / name
-        raise SlideError(f"{file}: can't be read: {error.strerror or error}") from error
 
 
 def _chunks(folder: Folder) -> list[tuple[str, int]]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from wsi_unet.errors import SlideError
+from wsi_unet.errors import SlideError, os_errors_as
 from wsi_unet.locations import Location
 from wsi_unet.slides.levels import PixelSize
 from wsi_unet.slides.sources.folder import Folder
@@ -43,11 +43,8 @@ def is_zarr(folder: Folder) -> bool:
 
 
 def _read(folder: Folder, name: str) -> bytes | None:
-    try:
+    with os_errors_as(SlideError, folder.location / name):
         return folder.read(name)
-    except OSError as error:
-        file = folder.location / name
-        raise SlideError(f"{file}: can't be read: {error.strerror or error}") from error
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from wsi_unet.annotations.polygons import Ring, rasterise
 from wsi_unet.annotations.reading import HEAD_BYTES, looks_like_annotations, read_annotations
-from wsi_unet.errors import AnnotationError, MaskError
+from wsi_unet.errors import AnnotationError, MaskError, os_errors_as
 from wsi_unet.geometry import Box, Shape
 from wsi_unet.locations import Location
 from wsi_unet.slides.slide import Slide
@@ -52,11 +52,8 @@ def read_mask(path: Path, shape: Shape) -> TissueMask:
     Raises:
         MaskError: it can't be read, is of neither kind, or marks nothing of the slide.
     """
-    try:
-        with path.open("rb") as file:
-            head = file.read(HEAD_BYTES)
-    except OSError as error:
-        raise MaskError(f"{path}: the mask can't be read: {error.strerror or error}") from error
+    with os_errors_as(MaskError, path), path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
     if not looks_like_annotations(head):
         return read_mask_image(path, head)
     try:
