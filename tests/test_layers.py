@@ -16,7 +16,7 @@ wsi_unet_cli.main > wsi_unet_cli > wsi_unet_cli.common > wsi_unet > view trainin
 > training.dataset > training.targets
 > training.fields training.images training.runtime training.recipe_file
 > training.recipe training.report > cohorts > evaluation segmentation
-> segmentation.dispatch > segmentation.planning > segmentation.worker
+> segmentation.runs > segmentation.dispatch > segmentation.planning > segmentation.worker
 > segmentation.parameters segmentation.report > ground_truth models
 > models.importing > models.probing > models.inference > models.saving models.summary
 > models.model models.destination > models.stored_network > models.exported

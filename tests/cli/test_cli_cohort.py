@@ -16,8 +16,8 @@ from support.standin import Calls, cohort_progress, error_lines, report, run, se
 
 import wsi_unet
 from wsi_unet.errors import ClusterError, LockedError, OptionError, OutputError, SlideError
-from wsi_unet.segmentation.dispatch.jobs import SlideJob, SlideOutcome
 from wsi_unet.segmentation.report import RunState
+from wsi_unet.segmentation.runs.jobs import SlideJob, SlideOutcome
 from wsi_unet.storage.local_store import LocalStore
 from wsi_unet.storage.lock import acquire
 from wsi_unet.storage.opening import open_store

@@ -14,8 +14,8 @@ import wsi_unet
 from wsi_unet.cohorts import planning
 from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.errors import ClusterError, OptionError, OutputError, SlideError, WsiUnetError
-from wsi_unet.segmentation.dispatch.jobs import SlideJob, SlideOutcome
 from wsi_unet.segmentation.planning.options import Options
+from wsi_unet.segmentation.runs.jobs import SlideJob, SlideOutcome
 
 
 @pytest.mark.parametrize(

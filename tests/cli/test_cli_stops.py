@@ -12,8 +12,8 @@ import pytest
 from support.standin import Calls, run
 
 import wsi_unet
-from wsi_unet.segmentation.dispatch.jobs import SlideOutcome
 from wsi_unet.segmentation.report import RunState
+from wsi_unet.segmentation.runs.jobs import SlideOutcome
 
 
 def test_failed_blocks_are_listed_with_the_command_that_retries_them(calls: Calls) -> None:

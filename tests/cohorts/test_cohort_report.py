@@ -13,8 +13,8 @@ from wsi_unet.cohorts.cohort import CohortSlide, read_cohort
 from wsi_unet.cohorts.report import CohortReport
 from wsi_unet.cohorts.rows import CSV_COLUMNS, read_header, read_report_rows
 from wsi_unet.errors import LockedError, OutputError, SlideError
-from wsi_unet.segmentation.dispatch.jobs import SlideJob, SlideOutcome
 from wsi_unet.segmentation.planning.options import Options
+from wsi_unet.segmentation.runs.jobs import SlideJob, SlideOutcome
 from wsi_unet.storage.local_store import LocalStore
 from wsi_unet.storage.lock import acquire
 from wsi_unet.storage.opening import open_store

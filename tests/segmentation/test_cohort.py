@@ -19,12 +19,12 @@ from wsi_unet import Options, OutputError, SlideError, SlideJob
 from wsi_unet.dask_cluster.cluster import THREADS_PER_PROCESS
 from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.models import UNetConfig
-from wsi_unet.segmentation.dispatch import cohort, execution, meter, output, preparation
-from wsi_unet.segmentation.dispatch.cohort import MOST_AHEAD, segment_cohort
-from wsi_unet.segmentation.dispatch.execution import Execution
-from wsi_unet.segmentation.dispatch.jobs import SlideOutcome
 from wsi_unet.segmentation.dispatch.policy import Limits
 from wsi_unet.segmentation.report import CohortProgress, Report
+from wsi_unet.segmentation.runs import cohort, execution, meter, output, preparation
+from wsi_unet.segmentation.runs.cohort import MOST_AHEAD, segment_cohort
+from wsi_unet.segmentation.runs.execution import Execution
+from wsi_unet.segmentation.runs.jobs import SlideOutcome
 from wsi_unet.storage.lock import acquire
 from wsi_unet.storage.opening import open_store
 

@@ -15,8 +15,8 @@ import wsi_unet
 from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box
 from wsi_unet.models import UNetConfig
-from wsi_unet.segmentation.dispatch import cohort, meter
 from wsi_unet.segmentation.dispatch.policy import Limits
+from wsi_unet.segmentation.runs import cohort, meter
 from wsi_unet.segmentation.status import run_status
 from wsi_unet.slides.slide import Slide
 

@@ -9,7 +9,7 @@ import pytest
 from support.runs import Study, array_objects, marker_times
 
 import wsi_unet
-from wsi_unet.segmentation.dispatch import meter
+from wsi_unet.segmentation.runs import meter
 
 KILLS = 5
 SLOW = 32

@@ -108,7 +108,7 @@ def test_a_grown_region_is_unfinished_until_its_small_levels_are_built(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All blocks are done when it dies; what was finished before is out of date."""
-    from wsi_unet.segmentation.dispatch import execution
+    from wsi_unet.segmentation.runs import execution
 
     output = tmp_path / "out"
     study.run(output, region=(700, 100, 10, 10))

@@ -12,7 +12,7 @@ from typing import Any
 from support.standin import report
 
 from wsi_unet.cohorts.cohort import CohortSlide
-from wsi_unet.segmentation.dispatch.jobs import SlideJob, SlideOutcome
+from wsi_unet.segmentation.runs.jobs import SlideJob, SlideOutcome
 
 FOLDER = "out"
 

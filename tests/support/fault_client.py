@@ -28,8 +28,8 @@ def main() -> None:
     from support.fault_preload import make_store_fail
 
     import wsi_unet.slides.tissue.detection  # noqa: F401
-    from wsi_unet.segmentation.dispatch import cohort
     from wsi_unet.segmentation.dispatch.policy import Limits
+    from wsi_unet.segmentation.runs import cohort
     from wsi_unet_cli.main import main as command_line
 
     def run(job: dict[str, Any]) -> None:

@@ -17,8 +17,8 @@ from support.runs import array_objects, temporaries
 
 from wsi_unet.labels.progress import BlockMarker, Progress
 from wsi_unet.models import UNetConfig
-from wsi_unet.segmentation.dispatch.jobs import SlideJob
 from wsi_unet.segmentation.planning.options import Options
+from wsi_unet.segmentation.runs.jobs import SlideJob
 from wsi_unet.storage.opening import open_store
 
 LABEL = "random"

@@ -79,7 +79,7 @@ def main() -> None:
     import distributed.worker  # noqa: F401
     from support.runs import array_objects
 
-    from wsi_unet.segmentation.run import segment
+    from wsi_unet.segmentation.segment import segment
     from wsi_unet.segmentation.status import run_status
 
     def run(output: Path, fatal: int | None) -> Any:

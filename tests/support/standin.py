@@ -9,7 +9,6 @@ from typing import cast
 from click.testing import CliRunner, Result
 
 from wsi_unet.dask_cluster.options import ClusterOptions
-from wsi_unet.segmentation.dispatch.jobs import SlideJob, SlideOutcome
 from wsi_unet.segmentation.report import (
     BlockCounts,
     ClassArea,
@@ -20,6 +19,7 @@ from wsi_unet.segmentation.report import (
     RunState,
     Waits,
 )
+from wsi_unet.segmentation.runs.jobs import SlideJob, SlideOutcome
 from wsi_unet_cli.main import cli
 
 

@@ -17,8 +17,8 @@ from wsi_unet.errors import InputError, ModelError, OptionError
 from wsi_unet.locations import Location
 from wsi_unet.models.importing.imported_models import check_model_exists
 from wsi_unet.models.model import bundled_models
-from wsi_unet.segmentation.dispatch.jobs import SlideJob, name_output
 from wsi_unet.segmentation.planning.options import Options
+from wsi_unet.segmentation.runs.jobs import SlideJob, name_output
 from wsi_unet.storage.opening import open_store
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 
 from wsi_unet.dask_cluster.cluster import open_client
 from wsi_unet.dask_cluster.options import ClusterOptions
-from wsi_unet.segmentation.dispatch.jobs import SlideJob
-from wsi_unet.segmentation.dispatch.preparation import Preparation
 from wsi_unet.segmentation.planning.plan import Plan
+from wsi_unet.segmentation.runs.jobs import SlideJob
+from wsi_unet.segmentation.runs.preparation import Preparation
 
 
 def plan_cohort(

@@ -10,8 +10,8 @@ from typing import Any, Literal
 from wsi_unet.cohorts.rows import JSON_NAME, Row, read_header, read_report_rows
 from wsi_unet.errors import OutputError
 from wsi_unet.locations import Location
-from wsi_unet.segmentation.dispatch.output import is_finished
 from wsi_unet.segmentation.report import BlockCounts, Waits
+from wsi_unet.segmentation.runs.output import is_finished
 from wsi_unet.segmentation.status import RunStatus, Writer, read_writer, run_status
 from wsi_unet.storage.keys import BOOKKEEPING
 from wsi_unet.storage.opening import open_store

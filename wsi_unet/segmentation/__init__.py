@@ -1,1 +1,1 @@
-"""Planning and running: one block from start to end, blocks onto Dask, slides from start to end."""
+"""Segmenting slides: planning, one block from start to end, blocks onto Dask, runs of slides."""

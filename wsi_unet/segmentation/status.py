@@ -15,10 +15,10 @@ from wsi_unet.labels import contents
 from wsi_unet.labels.contents import IMAGE_NAME
 from wsi_unet.labels.progress import BlockMarker, Progress
 from wsi_unet.locations import Location
-from wsi_unet.segmentation.dispatch.output import is_finished, labels_are_described, unfinish
 from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters
 from wsi_unet.segmentation.planning.output_state import read_parameters
 from wsi_unet.segmentation.report import BlockCounts, Failure, Waits
+from wsi_unet.segmentation.runs.output import is_finished, labels_are_described, unfinish
 from wsi_unet.storage.keys import LOCK_KEY
 from wsi_unet.storage.lock import STALE_SECONDS, LockRecord
 from wsi_unet.storage.opening import open_store

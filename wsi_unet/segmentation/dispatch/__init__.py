@@ -1,1 +1,1 @@
-"""Blocks sent to a Dask cluster and what comes back, for one slide or many."""
+"""Blocks handed to a Dask cluster, and what becomes of them."""

@@ -1,1 +1,1 @@
-"""What a run will do and what it costs, decided before any pixel is written."""
+"""The plan of a run: what it will do and what it costs, worked out before anything is written."""

@@ -14,20 +14,20 @@ from wsi_unet.dask_cluster.workers import ask_workers, list_workers
 from wsi_unet.errors import OutputError
 from wsi_unet.labels.progress import BlockFailure, BlockMarker
 from wsi_unet.models.inference.ensemble import Ensemble
-from wsi_unet.segmentation.dispatch.areas import measure_areas
 from wsi_unet.segmentation.dispatch.in_flight import BlockDone, BlockFailed
-from wsi_unet.segmentation.dispatch.output import (
+from wsi_unet.segmentation.dispatch.policy import Limits, block_deadline
+from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters
+from wsi_unet.segmentation.planning.plan import Plan
+from wsi_unet.segmentation.report import Failure, Report, RunProgress, RunState
+from wsi_unet.segmentation.runs.output import (
     OpenOutput,
     complete_image,
     complete_labels,
     is_complete,
+    measure_areas,
 )
-from wsi_unet.segmentation.dispatch.policy import Limits, block_deadline
-from wsi_unet.segmentation.dispatch.remaining import take_up
-from wsi_unet.segmentation.dispatch.tally import Tally
-from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters
-from wsi_unet.segmentation.planning.plan import Plan
-from wsi_unet.segmentation.report import Failure, Report, RunProgress, RunState
+from wsi_unet.segmentation.runs.remaining import take_up
+from wsi_unet.segmentation.runs.tally import Tally
 from wsi_unet.segmentation.worker.task import Run, Task, release_run
 from wsi_unet.storage.lock import OutputLock
 
@@ -128,8 +128,8 @@ class Execution:
         self._phase = "finishing"
         if self.lost:
             raise OutputError(
-                f"{self._plan.output}: another process has taken this output over, because this one "
-                "gave no sign of life; run the same again when the other has ended"
+                f"{self._plan.output}: another process has taken this output over, because "
+                "this one gave no sign of life; run the same again when the other has ended"
             )
         image, labels = self._output.image, self._output.labels
         if image is not None and self._plan.image is not None and self._needs_completion(image):

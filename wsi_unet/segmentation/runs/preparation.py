@@ -18,12 +18,12 @@ from wsi_unet.models.importing.imported_models import load_or_import_model
 from wsi_unet.models.inference.ensemble import Ensemble
 from wsi_unet.models.model import Model
 from wsi_unet.models.stored_network import OTHER_PROCESS
-from wsi_unet.segmentation.dispatch.execution import Execution
-from wsi_unet.segmentation.dispatch.jobs import SlideJob, locate
-from wsi_unet.segmentation.dispatch.output import lay_out
 from wsi_unet.segmentation.dispatch.policy import Limits
 from wsi_unet.segmentation.planning.output_state import OutputState, inspect_output
 from wsi_unet.segmentation.planning.plan import Plan, make_plan
+from wsi_unet.segmentation.runs.execution import Execution
+from wsi_unet.segmentation.runs.jobs import SlideJob, locate
+from wsi_unet.segmentation.runs.output import lay_out
 from wsi_unet.segmentation.worker.probe import ProbeRequest, WorkerMeasurement, measure_worker
 from wsi_unet.slides.opening import open_slide
 from wsi_unet.storage.lock import LockOwner, acquire

@@ -22,16 +22,15 @@ from wsi_unet.dask_cluster.cluster import count_workers, open_client
 from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.dask_cluster.scheduler import scheduler_lost_error
 from wsi_unet.errors import ClusterError, OutputError
-from wsi_unet.segmentation.dispatch.background import run_in_background
-from wsi_unet.segmentation.dispatch.execution import Execution
 from wsi_unet.segmentation.dispatch.in_flight import BlockDone, BlockFailed
-from wsi_unet.segmentation.dispatch.jobs import SlideJob, SlideOutcome
-from wsi_unet.segmentation.dispatch.meter import CohortCallback, CohortMeter
 from wsi_unet.segmentation.dispatch.policy import Limits
-from wsi_unet.segmentation.dispatch.preparation import Preparation
-from wsi_unet.segmentation.dispatch.slides_ahead import SlidesAhead
 from wsi_unet.segmentation.dispatch.stream import stream
 from wsi_unet.segmentation.report import Report, RunProgress
+from wsi_unet.segmentation.runs.execution import Execution
+from wsi_unet.segmentation.runs.jobs import SlideJob, SlideOutcome
+from wsi_unet.segmentation.runs.meter import CohortCallback, CohortMeter
+from wsi_unet.segmentation.runs.preparation import Preparation
+from wsi_unet.segmentation.runs.slides_ahead import SlidesAhead, run_in_background
 from wsi_unet.segmentation.worker.task import Run, Task
 
 LIMITS = Limits()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Mapping
 
-from wsi_unet.segmentation.dispatch.output import OpenOutput, reopen
-from wsi_unet.segmentation.dispatch.tally import Tally
 from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters
+from wsi_unet.segmentation.runs.output import OpenOutput, reopen
+from wsi_unet.segmentation.runs.tally import Tally
 from wsi_unet.segmentation.worker.task import Run, Task
 
 

@@ -11,9 +11,6 @@ from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.errors import OptionError
 from wsi_unet.locations import Location
 from wsi_unet.models.model import Model
-from wsi_unet.segmentation.dispatch.cohort import segment_cohort
-from wsi_unet.segmentation.dispatch.jobs import SlideJob
-from wsi_unet.segmentation.dispatch.preparation import Preparation
 from wsi_unet.segmentation.planning.options import OptionArguments, Options
 from wsi_unet.segmentation.planning.plan import Plan
 from wsi_unet.segmentation.report import (
@@ -23,6 +20,9 @@ from wsi_unet.segmentation.report import (
     RunProgress,
     ignore_progress,
 )
+from wsi_unet.segmentation.runs.cohort import segment_cohort
+from wsi_unet.segmentation.runs.jobs import SlideJob
+from wsi_unet.segmentation.runs.preparation import Preparation
 
 SlidePath = str | os.PathLike[str] | Location
 """The path or URL of a slide or an output."""

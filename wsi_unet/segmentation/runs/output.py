@@ -17,6 +17,7 @@ from wsi_unet.labels.pyramid import reduce_mean, reduce_mode
 from wsi_unet.labels.writer import build_tail
 from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters
 from wsi_unet.segmentation.planning.output_state import WHOLE_STORE, OutputState, describe_slide
+from wsi_unet.segmentation.report import ClassArea
 from wsi_unet.segmentation.worker.task import Run
 from wsi_unet.slides.tissue.mask import TissueMask, mask_digest
 from wsi_unet.storage.opening import open_store
@@ -229,6 +230,31 @@ def count_label_pixels(progress: Progress, labels: LabelParameters) -> list[list
     for group in groups:
         group[:1] = [predicted - sum(group[1:])] if group else []
     return groups
+
+
+def measure_areas(
+    output: OpenOutput, labels: LabelParameters, ensemble: Ensemble
+) -> tuple[ClassArea, ...]:
+    """Return the area of every class over the blocks that are done."""
+    frame = layout.Frame.from_downsample(labels.resampling.downsample, labels.slide.mpp)
+    counts = count_label_pixels(output.progress(output.labels), labels)
+    overlapping = ensemble.spec.multi_label  # a group's background only says "not this class"
+    areas = []
+    for name, group, pixels in zip(labels.label_groups, ensemble.groups, counts, strict=True):
+        predicted = sum(pixels)
+        for label in group.classes[1 if overlapping else 0 :]:
+            count = pixels[label.value] if pixels else 0
+            area = ClassArea(
+                value=label.value,
+                name=label.name,
+                color=label.color,
+                pixels=count,
+                area_mm2=frame.area_mm2(count),
+                fraction=count / predicted if predicted else 0.0,
+                group=name,
+            )
+            areas.append(area)
+    return tuple(areas)
 
 
 def _provenance(plan: Plan, ensemble: Ensemble, created: str) -> dict[str, JsonValue]:

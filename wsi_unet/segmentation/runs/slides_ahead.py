@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from typing import Any
+from threading import Thread
+from typing import Any, TypeVar
 
 from distributed.comm.core import CommClosedError
 
-from wsi_unet.segmentation.dispatch.background import run_in_background
-from wsi_unet.segmentation.dispatch.execution import Execution
-from wsi_unet.segmentation.dispatch.jobs import SlideJob
-from wsi_unet.segmentation.dispatch.preparation import Preparation
+from wsi_unet.segmentation.runs.execution import Execution
+from wsi_unet.segmentation.runs.jobs import SlideJob
+from wsi_unet.segmentation.runs.preparation import Preparation
 
 MOST_PREPARING = 2
 """Slides being prepared at the same time."""
+
+THREAD_NAME = "wsi-unet"
+"""Name of the threads that prepare and complete outputs."""
+
+A = TypeVar("A")
+T = TypeVar("T")
 
 
 class SlidesAhead:
@@ -81,3 +87,20 @@ class SlidesAhead:
 def _close(future: Future[Execution]) -> None:
     if future.exception() is None:
         future.result().close()
+
+
+def run_in_background(work: Callable[[A], T], argument: A) -> Future[T]:
+    """Start `work` in a daemon thread and return the future of its result.
+
+    A pool's threads would be waited for when the process ends.
+    """
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work(argument))
+        except BaseException as error:
+            future.set_exception(error)
+
+    Thread(target=run, name=THREAD_NAME, daemon=True).start()
+    return future
