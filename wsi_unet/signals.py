@@ -14,7 +14,7 @@ from multiprocessing import resource_tracker
 
 
 @contextmanager
-def interrupts_blocked() -> Iterator[None]:
+def interruptions_kept_from_children() -> Iterator[None]:
     """Delay Ctrl-C until the end, and keep it for good from the processes started inside.
 
     Those inherit that the signal is blocked. Only the main thread gets signals, so in others this

@@ -223,6 +223,14 @@ def test_missing_tiles_are_what_tiffslide_says(tmp_path: Path, random_rgb: Pixel
         assert pixels[:32, :32].any()
 
 
+@pytest.mark.parametrize(("cores", "threads"), [(1, 2), (2, 4), (4, 8), (64, 8)])
+def test_threads_follow_from_usable_cores(
+    monkeypatch: pytest.MonkeyPatch, cores: int, threads: int
+) -> None:
+    monkeypatch.setattr(hot_path, "usable_cores", lambda: cores)
+    assert hot_path.default_threads() == threads
+
+
 @pytest.mark.parametrize("rows", [1, 7, 90])
 def test_strips_are_read_like_tiles(tmp_path: Path, random_rgb: Pixels, rows: int) -> None:
     path = tmp_path / "strips.tif"

@@ -1,11 +1,11 @@
 """Batches of samples, made by other processes.
 
-The batch of iteration t is samples t·n to t·n + n − 1, whoever makes it: the number of processes
-changes nothing, and a training that is resumed begins in the middle without a trace.
+The batch of iteration t holds samples t·n to t·n + n − 1, whichever process makes them: the number
+of processes changes nothing, and a resumed training gets the same batches.
 
-Where the network has cores or a GPU of its own, batches are made while it learns. Where it has not,
-they take turns: a network on as many threads as there are cores waits in every layer for the thread
-that shares its core with somebody (docs/performance.md).
+If the network has cores or a GPU of its own, batches are made while it learns. If not, making
+batches and learning take turns: a network that uses all cores would wait, in every layer, for the
+thread whose core another process is using (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -33,28 +33,28 @@ from torch import Tensor
 
 from wsi_unet.errors import TrainingError, first_line
 from wsi_unet.models.inference.devices import cpu_threads
-from wsi_unet.signals import interrupts_blocked
+from wsi_unet.signals import interruptions_kept_from_children
 
 if TYPE_CHECKING:
     from wsi_unet.training.augmentation.samples import Sample, SampleSides
 
 SAMPLES_AHEAD = 2
-"""Samples that each process has before it, where batches are made ahead."""
+"""Samples queued for each process, if batches are made ahead."""
 
 
 class SampleSource(Protocol):
-    """Samples by number; sent to other processes."""
+    """Samples by number; picklable, since other processes make them."""
 
     @property
     def channels(self) -> int:
-        """Of the images."""
+        """Channels of the images."""
 
     @property
     def sides(self) -> SampleSides:
-        """Of images and labels."""
+        """Sides of images and labels, px."""
 
     def __getitem__(self, number: int) -> Sample:
-        """Return a sample, the same whenever it is asked for."""
+        """Return a sample; the same number always gives the same sample."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +63,9 @@ class Batch:
 
     Attributes:
         images: float32 (n, c, H, W), channels last in memory.
-        labels: (n, h, w), uint8 on the way and int64 on the device.
+        labels: (n, h, w), uint8 when made and int64 on the device.
         weights: float32 (n, h, w).
-        where: of each sample, for messages.
+        where: field and position of each sample, for messages.
     """
 
     images: Tensor
@@ -74,21 +74,21 @@ class Batch:
     where: tuple[str, ...]
 
     def to(self, device: str) -> Batch:
-        """Return it on a device, with labels as losses want them."""
+        """Return the batch on a device, with labels of the type that losses need."""
         images, labels, weights = (
             tensor.to(device) for tensor in (self.images, self.labels, self.weights)
         )
         return Batch(images, labels.long(), weights, self.where)
 
-    def one(self, index: int) -> Batch:
-        """Return one of its samples alone."""
-        part = slice(index, index + 1)
-        return Batch(self.images[part], self.labels[part], self.weights[part], self.where[part])
+    def single(self, index: int) -> Batch:
+        """Return a batch of one of the samples."""
+        only = slice(index, index + 1)
+        return Batch(self.images[only], self.labels[only], self.weights[only], self.where[only])
 
 
 @dataclass(frozen=True, eq=False)
 class _Slots:
-    """Memory for some batches, which processes can share.
+    """Memory for several batches, which processes can share.
 
     Attributes:
         images: float32 (slots, n, c, H, W), channels last in memory.
@@ -112,7 +112,7 @@ class _Slots:
         )
 
     def share(self) -> None:
-        """Move it to where it stays one when it is sent to other processes."""
+        """Move the memory to where other processes share it instead of getting a copy."""
         for tensor in (self.images, self.labels, self.weights):
             tensor.share_memory_()  # type: ignore[no-untyped-call]
 
@@ -121,26 +121,26 @@ class _Slots:
 
     @property
     def size(self) -> int:
-        """Samples of a batch."""
+        """Samples per batch."""
         return self.images.shape[1]
 
-    def put(self, slot: int, place: int, sample: Sample) -> str:
-        """Put a sample into a batch, and return where it is from."""
-        self.images[slot, place] = sample.image
-        self.labels[slot, place] = sample.labels
-        self.weights[slot, place] = sample.weights
+    def put(self, slot: int, index: int, sample: Sample) -> str:
+        """Store a sample of a batch, and return its field and position."""
+        self.images[slot, index] = sample.image
+        self.labels[slot, index] = sample.labels
+        self.weights[slot, index] = sample.weights
         return sample.where
 
     def batch(self, slot: int, where: Sequence[str]) -> Batch:
-        """Return the batch that is there."""
+        """Return the batch in a slot; it shares the slot's memory."""
         return Batch(self.images[slot], self.labels[slot], self.weights[slot], tuple(where))
 
 
 class BatchStream:
-    """Batches in order, and how long they were waited for.
+    """Batches in order, timed.
 
     Attributes:
-        seconds_waited: for the last one.
+        seconds_waited: time that the last batch was waited for.
     """
 
     def __init__(self, batches: Iterator[Batch]) -> None:
@@ -148,18 +148,19 @@ class BatchStream:
         self._batches = batches
 
     def next(self) -> Batch:
-        """Return the next batch; the last one's memory may be used for others from now on.
+        """Return the next batch; the memory of the previous one may be reused from now on.
 
         Raises:
-            WsiUnetError: if it can't be made.
-            TrainingError: if the process that was to make it has ended.
+            WsiUnetError: if the batch can't be made.
+            TrainingError: if a process that makes samples has died.
         """
         start = time.perf_counter()
         try:
             batch = next(self._batches)
         except BrokenProcessPool as error:
             raise TrainingError(
-                "a process that makes samples has ended: out of memory? Try fewer --workers, or 0"
+                "a process that makes samples has died, perhaps for lack of memory; use fewer "
+                "`workers`, or `workers=0`"
             ) from error
         self.seconds_waited = time.perf_counter() - start
         return batch
@@ -174,102 +175,106 @@ def making_batches(
     workers: int,
     ahead: bool,
 ) -> Iterator[BatchStream]:
-    """Make batches inside, in other processes, which end with it.
+    """Make batches inside, in other processes, which are ended afterwards.
 
     Args:
-        samples: where they come from.
+        samples: samples that batches are made of.
         size: samples per batch.
-        iterations: whose batches are made, one after the other.
-        workers: processes; 0: they are made here, when they are asked for.
-        ahead: whether processes make batches before they are asked for, too.
+        iterations: iterations to make batches for, in order.
+        workers: number of processes; 0: batches are made by this process, on demand.
+        ahead: whether processes also make batches before they are needed.
 
     Raises:
         TrainingError: if there is too little shared memory.
     """
     if not workers:
-        yield BatchStream(_made_here(samples, _Slots.for_batches(samples, size), iterations))
+        yield BatchStream(_make_on_demand(samples, _Slots.for_batches(samples, size), iterations))
         return
     slots = _Slots.for_batches(samples, size, 2 + workers * SAMPLES_AHEAD // size if ahead else 1)
     try:
         slots.share()
     except RuntimeError as error:
         raise TrainingError(
-            f"too little shared memory (/dev/shm) to pass on samples ({first_line(error)}); give "
-            "the container more, or use --workers 0"
+            f"too little shared memory (/dev/shm) for the samples of other processes "
+            f"({first_line(error)}); give the container more, or use `workers=0`"
         ) from error
-    # Never a fork of this process: its threads (PyTorch's, a bucket's client) don't survive one.
+    # Never fork this process: its threads (PyTorch's, an object store's client) don't survive that.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, "wsi_unet.training.augmentation.samples"])
-    over, open_end = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(workers, context, _begin, (samples, slots, over))
+    finished, our_end = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(workers, context, _set_up_worker, (samples, slots, finished))
     try:
-        with interrupts_blocked():
+        with interruptions_kept_from_children():
             forkserver.ensure_running()
             for _ in range(workers):
-                pool.submit(_start)
-        yield BatchStream(_made_by(pool, slots, iterations))
+                pool.submit(_start_worker)
+        yield BatchStream(_make_in_pool(pool, slots, iterations))
     finally:
-        open_end.close()  # a sample that is half made would be waited for, however long it takes
+        our_end.close()  # ends the workers at once, else the pool waits for unfinished samples
         pool.shutdown(cancel_futures=True)
-        over.close()
+        finished.close()
 
 
-def _made_here(samples: SampleSource, slots: _Slots, iterations: range) -> Iterator[Batch]:
+def _make_on_demand(samples: SampleSource, slots: _Slots, iterations: range) -> Iterator[Batch]:
     for iteration in iterations:
         first = iteration * slots.size
-        with cpu_threads(1):  # as in other processes, for samples that are the same to the last bit
+        with cpu_threads(1):  # as in other processes, so that samples are the same to the last bit
             where = [slots.put(0, i, samples[first + i]) for i in range(slots.size)]
         yield slots.batch(0, where)
 
 
-def _made_by(pool: ProcessPoolExecutor, slots: _Slots, iterations: range) -> Iterator[Batch]:
-    """Have a batch made for all slots but that of the one that the network has."""
-    begun = iter(iterations)
-    coming: deque[list[Future[str]]] = deque()
+def _make_in_pool(pool: ProcessPoolExecutor, slots: _Slots, iterations: range) -> Iterator[Batch]:
+    """Yield batches, while those of the next iterations are made in all other slots."""
+    to_submit = iter(iterations)
+    submitted: deque[list[Future[str]]] = deque()
     for iteration in iterations:
-        while len(coming) < len(slots) and (other := next(begun, None)) is not None:
-            slot, first = other % len(slots), other * slots.size
-            coming.append([pool.submit(_make, first + i, slot, i) for i in range(slots.size)])
-        where = [one.result() for one in coming.popleft()]
+        while len(submitted) < len(slots) and (later := next(to_submit, None)) is not None:
+            slot, first = later % len(slots), later * slots.size
+            submitted.append(
+                [pool.submit(_make_sample, first + i, slot, i) for i in range(slots.size)]
+            )
+        where = [future.result() for future in submitted.popleft()]
         yield slots.batch(iteration % len(slots), where)
 
 
-# A process of a pool is given its tasks alone, so what they are about is the process's.
+# The samples and slots of a worker process: too large to be sent with each task.
 _samples: SampleSource
 _slots: _Slots
 
 
-def _begin(samples: SampleSource, slots: _Slots, over: Connection) -> None:
-    """Get a process ready."""
+def _set_up_worker(samples: SampleSource, slots: _Slots, finished: Connection) -> None:
     global _samples, _slots
     _samples, _slots = samples, slots
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # should somebody else have begun the fork server
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the fork server may be somebody else's
     parent = multiprocessing.parent_process()
     assert parent is not None
-    threading.Thread(target=_end_after, args=(parent, over), daemon=True).start()
+    threading.Thread(target=_exit_with, args=(parent, finished), daemon=True).start()
 
 
-def _end_after(parent: BaseProcess, over: Connection) -> None:
-    """End at once when the parent ends, however it does, or has done with it."""
-    connection.wait([parent.sentinel, over])
+def _exit_with(parent: BaseProcess, finished: Connection) -> None:
+    """Exit at once when the parent ends, in whatever way, or closes its end of the pipe."""
+    connection.wait([parent.sentinel, finished])
     os._exit(0)
 
 
-def _start() -> None:
-    """Do nothing but start: one whose start was interrupted, a pool would forget."""
+def _start_worker() -> None:
+    """Do nothing: submitting this makes the pool start a process while interrupts are blocked."""
 
 
-def _make(number: int, slot: int, place: int) -> str:
+def _make_sample(number: int, slot: int, index: int) -> str:
     try:
-        return _slots.put(slot, place, _samples[number])
+        return _slots.put(slot, index, _samples[number])
     except BaseException as error:
-        told = _portable(error)
-    raise told  # out here, without the other as its context: Dask lets exceptions take theirs along
+        raised = _make_picklable(error)
+    raise raised  # not inside `except`: the context would be pickled too, where Dask is imported
 
 
-def _portable(error: BaseException) -> Exception:
-    """Return an error that arrives where it is sent: not all can be, and some end who gets them."""
+def _make_picklable(error: BaseException) -> Exception:
+    """Return the error, or its text if the error can't be sent to another process.
+
+    Some errors can't be pickled; some can't be unpickled, and would kill the receiving process.
+    """
     if isinstance(error, Exception):
         try:
             pickle.loads(pickle.dumps(error))
