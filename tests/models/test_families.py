@@ -420,10 +420,10 @@ def test_what_is_not_quite_a_family_is_told_apart(
         (partial(basic_unet, upsample="pixelshuffle"), "nearest is monai-basic-unet"),
         (
             partial(JvanVugt, 3, 2, 4, padding=True, norm=True, upsample=True),
-            r"`padding=valid\|same`",
+            r"`padding` \(valid or same\)",
         ),
-        (partial(residual_unet, act="relu"), r"`activation=relu\|leaky-relu"),
-        (partial(basic_unet, norm="instance"), r"`norm=none\|instance`"),
+        (partial(residual_unet, act="relu"), r"`activation` \(relu or leaky-relu"),
+        (partial(basic_unet, norm="instance"), r"`norm` \(none or instance\)"),
     ],
 )
 def test_variants_that_are_not_supported_are_refused(

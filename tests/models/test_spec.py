@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from pydantic import ValidationError
 
+from wsi_unet.models.architectures.program import ProgramConfig
 from wsi_unet.models.architectures.unet import UNetConfig
 from wsi_unet.models.spec import LabelClass, ModelClass, ModelSpec, Normalisation
 
@@ -80,3 +81,23 @@ def test_refuses_architectures(architecture: dict[str, object]) -> None:
 def test_more_than_255_classes_are_refused(make_spec: MakeSpec) -> None:
     with pytest.raises(ValidationError, match="at most 255"):
         make_spec({"classes": classes(*(f"c{i}" for i in range(256)))})
+
+
+def test_names_on_disk_stay(make_spec: MakeSpec) -> None:
+    """Python's names may be better than those in model.json, which old models have."""
+    fields = make_spec(negative_slope=0.1).model_dump(mode="json")
+    assert fields["architecture"]["leak"] == 0.1
+    assert fields["scaling"]["mean"] == [0.7, 0.6, 0.5]
+    assert "normalisation" not in fields
+    program = ProgramConfig(
+        kind="module",
+        in_channels=3,
+        classes=2,
+        period=4,
+        before=8,
+        after=8,
+        local=True,
+        depends_on_size=True,
+    )
+    assert program.model_dump()["sized"] is True
+    assert ProgramConfig.model_validate(program.model_dump()) == program

@@ -17,7 +17,7 @@ def parse_path(place: AnyPath) -> Path:
 
     Raises:
         ModelError: for a URL.
-        OptionError: for a URL that isn't one of an object, or the home folder of nobody.
+        OptionError: for a URL that isn't one of an object, or the home folder of an unknown user.
     """
     location = Location.parse(place)
     if location.is_url:

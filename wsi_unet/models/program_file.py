@@ -83,12 +83,12 @@ class ProgramFile:
             )
 
 
-def open_program(place: AnyPath) -> ProgramFile | None:
-    """Return the program that a file holds, told by its content; None if it holds none.
+def open_program(path: AnyPath) -> ProgramFile | None:
+    """Return the program that a file holds, by its content; None if it holds none.
 
     Checkpoints are zip archives too; only programs hold code or a graph.
     """
-    path = parse_path(place)
+    path = parse_path(path)
     try:
         with path.open("rb") as file:
             start = file.read(4)

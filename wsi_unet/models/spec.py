@@ -1,4 +1,4 @@
-"""A model's spec: everything about it but its weights, stored as JSON beside or inside their file.
+"""A model's spec: everything about it but its weights, as JSON beside or inside their file.
 
 {"format_version": 1, "name": "nuclei-he",
  "architecture": {"family": "unet", "padding": "valid", "depth": 3, ...},

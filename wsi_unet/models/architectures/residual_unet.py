@@ -134,7 +134,7 @@ def _follow_forward(config: ResidualUNetConfig, count: WorkCounter) -> Work:
 def _follow_unit(
     config: ResidualUNetConfig, count: WorkCounter, channels: int, width: int, stride: int
 ) -> int:
-    """Run the convolutions of one level and their shortcut; return the result's bytes."""
+    """Follow the convolutions of one level and their shortcut; return the bytes of their sum."""
     side, shortcut = count.side, 0
     if config.units and (stride > 1 or channels != width):
         shortcut = count.convolve(channels, width, 3 if stride > 1 else 1, stride)
@@ -151,7 +151,7 @@ def _follow_unit(
 
 
 def _activated(config: ResidualUNetConfig, count: WorkCounter, held: int) -> int:
-    """Apply the activation: a learnt one makes a new map."""
+    """Count the activation of a map of `held` bytes, and return these; a learnt one copies it."""
     if config.negative_slope is None:
         count.spend(held)
     return held

@@ -152,7 +152,7 @@ def _layers(
 def _follow_block(
     count: WorkCounter, channels: int, after: int, layers: list[tuple[int, int, int]]
 ) -> int:
-    """Run one residual block; return the bytes of its sum."""
+    """Follow one residual block; return the bytes of its sum."""
     side, shortcut = count.side, 0
     stride = max(step for _, step, _ in layers)
     if stride > 1 or channels != after:

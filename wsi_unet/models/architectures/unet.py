@@ -213,7 +213,7 @@ def _follow_forward(config: UNetConfig, count: WorkCounter) -> Work:
     layout = config.layout
 
     def convolve(held: int, channels: int, widths: tuple[int, ...]) -> int:
-        """Run a level's convolutions on a map whose bytes are held until they are all done."""
+        """Follow a level's convolutions on a map of `held` bytes, which is freed at their end."""
         previous = 0
         for width in widths:
             count.side -= 2 if config.padding == "valid" else 0

@@ -88,14 +88,14 @@ class CheckpointFile:
         return {name: loaded[name] for name in self.tensors}
 
 
-def open_checkpoint(place: AnyPath) -> CheckpointFile:
+def open_checkpoint(path: AnyPath) -> CheckpointFile:
     """Scan a checkpoint (PyTorch's archives and older files, and safetensors) without loading it.
 
     Raises:
         ModelError: if it isn't such a file, is damaged, claims more than it has, would run code
             when loaded, or holds no tensors by name.
     """
-    path = parse_path(place)
+    path = parse_path(path)
     try:
         with path.open("rb") as file:
             start = file.read(512)
@@ -107,13 +107,13 @@ def open_checkpoint(place: AnyPath) -> CheckpointFile:
     return CheckpointFile(path, tensors, wrapper_keys, kind)
 
 
-def is_checkpoint(place: AnyPath) -> bool:
+def is_checkpoint(path: AnyPath) -> bool:
     """Return whether something may be a checkpoint to import: a file that isn't one of our models.
 
     Raises:
         ModelError: if it is a damaged safetensors file.
     """
-    path = parse_path(place)
+    path = parse_path(path)
     if not path.is_file():
         return False
     if path.suffix != ".safetensors":
@@ -122,7 +122,7 @@ def is_checkpoint(place: AnyPath) -> bool:
 
 
 def _detect_kind(path: Path, start: bytes) -> str:
-    """Return the kind of a file, told by its first bytes.
+    """Return the kind of a file, by its first bytes.
 
     Raises:
         ModelError: if it can't be imported; says what it looks like.

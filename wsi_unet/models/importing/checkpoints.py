@@ -50,7 +50,7 @@ def infer_spec(checkpoint: RecognisedCheckpoint, hints: ImportHints) -> ModelSpe
     missing = [hint for hint in checkpoint.needed_hints if hint.option not in shape_hints.given]
     family = checkpoint.family
     if missing:
-        options = ", ".join(f"`{hint.option}={'|'.join(hint.choices)}`" for hint in missing)
+        options = " and ".join(f"`{hint.option}` ({' or '.join(hint.choices)})" for hint in missing)
         raise OptionError(
             f"{checkpoint.file.path} is a checkpoint of {family.title}, whose keys don't say "
             f"everything: give {options} to wsi-unet model import",

@@ -133,7 +133,7 @@ def _choose_background(head: str, classes: tuple[ModelClass, ...], hint: str | N
     if head == "sigmoid" and hint not in (None, NO_BACKGROUND):
         raise OptionError(
             f"`background={hint}`: with a sigmoid head, background is where no class is above its "
-            f"threshold; leave it out, or give `background={NO_BACKGROUND}`",
+            f"threshold; leave it out (`background={NO_BACKGROUND}`)",
             option="background",
         )
     if hint == NO_BACKGROUND or (hint is None and head == "sigmoid"):

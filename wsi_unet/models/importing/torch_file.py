@@ -46,9 +46,7 @@ def scan_archive(path: Path) -> Scan:
             scan = _scan_member(path, archive, members[f"{folder}data.pkl"])
             order = members.get(f"{folder}byteorder")
             if order is not None and (order.file_size > 8 or archive.read(order) != b"little"):
-                raise ModelError(
-                    f"{path} was saved in another byte order; save it again here"
-                )
+                raise ModelError(f"{path} was saved in another byte order; save it again here")
     except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError) as error:
         raise ModelError(f"{path} is a damaged or cut zip archive ({error}); {_RETRY}") from error
     for storage in scan.storages.values():
