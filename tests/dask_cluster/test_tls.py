@@ -13,7 +13,7 @@ import dask
 import pytest
 from support.clusters import scheduler, worker
 
-from wsi_unet.dask_cluster import handshake
+from wsi_unet.dask_cluster import connection
 from wsi_unet.dask_cluster.cluster import check_paths, count_workers, open_client
 from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.errors import OptionError
@@ -145,8 +145,8 @@ def test_dasks_own_configuration_will_do(
 
 def test_certificates_of_somebody_else(encrypted: str, foreign: Certificates) -> None:
     message = refusal(ClusterOptions(scheduler=encrypted, **foreign.options))
-    assert message.startswith(f"the certificate of the scheduler at {encrypted} isn't valid here")
-    assert message.endswith("give the CA that signed it with --tls-ca")
+    assert message.startswith(f"no Dask scheduler answers at {encrypted} (self-signed cert")
+    assert message.endswith("`tls_ca`, `tls_cert` and `tls_key` belong to its cluster")
 
 
 def test_a_certificate_that_the_scheduler_does_not_know(
@@ -154,23 +154,23 @@ def test_a_certificate_that_the_scheduler_does_not_know(
 ) -> None:
     options: TlsFiles = {**foreign.options, "tls_ca": ours.ca}
     message = refusal(ClusterOptions(scheduler=encrypted, **options))
-    assert message.startswith(f"the scheduler at {encrypted} refused this client's certificate")
+    assert message.startswith(f"no Dask scheduler answers at {encrypted} (")
+    assert message.endswith("`tls_ca`, `tls_cert` and `tls_key` belong to its cluster")
 
 
 def test_no_certificates_for_an_encrypted_scheduler(encrypted: str) -> None:
     message = refusal(ClusterOptions(scheduler=encrypted))
-    assert message.startswith(f"{encrypted} needs certificates: give --tls-ca, --tls-cert and")
+    assert message.startswith(f"{encrypted} needs certificates: give `tls_ca`, `tls_cert` and")
 
 
 def test_the_plain_address_of_an_encrypted_scheduler(
     encrypted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = encrypted.replace("tls://", "tcp://")
-    monkeypatch.setattr(handshake, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", 0.5)
     message = refusal(ClusterOptions(scheduler=address))
-    assert message.startswith(
-        f"something listens at {address} but doesn't answer like a plain Dask"
-    )
+    assert message.startswith(f"no Dask scheduler answers at {address} (")
+    assert message.endswith("or use its tls:// address if it wants TLS")
 
 
 def test_certificates_for_a_plain_address(plain: str, ours: Certificates) -> None:
@@ -186,7 +186,8 @@ def test_encryption_that_dasks_configuration_requires(plain: str) -> None:
 def test_a_plain_scheduler_at_a_tls_address(plain: str, ours: Certificates) -> None:
     address = plain.replace("tcp://", "tls://")
     message = refusal(ClusterOptions(scheduler=address, **ours.options))
-    assert message.startswith(f"the scheduler at {address} doesn't speak TLS")
+    assert message.startswith(f"no Dask scheduler answers at {address} (")
+    assert "wrong version number" in message.lower().replace("_", " ")
 
 
 @pytest.mark.parametrize(
@@ -222,8 +223,11 @@ def test_a_file_that_is_not_there(ours: Certificates, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tls_ca": "ca.pem"}, "TLS certificates are for a scheduler; give its address too"),
-        ({"scheduler": "h:1", "tls_key": "k"}, "a TLS key without its certificate"),
+        ({"tls_ca": "ca.pem"}, "TLS files are for an existing cluster; give its `scheduler` too"),
+        (
+            {"scheduler": "h:1", "tls_key": "k"},
+            "`tls_key` needs its certificate; give `tls_cert`",
+        ),
     ],
 )
 def test_half_of_what_is_needed(options: dict[str, Any], message: str) -> None:

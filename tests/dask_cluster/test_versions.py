@@ -18,7 +18,7 @@ import wsi_unet
 from wsi_unet.dask_cluster import versions, workers
 from wsi_unet.dask_cluster.cluster import open_client
 from wsi_unet.dask_cluster.options import ClusterOptions
-from wsi_unet.dask_cluster.versions import difference, installed_versions
+from wsi_unet.dask_cluster.versions import describe_difference, installed_versions
 from wsi_unet.errors import OptionError
 
 VERSION = wsi_unet.__version__
@@ -58,12 +58,12 @@ def refusal(address: str) -> str:
 def test_a_difference_names_package_and_both_versions(
     found: dict[str, str | None], message: str | None
 ) -> None:
-    assert difference(found, {"python": "3.11", "torch": "2.9"}) == message
+    assert describe_difference(found, {"python": "3.11", "torch": "2.9"}) == message
 
 
 def test_what_a_build_was_made_for_does_not_count() -> None:
     packages = dict.fromkeys(versions.PACKAGES, "1.0") | {"python": "3.11.7.final.0"}
-    plain = versions._plain({"packages": packages | {"torch": "2.9.1+cu128"}})
+    plain = versions._reduce_versions({"packages": packages | {"torch": "2.9.1+cu128"}})
     assert (plain["torch"], plain["python"]) == ("2.9.1", "3.11")
 
 

@@ -294,13 +294,13 @@ import numpy as np
 from wsi_unet.storage.opening import open_store
 from wsi_unet.labels.pyramid import Pyramid, reduce_mode
 from wsi_unet.labels.writer import write_block
-objects, pyramid = open_store(sys.argv[1]), Pyramid((1300, 1100), 1024)
+store, pyramid = open_store(sys.argv[1]), Pyramid((1300, 1100), 1024)
 labels = (np.random.default_rng(0).random(pyramid.shape) * 3).astype(np.uint8)
 print("ready", flush=True)
 while True:
     for index in pyramid.grid:
         part = labels[pyramid.grid.core(index).slices()]
-        write_block(objects, "labels/nuclei", pyramid, index, part, reduce_mode)
+        write_block(store, "labels/nuclei", pyramid, index, part, reduce_mode)
 """
 
 

@@ -133,8 +133,8 @@ sys.path.insert(0, sys.argv[1])
 import test_create_and_swap as here
 if "no-flock" in sys.argv:
     fcntl.flock = here.refuse_flock
-objects = here.LocalStore(Path(sys.argv[2]))
-here.in_threads(lambda number: here.add(objects, 25), 2)
+store = here.LocalStore(Path(sys.argv[2]))
+here.in_threads(lambda number: here.add(store, 25), 2)
 """
 
 

@@ -202,9 +202,9 @@ def test_a_reader_sees_the_old_or_the_new(store: LocalStore) -> None:
 WRITE_FOR_EVER = """
 import itertools, sys
 from wsi_unet.storage.opening import open_store
-objects = open_store(sys.argv[1])
+store = open_store(sys.argv[1])
 for turn in itertools.count():
-    objects.put("key", bytes([turn % 200]) * 20_000_000)
+    store.put("key", bytes([turn % 200]) * 20_000_000)
 """
 
 

@@ -147,10 +147,10 @@ from wsi_unet.storage.heartbeat import HEARTBEAT
 from wsi_unet.storage.lock import LockRecord, Timing, acquire
 from wsi_unet.storage.keys import LOCK_KEY
 from wsi_unet.storage.opening import open_store
-objects = open_store(sys.argv[1])
-def beats(objects):
-    return LockRecord.parse(objects.get(LOCK_KEY)).beat
-with acquire(objects, timing=Timing(0.02, 5)) as lock:
+store = open_store(sys.argv[1])
+def beats(store):
+    return LockRecord.parse(store.get(LOCK_KEY)).beat
+with acquire(store, timing=Timing(0.02, 5)) as lock:
     child = os.fork()
     if child == 0:
         for attempt in (lambda: lock.lost, lock.release):
@@ -165,10 +165,10 @@ with acquire(objects, timing=Timing(0.02, 5)) as lock:
                 assert not own.lost
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
-    begun = beats(objects)
-    while beats(objects) < begun + 3:
+    begun = beats(store)
+    while beats(store) < begun + 3:
         assert not lock.lost
-assert objects.get(LOCK_KEY) is None
+assert store.get(LOCK_KEY) is None
 """
 
 

@@ -244,7 +244,7 @@ def test_processes(bucket: str, method: str) -> None:
     if method == "spawn":
         assert answer == b"data"
     else:
-        assert "a forked process can't read object stores" in answer
+        assert "a forked process can't use buckets" in answer
 
 
 def test_a_profile_is_asked(

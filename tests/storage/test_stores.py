@@ -1,4 +1,4 @@
-"""What holds of objects wherever they are: in a folder, or in a bucket."""
+"""What holds for every store, in a folder or in a bucket."""
 
 from __future__ import annotations
 

@@ -17,10 +17,10 @@ import sys, time
 from wsi_unet.errors import LockedError
 from wsi_unet.storage.lock import Timing, acquire
 from wsi_unet.storage.opening import open_store
-objects = open_store(sys.argv[1])
+store = open_store(sys.argv[1])
 timing = Timing(float(sys.argv[2]), float(sys.argv[3]))
 try:
-    with acquire(objects, timing=timing) as lock:
+    with acquire(store, timing=timing) as lock:
         print("held", flush=True)
         for line in sys.stdin:
             print("lost" if lock.lost else "still held", flush=True)

@@ -1,1 +1,1 @@
-"""The Dask cluster a run uses: its own worker processes, or somebody's."""
+"""The Dask cluster that computes: this process, worker processes of its own, or an existing one."""

@@ -1,28 +1,37 @@
-"""Reaching somebody's Dask scheduler: its address, TLS, and one line when that fails."""
+"""Connecting to an existing Dask scheduler: its address, TLS, and one line when that fails."""
 
 from __future__ import annotations
 
+import asyncio
+import ipaddress
 import json
+import socket
 import ssl
 import time
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import dask
 from distributed import Client, Security
 from distributed.comm.addressing import parse_address, parse_host_port
+from distributed.comm.core import connect
 from distributed.versions import VersionMismatchWarning
 
-from wsi_unet.dask_cluster.handshake import CONNECT_SECONDS, check_handshake
+from wsi_unet import logs
 from wsi_unet.errors import OptionError
+
+CONNECT_SECONDS = 10.0
+"""How long a scheduler may take to answer, at first and after the connection was lost."""
 
 WORKERS_SECONDS = 60.0
 """How long to wait for the first worker, which may still be starting."""
 
 _SETTINGS = {"distributed.comm.timeouts.tcp": "20s"}
-"""A scheduler whose machine is gone is noticed after so long; then it has `CONNECT_SECONDS`."""
+"""After so long it is noticed that a scheduler's machine is gone; then `CONNECT_SECONDS` count."""
 
 _ENCRYPTED = ("tls", "wss", "ucxx")
 
@@ -39,15 +48,14 @@ def connect_client(
 
     Args:
         scheduler: its address, or the path of the file that it wrote its address to.
-        tls_ca: file with the certificate of who signs the cluster's certificates. These three
-            stand in for Dask's own settings.
+        tls_ca: file with the CA certificate of the cluster. These three replace Dask's settings.
         tls_cert: file with this client's certificate.
-        tls_key: file with its key; None if that is in the certificate's file.
+        tls_key: file with its key; None if the key is in the certificate's file.
 
     Raises:
-        OptionError: if there is no such scheduler, it refuses us, or has no workers.
+        OptionError: there is no such scheduler, it refuses the connection, or has no workers.
     """
-    given = {
+    tls_files = {
         name: value
         for name, value in (
             ("tls_ca_file", tls_ca),
@@ -56,14 +64,13 @@ def connect_client(
         )
         if value is not None
     }
-    address = _address(scheduler, encrypted=bool(given))
-    security = _security(address, given)
-    if address.startswith(("tcp://", "tls://")):
-        check_handshake(address, security)
+    address = _find_address(scheduler, encrypted=bool(tls_files))
+    security = _make_security(address, tls_files)
+    check_answer(address, security)
     with dask.config.set(_SETTINGS):
         try:
             with warnings.catch_warnings():
-                # Versions are checked in full, and in one line, once there is a connection.
+                # `check_versions` checks them in full once there is a connection.
                 warnings.simplefilter("ignore", VersionMismatchWarning)
                 client = Client(address, timeout=CONNECT_SECONDS, security=security)
         except (OSError, ImportError) as error:
@@ -74,8 +81,67 @@ def connect_client(
             _wait_for_workers(client, address)
             yield client
         finally:
-            with suppress(TimeoutError):  # a scheduler that hangs doesn't say goodbye
+            with suppress(TimeoutError):  # a scheduler that hangs doesn't answer
                 client.close()
+
+
+def check_answer(address: str, security: Security | None) -> None:
+    """Connect once to see that a scheduler answers: `Client` says less, and may wait for ever.
+
+    Warns if what is sent there can be read on the way.
+
+    Raises:
+        OptionError: the host is unknown, or no scheduler answers there.
+    """
+    protocol, location = parse_address(address)
+    host, port = parse_host_port(location)
+    try:
+        ends = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError) as error:  # the latter: a label is empty or too long
+        raise OptionError(f"unknown host {host!r} in the scheduler's address {address}") from error
+    if security is None and protocol in _ENCRYPTED:
+        return  # Dask's configuration names a program that finds the certificates
+    arguments = {} if security is None else security.get_connection_args("client")
+    try:
+        with ThreadPoolExecutor(1) as pool:  # this thread may have an event loop, as in notebooks
+            pool.submit(asyncio.run, _connect_once(address, arguments)).result()
+    except (OSError, ValueError, ImportError) as error:
+        raise _explain_failure(address, error) from error
+    if protocol == "tcp" and not all(ipaddress.ip_address(end[4][0]).is_loopback for end in ends):
+        logs.warn(
+            f"the connection to {address} isn't encrypted, and whoever reaches that port can run "
+            "programs on the cluster; use TLS (`tls_ca`, `tls_cert`, `tls_key`) outside a network "
+            "you trust"
+        )
+
+
+async def _connect_once(address: str, arguments: dict[str, Any]) -> None:
+    """Connect, and wait for the scheduler's first message."""
+    connecting = connect(address, timeout=CONNECT_SECONDS, **arguments)
+    try:
+        # Dask limits the time for connecting, not that for the message.
+        comm = await asyncio.wait_for(connecting, CONNECT_SECONDS + 1)
+    except TimeoutError as error:  # no OSError before Python 3.11
+        raise TimeoutError(f"no answer in {CONNECT_SECONDS:g} s") from error
+    await comm.close()
+
+
+def _explain_failure(address: str, error: Exception) -> OptionError:
+    """Return the error that says why no scheduler can be reached, from its first cause."""
+    cause: BaseException = error
+    while cause.__cause__ is not None and not isinstance(cause, TimeoutError):
+        cause = cause.__cause__
+    reason = getattr(cause, "verify_message", None) or getattr(cause, "strerror", None)
+    reason = reason or str(cause).rpartition(">: ")[2] or "no answer in time"  # "in <TLS …>: EOF"
+    if parse_address(address)[0] in _ENCRYPTED:
+        cure = (
+            "check the address, and that `tls_ca`, `tls_cert` and `tls_key` belong to its cluster"
+        )
+    else:
+        cure = "check the address, or use its tls:// address if it wants TLS"
+    return OptionError(
+        f"no Dask scheduler answers at {address} ({reason}); start one with `dask scheduler`, {cure}"
+    )
 
 
 def _wait_for_workers(client: Client, address: str) -> None:
@@ -87,11 +153,11 @@ def _wait_for_workers(client: Client, address: str) -> None:
         ) from error
 
 
-def _address(scheduler: str, *, encrypted: bool) -> str:
-    """Return the address that is meant, with its protocol.
+def _find_address(scheduler: str, *, encrypted: bool) -> str:
+    """Return the scheduler's address with its protocol, read from its file if that is given.
 
     Raises:
-        OptionError: if it is neither an address nor a file that holds one.
+        OptionError: it is neither an address nor a file that holds one.
     """
     if "://" not in scheduler and (scheduler.endswith(".json") or "/" in scheduler):
         return _read_address(Path(scheduler))
@@ -102,16 +168,17 @@ def _address(scheduler: str, *, encrypted: bool) -> str:
     except ValueError as error:
         raise OptionError(
             f"scheduler {scheduler!r} is neither an address like tcp://10.0.0.1:8786 nor the path "
-            "of a scheduler's file"
+            "of a scheduler file",
+            option="scheduler",
         ) from error
     return address
 
 
 def _read_address(path: Path) -> str:
-    """Return the address that a scheduler wrote; it may still be starting.
+    """Return the address in a scheduler's file, which it may still have to write.
 
     Raises:
-        OptionError: if there is none in time.
+        OptionError: there is no address in time.
     """
     deadline = time.monotonic() + CONNECT_SECONDS
     while True:
@@ -120,31 +187,31 @@ def _read_address(path: Path) -> str:
         except FileNotFoundError:
             reason = "isn't there"
         except OSError as error:
-            raise OptionError(f"the scheduler's file {path}: {error.strerror}") from error
+            raise OptionError(f"the scheduler file {path}: {error.strerror}") from error
         except (ValueError, KeyError, TypeError):
             reason = "doesn't hold an address"
         if time.monotonic() > deadline:
             raise OptionError(
-                f"the scheduler's file {path} {reason}; start the scheduler with "
-                f"`dask scheduler --scheduler-file {path}`"
+                f"the scheduler file {path} {reason}; tell the scheduler to write it when you "
+                "start it with `dask scheduler`"
             )
         time.sleep(0.1)
 
 
-def _security(address: str, given: dict[str, str]) -> Security | None:
+def _make_security(address: str, tls_files: dict[str, str]) -> Security | None:
     """Return the certificates to use; None leaves that to Dask's settings.
 
     Raises:
-        OptionError: if certificates are unusable, missing, or not wanted at this address.
+        OptionError: certificates are unusable or missing, or the address isn't encrypted.
     """
-    if not given and dask.config.get("distributed.client.security-loader"):
+    if not tls_files and dask.config.get("distributed.client.security-loader"):
         return None
-    for path in given.values():
+    for path in tls_files.values():
         try:
             Path(path).read_bytes()
         except OSError as error:
             raise OptionError(f"the TLS file {path} can't be read: {error.strerror}") from error
-    security = Security(**given, require_encryption=True) if given else Security()
+    security = Security(**tls_files, require_encryption=True) if tls_files else Security()
     files = security.get_tls_config_for_role("client")
     encrypted = parse_address(address)[0] in _ENCRYPTED
     if not encrypted and security.require_encryption:
@@ -154,7 +221,7 @@ def _security(address: str, given: dict[str, str]) -> Security | None:
         )
     if encrypted and not (files["ca_file"] and files["cert"]):
         raise OptionError(
-            f"{address} needs certificates: give --tls-ca, --tls-cert and --tls-key, or set "
+            f"{address} needs certificates: give `tls_ca`, `tls_cert` and `tls_key`, or set "
             "distributed.comm.tls in Dask's configuration"
         )
     try:

@@ -1,4 +1,4 @@
-"""Whether workers see the files that this process sees, found out before anything starts."""
+"""Checking, before anything starts, that workers see the files that this process sees."""
 
 from __future__ import annotations
 
@@ -15,33 +15,34 @@ from distributed import Client
 
 from wsi_unet.dask_cluster.workers import Worker, ask_workers, list_workers, runs_in_this_process
 from wsi_unet.errors import OptionError
-from wsi_unet.locations import is_url
+from wsi_unet.locations import Location
+
+AnyLocation = str | os.PathLike[str] | Location
 
 APPEAR_SECONDS = 5.0
-"""How long what one machine writes may take to appear on another: network file systems cache."""
+"""How long a new file may take to appear on another machine: network file systems cache."""
 
 
 def check_paths(
-    client: Client, *, readable: Iterable[str] = (), writable: Iterable[str] = ()
+    client: Client, *, readable: Iterable[AnyLocation] = (), writable: Iterable[AnyLocation] = ()
 ) -> None:
-    """Make sure that every machine with workers sees the same files as this one.
+    """Check that every machine with workers sees the same files as this one.
 
-    One worker per machine is asked. Where it is to write, it and this process each write a small
-    file that the other must see, and remove it again. URLs are left out, and so is everything if
-    the workers are in this process.
+    One worker per machine is asked. In folders to write to, it and this process each write a small
+    file that the other must see, and remove it again. URLs aren't checked, and nothing is if the
+    workers are in this process.
 
     Args:
         client: the cluster.
-        readable: files and folders that are to be read.
-        writable: folders that are to be written to, or where they will be made.
+        readable: files and folders that will be read. Relative paths are this process's.
+        writable: folders that will be written to, or made.
 
     Raises:
-        OptionError: if a worker can't see one, or may not use it, or doesn't answer; or this
-            process can't write to one.
+        OptionError: a worker can't see one, may not use it or doesn't answer; or this process
+            can't write to one.
     """
-    # A relative path means this process's folder, not the worker's.
-    reads = [str(Path(path).absolute()) for path in readable if not is_url(path)]
-    folders = {_existing(Path(path).absolute()) for path in writable if not is_url(path)}
+    reads = [str(path) for path in _local_paths(readable)]
+    folders = {_find_existing(path) for path in _local_paths(writable)}
     if runs_in_this_process(client) or not (reads or folders):
         return
     workers = list({worker.host: worker for worker in list_workers(client)}.values())
@@ -51,16 +52,16 @@ def check_paths(
 
 
 def explain_missing(path: str) -> str:
-    """Say that a path isn't there in the words of somebody who knows that it is elsewhere.
+    """Explain that a path which exists on another machine isn't there on this one.
 
     >>> explain_missing("/nowhere/slides/a.svs").partition(" can't")[2]
     ' see /nowhere/slides/a.svs (/nowhere is missing): is that file system mounted there?'
     """
-    place = Path(path)
+    target = Path(path)
     missing = next(
-        (above for above in (*reversed(place.parents), place) if not above.exists()), place
+        (folder for folder in (*reversed(target.parents), target) if not folder.exists()), target
     )
-    where = "" if missing == place else f" ({missing} is missing)"
+    where = "" if missing == target else f" ({missing} is missing)"
     return f"{socket.gethostname()} can't see {path}{where}: is that file system mounted there?"
 
 
@@ -73,15 +74,15 @@ def explain_unreadable(paths: list[str]) -> str | None:
         except OSError as error:
             return f"{socket.gethostname()} can't look at {path}: {error.strerror}"
         if not os.access(path, os.R_OK):
-            return f"{socket.gethostname()} may not read {path}: {_as_user()}"
+            return f"{socket.gethostname()} may not read {path}: {_describe_user()}"
     return None
 
 
 def _check_writing(client: Client, workers: list[Worker], folder: str) -> None:
-    with _question(folder) as name:
+    with _probe_file(folder) as probe:
         try:
-            _refuse_first(ask_workers(client, workers, explain_unwritable, folder, name))
-            answers = ask_workers(client, workers, answer_name, name)
+            _refuse_first(ask_workers(client, workers, explain_unwritable, folder, probe))
+            answers = ask_workers(client, workers, answer_name, probe)
             for worker, answer in answers.items():
                 if isinstance(answer, OSError):  # it has left, or hangs since it has written
                     continue
@@ -91,12 +92,12 @@ def _check_writing(client: Client, workers: list[Worker], folder: str) -> None:
                         "same file system on both machines"
                     )
         finally:
-            ask_workers(client, workers, remove_answer, folder, name)
+            ask_workers(client, workers, remove_answer, folder, probe)
 
 
 @contextmanager
-def _question(folder: str) -> Iterator[str]:
-    """Have a file in the folder that nobody can know of who doesn't see it."""
+def _probe_file(folder: str) -> Iterator[str]:
+    """Make a file inside that only those who see the folder can know of; yield its name."""
     name = f".wsi-unet-probe-{uuid.uuid4().hex}"
     path = Path(folder, name)
     try:
@@ -110,39 +111,39 @@ def _question(folder: str) -> Iterator[str]:
             path.unlink()
 
 
-def explain_unwritable(folder: str, question: str) -> str | None:
-    """Write an answer beside a question; return why that can't be done, None if it was."""
+def explain_unwritable(folder: str, probe: str) -> str | None:
+    """Write an answer beside a probe file; return why that isn't possible, None if it was."""
     host = socket.gethostname()
     if not Path(folder).is_dir():
         return explain_missing(folder)
-    if not _appears(Path(folder, question).exists):
+    if not _appears(Path(folder, probe).exists):
         return (
-            f"{host} has another folder at {folder}: what is written on the client doesn't appear "
+            f"{host} has another folder at {folder}: what this machine writes doesn't appear "
             "there; mount the same file system on both"
         )
     try:
-        Path(folder, answer_name(question)).write_bytes(b"")
+        Path(folder, answer_name(probe)).write_bytes(b"")
     except OSError as error:
-        return f"{host} can't write to {folder} ({error.strerror}): {_as_user()}"
+        return f"{host} can't write to {folder} ({error.strerror}): {_describe_user()}"
     return None
 
 
-def answer_name(question: str) -> str:
-    """Return the name of the file with which this process answers."""
-    return f"{question}-{socket.gethostname()}-{os.getpid()}"
+def answer_name(probe: str) -> str:
+    """Return the name of the file with which this process answers a probe file."""
+    return f"{probe}-{socket.gethostname()}-{os.getpid()}"
 
 
-def remove_answer(folder: str, question: str) -> None:
+def remove_answer(folder: str, probe: str) -> None:
     """Remove the answer, if there is one."""
     with suppress(OSError):
-        Path(folder, answer_name(question)).unlink()
+        Path(folder, answer_name(probe)).unlink()
 
 
 def _refuse_first(answers: Mapping[Worker, Any]) -> None:
-    """Raise what the first worker has to say that isn't content.
+    """Raise the first worker's complaint.
 
     Raises:
-        OptionError: if there is one.
+        OptionError: there is one.
     """
     for worker, answer in answers.items():
         if isinstance(answer, TimeoutError):
@@ -164,10 +165,16 @@ def _appears(look: Callable[[], bool]) -> bool:
     return True
 
 
-def _existing(path: Path) -> Path:
+def _local_paths(paths: Iterable[AnyLocation]) -> list[Path]:
+    locations = map(Location.parse, paths)
+    return [location.path for location in locations if not location.is_url]
+
+
+def _find_existing(path: Path) -> Path:
     """Return the path, or the nearest folder above it that exists."""
-    return next(place for place in (path, *path.parents) if place.is_dir() or place == place.parent)
+    folders = (path, *path.parents)
+    return next(folder for folder in folders if folder.is_dir() or folder == folder.parent)
 
 
-def _as_user() -> str:
+def _describe_user() -> str:
     return f"it runs as user {os.getuid()}; check the permissions"

@@ -1,4 +1,4 @@
-"""One worker process per GPU of this machine."""
+"""Starting one worker process per GPU of this machine."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 def list_visible_gpus() -> tuple[str, ...]:
     """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them.
 
-    That is an index, a UUID ("GPU-…") or a slice of a GPU ("MIG-…"). They are counted without
+    A name is an index, a UUID ("GPU-…") or a slice of a GPU ("MIG-…"). GPUs are counted without
     making a context on one, which would take its memory.
     """
     count = torch.cuda.device_count()
     named = os.environ.get(VISIBLE)
     if named is None:
         return tuple(str(index) for index in range(count))
-    # CUDA stops at the first name that it doesn't know, so the count says how many are good.
+    # CUDA stops at the first name that it doesn't know, so only the first `count` are good.
     return tuple(name.strip() for name in named.split(","))[:count]
 
 
 def start_gpu_cluster(gpus: tuple[str, ...], *, threads: int, silence: str | None) -> SpecCluster:
-    """Start a scheduler and one worker process for each of `gpus`, which is its "cuda:0".
+    """Start a scheduler and one worker process for each GPU, which is the process's "cuda:0".
 
-    With dask-cuda installed, its cluster: it also keeps each process on the cores near its GPU.
+    If dask-cuda is installed, its cluster is used: it also keeps each process on the cores near
+    its GPU.
 
     Args:
-        gpus: names as in CUDA_VISIBLE_DEVICES.
+        gpus: names of the GPUs, as in CUDA_VISIBLE_DEVICES.
         threads: task threads per process.
-        silence: what level Dask's own log messages must have to be shown; None changes nothing.
+        silence: the level from which on Dask's log messages are shown; None changes nothing.
     """
     if find_spec("dask_cuda") is not None:
-        return _dask_cuda_cluster(gpus, threads=threads, silence=silence)
+        return _start_dask_cuda_cluster(gpus, threads=threads, silence=silence)
     security = Security()
     protocol = "tls://" if security.require_encryption else "tcp://"
     common: dict[str, Any] = {
@@ -62,7 +63,9 @@ def start_gpu_cluster(gpus: tuple[str, ...], *, threads: int, silence: str | Non
     )
 
 
-def _dask_cuda_cluster(gpus: tuple[str, ...], *, threads: int, silence: str | None) -> LocalCluster:
+def _start_dask_cuda_cluster(
+    gpus: tuple[str, ...], *, threads: int, silence: str | None
+) -> LocalCluster:
     from dask_cuda import LocalCUDACluster
 
     cluster: LocalCluster = LocalCUDACluster(

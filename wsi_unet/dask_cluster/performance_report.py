@@ -1,4 +1,4 @@
-"""Dask's own report about a run: which worker did what when, as one HTML page."""
+"""Writing Dask's report about a run: which worker did what when, as one HTML page."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from wsi_unet.errors import OptionError
 
 
 @contextmanager
-def reporting(client: Client, path: str) -> Iterator[None]:
-    """Write the report about what happens inside when that is over, however it ends.
+def write_performance_report(client: Client, path: str) -> Iterator[None]:
+    """Write a report about what happens inside, once that has ended or failed.
 
     Args:
         client: the cluster.
-        path: where to write the HTML page.
+        path: path of the HTML page.
 
     Raises:
-        OptionError: if the page can't be written, or the scheduler can't draw it.
+        OptionError: the page can't be written, or the scheduler can't draw it.
     """
     if client.run_on_scheduler(get_versions, ["bokeh"])["packages"]["bokeh"] is None:
         raise OptionError(
@@ -45,7 +45,7 @@ def reporting(client: Client, path: str) -> Iterator[None]:
 
 
 def _finish(client: Client, report: performance_report, path: str) -> None:
-    """Write the page; a run isn't to fail at its end because of it."""
+    """Write the page; warn if that fails, since the run itself hasn't."""
     if client.status != "running":
         logs.warn(f"there is no performance report in {path}: the scheduler is gone")
         return

@@ -1,4 +1,4 @@
-"""Dask's scheduler: what it keeps of old tasks, and what to say when it is gone."""
+"""Dask's scheduler: making it forget old tasks, and the error when it is lost."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from wsi_unet.errors import ClusterError
 
 
 def make_task_forgetter() -> Callable[..., None]:
-    """Return what makes a scheduler forget old tasks; defined in here, it is sent as code.
+    """Return a function that makes a scheduler forget old tasks, for `run_on_scheduler`.
 
-    So it works on schedulers that don't have this package.
+    It is defined inside this one and so sent as code: the scheduler needn't have this package.
     """
 
-    def forget(dask_scheduler: Scheduler) -> None:
-        key_split.cache_clear()  # the last 100,000 names, and what they begin with
+    def forget_tasks(dask_scheduler: Scheduler) -> None:
+        key_split.cache_clear()  # the last 100,000 task names and their prefixes
         spans = dask_scheduler.extensions.get("spans")
         for span in spans.spans.values() if spans else ():
-            # An entry for every single task, for ever (dask/distributed#7977).
+            # It keeps an entry for every single task, for ever (dask/distributed#7977).
             span.metadata["collections"][:] = [
                 entry for entry in span.metadata["collections"] if entry != {"type": "Future"}
             ]
 
-    return forget
+    return forget_tasks
 
 
 def scheduler_lost_error(client: Client, *, kept: bool = True) -> ClusterError:
-    """Return what to say when there is no scheduler any more.
+    """Return the error for a scheduler that is gone.
 
     Args:
-        client: of it.
-        kept: whether what is done is stored.
+        client: the scheduler's client.
+        kept: whether finished blocks are stored.
     """
     where = "" if client.scheduler is None else f" at {client.scheduler.address}"
-    done = "what is done is kept: " if kept else ""
+    done = "finished blocks are kept: " if kept else ""
     return ClusterError(
         f"the Dask scheduler{where} went away; {done}start it again and run the same command"
     )

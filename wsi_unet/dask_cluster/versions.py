@@ -1,4 +1,4 @@
-"""The same software everywhere: checked at the start, and again on workers that join later."""
+"""Checking that all processes run the same software: at the start, and on workers that join."""
 
 from __future__ import annotations
 
@@ -15,55 +15,55 @@ from wsi_unet._version import __version__
 from wsi_unet.dask_cluster.workers import (
     ANSWER_SECONDS,
     ask_workers,
-    cores_of_this_process,
+    list_usable_cores,
     list_workers,
     scheduler_address,
 )
 from wsi_unet.errors import OptionError
 
 PACKAGES = ("wsi-unet", "dask", "distributed", "torch", "numpy", "zarr", "tiffslide")
-"""What decides how blocks travel and what is computed from them."""
+"""The packages that decide how blocks are sent and what is computed from them."""
 
 SCHEDULER_PACKAGES = ("wsi-unet", "dask", "distributed")
-"""The scheduler unpacks tasks, but computes nothing."""
+"""The packages that the scheduler needs: it unpickles tasks, but computes nothing."""
 
 REFUSED = "wsi-unet-refused"
-"""Dask's topic on which workers that were refused tell why."""
+"""Dask's topic for the messages of workers that were refused."""
 
 Versions = Mapping[str, str | None]
 
 
 def installed_versions() -> dict[str, str | None]:
     """Return the versions of Python and `PACKAGES` here; None for what isn't installed."""
-    return _plain(get_versions(PACKAGES)) | {"wsi-unet": __version__}
+    return _reduce_versions(get_versions(PACKAGES)) | {"wsi-unet": __version__}
 
 
-def difference(found: Versions, wanted: Versions) -> str | None:
-    """Say in what a process differs from what is wanted of it; None if in nothing.
+def describe_difference(actual: Versions, wanted: Versions) -> str | None:
+    """Describe how a process's versions differ from the wanted ones; None if they don't.
 
-    >>> difference({"python": "3.11", "torch": None}, {"python": "3.11", "torch": "2.9"})
+    >>> describe_difference({"python": "3.11", "torch": None}, {"python": "3.11", "torch": "2.9"})
     'has no torch where this client has 2.9'
     """
-    differing = [name for name, version in wanted.items() if found.get(name) != version]
+    differing = [name for name, version in wanted.items() if actual.get(name) != version]
     if not differing:
         return None
     have = ", ".join(
-        f"{name} {found[name]}" if found.get(name) else f"no {name}" for name in differing
+        f"{name} {actual[name]}" if actual.get(name) else f"no {name}" for name in differing
     )
     want = ", ".join(str(wanted[name]) for name in differing)
     return f"has {have} where this client has {want}"
 
 
 def check_versions(client: Client) -> None:
-    """Make sure that the scheduler and all workers run the software that this process runs.
+    """Check that the scheduler and all workers run the software that this process runs.
 
     Raises:
-        OptionError: if one doesn't, or doesn't answer.
+        OptionError: one of them doesn't, or doesn't answer.
     """
     wanted = installed_versions()
-    scheduler = _plain(client.run_on_scheduler(get_versions, PACKAGES))
+    scheduler = _reduce_versions(client.run_on_scheduler(get_versions, PACKAGES))
     needed = {name: wanted[name] for name in ("python", *SCHEDULER_PACKAGES)}
-    problems = _problems(f"the scheduler {scheduler_address(client)}", scheduler, needed)
+    problems = _find_problems(f"the scheduler {scheduler_address(client)}", scheduler, needed)
     workers = list_workers(client)
     for worker, answer in ask_workers(client, workers, get_versions, PACKAGES).items():
         if isinstance(answer, TimeoutError):
@@ -71,24 +71,24 @@ def check_versions(client: Client) -> None:
         elif isinstance(answer, Exception):
             continue  # it has left
         else:
-            problems += _problems(str(worker), _plain(answer), wanted)
+            problems += _find_problems(str(worker), _reduce_versions(answer), wanted)
     if not problems:
-        problems = _not_importable(client)
+        problems = _find_broken_installations(client)
     if problems:
         others = f" ({len(problems) - 1} more differ)" if len(problems) > 1 else ""
         raise OptionError(f"{problems[0]}{others}")
 
 
-def _problems(who: str, found: Versions, wanted: Versions) -> list[str]:
-    if found.get("wsi-unet") is None and wanted.get("wsi-unet") is not None:
+def _find_problems(who: str, actual: Versions, wanted: Versions) -> list[str]:
+    if actual.get("wsi-unet") is None and wanted.get("wsi-unet") is not None:
         return [f"{who} can't import wsi-unet: install {_this_version()} there"]
-    differs = difference(found, wanted)
+    differs = describe_difference(actual, wanted)
     return [] if differs is None else [f"{who} {differs}: install the same versions everywhere"]
 
 
-def _not_importable(client: Client) -> list[str]:
-    """Ask for something of ours, which an installation that is broken can't answer."""
-    answers = ask_workers(client, list_workers(client), cores_of_this_process)
+def _find_broken_installations(client: Client) -> list[str]:
+    """Call a function of ours on each worker, which fails if its installation is broken."""
+    answers = ask_workers(client, list_workers(client), list_usable_cores)
     return [
         f"{worker} can't import wsi-unet ({answer}): install {_this_version()} there"
         for worker, answer in answers.items()
@@ -100,8 +100,8 @@ def _this_version() -> str:
     return f"wsi-unet {__version__}"
 
 
-def _plain(versions: Mapping[str, Any]) -> dict[str, str | None]:
-    """Return what counts: Python's minor version, and packages without how they were built.
+def _reduce_versions(versions: Mapping[str, Any]) -> dict[str, str | None]:
+    """Return the versions that count: Python's minor one, and packages' without their build.
 
     torch's version says after a "+" which processors it was built for.
     """
@@ -114,10 +114,11 @@ def _plain(versions: Mapping[str, Any]) -> dict[str, str | None]:
 
 @contextmanager
 def refuse_other_versions(client: Client) -> Iterator[None]:
-    """Let workers that join inside leave again at once if their software differs from ours."""
+    """Refuse workers that join inside with other software: they leave again at once."""
     guard = VersionGuard(installed_versions())
-    client.subscribe_topic(REFUSED, _tell)
-    # The scheduler knows at once, and from it those who join; a worker that hangs isn't waited for.
+    client.subscribe_topic(REFUSED, _warn_of_refusal)
+    # The scheduler has it at once and gives it to workers that join. Nobody waits for a worker that
+    # hangs.
     with suppress(TimeoutError):
         client.sync(client.register_plugin, guard, callback_timeout=ANSWER_SECONDS)
     try:
@@ -125,19 +126,19 @@ def refuse_other_versions(client: Client) -> Iterator[None]:
     finally:
         if client.status == "running":
             client.unsubscribe_topic(REFUSED)
-            # ValueError: another run took it away as it ended, or the scheduler was started anew.
+            # ValueError: another run removed it as it ended, or the scheduler was started again.
             with suppress(OSError, ValueError):
                 client.sync(client.unregister_worker_plugin, guard.name, callback_timeout=2.0)
 
 
-def _tell(event: tuple[float, str]) -> None:
+def _warn_of_refusal(event: tuple[float, str]) -> None:
     logs.warn(event[1])
 
 
 class VersionGuard(WorkerPlugin):
-    """Closes a worker that starts with other versions than these.
+    """A plugin that closes a worker which starts with other versions than the wanted ones.
 
-    One for all runs, so that one whose client has died is replaced by the next run's.
+    All runs use one name, so that the next run replaces the plugin of a client that has died.
     """
 
     name = "wsi-unet-versions"
@@ -147,8 +148,8 @@ class VersionGuard(WorkerPlugin):
         self._wanted = dict(wanted)
 
     def setup(self, worker: Worker) -> None:
-        """Look; Dask calls this as the worker starts."""
-        differs = difference(installed_versions(), self._wanted)
+        """Compare the versions; Dask calls this when the worker starts."""
+        differs = describe_difference(installed_versions(), self._wanted)
         if differs is None:
             return
         message = f"worker {worker.address} {differs}: it leaves; install the same versions"

@@ -12,7 +12,7 @@ from typing import Any
 from distributed import Client
 
 ANSWER_SECONDS = 30.0
-"""How long a worker may take to answer; the first question may make it import something."""
+"""How long a worker may take to answer; for the first question it may have to import something."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Worker:
     """A worker process.
 
     Attributes:
-        address: Dask's, for example "tcp://10.0.0.3:40123".
-        host: the machine it runs on, as its address says.
+        address: Dask's address of it, for example "tcp://10.0.0.3:40123".
+        host: the machine it runs on, from its address.
     """
 
     address: str
@@ -32,9 +32,9 @@ class Worker:
 
 
 def list_workers(client: Client) -> list[Worker]:
-    """Return the workers there are now."""
-    found = client.scheduler_info(n_workers=-1)["workers"]
-    return [Worker(address, worker["host"]) for address, worker in found.items()]
+    """Return the workers that there are now."""
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    return [Worker(address, worker["host"]) for address, worker in workers.items()]
 
 
 def scheduler_address(client: Client) -> str:
@@ -58,16 +58,16 @@ def ask_workers(
 
     Args:
         client: the cluster.
-        workers: whom to ask.
-        question: what they are to call; importable there.
-        arguments: of it.
+        workers: the workers to ask.
+        question: the function they call; they must be able to import it.
+        arguments: its arguments.
         seconds: how long to wait.
 
     Returns:
-        What each returned, or the exception that it raised. TimeoutError: it didn't answer.
-        OSError: it has left. In the order of `workers`.
+        What each worker returned, or the exception that it raised, in the order of `workers`.
+        TimeoutError means that it didn't answer, any other OSError that it has left.
     """
-    asked = list(workers)
+    workers = list(workers)
 
     async def ask(worker: Worker) -> Any:
         answers = client.run(question, *arguments, workers=[worker.address], on_error="return")
@@ -77,12 +77,12 @@ def ask_workers(
             return error
 
     async def ask_all() -> list[Any]:
-        return await asyncio.gather(*map(ask, asked))
+        return await asyncio.gather(*map(ask, workers))
 
-    return dict(zip(asked, client.sync(ask_all), strict=True))
+    return dict(zip(workers, client.sync(ask_all), strict=True))
 
 
-def cores_of_this_process() -> tuple[int, ...]:
+def list_usable_cores() -> tuple[int, ...]:
     """Return the numbers of the cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return tuple(os.sched_getaffinity(0))
@@ -90,7 +90,7 @@ def cores_of_this_process() -> tuple[int, ...]:
 
 
 def processes_per_core(client: Client) -> int:
-    """Return how many worker processes share the busiest core: what to divide its threads by.
+    """Return how many worker processes share the busiest core, to divide the threads by.
 
     Processes that are bound to cores of their own (SLURM, taskset, containers) share none,
     however many there are on the machine.
@@ -98,7 +98,7 @@ def processes_per_core(client: Client) -> int:
     if runs_in_this_process(client):
         return 1
     workers = list_workers(client)
-    answers = ask_workers(client, workers, cores_of_this_process)
+    answers = ask_workers(client, workers, list_usable_cores)
     sharing = Counter(
         (worker.host, core)
         for worker, cores in answers.items()

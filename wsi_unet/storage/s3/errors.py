@@ -44,7 +44,7 @@ def import_obstore() -> ModuleType:
     if _first_process() != os.getpid():
         raise OSError(
             errno.ENOTSUP,
-            "a forked process can't read object stores; start processes by spawn or forkserver",
+            "a forked process can't use buckets; start processes by spawn or forkserver",
         )
     return obstore
 
