@@ -32,11 +32,11 @@ from .segmentation.planning.plan import Plan as Plan
 from .segmentation.report import CohortProgress as CohortProgress
 from .segmentation.report import Report as Report
 from .segmentation.report import RunProgress as RunProgress
-from .segmentation.segment import plan as plan
-from .segmentation.segment import segment as segment
 from .segmentation.runs.cohort import segment_cohort as segment_cohort
 from .segmentation.runs.jobs import SlideJob as SlideJob
 from .segmentation.runs.jobs import SlideOutcome as SlideOutcome
+from .segmentation.segment import plan as plan
+from .segmentation.segment import segment as segment
 from .segmentation.status import RunStatus as RunStatus
 from .segmentation.status import run_status as run_status
 from .slides.opening import open_slide as open_slide

@@ -12,6 +12,7 @@ from pydantic import JsonValue
 
 from wsi_unet.labels import contents, layout, metadata
 from wsi_unet.labels.contents import FORMAT_VERSION, IMAGE_NAME
+from wsi_unet.labels.metadata import Frame
 from wsi_unet.labels.progress import Progress, RunRecord, ShardRecord
 from wsi_unet.labels.pyramid import reduce_mean, reduce_mode
 from wsi_unet.labels.writer import build_tail
@@ -236,7 +237,7 @@ def measure_areas(
     output: OpenOutput, labels: LabelParameters, ensemble: Ensemble
 ) -> tuple[ClassArea, ...]:
     """Return the area of every class over the blocks that are done."""
-    frame = layout.Frame.from_downsample(labels.resampling.downsample, labels.slide.mpp)
+    frame = Frame.from_downsample(labels.resampling.downsample, labels.slide.mpp)
     counts = count_label_pixels(output.progress(output.labels), labels)
     overlapping = ensemble.spec.multi_label  # a group's background only says "not this class"
     areas = []
