@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
 
-from wsi_unet.labels import contents, layout, metadata
+from wsi_unet.labels import contents, layout
 from wsi_unet.labels.contents import FORMAT_VERSION, IMAGE_NAME
 from wsi_unet.labels.metadata import Frame
 from wsi_unet.labels.progress import Progress, RunRecord, ShardRecord
@@ -76,9 +76,7 @@ def lay_out(plan: Plan, before: OutputState, ensemble: Ensemble) -> OpenOutput:
         # Recorded first: what is described without a record would count as stored already.
         _record_run(store, IMAGE_NAME, plan.image, created)
         if not contents.is_described(store, "", plan.image.pyramid, channels=3):
-            frame = metadata.Frame.from_downsample(
-                plan.image.resampling.downsample, plan.image.slide.mpp
-            )
+            frame = Frame.from_downsample(plan.image.resampling.downsample, plan.image.slide.mpp)
             layout.create_image(store, plan.image.slide.name, plan.image.pyramid, frame)
     if before.stored is None or not labels_are_described(store, plan.labels):
         _create_labels(store, plan, ensemble, created)
@@ -96,7 +94,7 @@ def lay_out(plan: Plan, before: OutputState, ensemble: Ensemble) -> OpenOutput:
 
 def _create_labels(store: ByteStore, plan: Plan, ensemble: Ensemble, created: str) -> None:
     labels = plan.labels
-    frame = metadata.Frame.from_downsample(labels.resampling.downsample, labels.slide.mpp)
+    frame = Frame.from_downsample(labels.resampling.downsample, labels.slide.mpp)
     provenance = _provenance(plan, ensemble, created)
     for name, group in zip(labels.label_groups, ensemble.groups, strict=True):
         layout.create_labels(store, name, labels.pyramid, frame, group.classes, provenance)
