@@ -17,7 +17,7 @@ from wsi_unet.training.artifacts.folder import TrainingFolder
 from wsi_unet.training.artifacts.journal import read_journal
 from wsi_unet.training.artifacts.state import BestNetwork, read_state
 from wsi_unet.training.dataset import FieldSplit
-from wsi_unet.training.fields import Piece
+from wsi_unet.training.fields import FieldWindow
 from wsi_unet.training.recipe import Recipe
 from wsi_unet.training.report import Training, TrainingProgress
 from wsi_unet.training.run import train_on
@@ -39,15 +39,15 @@ DOCUMENT: dict[str, Any] = {
 }
 
 
-def small_recipe(**parts: Any) -> Recipe:
-    """Return a recipe for a tiny network; parts that are tables are laid over its own."""
+def small_recipe(**sections: Any) -> Recipe:
+    """Return a recipe for a tiny network; sections that are tables are merged into its own."""
     document = dict(DOCUMENT)
-    for name, part in parts.items():
-        below = document.get(name)
-        document[name] = below | part if isinstance(part, dict) and below else part
-    classes, gray = len(document["classes"]), document.get("channel_order") == "gray"
-    ours = {"classes": classes, "in_channels": 1 if gray else 3}
-    return Recipe.model_validate(document | {"network": ours | document["network"]})
+    for name, section in sections.items():
+        present = document.get(name)
+        document[name] = present | section if isinstance(section, dict) and present else section
+    number, gray = len(document["classes"]), document.get("channel_order") == "gray"
+    derived = {"classes": number, "in_channels": 1 if gray else 3}
+    return Recipe.model_validate(document | {"network": derived | document["network"]})
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,11 +74,11 @@ class Squares:
     def areas(self) -> Sequence[Box]:
         return [Box.of_shape(self.shape)]
 
-    def read(self, window: Box) -> Piece:
+    def read(self, window: Box) -> FieldWindow:
         rows = reflect(window.y0, window.y1, self.shape[0])[:, None]
         columns = reflect(window.x0, window.x1, self.shape[1])
         labels = self.labels[rows, columns]
-        return Piece(self.image[rows, columns], labels, np.zeros(labels.shape, np.float32))
+        return FieldWindow(self.image[rows, columns], labels, np.zeros(labels.shape, np.float32))
 
     def point(self, index: int | None, rng: np.random.Generator) -> tuple[int, int]:
         there = np.argwhere(self.labels < 254 if index is None else self.labels == index)
@@ -99,7 +99,7 @@ def squares(
     return Squares(image, labels, source, f"squares {seed}", f"p{seed}")
 
 
-def small_parts(classes: int = 2) -> FieldSplit[Squares]:
+def small_split(classes: int = 2) -> FieldSplit[Squares]:
     """Return three fields to train on, one held out, one of another source apart."""
     return FieldSplit(
         training=[squares(seed, classes=classes) for seed in range(3)],
@@ -112,21 +112,21 @@ def train_small(
     recipe: Recipe,
     model: Path,
     *,
-    parts: FieldSplit[Squares] | None = None,
+    split: FieldSplit[Squares] | None = None,
     resume: bool = False,
     workers: int = 0,
     tensorboard: bool = False,
     on_progress: Callable[[TrainingProgress], None] | None = None,
 ) -> Training:
     """Train on one thread."""
-    setting = choose_runtime(
+    runtime = choose_runtime(
         recipe, device="cpu", workers=workers, threads=1, on_progress=on_progress
     )
     return train_on(
         recipe,
-        parts or small_parts(),
+        split or small_split(),
         TrainingFolder(model),
-        setting,
+        runtime,
         resume=resume,
         tensorboard=tensorboard,
     )
@@ -145,9 +145,9 @@ def stop_after(iteration: int, phase: str = "training") -> Callable[[TrainingPro
 def what_counts(model: Path) -> dict[str, object]:
     """Return all that a training wrote but what clocks say: model, state, journal."""
     journal = read_journal(model / "training" / "journal.csv")
-    found = read_state(model / "training" / "state")
-    state = {**vars(found), **vars(found.standing)}
-    timed = {"seconds", "seconds_waited", "waited", "journal", "standing"}
+    saved = read_state(model / "training" / "state")
+    state = {**vars(saved), **vars(saved.status)}
+    timed = {"seconds", "seconds_waited", "waited", "journal", "status"}
     return {
         "weights": (model / "weights.safetensors").read_bytes(),
         "journal": str({name: column for name, column in journal.items() if name not in timed}),

@@ -77,8 +77,8 @@ def test_a_batch_is_the_samples_of_its_iteration(workers: int, ahead: bool) -> N
         assert on_device.labels.dtype == torch.int64
         assert on_device.labels[:, 1, 1].tolist() == [0, 1]
         assert on_device.labels[:, 0, 0].tolist() == [255, 255], "ignored stays ignored"
-        assert batch.one(1).where == batch.where[1:]
-        assert batch.one(1).weights.shape == (1, 4, 4)
+        assert batch.single(1).where == batch.where[1:]
+        assert batch.single(1).weights.shape == (1, 4, 4)
     assert len(makers_of(found)) == max(1, workers)
     assert (os.getpid() in makers_of(found)) == (workers == 0)
 

@@ -49,9 +49,9 @@ def test_nuclei_of_two_sets(shared_data: Path) -> None:
         split={"folds": 5, "hold_out": [1], "order": "interleaved"},
     )
     fields = open_fields(recipe, shared_data)
-    parts = split_fields(recipe, fields)
-    assert [len(parts.training), len(parts.validation), len(parts.hold_out[1])] == [85, 22, 10]
-    assert parts.hold_out[1][0].shape == (math.ceil(260 * 0.4), math.ceil(288 * 0.4))
+    split = split_fields(recipe, fields)
+    assert [len(split.training), len(split.validation), len(split.hold_out[1])] == [85, 22, 10]
+    assert split.hold_out[1][0].shape == (math.ceil(260 * 0.4), math.ceil(288 * 0.4))
     scales = [
         told_scale(shared_data / "nuclei_he" / "instances" / Path(one.name).name)
         for one in fields
@@ -72,8 +72,8 @@ def test_membranes(shared_data: Path) -> None:
     fields = open_fields(recipe, shared_data)
     assert [Path(one.name).stem for one in fields] == [str(i) for i in range(30)]
     assert [one.shape for one in fields] == [(512, 512)] * 30
-    parts = split_fields(recipe, fields)
-    assert [Path(one.name).stem for one in parts.validation] == [str(i) for i in range(6, 12)]
+    split = split_fields(recipe, fields)
+    assert [Path(one.name).stem for one in split.validation] == [str(i) for i in range(6, 12)]
     piece = fields[7].read(Box(100, 50, 300, 260))
     label = np.asarray(Image.open(shared_data / "isbi2012_em" / "label" / "7.png"))
     assert (piece.labels == (label[100:300, 50:260] == 255)).all()

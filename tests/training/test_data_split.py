@@ -16,7 +16,7 @@ from support.training_data import CELL, GROUND, INSTANCES, make_recipe, save, wr
 from wsi_unet.errors import RecipeError
 from wsi_unet.geometry import Box, Shape
 from wsi_unet.training.dataset import describe_fields, open_fields, split_fields
-from wsi_unet.training.fields import Piece
+from wsi_unet.training.fields import FieldWindow
 from wsi_unet.training.recipe import Recipe
 
 
@@ -31,7 +31,7 @@ class Named:
     amounts: Mapping[int, float] = field(default_factory=lambda: {0: 50.0, 1: 50.0}, hash=False)
     areas: Sequence[Box] = ()
 
-    def read(self, window: Box) -> Piece:
+    def read(self, window: Box) -> FieldWindow:
         raise NotImplementedError
 
     def point(self, index: int | None, rng: np.random.Generator) -> tuple[int, int]:
@@ -71,11 +71,11 @@ def test_folds_are_disjoint_by_patient_and_together_all(
         recipe = recipe.model_copy(
             update={"running": recipe.running.model_copy(update={"seed": seed})}
         )
-        parts = split_fields(recipe, fields)
-        assert sorted([*parts.training, *parts.validation], key=str) == sorted(fields, key=str)
-        trained = {one.patient for one in parts.training}
-        assert not trained & {one.patient for one in parts.validation}
-        measured.update(one.name for one in parts.validation)
+        split = split_fields(recipe, fields)
+        assert sorted([*split.training, *split.validation], key=str) == sorted(fields, key=str)
+        trained = {one.patient for one in split.training}
+        assert not trained & {one.patient for one in split.validation}
+        measured.update(one.name for one in split.validation)
     assert measured == Counter(one.name for one in fields)
 
 
@@ -90,9 +90,9 @@ def test_each_fold_has_an_equal_share_of_each_source(
     fields = named([[f"{source}-{i}" for i in range(n)] for source, n in enumerate(sizes)])
     for fold in range(folds):
         recipe = recipe_of(len(sizes), folds=folds, fold=fold, order=order)
-        parts = split_fields(recipe, fields)
+        split = split_fields(recipe, fields)
         for source, size in enumerate(sizes):
-            held_out = sum(one.source == source for one in parts.validation)
+            held_out = sum(one.source == source for one in split.validation)
             assert size // folds <= held_out <= -(-size // folds)
 
 
@@ -116,18 +116,18 @@ def test_orders() -> None:
 
 def test_one_fold_trains_on_all() -> None:
     fields = named([["a", "b"], ["c"]])
-    parts = split_fields(recipe_of(2, folds=1), fields)
-    assert parts.training == fields
-    assert parts.validation == []
-    assert parts.hold_out == {}
+    split = split_fields(recipe_of(2, folds=1), fields)
+    assert split.training == fields
+    assert split.validation == []
+    assert split.hold_out == {}
 
 
 def test_sources_are_held_out_as_a_whole() -> None:
     fields = named([["a", "b", "c"], ["d", "e"]])
-    parts = split_fields(recipe_of(2, folds=3, fold=1, hold_out=[1], order="contiguous"), fields)
-    assert [one.patient for one in parts.training] == ["a", "c"]
-    assert [one.patient for one in parts.validation] == ["b"]
-    assert {number: [one.patient for one in there] for number, there in parts.hold_out.items()} == {
+    split = split_fields(recipe_of(2, folds=3, fold=1, hold_out=[1], order="contiguous"), fields)
+    assert [one.patient for one in split.training] == ["a", "c"]
+    assert [one.patient for one in split.validation] == ["b"]
+    assert {number: [one.patient for one in there] for number, there in split.hold_out.items()} == {
         1: ["d", "e"]
     }
 
@@ -135,9 +135,9 @@ def test_sources_are_held_out_as_a_whole() -> None:
 def test_a_patient_of_two_sources_is_in_one_part() -> None:
     fields = named([["a", "b", "c", "d"], ["d", "c", "x", "y"]])
     for fold in range(2):
-        parts = split_fields(recipe_of(2, folds=2, fold=fold), fields)
-        trained = {one.patient for one in parts.training}
-        assert not trained & {one.patient for one in parts.validation}
+        split = split_fields(recipe_of(2, folds=2, fold=fold), fields)
+        trained = {one.patient for one in split.training}
+        assert not trained & {one.patient for one in split.validation}
 
 
 def test_what_cant_be_split_is_refused() -> None:
@@ -175,4 +175,3 @@ def test_what_is_trained_on_is_described(tmp_path: Path) -> None:
     assert portions[0].pixels == {"ground": 2400 - cells, "cell": cells}
     assert portions[0].license == "CC0-1.0"
     assert str(portions[1]).startswith("data.0 (images), validation: 2 images of 2 patients, 0.0")
-    assert "repaired" not in str(portions[1])

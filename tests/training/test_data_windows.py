@@ -29,11 +29,10 @@ from support.training_data import (
 from wsi_unet.errors import TrainingError
 from wsi_unet.geometry import Box
 from wsi_unet.training.dataset import DataField, open_fields, opening
-from wsi_unet.training.dataset.handles import Handles
 from wsi_unet.training.dataset.opening import MemoryBudget
-from wsi_unet.training.fields import IGNORED, Piece
+from wsi_unet.training.fields import IGNORED, FieldWindow
 from wsi_unet.training.targets.components import ConnectedComponents
-from wsi_unet.training.targets.separation import part_touching, separation_weights
+from wsi_unet.training.targets.separation import separate_touching, separation_weights
 
 SHAPE = (340, 410)
 WEIGHTING = {"separation": 10.0, "sigma": 3.0, "part": 2}
@@ -48,7 +47,7 @@ def spiral(shape: tuple[int, int], width: int = 4) -> NDArray[np.uint8]:
     return np.asarray(turns % 1 < 0.5, np.uint8)
 
 
-def same(one: Piece, other: Piece) -> bool:
+def same(one: FieldWindow, other: FieldWindow) -> bool:
     return all(
         (a == b).all() and a.dtype == b.dtype
         for a, b in (
@@ -135,7 +134,7 @@ def test_the_whole_is_what_its_ingredients_give(
     eight = label(classes, background=0, connectivity=2)  # type: ignore[no-untyped-call]
     for number, objects, labels in ((0, instances, instances > 0), (2, eight, classes)):
         piece = both[number][0].read(Box.of_shape(SHAPE))
-        parted = part_touching(objects, 2)
+        parted = separate_touching(objects, 2)
         assert (piece.labels == np.where(parted > 0, labels, 0)).all()
         assert (piece.separation == separation_weights(parted, 10.0, 3.0)).all()
         assert piece.separation.max() > 5
@@ -309,7 +308,7 @@ def test_a_rare_class_of_a_pyramid_is_found(
     assert field.point(2, np.random.default_rng(0)) == (400, 500)
 
 
-def read_some(field: DataField, windows: list[Box]) -> list[Piece]:
+def read_some(field: DataField, windows: list[Box]) -> list[FieldWindow]:
     return [field.read(window) for window in windows]
 
 
@@ -363,23 +362,6 @@ def test_what_is_pickled_is_small_and_not_open(tmp_path: Path) -> None:
     assert all(same(a.read(window), b.read(window)) for a, b in zip(fields, again, strict=True))
     rng, other = np.random.default_rng(3), np.random.default_rng(3)
     assert fields[0].point(1, rng) == again[0].point(1, other)
-
-
-def test_handles_forget_what_was_longest_unused() -> None:
-    opened: list[str] = []
-
-    def get(key: str) -> str:
-        return handles.get(key, 40, lambda: opened.append(key) or key)  # type: ignore[func-returns-value]
-
-    handles = Handles(100)
-    for key in "abacab":
-        assert get(key) == key
-    assert opened == ["a", "b", "c", "b"]
-    handles = Handles(10)  # what is too large for it is kept until something else is needed
-    opened.clear()
-    for key in "aabba":
-        get(key)
-    assert opened == ["a", "b", "a"]
 
 
 def test_threads_read_the_same(tmp_path: Path) -> None:

@@ -18,10 +18,10 @@ from wsi_unet.models import ModelSpec, Normalisation
 from wsi_unet.training.artifacts.card import describe_model
 from wsi_unet.training.artifacts.journal import Journal, read_journal, writing_journal
 from wsi_unet.training.artifacts.pictures import (
+    EXAMPLES,
     GAP,
-    PLACES,
-    LabelledPiece,
-    choose_places,
+    LabelledWindow,
+    choose_examples,
     draw_curve,
     draw_examples,
     paint_labels,
@@ -30,7 +30,7 @@ from wsi_unet.training.artifacts.pictures import (
 )
 from wsi_unet.training.fields import IGNORED, NOTHING
 from wsi_unet.training.loop.optimisers import rate_at
-from wsi_unet.training.loop.trainer import journal_columns, term_names
+from wsi_unet.training.loop.trainer import journal_columns, loss_columns
 
 COLUMNS = ["iteration", "loss", "mean_dice"]
 
@@ -91,7 +91,7 @@ def test_the_terms_of_a_loss_have_names_of_their_own() -> None:
     recipe = small_recipe(
         loss=[{"name": "focal"}, {"name": "dice"}, {"name": "focal", "gamma": 1.0}]
     )
-    assert term_names(recipe) == ["focal", "dice", "focal 2"]
+    assert loss_columns(recipe) == ["focal", "dice", "focal 2"]
     assert journal_columns(recipe)[:6] == [
         "iteration", "seconds", "loss", "focal", "dice", "focal 2"
     ]  # fmt: skip
@@ -193,15 +193,15 @@ def test_smoothing_is_an_unbiased_mean() -> None:
 
 def test_places_lie_in_fields_and_show_every_class() -> None:
     fields = [squares(0, (300, 700), classes=3), squares(1, (20, 30), classes=2)]
-    places = choose_places(fields, 3, seed=5)
-    assert 3 <= len(places) <= PLACES
+    places = choose_examples(fields, 3, seed=5)
+    assert 3 <= len(places) <= EXAMPLES
     for field, box in places:
         assert Box.of_shape(field.shape).contains(box)
         assert box.shape == tuple(min(256, side) for side in field.shape)
     seen = {int(v) for field, box in places for v in np.unique(field.read(box).labels)}
     assert seen == {0, 1, 2}
-    assert places == choose_places(fields, 3, seed=5)
-    assert choose_places([], 3, seed=5) == []
+    assert places == choose_examples(fields, 3, seed=5)
+    assert choose_examples([], 3, seed=5) == []
 
 
 def test_classes_are_painted_in_their_colours() -> None:
@@ -230,7 +230,7 @@ def test_classes_are_painted_in_their_colours() -> None:
 def test_examples_stand_in_rows_image_truth_prediction(tmp_path: Path) -> None:
     shapes = [(20, 30), (10, 12)]
     places = [
-        LabelledPiece(
+        LabelledWindow(
             number,
             Box.of_shape(shape),
             np.full((*shape, 3), 77, np.uint8),

@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 from support.training import (
-    small_parts,
     small_recipe,
+    small_split,
     squares,
     stop_after,
     train_small,
@@ -167,10 +167,10 @@ def test_another_recipe_is_refused_by_what_differs(tmp_path: Path) -> None:
 def test_other_data_are_refused(tmp_path: Path) -> None:
     model = tmp_path / "model"
     train_small(small_recipe(), model)
-    parts = small_parts()
-    more = FieldSplit([*parts.training, squares(7)], parts.validation, parts.hold_out)
+    split = small_split()
+    more = FieldSplit([*split.training, squares(7)], split.validation, split.hold_out)
     with pytest.raises(SignatureError, match="begun with other data"):
-        train_small(small_recipe(), model, resume=True, parts=more)
+        train_small(small_recipe(), model, resume=True, split=more)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "pickle"])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.training import Squares, small_split, small_recipe, squares, stop_after, train_small
+from support.training import Squares, small_recipe, small_split, squares, stop_after, train_small
 
 import wsi_unet
 from wsi_unet.errors import OptionError, RecipeError
@@ -49,9 +49,9 @@ def segmented(model: Path, field: Squares, folder: Path) -> Any:
 @pytest.mark.parametrize("padding", ["valid", "same"])
 def test_a_model_segments_as_it_was_measured(tmp_path: Path, padding: str) -> None:
     recipe = small_recipe(network={"padding": padding, "norm": "batch"})
-    parts = small_split()
-    done = train_small(recipe, tmp_path / "model", parts=parts)
-    (field,) = parts.validation
+    split = small_split()
+    done = train_small(recipe, tmp_path / "model", split=split)
+    (field,) = split.validation
     labels = segmented(tmp_path / "model", field, tmp_path)
     matrix = confusion_matrix(count_overlaps(field.labels, labels), (0, 1))
     assert np.trace(matrix) < matrix.sum(), "a case that tells"
@@ -60,7 +60,7 @@ def test_a_model_segments_as_it_was_measured(tmp_path: Path, padding: str) -> No
         found: Any = done.held_out["classes"]
         assert found[name]["dice"] == round(class_pixels(matrix, index).dice, 4)
         assert found[name]["pixels"] == (field.labels == index).sum()
-    hold_out = parts.hold_out[1][0]
+    hold_out = split.hold_out[1][0]
     matrix = confusion_matrix(
         count_overlaps(hold_out.labels, segmented(tmp_path / "model", hold_out, tmp_path)), (0, 1)
     )
@@ -127,9 +127,9 @@ def test_no_progress_ends_it_early(tmp_path: Path) -> None:
 
 
 def test_without_anything_held_out_the_last_network_is_kept(tmp_path: Path) -> None:
-    parts: FieldSplit[Squares] = FieldSplit(training=small_split().training)
+    split: FieldSplit[Squares] = FieldSplit(training=small_split().training)
     seen: list[TrainingProgress] = []
-    done = train_small(small_recipe(), tmp_path / "m", parts=parts, on_progress=seen.append)
+    done = train_small(small_recipe(), tmp_path / "m", split=split, on_progress=seen.append)
     assert (done.best_iteration, done.held_out, done.sources) == (12, None, {})
     assert {progress.dice for progress in seen} == {None}
     assert load_model(tmp_path / "m").spec.metrics == {}
@@ -201,12 +201,12 @@ def test_every_kind_of_network_becomes_a_model(
     tmp_path: Path, changes: Callable[[], dict[str, Any]], classes: int
 ) -> None:
     recipe = small_recipe(**changes())
-    parts = small_split(classes)
-    done = train_small(recipe, tmp_path / "m", parts=parts)
+    split = small_split(classes)
+    done = train_small(recipe, tmp_path / "m", split=split)
     model = load_model(tmp_path / "m")
     assert done.held_out is not None
     found = FieldLabeller(model, device="cpu", precision=done.precision, threads=1).measure(
-        parts.validation
+        split.validation
     )
     assert found.to_json() == done.held_out
     assert model.spec.head == recipe.head
@@ -311,20 +311,20 @@ def test_samples_are_made_ahead_where_there_are_cores_for_it(
     monkeypatch.setattr("wsi_unet.training.runtime.usable_cores", lambda: 4)
     document = small_recipe().model_dump()
     document["sampling"]["batch"] = batch
-    setting = choose_runtime(
+    runtime = choose_runtime(
         Recipe.model_validate(document),
         device="cpu",
         threads=asked.get("threads"),
         workers=asked.get("workers"),
     )
-    assert (setting.threads, setting.workers, setting.ahead) == (threads, workers, ahead)
+    assert (runtime.threads, runtime.workers, runtime.ahead) == (threads, workers, ahead)
 
 
 def test_another_machine_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     train_small(small_recipe(), tmp_path / "m", on_progress=stop_after(5))
-    setting = choose_runtime(small_recipe(), device="cpu", workers=0, threads=2)
+    runtime = choose_runtime(small_recipe(), device="cpu", workers=0, threads=2)
     from wsi_unet.training.artifacts.folder import TrainingFolder
     from wsi_unet.training.run import train_on
 
-    train_on(small_recipe(), small_split(), TrainingFolder(tmp_path / "m"), setting, resume=True)
+    train_on(small_recipe(), small_split(), TrainingFolder(tmp_path / "m"), runtime, resume=True)
     assert "goes on with threads 2, not 1, so not with the same bits" in caplog.text

@@ -18,7 +18,7 @@ from wsi_unet.errors import RecipeError
 from wsi_unet.geometry import Box, Shape, reflect
 from wsi_unet.models import Normalisation, UNet, UNetConfig
 from wsi_unet.training.augmentation.samples import Sample, Samples, sample_sides
-from wsi_unet.training.fields import IGNORED, Piece
+from wsi_unet.training.fields import IGNORED, FieldWindow
 from wsi_unet.training.loop.batches import making_batches
 from wsi_unet.training.recipe import Recipe
 
@@ -67,12 +67,12 @@ class Coded:
     def areas(self) -> Sequence[Box]:
         return [Box.of_shape(self.shape)]
 
-    def read(self, window: Box) -> Piece:
+    def read(self, window: Box) -> FieldWindow:
         rows = reflect(window.y0, window.y1, self.shape[0])
         columns = reflect(window.x0, window.x1, self.shape[1])
         labels = self.labels[rows[:, None], columns]
         image = np.repeat((labels == 1).astype(np.uint8)[..., None] * 200, 3, axis=2)
-        return Piece(image, labels, np.full(labels.shape, self.weight, np.float32))
+        return FieldWindow(image, labels, np.full(labels.shape, self.weight, np.float32))
 
     def point(self, index: int | None, rng: np.random.Generator) -> tuple[int, int]:
         there = np.argwhere(self.labels == index if index is not None else self.labels < 255)
@@ -223,7 +223,7 @@ def test_samples_travel_to_other_processes() -> None:
         for first in (0, 2, 4):
             batch = stream.next()
             for i, here in enumerate((samples[first], samples[first + 1])):
-                there = batch.one(i)
+                there = batch.single(i)
                 assert equal(
                     Sample(there.images[0], there.labels[0], there.weights[0], there.where[0]), here
                 )

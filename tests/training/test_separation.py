@@ -13,10 +13,10 @@ from scipy import ndimage
 
 from wsi_unet.geometry import Box
 from wsi_unet.training.targets.separation import (
-    PART,
-    halo,
-    part_touching,
-    parting_halo,
+    STRIP,
+    gap_halo,
+    separate_touching,
+    separation_halo,
     separation_weights,
 )
 
@@ -65,7 +65,7 @@ def test_weights_are_those_of_a_distance_transform_per_object(
 
 
 def test_weights_of_a_map_of_several_parts() -> None:
-    instances = nuclei(PART[0] + 30, PART[1] + 50, 60)
+    instances = nuclei(STRIP[0] + 30, STRIP[1] + 50, 60)
     expected = brute_weights(instances, 10.0, 5.0)
     assert expected.max() > 8
     np.testing.assert_allclose(
@@ -81,7 +81,7 @@ def test_blocks_with_their_halo_give_the_weights_of_the_whole(
     whole = Box.of_shape(SHAPE)
     expected = separation_weights(instances, 7.0, sigma)
     for core in whole.tiles(side):
-        window = core.grow(halo(sigma), halo(sigma)).intersection(whole)
+        window = core.grow(separation_halo(sigma), separation_halo(sigma)).intersection(whole)
         found = separation_weights(instances[window.slices()], 7.0, sigma, core.relative_to(window))
         assert (found == expected[core.slices()]).all()
 
@@ -93,8 +93,8 @@ def test_numbers_mean_nothing(instances: NDArray[np.int32], order: list[int], fa
     weights = separation_weights(instances, 10.0, 2.0)
     assert (weights == separation_weights(renumbered, 10.0, 2.0)).all()
     assert (weights == separation_weights(instances.astype(np.uint8), 10.0, 2.0)).all()
-    parted = part_touching(instances, 2)
-    assert ((part_touching(renumbered, 2) > 0) == (parted > 0)).all()
+    parted = separate_touching(instances, 2)
+    assert ((separate_touching(renumbered, 2) > 0) == (parted > 0)).all()
 
 
 def test_two_objects_by_hand() -> None:
@@ -130,7 +130,7 @@ def chebyshev(mask: NDArray[np.bool_]) -> NDArray[Any]:
 def test_objects_are_parted_and_lose_only_what_is_near(
     instances: NDArray[np.int32], px: int
 ) -> None:
-    parted = part_touching(instances, px)
+    parted = separate_touching(instances, px)
     assert ((parted == instances) | (parted == 0)).all()
     for number in np.unique(instances[instances > 0]):
         rest = (parted > 0) & (parted != number)
@@ -148,10 +148,10 @@ def test_blocks_with_their_halo_are_parted_as_the_whole(
     instances: NDArray[np.int32], px: int, side: int
 ) -> None:
     whole = Box.of_shape(SHAPE)
-    expected = part_touching(instances, px)
+    expected = separate_touching(instances, px)
     for core in whole.tiles(side):
-        window = core.grow(parting_halo(px), parting_halo(px)).intersection(whole)
-        parted = part_touching(instances[window.slices()], px)
+        window = core.grow(gap_halo(px), gap_halo(px)).intersection(whole)
+        parted = separate_touching(instances[window.slices()], px)
         assert (parted[core.relative_to(window).slices()] == expected[core.slices()]).all()
 
 
@@ -161,14 +161,14 @@ def test_the_parting_halo_suffices_in_a_crowd(px: int) -> None:
     rng, whole, short = np.random.default_rng(px), Box(0, 0, 60, 60), 0
     for crowding in (0.1, 0.3, 0.7) * 4:
         instances = (rng.random((60, 60)) < crowding) * rng.integers(1, 5, (60, 60))
-        expected = part_touching(instances, px)
+        expected = separate_touching(instances, px)
         for core in whole.tiles(5):
-            for halo_px in (parting_halo(px), 2 * px - 1):
+            for halo_px in (gap_halo(px), 2 * px - 1):
                 window = core.grow(halo_px, halo_px).intersection(whole)
-                parted = part_touching(instances[window.slices()], px)
+                parted = separate_touching(instances[window.slices()], px)
                 inside = parted[core.relative_to(window).slices()]
                 same = bool((inside == expected[core.slices()]).all())
-                assert same or halo_px < parting_halo(px)
+                assert same or halo_px < gap_halo(px)
                 short += not same
     assert short > 0
 
@@ -176,7 +176,7 @@ def test_the_parting_halo_suffices_in_a_crowd(px: int) -> None:
 @pytest.mark.parametrize("px", range(1, 10))
 def test_a_straight_seam_is_as_wide_as_wanted_and_in_the_middle(px: int) -> None:
     instances = np.repeat([[1] * 20 + [2] * 20], 30, axis=0)
-    parted = part_touching(instances, px)
+    parted = separate_touching(instances, px)
     gone = np.flatnonzero(parted[15] == 0)
     first = 20 - px // 2
     assert gone.tolist() == list(range(first, first + px))
@@ -186,9 +186,9 @@ def test_a_straight_seam_is_as_wide_as_wanted_and_in_the_middle(px: int) -> None
 def test_objects_that_are_far_apart_stay_as_they_are() -> None:
     instances = np.zeros((20, 20), np.uint16)
     instances[2:8, 2:8], instances[2:8, 11:18] = 65535, 9
-    assert (part_touching(instances, 3) == instances).all()
-    assert (part_touching(instances, 0) == instances).all()
+    assert (separate_touching(instances, 3) == instances).all()
+    assert (separate_touching(instances, 0) == instances).all()
 
 
 def test_diagonal_neighbours_touch() -> None:
-    assert part_touching(np.array([[1, 0], [0, 2]]), 1).tolist() == [[1, 0], [0, 0]]
+    assert separate_touching(np.array([[1, 0], [0, 2]]), 1).tolist() == [[1, 0], [0, 0]]

@@ -16,16 +16,16 @@ from support.training import Squares, small_recipe, squares
 
 from wsi_unet.geometry import Box
 from wsi_unet.models import ModelSpec, Normalisation, UNet, UNetConfig
-from wsi_unet.training.artifacts.pictures import LabelledPiece
+from wsi_unet.training.artifacts.pictures import LabelledWindow
 from wsi_unet.training.fields import IGNORED, NOTHING
 from wsi_unet.training.loop.learner import DivergedError
-from wsi_unet.training.loop.scores import PixelCounts, Scores, column_names, columns
+from wsi_unet.training.loop.scores import PixelCounts, Scores, score_columns, score_values
 from wsi_unet.training.loop.validation import (
     TILE,
     FieldLabeller,
-    cores_of,
-    model_of,
-    thinned,
+    network_as_model,
+    pick_evenly,
+    tile_cores,
 )
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.3, 0.25, 0.2)
@@ -66,7 +66,8 @@ def _fits(config: UNetConfig, side: int) -> bool:
 
 
 def labeller(network: UNet, spec: ModelSpec) -> FieldLabeller:
-    return FieldLabeller(model_of(network, spec), device="cpu", precision="float32", threads=1)
+    model = network_as_model(network, spec)
+    return FieldLabeller(model, device="cpu", precision="float32", threads=1)
 
 
 def brute_force(truth: NDArray[np.uint8], predicted: NDArray[np.uint8], index: int) -> Any:
@@ -136,7 +137,7 @@ def test_of_large_fields_a_fair_part_is_measured(monkeypatch: pytest.MonkeyPatch
 
 @given(count=st.integers(0, 50), most=st.integers(1, 60))
 def test_what_is_thinned_keeps_its_order_and_its_extent(count: int, most: int) -> None:
-    kept = thinned(range(count), most)
+    kept = pick_evenly(range(count), most)
     assert len(kept) == min(count, most)
     assert kept == sorted(set(kept))
     gaps = np.diff([-1, *kept, count])
@@ -168,7 +169,7 @@ def test_pixels_of_no_class_count_against_whatever_is_found_there() -> None:
     counts = PixelCounts(spec)
     truth = np.array([[0, 0, 1, NOTHING, NOTHING, IGNORED]], np.uint8)
     counts.add(truth, np.array([[[1, 2, 2, 1, 2, 1]]], np.uint8))  # label values 1 and 2
-    scores = Scores.of(counts, spec, 1)
+    scores = Scores.from_counts(counts, spec, 1)
     assert [one.dice for one in scores.classes] == [2 / 4, 2 / 4]
     assert scores.pixel_error == pytest.approx(3 / 5)
     assert scores.mean_dice == 0.5, "without a background all classes count"
@@ -178,12 +179,12 @@ def test_a_class_that_is_nowhere_is_no_score() -> None:
     spec = spec_of(UNetConfig(classes=3), classes=3)
     counts = PixelCounts(spec)
     counts.add(np.array([[0, 1]], np.uint8), np.array([[[0, 1]]], np.uint8))
-    scores = Scores.of(counts, spec, 1)
+    scores = Scores.from_counts(counts, spec, 1)
     assert math.isnan(scores.classes[2].dice)
     assert scores.mean_dice == 1.0
     document = scores.to_json()
     assert document["classes"]["c2"]["dice"] is None  # type: ignore[index, call-overload]
-    named = dict(zip(column_names(["c0", "c1", "c2"]), columns(scores), strict=True))
+    named = dict(zip(score_columns(["c0", "c1", "c2"]), score_values(scores), strict=True))
     assert (named["mean_dice"], named["dice c1"]) == (1.0, 1.0)
 
 
@@ -192,7 +193,7 @@ def test_label_values_are_told_apart_from_class_numbers() -> None:
     assert spec.label_values == (1, 2, 0)
     counts = PixelCounts(spec)
     counts.add(np.array([[0, 1, 2]], np.uint8), np.array([[[1, 2, 0]]], np.uint8))
-    assert Scores.of(counts, spec, 1).pixel_error == 0
+    assert Scores.from_counts(counts, spec, 1).pixel_error == 0
 
 
 def test_a_window_that_is_fixed_is_kept_to() -> None:
@@ -225,7 +226,7 @@ def test_cores_cover_a_box_and_stay_on_the_grid(edge: str) -> None:
     config = UNetConfig.model_validate({"padding": "same", "depth": 4, "odd": edge})
     box, shape = Box(37, 501, 1300, 700), (1301, 700)
     seen = np.zeros((1400, 800), int)
-    for core in cores_of(config.border(), box, shape):
+    for core in tile_cores(config.border(), box, shape):
         assert (core.y0 % 16, core.x0 % 16) == (0, 0)
         for last, side in ((core.y1, shape[0]), (core.x1, shape[1])):
             assert last % 16 == 0 or (edge == "zeros" and last == side)
@@ -249,7 +250,7 @@ def test_the_network_in_training_is_left_as_it_is() -> None:
     before = {name: value.clone() for name, value in network.state_dict().items()}
     spec = spec_of(network.config)
     assert isinstance(
-        next(labeller(network, spec).label([(squares(), Box(0, 0, 9, 9))])), LabelledPiece
+        next(labeller(network, spec).label([(squares(), Box(0, 0, 9, 9))])), LabelledWindow
     )
     assert network.training
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())

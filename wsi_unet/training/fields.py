@@ -1,4 +1,8 @@
-"""A field: one image or slide with what is true of it, on a grid of the pixel size to train at."""
+"""What a field is: an image or slide with its ground truth, on a grid of the training's pixel size.
+
+The loop and the augmentation know fields by this protocol alone; `wsi_unet.training.dataset` reads
+them from files.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +16,20 @@ from numpy.typing import NDArray
 from wsi_unet.geometry import Box, Shape
 
 IGNORED = 255
-"""Label of pixels that count for nothing: unknown, or told to be ignored."""
+"""Label of ignored pixels: their class is unknown, or the recipe ignores it."""
 
 NOTHING = 254
-"""Label of pixels known to be of no class, where there is no background class."""
+"""Label of pixels known to be of no class, if there is no background class."""
 
 
 @dataclass(frozen=True, eq=False)
-class Piece:
+class FieldWindow:
     """A window of a field.
 
     Attributes:
         image: (h, w, 3) RGB.
-        labels: (h, w), the class's index among the recipe's, `IGNORED` or `NOTHING`.
-        separation: (h, w), what a pixel between two objects weighs more; zeros where the recipe
-            wants none.
+        labels: (h, w) index of the class in the recipe, `IGNORED` or `NOTHING`.
+        separation: (h, w) extra weight of pixels between objects; zeros if the recipe wants none.
     """
 
     image: NDArray[np.uint8]
@@ -34,20 +37,20 @@ class Piece:
     separation: NDArray[np.float32]
 
 
-class Field(Protocol):
-    """One image or slide with what is true of it."""
+class TrainingField(Protocol):
+    """An image or slide with its ground truth, read in windows."""
 
     @property
     def name(self) -> str:
-        """For messages and the card: the file."""
+        """Name for messages and the model card: the image's path."""
 
     @property
     def patient(self) -> str:
-        """Whose it is; what is of one patient is never parted by a split."""
+        """Patient that the image is of; all fields of a patient are on one side of a split."""
 
     @property
     def source(self) -> int:
-        """The number of its source in the recipe."""
+        """Number of the data source in the recipe."""
 
     @property
     def shape(self) -> Shape:
@@ -55,18 +58,18 @@ class Field(Protocol):
 
     @property
     def amounts(self) -> Mapping[int, float]:
-        """Pixels of each class, by index; of slides, about."""
+        """Number of pixels of each class, by index; estimated for large slides."""
 
     @property
     def areas(self) -> Sequence[Box]:
-        """What is known of it, in boxes of at most 2048 px per side, px of the grid."""
+        """Boxes of at most 2048 px per side that cover all pixels with known labels."""
 
-    def read(self, window: Box) -> Piece:
-        """Return a window, which may reach beyond the field: it is mirrored there.
+    def read(self, window: Box) -> FieldWindow:
+        """Return a window; beyond the field's edges, the field is mirrored.
 
         Raises:
             SlideError: the image can't be read there.
         """
 
     def point(self, index: int | None, rng: np.random.Generator) -> tuple[int, int]:
-        """Return a random pixel (y, x) of a class; None: of all that is known."""
+        """Return a random pixel (y, x) of a class; None: of all pixels with known labels."""

@@ -1,7 +1,7 @@
-"""What a training is to do, as data: read from TOML, checked, written beside the model.
+"""Recipes: what a training does, as data. Read from TOML, validated, written beside the model.
 
-A recipe may start from a shipped one (`base = "paper"` or `base = "modern"`) and says then only
-what differs, and in any case its classes and its data.
+A recipe may be based on a shipped one (`base = "paper"` or `base = "modern"`); then it gives only
+what differs, and its classes and data.
 """
 
 from __future__ import annotations
@@ -25,34 +25,34 @@ def _ordered(factors: tuple[float, float]) -> tuple[float, float]:
 
 
 Range = Annotated[tuple[Positive, Positive], AfterValidator(_ordered)]
-"""(least, most) factor; drawn on a logarithmic scale."""
+"""(least, most) factor, drawn on a logarithmic scale."""
 
 Zoom = Annotated[float, Field(ge=0.1, le=10)]
 ZoomRange = Annotated[tuple[Zoom, Zoom], AfterValidator(_ordered)]
-"""A `Range` of sizes; bounded, since the window that is read grows with the square."""
+"""A `Range` of sizes; bounded, since the window to read grows with its square."""
 
-FOR_HEADS = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid"}
-"""Losses that only one kind of head can be trained with."""
+HEAD_OF_LOSS = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid"}
+"""The head of each loss that only one kind of head can be trained with."""
 
-FOR_RGB = ("counterstain", "stain", "stain_hue", "ground", "made_up")
-"""What of `Colouring` needs the colours of dyes."""
+RGB_ONLY = ("counterstain", "stain", "stain_hue", "ground", "made_up")
+"""Keys of `Colouring` that need RGB images."""
 
 
 class RecipeSection(BaseModel):
-    """A part of a recipe: what isn't known in it is refused, and it is never changed."""
+    """A section of a recipe: immutable, and without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class RecipeClass(RecipeSection):
-    """A class to be learnt.
+    """A class to learn.
 
     Attributes:
-        name: of the class.
-        color: "#rrggbb", of its labels.
-        values: the pixel values that mean it in label images; None: all that no other class has
-            (of instance labels, every number above 0).
-        annotations: the annotations' class names that mean it; none: its own name.
+        name: name of the class.
+        color: colour of its labels, "#rrggbb".
+        values: its pixel values in label images; None: all values that no other class has (in
+            instance labels, every number above 0).
+        annotations: its class names in annotations; empty: its own name.
     """
 
     name: str
@@ -61,30 +61,30 @@ class RecipeClass(RecipeSection):
     annotations: tuple[str, ...] = ()
 
     def to_class(self) -> ModelClass:
-        """Return it as a model's spec has it."""
+        """Return the class for a model's spec."""
         return ModelClass(name=self.name, color=self.color)
 
 
 class DataSource(RecipeSection):
-    """Images, or slides, with what is true of them.
+    """Images or slides with their ground truth.
 
     Attributes:
         images: a folder, file or glob pattern of images or slides; relative to the data folder.
-        labels: the truth: a folder with a file of the same stem for each image (PNG or TIFF;
+        labels: ground truth: a folder with a file of the same stem for each image (PNG or TIFF;
             GeoJSON or ASAP XML; a label OME-Zarr `<stem>.ome.zarr`), or one such file.
-        kind: what the values of label images are: "classes", or "instances" (a number per
-            object, 0 elsewhere, of one class).
-        label: of label OME-Zarrs with several label groups, the group.
-        mpp: µm per pixel of images that don't say, or say it wrong.
-        object_diameter: where it isn't known at all, what the median object of an image has
-            (µm): its magnification is told from that.
-        group: a regular expression whose first group, matched on the file's stem, names the
-            patient; None: every file is a patient. What is of one patient is never parted.
-        within: annotations outside of which nothing is known, given like `labels`.
-        ignore: annotation names, or values, whose pixels count for nothing.
-        share: how often it is drawn from, relative to the other sources.
-        license: of the data.
-        citation: whom to name.
+        kind: what the values of label images are: "classes", or "instances" (a number for each
+            object, 0 elsewhere; all objects are of one class).
+        label: label group to use, if label OME-Zarrs have several.
+        mpp: µm per pixel of images whose files have no pixel size, or a wrong one.
+        object_diameter: diameter of an image's median object, µm, from which the magnification is
+            found if the pixel size isn't known at all.
+        group: regular expression whose first group, matched in the file's stem, names the patient;
+            None: every file is a patient. All files of a patient are on one side of a split.
+        within: annotations outside which labels are unknown; given like `labels`.
+        ignore: names or values whose pixels are ignored.
+        share: how often samples are drawn from this source, relative to the other sources.
+        license: license of the data.
+        citation: citation of the data.
     """
 
     images: str
@@ -102,13 +102,14 @@ class DataSource(RecipeSection):
 
 
 class Split(RecipeSection):
-    """Which patients are trained on and which only measured.
+    """Which patients are trained on, and which are held out.
 
     Attributes:
-        folds: into how many parts the patients are cut; 1: all are trained on.
-        fold: the part that is held out, from 0.
-        order: "contiguous" (as files are named), "interleaved" (every so manieth), or "random".
-        hold_out: sources (by number, from 0) that are held out as a whole and measured apart.
+        folds: number of folds that the patients are divided into; 1: all are trained on.
+        fold: the fold that is held out, from 0.
+        order: how folds are assigned: "contiguous" (in the order of file names), "interleaved"
+            (every n-th), or "random".
+        hold_out: sources (by number, from 0) that are held out as a whole and measured at the end.
     """
 
     folds: int = Field(default=5, ge=1, le=1000)
@@ -119,20 +120,20 @@ class Split(RecipeSection):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.fold >= self.folds:
-            raise ValueError(f"fold: {self.fold} of {self.folds} folds; the first is 0")
+            raise ValueError(f"fold: {self.fold} of {self.folds} folds, which count from 0")
         return self
 
 
 class Sampling(RecipeSection):
-    """Where samples are taken from.
+    """Where samples are drawn.
 
     Attributes:
-        tile: px of output per side (rounded up to what the network can give).
+        tile: side of the network's output, px (rounded up to a size that the network can have).
         batch: samples per iteration.
-        classes: how often a sample's centre is on each class, by name, relative to each other;
-            empty: centres lie anywhere, all pixels alike.
-        jitter: how far the centre is moved at most, px.
-        empty: share of samples that show made-up ground in which there is nothing to find.
+        classes: how often samples are centred on each class, by name, relative to each other;
+            empty: all pixels are equally likely.
+        jitter: largest random shift of the centre, px.
+        empty: share of samples that show synthetic background without objects.
     """
 
     tile: int = Field(default=256, ge=1, le=8192)
@@ -143,18 +144,19 @@ class Sampling(RecipeSection):
 
 
 class Warping(RecipeSection):
-    """How samples are moved, turned and bent; image, labels and weights alike.
+    """Geometric augmentation, of image, labels and weights alike.
 
     Attributes:
-        flips: whether they are flipped and turned by right angles.
-        rotation: share that is turned by any angle.
-        shift: px that they are moved by at most.
-        scale: (least, most) factor of size, 0.1 to 10, drawn on a logarithmic scale.
-        scaled: share that is scaled.
-        squeeze: logarithm of the largest change of aspect, of those that are scaled.
-        elastic: deviation of the displacements of a coarse grid, px; 0: none (the paper: 10).
+        flips: whether samples are flipped and rotated by right angles.
+        rotation: share of samples that are rotated by any angle.
+        shift: largest shift, px.
+        scale: (least, most) scale factor, 0.1 to 10, drawn on a logarithmic scale.
+        scaled: share of samples that are scaled.
+        squeeze: logarithm of the largest change of aspect ratio of scaled samples.
+        elastic: standard deviation of the displacements of a coarse grid, px; 0: none (the paper:
+            10).
         elastic_grid: points of that grid per side (the paper: 3).
-        elastic_share: share that is bent.
+        elastic_share: share of samples that are deformed.
     """
 
     flips: bool = False
@@ -169,23 +171,23 @@ class Warping(RecipeSection):
 
 
 class Colouring(RecipeSection):
-    """How the intensities of samples are varied, in this order; shares are how often.
+    """Colour augmentation, in this order. Shares are shares of all samples.
 
     Attributes:
-        counterstain: share whose ground, all that is background, is dyed apart from the objects,
-            in a tone from pink to purple with made-up cytoplasm.
-        stain: of haematoxylin, eosin and DAB (Ruifrok and Johnston 2001): largest logarithm of
-            the factor of each dye's amount, so 0.3 is 0.74 to 1.35; 0: none.
-        stain_hue: deviation of the dyes' own colours.
-        ground: share whose white balance is changed, toward or away from the glass's.
-        made_up: share over which made-up tissue without nuclei is laid.
-        brightness: largest change, of 0 to 1.
-        contrast: (least, most) factor.
+        counterstain: share whose background gets a colour of its own, from pink to purple, with
+            synthetic cytoplasm.
+        stain: largest logarithm of the factor of each dye's amount (haematoxylin, eosin and DAB:
+            Ruifrok and Johnston 2001); 0.3 is a factor of 0.74 to 1.35; 0: none.
+        stain_hue: deviation of the dyes' colours.
+        ground: share whose white balance is changed.
+        made_up: share that synthetic tissue without nuclei is added to.
+        brightness: largest change of brightness, of a range of 0 to 1.
+        contrast: (least, most) factor of contrast.
         gamma: (least, most) exponent.
         blur: share that is blurred or sharpened.
-        noise: largest deviation of added noise, of 0 to 1.
-        low_resolution: share that is made coarser and enlarged again.
-        jpeg: share that goes through JPEG.
+        noise: largest standard deviation of added noise, of a range of 0 to 1.
+        low_resolution: share that is downsampled and enlarged again.
+        jpeg: share that is compressed as JPEG.
     """
 
     counterstain: Share = 0.0
@@ -203,14 +205,14 @@ class Colouring(RecipeSection):
 
 
 class Weighting(RecipeSection):
-    """What a pixel weighs in the cross entropies.
+    """Weights of pixels in the cross entropies.
 
     Attributes:
-        balance: whether classes weigh inversely to how often they are, w_c.
-        separation: w0 of the paper's w0·exp(−(d1 + d2)²/2σ²), d1 and d2 being the distances to
+        balance: whether classes are weighted inversely to their number of pixels, w_c.
+        separation: w0 of the paper's w0·exp(−(d1 + d2)²/2σ²), where d1 and d2 are the distances to
             the nearest two objects; 0: none (the paper: 10).
         sigma: σ, px (the paper: 5).
-        part: px by which touching objects are parted by background; 0: they may touch.
+        part: width of the background that is put between touching objects, px; 0: they may touch.
     """
 
     balance: bool = False
@@ -220,14 +222,14 @@ class Weighting(RecipeSection):
 
 
 class LossTerm(RecipeSection):
-    """One addend of the loss.
+    """A term of the loss.
 
     Attributes:
-        name: "cross_entropy", "binary_cross_entropy" (each class by itself), "dice" (1 − soft
-            Dice, mean over classes), "iou" (1 − soft IoU, likewise) or "focal" (Lin et al. 2017).
-        weight: its factor.
+        name: "cross_entropy", "binary_cross_entropy" (of each class), "dice" (1 − soft Dice, mean
+            over classes), "iou" (1 − soft IoU, mean over classes) or "focal" (Lin et al. 2017).
+        weight: weight of the term.
         gamma: exponent of the focal loss.
-        background: whether "dice" and "iou" take the background for a class, too.
+        background: whether "dice" and "iou" include the background.
     """
 
     name: Literal["cross_entropy", "binary_cross_entropy", "dice", "iou", "focal"]
@@ -238,24 +240,24 @@ class LossTerm(RecipeSection):
     @model_validator(mode="after")
     def _check_background(self) -> LossTerm:
         if self.background and self.name not in ("dice", "iou"):
-            raise ValueError(f"background: {self.name!r} takes every class anyway; leave it out")
+            raise ValueError(f"background: {self.name!r} includes every class anyway; leave it out")
         return self
 
 
 class Optimiser(RecipeSection):
-    """How weights are changed.
+    """The optimiser and its learning rate.
 
     Attributes:
         name: "sgd", "adam" or "adamw".
         rate: the (largest) learning rate.
-        momentum: of SGD.
-        nesterov: whether SGD looks ahead.
-        decay: of the weights.
-        schedule: of the rate: "constant", "poly" ((1 − i/n)^0.9), "cosine" or "onecycle" (up for
-            the first twentieth, then down along a cosine).
-        clip: largest norm of the gradient; 0: any.
-        average: share of the past in an exponential mean of the weights, which is what is
-            measured and kept; 0: the weights themselves.
+        momentum: momentum of SGD.
+        nesterov: whether SGD uses Nesterov momentum.
+        decay: weight decay.
+        schedule: schedule of the rate: "constant", "poly" ((1 − i/n)^0.9), "cosine" or "onecycle"
+            (up for the first twentieth, then down along a cosine).
+        clip: largest norm of the gradient; 0: no limit.
+        average: decay of an exponential moving average of the weights, which is measured and kept;
+            0: the weights themselves are.
     """
 
     name: Literal["sgd", "adam", "adamw"] = "adamw"
@@ -270,22 +272,22 @@ class Optimiser(RecipeSection):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.nesterov and not self.momentum:
-            raise ValueError("nesterov: looks ahead along the momentum, which is 0")
+            raise ValueError("nesterov: needs a momentum above 0")
         return self
 
 
 class Running(RecipeSection):
-    """How long, and how it is watched.
+    """How long a training runs, and how it is measured.
 
     Attributes:
         iterations: steps of the optimiser.
-        seed: of everything that is left to chance.
-        precision: number type of the network's convolutions; "auto": bfloat16 where it pays.
+        seed: seed of all random numbers.
+        precision: number type of the network's convolutions; "auto": bfloat16 if it is faster.
         validate_every: iterations between two measurements of the held-out fold.
-        validate_tiles: tiles of up to 512² px that are measured at most, taken evenly out of all;
-            0: all, however large the slides are.
-        patience: measurements without a better one after which it ends early; 0: never.
-        best_by: what the best network is chosen by: mean Dice of the held-out fold, or "last".
+        validate_tiles: most tiles of up to 512² px to measure, evenly spaced among all; 0: all,
+            however large the slides are.
+        patience: measurements without improvement after which the training stops early; 0: never.
+        best_by: network to keep: "dice" for the largest mean Dice on the held-out fold, or "last".
     """
 
     iterations: int = Field(default=1000, ge=1)
@@ -301,8 +303,8 @@ class InputNormalisation(RecipeSection):
     """How intensities become the network's input: (intensity / 255 − mean) / std.
 
     Attributes:
-        mean: per channel, 0 to 1; None: measured on the samples.
-        std: likewise.
+        mean: mean of each channel, 0 to 1; None: measured on samples.
+        std: standard deviation of each channel, 0 to 1; None: measured on samples.
     """
 
     mean: tuple[float, ...] | None = None
@@ -313,16 +315,25 @@ class Recipe(RecipeSection):
     """A training, from data to model.
 
     Attributes:
-        name: of the model.
+        name: name of the model.
         description: what the model is for.
-        license: of its weights, an SPDX expression where there is one.
-        classes: in the order of the network's outputs.
-        background: the class stored as label 0; None where there is none.
+        license: license of its weights, an SPDX expression if there is one.
+        classes: classes, in the order of the network's outputs.
+        background: class stored as label 0; None: there is none.
         mpp: µm per pixel to train at; None: pixels as they are.
         channel_order: "rgb" or "gray".
-        head: "softmax", or "sigmoid" where each class is decided by itself.
-        data: where images and truths are.
-        network: the network's shape; its channels and classes follow from the above.
+        head: "softmax", or "sigmoid" if each class is predicted independently.
+        data: sources of images and ground truth.
+        split: which patients are trained on, and which are held out.
+        sampling: where samples are drawn.
+        warping: geometric augmentation.
+        colouring: colour augmentation.
+        weighting: weights of pixels in the cross entropies.
+        loss: terms of the loss, which are added up.
+        optimiser: the optimiser and its learning rate.
+        running: how long a training runs, and how it is measured.
+        scaling: normalisation of intensities.
+        network: architecture; its channels and classes follow from the above.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
@@ -347,10 +358,10 @@ class Recipe(RecipeSection):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        names = [one.name for one in self.classes]
+        names = [recipe_class.name for recipe_class in self.classes]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"classes: {name!r} is there {names.count(name)} times")
+                raise ValueError(f"classes: {name!r} occurs {names.count(name)} times")
         if self.head == "softmax" and len(names) < 2:
             raise ValueError("classes: a softmax head needs two classes or more")
         if self.background is not None and self.background not in names:
@@ -359,7 +370,7 @@ class Recipe(RecipeSection):
             if name not in names:
                 raise ValueError(f"sampling.classes: {name!r} is none of the classes {names}")
         if self.sampling.classes and not any(self.sampling.classes.values()):
-            raise ValueError("sampling.classes: all are 0; leave it out for centres anywhere")
+            raise ValueError("sampling.classes: all are 0; leave it out to sample anywhere")
         for number in self.split.hold_out:
             if number >= len(self.data):
                 raise ValueError(
@@ -373,25 +384,25 @@ class Recipe(RecipeSection):
             raise ValueError("background: a sigmoid head has none; leave it out")
         if self.sampling.empty and self.background is None and self.head == "softmax":
             raise ValueError(
-                "sampling.empty: a softmax head without a background class must find something "
-                "everywhere; set it to 0"
+                "sampling.empty: with a softmax head and no background class, every pixel is of "
+                "some class; set it to 0"
             )
         for term in self.loss:
-            head = FOR_HEADS.get(term.name, self.head)
+            head = HEAD_OF_LOSS.get(term.name, self.head)
             if head != self.head:
                 raise ValueError(
                     f"loss: {term.name!r} is for {head} heads, this one is {self.head}"
                 )
-        for name in FOR_RGB:
+        for name in RGB_ONLY:
             if self.channel_order == "gray" and getattr(self.colouring, name):
                 raise ValueError(f"colouring.{name}: gray images show no dyes; set it to 0")
         return self
 
     @property
     def background_index(self) -> int | None:
-        """The background's number among the classes; None where there is none."""
+        """Index of the background class; None: there is none."""
         return None if self.background is None else self.class_index(self.background)
 
     def class_index(self, name: str) -> int:
-        """Return the number of a class, the index of its output."""
-        return [one.name for one in self.classes].index(name)
+        """Return the index of a class, which is that of its output."""
+        return [recipe_class.name for recipe_class in self.classes].index(name)

@@ -1,8 +1,9 @@
-"""Reading recipes from TOML, with what they start from and what is said on the command line."""
+"""Reading recipes from TOML files, with their base recipes and with changes; and writing them."""
 
 from __future__ import annotations
 
 import difflib
+import os
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,8 @@ import tomli_w
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from wsi_unet.errors import RecipeError
+from wsi_unet.errors import OptionError, RecipeError
+from wsi_unet.locations import Location
 from wsi_unet.training.recipe import Recipe
 
 SHIPPED = Path(__file__).parent / "recipes"
@@ -22,44 +24,84 @@ Table = dict[str, Any]
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """Return the recipes that come with the package, by name."""
+    """Return the paths of the recipes that come with the package, by name."""
     return {path.stem: path for path in sorted(SHIPPED.glob("*.toml"))}
 
 
-def read_recipe(path: Path, settings: Iterable[str] = ()) -> Recipe:
-    """Read a recipe, and what it starts from.
+def read_recipe(path: str | os.PathLike[str], settings: Iterable[str] = ()) -> Recipe:
+    """Read a recipe and its base recipes.
 
     Args:
         path: a TOML file.
-        settings: what is to be otherwise, like "running.iterations=300": a key and a TOML value.
+        settings: changes to the recipe, like "running.iterations=300": a key and a TOML value.
 
     Raises:
-        RecipeError: it can't be read, isn't TOML, lacks something or holds something unknown.
+        RecipeError: it can't be read, isn't TOML, lacks a key or has an unknown one.
     """
-    table = _with_bases(path)
+    file = local_path(path, "recipe")
+    table = _read_with_bases(file)
     for setting in settings:
         changes = _parse_setting(setting)
         if "base" in changes:
-            raise RecipeError(f"--set {setting}: what a recipe starts from is said in its file")
-        table = _merged(table, changes)
-    return _checked(table, path)
+            raise RecipeError(f"{setting}: a recipe's base can only be given in its file")
+        table = _merge(table, changes)
+    return _validate(table, file)
+
+
+def resolve_recipe(
+    recipe: Recipe | str | os.PathLike[str], data: str | os.PathLike[str] | None
+) -> tuple[Recipe, Path]:
+    """Return a recipe, read if a path is given, and the folder that its paths are relative to.
+
+    Args:
+        recipe: a recipe, or the path of a TOML file.
+        data: the folder; None: the recipe's folder, or the current one.
+
+    Raises:
+        RecipeError: see `read_recipe`.
+        OptionError: something isn't on this machine.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe, local_path("." if data is None else data, "data")
+    path = local_path(recipe, "recipe")
+    return read_recipe(path), path.parent if data is None else local_path(data, "data")
+
+
+def local_path(given: str | os.PathLike[str], option: str) -> Path:
+    """Return a path as given, "~" expanded; refuse a URL.
+
+    Raises:
+        OptionError: it is a URL: training reads and writes files of this machine only.
+    """
+    if Location.parse(given).is_url:
+        raise OptionError(
+            f"{os.fspath(given)}: recipe, data and model of a training must be on this machine; "
+            "copy what is to be read, and give a path",
+            option=option,
+        )
+    return Path(given).expanduser()
 
 
 def write_recipe(recipe: Recipe, path: Path) -> None:
-    """Write a recipe with everything that it says or leaves to us, to be read again."""
+    """Write a recipe in full, with all defaults, so that it can be read again."""
     document = recipe.model_dump(mode="json", exclude_none=True)
     path.write_text(tomli_w.dumps(document), encoding="utf-8")
 
 
-def _with_bases(path: Path, above: tuple[Path, ...] = ()) -> Table:
-    """Return a recipe's table, laid over what it starts from, which may start from others."""
-    if path in above:
-        raise RecipeError(f"{path}: base: it starts from itself, by way of {above[-1]}")
+def _read_with_bases(path: Path, derived: tuple[Path, ...] = ()) -> Table:
+    """Return a recipe's table merged into those of its base, its base's base, and so on.
+
+    Args:
+        path: of the recipe.
+        derived: the recipes that it is a base of.
+    """
+    if path in derived:
+        raise RecipeError(f"{path}: base: the recipe is its own base, through {derived[-1]}")
     table = _read(path)
     base = table.pop("base", None)
     if base is None:
         return table
-    return _merged(_with_bases(_base(path, base), (*above, path)), table)
+    return _merge(_read_with_bases(_find_base(path, base), (*derived, path)), table)
 
 
 def _read(path: Path) -> Table:
@@ -71,8 +113,8 @@ def _read(path: Path) -> Table:
         raise RecipeError(f"{path}: isn't TOML: {error}") from error
 
 
-def _base(path: Path, name: object) -> Path:
-    """Return the recipe that another one starts from: a shipped one, or one beside it."""
+def _find_base(path: Path, name: object) -> Path:
+    """Return the path of a recipe's base: a shipped recipe, or one in the same folder."""
     shipped = shipped_recipes()
     if not isinstance(name, str):
         raise RecipeError(f"{path}: base: must be a name, not {name!r}")
@@ -85,29 +127,30 @@ def _base(path: Path, name: object) -> Path:
     return beside
 
 
-def _merged(base: Table, over: Mapping[str, Any]) -> Table:
-    """Return tables laid over each other; lists and values are replaced as a whole.
+def _merge(base: Table, changes: Mapping[str, Any]) -> Table:
+    """Return a table with changes merged in; lists and values are replaced as a whole.
 
-    A table whose keys are numbers changes these members of a list: `data.0.mpp` is said so in
-    messages, and has to be understood so, too.
+    A table whose keys are numbers changes these members of a list, since messages name them like
+    that: `data.0.mpp`.
     """
     result = dict(base)
-    for key, value in over.items():
-        below = result.get(key)
-        if isinstance(value, Mapping) and isinstance(below, list):
-            numbered = {str(number): member for number, member in enumerate(below)}
+    for key, value in changes.items():
+        present = result.get(key)
+        if isinstance(value, Mapping) and isinstance(present, list):
+            numbered = {str(number): member for number, member in enumerate(present)}
             if value and numbered.keys() >= value.keys():
-                value = list(_merged(numbered, value).values())
-        elif isinstance(value, Mapping) and isinstance(below, Mapping):
-            value = _merged(dict(below), value)
+                value = list(_merge(numbered, value).values())
+        elif isinstance(value, Mapping) and isinstance(present, Mapping):
+            value = _merge(dict(present), value)
         result[key] = value
     return result
 
 
 def _parse_setting(setting: str) -> Table:
+    """Return the table that a setting stands for; a value that isn't TOML is taken as text."""
     key, equals, value = setting.partition("=")
     if not equals:
-        raise RecipeError(f"--set {setting}: give KEY=VALUE, like running.iterations=300")
+        raise RecipeError(f"{setting}: isn't KEY=VALUE, like running.iterations=300")
     try:
         return tomllib.loads(f"{key} = {value}")
     except tomllib.TOMLDecodeError:
@@ -115,10 +158,10 @@ def _parse_setting(setting: str) -> Table:
     try:
         return tomllib.loads(f"{key} = {tomli_w.dumps({'v': value}).partition('=')[2]}")
     except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"--set {setting}: isn't KEY=VALUE: {error}") from error
+        raise RecipeError(f"{setting}: isn't a setting like KEY=VALUE: {error}") from error
 
 
-def _checked(table: Table, path: Path) -> Recipe:
+def _validate(table: Table, path: Path) -> Recipe:
     network = table.setdefault("network", {})
     if isinstance(network, dict):
         _complete_network(table, network, path)
@@ -132,61 +175,61 @@ def _checked(table: Table, path: Path) -> Recipe:
 def _complete_network(table: Table, network: Table, path: Path) -> None:
     """Fill in the network's channels and classes, which follow from the rest of the recipe."""
     classes = table.get("classes")
-    followed = {
+    derived = {
         "in_channels": 1 if table.get("channel_order") == "gray" else 3,
         "classes": len(classes) if isinstance(classes, list) else 2,
     }
-    for key, value in followed.items():
+    for key, value in derived.items():
         if network.setdefault(key, value) != value:
             raise RecipeError(
-                f"{path}: network.{key}: {network[key]!r}, but the recipe's channels and classes "
-                f"make it {value}; leave it out"
+                f"{path}: network.{key}: is {network[key]!r}, but follows from the recipe's "
+                f"channels and classes as {value}; leave it out"
             )
 
 
 def _explain(error: ErrorDetails) -> str:
-    where = ".".join(str(part) for part in error["loc"])
+    """Return pydantic's error as a message: the key, what is wrong, and what to write instead."""
+    key = ".".join(str(step) for step in error["loc"])
     if error["type"] == "missing":
-        return f"{where}: is missing"
+        return f"{key}: is missing"
     if error["type"] == "model_type":
-        return f"{where}: must be a table, not {error['input']!r}"
+        return f"{key}: must be a table, not {error['input']!r}"
     if error["type"] == "tuple_type":
-        return f"{where}: must be a list{_advice_on_lists(where, error['input'])}"
+        return f"{key}: must be a list{_advise_on_list(key, error['input'])}"
     if error["type"] != "extra_forbidden":
         message = error["msg"].removeprefix("Value error, ")
-        return f"{where}: {message}" if where else message
-    key = str(error["loc"][-1])
+        return f"{key}: {message}" if key else message
     known = _keys_at(error["loc"][:-1])
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    advice = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
-    return f"{where}: there is no such key{advice}"
+    near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.5)
+    advice = f"; did you mean {near[0]!r}?" if near else f"; known keys are {', '.join(known)}"
+    return f"{key}: there is no such key{advice}"
 
 
-def _advice_on_lists(where: str, given: object) -> str:
-    """Return what to write for a list of tables, where a table was given."""
+def _advise_on_list(key: str, given: object) -> str:
+    """Return what to write for a list, where something else was given."""
     if not isinstance(given, Mapping):
         return f", not {given!r}"
-    return f": write [[{where}]] above each of its tables, or change one that is there by number"
+    return f": write [[{key}]] above each of its tables, or change a table by its number"
 
 
-def _keys_at(place: Sequence[int | str]) -> list[str]:
-    """Return the keys that a part of a recipe may have."""
-    kind: Any = Recipe
-    for part in place:
-        if isinstance(part, int):
+def _keys_at(location: Sequence[int | str]) -> list[str]:
+    """Return the keys that a section of a recipe may have."""
+    section: Any = Recipe
+    for step in location:
+        if isinstance(step, int):
             continue
-        kind = _model_in(kind.model_fields[part].annotation)
-    keys = [field.serialization_alias or name for name, field in kind.model_fields.items()]
-    return [*keys, *(["base"] if kind is Recipe else [])]
+        section = _section_in(section.model_fields[step].annotation)
+    keys = [field.serialization_alias or name for name, field in section.model_fields.items()]
+    return [*keys, *(["base"] if section is Recipe else [])]
 
 
-def _model_in(annotation: Any) -> Any:
-    """Return the kind of part that a field holds, alone, as an alternative or in a tuple."""
+def _section_in(annotation: Any) -> Any:
+    """Return the class of the section in an annotation: itself, in a union or in a tuple."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     if get_origin(annotation) in (tuple, Union, UnionType):
         for inner in get_args(annotation):
-            found = _model_in(inner)
-            if found is not None:
-                return found
+            section = _section_in(inner)
+            if section is not None:
+                return section
     return None

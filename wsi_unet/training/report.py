@@ -1,4 +1,4 @@
-"""What is told of a training: where it stands, and what came of it."""
+"""What a training reports: its progress while it runs, and its result."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ Ended = Literal["finished", "stopped early", "interrupted"]
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """Where a training stands.
+    """The progress of a training.
 
     Attributes:
-        phase: what is going on.
-        iteration: how many there were.
-        iterations: how many there will be.
-        loss: mean over the last iterations; None before the first.
-        dice: mean Dice of the held-out fold when it was measured last; None before.
-        best_dice: of the network that is kept.
-        seconds: since it began, all sittings together.
-        seconds_left: about; None if that can't be told yet.
-        waited: share of the time in which the network waited for samples.
+        phase: what the training is doing now.
+        iteration: iterations done.
+        iterations: iterations in total.
+        loss: running mean of the loss; None before the first iteration.
+        dice: mean Dice of the held-out fold at the last measurement; None before.
+        best_dice: mean Dice of the network that is kept.
+        seconds: time spent so far, in all runs together.
+        seconds_left: estimated time left; None if it can't be estimated yet.
+        waited: share of the time that the network spent waiting for samples.
     """
 
     phase: Phase
@@ -42,22 +42,24 @@ class TrainingProgress:
 
 @dataclass(frozen=True)
 class Training:
-    """What came of a training.
+    """The result of a training.
 
     Attributes:
-        state: how it ended; "stopped early" for lack of progress, "interrupted" to be resumed.
-        model: the folder of the model; there is one if `best_iteration` isn't None.
-        iterations: how many there were.
-        best_iteration: after which the model's weights were kept; None before any was.
-        held_out: scores of the held-out fold with these weights, as the card has them; None where
+        state: how it ended; "stopped early" if there was no progress, "interrupted" if it can be
+            resumed.
+        model: folder of the model; a model is in it if `best_iteration` isn't None.
+        iterations: iterations done.
+        best_iteration: iteration that the model's weights are from; None if no network has been
+            kept yet.
+        held_out: scores of these weights on the held-out fold, as in the model card; None if
             nothing is held out.
-        sources: likewise of each source that was held out as a whole, by its name.
-        fields: how many are trained on, held out and measured apart.
-        seconds: how long it took, all sittings together.
-        waited: share of that in which the network waited for samples.
-        device: what it ran on.
+        sources: scores on each source that is held out as a whole, by the source's name.
+        fields: number of fields trained on, held out, and in sources that are held out.
+        seconds: time it took, in all runs together.
+        waited: share of the time that the network spent waiting for samples.
+        device: device it ran on.
         precision: number type of the convolutions.
-        threads: of the network, on a CPU.
+        threads: threads of the network, on a CPU.
         workers: processes that made samples.
     """
 
@@ -76,7 +78,7 @@ class Training:
     workers: int
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as a JSON document."""
+        """Return the result as a JSON document."""
         return {
             **vars(self),
             "model": str(self.model),

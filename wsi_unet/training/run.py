@@ -1,32 +1,34 @@
-"""`wsi_unet.train`: from a recipe to a model, begun or gone on with."""
+"""`wsi_unet.train`: from a recipe to a model, started or resumed."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from pydantic import JsonValue
 
 from wsi_unet.errors import OptionError, OutputError, first_line
 from wsi_unet.logs import event, warn
-from wsi_unet.models.checkpoint import load_model, write_card
 from wsi_unet.models.destination import writing
 from wsi_unet.models.inference.devices import cpu_threads, full_float32
-from wsi_unet.models.spec import Normalisation
+from wsi_unet.models.model import load_model
+from wsi_unet.models.saving import write_card
+from wsi_unet.signals import interruptions_held
 from wsi_unet.training.artifacts.card import (
     describe_data,
     describe_environment,
     describe_model,
-    digest_of,
+    hash_data,
 )
 from wsi_unet.training.artifacts.folder import TrainingFolder
-from wsi_unet.training.artifacts.journal import check_board, writing_journal
+from wsi_unet.training.artifacts.journal import check_tensorboard, writing_journal
 from wsi_unet.training.artifacts.pictures import NO_MATPLOTLIB, can_draw_curves
-from wsi_unet.training.artifacts.state import State, TrainingStatus, check_same, read_state
+from wsi_unet.training.artifacts.state import TrainingState, TrainingStatus, check_same, read_state
 from wsi_unet.training.augmentation.normalisation import choose_normalisation
 from wsi_unet.training.augmentation.samples import Samples
 from wsi_unet.training.dataset import FieldSplit, open_fields, split_fields
@@ -35,108 +37,101 @@ from wsi_unet.training.loop.losses import Loss, build_loss
 from wsi_unet.training.loop.trainer import Trainer, TrainingJob, journal_columns
 from wsi_unet.training.loop.validation import FieldLabeller
 from wsi_unet.training.recipe import Recipe
-from wsi_unet.training.recipe_file import read_recipe, write_recipe
-from wsi_unet.training.report import Training, TrainingProgress
-from wsi_unet.training.runtime import Interruption, TrainingRuntime, choose_runtime
+from wsi_unet.training.recipe_file import local_path, resolve_recipe, write_recipe
+from wsi_unet.training.report import Ended, Training, TrainingProgress
+from wsi_unet.training.runtime import RuntimeOptions, TrainingRuntime, choose_runtime
 
 
 def train(
-    recipe: Recipe | str | Path,
-    output: str | Path,
+    recipe: Recipe | str | os.PathLike[str],
+    output: str | os.PathLike[str],
     *,
-    data: str | Path | None = None,
+    data: str | os.PathLike[str] | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    device: str = "auto",
-    workers: int | None = None,
-    threads: int | None = None,
     tensorboard: bool = False,
     on_progress: Callable[[TrainingProgress], None] | None = None,
-    interruption: Interruption | None = None,
+    **runtime: Unpack[RuntimeOptions],
 ) -> Training:
     """Train a network as a recipe says, and write it as a model.
 
-    `output` holds the best network so far at any time; what goes on with it is in its folder
-    `training`. On a CPU in float32 the same recipe, data, number of threads and versions give the
+    `output` holds the best network so far at any time; what is needed to resume is in its folder
+    `training`. On a CPU in float32, the same recipe, data, number of threads and versions give the
     same weights to the last bit, however often the training was interrupted. Samples are made by
-    other processes, so a script calls this below `if __name__ == "__main__":`.
+    other processes, so a script must call this below `if __name__ == "__main__":`.
+
+    Ctrl-C, or KeyboardInterrupt raised in `on_progress`, ends the training with everything saved
+    and the state "interrupted". It is raised again only while data are opened, or after the last
+    file has been written.
 
     Args:
-        recipe: what to do, or the path of a TOML file that says it.
+        recipe: a recipe, or the path of a TOML file.
         output: folder of the model.
-        data: folder that the recipe's data lie in; None: the recipe's, or the current one.
-        resume: go on with the training in `output`, if one was begun.
+        data: folder that paths in the recipe are relative to; None: the recipe's folder, or the
+            current one.
+        resume: continue the training in `output`, if there is one.
         overwrite: replace the model, and the training, in `output`.
-        device: "auto", "cpu", "cuda" or "cuda:i".
-        workers: processes that make samples; None: as suits the device; 0: none.
-        threads: cores for the network on a CPU; None: all.
-        tensorboard: whether to log for TensorBoard, too.
-        on_progress: is told where it stands, after every iteration.
-        interruption: whether somebody wants it to end.
+        tensorboard: also write logs for TensorBoard.
+        on_progress: called with the progress after every iteration.
+        **runtime: where it runs: `device`, `workers` and `threads`; see `RuntimeOptions`.
 
     Raises:
         RecipeError: the recipe, or the data that it names, is unusable.
         OptionError: there is no such device, or something isn't installed.
         OutputError: `output` can't be used as it is.
-        TrainingError: it can't go on; what was learnt so far is kept.
+        TrainingError: the training can't go on; what was learnt so far is kept.
     """
-    if not isinstance(recipe, Recipe):
-        data = Path(recipe).parent if data is None else data
-        recipe = read_recipe(Path(recipe))
+    recipe, data_folder = resolve_recipe(recipe, data)
     if resume and overwrite:
-        raise OptionError("resume and overwrite contradict each other; give one of them")
-    folder = TrainingFolder(Path(output))
+        raise OptionError("`resume` and `overwrite` contradict each other; give one of them")
+    folder = TrainingFolder(local_path(output, "output"))
     folder.check(resume=resume, overwrite=overwrite)
-    setting = choose_runtime(
-        recipe,
-        device=device,
-        workers=workers,
-        threads=threads,
-        on_progress=on_progress,
-        interruption=interruption,
-    )
-    setting.on_progress(TrainingProgress("opening", iterations=recipe.running.iterations))
-    fields = open_fields(recipe, Path(data or "."), processes=setting.workers + 1)
-    parts = split_fields(recipe, fields)
-    return train_on(recipe, parts, folder, setting, resume=resume, tensorboard=tensorboard)
+    chosen = choose_runtime(recipe, on_progress=on_progress, **runtime)
+    chosen.on_progress(TrainingProgress("opening", iterations=recipe.running.iterations))
+    fields = open_fields(recipe, data_folder, processes=chosen.workers + 1)
+    split = split_fields(recipe, fields)
+    return train_on(recipe, split, folder, chosen, resume=resume, tensorboard=tensorboard)
 
 
 def train_on(
     recipe: Recipe,
-    parts: FieldSplit[Any],
+    split: FieldSplit[Any],
     folder: TrainingFolder,
-    setting: TrainingRuntime,
+    runtime: TrainingRuntime,
     *,
     resume: bool = False,
     tensorboard: bool = False,
 ) -> Training:
-    """Train on fields; see `train`. What is in the folder is replaced, unless it is gone on with.
+    """Train on fields; see `train`. Unless resumed, what is in the folder is replaced.
 
     Raises:
         RecipeError: the recipe doesn't fit the fields, or describes no model.
         OptionError: something isn't installed.
         OutputError: the folder can't be used as it is.
-        TrainingError: it can't go on; what was learnt so far is kept.
+        TrainingError: the training can't go on; what was learnt so far is kept.
     """
     if tensorboard:
-        check_board()
-    with folder.locked() as lock, _torch_set_up(setting):
-        data = digest_of(parts)
-        state = _stored(folder, recipe, data) if resume and folder.state.exists() else None
-        scaling = _scaling_of(state) or choose_normalisation(recipe, parts.training)
-        task = TrainingJob(
+        check_tensorboard()
+    with folder.locked() as lock, _torch_set_up(runtime):
+        data = hash_data(split)
+        state = _read_own_state(folder, recipe, data) if resume and folder.state.exists() else None
+        if state is None:
+            normalisation = choose_normalisation(recipe, split.training)
+        else:
+            normalisation = state.normalisation
+        job = TrainingJob(
             recipe=recipe,
-            samples=Samples(recipe, parts.training, scaling),
-            parts=parts,
+            samples=Samples(recipe, split.training, normalisation),
+            split=split,
             data=data,
             folder=folder,
             lock=lock,
-            spec=describe_model(recipe, scaling, describe_data(recipe, parts)),
-            setting=setting,
-            circumstances=_circumstances(setting, state),
+            spec=describe_model(recipe, normalisation, describe_data(recipe, split)),
+            runtime=runtime,
+            environment=_describe_runtime(runtime, state),
         )
         learner = Learner(
-            recipe, losses_of(recipe), device=setting.device, precision=setting.precision
+            recipe, build_losses(recipe), device=runtime.device, precision=runtime.precision
         )
         if state is not None:
             _restore(learner, state, folder.state)
@@ -149,120 +144,132 @@ def train_on(
             folder.journal,
             journal_columns(recipe),
             0 if state is None else state.journal,
-            folder.board if tensorboard else None,
+            folder.tensorboard if tensorboard else None,
             learner.iteration,
         ) as journal:
-            standing = TrainingStatus() if state is None else state.standing
-            return _carry_out(task, Trainer(task, learner, journal, standing))
+            status = TrainingStatus() if state is None else state.status
+            return _carry_out(job, Trainer(job, learner, journal, status))
 
 
-def losses_of(recipe: Recipe) -> list[Loss]:
-    """Return each term of a recipe's loss, its factor included."""
+def build_losses(recipe: Recipe) -> list[Loss]:
+    """Return each term of a recipe's loss, multiplied by its weight."""
     return [build_loss((term,), recipe.background_index, recipe.head) for term in recipe.loss]
 
 
-def _carry_out(task: TrainingJob, course: Trainer) -> Training:
-    """Train, measure what is measured at the end, and complete the card."""
-    parts, folder, setting = task.parts, task.folder, task.setting
+def _carry_out(job: TrainingJob, trainer: Trainer) -> Training:
+    """Train, score the held-out sources, and write the final card and report."""
     if not can_draw_curves():
         warn(NO_MATPLOTLIB)
-    counts = {
-        "trained_on": len(parts.training),
-        "held_out": len(parts.validation),
-        "apart": sum(map(len, parts.hold_out.values())),
-    }
-    event("training", model=str(folder.model), **counts)
-    ended, sources = course.run(), {}
+    model, counts = str(job.folder.model), _count_fields(job.split)
+    event("training", model=model, **counts)
+    ended, sources = trainer.run(), {}
     if ended != "interrupted":
         try:
-            course.tell("finishing")
-            sources = _measure_apart(task)
+            trainer.report_progress("finishing")
+            sources = _score_sources(job)
         except KeyboardInterrupt:
             ended = "interrupted"
-    best, seconds = course.standing.best, course.standing.seconds
-    if best is not None:
-        with setting.interruption.held():
-            write_card(folder.model, course.card(ended, sources))
-    event("training ended", model=str(folder.model), state=ended, iterations=course.iteration)
-    found = Training(
+    result = _summarise(job, trainer, ended, sources, counts)
+    with interruptions_held():  # so that the card and the report say the same
+        if trainer.status.best is not None:
+            write_card(job.folder.model, trainer.describe_network(ended, sources))
+        event("training ended", model=model, state=ended, iterations=trainer.iteration)
+        if ended != "interrupted":
+            job.folder.put_report(json.dumps(result.to_json(), indent=2))
+    return result
+
+
+def _count_fields(split: FieldSplit[Any]) -> dict[str, int]:
+    return {
+        "trained_on": len(split.training),
+        "held_out": len(split.validation),
+        "apart": sum(map(len, split.hold_out.values())),
+    }
+
+
+def _score_sources(job: TrainingJob) -> dict[str, JsonValue]:
+    """Return the scores of the kept network on each source that is held out as a whole."""
+    if not job.split.hold_out:
+        return {}
+    labeller = FieldLabeller(
+        load_model(job.folder.model),
+        device=job.runtime.device,
+        precision=job.runtime.precision,
+        threads=job.runtime.threads,
+    )
+    return {
+        job.recipe.data[number].images: labeller.measure(
+            fields, job.recipe.running.validate_tiles
+        ).to_json()
+        for number, fields in job.split.hold_out.items()
+    }
+
+
+def _summarise(
+    job: TrainingJob,
+    trainer: Trainer,
+    ended: Ended,
+    sources: dict[str, JsonValue],
+    fields: dict[str, int],
+) -> Training:
+    best, runtime = trainer.status.best, job.runtime
+    return Training(
         state=ended,
-        model=folder.model,
-        iterations=course.iteration,
+        model=job.folder.model,
+        iterations=trainer.iteration,
         best_iteration=None if best is None else best.iteration,
         held_out=None if best is None else best.scores,
         sources=sources,
-        fields=counts,
-        seconds=seconds,
-        waited=course.waited,
-        device=setting.device,
-        precision=setting.precision,
-        threads=setting.threads,
-        workers=setting.workers,
+        fields=fields,
+        seconds=trainer.status.seconds,
+        waited=trainer.waited,
+        device=runtime.device,
+        precision=runtime.precision,
+        threads=runtime.threads,
+        workers=runtime.workers,
     )
-    if ended != "interrupted":
-        folder.put_report(json.dumps(found.to_json(), indent=2))
-    return found
-
-
-def _measure_apart(task: TrainingJob) -> dict[str, JsonValue]:
-    """Return the scores of the network that is kept on each source held out as a whole."""
-    if not task.parts.hold_out:
-        return {}
-    labeller = FieldLabeller(
-        load_model(task.folder.model),
-        device=task.setting.device,
-        precision=task.setting.precision,
-        threads=task.setting.threads,
-    )
-    return {
-        task.recipe.data[number].images: labeller.measure(
-            fields, task.recipe.running.validate_tiles
-        ).to_json()
-        for number, fields in task.parts.hold_out.items()
-    }
 
 
 @contextmanager
-def _torch_set_up(setting: TrainingRuntime) -> Iterator[None]:
-    """Let torch compute as the setting says inside, and be as it was afterwards."""
-    devices = [] if setting.device == "cpu" else [torch.device(setting.device)]
+def _torch_set_up(runtime: TrainingRuntime) -> Iterator[None]:
+    """Set up torch's threads, precision and random numbers inside; restore them afterwards."""
+    devices = [] if runtime.device == "cpu" else [torch.device(runtime.device)]
     with (
         torch.random.fork_rng(devices=devices),
-        cpu_threads(setting.threads),
+        cpu_threads(runtime.threads),
         full_float32(),
     ):
         yield
 
 
-def _stored(folder: TrainingFolder, recipe: Recipe, data: str) -> State:
+def _read_own_state(folder: TrainingFolder, recipe: Recipe, data: str) -> TrainingState:
+    """Return the state in a folder, checked to be of this recipe and these data."""
     state = read_state(folder.state)
     check_same(state, recipe, data, folder.model)
     return state
 
 
-def _scaling_of(state: State | None) -> Normalisation | None:
-    return None if state is None else Normalisation(mean=state.scaling[0], std=state.scaling[1])
-
-
-def _restore(learner: Learner, state: State, path: Path) -> None:
+def _restore(learner: Learner, state: TrainingState, path: Path) -> None:
     try:
         learner.restore(state.learner)
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise OutputError(
-            f"{path} doesn't fit the recipe's network ({first_line(error)}); begin anew with "
-            "--overwrite"
+            f"{path} doesn't fit the recipe's network ({first_line(error)}); `overwrite=True` "
+            "starts over"
         ) from error
 
 
-def _circumstances(setting: TrainingRuntime, state: State | None) -> dict[str, JsonValue]:
-    """Return what the last bits depend on beside the recipe; warn if it isn't what it was."""
-    now = {
-        **describe_environment(setting.device),
-        "threads": setting.threads,
-        "precision": setting.precision,
+def _describe_runtime(
+    runtime: TrainingRuntime, state: TrainingState | None
+) -> dict[str, JsonValue]:
+    """Return what the exact bits depend on besides the recipe; warn of changes since the state."""
+    now: dict[str, JsonValue] = {
+        **describe_environment(runtime.device),
+        "threads": runtime.threads,
+        "precision": runtime.precision,
     }
     for name, value in now.items():
-        then = None if state is None else state.circumstances.get(name)
-        if then not in (None, value):
-            warn(f"the training goes on with {name} {value}, not {then}, so not with the same bits")
+        before = None if state is None else state.environment.get(name)
+        if before not in (None, value):
+            warn(f"resuming with {name} {value} instead of {before}, so the last bits may differ")
     return now

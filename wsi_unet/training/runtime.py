@@ -3,54 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from typing import Protocol, TypedDict
+from dataclasses import dataclass
+from typing import TypedDict, Unpack
 
 from wsi_unet.cores import usable_cores
 from wsi_unet.errors import OptionError
-from wsi_unet.models.architectures.unet import Precision
 from wsi_unet.models.inference.devices import resolve_device, resolve_precision
+from wsi_unet.models.number_types import Precision
 from wsi_unet.training.recipe import Recipe
 from wsi_unet.training.report import TrainingProgress
 
 MOST_WORKERS = 16
-"""What is taken by itself at most."""
-
-
-class Interruption(Protocol):
-    """Whether somebody wants the training to end."""
-
-    def check(self) -> None:
-        """Raise KeyboardInterrupt if so."""
-
-    def held(self) -> AbstractContextManager[None]:
-        """Only remember it inside, for what must not be done by halves."""
-
-
-class NoInterruption:
-    """Nobody does, except by raising KeyboardInterrupt."""
-
-    def check(self) -> None:
-        """Do nothing."""
-
-    def held(self) -> AbstractContextManager[None]:
-        """Do nothing."""
-        return nullcontext()
+"""Most processes that are chosen by default."""
 
 
 def _show_nothing(progress: TrainingProgress) -> None:
     return None
 
 
-class TrainingArguments(TypedDict, total=False):
-    """What may be said about a training beside its recipe, data and place; see `train`."""
+class RuntimeOptions(TypedDict, total=False):
+    """Options that say where a training runs.
 
-    resume: bool
-    overwrite: bool
+    Attributes:
+        device: "auto", "cpu", "cuda" or "cuda:i".
+        workers: processes that make samples; 0: this process makes them; None: as suits the
+            device.
+        threads: CPU cores for the network; None: all.
+    """
+
     device: str
     workers: int | None
     threads: int | None
+
+
+class TrainingArguments(RuntimeOptions, total=False):
+    """All options of `train`, for callers that pass them on.
+
+    Attributes:
+        resume: see `train`.
+        overwrite: see `train`.
+        tensorboard: see `train`.
+    """
+
+    resume: bool
+    overwrite: bool
     tensorboard: bool
 
 
@@ -61,11 +57,10 @@ class TrainingRuntime:
     Attributes:
         device: "cpu" or "cuda:i".
         precision: number type of the convolutions.
-        threads: cores for the network on a CPU.
-        workers: processes that make samples; 0: none but this.
-        ahead: whether they make them while the network learns, not in turns with it.
-        on_progress: is told where it stands, after every iteration.
-        interruption: whether somebody wants it to end.
+        threads: CPU cores for the network.
+        workers: processes that make samples; 0: this process makes them.
+        ahead: whether they make samples while the network learns, rather than in turns with it.
+        on_progress: called with the progress after every iteration; may raise KeyboardInterrupt.
     """
 
     device: str
@@ -74,44 +69,40 @@ class TrainingRuntime:
     workers: int
     ahead: bool
     on_progress: Callable[[TrainingProgress], None] = _show_nothing
-    interruption: Interruption = field(default_factory=NoInterruption)
 
 
 def choose_runtime(
     recipe: Recipe,
     *,
-    device: str = "auto",
-    workers: int | None = None,
-    threads: int | None = None,
     on_progress: Callable[[TrainingProgress], None] | None = None,
-    interruption: Interruption | None = None,
+    **options: Unpack[RuntimeOptions],
 ) -> TrainingRuntime:
-    """Return where a training runs, as asked for or as suits the machine.
+    """Return where a training runs: as the options say, and as suits the machine.
 
-    On a CPU as many processes make samples as cores are for the network, each at least two of a
-    batch; none where that is one process. For a GPU it is all cores but one. It is never more than
-    16. They make them ahead where that leaves all cores to the network that it has: see
+    On a CPU, by default as many processes make samples as the network has cores, each at least two
+    samples of a batch; none if that is one process. For a GPU it is all cores but one. By default
+    there are 16 at most. They work ahead of the network if that leaves it all of its cores: see
     docs/performance.md.
 
     Raises:
-        OptionError: if there is no such device, or a number makes no sense.
+        OptionError: there is no such device, or a number is too small.
     """
+    workers, threads = options.get("workers"), options.get("threads")
     for name, number, least in (("workers", workers, 0), ("threads", threads, 1)):
         if number is not None and number < least:
-            raise OptionError(f"{name}: {number}; at least {least}")
-    place, cores = resolve_device(device), usable_cores()
+            raise OptionError(f"`{name}` is {number}, but must be at least {least}", option=name)
+    device, cores = resolve_device(options.get("device", "auto")), usable_cores()
     threads = cores if threads is None else threads
-    if workers is None and place == "cpu":
+    if workers is None and device == "cpu":
         shared = min(threads, recipe.sampling.batch // 2, MOST_WORKERS)
         workers = shared if shared > 1 else 0
     elif workers is None:
         workers = max(1, min(MOST_WORKERS, cores - 1))
     return TrainingRuntime(
-        device=place,
-        precision=resolve_precision(recipe.running.precision, place),
+        device=device,
+        precision=resolve_precision(recipe.running.precision, device),
         threads=threads,
         workers=workers,
-        ahead=workers > 0 and (place != "cpu" or threads + workers <= cores),
+        ahead=workers > 0 and (device != "cpu" or threads + workers <= cores),
         on_progress=on_progress or _show_nothing,
-        interruption=interruption or NoInterruption(),
     )

@@ -1,10 +1,10 @@
-"""`wsi-unet train`: from annotated images or slides to a model."""
+"""`wsi-unet train`: a model from annotated images or slides."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
@@ -20,20 +20,19 @@ from wsi_unet_cli.common.outcome import (
     CommandOutcome,
     show_resume_command,
 )
-from wsi_unet_cli.common.output import duration, percent, print_facts, print_json
-from wsi_unet_cli.evaluate import score
-from wsi_unet_cli.train.progress import training_display
+from wsi_unet_cli.common.output import print_json
+from wsi_unet_cli.common.progress import open_display
+from wsi_unet_cli.train.progress import SECONDS_BETWEEN_LINES, describe_training
+from wsi_unet_cli.train.reports import show_training, show_training_plan
 
 if TYPE_CHECKING:
-    from wsi_unet import Training
-    from wsi_unet.training.plan import TrainingPlan
     from wsi_unet.training.recipe import Recipe
     from wsi_unet.training.report import TrainingProgress
     from wsi_unet.training.runtime import TrainingArguments
 
-INTERRUPTED = "interrupted; what was learnt is kept. To go on:"
-STOPPED = "interrupted at once; what was last written down is kept. To go on:"
-TOO_EARLY = "interrupted before anything was learnt. To begin again:"
+INTERRUPTED = "interrupted; what was learnt is kept. To resume:"
+STOPPED = "interrupted at once; what was saved last is kept. To resume:"
+TOO_EARLY = "interrupted before anything was learnt. To start again:"
 
 EPILOG = """\
 \b
@@ -44,13 +43,13 @@ Examples:
   wsi-unet train my-recipe.toml --set running.iterations=300 --set optimiser.rate=1e-3
   wsi-unet train my-recipe.toml --output my-model --resume
 
-What a recipe can say is told in docs/training.md. MODEL holds the best network so far at any time,
-and in its folder "training" what goes on with it, a journal and pictures.
+docs/reference/recipes.md explains recipes. MODEL always holds the best network so far; its folder
+"training" holds what --resume needs, a journal and pictures.
 """
 
 
 def show_recipe(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
-    """Print a shipped recipe and end."""
+    """Print a shipped recipe and exit."""
     if value is None or ctx.resilient_parsing:
         return
     from wsi_unet.training.recipe_file import shipped_recipes
@@ -75,56 +74,57 @@ def show_recipe(ctx: click.Context, param: click.Parameter, value: str | None) -
     "--data",
     metavar="FOLDER",
     type=click.Path(path_type=Path),
-    help="What paths in the recipe are relative to.  [default: the recipe's folder]",
+    help="Folder that paths in the recipe are relative to.  [default: the recipe's folder]",
 )
 @click.option(
     "--set",
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Change something in the recipe, like running.iterations=300; may be given several times.",
+    help="Change a value of the recipe, like running.iterations=300; may be given several times.",
 )
-@click.option("--resume", is_flag=True, help="Go on with the training in MODEL, if there is one.")
-@click.option("--overwrite", is_flag=True, help="Replace the model, and the training, in MODEL.")
+@click.option("--resume", is_flag=True, help="Continue the training in MODEL, if there is one.")
+@click.option("--overwrite", is_flag=True, help="Replace the model and the training in MODEL.")
 @click.option(
     "--device",
     default="auto",
     show_default=True,
     callback=parse_device,
     metavar="auto|cpu|cuda[:i]",
-    help="What the network runs on.",
+    help="Device that the network runs on.",
 )
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
     metavar="N",
-    help="Processes that make samples; 0: none but this.  [default: as many as --threads, each at "
-    "least two of a batch, 0 for one; for a GPU as cores allow; 16 at most]",
+    help="Number of processes that make samples; 0: this process makes them.  [default: as many as "
+    "--threads, if each gets at least two samples of a batch; for a GPU, as many as there are "
+    "cores; at most 16]",
 )
 @click.option(
     "--threads",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Cores for the network on a CPU.  [default: all]",
+    help="Number of CPU cores for the network.  [default: all]",
 )
-@click.option("--tensorboard", is_flag=True, help="Log for TensorBoard, too.")
-@click.option("--check", is_flag=True, help="Open all data, say what would be done, and end.")
+@click.option("--tensorboard", is_flag=True, help="Also write logs for TensorBoard.")
+@click.option("--check", is_flag=True, help="Open all data, show what would be done, and exit.")
 @click.option(
     "--show",
     is_eager=True,
     expose_value=False,
     callback=show_recipe,
     metavar="NAME",
-    help="Print a recipe to start from, paper or modern, and end.",
+    help="Print a recipe to start from (paper or modern) and exit.",
 )
 @click.option(
     "--log",
     "log_file",
     metavar="FILE",
-    help="Append what happens, one JSON object per line; - is stderr.",
+    help="Append events to this file, one JSON object per line; - is stderr.",
 )
 @json_option
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @verbose_option
 @click.pass_context
 def train(
@@ -139,17 +139,17 @@ def train(
     quiet: bool,
     **options: Unpack[TrainingArguments],
 ) -> None:
-    """Train a network as RECIPE says, a TOML file, and write it as a model.
+    """Train a network as RECIPE, a TOML file, says, and write it as a model.
 
     The data are pairs of images and label images, or slides with annotations (GeoJSON, ASAP XML) or
-    label OME-Zarrs. Ctrl-C ends it after the iteration, with everything kept: --resume goes on as
-    if nothing had been, on a CPU in float32 to the last bit.
+    label OME-Zarrs. Ctrl-C ends the training after the iteration, with everything saved: --resume
+    continues as if it had never stopped, on a CPU in float32 to the last bit.
     """
     from wsi_unet.models.inference.devices import keep_freed_memory
     from wsi_unet.training.recipe_file import read_recipe
 
     begun = False
-    with interruptible() as interruption, logging_to(log_file, verbose=ctx.meta[VERBOSE]):
+    with interruptible() as check_interrupted, logging_to(log_file, verbose=ctx.meta[VERBOSE]):
         try:
             read = read_recipe(recipe, settings)
             folder = recipe.parent if data is None else data
@@ -157,47 +157,49 @@ def train(
                 _check(read, folder, options, as_json=as_json)
                 return
             keep_freed_memory()
-            with training_display(read.name, quiet=quiet) as display:
+            with open_display(
+                read.name, describe_training, quiet=quiet, seconds_between=SECONDS_BETWEEN_LINES
+            ) as display:
 
                 def show(progress: TrainingProgress) -> None:
                     nonlocal begun
+                    check_interrupted()
                     begun = progress.phase != "opening"
                     display(progress)
 
-                found = wsi_unet.train(
+                training = wsi_unet.train(
                     read,
                     output or read.name,
                     data=folder,
                     on_progress=show,
-                    interruption=interruption,
                     **options,
                 )
-        except KeyboardInterrupt:  # opening data, importing, or where it can't be taken up
+        except KeyboardInterrupt:  # while importing, opening data or writing the last file
             given = ctx.meta[ARGUMENTS]
-            ending = CommandOutcome(EXIT_FAILED, STOPPED if begun else TOO_EARLY, begun=begun)
-            show_resume_command(ending, _to_go_on(given) if begun else given)
+            outcome = CommandOutcome(EXIT_FAILED, STOPPED if begun else TOO_EARLY, begun=begun)
+            show_resume_command(outcome, _with_resume(given) if begun else given)
             ctx.exit(EXIT_FAILED)
-    interrupted = found.state == "interrupted"
+    interrupted = training.state == "interrupted"
     code = EXIT_FAILED if interrupted else EXIT_OK
     if as_json:
-        print_json({"exit_code": code, **found.to_json()})
+        print_json({"exit_code": code, **training.to_json()})
     else:
-        show_training(found)
+        show_training(training)
     if interrupted:
-        again = CommandOutcome(code, INTERRUPTED, begun=True)
-        show_resume_command(again, _to_go_on(ctx.meta[ARGUMENTS]))
+        outcome = CommandOutcome(code, INTERRUPTED, begun=True)
+        show_resume_command(outcome, _with_resume(ctx.meta[ARGUMENTS]))
     ctx.exit(code)
 
 
-def _to_go_on(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments that go on with what these have begun."""
+def _with_resume(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments that resume what these have started."""
     return [*arguments, *([] if "--resume" in arguments else ["--resume"])]
 
 
 def _check(recipe: Recipe, data: Path, options: TrainingArguments, *, as_json: bool) -> None:
     from wsi_unet.training.plan import plan_training
 
-    found = plan_training(
+    plan = plan_training(
         recipe,
         data=data,
         device=options["device"],
@@ -205,67 +207,6 @@ def _check(recipe: Recipe, data: Path, options: TrainingArguments, *, as_json: b
         threads=options["threads"],
     )
     if as_json:
-        print_json(found.to_json())
+        print_json(plan.to_json())
     else:
-        show_outlook(found)
-
-
-def show_outlook(found: TrainingPlan) -> None:
-    """Print on stdout what a training would do."""
-    data = [("data", str(portion)) for portion in found.portions]
-    print_facts(
-        f"{found.name}: checked, nothing written",
-        [
-            *data,
-            ("pixel size", "as it is" if found.mpp is None else f"{found.mpp:.4g} µm/px"),
-            ("network", f"{found.parameters / 1e6:.2f} million parameters"),
-            (
-                "samples",
-                f"{found.iterations} iterations of {found.batch}; the network sees {found.window} "
-                f"px a side and learns from the middle {found.tile}",
-            ),
-            ("runs on", _where(found)),
-        ],
-    )
-
-
-def show_training(found: Training) -> None:
-    """Print on stdout what came of a training."""
-    held_out = found.held_out or {}
-    print_facts(
-        f"{found.model}: {found.state}",
-        [
-            ("iterations", str(found.iterations)),
-            ("kept", _kept(found)),
-            ("held out", _in_words(held_out)),
-            *((name, _in_words(scores)) for name, scores in found.sources.items()),
-            ("fields", ", ".join(f"{n} {k.replace('_', ' ')}" for k, n in found.fields.items())),
-            ("time", f"{duration(found.seconds)}, {percent(found.waited)} of it waiting for data"),
-            ("ran on", _where(found)),
-        ],
-    )
-
-
-def _kept(found: Training) -> str:
-    if found.best_iteration is None:
-        return "no network yet: nothing has been measured"
-    return f"the network after iteration {found.best_iteration}"
-
-
-def _in_words(scores: Any) -> str:
-    if not scores:
-        return ""
-    values = {name: float("nan") if v is None else v for name, v in scores.items() if name in SHOWN}
-    figures = ", ".join(f"{SHOWN[name]} {score(value)}" for name, value in values.items())
-    return f"{figures} ({scores['fields']} images)"
-
-
-SHOWN = {"dice": "mean Dice", "iou": "mean IoU", "pixel_error": "pixel error"}
-"""Scores that are shown, and what they are called."""
-
-
-def _where(found: TrainingPlan | Training) -> str:
-    threads = f", {found.threads} threads" if found.device == "cpu" else ""
-    beside = {0: "this process", 1: "one process beside it"}
-    makers = beside.get(found.workers, f"{found.workers} processes beside it")
-    return f"{found.device} in {found.precision}{threads}; samples are made by {makers}"
+        show_training_plan(plan)

@@ -1,1 +1,1 @@
-"""What a training writes: the model's folder, card, journal, pictures, and its state."""
+"""The files that a training writes: the model card, the journal, pictures and the saved state."""

@@ -1,4 +1,4 @@
-"""What a trained model says of itself: its spec, from the recipe and from what was measured."""
+"""The model card of a trained network: its spec, from the recipe and from the measurements."""
 
 from __future__ import annotations
 
@@ -18,15 +18,20 @@ from wsi_unet.models.validation_errors import first_problem
 from wsi_unet.training.artifacts.state import TrainingStatus
 from wsi_unet.training.augmentation.samples import sample_sides
 from wsi_unet.training.dataset import FieldSplit
-from wsi_unet.training.fields import Field
+from wsi_unet.training.fields import TrainingField
 from wsi_unet.training.recipe import Recipe
 
 
 def describe_model(recipe: Recipe, normalisation: Normalisation, training_data: str) -> ModelSpec:
-    """Return the spec of the model that a recipe makes, without what is measured.
+    """Return the spec of the model that a recipe makes, without measurements.
+
+    Args:
+        recipe: the recipe.
+        normalisation: how intensities are normalised.
+        training_data: see `describe_data`.
 
     Raises:
-        RecipeError: if the recipe describes no model.
+        RecipeError: if the recipe doesn't make a valid model.
     """
     network = recipe.network
     try:
@@ -34,9 +39,9 @@ def describe_model(recipe: Recipe, normalisation: Normalisation, training_data: 
             name=recipe.name,
             architecture=network,
             head=recipe.head,
-            # What looks at all of a window is used as it was trained.
+            # A network that looks at its whole window is used with the window it was trained with.
             window=None if network.local else sample_sides(network, recipe.sampling.tile).image,
-            classes=tuple(one.to_class() for one in recipe.classes),
+            classes=tuple(recipe_class.to_class() for recipe_class in recipe.classes),
             background=recipe.background,
             mpp=recipe.mpp,
             channel_order=recipe.channel_order,
@@ -49,66 +54,66 @@ def describe_model(recipe: Recipe, normalisation: Normalisation, training_data: 
         raise RecipeError(f"recipe {recipe.name}: {first_problem(error)}") from error
 
 
-def describe_data(recipe: Recipe, parts: FieldSplit[Field]) -> str:
-    """Return what was trained on, source by source, with licences and whom to name."""
-    said = []
+def describe_data(recipe: Recipe, split: FieldSplit[TrainingField]) -> str:
+    """Return how the data of each source were used, with licences and citations."""
+    sources = []
     for number, source in enumerate(recipe.data):
-        groups = {
-            "trained on": parts.training,
-            "held out": parts.validation,
-            "measured apart": parts.hold_out.get(number, []),
+        uses = {
+            "trained on": split.training,
+            "held out": split.validation,
+            "measured apart": split.hold_out.get(number, []),
         }
         counts = {
-            what: sum(field.source == number for field in fields) for what, fields in groups.items()
+            use: sum(field.source == number for field in fields) for use, fields in uses.items()
         }
-        used = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        used = ", ".join(f"{count} {use}" for use, count in counts.items() if count)
         notes = "; ".join(filter(None, (source.license, source.citation)))
-        said.append(f"{source.images}: {used or 'not used'}" + (f" ({notes})" if notes else ""))
+        sources.append(f"{source.images}: {used or 'not used'}" + (f" ({notes})" if notes else ""))
     if recipe.sampling.empty:
-        said.append("made-up ground without objects")
-    return "; ".join(said)
+        sources.append("synthetic background without objects")
+    return "; ".join(sources)
 
 
 def describe_environment(device: str) -> dict[str, JsonValue]:
-    """Return what the training ran on, and with."""
-    (found,) = [one for one in describe_devices() if one.name == device]
+    """Return the versions and the hardware that a training runs with."""
+    (described,) = [known for known in describe_devices() if known.name == device]
     return {
         "wsi_unet": __version__,
         "torch": str(torch.__version__),
         "numpy": np.__version__,
         "python": platform.python_version(),
         "device": device,
-        "processor": found.description,
+        "processor": described.description,
     }
 
 
 def complete_card(
     spec: ModelSpec,
     recipe: Recipe,
-    standing: TrainingStatus,
+    status: TrainingStatus,
     *,
     state: str,
     iterations: int,
     environment: dict[str, JsonValue],
     sources: dict[str, JsonValue],
 ) -> ModelSpec:
-    """Return a spec with what was measured of the network that is kept, and how it came about.
+    """Return a spec completed with the kept network's scores and the facts of its training.
 
     Args:
-        spec: of the model.
-        recipe: what it is trained by.
-        standing: how far the training is.
-        state: the same in words.
-        iterations: how many there were.
-        environment: what it runs on.
-        sources: scores of sources that were held out as a whole.
+        spec: spec of the model.
+        recipe: recipe that it is trained by.
+        status: progress of the training.
+        state: state of the training: "training", or how it ended.
+        iterations: iterations done.
+        environment: versions and hardware.
+        sources: scores on the sources that are held out as a whole.
     """
-    best = standing.best
+    best = status.best
     training: dict[str, JsonValue] = {
         "state": state,
         "iterations": iterations,
         "best_iteration": None if best is None else best.iteration,
-        "seconds": round(standing.seconds, 1),
+        "seconds": round(status.seconds, 1),
         "seed": recipe.running.seed,
         "environment": environment,
         "recipe": recipe.model_dump(mode="json", exclude_none=True),
@@ -121,10 +126,10 @@ def complete_card(
     return spec.model_copy(update={"metrics": metrics, "training": training})
 
 
-def digest_of(parts: FieldSplit[Field]) -> str:
-    """Return a hash of what is trained on and measured, whatever folder it lies in."""
+def hash_data(split: FieldSplit[TrainingField]) -> str:
+    """Return a hash of the fields that are trained on and measured, whatever their folder."""
     facts = [
         [(field.source, list(field.shape), sorted(field.amounts.items())) for field in fields]
-        for fields in (parts.training, parts.validation, *parts.hold_out.values())
+        for fields in (split.training, split.validation, *split.hold_out.values())
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

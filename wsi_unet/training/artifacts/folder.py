@@ -1,12 +1,12 @@
-"""Where a training writes: the model's folder, which any `segment -m` can use meanwhile.
+"""The folder that a training writes: a model that can be used meanwhile, and the training's files.
 
-MODEL/model.json, weights.safetensors   the best network so far, a model as any other
-MODEL/training/state                    what the next iterations depend on
-MODEL/training/recipe.toml              what it is trained by
-MODEL/training/journal.csv              what every iteration came to
-MODEL/training/report.json              what came of it, once it has ended
-MODEL/training/learning_curve.png       the journal, drawn
-MODEL/training/examples.png             what it makes of a few held-out places
+MODEL/model.json, weights.safetensors   the best network so far, a model like any other
+MODEL/training/state                    everything that the next iterations depend on
+MODEL/training/recipe.toml              the recipe, in full
+MODEL/training/journal.csv              per-iteration metrics
+MODEL/training/report.json              the result, once the training has ended
+MODEL/training/learning_curve.png       plot of the journal
+MODEL/training/examples.png             predictions at a few places that are held out
 MODEL/training/tensorboard/             the journal, for TensorBoard
 """
 
@@ -19,27 +19,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_unet.errors import OutputError
-from wsi_unet.models.destination import MODEL_FILES, TRAINING_FOLDER, check_target, writing
-from wsi_unet.storage.lock import OutputLock, Owner, acquire
-from wsi_unet.storage.store import open_store
+from wsi_unet.models.destination import MODEL_FILES, TRAINING_FOLDER, check_replaceable, writing
+from wsi_unet.storage.lock import LockOwner, OutputLock, acquire
+from wsi_unet.storage.opening import open_store
 
 PARTIAL = ".*.partial"
-"""What a training that was killed may leave behind."""
+"""Files that a killed training may leave behind."""
 
 
 @dataclass(frozen=True)
 class TrainingFolder:
-    """A model's folder and what a training keeps in it.
+    """The folder of a model that is trained.
 
     Attributes:
-        model: the folder.
+        model: path of the folder.
     """
 
     model: Path
 
     @property
     def own(self) -> Path:
-        """The folder in it that isn't the model's but the training's."""
+        """The folder inside with the training's files."""
         return self.model / TRAINING_FOLDER
 
     @property
@@ -49,7 +49,7 @@ class TrainingFolder:
 
     @property
     def recipe(self) -> Path:
-        """The recipe, with all that it leaves to us."""
+        """The recipe, in full."""
         return self.own / "recipe.toml"
 
     @property
@@ -59,26 +59,30 @@ class TrainingFolder:
 
     @property
     def report(self) -> Path:
-        """What came of it, see `wsi_unet.training.report`."""
+        """The result, see `wsi_unet.training.report`."""
         return self.own / "report.json"
 
     @property
     def curve(self) -> Path:
-        """The journal as a picture."""
+        """Plot of the journal."""
         return self.own / "learning_curve.png"
 
     @property
     def examples(self) -> Path:
-        """What the network makes of a few places."""
+        """Picture of predictions at a few places."""
         return self.own / "examples.png"
 
     @property
-    def board(self) -> Path:
-        """What TensorBoard shows."""
+    def tensorboard(self) -> Path:
+        """Folder of TensorBoard's logs."""
         return self.own / "tensorboard"
 
     def check(self, *, resume: bool, overwrite: bool) -> None:
-        """Refuse to write over what is there, as far as it wasn't asked for.
+        """Check that the training may write here.
+
+        Args:
+            resume: whether an existing training is to be resumed.
+            overwrite: whether an existing model, and its training, may be replaced.
 
         Raises:
             OutputError: saying what is in the way.
@@ -87,45 +91,45 @@ class TrainingFolder:
             raise OutputError(
                 f"{self.model}: a training writes a folder; choose a name without .safetensors"
             )
-        if resume and self._is_begun():
+        if resume and self._is_started():
             if self.report.is_file() and not self.state.is_file():
                 raise OutputError(
-                    f"{self.model} holds a training that has ended, and {self.state} is gone, from "
-                    "which it could go on; --overwrite begins anew (overwrite=True)"
+                    f"{self.model} holds a training that has ended, but {self.state}, which is "
+                    "needed to resume it, is gone; `overwrite=True` starts over"
                 )
             return
         if self.state.is_file() and not overwrite:
             raise OutputError(
-                f"{self.model} holds a training; --resume goes on with it, --overwrite begins anew "
-                "(resume=True, overwrite=True)"
+                f"{self.model} holds a training; `resume=True` continues it, `overwrite=True` "
+                "starts over"
             )
         if not (overwrite and (self.state.is_file() or self.recipe.is_file())):
-            check_target(self.model, overwrite=overwrite)
+            check_replaceable(self.model, overwrite=overwrite)
 
-    def _is_begun(self) -> bool:
-        """Tell whether a training was begun here, even if it was stopped before it wrote much."""
+    def _is_started(self) -> bool:
+        """Return whether a training was started here, even if it has hardly written anything."""
         if self.state.is_file() or self.recipe.is_file():
             return True
         return self.own.is_dir() and all(path.name.startswith(".") for path in self.own.iterdir())
 
     @contextmanager
     def locked(self) -> Iterator[OutputLock]:
-        """Let nobody else train here meanwhile.
+        """Hold the folder's lock inside, so that no other training writes here.
 
         Raises:
-            LockedError: if somebody does.
+            LockedError: if another training holds it.
             OutputError: if the folder can't be written to.
         """
-        owner = Owner.current(f"train {self.model.name}")
+        owner = LockOwner.current(f"train {self.model.name}")
         with acquire(open_store(self.own), owner=owner) as lock:
             with writing(self.own):
                 self.own.mkdir(parents=True, exist_ok=True)
             yield lock
             if not lock.lost:
-                self._sweep()
+                self._remove_partial()
 
     def put_report(self, text: str) -> None:
-        """Write the report, at one blow.
+        """Write the report, atomically.
 
         Raises:
             OutputError: if it can't be written.
@@ -136,21 +140,21 @@ class TrainingFolder:
             new.replace(self.report)
 
     def clear(self) -> None:
-        """Remove the model and the training that are there, and nothing else."""
+        """Remove the model and its training, and nothing else."""
         files = (
             self.state, self.recipe, self.journal, self.report, self.curve, self.examples
         )  # fmt: skip
         for path in (*(self.model / name for name in sorted(MODEL_FILES)), *files):
             path.unlink(missing_ok=True)
-        for events in self.board.glob("events.out.tfevents.*"):
+        for events in self.tensorboard.glob("events.out.tfevents.*"):
             events.unlink()
         with suppress(OSError):
-            self.board.rmdir()
-        self._sweep()
+            self.tensorboard.rmdir()
+        self._remove_partial()
 
-    def _sweep(self) -> None:
-        for left in self.own.glob(PARTIAL):
-            if left.is_dir():
-                shutil.rmtree(left, ignore_errors=True)
+    def _remove_partial(self) -> None:
+        for path in self.own.glob(PARTIAL):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
             else:
-                left.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)

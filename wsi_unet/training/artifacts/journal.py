@@ -1,7 +1,7 @@
-"""What every iteration came to, as a table (CSV) and, if wanted, for TensorBoard.
+"""Per-iteration metrics, as a table (CSV) and, if wanted, for TensorBoard.
 
-A row is written as soon as its iteration is over. What a stopped training wrote after its last
-state is cut off when it goes on, since those iterations are done again.
+A row is written as soon as its iteration is over. Rows after the last saved state are cut off when
+the training is resumed, since those iterations are done again.
 """
 
 from __future__ import annotations
@@ -21,34 +21,34 @@ from wsi_unet.logs import warn
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-NO_TENSORBOARD = "--tensorboard needs TensorBoard: pip install 'wsi-unet[train]'"
+NO_TENSORBOARD = "`tensorboard` needs TensorBoard: pip install 'wsi-unet[train]'"
 
 
 class Journal:
     """A table to which rows are added; see `writing_journal`.
 
     Args:
-        file: opened for writing at the table's end.
-        columns: their names.
-        board: for TensorBoard, or None.
+        file: table, opened for writing at its end.
+        columns: names of the columns.
+        tensorboard: writer for TensorBoard; None: not wanted.
     """
 
     def __init__(
-        self, file: IO[bytes], columns: Sequence[str], board: SummaryWriter | None
+        self, file: IO[bytes], columns: Sequence[str], tensorboard: SummaryWriter | None
     ) -> None:
         self._file = file
         self._columns = tuple(columns)
-        self._board = board
+        self._tensorboard = tensorboard
         if not file.tell():
             self._write(self._columns)
 
     @property
     def position(self) -> int:
-        """Bytes written so far."""
+        """Length of the table so far, bytes."""
         return self._file.tell()
 
     def add(self, iteration: int, values: Mapping[str, float]) -> None:
-        """Add a row; columns without a value, or with NaN, stay empty.
+        """Add a row; columns without a value, or with NaN, are left empty.
 
         Raises:
             OutputError: if it can't be written.
@@ -60,15 +60,15 @@ class Journal:
                 *(_text(known.get(name)) for name in self._columns if name != "iteration"),
             ]
         )
-        if self._board is not None:
+        if self._tensorboard is not None:
             for name, value in known.items():
-                self._board.add_scalar(name, value, iteration)
+                self._tensorboard.add_scalar(name, value, iteration)
 
     def sync(self) -> None:
-        """Have what was written on the disk before anything that relies on it.
+        """Flush the table to the disk, before anything is written that relies on it.
 
         Raises:
-            OutputError: if it can't be.
+            OutputError: if it can't be written.
         """
         try:
             os.fsync(self._file.fileno())
@@ -95,30 +95,30 @@ def _text(value: float | None) -> str:
 
 @contextmanager
 def writing_journal(
-    path: Path, columns: Sequence[str], position: int, board: Path | None, iteration: int
+    path: Path, columns: Sequence[str], position: int, tensorboard: Path | None, iteration: int
 ) -> Iterator[Journal]:
-    """Write the journal inside, after its first `position` bytes.
+    """Open the journal for rows that are added inside, after its first `position` bytes.
 
     Args:
-        path: of the table.
-        columns: their names; the first is "iteration".
-        position: what is left of the table that is there, bytes; 0 begins a new one.
-        board: folder for TensorBoard; None: not wanted.
-        iteration: the last one that is left.
+        path: path of the table.
+        columns: names of the columns; the first is "iteration".
+        position: bytes of an existing table to keep; 0 starts a new table.
+        tensorboard: folder for TensorBoard; None: not wanted.
+        iteration: last iteration to keep in TensorBoard's log.
 
     Raises:
         OptionError: if TensorBoard is wanted but not installed.
-        OutputError: if it can't be written.
+        OutputError: if the table can't be written.
     """
     with ExitStack() as stack:
         writer = None
-        if board is not None:
-            writer = open_board(board, iteration)
+        if tensorboard is not None:
+            writer = open_tensorboard(tensorboard, iteration)
             stack.callback(writer.close)
         try:
             file = stack.enter_context(path.open("r+b" if path.exists() else "w+b"))
             if file.seek(0, io.SEEK_END) < position:
-                warn(f"{path} is shorter than it was; its table begins anew")
+                warn(f"{path} is shorter than it was; a new table is started")
                 position = 0
             file.truncate(position)
             file.seek(0, io.SEEK_END)
@@ -127,32 +127,32 @@ def writing_journal(
         yield Journal(file, columns, writer)
 
 
-def check_board() -> None:
-    """Refuse a log for TensorBoard where that isn't installed.
+def check_tensorboard() -> None:
+    """Check that TensorBoard is installed.
 
     Raises:
-        OptionError: it isn't.
+        OptionError: if it isn't.
     """
     try:
         import torch.utils.tensorboard  # noqa: F401
     except ImportError as error:
-        raise OptionError(NO_TENSORBOARD) from error
+        raise OptionError(NO_TENSORBOARD, option="tensorboard") from error
 
 
-def open_board(folder: Path, iteration: int) -> SummaryWriter:
-    """Open a log for TensorBoard; what it says of iterations after `iteration` is forgotten.
+def open_tensorboard(folder: Path, iteration: int) -> SummaryWriter:
+    """Open a log for TensorBoard, and drop its entries after `iteration`.
 
     Raises:
         OptionError: if TensorBoard isn't installed.
     """
-    check_board()
+    check_tensorboard()
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(folder), purge_step=iteration + 1)
 
 
 def read_journal(path: Path) -> dict[str, list[float]]:
-    """Return the table's columns; NaN where a cell is empty."""
+    """Return the journal's columns by name; empty cells are NaN."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     names = rows[0].keys() if rows else ()

@@ -1,4 +1,4 @@
-"""Pictures of a training: its learning curve, and what the network makes of a few places."""
+"""Pictures of a training: its learning curve, and predictions at a few places."""
 
 from __future__ import annotations
 
@@ -15,47 +15,47 @@ from PIL import Image
 from wsi_unet.errors import OutputError
 from wsi_unet.geometry import Box, Shape
 from wsi_unet.models.spec import ModelSpec
-from wsi_unet.training.fields import IGNORED, Field
+from wsi_unet.training.fields import IGNORED, TrainingField
 
 NO_MATPLOTLIB = (
     "no learning curve is drawn, since matplotlib isn't installed: pip install 'wsi-unet[train]'"
 )
 
-PLACES = 6
-"""How many places are shown."""
+EXAMPLES = 6
+"""Number of places shown."""
 
 SIDE = 256
-"""Of a place, px."""
+"""Side of a place, px."""
 
 GAP = 8
-"""Between pictures, px."""
+"""Gap between pictures, px."""
 
 SMOOTH = 0.03
-"""Of all iterations, the share that the drawn mean of the loss reaches back."""
+"""Time constant of the smoothed loss, as a share of all iterations."""
 
 GREY = (128, 128, 128)
-"""Of pixels that count for nothing."""
+"""Colour of ignored pixels."""
 
 BLACK = (0, 0, 0)
-"""Of pixels of no class."""
+"""Colour of pixels of no class."""
 
 Rgb = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledPiece:
-    """A piece of a field, as it is and as it was labelled.
+class LabelledWindow:
+    """A window of a field with its predicted labels.
 
     Attributes:
-        number: of the box that it is of.
-        place: what it is of that box, px in its frame.
+        number: number of the box that it was cut from.
+        area: where it lies in that box, px from the box's corner.
         image: (h, w, 3) RGB.
-        truth: (h, w), see `Piece.labels`.
-        labels: (label images, h, w), label values.
+        truth: (h, w), see `FieldWindow.labels`.
+        labels: (label images, h, w), predicted label values.
     """
 
     number: int
-    place: Box
+    area: Box
     image: NDArray[np.uint8]
     truth: NDArray[np.uint8]
     labels: NDArray[np.uint8]
@@ -71,11 +71,11 @@ def can_draw_curves() -> bool:
 
 
 def draw_curve(columns: Mapping[str, Sequence[float]], path: Path) -> None:
-    """Draw loss, Dice and rate over the iterations as a PNG.
+    """Plot loss, Dice and rate over the iterations as a PNG.
 
     Args:
-        columns: of the journal.
-        path: of the picture.
+        columns: the journal's columns by name.
+        path: path of the picture.
 
     Raises:
         OutputError: if it can't be written.
@@ -116,7 +116,7 @@ def draw_curve(columns: Mapping[str, Sequence[float]], path: Path) -> None:
 
 
 def smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return an exponential mean, unbiased at its beginning."""
+    """Return the exponential moving average, without bias at its beginning."""
     past = math.exp(-1 / max(1.0, SMOOTH * len(values)))
     result, total, weight = np.empty(len(values)), 0.0, 0.0
     for index, value in enumerate(values):
@@ -125,39 +125,49 @@ def smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return result
 
 
-def choose_places(fields: Sequence[Field], classes: int, seed: int) -> list[tuple[Field, Box]]:
-    """Return a few places of fields, each around a pixel of one class or another."""
-    rng = np.random.default_rng([seed, PLACES])
-    places: list[tuple[Field, Box]] = []
-    for number in range(PLACES if fields else 0):
+def choose_examples(
+    fields: Sequence[TrainingField], classes: int, seed: int
+) -> list[tuple[TrainingField, Box]]:
+    """Return a few random boxes of fields, around pixels of each class in turn.
+
+    Args:
+        fields: fields to choose from.
+        classes: number of classes.
+        seed: seed of the choice.
+    """
+    rng = np.random.default_rng([seed, EXAMPLES])
+    examples: list[tuple[TrainingField, Box]] = []
+    for number in range(EXAMPLES if fields else 0):
         index = number % classes
-        able = [field for field in fields if field.amounts.get(index, 0) > 0]
-        field = (able or fields)[int(rng.integers(len(able or fields)))]
-        y, x = field.point(index if able else None, rng)
-        place = field, _around(y, x, field.shape)
-        if place not in places:  # of fields no larger than a place
-            places.append(place)
-    return places
+        suitable = [field for field in fields if field.amounts.get(index, 0) > 0]
+        candidates = suitable or fields
+        field = candidates[int(rng.integers(len(candidates)))]
+        y, x = field.point(index if suitable else None, rng)
+        example = field, _box_around(y, x, field.shape)
+        if example not in examples:  # a field no larger than a box gives the same one again
+            examples.append(example)
+    return examples
 
 
-def _around(y: int, x: int, shape: Shape) -> Box:
+def _box_around(y: int, x: int, shape: Shape) -> Box:
+    """Return a box around a pixel, moved so that it lies inside a field of this shape."""
     rows, columns = (min(SIDE, side) for side in shape)
     top = min(max(0, y - rows // 2), shape[0] - rows)
     left = min(max(0, x - columns // 2), shape[1] - columns)
     return Box(top, left, top + rows, left + columns)
 
 
-def draw_examples(places: Sequence[LabelledPiece], spec: ModelSpec, path: Path) -> None:
-    """Draw places as a PNG, a row each: the image, its truth, what the network says.
+def draw_examples(windows: Sequence[LabelledWindow], spec: ModelSpec, path: Path) -> None:
+    """Draw windows as a PNG, one in each row: the image, the truth, the prediction.
 
     Raises:
         OutputError: if it can't be written.
     """
     rows = [
-        (place.image, paint_truth(place.truth, spec), paint_labels(place.labels, spec))
-        for place in places
+        (window.image, paint_truth(window.truth, spec), paint_labels(window.labels, spec))
+        for window in windows
     ]
-    height, width = np.max([place.truth.shape for place in places], axis=0).tolist()
+    height, width = np.max([window.truth.shape for window in windows], axis=0).tolist()
     canvas = np.full((_length(len(rows), height), _length(3, width), 3), 255, np.uint8)
     for i, row in enumerate(rows):
         for j, picture in enumerate(row):
@@ -169,22 +179,22 @@ def draw_examples(places: Sequence[LabelledPiece], spec: ModelSpec, path: Path) 
 
 
 def paint_truth(truth: NDArray[np.uint8], spec: ModelSpec) -> Rgb:
-    """Return (h, w, 3): each class in its colour, what is ignored grey, no class black."""
+    """Return (h, w, 3): classes in their colours, ignored pixels grey, pixels of no class black."""
     table = np.full((256, 3), BLACK, np.uint8)
-    table[: len(spec.classes)] = [_rgb(one.color) for one in spec.classes]
+    table[: len(spec.classes)] = [_rgb(model_class.color) for model_class in spec.classes]
     table[IGNORED] = GREY
     return np.asarray(table[truth])
 
 
 def paint_labels(labels: NDArray[np.uint8], spec: ModelSpec) -> Rgb:
-    """Return (h, w, 3) of label images; of classes that overlap, the last is seen."""
+    """Return label images as (h, w, 3); where classes overlap, the last one is painted on top."""
     painted = np.full((*labels.shape[1:], 3), BLACK, np.uint8)
     if len(labels) == 1:
-        pairs = [(labels[0] == v, c) for v, c in zip(spec.label_values, spec.classes, strict=True)]
+        masks = [labels[0] == value for value in spec.label_values]
     else:
-        pairs = [(image == 1, c) for image, c in zip(labels, spec.classes, strict=True)]
-    for where, one in pairs:
-        painted[where] = _rgb(one.color)
+        masks = [image == 1 for image in labels]
+    for mask, model_class in zip(masks, spec.classes, strict=True):
+        painted[mask] = _rgb(model_class.color)
     return painted
 
 
@@ -198,7 +208,7 @@ def _rgb(color: str) -> tuple[int, int, int]:
 
 
 def _put(content: bytes, path: Path) -> None:
-    """Replace a file at one blow: somebody may be looking at it."""
+    """Replace a file atomically: somebody may be looking at it."""
     new = path.with_name(f".{path.name}.partial")
     try:
         new.write_bytes(content)

@@ -1,6 +1,6 @@
-"""A training on disk: everything that the next iterations depend on, in one file.
+"""The saved state of a training: everything that the next iterations depend on, in one file.
 
-Written whole or not at all, and read without running anything that it might hold.
+The file is written atomically, and read without running any code that it might hold.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ import torch
 from pydantic import JsonValue
 
 from wsi_unet.errors import OutputError, SignatureError
+from wsi_unet.models.spec import Normalisation
 from wsi_unet.training.recipe import Recipe
 
 MAY_DIFFER = ("running", "iterations")
-"""What a recipe may say otherwise when a training goes on."""
+"""The key of a recipe that may change when a training is resumed."""
 
 _MAGIC = b"wsi-unet training 1\n"
-"""What a state begins with; its SHA-256 follows."""
+"""First bytes of the file; the SHA-256 of the rest follows."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,9 @@ class BestNetwork:
     """The network that is kept.
 
     Attributes:
-        iteration: after so many.
-        dice: its mean Dice; None where nothing was measured.
-        scores: of the held-out fold, as the card has them.
+        iteration: iteration that its weights are from.
+        dice: its mean Dice on the held-out fold; None if nothing was measured.
+        scores: its scores on the held-out fold, as in the model card.
     """
 
     iteration: int
@@ -44,17 +45,17 @@ class BestNetwork:
 
 @dataclass
 class TrainingStatus:
-    """How far a training is, beside what its network has learnt.
+    """Progress of a training, apart from what its network has learnt.
 
     Attributes:
-        measured: the iteration after which the held-out fold was measured last.
+        measured: iteration at which the held-out fold was measured last.
         best: the network that is kept.
-        top: the largest mean Dice so far; None before any.
-        waiting: measurements since, without a larger one.
-        row: of the journal for the last iteration, if it isn't written since its measurement is
-            still to come.
-        seconds: how long it has taken.
-        seconds_waited: how long of that for samples.
+        top: largest mean Dice so far; None before any measurement.
+        waiting: measurements since the largest mean Dice.
+        row: journal row of the last iteration, if it isn't written yet because the iteration's
+            measurement is still missing.
+        seconds: time spent, in all runs together.
+        seconds_waited: time of that spent waiting for samples.
     """
 
     measured: int = 0
@@ -65,12 +66,12 @@ class TrainingStatus:
     seconds: float = 0.0
     seconds_waited: float = 0.0
 
-    def judge(self, dice: float | None, *, by_dice: bool) -> bool:
-        """Take a measurement into account; return whether the network is to be kept.
+    def record_measurement(self, dice: float | None, *, by_dice: bool) -> bool:
+        """Record a measurement; return whether the measured network is to be kept.
 
         Args:
-            dice: the mean Dice; None where nothing can be told.
-            by_dice: whether the best is kept, not the last.
+            dice: its mean Dice; None if it can't be computed.
+            by_dice: whether the best network is kept, rather than the last.
         """
         better = dice is not None and (self.top is None or dice > self.top)
         if better:
@@ -80,41 +81,41 @@ class TrainingStatus:
 
 
 @dataclass(frozen=True)
-class State:
+class TrainingState:
     """A training after some iterations.
 
     Attributes:
-        recipe: as JSON.
-        data: digest of what is trained on and measured.
-        scaling: mean and deviation of each channel.
-        circumstances: what else the last bits depend on: versions, threads, number type.
-        learner: the network, its optimiser and mean.
-        standing: how far it is.
-        journal: bytes of the journal that belong to it.
+        recipe: the recipe as JSON.
+        data: hash of what is trained on and measured.
+        normalisation: mean and deviation of each channel.
+        environment: what else the exact bits depend on: versions, threads, number type.
+        learner: the network, its optimiser and its averaged weights.
+        status: progress.
+        journal: length of the journal up to this state, bytes.
     """
 
     recipe: dict[str, JsonValue]
     data: str
-    scaling: tuple[tuple[float, ...], tuple[float, ...]]
-    circumstances: dict[str, JsonValue]
+    normalisation: Normalisation
+    environment: dict[str, JsonValue]
     learner: Mapping[str, Any] = field(repr=False)
-    standing: TrainingStatus
+    status: TrainingStatus
     journal: int
 
     @property
     def iteration(self) -> int:
-        """How many iterations there were."""
+        """Iterations done."""
         return int(self.learner["iteration"])
 
 
-def write_state(state: State, path: Path) -> None:
-    """Replace the state on disk, at one blow.
+def write_state(state: TrainingState, path: Path) -> None:
+    """Replace the state on disk, atomically.
 
     Raises:
-        OutputError: if it can't be written; the last one stays.
+        OutputError: if it can't be written; the previous state stays.
     """
     content = io.BytesIO()
-    torch.save({**vars(state), "standing": asdict(state.standing)}, content)
+    torch.save(_to_document(state), content)
     data = content.getbuffer()
     new = path.with_name(f".{path.name}.partial")
     try:
@@ -126,11 +127,11 @@ def write_state(state: State, path: Path) -> None:
         new.replace(path)
     except OSError as error:
         with suppress(OSError):
-            new.unlink(missing_ok=True)  # of a full disk it may have taken the rest
+            new.unlink(missing_ok=True)  # it may fill the rest of a full disk
         raise OutputError(f"can't write {path}: {error.strerror or error}") from error
 
 
-def read_state(path: Path) -> State:
+def read_state(path: Path) -> TrainingState:
     """Read a state.
 
     Raises:
@@ -144,62 +145,85 @@ def read_state(path: Path) -> State:
     if head != _MAGIC + hashlib.sha256(data).digest():
         raise _damaged(path)
     try:
-        document = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        standing = document.pop("standing")
-        best = standing.pop("best")
-        found = TrainingStatus(best=None if best is None else BestNetwork(**best), **standing)
-        return State(standing=found, **document)
-    except Exception as error:  # of whatever type: somebody else's file, PyTorch's loader
+        return _from_document(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
+    except Exception as error:  # of any type: the file may be a stranger's
         raise _damaged(path) from error
+
+
+def _to_document(state: TrainingState) -> dict[str, Any]:
+    """Return the file's content; its keys are the format's, not the attributes' names."""
+    return {
+        "recipe": state.recipe,
+        "data": state.data,
+        "scaling": (state.normalisation.mean, state.normalisation.std),
+        "circumstances": state.environment,
+        "learner": state.learner,
+        "standing": asdict(state.status),
+        "journal": state.journal,
+    }
+
+
+def _from_document(document: dict[str, Any]) -> TrainingState:
+    status, (mean, std) = dict(document["standing"]), document["scaling"]
+    best = status.pop("best")
+    return TrainingState(
+        recipe=document["recipe"],
+        data=document["data"],
+        normalisation=Normalisation(mean=mean, std=std),
+        environment=document["circumstances"],
+        learner=document["learner"],
+        status=TrainingStatus(best=None if best is None else BestNetwork(**best), **status),
+        journal=document["journal"],
+    )
 
 
 def _damaged(path: Path) -> OutputError:
     return OutputError(
-        f"{path} is damaged, or of another version of wsi-unet, so the training can't go on; "
-        "the model beside it can be used, and --overwrite begins anew"
+        f"{path} is damaged, or written by another version of wsi-unet, so the training can't be "
+        "resumed; the model beside it can still be used, and `overwrite=True` starts over"
     )
 
 
-def check_same(state: State, recipe: Recipe, data: str, path: Path) -> None:
-    """Refuse to go on with another recipe, or with other data.
+def check_same(state: TrainingState, recipe: Recipe, data: str, path: Path) -> None:
+    """Refuse to resume with another recipe, or with other data.
 
     Args:
-        state: of the training.
-        recipe: to go on with.
-        data: digest of the data to go on with.
-        path: of the model, for messages.
+        state: the saved state.
+        recipe: the recipe to resume with.
+        data: hash of the data to resume with.
+        path: path of the model, for messages.
 
     Raises:
         SignatureError: naming what differs.
     """
     now = recipe.model_dump(mode="json")
-    for key, (then, new) in _differences(state.recipe, now):
+    for key, (before, after) in _differences(state.recipe, now):
         if key != MAY_DIFFER:
             raise SignatureError(
-                f"{path} was begun with another recipe: {'.'.join(key)} was {then!r} and is "
-                f"{new!r}; only {'.'.join(MAY_DIFFER)} may be raised. Give that recipe, another "
-                "--output, or --overwrite"
+                f"{path} was trained with another recipe: {'.'.join(key)} was {before!r} and is "
+                f"{after!r}; only {'.'.join(MAY_DIFFER)} may be raised. Use that recipe, choose "
+                "another `output`, or give `overwrite=True`"
             )
     if recipe.running.iterations < state.iteration:
         raise SignatureError(
             f"{path} has been trained for {state.iteration} iterations already, which is more than "
-            f"the recipe's {recipe.running.iterations}; give running.iterations more"
+            f"the recipe's {recipe.running.iterations}; raise running.iterations"
         )
     if data != state.data:
         raise SignatureError(
-            f"{path} was begun with other data: other images or slides, or in another order, or of "
-            "another size; give those again, or --overwrite"
+            f"{path} was trained on other data: other images or slides, in another order, or of "
+            "another size; use the same data, or give `overwrite=True`"
         )
 
 
 def _differences(
-    then: Any, now: Any, place: tuple[str, ...] = ()
+    then: Any, now: Any, keys: tuple[str, ...] = ()
 ) -> Sequence[tuple[tuple[str, ...], tuple[Any, Any]]]:
-    """Return where two documents differ, and what each says there."""
+    """Return the keys under which two documents differ, each with its two values."""
     if isinstance(then, dict) and isinstance(now, dict):
         return [
-            found
+            difference
             for key in sorted({*then, *now})
-            for found in _differences(then.get(key), now.get(key), (*place, key))
+            for difference in _differences(then.get(key), now.get(key), (*keys, key))
         ]
-    return [] if then == now else [(place, (then, now))]
+    return [] if then == now else [(keys, (then, now))]

@@ -1,1 +1,1 @@
-"""Samples: where they are taken, how they are warped, recoloured and weighed."""
+"""Samples: where they are drawn, how they are warped and recoloured, and their pixels' weights."""

@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 
 
 def class_balance(amounts: Sequence[float]) -> NDArray[np.float32]:
-    """Return what a pixel of each class weighs, (k,), inversely to how many there are.
+    """Return the weight of a pixel of each class, (k,), inverse to the class's number of pixels.
 
-    So all classes weigh the same as a whole, and the mean weight of a pixel is 1. A class without
-    pixels gets the weight of the rarest that has some.
+    So all classes have the same total weight, and the mean weight of a pixel is 1. A class without
+    pixels gets the weight of the rarest class with pixels.
 
     >>> class_balance([50, 200]).tolist()
     [2.5, 0.625]
 
     Args:
-        amounts: pixels of each class.
+        amounts: number of pixels of each class.
     """
     present = [amount for amount in amounts if amount > 0]
     if not present:

@@ -1,7 +1,7 @@
-"""How the intensities of samples are varied; where things are stays as it is.
+"""Colour augmentation: intensities of samples are varied, positions aren't.
 
-Images are float32 (3 or 1, h, w) of 0 to 1. Each ingredient returns another image, and what isn't
-asked for doesn't touch a bit.
+Images are float32 (3 or 1, h, w), 0 to 1. Each step returns a new image; steps that aren't wanted
+don't change a bit.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ Planes = NDArray[np.float32]
 """(3 or 1, h, w), 0 to 1."""
 
 FOCUS = (0.4, 1.3)
-"""(least, most) deviation of the Gaussian that an image is blurred or sharpened with, px."""
+"""(least, most) σ of the Gaussian that an image is blurred or sharpened with, px."""
 
 STRENGTH = (-1.2, 1.0)
-"""(most sharpened, most blurred): what of the difference to the blurred image is added."""
+"""(most sharpening, most blur): factor of the difference to the blurred image that is added."""
 
 COARSER = (1.0, 2.0)
-"""(least, most) factor by which a coarser image's pixels are larger."""
+"""(least, most) downsampling of an image of lower resolution."""
 
 QUALITY = (40, 95)
-"""(least, most) quality of JPEG."""
+"""(least, most) JPEG quality."""
 
 
 def colour(
     image: Planes, objects: NDArray[np.bool_], settings: Colouring, rng: np.random.Generator
 ) -> Planes:
-    """Return an image with other colours, tones and faults, in the order of the settings.
+    """Return an image with varied colours, tones and defects, in the order of the settings.
 
-    Without settings it is the image itself. Dyes, ground and made-up tissue need three channels;
-    the recipe is checked for that.
+    With default settings, the image is returned as it is. Stains, white balance and synthetic
+    tissue need three channels; the recipe is checked for that.
 
     Args:
         image: (3 or 1, h, w).
-        objects: (h, w), what isn't ground; for the counterstain.
+        objects: (h, w), false in the background; for the counterstain.
         settings: what is varied.
-        rng: source of chance.
+        rng: random generator.
     """
     image = _change_stain(image, objects, settings, rng)
     image = _change_tones(image, settings, rng)
@@ -60,7 +60,7 @@ def colour(
     if rng.random() < settings.low_resolution:
         image = _make_coarser(image, rng)
     if rng.random() < settings.jpeg:
-        image = _through_jpeg(image, rng)
+        image = _compress(image, rng)
     return image
 
 
@@ -98,7 +98,7 @@ def _change_tones(image: Planes, settings: Colouring, rng: np.random.Generator) 
 
 
 def _change_focus(image: Planes, rng: np.random.Generator) -> Planes:
-    """Return the image out of focus, or sharpened as scanners do."""
+    """Return the image blurred, or sharpened as scanners do."""
     sigma, strength = rng.uniform(*FOCUS), rng.uniform(*STRENGTH)
     blurred = gaussian_blur(image, sigma)
     return _clipped(image + np.float32(strength) * (blurred - image))
@@ -112,7 +112,7 @@ def _add_noise(image: Planes, most: float, rng: np.random.Generator) -> Planes:
 
 
 def _make_coarser(image: Planes, rng: np.random.Generator) -> Planes:
-    """Return the image as one of fewer pixels, enlarged, shows it."""
+    """Return the image downsampled and enlarged again."""
     factor = rng.uniform(*COARSER)
     size = [max(1, round(side / factor)) for side in image.shape[1:]]
     planes = torch.from_numpy(np.ascontiguousarray(image))[None]
@@ -120,11 +120,12 @@ def _make_coarser(image: Planes, rng: np.random.Generator) -> Planes:
     return _clipped(F.interpolate(small, size=image.shape[1:], mode="bicubic")[0].numpy())
 
 
-def _through_jpeg(image: Planes, rng: np.random.Generator) -> Planes:
+def _compress(image: Planes, rng: np.random.Generator) -> Planes:
+    """Return the image with JPEG artefacts."""
     pixels = np.rint(image * np.float32(255)).astype(np.uint8).transpose(1, 2, 0)
     file, (least, most) = io.BytesIO(), QUALITY
-    shown = Image.fromarray(pixels[..., 0] if len(image) == 1 else pixels)
-    shown.save(file, "JPEG", quality=int(rng.integers(least, most + 1)))
+    picture = Image.fromarray(pixels[..., 0] if len(image) == 1 else pixels)
+    picture.save(file, "JPEG", quality=int(rng.integers(least, most + 1)))
     decoded = np.asarray(Image.open(file)).reshape(pixels.shape).transpose(2, 0, 1)
     return np.ascontiguousarray(decoded, np.float32) / np.float32(255)
 

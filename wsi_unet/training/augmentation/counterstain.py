@@ -1,8 +1,8 @@
-"""Dyeing the ground apart from the objects, as a counterstain does.
+"""Synthetic counterstain: the background gets a colour of its own, as a second dye gives it.
 
-Where one dye colours everything, a network learns that what is dark is an object. With a second dye
-the ground between objects is as dark, of another colour and full of structure. The truth says where
-objects are, so the ground can be given any tone and cytoplasm without touching them.
+If one dye colours everything, a network learns that what is dark is an object. With a counterstain,
+the background is as dark as the objects, of another colour and full of structure. The labels say
+where objects are, so the background can be given any tone and cytoplasm without changing them.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from wsi_unet.training.augmentation.stains import GROUND_QUANTILE, Planes
 from wsi_unet.training.augmentation.synthetic import clouds, dye
 
 SOFTNESS = 0.7
-"""Deviation of the Gaussian that makes the step between object and ground soft, px."""
+"""σ of the Gaussian that softens the edges of objects, px."""
 
 STRENGTH = 1.7
-"""Length of a dye's density over the mean of its three channels, about (√3 for grey)."""
+"""Ratio of a dye density's length to the mean of its three channels, roughly (√3 for grey)."""
 
 
 def counterstain(density: Planes, objects: NDArray[np.bool_], rng: np.random.Generator) -> Planes:
-    """Return densities whose ground is dyed in a tone from pink to purple, with made-up cytoplasm.
+    """Return densities with a pink to purple background and synthetic cytoplasm.
 
-    Objects keep their structure; half of the time they get a tone nearer to haematoxylin's.
+    Objects keep their structure; half of the time their tone moves towards haematoxylin's.
 
     Args:
         density: (3, h, w).
-        objects: (h, w), where the ground isn't.
-        rng: source of chance.
+        objects: (h, w), false in the background.
+        rng: random generator.
     """
     amount = density.mean(axis=0)
     cytoplasm = _dyed(_cytoplasm(objects.shape, rng), dye(0.5, rng))
@@ -47,7 +47,7 @@ def counterstain(density: Planes, objects: NDArray[np.bool_], rng: np.random.Gen
 
 
 def _cytoplasm(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Return amounts (h, w) of what lies around objects: clouds, with a fine grain."""
+    """Return amounts (h, w) of synthetic cytoplasm: clouds with a fine grain."""
     rows, columns = shape
     cloud = clouds((rows, columns), rng.uniform(3, 25), rng) * np.float32(rng.uniform(0.1, 0.6))
     cloud = np.maximum(cloud + np.float32(rng.uniform(0, 1.2)), 0) * np.float32(rng.uniform(0, 0.5))
@@ -58,5 +58,5 @@ def _cytoplasm(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.f
 
 
 def _dyed(amount: NDArray[np.float32], colour: NDArray[np.float64]) -> Planes:
-    """Return the densities (3, h, w) of an amount (h, w) of a dye of this colour (3,)."""
+    """Return the densities (3, h, w) of an amount (h, w) of a dye with the colour (3,)."""
     return colour.astype(np.float32)[:, None, None] * amount

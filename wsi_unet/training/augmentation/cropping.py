@@ -1,8 +1,8 @@
-"""Cutting samples from their sources: windows of whole pixels, resized, turned, bent and flipped.
+"""Cropping samples from fields: windows of whole pixels, resized, rotated, deformed and flipped.
 
-A sample is a square around a centre. Its image, its labels and its weights are cut by one `Cut`, so
-what belongs together stays together. Resizing comes first, because that is quick, and because what
-is shrunk needs a filter that fits the factor, which the interpolation at coordinates hasn't.
+A sample is a square around a centre. Its image, labels and weights are cropped by the same `Crop`,
+so they stay aligned. Resizing comes first: it is quick, and shrinking needs a filter that fits the
+factor, which the interpolation at coordinates doesn't have.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from wsi_unet.models.inference.augmentation import View
 from wsi_unet.training.augmentation.geometric import Warp
 
 CUBIC_REACH = 2
-"""Px around a position that cubic interpolation looks at."""
+"""How far around a position cubic interpolation looks, px."""
 
 Interpolation = Literal["bicubic", "bilinear", "nearest"]
 
@@ -29,17 +29,17 @@ Planes = TypeVar("Planes", NDArray[np.uint8], NDArray[np.float32], torch.Tensor)
 
 
 @dataclass(frozen=True, eq=False)
-class Cut:
-    """How one sample is cut.
+class Crop:
+    """How a sample is cropped from a field.
 
     Attributes:
-        side: of the sample, px.
-        shift: (y, x) of the window's centre from the sample's, whole px of the source.
-        window: (rows, columns) of the source that are needed, px.
-        resized: side of the square that the window is made, px.
-        grid: (1, side, side, 2), the (x, y) of that square, from −1 to 1, that each pixel shows;
-            None: those in its middle.
-        view: how it is flipped in the end.
+        side: side of the sample, px.
+        shift: (y, x) of the window's centre from the sample's, whole px of the field.
+        window: (rows, columns) of the window, px of the field.
+        resized: side of the square to which the window is resized, px.
+        grid: (1, side, side, 2) position (x, y) in that square, from −1 to 1, of each pixel; None:
+            the middle of the square is taken.
+        view: how the sample is flipped at the end.
     """
 
     side: int
@@ -50,21 +50,21 @@ class Cut:
     view: View
 
     @classmethod
-    def of(cls, warp: Warp, side: int) -> Cut:
-        """Return how a sample of `side` x `side` px is cut.
+    def from_warp(cls, warp: Warp, side: int) -> Crop:
+        """Return how a sample of `side` x `side` px is cropped.
 
-        The window is of whole pixels around the sample's centre, so the scale is the nearest one
-        for which there is such a window; the largest difference is 1 px over the window.
+        The window has whole pixels around the sample's centre, so the scale is rounded to the
+        nearest one with such a window; the window differs by 1 px at most.
         """
-        margin = 0  # what is looked at around the sample, px of the resized square
+        margin = 0  # pixels needed around the sample, px of the resized square
         if warp.scale != (1.0, 1.0):
             margin += math.ceil(CUBIC_REACH / min(1.0, *warp.scale))
         coordinates = None
         if not warp.is_straight:
-            coordinates = warp.turned_and_bent(side)
+            coordinates = warp.coordinates(side)
             margin += CUBIC_REACH + math.ceil(float(np.abs(coordinates).max()) - (side - 1) / 2)
         resized = side + 2 * margin
-        # Longer or shorter by an even number of px, so that all centres coincide.
+        # Larger or smaller by an even number of px, so that all centres coincide.
         rows, columns = (resized + 2 * round((scale - 1) * resized / 2) for scale in warp.scale)
         grid = None
         if coordinates is not None:
@@ -73,9 +73,9 @@ class Cut:
         return cls(side, warp.shift, (rows, columns), resized, grid, warp.view)
 
     def around(self, y: int, x: int) -> Box:
-        """Return the window of the source for a sample around the pixel (y, x).
+        """Return the window for a sample around the pixel (y, x) of the field.
 
-        A sample of an even side has its centre half a pixel before.
+        The centre of a sample with an even side lies half a pixel before that pixel's.
         """
         y0, x0 = (
             at + by - length // 2
@@ -84,42 +84,47 @@ class Cut:
         return Box(y0, x0, y0 + self.window[0], x0 + self.window[1])
 
     def image(self, window: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the sample's image, interpolated cubically; where nothing is warped, as it is.
+        """Return the sample's image, interpolated cubically; without a warp, as it is.
 
         It is resized in 8 bits, as slides are before they are segmented.
 
         Args:
-            window: (rows, columns, 3), what lies there.
+            window: (rows, columns, 3) image of the window.
 
         Returns:
             (3, side, side), 0 to 1.
         """
-        shown = self._shown(torch.from_numpy(window).permute(2, 0, 1), "bicubic")
-        image: NDArray[np.float32] = shown.float().numpy()
+        planes = self._warp(torch.from_numpy(window).permute(2, 0, 1), "bicubic")
+        image: NDArray[np.float32] = planes.float().numpy()
         image /= np.float32(255)
         return image if self.grid is None else np.clip(image, 0, 1, out=image)
 
     def labels(self, window: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return the sample's labels (side, side), of the nearest pixels of (rows, columns).
+        """Return the sample's labels (side, side), those of the nearest pixels.
 
-        What isn't warped may be the window itself, not a copy.
+        Without a warp they may share the window's memory.
+
+        Args:
+            window: (rows, columns) labels of the window.
         """
-        labels: NDArray[np.uint8] = (
-            self._shown(torch.from_numpy(window)[None], "nearest")[0].byte().numpy()
-        )
+        (plane,) = self._warp(torch.from_numpy(window)[None], "nearest")
+        labels: NDArray[np.uint8] = plane.byte().numpy()
         return labels
 
     def weights(self, window: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the sample's weights (side, side), interpolated linearly, of (rows, columns)."""
-        weights: NDArray[np.float32] = self._shown(torch.from_numpy(window)[None], "bilinear")[
-            0
-        ].numpy()
+        """Return the sample's weights (side, side), interpolated linearly.
+
+        Args:
+            window: (rows, columns) weights of the window.
+        """
+        (plane,) = self._warp(torch.from_numpy(window)[None], "bilinear")
+        weights: NDArray[np.float32] = plane.numpy()
         return weights
 
-    def _shown(self, planes: torch.Tensor, mode: Interpolation) -> torch.Tensor:
-        """Return what planes (c, rows, columns) look like in the sample, (c, side, side)."""
+    def _warp(self, planes: torch.Tensor, mode: Interpolation) -> torch.Tensor:
+        """Return the sample's planes (c, side, side) of the window's (c, rows, columns)."""
         # At coordinates, labels and weights are taken from the window itself: it has the extent of
-        # the square, and they need no filter.
+        # the resized square, and they need no filter.
         if self.window != (self.resized, self.resized) and (mode == "bicubic" or self.grid is None):
             planes = F.interpolate(
                 planes[None],

@@ -1,4 +1,4 @@
-"""How samples are moved, scaled, turned, bent and flipped: drawn at random, and as coordinates."""
+"""Geometric augmentation: random shifts, scales, rotations, deformations and flips of samples."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ Coordinates = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Warp:
-    """One way to move, scale, turn, bend and flip a sample.
+    """A geometric transform of a sample.
 
-    A position p of the sample, (y, x) px from its centre, shows the source at
-    shift + scale · turn · (p + d(p)), d being the elastic displacement; then the sample is flipped.
+    The pixel at position p of the sample, (y, x) px from its centre, shows the field at
+    shift + scale · rotation · (p + d(p)), where d is the elastic displacement; then the sample is
+    flipped.
 
     Attributes:
-        shift: (y, x), whole px of the source.
-        scale: source px per px of the sample, along the source's (y, x); above 1: it shrinks.
-        angle: of the turn, from y to x, radians.
-        displacements: (2, n, n), (y, x) of a coarse grid that spans the sample, px; None: it isn't
-            bent.
-        view: how it is flipped.
+        shift: (y, x), whole px of the field.
+        scale: px of the field per px of the sample, along the field's (y, x); above 1 the field is
+            shrunk.
+        angle: angle of the rotation, from y to x, radians.
+        displacements: (2, n, n) displacements (y, x) of a coarse grid that spans the sample, px;
+            None: no deformation.
+        view: how the sample is flipped.
     """
 
     shift: tuple[int, int] = (0, 0)
@@ -39,7 +41,7 @@ class Warp:
 
     @classmethod
     def draw(cls, settings: Warping, rng: np.random.Generator) -> Warp:
-        """Return a random one; without settings, the one that changes nothing."""
+        """Return a random transform; with default settings, the identity."""
         views = VIEWS["d4" if settings.flips else "none"]
         view = views[rng.integers(len(views))]
         angle = rng.uniform(0, 2 * math.pi) if rng.random() < settings.rotation else 0.0
@@ -63,11 +65,11 @@ class Warp:
 
     @property
     def is_straight(self) -> bool:
-        """Whether rows and columns stay what they are, but for the flips."""
+        """Whether there is neither a rotation nor a deformation."""
         return self.angle == 0 and self.displacements is None
 
-    def turned_and_bent(self, side: int) -> Coordinates:
-        """Return turn · (p + d(p)) for each pixel p of a sample of `side` x `side` px.
+    def coordinates(self, side: int) -> Coordinates:
+        """Return rotation · (p + d(p)) for each pixel p of a sample of `side` x `side` px.
 
         The centre is at (side − 1) / 2, so coordinates of even sides end in ½.
         """
@@ -79,8 +81,8 @@ class Warp:
         if self.displacements is not None:
             spread = interpolation(self.displacements.shape[-1], side)
             turned = np.einsum("kl,lij->kij", turn.astype(np.float32), self.displacements)
-            # Not as a matrix product: its last bits may change with the number of threads, and
-            # small ones wait for threads longer than they compute.
+            # Not as a matrix product: its last bits may depend on the number of threads, and a
+            # small one takes longer to start threads than to compute.
             for points, share in zip(
                 np.einsum("yi,kij->jky", spread, turned), spread.T, strict=True
             ):
@@ -89,10 +91,10 @@ class Warp:
 
 
 def interpolation(points: int, side: int) -> NDArray[np.float32]:
-    """Return the matrix (side, points) that interpolates along one axis, cubically.
+    """Return the matrix (side, points) of cubic interpolation along one axis.
 
-    The first and the last point lie on the centres of the first and the last pixel; beyond them
-    they are repeated. The kernel is Keys' with a = −½ (Keys 1981, equation 15).
+    The first and the last point lie on the centres of the first and the last pixel, and are
+    repeated beyond. The kernel is Keys' with a = −½ (Keys 1981, equation 15).
     """
     position = np.linspace(0, points - 1, side) if side > 1 else np.array([(points - 1) / 2])
     taps = np.arange(-1, points + 1)

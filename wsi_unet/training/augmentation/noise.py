@@ -1,4 +1,4 @@
-"""White noise in float32, for little."""
+"""Fast white noise in float32."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 NUMBERS = 1 << 20
-"""Random numbers that noise is cut from."""
+"""Number of random numbers that noise is cut from."""
 
 
 def white_noise(shape: Sequence[int], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Return noise of unit variance, cut at a random place from a long sequence that stays.
+    """Return normal noise of unit variance, cut at a random position from a fixed sequence.
 
-    That takes a tenth of the time of drawing it anew, which is done only where more numbers are
-    wanted than the sequence has.
+    That takes a tenth of the time of new random numbers, which are drawn only if more are needed
+    than the sequence has.
     """
     count = math.prod(shape)
     if count > NUMBERS:
@@ -28,5 +28,5 @@ def white_noise(shape: Sequence[int], rng: np.random.Generator) -> NDArray[np.fl
 
 @cache
 def _normal_numbers() -> NDArray[np.float32]:
-    """Return the sequence, twice: what begins near its end goes on at its beginning."""
+    """Return the sequence twice in a row, so that cuts near its end continue at its beginning."""
     return np.tile(np.random.default_rng(0).standard_normal(NUMBERS, np.float32), 2)

@@ -1,7 +1,7 @@
-"""Samples: pieces of fields, warped and recoloured, as a network in training sees them.
+"""Samples: windows of fields, warped and recoloured, as a network in training sees them.
 
-Sample number i is drawn from the recipe's seed and i alone, so it is the same whoever makes it, in
-whatever order, and a training that is resumed needs to remember nothing about it.
+Sample number i depends on the recipe's seed and i alone, so it is the same whichever process makes
+it, in whatever order, and a resumed training needs to remember nothing about it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from wsi_unet.training.augmentation.class_balance import class_balance
 from wsi_unet.training.augmentation.colour import colour
 from wsi_unet.training.augmentation.cropping import Crop, middle
 from wsi_unet.training.augmentation.geometric import Warp
-from wsi_unet.training.augmentation.synthetic import ground_without_nuclei
+from wsi_unet.training.augmentation.synthetic import image_without_nuclei
 from wsi_unet.training.fields import IGNORED, NOTHING, TrainingField
 from wsi_unet.training.recipe import Recipe
 
@@ -33,14 +33,14 @@ Labels = NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """What a network is shown once.
+    """An image with its labels.
 
     Attributes:
-        image: float32 (c, H, W), scaled as the network wants it.
-        labels: uint8 (h, w), the middle of the image (all of it, if the network's padding is
+        image: float32 (c, H, W), normalised.
+        labels: uint8 (h, w), of the middle of the image (of all of it, if the network's padding is
             "same"): class index, `IGNORED` or `NOTHING`.
-        weights: float32 (h, w), what each pixel weighs in the cross entropies.
-        where: field and place, for messages.
+        weights: float32 (h, w), weight of each pixel in the cross entropies.
+        where: field and position, for messages.
     """
 
     image: Tensor
@@ -54,8 +54,8 @@ class SampleSides:
     """Sides of a sample, px.
 
     Attributes:
-        image: of what the network sees.
-        labels: of what it gives.
+        image: side of the image that the network sees.
+        labels: side of the labels that it predicts.
     """
 
     image: int
@@ -63,60 +63,62 @@ class SampleSides:
 
 
 def sample_sides(config: UNetConfig, tile: int) -> SampleSides:
-    """Return the smallest sides with which a network gives at least `tile` px per side."""
+    """Return the smallest sides with which a network predicts at least `tile` px per side."""
     shrink = config.border().shrink
     image = next_legal_side(config, tile + 2 * shrink)
     return SampleSides(image, image - 2 * shrink)
 
 
 class Samples:
-    """All samples of a training, by number."""
+    """All samples of a training, by number.
 
-    def __init__(self, recipe: Recipe, fields: Sequence[TrainingField], scaling: Normalisation) -> None:
-        """Plan where samples come from.
+    Args:
+        recipe: recipe of the training.
+        fields: fields to train on.
+        normalisation: how intensities are normalised.
 
-        Args:
-            recipe: what they are like.
-            fields: to be trained on.
-            scaling: of intensities.
+    Raises:
+        RecipeError: a class that samples are to be centred on is in no field.
+    """
 
-        Raises:
-            RecipeError: a class that centres are to lie on is in no field.
-        """
+    def __init__(
+        self, recipe: Recipe, fields: Sequence[TrainingField], normalisation: Normalisation
+    ) -> None:
         self.recipe = recipe
         self.fields = tuple(fields)
-        self.scaling = scaling
+        self.normalisation = normalisation
         self.sides = sample_sides(recipe.network, recipe.sampling.tile)
-        self._choices = _choices(recipe, self.fields)
-        self._balance = _balance(recipe, self.fields)
+        self._choices = _list_choices(recipe, self.fields)
+        self._balance = _weigh_labels(recipe, self.fields)
         self._are_objects = np.arange(256) < len(recipe.classes)
         if recipe.background_index is not None:
             self._are_objects[recipe.background_index] = False
 
     @property
     def channels(self) -> int:
-        """Of the images."""
+        """Channels of the images."""
         return self.recipe.network.in_channels
 
     def __getitem__(self, number: int) -> Sample:
         rng = np.random.default_rng([self.recipe.running.seed, number])
         empty = rng.random() < self.recipe.sampling.empty
-        image, labels, separation, where = self._empty(rng) if empty else self._drawn(rng)
+        draw = self._draw_synthetic if empty else self._draw_window
+        image, labels, separation, where = draw(rng)
         return Sample(
-            image=torch.from_numpy(_scaled(image, self.scaling)),
+            image=torch.from_numpy(_normalise(image, self.normalisation)),
             labels=torch.from_numpy(np.ascontiguousarray(labels)),
             weights=torch.from_numpy(self._balance[labels] + separation),
             where=where,
         )
 
-    def _drawn(self, rng: np.random.Generator) -> tuple[Image, Labels, Image, str]:
-        """Return image (c, H, W), labels, separation (h, w), and where they are from."""
-        field, (y, x) = self._place(rng)
-        cut = Crop.of(Warp.draw(self.recipe.warping, rng), self.sides.image)
-        piece = field.read(cut.around(y, x))
-        labels = cut.labels(piece.labels)
+    def _draw_window(self, rng: np.random.Generator) -> tuple[Image, Labels, Image, str]:
+        """Return image (c, H, W), labels and separation (h, w) of a field, and its position."""
+        field, (y, x) = self._draw_centre(rng)
+        crop = Crop.from_warp(Warp.draw(self.recipe.warping, rng), self.sides.image)
+        window = field.read(crop.around(y, x))
+        labels = crop.labels(window.labels)
         image = colour(
-            _channels(cut.image(piece.image), self.recipe.channel_order),
+            _to_channels(crop.image(window.image), self.recipe.channel_order),
             self._are_objects[labels],
             self.recipe.colouring,
             rng,
@@ -124,21 +126,23 @@ class Samples:
         side = self.sides.labels
         separation = np.zeros((side, side), np.float32)
         if self.recipe.weighting.separation:
-            separation = middle(cut.weights(piece.separation), side)
+            separation = middle(crop.weights(window.separation), side)
         return image, middle(labels, side), separation, f"{field.name} at ({x}, {y}) px"
 
-    def _empty(self, rng: np.random.Generator) -> tuple[Image, Labels, Image, str]:
+    def _draw_synthetic(self, rng: np.random.Generator) -> tuple[Image, Labels, Image, str]:
+        """Return what `_draw_window` does, of synthetic tissue without objects."""
         side = self.sides.labels
         background = self.recipe.background_index
         labels = np.full((side, side), NOTHING if background is None else background, np.uint8)
-        ground = ground_without_nuclei(self.sides.image, rng)
-        image = _channels(ground, self.recipe.channel_order)
-        return image, labels, np.zeros((side, side), np.float32), "made-up ground"
+        tissue = image_without_nuclei(self.sides.image, rng)
+        image = _to_channels(tissue, self.recipe.channel_order)
+        return image, labels, np.zeros((side, side), np.float32), "synthetic background"
 
-    def _place(self, rng: np.random.Generator) -> tuple[TrainingField, tuple[int, int]]:
-        """Choose class, source, field, point; and move it a little."""
-        chosen = self._choices[rng.choice(len(self._choices), p=[c.share for c in self._choices])]
-        field = self.fields[rng.choice(chosen.fields, p=chosen.chances)]
+    def _draw_centre(self, rng: np.random.Generator) -> tuple[TrainingField, tuple[int, int]]:
+        """Draw a class, then a field, then a pixel; and shift it by the jitter."""
+        chances = [choice.probability for choice in self._choices]
+        chosen = self._choices[rng.choice(len(self._choices), p=chances)]
+        field = self.fields[rng.choice(chosen.fields, p=chosen.probabilities)]
         y, x = field.point(chosen.index, rng)
         most = self.recipe.sampling.jitter
         if most:
@@ -149,50 +153,57 @@ class Samples:
 
 @dataclass(frozen=True, eq=False)
 class _Choice:
-    """A class that centres lie on, None for any, how often, and in which fields how often."""
+    """A class that samples are centred on.
+
+    Attributes:
+        index: index of the class; None: any class.
+        probability: how often it is chosen.
+        fields: numbers of the fields with pixels of it.
+        probabilities: how often each of these fields is chosen.
+    """
 
     index: int | None
-    share: float
+    probability: float
     fields: NDArray[np.intp]
-    chances: NDArray[np.float64]
+    probabilities: NDArray[np.float64]
 
 
-def _choices(recipe: Recipe, fields: Sequence[TrainingField]) -> list[_Choice]:
+def _list_choices(recipe: Recipe, fields: Sequence[TrainingField]) -> list[_Choice]:
     wanted = {name: share for name, share in recipe.sampling.classes.items() if share > 0}
     if not wanted:
         area = np.array([sum(field.amounts.values()) for field in fields])
-        return [_choice(recipe, fields, None, 1.0, area)]
+        return [_make_choice(recipe, fields, None, 1.0, area)]
     total = math.fsum(wanted.values())
-    found = []
+    choices = []
     for name, share in wanted.items():
         index = recipe.class_index(name)
-        there = np.array([float(field.amounts.get(index, 0) > 0) for field in fields])
-        if not there.any():
-            raise RecipeError(f"sampling.classes: there is no {name!r} in what is trained on")
-        found.append(_choice(recipe, fields, index, share / total, there))
-    return found
+        present = np.array([float(field.amounts.get(index, 0) > 0) for field in fields])
+        if not present.any():
+            raise RecipeError(f"sampling.classes: no field that is trained on has any {name!r}")
+        choices.append(_make_choice(recipe, fields, index, share / total, present))
+    return choices
 
 
-def _choice(
+def _make_choice(
     recipe: Recipe,
     fields: Sequence[TrainingField],
     index: int | None,
-    share: float,
-    worth: NDArray[np.float64],
+    probability: float,
+    weights: NDArray[np.float64],
 ) -> _Choice:
-    """Return with what chance each field is drawn: by its source's share, and in it by worth."""
+    """Return a choice whose fields are drawn by their source's share, and in it by their weight."""
     chances = np.zeros(len(fields))
     sources = np.array([field.source for field in fields])
     for source in np.unique(sources):
         members = sources == source
-        if worth[members].any():
-            chances[members] = recipe.data[source].share * worth[members] / worth[members].sum()
+        if weights[members].any():
+            chances[members] = recipe.data[source].share * weights[members] / weights[members].sum()
     members = np.flatnonzero(chances)
-    return _Choice(index, share, members, chances[members] / chances.sum())
+    return _Choice(index, probability, members, chances[members] / chances.sum())
 
 
-def _balance(recipe: Recipe, fields: Sequence[TrainingField]) -> NDArray[np.float32]:
-    """Return what a pixel of each label weighs, (256,); those that count for nothing 0."""
+def _weigh_labels(recipe: Recipe, fields: Sequence[TrainingField]) -> NDArray[np.float32]:
+    """Return the weight of a pixel of each label, (256,); 0 for ignored ones."""
     classes = len(recipe.classes)
     weights = np.ones(256, np.float32)
     if recipe.weighting.balance:
@@ -205,7 +216,7 @@ def _balance(recipe: Recipe, fields: Sequence[TrainingField]) -> NDArray[np.floa
     return weights
 
 
-def _channels(image: Image, order: str) -> Image:
+def _to_channels(image: Image, order: str) -> Image:
     """Return the network's channels of R, G, B planes (3, h, w)."""
     if order == "rgb":
         return image
@@ -214,10 +225,11 @@ def _channels(image: Image, order: str) -> Image:
     return channels
 
 
-def _scaled(image: Image, scaling: Normalisation) -> Image:
+def _normalise(image: Image, normalisation: Normalisation) -> Image:
     mean, std = (
-        np.array(numbers, np.float32)[:, None, None] for numbers in (scaling.mean, scaling.std)
+        np.array(values, np.float32)[:, None, None]
+        for values in (normalisation.mean, normalisation.std)
     )
-    scaled: Image = image - mean
-    scaled /= std
-    return scaled
+    normalised: Image = image - mean
+    normalised /= std
+    return normalised

@@ -1,7 +1,7 @@
-"""Dyes and light: images as optical densities, in which what lies in the light's way adds up.
+"""Stain augmentation: images as optical densities, in which the dyes' contributions add up.
 
-By the law of Beer and Lambert each dye takes its share of the light that the others leave, so its
-optical densities −ln(I / I₀) in red, green and blue are its amount times its own colour.
+By the Beer-Lambert law each dye absorbs a share of the light that the others leave, so its optical
+densities −ln(I / I₀) in red, green and blue are its amount times its own colour.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ DYES = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 """Optical density (red, green, blue) of haematoxylin, eosin, DAB: Ruifrok and Johnston 2001."""
 
 DARKEST = 1 / 255
-"""The least intensity that is told from none."""
+"""The least intensity that differs from 0."""
 
 GROUND_QUANTILE = 0.05
-"""The least dense part of a sample, whose colour is taken for the ground's."""
+"""Quantile of a sample's densities that is taken as the background's."""
 
 LIGHT = (0.88, 1.03)
-"""(least, most) factor of the light in each channel."""
+"""(least, most) factor of the illumination in each channel."""
 
 
 def density_of(image: Planes) -> Planes:
@@ -33,20 +33,20 @@ def density_of(image: Planes) -> Planes:
 
 
 def intensity_of(density: Planes) -> Planes:
-    """Return the intensities, 0 to 1, that optical densities leave."""
+    """Return the intensities, 0 to 1, of optical densities."""
     intensity = np.maximum(density, 0)
     np.negative(intensity, out=intensity)
     return np.exp(intensity, out=intensity)
 
 
 def restain(density: Planes, stain: float, hue: float, rng: np.random.Generator) -> Planes:
-    """Return the densities with other amounts of the dyes, and other dyes.
+    """Return the densities with varied amounts and colours of the dyes.
 
     Args:
-        density: of the image.
+        density: densities of the image.
         stain: largest logarithm of the factor of a dye's amount.
-        hue: deviation of each number of the dyes' colours, which keep their strength.
-        rng: source of chance.
+        hue: deviation of each component of a dye's colour; its length stays.
+        rng: random generator.
     """
     amounts = np.exp(rng.uniform(-stain, stain, 3))
     dyes = np.maximum(DYES + rng.normal(0, hue, (3, 3)), 0)
@@ -56,19 +56,19 @@ def restain(density: Planes, stain: float, hue: float, rng: np.random.Generator)
     return np.stack([_mix(row, density) for row in matrix.astype(np.float32)])
 
 
-def _mix(shares: NDArray[np.float32], planes: Planes) -> NDArray[np.float32]:
-    """Return the sum of planes, each times its share, (h, w)."""
-    mixed: NDArray[np.float32] = planes[0] * shares[0]
-    for plane, share in zip(planes[1:], shares[1:], strict=True):
-        mixed += plane * share
+def _mix(weights: NDArray[np.float32], planes: Planes) -> NDArray[np.float32]:
+    """Return the weighted sum of planes, (h, w)."""
+    mixed: NDArray[np.float32] = planes[0] * weights[0]
+    for plane, weight in zip(planes[1:], weights[1:], strict=True):
+        mixed += plane * weight
     return mixed
 
 
 def relight(density: Planes, rng: np.random.Generator) -> Planes:
-    """Return the densities under another white balance.
+    """Return the densities with another white balance.
 
-    Some of the colour of the sample's lightest parts is taken away, down to none at all as of clean
-    glass, and the light gets another colour.
+    A random share of the colour of the sample's lightest pixels is removed, up to all of it, as if
+    they were clean glass; and the illumination gets another colour.
     """
     ground = np.quantile(density[:, ::4, ::4].reshape(3, -1), GROUND_QUANTILE, axis=1)
     change = -rng.uniform(0, 1) * ground - np.log(rng.uniform(*LIGHT, 3))

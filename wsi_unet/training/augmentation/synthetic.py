@@ -1,7 +1,7 @@
-"""Made-up tissue in which there are no nuclei, in optical densities.
+"""Synthetic tissue without nuclei, in optical densities.
 
 Most annotated fields have plain backgrounds, which teaches a network that whatever is dark is a
-nucleus. Slides have more to show: fibres, membranes, red cells, ink, keratin.
+nucleus. Slides also have fibres, membranes, red blood cells, ink and keratin.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ Plane = NDArray[np.float32]
 """(h, w)."""
 
 COARSE = 2.0
-"""Deviation, px, from which on smooth noise is made of white noise that lies as far apart."""
+"""Least σ, px, from which smooth noise is interpolated from white noise at a distance of σ."""
 
 RED_CELLS = (0.05, 0.8, 0.6)
 INK = (0.9, 0.3, 0.4)
 """Optical densities (red, green, blue) of red blood cells and of the green ink on margins."""
 
 
-def ground_without_nuclei(side: int, rng: np.random.Generator) -> Planes:
-    """Return an image (3, side, side), 0 to 1: glass, or tissue with nothing to find in it."""
+def image_without_nuclei(side: int, rng: np.random.Generator) -> Planes:
+    """Return an image (3, side, side), 0 to 1, of glass or of tissue without nuclei."""
     density = np.full((3, side, side), rng.uniform(0, 0.15), np.float32)
     if rng.random() < 0.7:
         density += tissue_without_nuclei((side, side), rng)
@@ -40,44 +40,44 @@ def ground_without_nuclei(side: int, rng: np.random.Generator) -> Planes:
 
 
 def tissue_without_nuclei(shape: Shape, rng: np.random.Generator) -> Planes:
-    """Return optical densities (3, h, w) of cytoplasm, fibres, membranes, red cells and ink."""
+    """Return densities (3, h, w) of cytoplasm, fibres, membranes, red blood cells and ink."""
     density = np.zeros((3, *shape), np.float32)
     if rng.random() < 0.8:
         cytoplasm = clouds(shape, rng.uniform(10, 40), rng)
-        _lay(density, cytoplasm, rng.uniform(-1, 2), rng.uniform(0, 0.5) * dye(0.8, rng))
+        _add(density, cytoplasm, rng.uniform(-1, 2), rng.uniform(0, 0.5) * dye(0.8, rng))
     for _ in range(int(rng.integers(0, 4))):
         width = rng.uniform(0.6, 4)
         fibre = fibres(shape, width * rng.uniform(5, 20), width, rng)
-        _lay(density, fibre, rng.uniform(-1.2, 1), rng.uniform(0.05, 0.6) * dye(0.25, rng))
+        _add(density, fibre, rng.uniform(-1.2, 1), rng.uniform(0.05, 0.6) * dye(0.25, rng))
     for _ in range(int(rng.integers(0, 3))):
-        _lay(density, lines(shape, rng), 0, rng.uniform(0.1, 0.9) * dye(0.8, rng))
+        _add(density, lines(shape, rng), 0, rng.uniform(0.1, 0.9) * dye(0.8, rng))
     for colour in (RED_CELLS, INK):
         if rng.random() < 0.15:
             specks = clouds(shape, rng.uniform(1, 3), rng) > rng.uniform(1.2, 2.5)
-            _lay(density, specks.astype(np.float32), 0, rng.uniform(0.3, 1.3) * np.array(colour))
+            _add(density, specks.astype(np.float32), 0, rng.uniform(0.3, 1.3) * np.array(colour))
     density *= 1 + np.float32(rng.uniform(0, 0.15)) * clouds(shape, 0.7, rng)
     return density
 
 
 def keratin(shape: Shape, rng: np.random.Generator) -> Planes:
-    """Return optical densities (3, h, w) of dark sheets and flakes, larger than nuclei."""
+    """Return densities (3, h, w) of dark sheets and flakes, larger than nuclei."""
     density = np.zeros((3, *shape), np.float32)
     if rng.random() < 0.5:
         sheets = fibres(shape, rng.uniform(40, 80), rng.uniform(0.8, 5), rng)
         sheets += np.float32(rng.uniform(-1, 1.5))
     else:
         sheets = np.maximum(lines(shape, rng), lines(shape, rng))
-    _lay(density, sheets, 0, rng.uniform(0.4, 1.6) * dye(0.9, rng, least=0.2))
+    _add(density, sheets, 0, rng.uniform(0.4, 1.6) * dye(0.9, rng, least=0.2))
     return density
 
 
 def dye(most: float, rng: np.random.Generator, least: float = 0.0) -> NDArray[np.float64]:
-    """Return the optical density (3,), of length 1, of a colour between pink and purple.
+    """Return the density (3,), of length 1, of a colour between pink and purple.
 
     Args:
-        most: share of purple, haematoxylin's, at most.
-        rng: source of chance.
-        least: share of purple at least.
+        most: largest share of purple, which is haematoxylin's.
+        rng: random generator.
+        least: least share of purple.
     """
     purple = rng.uniform(least, most)
     pink = np.array([rng.uniform(0.03, 0.25), 0.9, rng.uniform(0.15, 0.6)])
@@ -92,7 +92,7 @@ def clouds(shape: Shape, sigma: float, rng: np.random.Generator) -> Plane:
         return _fine_clouds(shape, sigma, rng)
     rows, columns = (_smoothing(side, sigma) for side in shape)
     white = torch.from_numpy(white_noise((rows.shape[1], columns.shape[1]), rng))
-    # By PyTorch, which is told to use one thread: the last bits may change with their number.
+    # By PyTorch, which is set to one thread: the last bits may depend on the number of threads.
     noise: Plane = (rows @ white @ columns.T).numpy()
     return noise
 
@@ -104,10 +104,10 @@ def _fine_clouds(shape: Shape, sigma: float, rng: np.random.Generator) -> Plane:
 
 
 def _smoothing(side: int, sigma: float) -> torch.Tensor:
-    """Return the matrix (side, n) that makes smooth noise along one axis of white noise.
+    """Return the matrix (side, n) that smooths and interpolates white noise along one axis.
 
-    The white noise lies σ px apart: finer would be the same to 1 part in 10,000 (by Poisson's
-    summation formula the variance's ripple is 2 exp(−π²)).
+    The white noise has a spacing of σ px: a finer one would differ by 1 part in 10,000 (by
+    Poisson's summation formula, the variance's ripple is 2 exp(−π²)).
     """
     reach = math.ceil(TRUNCATE)
     points = np.arange(-reach, math.ceil((side - 1) / sigma) + reach + 1)
@@ -121,17 +121,17 @@ def fibres(shape: Shape, along: float, across: float, rng: np.random.Generator) 
 
     Args:
         shape: (h, w).
-        along: deviation of the Gaussian in that direction, px.
-        across: the same at right angles to it.
-        rng: source of chance.
+        along: σ of the Gaussian in that direction, px.
+        across: σ of the Gaussian at right angles to it, px.
+        rng: random generator.
     """
     rows, columns = (fft.next_fast_len(side, real=True) for side in shape)
     ky, kx = 2 * np.pi * fft.fftfreq(rows)[:, None], 2 * np.pi * fft.rfftfreq(columns)[None]
     angle = rng.uniform(0, np.pi)
     u, v = kx * np.cos(angle) + ky * np.sin(angle), ky * np.cos(angle) - kx * np.sin(angle)
     damping = np.exp(-(((u * along) ** 2 + (v * across) ** 2) / 2).astype(np.float32))
-    # White noise of both parts of each frequency. All but the first column stand for two
-    # frequencies, and of the first the transform takes the real part only.
+    # White noise in real and imaginary part of each frequency. All columns but the first stand for
+    # two frequencies; of the first, the transform takes the real part only.
     white = white_noise((*damping.shape, 2), rng).view(np.complex64)[..., 0]
     variance = 4 * np.square(damping).sum() - 3 * np.square(damping[:, 0]).sum()
     noise: Plane = fft.irfft2(white * damping, s=(rows, columns))
@@ -140,17 +140,17 @@ def fibres(shape: Shape, along: float, across: float, rng: np.random.Generator) 
 
 
 def lines(shape: Shape, rng: np.random.Generator) -> Plane:
-    """Return thin curved lines (h, w), 0 to 1: where a smooth field crosses a level."""
-    field = clouds(shape, rng.uniform(6, 30), rng) - np.float32(rng.uniform(-1, 1))
-    down, right = np.gradient(field)
+    """Return thin curved lines (h, w), 0 to 1: contour lines of smooth noise."""
+    level = clouds(shape, rng.uniform(6, 30), rng) - np.float32(rng.uniform(-1, 1))
+    down, right = np.gradient(level)
     slope = np.sqrt(down**2 + right**2) + np.float32(1e-3)
-    distance = field / slope / np.float32(rng.uniform(0.6, 2))
+    distance = level / slope / np.float32(rng.uniform(0.6, 2))
     line: Plane = np.exp(-(distance**2) / 2)
     return line
 
 
-def _lay(density: Planes, amount: Plane, more: float, colour: NDArray[np.float64]) -> None:
-    """Add to `density` what `amount` + `more`, where that is above 0, has of a colour (3,)."""
-    amount = np.maximum(amount + np.float32(more), 0)
+def _add(density: Planes, amount: Plane, offset: float, colour: NDArray[np.float64]) -> None:
+    """Add `amount` + `offset`, where it is above 0, of a dye with the colour (3,) to a density."""
+    amount = np.maximum(amount + np.float32(offset), 0)
     for plane, strength in zip(density, colour.astype(np.float32), strict=True):
         plane += amount * strength

@@ -1,4 +1,4 @@
-"""The training data: files that recipes name, opened as fields and split by patient."""
+"""The training data: the files that a recipe names, opened as fields and split by patient."""
 
 import lazy_loader
 

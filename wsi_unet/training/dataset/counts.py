@@ -1,4 +1,4 @@
-"""Where in an image which class is: how many of its pixels each cell of a coarse grid has."""
+"""Pixel counts of each class in the cells of a coarse grid, from which samples are drawn."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from wsi_unet.geometry import Box, Shape
 from wsi_unet.training.fields import IGNORED, NOTHING
 
 CELL = 128
-"""px: side of a cell; its number of pixels fits 16 bits."""
+"""Side of a cell, px; its number of pixels fits 16 bits."""
 AT_ONCE = 16
 """Cells per side that are counted at a time."""
 AREA = 2048
-"""px: side of the boxes that what is known is given in."""
+"""Largest side of the boxes that cover pixels with known labels, px."""
 
 ReadLabels = Callable[[Box], NDArray[np.uint8]]
 
@@ -27,9 +27,9 @@ class CellCounts:
 
     Attributes:
         shape: (rows, columns) of the image, px.
-        pixels: (rows, columns, classes + 1) of the cells; the last number is of `NOTHING`. Of
-            each cell about as many as it has pixels, if only some were looked at.
-        stride: px of the image for one that was looked at, per side.
+        pixels: (rows, columns, classes + 1) pixels of each cell; the last class is `NOTHING`.
+            Estimated if only every `stride`-th pixel was looked at.
+        stride: px of the image per px looked at, along each side.
     """
 
     shape: Shape
@@ -38,19 +38,19 @@ class CellCounts:
 
     @classmethod
     def count(cls, read: ReadLabels, shape: Shape, classes: int, stride: int = 1) -> CellCounts:
-        """Look at an image.
+        """Count the pixels of an image.
 
         Args:
-            read: the labels of a box of every `stride`-th pixel per side.
+            read: returns the labels in a box of the grid of every `stride`-th pixel.
             shape: (rows, columns) of the image, px.
-            classes: how many there are.
-            stride: px; divides `CELL`.
+            classes: number of classes.
+            stride: px of the image per px of that grid; divides `CELL`.
         """
         rows, columns = -(-shape[0] // CELL), -(-shape[1] // CELL)
         pixels = np.zeros((rows, columns, classes + 1), np.uint16)
         side = CELL // stride
-        looked_at = Box(0, 0, -(-shape[0] // stride), -(-shape[1] // stride))
-        for box in looked_at.tiles(side * AT_ONCE):
+        whole = Box(0, 0, -(-shape[0] // stride), -(-shape[1] // stride))
+        for box in whole.tiles(side * AT_ONCE):
             counts = _count(read(box), side, classes)
             y, x = box.y0 // side, box.x0 // side
             pixels[y : y + counts.shape[0], x : x + counts.shape[1]] = counts * stride**2
@@ -58,50 +58,52 @@ class CellCounts:
 
     @property
     def totals(self) -> NDArray[np.int64]:
-        """(classes + 1,) pixels of each class, and of none."""
+        """(classes + 1,) pixels of each class, and of no class."""
         totals: NDArray[np.int64] = self.pixels.sum(axis=(0, 1), dtype=np.int64)
         return totals
 
-    def cell(self, index: int | None, rng: np.random.Generator) -> Box:
-        """Return a random cell: the more pixels of a class it has, the likelier.
+    def draw_cell(self, index: int | None, rng: np.random.Generator) -> Box:
+        """Return a random cell, with a probability proportional to its pixels of a class.
 
         Args:
-            index: of the class; None: of all that is known.
-            rng: source of chance.
+            index: index of the class; None: all pixels with known labels.
+            rng: random generator.
 
         Raises:
-            ValueError: there are none.
+            ValueError: there are no such pixels.
         """
         counts = self._known() if index is None else self.pixels[..., index]
-        until = np.cumsum(counts, dtype=np.int64)
-        if not until[-1]:
+        cumulated = np.cumsum(counts, dtype=np.int64)
+        if not cumulated[-1]:
             raise ValueError(f"there are no pixels of class {index}")
-        place = int(np.searchsorted(until, rng.integers(until[-1]), "right"))
-        return self._box(*divmod(place, counts.shape[1]))
+        number = int(np.searchsorted(cumulated, rng.integers(cumulated[-1]), "right"))
+        return self._box(*divmod(number, counts.shape[1]))
 
     def areas(self) -> Iterator[Box]:
-        """Yield what is known in boxes of at most `AREA` px per side, made of whole cells."""
+        """Yield boxes of at most `AREA` px per side that cover all pixels with known labels."""
         known = self._known() > 0
         side = AREA // CELL
-        for part in Box.of_shape((known.shape[0], known.shape[1])).tiles(side):
-            there = known[part.slices()]
-            if there.any():
-                rows, columns = np.flatnonzero(there.any(axis=1)), np.flatnonzero(there.any(axis=0))
-                first = self._box(part.y0 + int(rows[0]), part.x0 + int(columns[0]))
-                last = self._box(part.y0 + int(rows[-1]), part.x0 + int(columns[-1]))
+        for cells in Box.of_shape((known.shape[0], known.shape[1])).tiles(side):
+            here = known[cells.slices()]
+            if here.any():
+                rows, columns = np.flatnonzero(here.any(axis=1)), np.flatnonzero(here.any(axis=0))
+                first = self._box(cells.y0 + int(rows[0]), cells.x0 + int(columns[0]))
+                last = self._box(cells.y0 + int(rows[-1]), cells.x0 + int(columns[-1]))
                 yield first.union(last)
 
     def _known(self) -> NDArray[np.int64]:
+        """Return the number of pixels with known labels in each cell."""
         known: NDArray[np.int64] = self.pixels.sum(axis=2, dtype=np.int64)
         return known
 
     def _box(self, row: int, column: int) -> Box:
+        """Return a cell, px of the image."""
         y, x = row * CELL, column * CELL
         return Box(y, x, y + CELL, x + CELL).intersection(Box.of_shape(self.shape))
 
 
 def _count(labels: NDArray[np.uint8], side: int, classes: int) -> NDArray[np.int64]:
-    """Return (rows, columns, classes + 1) pixels of each cell of `side` px per side."""
+    """Return the (rows, columns, classes + 1) pixels of each cell of `side` px per side."""
     height, width = labels.shape
     rows, columns = -(-height // side), -(-width // side)
     slots = np.full(256, classes + 1, np.int64)

@@ -1,4 +1,4 @@
-"""What a training learns from, in figures: for the screen, and for the model's card."""
+"""The training data in figures, for the screen."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from wsi_unet.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class Portion:
-    """The fields of one source that are in one part.
+    """The fields of one source with one use.
 
     Attributes:
-        source: its number in the recipe.
-        images: what the recipe says that they are.
-        part: "training", "validation" or "apart".
-        files: images or slides.
-        patients: whose they are.
-        megapixels: of the grid that is trained at; of what isn't known too.
-        pixels: of each class, by name; of large slides about.
-        repaired: polygons that cross or touch themselves.
-        license: of the data.
-        citation: whom to name.
+        source: number of the source in the recipe.
+        images: images of the source, as the recipe names them.
+        part: use: "training", "validation", or "apart" for a source that is held out as a whole.
+        files: number of images or slides.
+        patients: number of patients.
+        megapixels: area at the training's pixel size, including pixels of unknown labels.
+        pixels: pixels of each class, by name; estimated for large slides.
+        license: license of the data.
+        citation: citation of the data.
     """
 
     source: int
@@ -35,52 +34,49 @@ class Portion:
     patients: int
     megapixels: float
     pixels: Mapping[str, int]
-    repaired: int
     license: str
     citation: str
 
     def __str__(self) -> str:
-        """One line for a person."""
+        """Return a line for people."""
         classes = ", ".join(f"{name} {pixels}" for name, pixels in self.pixels.items())
-        repaired = f", {self.repaired} polygons repaired" if self.repaired else ""
         return (
             f"data.{self.source} ({self.images}), {self.part}: {self.files} images of "
-            f"{self.patients} patients, {self.megapixels:.1f} Mpx ({classes}){repaired}"
+            f"{self.patients} patients, {self.megapixels:.1f} Mpx ({classes})"
         )
 
 
-def describe_fields(recipe: Recipe, parts: FieldSplit[DataField]) -> list[Portion]:
-    """Count what each source gives to each part.
+def describe_fields(recipe: Recipe, split: FieldSplit[DataField]) -> list[Portion]:
+    """Return the figures of each source for each use.
 
     Args:
-        recipe: whose fields they are.
-        parts: them, split.
+        recipe: recipe of the training.
+        split: its fields.
     """
-    hold_out = [one for fields in parts.hold_out.values() for one in fields]
-    named = {"training": parts.training, "validation": parts.validation, "apart": hold_out}
-    found = []
+    hold_out = [field for fields in split.hold_out.values() for field in fields]
+    uses = {"training": split.training, "validation": split.validation, "apart": hold_out}
+    portions = []
     for number in range(len(recipe.data)):
-        for part, fields in named.items():
-            there = [one for one in fields if one.source == number]
-            if there:
-                found.append(_portion(recipe, number, part, there))
-    return found
+        for use, fields in uses.items():
+            of_source = [field for field in fields if field.source == number]
+            if of_source:
+                portions.append(_describe(recipe, number, use, of_source))
+    return portions
 
 
-def _portion(recipe: Recipe, number: int, part: str, fields: Sequence[DataField]) -> Portion:
+def _describe(recipe: Recipe, number: int, use: str, fields: Sequence[DataField]) -> Portion:
     source = recipe.data[number]
     return Portion(
         source=number,
         images=source.images,
-        part=part,
+        part=use,
         files=len(fields),
-        patients=len({one.patient for one in fields}),
-        megapixels=round(sum(math.prod(one.shape) for one in fields) / 1e6, 3),
+        patients=len({field.patient for field in fields}),
+        megapixels=round(sum(math.prod(field.shape) for field in fields) / 1e6, 3),
         pixels={
-            one.name: round(math.fsum(each.amounts.get(index, 0) for each in fields))
-            for index, one in enumerate(recipe.classes)
+            recipe_class.name: round(math.fsum(field.amounts.get(index, 0) for field in fields))
+            for index, recipe_class in enumerate(recipe.classes)
         },
-        repaired=sum(one.repaired for one in fields),
         license=source.license,
         citation=source.citation,
     )

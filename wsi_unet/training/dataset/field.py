@@ -1,4 +1,4 @@
-"""A field that was read from files: an image or slide, and what is true of it."""
+"""Fields read from files: an image or slide, and its ground truth."""
 
 from __future__ import annotations
 
@@ -13,31 +13,32 @@ from numpy.typing import NDArray
 
 from wsi_unet.errors import TrainingError
 from wsi_unet.geometry import Box, Shape, reflect
+from wsi_unet.process_cache import ProcessCache
 from wsi_unet.slides.resample import Raster
 from wsi_unet.training.dataset.counts import CellCounts
 from wsi_unet.training.dataset.files import DataFile
-from wsi_unet.training.dataset.handles import Handles
-from wsi_unet.training.fields import IGNORED, NOTHING, Piece
+from wsi_unet.training.fields import IGNORED, NOTHING, FieldWindow
 from wsi_unet.training.images import TrainingImage
 from wsi_unet.training.targets.labelling import Labelling
-from wsi_unet.training.targets.truths import OpenTruth, TruthFile
+from wsi_unet.training.targets.truth_files import OpenTruth, TruthFile
 
-PART = 2048
-"""px: side of the pieces that a field is made of when it is kept."""
+AT_ONCE = 2048
+"""Side of the boxes in which a whole field is read, px."""
 TRIES = 100
-"""How often a pixel of a class is looked for where it should be."""
+"""How often a random pixel of a class is looked for."""
 FEW = 100
-"""Pixels of a class below which, where not all were looked at, its polygons' areas say more."""
+"""Counted pixels of a class below which, if not all pixels were looked at, its polygons' areas
+are the better estimate."""
 
 
 @dataclass(frozen=True, eq=False)
-class Planes:
-    """All of a field, in memory: what `Piece` has, of the whole.
+class FieldPixels:
+    """Pixels of a field, or of a box in it; see `FieldWindow`.
 
     Attributes:
         image: (h, w, 3).
         labels: (h, w).
-        separation: (h, w); None where the recipe wants none.
+        separation: (h, w); None if the recipe wants none.
     """
 
     image: NDArray[np.uint8]
@@ -46,136 +47,132 @@ class Planes:
 
 
 @dataclass(frozen=True, eq=False)
-class FieldOrigin:
-    """Where a field comes from, and how it is read.
+class FieldReader:
+    """Reads a field from its files.
 
     Attributes:
-        file: the image and its truth.
+        file: paths of the image and its truth.
         image: how the image is read.
-        truth: how the truth is.
-        labelling: how labels are made of it.
-        handles: what is open.
+        truth: how the truth is read.
+        labelling: how labels are made from the truth.
+        opened: images and truths that are open, of all fields.
     """
 
     file: DataFile
     image: TrainingImage
     truth: TruthFile
     labelling: Labelling
-    handles: Handles
+    opened: ProcessCache[Any]
 
     def open_image(self) -> Raster:
         """Return the image, open in this process."""
-        return self.handles.get(("image", self.file), self.image.cost, self.image.open)
+        raster: Raster = self.opened.get(("image", self.file), self.image.open, self.image.cost)
+        return raster
 
     def open_truth(self) -> OpenTruth:
         """Return the truth, open in this process."""
-        return self.handles.get(
-            ("truth", self.file), self.truth.cost, lambda: self.truth.open(self.image)
+        truth: OpenTruth = self.opened.get(
+            ("truth", self.file), lambda: self.truth.open(self.image), self.truth.cost
         )
+        return truth
 
-    def read(self, box: Box) -> Planes:
-        """Read a box inside the field."""
+    def read(self, box: Box) -> FieldPixels:
+        """Return a box inside the field."""
         labels, separation = self.labelling.read(self.open_truth(), box)
-        return Planes(self.open_image().read(box), labels, separation)
+        return FieldPixels(self.open_image().read(box), labels, separation)
 
-    def read_all(self) -> Planes:
-        """Read all of the field, and leave nothing of it open."""
+    def read_all(self) -> FieldPixels:
+        """Return the whole field; its files aren't kept open."""
         raster, truth = self.image.open(), self.truth.open(self.image)
         weighted = self.labelling.weighting.separation > 0
         labels = np.empty(self.image.shape, np.uint8)
         separation = np.zeros(self.image.shape if weighted else (0, 0), np.float32)
         whole = Box.of_shape(self.image.shape)
-        for box in whole.tiles(PART):
-            labels[box.slices()], found = self.labelling.read(truth, box)
+        for box in whole.tiles(AT_ONCE):
+            labels[box.slices()], weights = self.labelling.read(truth, box)
             if weighted:
-                separation[box.slices()] = found
-        return Planes(raster.read(whole), labels, separation if weighted else None)
+                separation[box.slices()] = weights
+        return FieldPixels(raster.read(whole), labels, separation if weighted else None)
 
 
 class DataField:
-    """A field that was read from files. Safe for threads and processes; see `fields.Field`."""
+    """A field read from files; safe to use in several threads and processes.
 
-    def __init__(self, origin: FieldOrigin, counts: CellCounts, planes: Planes | None) -> None:
-        """Make a field of what is known of it.
+    Args:
+        reader: reads the field from its files.
+        counts: pixels of each class, by cell.
+        pixels: the whole field, if it is kept in memory; None: it is read window by window.
+    """
 
-        Args:
-            origin: where it comes from.
-            counts: where which class is.
-            planes: all of it; None: it is read window by window.
-        """
-        self._origin = origin
+    def __init__(self, reader: FieldReader, counts: CellCounts, pixels: FieldPixels | None) -> None:
+        self._reader = reader
         self._counts = counts
-        self._planes = planes
-        self._keep = planes is not None
+        self._pixels = pixels
+        self._keep = pixels is not None
 
     @property
     def name(self) -> str:
-        """The image's path, relative to the data folder."""
-        return self._origin.file.name
+        """The image's path, relative to the data folder if it lies inside."""
+        return self._reader.file.name
 
     @property
     def patient(self) -> str:
-        """Whose it is."""
-        return self._origin.file.patient
+        """Patient that the image is of."""
+        return self._reader.file.patient
 
     @property
     def source(self) -> int:
-        """The number of its source in the recipe."""
-        return self._origin.file.source
+        """Number of the data source in the recipe."""
+        return self._reader.file.source
 
     @property
     def shape(self) -> Shape:
         """(rows, columns) of the grid, px."""
-        return self._origin.image.shape
-
-    @property
-    def repaired(self) -> int:
-        """Polygons of its truth that cross or touch themselves, and were repaired."""
-        return self._origin.truth.repaired
+        return self._reader.image.shape
 
     @property
     def names(self) -> frozenset[str]:
-        """The names of classes in its truth; none where they have values instead."""
-        return self._origin.truth.names
+        """Names of classes in the truth; empty if its classes have values instead."""
+        return self._reader.truth.names
 
     @property
     def downsample(self) -> tuple[float, float]:
         """(y, x) px of the image per px of the grid."""
-        return self._origin.image.resampling.downsample
+        return self._reader.image.resampling.downsample
 
     @cached_property
     def amounts(self) -> Mapping[int, float]:
-        """Pixels of each class, by index, and of `NOTHING`; of large fields about."""
+        """Number of pixels of each class and of `NOTHING`, by index; estimated for large fields."""
         totals = self._counts.totals.tolist()
         amounts = dict(enumerate(map(float, totals[:-1])))
         if totals[-1]:
             amounts[NOTHING] = float(totals[-1])
         if self._counts.stride > 1:
-            amounts |= self._better_known(amounts)
+            amounts |= self._better_amounts(amounts)
         return amounts
 
-    def _better_known(self, amounts: Mapping[int, float]) -> dict[int, float]:
-        """Return amounts that the truth itself tells better than a look at some of the pixels."""
+    def _better_amounts(self, amounts: Mapping[int, float]) -> dict[int, float]:
+        """Return the amounts for which the truth itself has better estimates than the counts."""
         pixel = math.prod(self.downsample)
-        contents = self._origin.truth.contents
+        contents = self._reader.truth.contents
         better = {i: contents[i] / pixel for i, px in amounts.items() if px and i in contents}
-        polygons = self._origin.open_truth().polygons
+        polygons = self._reader.open_truth().polygons
         if polygons is not None:
             for index, amount in amounts.items():
                 drawn = float(polygons.areas[polygons.labels == index].sum())
                 rare = amount < FEW * self._counts.stride**2 and amount < drawn
-                # All that was drawn of a class may lie where nothing is known, or below others.
+                # All polygons of a class may lie below others, or where labels are unknown.
                 if rare and self._point_in_polygon(index, np.random.default_rng(0)):
                     better[index] = drawn
         return better
 
     @cached_property
     def areas(self) -> Sequence[Box]:
-        """What is known of it, in boxes of at most 2048 px per side, px of the grid."""
+        """Boxes of at most 2048 px per side that cover all pixels with known labels."""
         return tuple(self._counts.areas())
 
-    def read(self, window: Box) -> Piece:
-        """Return a window, which may reach beyond the field: it is mirrored there.
+    def read(self, window: Box) -> FieldWindow:
+        """Return a window; beyond the field's edges, the field is mirrored.
 
         Raises:
             InputError: the image or the truth can't be read there (any more).
@@ -186,42 +183,42 @@ class DataField:
         rows = reflect(window.y0, window.y1, self.shape[0])
         columns = reflect(window.x0, window.x1, self.shape[1])
         box = Box(int(rows.min()), int(columns.min()), int(rows.max()) + 1, int(columns.max()) + 1)
-        planes = self._read(box)
+        pixels = self._read(box)
         rows, columns = rows - box.y0, columns - box.x0
-        if planes.separation is None:
+        if pixels.separation is None:
             separation = np.zeros(window.shape, np.float32)
         else:
-            separation = _gather(planes.separation, rows, columns)
-        return Piece(
-            image=_gather(planes.image, rows, columns),
-            labels=_gather(planes.labels, rows, columns),
+            separation = _gather(pixels.separation, rows, columns)
+        return FieldWindow(
+            image=_gather(pixels.image, rows, columns),
+            labels=_gather(pixels.labels, rows, columns),
             separation=separation,
         )
 
     def point(self, index: int | None, rng: np.random.Generator) -> tuple[int, int]:
-        """Return a random pixel (y, x) of a class; None: of all that is known.
+        """Return a random pixel (y, x) of a class; None: of all pixels with known labels.
 
-        Where all pixels were counted each is equally likely. Otherwise a polygon is chosen by its
-        area, or else a cell of 128 px per side by about how much of the class it has, and then a
+        If all pixels were counted, each is equally likely. If not, first a polygon is drawn by its
+        area, or else a cell of 128 px per side by its estimated pixels of the class, and then a
         pixel in it.
 
         Raises:
-            TrainingError: none was found.
+            TrainingError: no such pixel was found.
         """
-        found = None
+        pixel = None
         if index is not None and self._counts.stride > 1:
-            found = self._point_in_polygon(index, rng)
-        found = found or self._point_in_cell(index, rng)
-        if found is None:
-            raise TrainingError(f"{self.name}: no pixel of class {index} is found in it")
-        return found
+            pixel = self._point_in_polygon(index, rng)
+        pixel = pixel or self._point_in_cell(index, rng)
+        if pixel is None:
+            raise TrainingError(f"{self.name}: no pixel of class {index} was found in it")
+        return pixel
 
     def _point_in_polygon(self, index: int, rng: np.random.Generator) -> tuple[int, int] | None:
-        polygons = self._origin.open_truth().polygons
+        polygons = self._reader.open_truth().polygons
         if polygons is None:
             return None
         for _ in range(TRIES):
-            pixel = polygons.pixel(index, Box.of_shape(self.shape), rng)
+            pixel = polygons.draw_pixel(index, Box.of_shape(self.shape), rng)
             if pixel is not None:
                 y, x = pixel
                 if self._labels(Box(y, x, y + 1, x + 1))[0, 0] == index:
@@ -232,40 +229,40 @@ class DataField:
         if index is not None and not self._counts.totals[index]:
             return None
         for _ in range(TRIES):
-            box = self._counts.cell(index, rng)
+            box = self._counts.draw_cell(index, rng)
             labels = self._labels(box)
-            there = np.flatnonzero(labels != IGNORED if index is None else labels == index)
-            if len(there):
-                y, x = divmod(int(there[rng.integers(len(there))]), labels.shape[1])
+            matches = np.flatnonzero(labels != IGNORED if index is None else labels == index)
+            if len(matches):
+                y, x = divmod(int(matches[rng.integers(len(matches))]), labels.shape[1])
                 return box.y0 + y, box.x0 + x
         return None
 
     def _labels(self, box: Box) -> NDArray[np.uint8]:
         if self._keep:
             return self._read(box).labels
-        return self._origin.labelling.labels(self._origin.open_truth(), box)
+        return self._reader.labelling.labels(self._reader.open_truth(), box)
 
-    def _read(self, box: Box) -> Planes:
-        """Read a box inside the field."""
+    def _read(self, box: Box) -> FieldPixels:
+        """Return a box inside the field."""
         if not self._keep:
-            return self._origin.read(box)
-        if self._planes is None:  # in a process that was started anew
-            self._planes = self._origin.read_all()
-        planes, part = self._planes, box.slices()
-        return Planes(
-            planes.image[part],
-            planes.labels[part],
-            None if planes.separation is None else planes.separation[part],
+            return self._reader.read(box)
+        if self._pixels is None:  # in another process, which got the field without its pixels
+            self._pixels = self._reader.read_all()
+        pixels, inside = self._pixels, box.slices()
+        return FieldPixels(
+            pixels.image[inside],
+            pixels.labels[inside],
+            None if pixels.separation is None else pixels.separation[inside],
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_planes": None}
+        return {**self.__dict__, "_pixels": None}
 
 
 def _gather(
     pixels: NDArray[Any], rows: NDArray[np.intp], columns: NDArray[np.intp]
 ) -> NDArray[Any]:
-    """Return a copy of these rows and columns of an array, of which all are needed."""
-    if (len(rows), len(columns)) == pixels.shape[:2]:  # no row or column is there twice
+    """Return a copy of these rows and columns of an array; each occurs at least once."""
+    if (len(rows), len(columns)) == pixels.shape[:2]:  # each occurs just once
         return pixels.copy()
     return pixels.take(rows, 0).take(columns, 1)

@@ -5,54 +5,57 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 
 from wsi_unet.errors import RecipeError
 from wsi_unet.geometry import Shape
-from wsi_unet.ground_truth.truths import is_drawn
+from wsi_unet.ground_truth.annotation_rasters import is_annotation_file
+from wsi_unet.process_cache import ProcessCache
 from wsi_unet.slides.opening import open_slide
 from wsi_unet.slides.slide import Slide
 from wsi_unet.training.dataset.counts import CellCounts
-from wsi_unet.training.dataset.field import DataField, FieldOrigin, Planes
+from wsi_unet.training.dataset.field import DataField, FieldPixels, FieldReader
 from wsi_unet.training.dataset.files import DataFile, find_files
-from wsi_unet.training.dataset.handles import Handles
 from wsi_unet.training.images import TrainingImage, downsample_to
 from wsi_unet.training.recipe import DataSource, Recipe
 from wsi_unet.training.targets.label_images import LabelImage
 from wsi_unet.training.targets.labelling import Labelling, ObjectLabels
 from wsi_unet.training.targets.meanings import class_meanings, instance_meanings, refuse_useless
-from wsi_unet.training.targets.outlines import Outlines, Within
+from wsi_unet.training.targets.outlines import Outlines, RegionTruth
 from wsi_unet.training.targets.stored_labels import StoredLabels
-from wsi_unet.training.targets.truths import TruthFile
+from wsi_unet.training.targets.truth_files import TruthFile
 
 LARGEST_KEPT = 1 << 26
-"""Pixels of a field that is kept in memory, if there is room, and of which all are counted."""
+"""Largest field that is kept in memory, and of which every pixel is counted, px."""
 MOST_KEPT = 2 << 30
-"""Bytes of all fields that are kept in memory, by all processes together."""
+"""Memory for kept fields, in all processes together, bytes."""
 SHARE_KEPT = 0.25
-"""Of the free memory, at most."""
+"""Largest share of the free memory that is used for kept fields."""
+MOST_OPEN = 1 << 30
+"""Estimated memory of open files and decoded images in each process, bytes."""
 
 
 @dataclass
 class MemoryBudget:
-    """Memory for fields to be kept in.
+    """Memory in which fields may be kept.
 
     Attributes:
-        left: bytes.
+        left: bytes that are left.
     """
 
     left: int
 
     @classmethod
-    def free(cls, processes: int = 1) -> MemoryBudget:
-        """Return as much as each process of a training may well take."""
+    def from_free_memory(cls, processes: int = 1) -> MemoryBudget:
+        """Return the budget of each of a training's processes."""
         available = SHARE_KEPT * psutil.virtual_memory().available
         return cls(int(min(MOST_KEPT, available) / processes))
 
-    def take(self, shape: Shape, pixel: int) -> bool:
-        """Whether a field fits in; its room is taken then.
+    def reserve(self, shape: Shape, pixel: int) -> bool:
+        """Reserve memory for a field if it fits; return whether it does.
 
         Args:
             shape: (rows, columns) of the field, px.
@@ -66,29 +69,31 @@ class MemoryBudget:
 
 
 def open_fields(
-    recipe: Recipe, folder: Path, room: MemoryBudget | None = None, *, processes: int = 1
+    recipe: Recipe, folder: Path, budget: MemoryBudget | None = None, *, processes: int = 1
 ) -> list[DataField]:
-    """Open all images that a recipe names, with what is true of them.
+    """Open all images that a recipe names, with their ground truth.
 
-    Small fields are read as a whole and kept as long as there is room, the others are read window
-    by window: what they give is the same.
+    Small fields are read as a whole and kept, as far as the budget goes; the others are read window
+    by window. What they return is the same.
 
     Args:
-        recipe: of the training.
-        folder: what its paths are relative to.
-        room: memory for fields to be kept in; None: as much as a training may well take.
-        processes: how many keep them, each for itself.
+        recipe: recipe of the training.
+        folder: folder that its paths are relative to.
+        budget: memory for kept fields; None: a share of what is free.
+        processes: number of processes that keep the fields, each for itself.
 
     Returns:
-        The fields in the order of their sources, and in each in the natural order of their names.
+        The fields in the order of their sources, and of each source in the natural order of their
+        names.
 
     Raises:
-        RecipeError: a source names nothing, or what it names doesn't fit together or the recipe.
+        RecipeError: a source names nothing, or files don't fit each other or the recipe.
         SlideError: an image can't be read.
-        AnnotationError: annotations can't be read, or lie outside of their slide.
+        AnnotationError: annotations can't be read, or lie outside their slide.
         EvaluationError, OutputError: labels can't be read.
     """
-    opener = _Opener(recipe, Handles(), room or MemoryBudget.free(processes))
+    budget = budget or MemoryBudget.from_free_memory(processes)
+    opener = _FieldOpener(recipe, ProcessCache(MOST_OPEN), budget)
     fields = []
     for number, source in enumerate(recipe.data):
         files = find_files(source, number, folder)
@@ -101,101 +106,104 @@ def open_fields(
 
 
 @dataclass(frozen=True)
-class _Opener:
+class _FieldOpener:
     """Opens the fields of a recipe.
 
     Attributes:
-        recipe: of the training.
-        handles: what the fields hold open.
-        room: for fields to be kept in.
+        recipe: recipe of the training.
+        opened: images and truths that are open, of all fields.
+        budget: memory for kept fields.
     """
 
     recipe: Recipe
-    handles: Handles
-    room: MemoryBudget
+    opened: ProcessCache[Any]
+    budget: MemoryBudget
 
     def open(self, file: DataFile, source: DataSource) -> DataField:
         """Open an image and its truth."""
         key = f"data.{file.source}"
         with open_slide(file.image) as slide:
-            truth = self._truth(file, source, slide.shape, key)
-            image = TrainingImage.of(file.image, slide, self._downsample(slide, source, truth, key))
+            truth = self._inspect_truth(file, source, slide.shape, key)
+            downsample = self._choose_downsample(slide, source, truth, key)
+            image = TrainingImage.from_slide(file.image, slide, downsample)
         weighting = self.recipe.weighting
-        labelling = Labelling.of(image, self._objects, weighting, truth)
-        origin = FieldOrigin(file, image, truth, labelling, self.handles)
+        labelling = Labelling.prepare(image, self._objects, weighting, truth)
+        reader = FieldReader(file, image, truth, labelling, self.opened)
         pixel = 8 if weighting.separation else 4
-        planes = origin.read_all() if self.room.take(image.shape, pixel) else None
-        return DataField(origin, self._count(origin, planes), planes)
+        pixels = reader.read_all() if self.budget.reserve(image.shape, pixel) else None
+        return DataField(reader, self._count(reader, pixels), pixels)
 
     @property
     def _objects(self) -> ObjectLabels:
-        return ObjectLabels.of(self.recipe)
+        return ObjectLabels.from_recipe(self.recipe)
 
-    def _truth(self, file: DataFile, source: DataSource, shape: Shape, key: str) -> TruthFile:
-        """Look at a truth, whatever it is kept as."""
+    def _inspect_truth(
+        self, file: DataFile, source: DataSource, shape: Shape, key: str
+    ) -> TruthFile:
+        """Return a truth, of whatever file format, checked against the recipe and its image."""
         truth: TruthFile
         if file.labels.is_dir():
-            truth = StoredLabels.of(file.labels, source.label, self.recipe, source.ignore)
-        elif is_drawn(file.labels):
-            truth = Outlines.of(file.labels, self.recipe, source.ignore)
+            truth = StoredLabels.inspect(file.labels, source.label, self.recipe, source.ignore)
+        elif is_annotation_file(file.labels):
+            truth = Outlines.read(file.labels, self.recipe, source.ignore)
+        elif source.kind == "instances":
+            meanings = instance_meanings(self.recipe, source, key)
+            truth = LabelImage.inspect(file.labels, meanings, shape, numbered=True)
         else:
-            numbered = source.kind == "instances"
-            meanings = (instance_meanings if numbered else class_meanings)(self.recipe, source, key)
-            truth = LabelImage.of(file.labels, meanings, shape, numbered=numbered)
+            meanings = class_meanings(self.recipe, source, key)
+            truth = LabelImage.inspect(file.labels, meanings, shape, numbered=False)
         if file.within is None:
             return truth
-        return Within.of(truth, file.within)
+        return RegionTruth.read(truth, file.within)
 
-    def _downsample(
+    def _choose_downsample(
         self, slide: Slide, source: DataSource, truth: TruthFile, key: str
     ) -> tuple[float, float]:
-        """Return (y, x) level-0 px per px to train at."""
+        """Return (y, x) level-0 px per px of the training's grid."""
         wanted, diameter = self.recipe.mpp, source.object_diameter
         if diameter is None:
             return downsample_to(slide, wanted, source.mpp, key)
         if wanted is None or source.mpp is not None:
             raise RecipeError(
-                f"{key}.object_diameter: is for images whose pixel size isn't known; give the "
-                "recipe an mpp, and the source none"
+                f"{key}.object_diameter: is for images of unknown pixel size; give the recipe an "
+                "mpp, and the source none"
             )
         areas = truth.object_areas(self._objects.labels)
         if not len(areas):
             raise RecipeError(
-                f"{slide.path}: there is no object in it, so its magnification can't be told from "
+                f"{slide.path}: there is no object in it, so its magnification can't be found from "
                 f"{key}.object_diameter; leave it out, or give mpp"
             )
-        found = 2 * math.sqrt(float(np.median(areas)) / math.pi)
-        reduction = max(1.0, found * wanted / diameter)
+        measured = 2 * math.sqrt(float(np.median(areas)) / math.pi)
+        reduction = max(1.0, measured * wanted / diameter)
         return reduction, reduction
 
-    def _count(self, origin: FieldOrigin, planes: Planes | None) -> CellCounts:
-        """Count the classes of a field: the same, and so sampled alike, whether it is kept or not.
+    def _count(self, reader: FieldReader, pixels: FieldPixels | None) -> CellCounts:
+        """Count the classes of a field, by cell.
 
-        Of what is too large to be kept it is about how much there is.
+        The counts, and so the samples, are the same whether the field is kept or not. For fields
+        that are too large to be kept, they are estimates.
         """
-        classes = len(self.recipe.classes)
-        if planes is not None:
-            return CellCounts.count(
-                lambda box: planes.labels[box.slices()], origin.image.shape, classes
-            )
-        if math.prod(origin.image.shape) <= LARGEST_KEPT:
-            truth = origin.truth.open(origin.image)
-            return CellCounts.count(
-                lambda box: origin.labelling.labels(truth, box), origin.image.shape, classes
-            )
-        *quick, thorough = origin.truth.strides(origin.image.shape)
+        shape, classes = reader.image.shape, len(self.recipe.classes)
+        if pixels is not None:
+            return CellCounts.count(lambda box: pixels.labels[box.slices()], shape, classes)
+        if math.prod(shape) <= LARGEST_KEPT:
+            truth = reader.truth.open(reader.image)
+            return CellCounts.count(lambda box: reader.labelling.labels(truth, box), shape, classes)
+        *quick, thorough = reader.truth.strides(shape)
         for stride in quick:
-            counts = self._count_at(origin, stride)
-            there = [index for index, px in origin.truth.contents.items() if px and index < classes]
-            if counts.totals[there].all():
+            counts = self._count_every(stride, reader)
+            present = [i for i, px in reader.truth.contents.items() if px and i < classes]
+            if counts.totals[present].all():
                 return counts
-        return self._count_at(origin, thorough)
+        return self._count_every(thorough, reader)
 
-    def _count_at(self, origin: FieldOrigin, stride: int) -> CellCounts:
-        truth = origin.truth.open(origin.image, stride)
+    def _count_every(self, stride: int, reader: FieldReader) -> CellCounts:
+        """Count the classes of every `stride`-th pixel along each side."""
+        truth = reader.truth.open(reader.image, stride)
         return CellCounts.count(
             lambda box: truth.read(box).labels,
-            origin.image.shape,
+            reader.image.shape,
             len(self.recipe.classes),
             stride,
         )

@@ -1,1 +1,1 @@
-"""Learning: batches, losses, optimisers, iterations, and measuring what was learnt."""
+"""The training loop: batches, losses, optimisers, iterations, and the scores of held-out fields."""

@@ -1,7 +1,7 @@
-"""A network that learns: one iteration at a time, each a function of the last and of its batch.
+"""A network and its optimiser, which learn one iteration at a time.
 
-Chance (drop-out) is seeded anew in every iteration, from the training's seed and the iteration
-alone, so there is no generator whose state would have to be kept to go on later.
+Randomness (dropout) is seeded again in every iteration, from the training's seed and the iteration
+alone, so a resumed training needs no generator's state.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from wsi_unet.errors import TrainingError
-from wsi_unet.models.number_types import Precision
 from wsi_unet.models.inference.devices import is_out_of_memory
 from wsi_unet.models.networks.build import build_network
+from wsi_unet.models.number_types import Precision
 from wsi_unet.training.loop.batches import Batch
 from wsi_unet.training.loop.losses import Loss
 from wsi_unet.training.loop.optimisers import Average, build_optimiser, rate_at, set_rate
 from wsi_unet.training.recipe import Recipe
 
 _START = 2**32 - 1
-"""In place of an iteration, what the first weights are drawn with."""
+"""Stands for the iteration in the seed of the initial weights."""
 
 
 class DivergedError(TrainingError):
-    """What is computed isn't a number any more."""
+    """The network computes NaN or infinite numbers."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one iteration came to.
+    """Metrics of one iteration.
 
     Attributes:
-        loss: before the step, of its batch.
-        terms: of the loss, each with its factor, in the recipe's order.
-        rate: of the step.
+        loss: loss of the batch, before the step.
+        terms: terms of the loss, each multiplied by its weight, in the recipe's order.
+        rate: learning rate.
     """
 
     loss: float
@@ -50,20 +50,20 @@ class Step:
 
 
 class Learner:
-    """A network and what changes it.
+    """A network in training, with its optimiser and its averaged weights.
 
     Args:
-        recipe: how it learns.
-        losses: each term of the loss, its factor included.
+        recipe: the recipe.
+        losses: terms of the loss, each multiplied by its weight.
         device: "cpu" or "cuda:i".
         precision: number type of the convolutions, "float32" or "bfloat16"; weights, losses and
             steps are float32.
 
     Attributes:
-        network: in training.
-        iteration: how many there were.
-        device: where.
-        precision: as given.
+        network: the network in training.
+        iteration: iterations done.
+        device: see above.
+        precision: see above.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Learner:
         self.precision = precision
         self._recipe = recipe
         self._losses = tuple(losses)
-        torch.manual_seed(_seed_of(recipe.running.seed, _START))
+        torch.manual_seed(_mix_seed(recipe.running.seed, _START))
         self.network: nn.Module = build_network(recipe.network).to(
             device=device,
             memory_format=torch.channels_last,  # type: ignore[call-overload]
@@ -85,7 +85,7 @@ class Learner:
 
     @property
     def network_to_keep(self) -> nn.Module:
-        """The network to measure and to keep: that of the mean weights, if there is one."""
+        """The network to measure and to keep: with the averaged weights, if there are any."""
         return self.network if self._average is None else self._average.network
 
     def learn(self, batch: Batch) -> Step:
@@ -96,7 +96,7 @@ class Learner:
             TrainingError: if the device has too little memory.
         """
         try:
-            with _tuned_for_one_size(self.device):
+            with _autotuned_cudnn(self.device):
                 return self._learn(batch)
         except RuntimeError as error:
             if not is_out_of_memory(error):
@@ -109,7 +109,7 @@ class Learner:
 
     @property
     def rate(self) -> float:
-        """Of the next iteration."""
+        """Learning rate of the next iteration."""
         running = self._recipe.running
         return rate_at(self._recipe.optimiser, self.iteration, running.iterations)
 
@@ -125,10 +125,10 @@ class Learner:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go back to a state.
+        """Restore a state.
 
         Raises:
-            KeyError, RuntimeError, ValueError, TypeError: if it isn't one of such a network.
+            KeyError, RuntimeError, ValueError, TypeError: if it doesn't fit this network.
         """
         self.network.load_state_dict(state["network"])
         self._optimiser.load_state_dict(state["optimiser"])
@@ -138,38 +138,38 @@ class Learner:
         self.iteration = int(state["iteration"])
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Let the network compute in its number type inside."""
+        """Return a context in which the network's convolutions have its precision."""
         if self.precision == "float32":
             return nullcontext()
         return torch.autocast(torch.device(self.device).type, getattr(torch, self.precision))
 
     def _learn(self, batch: Batch) -> Step:
-        torch.manual_seed(_seed_of(self._recipe.running.seed, self.iteration))
+        torch.manual_seed(_mix_seed(self._recipe.running.seed, self.iteration))
         self.network.train()
         terms = self._terms(batch)
         loss = torch.stack(terms).sum()
         self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         norm = self._clip()
-        found, *numbers = torch.stack([norm, loss.detach(), *map(_value, terms)]).tolist()
-        if not math.isfinite(found + sum(numbers)):
-            raise self._diverged(batch, numbers[0])
+        values = torch.stack([norm, loss.detach(), *(term.detach() for term in terms)]).tolist()
+        if not math.isfinite(sum(values)):
+            raise self._diverged(batch, values[1])
         rate = self.rate
         set_rate(self._optimiser, rate)
         self._optimiser.step()
         self.iteration += 1
         if self._average is not None:
             self._average.add(self.network)
-        return Step(numbers[0], tuple(numbers[1:]), rate)
+        return Step(values[1], tuple(values[2:]), rate)
 
     def _terms(self, batch: Batch) -> list[Tensor]:
         with self.autocast():
             logits: Tensor = self.network(batch.images)
-        logits = logits.float().contiguous()  # classes side by side make losses a quarter slower
+        logits = logits.float().contiguous()  # losses are a quarter slower on channels last
         return [loss(logits, batch.labels, batch.weights) for loss in self._losses]
 
     def _clip(self) -> Tensor:
-        """Shorten the gradient, if the recipe says so; return how long it was."""
+        """Clip the gradient's norm, if the recipe says so; return the norm before."""
         parameters = [p for p in self.network.parameters() if p.grad is not None]
         norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
         if self._recipe.optimiser.clip:
@@ -178,26 +178,26 @@ class Learner:
 
     @torch.no_grad()
     def _diverged(self, batch: Batch, loss: float) -> DivergedError:
-        """Say in which samples of a batch the numbers go wrong; in all, if in none alone."""
-        alone = [batch.one(index) for index in range(len(batch.where))]
+        """Return an error that names the samples with wrong numbers; if none has any, all."""
+        samples = [batch.single(index) for index in range(len(batch.where))]
         wrong = [
-            one.where[0]
-            for one in alone
-            if not all(bool(term.isfinite()) for term in self._terms(one))
+            sample.where[0]
+            for sample in samples
+            if not all(bool(term.isfinite()) for term in self._terms(sample))
         ]
         what = "the loss" if not math.isfinite(loss) else "the loss's gradient"
         return DivergedError(
             f"{what} isn't a finite number in iteration {self.iteration + 1}, at "
-            f"{'; '.join(wrong or batch.where)}; look at the data there, or begin anew with a "
+            f"{'; '.join(wrong or batch.where)}; check the data there, or start over with a "
             "lower optimiser.rate, or with optimiser.clip (the last good model is kept)"
         )
 
 
 @contextmanager
-def _tuned_for_one_size(device: str) -> Iterator[None]:
-    """Let cuDNN try out which way is fastest: all batches are of one size, unlike what else is run.
+def _autotuned_cudnn(device: str) -> Iterator[None]:
+    """Let cuDNN find the fastest algorithms inside: all batches of a training have one size.
 
-    Settings are the process's; they are as before afterwards.
+    The setting is the process's, and restored afterwards.
     """
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = before or device != "cpu"
@@ -207,10 +207,6 @@ def _tuned_for_one_size(device: str) -> Iterator[None]:
         torch.backends.cudnn.benchmark = before
 
 
-def _value(term: Tensor) -> Tensor:
-    return term.detach()
-
-
-def _seed_of(seed: int, iteration: int) -> int:
-    """Return 64 bits that differ from iteration to iteration and from seed to seed."""
+def _mix_seed(seed: int, iteration: int) -> int:
+    """Return a 64-bit seed that differs between iterations and between seeds."""
     return int(np.random.SeedSequence([seed, iteration]).generate_state(1, np.uint64)[0])

@@ -1,9 +1,8 @@
-"""Losses: what is wrong with a network's logits, in one number that can be differentiated.
+"""Losses of a network's logits.
 
-Logits are (n, k, h, w); labels int64 (n, h, w), a class's index, `IGNORED` or `NOTHING`; weights
-(n, h, w), what each pixel weighs in the cross entropies. Pixels that are ignored have no influence
-on anything, and pixels of no class are a negative of every class, which only sigmoid heads can
-learn.
+Logits are (n, k, h, w); labels are int64 (n, h, w): a class's index, `IGNORED` or `NOTHING`;
+weights are (n, h, w): the weight of each pixel in the cross entropies. Ignored pixels influence
+nothing. Pixels of no class are negatives of every class, which only sigmoid heads can learn.
 """
 
 from __future__ import annotations
@@ -23,26 +22,26 @@ from wsi_unet.training.recipe import LossTerm
 Head = Literal["softmax", "sigmoid"]
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(logits, labels, weights) to a scalar."""
+"""Function of (logits, labels, weights) that returns a scalar."""
 
 SMOOTH = 1e-5
-"""Px added to both sides of an overlap's fraction; as nnU-Net does (Isensee et al. 2021)."""
+"""Added to numerator and denominator of overlaps, px; as in nnU-Net (Isensee et al. 2021)."""
 
 LEAST_ERROR = 1e-7
-"""What 1 − p is at least in the focal loss: below, a power less than 1 has no finite slope."""
+"""Least 1 − p in the focal loss: at 0, a power below 1 has no finite slope."""
 
 
 def build_loss(terms: Sequence[LossTerm], background: int | None, head: Head) -> Loss:
-    """Return the sum of terms, each times its weight.
+    """Return the sum of terms, each multiplied by its weight.
 
     Args:
-        terms: of a recipe.
-        background: the class that overlaps leave out unless a term says otherwise; None: they take
-            all.
-        head: of the network.
+        terms: terms of a recipe.
+        background: index of the class that overlap terms leave out, unless they say otherwise;
+            None: they take all classes.
+        head: head of the network.
 
     Returns:
-        A function that computes in float32, or float64 if the logits are, whatever the logits. It
+        A function that computes in float64 if the logits are float64, otherwise in float32. It
         raises RecipeError for labels that aren't classes, and for pixels of no class if the head is
         a softmax.
 
@@ -55,7 +54,7 @@ def build_loss(terms: Sequence[LossTerm], background: int | None, head: Head) ->
             raise RecipeError(f"loss: {term.name!r} isn't for {head} heads; use {', '.join(known)}")
 
     def loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-        _refuse_strangers(labels, logits.shape[1], head)
+        _refuse_unknown_labels(labels, logits.shape[1], head)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         batch = LossBatch(logits, labels, weights, labels != IGNORED, head, background)
         return torch.stack([term.weight * known[term.name](batch, term) for term in terms]).sum()
@@ -65,15 +64,15 @@ def build_loss(terms: Sequence[LossTerm], background: int | None, head: Head) ->
 
 @dataclass(frozen=True, eq=False)
 class LossBatch:
-    """What a term of a loss looks at.
+    """The input of a loss term.
 
     Attributes:
         logits: (n, k, h, w).
         labels: (n, h, w).
         weights: (n, h, w).
-        counted: bool (n, h, w), where something is known.
-        head: of the network.
-        background: its index; None: there is none.
+        counted: bool (n, h, w), false for ignored pixels.
+        head: head of the network.
+        background: index of the background class; None: there is none.
     """
 
     logits: Tensor
@@ -85,23 +84,23 @@ class LossBatch:
 
     @property
     def truth(self) -> Tensor:
-        """(n, k, h, w): 1 where a pixel is of the class, 0 elsewhere."""
+        """(n, k, h, w): 1 for pixels of the class, 0 for others."""
         classes = torch.arange(self.logits.shape[1], device=self.labels.device)
         return (self.labels[:, None] == classes[:, None, None]).to(self.logits.dtype)
 
     def mean(self, errors: Tensor) -> Tensor:
-        """Return the mean of (n, h, w) over the pixels that count; 0 if none does."""
+        """Return the mean of errors (n, h, w) over the pixels that count; 0 if none does."""
         total = torch.where(self.counted, errors, 0).sum()
         return total / self.counted.sum().clamp_min(1)
 
 
-def _refuse_strangers(labels: Tensor, classes: int, head: Head) -> None:
-    strange = (labels >= classes) & (labels != IGNORED) | (labels < 0)
+def _refuse_unknown_labels(labels: Tensor, classes: int, head: Head) -> None:
+    unknown = (labels >= classes) & (labels != IGNORED) | (labels < 0)
     if head == "sigmoid":
-        strange &= labels != NOTHING
-    if not strange.any():
+        unknown &= labels != NOTHING
+    if not unknown.any():
         return
-    label = int(labels[strange][0])
+    label = int(labels[unknown][0])
     if label == NOTHING:
         raise RecipeError(
             "there are pixels of no class, which a softmax can't learn: give the recipe a "
@@ -111,62 +110,62 @@ def _refuse_strangers(labels: Tensor, classes: int, head: Head) -> None:
 
 
 def _cross_entropy(batch: LossBatch, term: LossTerm) -> Tensor:
-    """Mean over pixels of w · −ln p of the true class (Ronneberger et al. 2015, equation 1).
+    """Return the mean over pixels of w · −ln p of the true class.
 
-    The mean is over pixels, not over weights: twice the weights are twice the loss, as in the
-    paper's sum.
+    Ronneberger et al. 2015, equation 1. The mean is over pixels, not over weights: twice the
+    weights are twice the loss, as in the paper's sum.
     """
-    return batch.mean(batch.weights * _surprise_of_softmax(batch))
+    return batch.mean(batch.weights * _softmax_surprise(batch))
 
 
 def _binary_cross_entropy(batch: LossBatch, term: LossTerm) -> Tensor:
-    """Mean over pixels and classes of w · −ln of what the class's truth was given."""
-    return batch.mean(batch.weights * _surprise_of_sigmoid(batch).mean(dim=1))
+    """Return the mean over pixels and classes of w · −ln of the truth's probability."""
+    return batch.mean(batch.weights * _sigmoid_surprise(batch).mean(dim=1))
 
 
-def _focal_of_softmax(batch: LossBatch, term: LossTerm) -> Tensor:
-    return batch.mean(_focused(_surprise_of_softmax(batch), term.gamma))
+def _softmax_focal(batch: LossBatch, term: LossTerm) -> Tensor:
+    return batch.mean(_focus(_softmax_surprise(batch), term.gamma))
 
 
-def _focal_of_sigmoid(batch: LossBatch, term: LossTerm) -> Tensor:
-    return batch.mean(_focused(_surprise_of_sigmoid(batch), term.gamma).mean(dim=1))
+def _sigmoid_focal(batch: LossBatch, term: LossTerm) -> Tensor:
+    return batch.mean(_focus(_sigmoid_surprise(batch), term.gamma).mean(dim=1))
 
 
-def _surprise_of_softmax(batch: LossBatch) -> Tensor:
-    """−ln p of the true class, (n, h, w); 0 where a pixel is ignored."""
+def _softmax_surprise(batch: LossBatch) -> Tensor:
+    """Return −ln p of the true class, (n, h, w); 0 for ignored pixels."""
     return F.cross_entropy(batch.logits, batch.labels, ignore_index=IGNORED, reduction="none")
 
 
-def _surprise_of_sigmoid(batch: LossBatch) -> Tensor:
-    """−ln of the probability of what is true of each class, (n, k, h, w)."""
+def _sigmoid_surprise(batch: LossBatch) -> Tensor:
+    """Return −ln of the truth's probability for each class, (n, k, h, w)."""
     return F.binary_cross_entropy_with_logits(batch.logits, batch.truth, reduction="none")
 
 
-def _focused(surprise: Tensor, gamma: float) -> Tensor:
-    """Return (1 − p)^γ · −ln p, p being the probability of the truth: Lin et al. 2017."""
+def _focus(surprise: Tensor, gamma: float) -> Tensor:
+    """Return (1 − p)^γ · −ln p, where p is the truth's probability (Lin et al. 2017)."""
     error = (-torch.expm1(-surprise)).clamp_min(LEAST_ERROR)
     return error**gamma * surprise
 
 
 def _dice(batch: LossBatch, term: LossTerm) -> Tensor:
-    """1 − 2 |p ∩ t| / (|p| + |t|)."""
+    """Return 1 − 2 |p ∩ t| / (|p| + |t|)."""
     both, predicted, true = _overlaps(batch, term)
-    return _mean_lack(2 * both, predicted + true)
+    return _mean_deficit(2 * both, predicted + true)
 
 
 def _iou(batch: LossBatch, term: LossTerm) -> Tensor:
-    """1 − |p ∩ t| / |p ∪ t|."""
+    """Return 1 − |p ∩ t| / |p ∪ t|."""
     both, predicted, true = _overlaps(batch, term)
-    return _mean_lack(both, predicted + true - both)
+    return _mean_deficit(both, predicted + true - both)
 
 
 def _overlaps(batch: LossBatch, term: LossTerm) -> tuple[Tensor, Tensor, Tensor]:
-    """Sums over all pixels of the batch that count, of p · t, p and t: each (classes,), px.
+    """Return the sums of p · t, p and t over all pixels that count, each (classes,), px.
 
     p are the probabilities and t the truth of the classes, without the background unless the term
-    takes it, too.
+    includes it.
     """
-    soft = torch.softmax if batch.head == "softmax" else _each_by_itself
+    soft = torch.softmax if batch.head == "softmax" else _sigmoid
     left_out = None if term.background else batch.background
     kept = [i for i in range(batch.logits.shape[1]) if i != left_out]
     counted = batch.counted[:, None]
@@ -176,15 +175,16 @@ def _overlaps(batch: LossBatch, term: LossTerm) -> tuple[Tensor, Tensor, Tensor]
     return (probability * truth).sum(pixels), probability.sum(pixels), truth.sum(pixels)
 
 
-def _each_by_itself(logits: Tensor, dim: int) -> Tensor:
+def _sigmoid(logits: Tensor, dim: int) -> Tensor:
+    """Return the sigmoid, with the signature of torch.softmax."""
     return torch.sigmoid(logits)
 
 
-def _mean_lack(part: Tensor, whole: Tensor) -> Tensor:
-    """Return 1 − part / whole, mean over the classes that are there at all; 0 if none is."""
-    there = whole > 0
-    lack = torch.where(there, 1 - (part + SMOOTH) / (whole + SMOOTH), 0)
-    return lack.sum() / there.sum().clamp_min(1)
+def _mean_deficit(overlap: Tensor, whole: Tensor) -> Tensor:
+    """Return the mean of 1 − overlap / whole over the classes with pixels; 0 if there is none."""
+    present = whole > 0
+    deficit = torch.where(present, 1 - (overlap + SMOOTH) / (whole + SMOOTH), 0)
+    return deficit.sum() / present.sum().clamp_min(1)
 
 
 TERMS: Mapping[Head, Mapping[str, Callable[[LossBatch, LossTerm], Tensor]]] = {
@@ -192,13 +192,13 @@ TERMS: Mapping[Head, Mapping[str, Callable[[LossBatch, LossTerm], Tensor]]] = {
         "cross_entropy": _cross_entropy,
         "dice": _dice,
         "iou": _iou,
-        "focal": _focal_of_softmax,
+        "focal": _softmax_focal,
     },
     "sigmoid": {
         "binary_cross_entropy": _binary_cross_entropy,
         "dice": _dice,
         "iou": _iou,
-        "focal": _focal_of_sigmoid,
+        "focal": _sigmoid_focal,
     },
 }
-"""What can be asked for, by the network's head."""
+"""Known loss terms, by the network's head and by name."""

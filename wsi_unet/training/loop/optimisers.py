@@ -1,4 +1,4 @@
-"""How weights are changed: the optimiser, its rate as a function of the iteration, their mean."""
+"""Optimisers, learning-rate schedules and averaged weights."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ WARM_UP = 0.05
 """Share of the iterations in which a "onecycle" rate rises."""
 
 FIRST, LAST = 1 / 25, 1 / 250_000
-"""What a "onecycle" rate begins and ends with, as a share of the largest (Smith and Topin 2019)."""
+"""First and last "onecycle" rate, as shares of the largest (Smith and Topin 2019)."""
 
 POWER = 0.9
 """Exponent of a "poly" rate (Liu et al., ParseNet, 2015)."""
 
 
 def build_optimiser(settings: Optimiser, network: nn.Module) -> torch.optim.Optimizer:
-    """Return what changes a network's weights.
+    """Return the optimiser of a network's weights.
 
-    Decay isn't applied to biases, nor to the scales and shifts of normalisation: they have nothing
-    to overfit with, and a scale drawn to 0 takes its channel away.
+    Weight decay isn't applied to biases, nor to the scales and shifts of normalisation: they hardly
+    overfit, and a scale that decays to 0 removes its channel.
     """
     weights = [parameter for parameter in network.parameters() if parameter.ndim > 1]
     others = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
@@ -47,21 +47,21 @@ def build_optimiser(settings: Optimiser, network: nn.Module) -> torch.optim.Opti
 
 
 def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """Let the optimiser's next step be of this rate."""
+    """Set the learning rate of the optimiser's next steps."""
     for group in optimiser.param_groups:
         group["lr"] = rate
 
 
 def rate_at(settings: Optimiser, iteration: int, iterations: int) -> float:
-    """Return the rate of an iteration.
+    """Return the learning rate of an iteration.
 
     >>> [rate_at(Optimiser(rate=2, schedule="cosine"), i, 4) for i in (0, 2)]
     [2.0, 1.0]
 
     Args:
-        settings: of the optimiser.
-        iteration: from 0.
-        iterations: how many there are.
+        settings: settings of the optimiser.
+        iteration: number of the iteration, from 0.
+        iterations: number of iterations.
     """
     return settings.rate * _SCHEDULES[settings.schedule](iteration, iterations)
 
@@ -71,18 +71,18 @@ def _poly(iteration: int, iterations: int) -> float:
 
 
 def _cosine(iteration: int, iterations: int) -> float:
-    return _between(1.0, 0.0, iteration / iterations)
+    return _anneal(1.0, 0.0, iteration / iterations)
 
 
 def _onecycle(iteration: int, iterations: int) -> float:
     top = max(0.0, WARM_UP * iterations - 1)  # the iteration with the largest rate
     if iteration < top:
-        return _between(FIRST, 1.0, iteration / top)
-    return _between(1.0, LAST, (iteration - top) / max(1.0, iterations - 1 - top))
+        return _anneal(FIRST, 1.0, iteration / top)
+    return _anneal(1.0, LAST, (iteration - top) / max(1.0, iterations - 1 - top))
 
 
-def _between(first: float, last: float, share: float) -> float:
-    """Return what lies so far between two numbers, on half a wave of a cosine."""
+def _anneal(first: float, last: float, share: float) -> float:
+    """Return a number between two others, interpolated by half a period of a cosine."""
     return last + (first - last) / 2 * (1 + math.cos(math.pi * share))
 
 
@@ -97,18 +97,18 @@ _SCHEDULES: Mapping[
 
 
 class Average:
-    """An exponential mean of a network's weights, and of what its normalisation has seen.
+    """An exponential moving average of a network's weights and normalisation statistics.
 
-    As long as there are few, it is their plain mean: share of the past min(α, 1 − 1/t) at the
-    t-th (Tarvainen and Valpola 2017), so the random beginning is forgotten at once.
+    The weight of the past at the t-th step is min(α, 1 − 1/t) (Tarvainen and Valpola 2017): at
+    first it is the plain mean, so the random initial weights are forgotten at once.
 
     Args:
-        network: whose weights; on its device.
-        share: α, of the past.
+        network: network whose weights are averaged; the average is on its device.
+        share: weight of the past, α.
 
     Attributes:
-        network: has the mean as its weights; in evaluation mode.
-        count: how many were averaged, t.
+        network: network with the averaged weights, in evaluation mode.
+        count: number of steps averaged, t.
     """
 
     def __init__(self, network: nn.Module, share: float) -> None:
@@ -118,12 +118,12 @@ class Average:
 
     @torch.no_grad()
     def add(self, network: nn.Module) -> None:
-        """Take the present weights into the mean."""
+        """Add the network's current weights to the average."""
         self.count += 1
         new = 1 - min(self._share, 1 - 1 / self.count)
         mean: dict[str, Tensor] = self.network.state_dict()
         for name, value in network.state_dict().items():
             if value.is_floating_point():
                 mean[name].lerp_(value, new)
-            else:  # batch norm's count of batches
+            else:  # batch normalisation's count of batches
                 mean[name].copy_(value)

@@ -1,4 +1,4 @@
-"""How well a network does on the fields that it isn't trained on, in pixels that add up."""
+"""Scores of a network on held-out fields, from pixel counts that add up over tiles."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wsi_unet.metrics.confusion import (
     ClassPixels,
     class_pixels,
     confusion_matrix,
-    mean_of,
+    nan_mean,
     pixel_error,
 )
 from wsi_unet.metrics.overlaps import count_overlaps
@@ -25,13 +25,13 @@ Counts = NDArray[np.int64]
 
 
 class PixelCounts:
-    """Counts of predicted and true classes, for one way of asking.
+    """Confusion matrices of predicted and true classes.
 
-    With a softmax, each pixel has one class: one confusion matrix, of the classes and of none of
-    them (the last). With a sigmoid each class is asked for by itself: a matrix of no and yes each.
+    With a softmax head, each pixel has one class: there is one matrix, of all classes and, last, of
+    none. With a sigmoid head, each class has a matrix of its own, of no and yes.
 
     Args:
-        spec: of the network.
+        spec: spec of the network.
 
     Attributes:
         matrices: (m, n, n) pixels; row: truth, column: prediction.
@@ -42,15 +42,15 @@ class PixelCounts:
         self._exclusive = spec.head == "softmax"
         self._index_of = np.full(256, self._classes, np.uint8)
         self._index_of[list(spec.label_values)] = np.arange(self._classes, dtype=np.uint8)
-        many, side = (1, self._classes + 1) if self._exclusive else (self._classes, 2)
-        self.matrices: Counts = np.zeros((many, side, side), np.int64)
+        number, side = (1, self._classes + 1) if self._exclusive else (self._classes, 2)
+        self.matrices: Counts = np.zeros((number, side, side), np.int64)
 
     def add(self, truth: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
         """Count pixels.
 
         Args:
             truth: (h, w) class index, `IGNORED` (not counted) or `NOTHING`.
-            labels: (label images, h, w), label values, as a predictor gives them.
+            labels: (label images, h, w), label values, as a predictor returns them.
         """
         valid = truth != IGNORED
         if self._exclusive:
@@ -64,27 +64,27 @@ class PixelCounts:
             matrix += confusion_matrix(overlaps, range(len(matrix)))
 
     def classes(self) -> list[ClassPixels]:
-        """Return each class's counts, in the spec's order."""
+        """Return the counts of each class, in the spec's order."""
         if self._exclusive:
             return [class_pixels(self.matrices[0], index) for index in range(self._classes)]
         return [class_pixels(matrix, 1) for matrix in self.matrices]
 
     def pixel_error(self) -> float:
-        """Return the share of pixels with a wrong class; with a sigmoid, the classes' mean."""
-        return mean_of([pixel_error(matrix) for matrix in self.matrices])
+        """Return the share of pixels with a wrong class; with a sigmoid, its mean over classes."""
+        return nan_mean([pixel_error(matrix) for matrix in self.matrices])
 
 
 @dataclass(frozen=True)
 class FieldClassScores:
-    """How one class was found, NaN being a score of nothing.
+    """Scores of one class (see `wsi_unet.metrics.confusion.ClassPixels`); NaN if undefined.
 
     Attributes:
-        name: of the class.
-        pixels: of it in the truth.
-        dice: see `wsi_unet.metrics.confusion.ClassPixels`.
-        iou: likewise.
-        precision: likewise.
-        recall: likewise.
+        name: name of the class.
+        pixels: pixels of the class in the truth.
+        dice: Dice.
+        iou: intersection over union.
+        precision: precision.
+        recall: recall.
     """
 
     name: str
@@ -97,15 +97,16 @@ class FieldClassScores:
 
 @dataclass(frozen=True)
 class Scores:
-    """How well fields were labelled, over the pixels of all of them together.
+    """Scores over the pixels of all fields together.
 
     Attributes:
-        fields: how many.
-        pixels: compared.
-        pixel_error: share with a wrong class.
-        mean_dice: mean over the classes but the background, and but those that are in neither.
-        mean_iou: likewise.
-        classes: each class's, in the recipe's order.
+        fields: number of fields.
+        pixels: number of pixels compared.
+        pixel_error: share of pixels with a wrong class.
+        mean_dice: mean Dice over the classes, without the background and without classes that are
+            neither in the truth nor in the prediction.
+        mean_iou: mean IoU over the same classes.
+        classes: scores of each class, in the recipe's order.
     """
 
     fields: int
@@ -116,25 +117,31 @@ class Scores:
     classes: tuple[FieldClassScores, ...]
 
     @classmethod
-    def of(cls, counts: PixelCounts, spec: ModelSpec, fields: int) -> Scores:
-        """Return the scores that counts give."""
-        found = counts.classes()
-        named = [
-            FieldClassScores(one.name, p.tp + p.fn, p.dice, p.iou, p.precision, p.recall)
-            for one, p in zip(spec.classes, found, strict=True)
+    def from_counts(cls, counts: PixelCounts, spec: ModelSpec, fields: int) -> Scores:
+        """Return the scores that follow from counts.
+
+        Args:
+            counts: counts of the pixels of all fields.
+            spec: spec of the network.
+            fields: number of fields.
+        """
+        pixels = counts.classes()
+        scored = [
+            FieldClassScores(model_class.name, p.tp + p.fn, p.dice, p.iou, p.precision, p.recall)
+            for model_class, p in zip(spec.classes, pixels, strict=True)
         ]
-        meant = [scores for scores in named if scores.name != spec.background]
+        foreground = [scores for scores in scored if scores.name != spec.background]
         return cls(
             fields=fields,
-            pixels=found[0].total,
+            pixels=pixels[0].total,
             pixel_error=counts.pixel_error(),
-            mean_dice=mean_of([scores.dice for scores in meant]),
-            mean_iou=mean_of([scores.iou for scores in meant]),
-            classes=tuple(named),
+            mean_dice=nan_mean([scores.dice for scores in foreground]),
+            mean_iou=nan_mean([scores.iou for scores in foreground]),
+            classes=tuple(scored),
         )
 
     def to_json(self) -> dict[str, JsonValue]:
-        """Return the scores as a card has them: rounded, `null` for a score of nothing."""
+        """Return the scores for the model card: rounded, `null` where undefined."""
         return {
             "dice": rounded(self.mean_dice),
             "iou": rounded(self.mean_iou),
@@ -142,20 +149,20 @@ class Scores:
             "pixels": self.pixels,
             "fields": self.fields,
             "classes": {
-                one.name: {
-                    "dice": rounded(one.dice),
-                    "iou": rounded(one.iou),
-                    "precision": rounded(one.precision),
-                    "recall": rounded(one.recall),
-                    "pixels": one.pixels,
+                scores.name: {
+                    "dice": rounded(scores.dice),
+                    "iou": rounded(scores.iou),
+                    "precision": rounded(scores.precision),
+                    "recall": rounded(scores.recall),
+                    "pixels": scores.pixels,
                 }
-                for one in self.classes
+                for scores in self.classes
             },
         }
 
 
 def rounded(score: float) -> float | None:
-    """Return a score with four digits; None for a score of nothing.
+    """Return a score rounded to four digits; None if it is NaN.
 
     >>> rounded(0.123456), rounded(float("nan"))
     (0.1235, None)
@@ -163,12 +170,12 @@ def rounded(score: float) -> float | None:
     return None if math.isnan(score) else round(score, 4)
 
 
-def column_names(classes: Sequence[str]) -> list[str]:
-    """Return what the journal calls the scores."""
+def score_columns(classes: Sequence[str]) -> list[str]:
+    """Return the names of the journal's columns for scores."""
     return ["pixel_error", "mean_dice", "mean_iou", *(f"dice {name}" for name in classes)]
 
 
-def columns(scores: Scores) -> list[float]:
-    """Return the scores in that order."""
-    each = (one.dice for one in scores.classes)
-    return [scores.pixel_error, scores.mean_dice, scores.mean_iou, *each]
+def score_values(scores: Scores) -> list[float]:
+    """Return the scores in the order of `score_columns`."""
+    by_class = (class_scores.dice for class_scores in scores.classes)
+    return [scores.pixel_error, scores.mean_dice, scores.mean_iou, *by_class]

@@ -1,69 +1,75 @@
-"""The course of a training: iterations, measurements, what is kept, until its end."""
+"""The training loop: iterations, measurements, and the best network saved, until the end."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from pydantic import JsonValue
 
 from wsi_unet.errors import LockedError, WsiUnetError
 from wsi_unet.logs import event
-from wsi_unet.models.checkpoint import put_model
+from wsi_unet.models.saving import put_model
 from wsi_unet.models.spec import ModelSpec
+from wsi_unet.signals import interruptions_held
 from wsi_unet.storage.lock import OutputLock
 from wsi_unet.training.artifacts.card import complete_card
 from wsi_unet.training.artifacts.folder import TrainingFolder
 from wsi_unet.training.artifacts.journal import Journal, read_journal
 from wsi_unet.training.artifacts.pictures import (
     can_draw_curves,
-    choose_places,
+    choose_examples,
     draw_curve,
     draw_examples,
 )
-from wsi_unet.training.artifacts.state import BestNetwork, State, TrainingStatus, write_state
+from wsi_unet.training.artifacts.state import (
+    BestNetwork,
+    TrainingState,
+    TrainingStatus,
+    write_state,
+)
 from wsi_unet.training.dataset import FieldSplit
-from wsi_unet.training.fields import Field
+from wsi_unet.training.fields import TrainingField
 from wsi_unet.training.loop.batches import BatchStream, SampleSource, making_batches
 from wsi_unet.training.loop.learner import DivergedError, Learner, Step
-from wsi_unet.training.loop.scores import Scores, column_names, columns
-from wsi_unet.training.loop.validation import FieldLabeller, model_of
+from wsi_unet.training.loop.scores import Scores, score_columns, score_values
+from wsi_unet.training.loop.validation import FieldLabeller, network_as_model
 from wsi_unet.training.recipe import Recipe
 from wsi_unet.training.report import Ended, Phase, TrainingProgress
 from wsi_unet.training.runtime import TrainingRuntime
 
 RECENT = 50
-"""Iterations over which the loss that is shown is a mean."""
+"""Iterations over which the reported loss is averaged."""
 
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What a training is to do, on what, and where.
+    """What a training does, with what data, and where.
 
     Attributes:
-        recipe: what to do.
-        samples: to learn from.
-        parts: fields that they come from, and fields that are measured.
-        data: digest of these.
-        folder: where to write.
-        lock: the right to.
-        spec: of the model, without what is measured.
-        setting: what it runs on.
-        circumstances: what else the last bits depend on.
+        recipe: how to train.
+        samples: samples to learn from.
+        split: fields that samples come from, and fields to measure.
+        data: hash of the fields.
+        folder: folder to write to.
+        lock: lock of the folder.
+        spec: spec of the model, without measurements.
+        runtime: what the training runs on.
+        environment: what the exact bits depend on besides the recipe.
     """
 
     recipe: Recipe
     samples: SampleSource
-    parts: FieldSplit[Field]
+    split: FieldSplit[TrainingField]
     data: str
     folder: TrainingFolder
     lock: OutputLock
     spec: ModelSpec
-    setting: TrainingRuntime
-    circumstances: dict[str, JsonValue]
+    runtime: TrainingRuntime
+    environment: dict[str, JsonValue]
 
 
 def journal_columns(recipe: Recipe) -> list[str]:
@@ -72,84 +78,87 @@ def journal_columns(recipe: Recipe) -> list[str]:
         "iteration",
         "seconds",
         "loss",
-        *term_names(recipe),
+        *loss_columns(recipe),
         "rate",
         "waited",
-        *column_names([one.name for one in recipe.classes]),
+        *score_columns([recipe_class.name for recipe_class in recipe.classes]),
     ]
 
 
-def term_names(recipe: Recipe) -> list[str]:
-    """Return a name for each term of the loss; the second of a kind is numbered."""
+def loss_columns(recipe: Recipe) -> list[str]:
+    """Return a name for each term of the loss; repeated kinds of terms are numbered."""
     kinds = [term.name for term in recipe.loss]
     counts = [kinds[: index + 1].count(kind) for index, kind in enumerate(kinds)]
     return [f"{kind} {n}" if n > 1 else kind for kind, n in zip(kinds, counts, strict=True)]
 
 
 class Trainer:
-    """A training from where it stands to its end.
+    """Runs the iterations and measurements of a training that are still to do.
 
     Args:
-        task: what to do.
-        learner: the network.
-        journal: of the iterations.
-        standing: how far it is.
+        job: what to do.
+        learner: the network and its optimiser.
+        journal: table to which iterations are written.
+        status: progress so far.
 
     Attributes:
-        standing: the same, later; its seconds are those of this sitting too.
+        status: progress, kept up to date.
     """
 
     def __init__(
-        self, task: TrainingJob, learner: Learner, journal: Journal, standing: TrainingStatus
+        self, job: TrainingJob, learner: Learner, journal: Journal, status: TrainingStatus
     ) -> None:
-        self.standing = standing
-        self._task, self._learner, self._journal = task, learner, journal
-        self._running, self._interruption = task.recipe.running, task.setting.interruption
+        self.status = status
+        self._job, self._learner, self._journal = job, learner, journal
+        self._running = job.recipe.running
         self._first = learner.iteration
-        self._started = self._ticked = time.monotonic()
+        self._started = self._counted_until = time.monotonic()
         self._loss: float | None = None
         self._dice: float | None = None
-        self._whole = True
-        shown = task.parts.validation or task.parts.training
-        self._places = choose_places(shown, len(task.recipe.classes), self._running.seed)
+        self._consistent = True
+        shown = job.split.validation or job.split.training
+        self._examples = choose_examples(shown, len(job.recipe.classes), self._running.seed)
 
     @property
     def iteration(self) -> int:
-        """How many there were."""
+        """Iterations done."""
         return self._learner.iteration
 
     @property
     def waited(self) -> float:
-        """Share of the time in which the network waited for samples."""
-        return self.standing.seconds_waited / max(self.standing.seconds, 1e-9)
+        """Share of the time that the network spent waiting for samples."""
+        return self.status.seconds_waited / max(self.status.seconds, 1e-9)
 
     def run(self) -> Ended:
-        """Go on until the end, or until it is interrupted.
+        """Train until the end, or until KeyboardInterrupt is raised.
 
         Raises:
-            TrainingError: if it can't go on.
+            TrainingError: if the training can't go on.
             SlideError: if a field can't be read.
             OutputError: if the folder can't be written to.
+            KeyboardInterrupt: if what was interrupted can't be saved as it is; the last saved state
+                stays.
         """
         try:
             with making_batches(
-                self._task.samples,
-                size=self._task.recipe.sampling.batch,
+                self._job.samples,
+                size=self._job.recipe.sampling.batch,
                 iterations=range(self.iteration, self._running.iterations),
-                workers=self._task.setting.workers,
-                ahead=self._task.setting.ahead,
+                workers=self._job.runtime.workers,
+                ahead=self._job.runtime.ahead,
             ) as batches:
-                return self._go_on(batches)
+                return self._iterate(batches)
         except (DivergedError, LockedError):
             raise
         except WsiUnetError:
-            if self._whole:
+            if self._consistent:
                 self.save()
             raise
         except KeyboardInterrupt:
-            if not self._whole:
+            if not self._consistent:
                 raise
-            self.save()
+            with suppress(KeyboardInterrupt):  # a second one asks for what is being done
+                self.save()
             return "interrupted"
 
     def save(self) -> None:
@@ -157,31 +166,31 @@ class Trainer:
 
         Raises:
             OutputError: if it can't be written.
-            LockedError: if somebody else trains here by now.
+            LockedError: if another training has taken over the folder.
         """
-        task = self._task
-        self._refuse_if_lost()
-        with self._interruption.held():
-            self._tick()
-            state = State(
-                recipe=task.recipe.model_dump(mode="json"),
-                data=task.data,
-                scaling=(task.spec.normalisation.mean, task.spec.normalisation.std),
-                circumstances=task.circumstances,
+        job = self._job
+        self._check_lock()
+        with interruptions_held():
+            self._count_time()
+            state = TrainingState(
+                recipe=job.recipe.model_dump(mode="json"),
+                data=job.data,
+                normalisation=job.spec.normalisation,
+                environment=job.environment,
                 learner=self._learner.state(),
-                standing=self.standing,
+                status=self.status,
                 journal=self._journal.position,
             )
             self._journal.sync()
-            write_state(state, task.folder.state)
+            write_state(state, job.folder.state)
 
-    def tell(self, phase: Phase) -> None:
-        """Say where it stands."""
-        self._tick()
+    def report_progress(self, phase: Phase) -> None:
+        """Call `on_progress` with the current progress."""
+        self._count_time()
         left, done = self._running.iterations - self.iteration, self.iteration - self._first
         pace = (time.monotonic() - self._started) / done if done else None
-        best = self.standing.best
-        self._task.setting.on_progress(
+        best = self.status.best
+        self._job.runtime.on_progress(
             TrainingProgress(
                 phase=phase,
                 iteration=self.iteration,
@@ -189,123 +198,125 @@ class Trainer:
                 loss=self._loss,
                 dice=self._dice,
                 best_dice=None if best is None else best.dice,
-                seconds=self.standing.seconds,
+                seconds=self.status.seconds,
                 seconds_left=None if pace is None else pace * left,
                 waited=self.waited,
             )
         )
 
-    def card(self, state: str, sources: dict[str, JsonValue] | None = None) -> ModelSpec:
-        """Return the spec of the model that is kept, with what was measured of it.
+    def describe_network(
+        self, state: str, sources: dict[str, JsonValue] | None = None
+    ) -> ModelSpec:
+        """Return the spec of the kept network, with its measurements.
 
         Args:
-            state: how far the training is.
-            sources: scores of sources that were held out as a whole.
+            state: state of the training, for the card.
+            sources: scores on the sources that are held out as a whole.
         """
         return complete_card(
-            self._task.spec,
-            self._task.recipe,
-            self.standing,
+            self._job.spec,
+            self._job.recipe,
+            self.status,
             state=state,
             iterations=self.iteration,
-            environment=self._task.circumstances,
+            environment=self._job.environment,
             sources=sources or {},
         )
 
-    def _go_on(self, batches: BatchStream) -> Ended:
+    def _iterate(self, batches: BatchStream) -> Ended:
         patience = self._running.patience
         while True:
             if self._is_due():
                 self._measure()
-            self._interruption.check()
-            self._refuse_if_lost()
+            self._check_lock()
             if self.iteration >= self._running.iterations:
                 return "finished"
-            if patience and self._task.parts.validation and self.standing.waiting >= patience:
+            if patience and self._job.split.validation and self.status.waiting >= patience:
                 return "stopped early"
             batch = batches.next()
-            with self._undivided():
-                step = self._learner.learn(batch.to(self._task.setting.device))
-                self._note(step, batches.seconds_waited)
+            with self._atomic():
+                step = self._learner.learn(batch.to(self._job.runtime.device))
+                self._record_step(step, batches.seconds_waited)
                 if not self._is_due():
                     self._write_row()
-            self.tell("training")
+            self.report_progress("training")
 
     @contextmanager
-    def _undivided(self) -> Iterator[None]:
-        """What happens inside happens as a whole, or isn't written down."""
-        with self._interruption.held():
-            self._whole = False
+    def _atomic(self) -> Iterator[None]:
+        """Hold back interruptions inside; after an error inside, no state is saved."""
+        with interruptions_held():
+            self._consistent = False
             yield
-            self._whole = True
+            self._consistent = True
 
-    def _refuse_if_lost(self) -> None:
-        if self._task.lock.lost:
+    def _check_lock(self) -> None:
+        if self._job.lock.lost:
             raise LockedError(
-                f"{self._task.folder.model}: another training has taken it over, or its lock "
-                "was removed, while this one stood still; nothing was written since"
+                f"{self._job.folder.model}: another training has taken it over, or its lock was "
+                "removed, while this process was suspended; nothing was written since"
             )
 
     def _is_due(self) -> bool:
+        """Return whether the network is to be measured now."""
         last = self.iteration >= self._running.iterations
-        new = self.iteration > self.standing.measured
+        new = self.iteration > self.status.measured
         return new and (last or self.iteration % self._running.validate_every == 0)
 
-    def _tick(self) -> None:
-        """Count the time since the last tick."""
+    def _count_time(self) -> None:
+        """Add the time since the last call to the status."""
         now = time.monotonic()
-        self.standing.seconds += now - self._ticked
-        self._ticked = now
+        self.status.seconds += now - self._counted_until
+        self._counted_until = now
 
-    def _note(self, step: Step, waited: float) -> None:
-        self._tick()
-        self.standing.seconds_waited += waited
+    def _record_step(self, step: Step, waited: float) -> None:
+        self._count_time()
+        self.status.seconds_waited += waited
         past = 0.0 if self._loss is None else 1 - 1 / RECENT
         self._loss = past * (self._loss or 0.0) + (1 - past) * step.loss
-        self.standing.row = {
-            "seconds": self.standing.seconds,
+        self.status.row = {
+            "seconds": self.status.seconds,
             "loss": step.loss,
-            **dict(zip(term_names(self._task.recipe), step.terms, strict=True)),
+            **dict(zip(loss_columns(self._job.recipe), step.terms, strict=True)),
             "rate": step.rate,
             "waited": self.waited,
         }
 
     def _write_row(self) -> None:
-        self._journal.add(self.iteration, self.standing.row)
-        self.standing.row = {}
+        self._journal.add(self.iteration, self.status.row)
+        self.status.row = {}
 
     def _measure(self) -> None:
-        """Measure the held-out fold; keep the network if it is the best; write everything down."""
-        self._refuse_if_lost()
-        self.tell("measuring")
-        task, held_out = self._task, self._task.parts.validation
+        """Measure the held-out fold, keep the network if it is the best, and save the state."""
+        self._check_lock()
+        self.report_progress("measuring")
+        job, held_out = self._job, self._job.split.validation
         labeller = FieldLabeller(
-            model_of(self._learner.best_known, task.spec),
-            device=task.setting.device,
-            precision=task.setting.precision,
-            threads=task.setting.threads,
+            network_as_model(self._learner.network_to_keep, job.spec),
+            device=job.runtime.device,
+            precision=job.runtime.precision,
+            threads=job.runtime.threads,
         )
         scores = labeller.measure(held_out, self._running.validate_tiles) if held_out else None
-        examples = labeller.label_whole(self._places)
-        with self._undivided():
-            self.standing.measured = self.iteration
+        examples = labeller.label_whole(self._examples)
+        with self._atomic():
+            self.status.measured = self.iteration
             if scores is not None:
-                names = column_names([one.name for one in scores.classes])
-                self.standing.row |= dict(zip(names, columns(scores), strict=True))
+                names = score_columns([scored.name for scored in scores.classes])
+                self.status.row |= dict(zip(names, score_values(scores), strict=True))
             self._keep_if_best(scores)
             self._write_row()
             self.save()
-        draw_examples(examples, task.spec, task.folder.examples)
+        draw_examples(examples, job.spec, job.folder.examples)
         if can_draw_curves():
-            draw_curve(read_journal(task.folder.journal), task.folder.curve)
+            draw_curve(read_journal(job.folder.journal), job.folder.curve)
         event("measured", iteration=self.iteration, dice=self._dice)
-        self.tell("training")
+        self.report_progress("training")
 
     def _keep_if_best(self, scores: Scores | None) -> None:
         self._dice = None if scores is None or math.isnan(scores.mean_dice) else scores.mean_dice
         by_dice = scores is not None and self._running.best_by == "dice"
-        if self.standing.judge(self._dice, by_dice=by_dice):
-            found = None if scores is None else scores.to_json()
-            self.standing.best = BestNetwork(self.iteration, self._dice, found)
-            folder = self._task.folder
-            put_model(self._learner.best_known, self.card("training"), folder.model, folder.own)
+        if self.status.record_measurement(self._dice, by_dice=by_dice):
+            document = None if scores is None else scores.to_json()
+            self.status.best = BestNetwork(self.iteration, self._dice, document)
+            card, folder = self.describe_network("training"), self._job.folder
+            put_model(self._learner.network_to_keep, card, folder.model, folder.own)

@@ -1,7 +1,7 @@
-"""What values and names in a truth mean: which class of the recipe, or nothing that is known.
+"""The meanings of values and names in a ground truth: classes of the recipe, or ignored.
 
-Where label images have values as `segment` stores them, a recipe needs to say nothing: 0 is the
-background (or no class at all), the other classes follow in their order.
+If label images have the values that `segment` stores, a recipe needn't list them: 0 is the
+background (or no class at all), and the other classes follow in their order.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_unet.annotations.names import fold, near
+from wsi_unet.annotations.class_names import fold_name, suggest_names
 from wsi_unet.errors import RecipeError
 from wsi_unet.training.fields import IGNORED, NOTHING
 from wsi_unet.training.recipe import DataSource, Recipe
 
 UNKNOWN = 253
-"""Stands for values that mean nothing; a recipe has fewer classes."""
+"""Stands for the label of unknown values; a recipe has fewer classes."""
 LARGEST_TABLE = 1 << 24
 """Values below this are looked up in a table."""
 
 
 @dataclass(frozen=True)
-class Meanings:
-    """What the values of one truth mean.
+class LabelMeanings:
+    """The labels that the values of a truth stand for.
 
     Attributes:
-        labels: the label of each value.
-        others: the label of all other values from 0; None: there may be none.
+        labels: label of each value.
+        others: label of all other values from 0; None: other values are refused.
     """
 
     labels: Mapping[int, int]
@@ -41,11 +41,11 @@ class Meanings:
         """Return the labels of values.
 
         Args:
-            values: of any shape.
-            name: of the truth, for messages.
+            values: values, of any shape.
+            name: name of the truth, for messages.
 
         Raises:
-            RecipeError: a value means nothing.
+            RecipeError: a value is unknown.
         """
         last = min(len(self._table) - 1, np.iinfo(values.dtype).max)
         labels: NDArray[np.uint8] = self._table[np.clip(values, 0, last)]
@@ -60,7 +60,7 @@ class Meanings:
 
     @cached_property
     def _table(self) -> NDArray[np.uint8]:
-        """The labels of values from 0; the last one is of all that are larger."""
+        """Labels of values from 0; the last one is the label of all larger values."""
         listed = [value for value in self.labels if 0 <= value < LARGEST_TABLE]
         table = np.full(max(listed, default=-1) + 2, self._other, np.uint8)
         table[listed] = [self.labels[value] for value in listed]
@@ -77,26 +77,32 @@ class Meanings:
     def _refusal(self, wrong: NDArray[np.integer[Any]], name: str) -> str:
         value = wrong.flat[0]
         pixels = int((wrong == value).sum())
-        known = ", ".join(str(one) for one in sorted(self.labels)[:20])
+        known = ", ".join(str(listed) for listed in sorted(self.labels)[:20])
         return (
             f"{name}: {pixels} px have the value {value}, which is none of the classes' ({known}"
             f"{', …' if len(self.labels) > 20 else ''}); give it to a class with values = […], or "
-            f"leave it out with ignore = [{value}]"
+            f"ignore it with ignore = [{value}]"
         )
 
 
-def unlabelled(recipe: Recipe) -> int:
-    """Return the label of pixels that are of no object: the background's, where there is one.
+def outside_label(recipe: Recipe) -> int:
+    """Return the label of pixels outside all objects: the background's, if there is one.
 
-    Without a background they are of no class, which a sigmoid head can learn and a softmax can't.
+    Without a background they are of no class, which a sigmoid head can learn; a softmax can't, so
+    they are ignored.
     """
     if recipe.background_index is not None:
         return recipe.background_index
     return NOTHING if recipe.head == "sigmoid" else IGNORED
 
 
-def instance_meanings(recipe: Recipe, source: DataSource, key: str) -> Meanings:
-    """Return what the numbers of objects mean: all are of the one class that isn't background.
+def instance_meanings(recipe: Recipe, source: DataSource, key: str) -> LabelMeanings:
+    """Return the meanings of object numbers: all are of the only class that isn't background.
+
+    Args:
+        recipe: recipe with the classes.
+        source: data source that the label image is of.
+        key: key of the source in the recipe, for messages.
 
     Raises:
         RecipeError: there are several such classes, or something is ignored by name.
@@ -105,130 +111,136 @@ def instance_meanings(recipe: Recipe, source: DataSource, key: str) -> Meanings:
     if len(indices) != 1:
         names = ", ".join(repr(recipe.classes[i].name) for i in indices)
         raise RecipeError(
-            f'{key}.kind: "instances" have one class besides the background, but there are '
+            f'{key}.kind: "instances" need one class besides the background, but there are '
             f"{names or 'none'}; name the background, or use another kind of truth"
         )
     ignored = dict.fromkeys(_ignored_values(source, key), IGNORED)
-    return Meanings({0: unlabelled(recipe), **ignored}, others=indices[0])
+    return LabelMeanings({0: outside_label(recipe), **ignored}, others=indices[0])
 
 
-def class_meanings(recipe: Recipe, source: DataSource, key: str) -> Meanings:
-    """Return what the values of a label image of classes mean.
+def class_meanings(recipe: Recipe, source: DataSource, key: str) -> LabelMeanings:
+    """Return the meanings of the values of a label image of classes.
+
+    Args:
+        recipe: recipe with the classes.
+        source: data source that the label image is of.
+        key: key of the source in the recipe, for messages.
 
     Raises:
         RecipeError: two classes have a value in common, or several have none; or something is
             ignored by name.
     """
     ignored = dict.fromkeys(_ignored_values(source, key), IGNORED)
-    if all(one.values is None for one in recipe.classes):
-        return Meanings({**_as_stored(recipe), **ignored})
+    if all(listed.values is None for listed in recipe.classes):
+        return LabelMeanings({**_stored_values(recipe), **ignored})
     labels: dict[int, int] = {}
-    rest = [i for i, one in enumerate(recipe.classes) if one.values is None]
+    rest = [i for i, listed in enumerate(recipe.classes) if listed.values is None]
     if len(rest) > 1:
         names = " and ".join(repr(recipe.classes[i].name) for i in rest[:2])
         raise RecipeError(
             f"classes: {names} have no values; only one class can have all values that no other has"
         )
-    for index, one in enumerate(recipe.classes):
-        for value in one.values or ():
+    for index, listed in enumerate(recipe.classes):
+        for value in listed.values or ():
             if labels.setdefault(value, index) != index:
                 other = recipe.classes[labels[value]].name
                 raise RecipeError(
-                    f"classes: {other!r} and {one.name!r} both have the value {value}"
+                    f"classes: {other!r} and {listed.name!r} both have the value {value}"
                 )
     if recipe.background_index is None and not rest:
-        labels.setdefault(0, unlabelled(recipe))
-    return Meanings({**labels, **ignored}, others=rest[0] if rest else None)
+        labels.setdefault(0, outside_label(recipe))
+    return LabelMeanings({**labels, **ignored}, others=rest[0] if rest else None)
 
 
 def annotation_meanings(
     recipe: Recipe, ignored: Iterable[str], names: Mapping[int, str], name: str
-) -> Meanings:
-    """Return what values with names mean: of annotations, or of the classes of a label OME-Zarr.
+) -> LabelMeanings:
+    """Return the meanings of values with names: of annotations, or of a label OME-Zarr's classes.
 
     Args:
-        recipe: its classes, and the annotations' names for them.
-        ignored: names of what counts for nothing.
-        names: of the values; 0, where it has none that is known, is what has no other.
-        name: of the truth, for messages.
+        recipe: recipe with the classes, and the annotations' names for them.
+        ignored: names to ignore.
+        names: name of each value; 0, unless it has a known name, is outside all others.
+        name: name of the truth, for messages.
 
     Raises:
-        RecipeError: names are none of the recipe's.
+        RecipeError: names aren't in the recipe.
     """
     known = _known_names(recipe)
-    left_out = {fold(one) for one in ignored}
-    labels = {0: unlabelled(recipe)}
+    ignored_names = {fold_name(given) for given in ignored}
+    labels = {0: outside_label(recipe)}
     unknown = []
-    for value, there in names.items():
-        if fold(there) in left_out:
+    for value, class_name in names.items():
+        if fold_name(class_name) in ignored_names:
             labels[value] = IGNORED
-        elif fold(there) in known:
-            labels[value] = known[fold(there)]
+        elif fold_name(class_name) in known:
+            labels[value] = known[fold_name(class_name)]
         elif value != 0:
-            unknown.append(there)
+            unknown.append(class_name)
     if unknown:
         raise RecipeError(_refuse_names(recipe, list(dict.fromkeys(unknown)), name))
-    return Meanings(labels)
+    return LabelMeanings(labels)
 
 
-def refuse_useless(ignored: Iterable[str | int], there: Iterable[str], key: str) -> None:
+def refuse_useless(ignored: Iterable[str | int], names: Iterable[str], key: str) -> None:
     """Refuse to ignore names that no truth of a source has.
 
     Args:
-        ignored: what its truths were searched for.
-        there: all names in its truths.
-        key: of the source in the recipe, for messages.
+        ignored: names and values that the source ignores.
+        names: all names in its truths.
+        key: key of the source in the recipe, for messages.
 
     Raises:
-        RecipeError: names the first of them.
+        RecipeError: naming the first of them.
     """
-    known = list(dict.fromkeys(there))
-    folded = {fold(one) for one in known}
-    for one in ignored:
-        if isinstance(one, str) and fold(one) not in folded:
+    known = list(dict.fromkeys(names))
+    folded = {fold_name(name) for name in known}
+    for given in ignored:
+        if isinstance(given, str) and fold_name(given) not in folded:
             raise RecipeError(
-                f"{key}.ignore: no truth has a class {one!r}; there are "
-                f"{', '.join(map(repr, known))}{near(one, known)}"
+                f"{key}.ignore: no truth has a class {given!r}; the classes are "
+                f"{', '.join(map(repr, known))}{suggest_names(given, known)}"
             )
 
 
-def _as_stored(recipe: Recipe) -> dict[int, int]:
-    """Return the labels of values as `segment` stores them."""
+def _stored_values(recipe: Recipe) -> dict[int, int]:
+    """Return the labels of the values that `segment` stores."""
     background = recipe.background_index
     others = [i for i in range(len(recipe.classes)) if i != background]
-    return {0: unlabelled(recipe), **dict(enumerate(others, 1))}
+    return {0: outside_label(recipe), **dict(enumerate(others, 1))}
 
 
 def _known_names(recipe: Recipe) -> dict[str, int]:
     known: dict[str, int] = {}
-    for index, one in enumerate(recipe.classes):
-        for name in one.annotations or (one.name,):
-            if known.setdefault(fold(name), index) != index:
-                other = recipe.classes[known[fold(name)]].name
+    for index, listed in enumerate(recipe.classes):
+        for name in listed.annotations or (listed.name,):
+            if known.setdefault(fold_name(name), index) != index:
+                other = recipe.classes[known[fold_name(name)]].name
                 raise RecipeError(
-                    f"classes: annotations named {name!r} are both {other!r} and {one.name!r}"
+                    f"classes: annotations named {name!r} are both {other!r} and {listed.name!r}"
                 )
     return known
 
 
 def _ignored_values(source: DataSource, key: str) -> list[int]:
     values = []
-    for one in source.ignore:
-        if not isinstance(one, int):
+    for given in source.ignore:
+        if not isinstance(given, int):
             raise RecipeError(
-                f"{key}.ignore: {one!r} is a name, but label images have values; give a number"
+                f"{key}.ignore: {given!r} is a name, but label images have values; give a number"
             )
-        values.append(one)
+        values.append(given)
     return values
 
 
 def _refuse_names(recipe: Recipe, unknown: list[str], name: str) -> str:
-    known = [there for one in recipe.classes for there in one.annotations or (one.name,)]
-    listed = ", ".join(map(repr, unknown))
-    one = len(unknown) == 1
-    what = f"the class {listed} is" if one else f"the classes {listed} are"
+    """Return the message that refuses names which aren't in the recipe."""
+    known = [given for listed in recipe.classes for given in listed.annotations or (listed.name,)]
+    names = ", ".join(map(repr, unknown))
+    single = len(unknown) == 1
+    what = f"the class {names} is" if single else f"the classes {names} are"
     return (
         f"{name}: {what} none of the recipe's ({', '.join(map(repr, known))}); name "
-        f"{'it' if one else 'them'} in annotations = […] of a class, or in ignore = […] of the data"
-        f"{near(unknown[0], known)}"
+        f"{'it' if single else 'them'} in annotations = […] of a class, or in ignore = […] of the "
+        f"data{suggest_names(unknown[0], known)}"
     )

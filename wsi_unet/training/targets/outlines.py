@@ -1,4 +1,4 @@
-"""Truth as annotations: polygons, each of which is an object."""
+"""Ground truth as annotations: polygons, each of which is an object."""
 
 from __future__ import annotations
 
@@ -15,76 +15,79 @@ from wsi_unet.annotations.annotation import Annotation
 from wsi_unet.annotations.polygons import area
 from wsi_unet.annotations.reading import read_annotations
 from wsi_unet.geometry import Box, Shape
-from wsi_unet.ground_truth.drawing import Drawing, facts_of
+from wsi_unet.ground_truth.annotation_rasters import AnnotationRaster
 from wsi_unet.training.fields import IGNORED
 from wsi_unet.training.images import TrainingImage
 from wsi_unet.training.recipe import Recipe
-from wsi_unet.training.targets.meanings import Meanings, annotation_meanings
-from wsi_unet.training.targets.truths import LabelledPolygons, Marks, OpenTruth, TruthFile
+from wsi_unet.training.targets.meanings import LabelMeanings, annotation_meanings
+from wsi_unet.training.targets.truth_files import (
+    LabelledPolygons,
+    OpenTruth,
+    TruthFile,
+    TruthWindow,
+)
 
 OVERVIEW = 1 << 24
-"""Pixels that polygons are drawn on to see about how much there is of each class."""
+"""Pixels on which polygons are drawn to estimate the amount of each class."""
 COARSEST = 7
-"""Binary logarithm of the px of a grid that one pixel of those may stand for."""
+"""Binary logarithm of the largest stride at which they are drawn."""
 POINT_BYTES = 48
-"""Bytes that a point of a polygon takes while it is open, about."""
+"""Estimated memory per point of an open polygon, bytes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Outlines:
-    """A file of annotations.
+    """An annotation file; see `TruthFile`.
 
     Attributes:
-        path: of the file.
-        annotations: full-resolution px of the slide.
-        meanings: of their numbers, from 1.
-        repaired: polygons that cross or touch themselves.
-        names: of their classes.
-        cost: bytes that they take while they are open, about.
-        numbered: whether they tell objects apart.
-        contents: what it says of its classes: nothing.
+        path: path of the file.
+        annotations: annotations, level-0 px of the slide.
+        meanings: labels of the annotations' numbers, from 1.
+        names: names of their classes.
+        cost: estimated memory while they are open, bytes.
+        numbered: true; each polygon is an object.
+        contents: empty; the file doesn't store how much of each class it has.
     """
 
     path: Path
     annotations: Sequence[Annotation]
-    meanings: Meanings
-    repaired: int
+    meanings: LabelMeanings
     names: frozenset[str]
     cost: int
     numbered: bool = True
     contents: Mapping[int, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, path: Path, recipe: Recipe, ignored: Sequence[str | int]) -> Outlines:
+    def read(cls, path: Path, recipe: Recipe, ignored: Sequence[str | int]) -> Outlines:
         """Read annotations.
 
         Args:
-            path: of GeoJSON or ASAP XML.
-            recipe: whose classes theirs are.
-            ignored: names of what counts for nothing.
+            path: path of a GeoJSON or ASAP XML file.
+            recipe: recipe with the classes.
+            ignored: names of annotations to ignore.
 
         Raises:
-            AnnotationError: they can't be read.
-            RecipeError: a class is none of the recipe's.
+            AnnotationError: the file can't be read.
+            RecipeError: a class isn't in the recipe.
         """
-        found = read_annotations(path)
-        names = {number: one.name for number, one in enumerate(found, 1)}
+        annotations = read_annotations(path)
+        names = {number: annotation.name for number, annotation in enumerate(annotations, 1)}
         meanings = annotation_meanings(recipe, map(str, ignored), names, str(path))
         return cls(
             path=path,
-            annotations=found,
+            annotations=annotations,
             meanings=meanings,
-            repaired=facts_of(found).repaired,
             names=frozenset(names.values()),
-            cost=_bytes_of(found),
+            cost=_estimate_memory(annotations),
         )
 
     def open(self, image: TrainingImage, stride: int = 1) -> OpenTruth:
-        """Open it on the grid of its image, or on every so manieth pixel of that."""
-        return OpenOutlines(Drawing(self.path, self.annotations, image.grid(stride)), self.meanings)
+        """Open the annotations on the grid of their image, or on every n-th pixel of it."""
+        raster = AnnotationRaster(self.path, self.annotations, image.grid(stride))
+        return OpenOutlines(raster, self.meanings)
 
     def strides(self, shape: Shape) -> Sequence[int]:
-        """Return at which stride to count classes: all pixels, or as many as are quickly drawn."""
+        """Return the strides for counting: 1, or for large grids one that is drawn quickly."""
         finer = math.ceil(math.log2(shape[0] * shape[1] / OVERVIEW) / 2)
         return (1 << min(max(0, finer), COARSEST),)
 
@@ -93,79 +96,76 @@ class Outlines:
         return np.array(
             [
                 area(polygon)
-                for number, one in enumerate(self.annotations, 1)
+                for number, annotation in enumerate(self.annotations, 1)
                 if objects[self.meanings.labels[number]]
-                for polygon in one.polygons
+                for polygon in annotation.polygons
             ]
         )
 
 
 @dataclass(frozen=True, eq=False)
 class OpenOutlines:
-    """Annotations on a grid.
+    """Annotations drawn on a grid; see `OpenTruth`.
 
     Attributes:
-        drawing: them.
-        meanings: of their numbers.
+        raster: the annotations.
+        meanings: labels of their numbers.
     """
 
-    drawing: Drawing
-    meanings: Meanings
+    raster: AnnotationRaster
+    meanings: LabelMeanings
 
-    def read(self, box: Box) -> Marks:
-        """Return what is true of a box inside the grid."""
-        numbers = self.drawing.read_polygons(box)
-        return Marks(self._labels[numbers], numbers)
+    def read(self, box: Box) -> TruthWindow:
+        """Return the truth in a box inside the grid."""
+        numbers = self.raster.read_polygons(box)
+        return TruthWindow(self._labels[numbers], numbers)
 
     @cached_property
     def polygons(self) -> LabelledPolygons:
-        """What it was drawn from."""
-        return LabelledPolygons(self.drawing.polygons, self._labels[1:], self.drawing.areas)
+        """The polygons that are drawn."""
+        return LabelledPolygons(self.raster.polygons, self._labels[1:], self.raster.areas)
 
     @cached_property
     def _labels(self) -> NDArray[np.uint8]:
-        """The label of each polygon's number; the first is that of what lies in none."""
-        return self.meanings.translate(self.drawing.owners, str(self.drawing.path))
+        """Label of each polygon, by number; the first is the label of pixels in no polygon."""
+        return self.meanings.translate(self.raster.owners, str(self.raster.path))
 
 
 @dataclass(frozen=True, eq=False)
-class Within:
-    """A truth of which nothing is known outside of some outlines.
+class RegionTruth:
+    """A truth that is known only inside some regions; see `TruthFile`.
 
     Attributes:
-        truth: it.
-        path: of the outlines.
-        regions: the outlines, full-resolution px of the slide.
-        repaired: polygons of both that cross or touch themselves.
-        cost: bytes that both take while they are open, about.
-        contents: what it says of the classes inside: nothing.
+        truth: the truth.
+        path: path of the regions' file.
+        regions: the regions, level-0 px of the slide.
+        cost: estimated memory of both while they are open, bytes.
+        contents: empty; how much of each class lies inside isn't stored.
     """
 
     truth: TruthFile
     path: Path
     regions: Sequence[Annotation]
-    repaired: int
     cost: int
     contents: Mapping[int, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, truth: TruthFile, path: Path) -> Within:
-        """Read the outlines.
+    def read(cls, truth: TruthFile, path: Path) -> RegionTruth:
+        """Read the regions.
 
         Args:
-            truth: what is true.
-            path: of GeoJSON or ASAP XML.
+            truth: the truth.
+            path: path of a GeoJSON or ASAP XML file.
 
         Raises:
-            AnnotationError: they can't be read.
+            AnnotationError: the file can't be read.
         """
         regions = read_annotations(path)
         return cls(
             truth=truth,
             path=path,
             regions=regions,
-            repaired=truth.repaired + facts_of(regions).repaired,
-            cost=truth.cost + _bytes_of(regions),
+            cost=truth.cost + _estimate_memory(regions),
         )
 
     @property
@@ -175,48 +175,50 @@ class Within:
 
     @property
     def names(self) -> frozenset[str]:
-        """The names of classes in the truth."""
+        """Names of the classes in the truth, inside the regions or not."""
         return self.truth.names
 
     def open(self, image: TrainingImage, stride: int = 1) -> OpenTruth:
-        """Open it on the grid of its image, or on every so manieth pixel of that."""
-        regions = Drawing(self.path, self.regions, image.grid(stride))
-        return OpenWithin(self.truth.open(image, stride), regions)
+        """Open truth and regions on the grid of their image, or on every n-th pixel of it."""
+        regions = AnnotationRaster(self.path, self.regions, image.grid(stride))
+        return OpenRegionTruth(self.truth.open(image, stride), regions)
 
     def strides(self, shape: Shape) -> Sequence[int]:
-        """Return at which strides to count classes."""
+        """Return the truth's strides for counting."""
         return self.truth.strides(shape)
 
     def object_areas(self, objects: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """Return the areas of the objects, level-0 px; of those outside too."""
+        """Return the areas of all objects, inside the regions or not, level-0 px."""
         return self.truth.object_areas(objects)
 
 
 @dataclass(frozen=True, eq=False)
-class OpenWithin:
-    """A truth of which nothing is known outside of some outlines.
+class OpenRegionTruth:
+    """A truth that is known only inside some regions; see `OpenTruth`.
 
     Attributes:
-        truth: it.
-        within: the outlines, on the same grid.
+        truth: the truth.
+        regions: the regions, on the same grid.
     """
 
     truth: OpenTruth
-    within: Drawing
+    regions: AnnotationRaster
 
     @property
     def polygons(self) -> LabelledPolygons | None:
-        """What the truth was drawn from; inside of the outlines or not."""
+        """The truth's polygons, inside the regions or not."""
         return self.truth.polygons
 
-    def read(self, box: Box) -> Marks:
-        """Return what is true of a box inside the grid."""
-        known = self.within.read_polygons(box) > 0
-        marks = self.truth.read(box)
-        marks.labels[~known] = IGNORED
-        return marks
+    def read(self, box: Box) -> TruthWindow:
+        """Return the truth in a box inside the grid, ignored outside the regions."""
+        known = self.regions.read_polygons(box) > 0
+        window = self.truth.read(box)
+        window.labels[~known] = IGNORED
+        return window
 
 
-def _bytes_of(annotations: Sequence[Annotation]) -> int:
-    rings = (ring for one in annotations for polygon in one.polygons for ring in polygon)
+def _estimate_memory(annotations: Sequence[Annotation]) -> int:
+    rings = (
+        ring for annotation in annotations for polygon in annotation.polygons for ring in polygon
+    )
     return POINT_BYTES * sum(map(len, rings))

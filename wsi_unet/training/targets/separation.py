@@ -1,6 +1,6 @@
-"""What the background between objects weighs more, and the parting of objects that touch.
+"""Weights of the background between objects, and gaps between objects that touch.
 
-Both look only at what is near, so a piece of a map, taken with its halo, gives to the last bit what
+Both look only at a pixel's neighbourhood, so a box read with its halo gives to the last bit what
 the whole map gives; and neither depends on how the objects are numbered.
 """
 
@@ -16,23 +16,23 @@ from numpy.typing import NDArray
 from wsi_unet.geometry import Box
 
 REACH = 4.4
-"""The term is 0 where d1 + d2 is more than so many σ; the formula gives w0 · 6.3e-5 there."""
+"""Largest d1 + d2 with a weight, in σ; beyond, where the formula gives w0 · 6.3e-5, it is 0."""
 
-PART = (64, 512)
-"""Sides (rows, columns) of the parts that are worked on at a time, px: they stay in the cache."""
+STRIP = (64, 512)
+"""Sides (rows, columns) of the boxes that are computed at a time, px: they fit the cache."""
 
 Keys = NDArray[np.signedinteger[Any]]
-"""Squared distances to objects, px², shifted left by some bits that hold the object's number."""
+"""Squared distances to objects, px², shifted left by the bits that hold the object's number."""
 
 
-def halo(sigma: float) -> int:
-    """Return how far around a box objects matter to its weights, px."""
+def separation_halo(sigma: float) -> int:
+    """Return the halo that a box needs for exact separation weights, px."""
     return math.ceil(REACH * sigma)
 
 
-def parting_halo(px: int) -> int:
-    """Return how far around a box objects matter to how they are parted in it, px."""
-    return 3 * px
+def gap_halo(gap: int) -> int:
+    """Return the halo that a box needs for exact gaps, px."""
+    return 3 * gap
 
 
 def separation_weights(
@@ -41,47 +41,47 @@ def separation_weights(
     """Return w0 · exp(−(d1 + d2)² / 2σ²) of the background between objects.
 
     d1 and d2 are the Euclidean distances to the nearest pixel of the nearest and of the second
-    nearest object (Ronneberger et al. 2015, equation 2). The term is there to keep objects apart,
-    so it is 0 inside of them; and it is 0 where d1 + d2 > 4.4 σ, so that it depends only on what is
-    near. Where objects touch there is no background to weigh: part them first.
+    nearest object (Ronneberger et al. 2015, equation 2). The weight keeps objects apart, so it is 0
+    inside them; and it is 0 where d1 + d2 > 4.4 σ, so that it depends only on the neighbourhood.
+    Where objects touch, there is no background to weigh: separate them first.
 
     >>> separation_weights(np.array([[1, 0, 2]]), 10.0, 5.0).astype(int).tolist()
     [[0, 9, 0]]
 
     Args:
         instances: (h, w), a number above 0 for each object, 0 elsewhere.
-        w0: the term's largest value.
+        w0: largest weight.
         sigma: σ, px.
-        box: the part of `instances` that is wanted; None: all. It gets what it would get in a
-            larger map if `halo(sigma)` px around it are there, too.
+        box: box of `instances` whose weights are wanted; None: all. They are those of a larger map
+            if `instances` has `separation_halo(sigma)` px around the box.
 
     Returns:
-        (h, w) of the box.
+        (h, w) weights of the box.
     """
     whole = Box(0, 0, *instances.shape)
     box = box or whole
-    reach = halo(sigma)
-    around = box.grow(reach, reach)
-    known = around.intersection(whole)
+    reach = separation_halo(sigma)
+    grown = box.grow(reach, reach)
+    known = grown.intersection(whole)
     numbers, bits = _as_keys(instances[known.slices()], reach)
-    padded = np.zeros(around.shape, numbers.dtype)
-    padded[known.relative_to(around).slices()] = numbers
+    padded = np.zeros(grown.shape, numbers.dtype)
+    padded[known.relative_to(grown).slices()] = numbers
     weights = np.zeros(box.shape, np.float32)
-    for y in range(0, box.shape[0], PART[0]):
-        for x in range(0, box.shape[1], PART[1]):
-            here = weights[y : y + PART[0], x : x + PART[1]]
-            rows, columns = here.shape
-            part = padded[y : y + rows + 2 * reach, x : x + columns + 2 * reach]
-            found = part[part > 0]
-            if found.size and found.min() != found.max():
-                here[...] = _weights(part, bits, reach, w0, sigma)
+    for y in range(0, box.shape[0], STRIP[0]):
+        for x in range(0, box.shape[1], STRIP[1]):
+            strip = weights[y : y + STRIP[0], x : x + STRIP[1]]
+            rows, columns = strip.shape
+            nearby = padded[y : y + rows + 2 * reach, x : x + columns + 2 * reach]
+            present = nearby[nearby > 0]
+            if present.size and present.min() != present.max():
+                strip[...] = _weights(nearby, bits, reach, w0, sigma)
     return weights
 
 
 def _as_keys(instances: NDArray[Any], reach: int) -> tuple[Keys, int]:
-    """Return the objects' numbers, in a type with room for distances, and how many bits they take.
+    """Return the objects' numbers, in a type with room for distances, and the bits that they take.
 
-    Numbers that leave no room are replaced by others.
+    Objects are renumbered if their numbers leave no room.
     """
     distance_bits = (4 * reach * reach + 1).bit_length()
     if int(instances.max(initial=0)).bit_length() + distance_bits > 63:
@@ -94,7 +94,7 @@ def _as_keys(instances: NDArray[Any], reach: int) -> tuple[Keys, int]:
 
 
 def _weights(numbers: Keys, bits: int, reach: int, w0: float, sigma: float) -> NDArray[np.float32]:
-    """Return the term of a part (h, w) whose `numbers` (h + 2 reach, w + 2 reach) are given."""
+    """Return the weights (h, w) of a box, given its `numbers` (h + 2 reach, w + 2 reach)."""
     rows, columns = (side - 2 * reach for side in numbers.shape)
     far = (2 * reach * reach + 1) << bits
     at_objects = np.where(numbers > 0, numbers, numbers.dtype.type(far))
@@ -104,109 +104,112 @@ def _weights(numbers: Keys, bits: int, reach: int, w0: float, sigma: float) -> N
     background = numbers[reach : reach + rows, reach : reach + columns] == 0
     near = background & (second < far)
     distance = np.sqrt(nearest[near] >> bits) + np.sqrt(second[near] >> bits)
-    term = np.where(distance <= REACH * sigma, w0 * np.exp(-(distance**2) / (2 * sigma**2)), 0)
+    near_weights = np.where(
+        distance <= REACH * sigma, w0 * np.exp(-(distance**2) / (2 * sigma**2)), 0
+    )
     weights = np.zeros((rows, columns), np.float32)
-    weights[near] = term
+    weights[near] = near_weights
     return weights
 
 
 def _two_nearest(first: Keys, second: Keys, bits: int, reach: int) -> tuple[Keys, Keys]:
     """Return the keys of the nearest two objects, looking `reach` px up and down the columns.
 
-    A squared distance is a sum over the two axes, so one axis is done after the other, as in
-    Felzenszwalb and Huttenlocher 2012. Of a pixel no more is needed than its two nearest objects:
-    a third one is farther away, for whoever looks along the other axis, than both.
+    A squared distance is a sum over the two axes, so the axes are done one after the other, as in
+    Felzenszwalb and Huttenlocher 2012. For each pixel its two nearest objects suffice: for any
+    pixel on the other axis, a third object is farther away than both.
 
     Args:
-        first: (h + 2 reach, w), of each pixel the key of the nearest object found so far.
-        second: of the same shape, of the nearest of the other objects.
-        bits: of a key that hold the number.
-        reach: px.
+        first: (h + 2 reach, w), for each pixel the key of the nearest object found so far.
+        second: of the same shape, the key of the nearest other object.
+        bits: bits of a key that hold the number.
+        reach: how far to look, px.
 
     Returns:
-        The same after this axis, each (h, w).
+        `first` and `second` after this axis, each (h, w).
     """
     rows = first.shape[0] - 2 * reach
     mask = (1 << bits) - 1
     steps = [((i - reach) ** 2 << bits, slice(i, i + rows)) for i in range(2 * reach + 1)]
     nearest = first[:rows] + steps[0][0]
-    for step, part in steps[1:]:
-        np.minimum(nearest, first[part] + step, out=nearest)
+    for step, moved in steps[1:]:
+        np.minimum(nearest, first[moved] + step, out=nearest)
     owners, owner = first & mask, nearest & mask
     other = np.full_like(nearest, np.iinfo(nearest.dtype).max)
-    for step, part in steps:
-        candidate = np.where(owners[part] == owner, second[part], first[part])
+    for step, moved in steps:
+        candidate = np.where(owners[moved] == owner, second[moved], first[moved])
         candidate += step
         np.minimum(other, candidate, out=other)
     return nearest, other
 
 
-def part_touching(instances: NDArray[Any], px: int) -> NDArray[Any]:
-    """Return the objects with at least `px` px of background between any two of them.
+def separate_touching(instances: NDArray[Any], gap: int) -> NDArray[Any]:
+    """Return the objects with at least `gap` px of background between any two of them.
 
-    Objects lose pixels to the background where they touch or are nearer to each other than that,
-    and only there. Distances are Chebyshev's, so diagonal neighbours touch. Of two pixels of
-    different objects that are too near, the one goes that is nearer to objects not its own, and of
-    equals the later one in reading order: so both objects lose about the same, whatever their
-    numbers. An object thinner than half of `px` may vanish.
+    Objects lose pixels to the background where they touch, or where the gap is narrower, and only
+    there. Distances are Chebyshev distances, so diagonal neighbours touch. Of two pixels of
+    different objects that are too near, the one that is nearer to other objects is removed; of
+    equals, the later one in reading order: so both objects lose about the same, whatever their
+    numbers. An object thinner than half of `gap` may vanish.
 
-    >>> part_touching(np.array([[1, 1, 1, 2, 2, 2]]), 2).tolist()
+    >>> separate_touching(np.array([[1, 1, 1, 2, 2, 2]]), 2).tolist()
     [[1, 1, 0, 0, 2, 2]]
 
     Args:
         instances: (h, w), a number above 0 for each object, 0 elsewhere.
-        px: the gap; 0 gives the objects as they are. With `parting_halo(px)` px around it a piece
-            of a map gives what the whole gives.
+        gap: width of the gap, px; 0 returns the objects as they are. A box with `gap_halo(gap)` px
+            around it gives what the whole map gives.
     """
-    if px == 0 or instances.size == 0:
+    if gap == 0 or instances.size == 0:
         return instances
-    padded = np.pad(instances, px)
-    gaps = _gaps(padded, px).ravel()
+    padded = np.pad(instances, gap)
+    distances = _distances(padded, gap).ravel()
     numbers, columns = padded.ravel(), padded.shape[1]
-    close = np.flatnonzero(gaps <= px)
-    goes = np.zeros(close.size, np.bool_)
-    for dy, dx in _offsets(px):
-        there = close + (dy * columns + dx)
-        foreign = (numbers[there] != numbers[close]) & (numbers[there] > 0)
-        goes |= foreign & (gaps[close] < gaps[there])
+    close = np.flatnonzero(distances <= gap)
+    removed = np.zeros(close.size, np.bool_)
+    for dy, dx in _offsets(gap):
+        neighbours = close + (dy * columns + dx)
+        foreign = (numbers[neighbours] != numbers[close]) & (numbers[neighbours] > 0)
+        removed |= foreign & (distances[close] < distances[neighbours])
         if (dy == 0 and dx < 0) or (dx == 0 and dy < 0):
-            goes |= foreign & (gaps[close] == gaps[there])
-    numbers[close[goes]] = 0
-    # What is still too near lies askew. Had such pairs been looked at in the same go as those along
-    # an axis, a straight seam of odd width would have lost a row too many.
-    close = close[~goes]
-    goes = np.zeros(close.size, np.bool_)
-    for dy, dx in _offsets(px):
+            removed |= foreign & (distances[close] == distances[neighbours])
+    numbers[close[removed]] = 0
+    # Pairs that are still too near lie diagonally. Were they handled together with those along an
+    # axis, a straight seam of odd width would lose a row too many.
+    close = close[~removed]
+    removed = np.zeros(close.size, np.bool_)
+    for dy, dx in _offsets(gap):
         if (dy, dx) < (0, 0):
-            other = numbers[close + (dy * columns + dx)]
-            goes |= (other != numbers[close]) & (other > 0)
-    numbers[close[goes]] = 0
-    return numbers.reshape(padded.shape)[px:-px, px:-px].copy()
+            neighbours = numbers[close + (dy * columns + dx)]
+            removed |= (neighbours != numbers[close]) & (neighbours > 0)
+    numbers[close[removed]] = 0
+    return numbers.reshape(padded.shape)[gap:-gap, gap:-gap].copy()
 
 
-def _offsets(px: int) -> list[tuple[int, int]]:
-    """Return all (dy, dx) within `px` px."""
-    side = range(-px, px + 1)
+def _offsets(reach: int) -> list[tuple[int, int]]:
+    """Return all (dy, dx) within `reach` px."""
+    side = range(-reach, reach + 1)
     return list(product(side, side))
 
 
-def _gaps(numbers: NDArray[Any], px: int) -> NDArray[np.uint8]:
-    """Return how far each object's pixels are from the nearest other object, px.
+def _distances(numbers: NDArray[Any], most: int) -> NDArray[np.uint8]:
+    """Return the Chebyshev distance of each object pixel from the nearest other object, px.
 
-    It is px + 1 where that is farther than px, and in the background.
+    It is most + 1 where it is larger than `most`, and in the background.
     """
     beyond = np.iinfo(numbers.dtype).max
-    most, least = numbers, np.where(numbers > 0, numbers, beyond)
-    gaps = np.full(numbers.shape, px + 1, np.uint8)
-    for gap in range(1, px + 1):
-        most, least = _of_neighbours(np.maximum, most), _of_neighbours(np.minimum, least)
-        found = ((most != numbers) | (least != numbers)) & (numbers > 0) & (gaps > gap)
-        gaps[found] = gap
-    return gaps
+    largest, least = numbers, np.where(numbers > 0, numbers, beyond)
+    distances = np.full(numbers.shape, most + 1, np.uint8)
+    for distance in range(1, most + 1):
+        largest = _filter_3x3(np.maximum, largest)
+        least = _filter_3x3(np.minimum, least)
+        reached = ((largest != numbers) | (least != numbers)) & (numbers > 0)
+        distances[reached & (distances > distance)] = distance
+    return distances
 
 
-def _of_neighbours(choose: np.ufunc, values: NDArray[Any]) -> NDArray[Any]:
-    """Return the largest, or least, of each pixel and its eight neighbours."""
+def _filter_3x3(choose: np.ufunc, values: NDArray[Any]) -> NDArray[Any]:
+    """Return the largest, or least, value of each pixel and its eight neighbours."""
     chosen = values.copy()
     choose(chosen[1:], values[:-1], out=chosen[1:])
     choose(chosen[:-1], values[1:], out=chosen[:-1])

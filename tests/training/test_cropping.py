@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from wsi_unet.models.inference.augmentation import VIEWS
-from wsi_unet.training.augmentation.cropping import Cut, middle
+from wsi_unet.training.augmentation.cropping import Crop, middle
 from wsi_unet.training.augmentation.geometric import Warp
 from wsi_unet.training.recipe import Warping
 
@@ -42,17 +42,17 @@ def source(smooth: float) -> NDArray[np.uint8]:
 SMOOTH, ROUGH = source(6.0), source(0.0)
 
 
-def positions(warp: Warp, cut: Cut) -> NDArray[np.float64]:
+def positions(warp: Warp, cut: Crop) -> NDArray[np.float64]:
     """Return where in the source each pixel of the sample is from before it is flipped."""
     scale = np.array(cut.window) / cut.resized
     centre = np.array(CENTRE) - (0.0 if cut.side % 2 else 0.5) + np.array(warp.shift)
-    found: NDArray[np.float64] = centre[:, None, None] + scale[
-        :, None, None
-    ] * warp.turned_and_bent(cut.side).astype(float)
+    found: NDArray[np.float64] = centre[:, None, None] + scale[:, None, None] * warp.coordinates(
+        cut.side
+    ).astype(float)
     return found
 
 
-def flipped(planes: NDArray[np.float64], cut: Cut) -> NDArray[np.float64]:
+def flipped(planes: NDArray[np.float64], cut: Crop) -> NDArray[np.float64]:
     rows, columns = (slice(None, None, -1 if by else 1) for by in (cut.view.rows, cut.view.columns))
     planes = planes[..., rows, columns]
     return planes.swapaxes(-1, -2) if cut.view.transposed else planes
@@ -60,7 +60,7 @@ def flipped(planes: NDArray[np.float64], cut: Cut) -> NDArray[np.float64]:
 
 @given(SIDES, st.integers(0, 99))
 def test_without_settings_a_sample_is_what_lies_there(side: int, seed: int) -> None:
-    cut = Cut.of(Warp.draw(Warping(), np.random.default_rng(seed)), side)
+    cut = Crop.from_warp(Warp.draw(Warping(), np.random.default_rng(seed)), side)
     window = cut.around(*CENTRE)
     assert window.shape == (side, side)
     piece = ROUGH[window.slices()]
@@ -76,7 +76,7 @@ def test_flips_are_the_eight_permutations_of_a_square() -> None:
     turned = [np.rot90(one, k) for one in (image, image[::-1]) for k in range(4)]
     seen = set()
     for view in VIEWS["d4"]:
-        cut = Cut.of(Warp(view=view), 10)
+        cut = Crop.from_warp(Warp(view=view), 10)
         pixels = np.rint(cut.image(image) * 255).transpose(1, 2, 0)
         (found,) = [i for i, one in enumerate(turned) if (one == pixels).all()]
         seen.add(found)
@@ -87,7 +87,7 @@ def test_flips_are_the_eight_permutations_of_a_square() -> None:
 
 
 def test_shifts_move_the_window() -> None:
-    window = Cut.of(Warp(shift=(1, -2)), 6).around(50, 70)
+    window = Crop.from_warp(Warp(shift=(1, -2)), 6).around(50, 70)
     assert (window.y0, window.x0, window.shape) == (48, 65, (6, 6))
 
 
@@ -95,7 +95,7 @@ def test_shifts_move_the_window() -> None:
 @given(st.integers(0, 10_000), SIDES)
 def test_labels_and_weights_are_interpolated_once(seed: int, side: int) -> None:
     warp = Warp.draw(EVERYTHING, np.random.default_rng(seed))
-    cut = Cut.of(warp, side)
+    cut = Crop.from_warp(warp, side)
     where, window = positions(warp, cut), cut.around(*CENTRE)
     values = ROUGH[..., 0]
     expected = flipped(ndimage.map_coordinates(values.astype(float), where, order=1), cut)
@@ -113,7 +113,7 @@ def test_labels_and_weights_are_interpolated_once(seed: int, side: int) -> None:
 def test_images_are_the_sources_at_the_same_places(seed: int, side: int) -> None:
     """As a spline has it, to rounding: what is smooth, no filter changes much."""
     warp = Warp.draw(EVERYTHING, np.random.default_rng(seed))
-    cut = Cut.of(warp, side)
+    cut = Crop.from_warp(warp, side)
     where = positions(warp, cut)
     found = cut.image(SMOOTH[cut.around(*CENTRE).slices()])
     assert found.shape == (3, side, side)
@@ -130,7 +130,7 @@ def test_images_are_the_sources_at_the_same_places(seed: int, side: int) -> None
 def test_what_isnt_scaled_is_the_source_as_a_spline_has_it(seed: int, side: int) -> None:
     chosen = Warping(flips=True, rotation=0.7, shift=9.0, elastic=3.0)
     warp = Warp.draw(chosen, np.random.default_rng(seed))
-    cut = Cut.of(warp, side)
+    cut = Crop.from_warp(warp, side)
     found = cut.image(SMOOTH[cut.around(*CENTRE).slices()])
     for channel in range(3):
         plane = SMOOTH[..., channel].astype(float)
@@ -142,7 +142,7 @@ def test_what_isnt_scaled_is_the_source_as_a_spline_has_it(seed: int, side: int)
 @given(st.integers(0, 10_000), SIDES)
 def test_the_scale_is_the_nearest_of_whole_windows(seed: int, side: int) -> None:
     warp = Warp.draw(EVERYTHING, np.random.default_rng(seed))
-    cut = Cut.of(warp, side)
+    cut = Crop.from_warp(warp, side)
     for length, scale in zip(cut.window, warp.scale, strict=True):
         assert length > 0
         assert length % 2 == side % 2
@@ -153,8 +153,8 @@ def test_the_scale_is_the_nearest_of_whole_windows(seed: int, side: int) -> None
 @given(st.integers(0, 10_000), SIDES)
 def test_the_window_is_no_larger_than_needed(seed: int, side: int) -> None:
     warp = Warp.draw(EVERYTHING, np.random.default_rng(seed))
-    cut = Cut.of(warp, side)
-    needed = 2 * np.abs(warp.turned_and_bent(side)).max() + 1
+    cut = Crop.from_warp(warp, side)
+    needed = 2 * np.abs(warp.coordinates(side)).max() + 1
     assert needed <= cut.resized <= needed + 2 * (2 + 1 + 4 + 1)
     if cut.grid is not None:
         assert float(cut.grid.abs().max()) < 1
@@ -164,7 +164,7 @@ def test_the_window_is_no_larger_than_needed(seed: int, side: int) -> None:
 def test_the_margin_has_all_that_resizing_looks_at(numerator: int, denominator: int) -> None:
     """With more around it, the same sample."""
     scale = numerator / denominator
-    cut = Cut.of(Warp(scale=(scale, scale)), 24)
+    cut = Crop.from_warp(Warp(scale=(scale, scale)), 24)
     assert cut.window == (cut.resized * scale,) * 2
     resized = cut.resized + 24
     larger = replace(cut, resized=resized, window=(int(resized * scale),) * 2)
@@ -178,7 +178,7 @@ def test_shrinking_leaves_no_stripes() -> None:
     stripes = np.zeros((90, 90, 3), np.uint8)
     stripes[:, ::2] = 255
     for factor, deviation in ((1.0, 0.49), (2.2, 0.02), (3.0, 0.02)):
-        cut = Cut.of(Warp(scale=(1.0, factor)), 20)
+        cut = Crop.from_warp(Warp(scale=(1.0, factor)), 20)
         rows, columns = cut.window
         found = cut.image(np.ascontiguousarray(stripes[:rows, :columns])).std()
         assert found > deviation if factor == 1 else found < deviation
@@ -188,7 +188,7 @@ def test_shrinking_leaves_no_stripes() -> None:
 @given(st.integers(0, 10_000))
 def test_image_labels_and_weights_stay_together(seed: int) -> None:
     """An image that shows its labels, warped, shows the warped labels; away from their edges."""
-    cut = Cut.of(Warp.draw(EVERYTHING, np.random.default_rng(seed)), 80)
+    cut = Crop.from_warp(Warp.draw(EVERYTHING, np.random.default_rng(seed)), 80)
     window = cut.around(*CENTRE)
     board = np.kron(np.indices((30, 30)).sum(0) % 2, np.ones((20, 20))).astype(np.uint8)
     labels = np.ascontiguousarray(board[window.slices()])

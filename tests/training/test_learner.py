@@ -23,13 +23,13 @@ from wsi_unet.training.loop.batches import Batch
 from wsi_unet.training.loop.learner import DivergedError, Learner
 from wsi_unet.training.loop.losses import Loss
 from wsi_unet.training.recipe import Recipe
-from wsi_unet.training.run import losses_of
+from wsi_unet.training.run import build_losses
 
 SCALING = Normalisation(mean=(0.4,) * 3, std=(0.3,) * 3)
 
 
 def learner_of(recipe: Recipe, precision: Any = "float32") -> Learner:
-    return Learner(recipe, losses_of(recipe), device="cpu", precision=precision)
+    return Learner(recipe, build_losses(recipe), device="cpu", precision=precision)
 
 
 def batch_of(recipe: Recipe, iteration: int) -> Batch:
@@ -151,7 +151,7 @@ def test_the_last_good_model_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyP
     calls: list[None] = []
 
     def spoilt(recipe: Recipe) -> list[Loss]:
-        (sound,) = losses_of(recipe)
+        (sound,) = build_losses(recipe)
 
         def loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
             calls.append(None)
@@ -161,7 +161,7 @@ def test_the_last_good_model_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyP
         return [loss]
 
     train_small(small_recipe(running={"iterations": 4}), tmp_path / "four")
-    monkeypatch.setattr("wsi_unet.training.run.losses_of", spoilt)
+    monkeypatch.setattr("wsi_unet.training.run.build_losses", spoilt)
     with pytest.raises(DivergedError, match=r"finite number in iteration 7, at squares \d at \("):
         train_small(small_recipe(), tmp_path / "model")
     journal = read_journal(tmp_path / "model" / "training" / "journal.csv")

@@ -18,7 +18,7 @@ def test_without_settings_nothing_changes(seed: int) -> None:
     assert warp.is_straight
     assert (warp.shift, warp.scale) == ((0, 0), (1.0, 1.0))
     assert warp.view == Warp().view
-    coordinates = warp.turned_and_bent(6)
+    coordinates = warp.coordinates(6)
     assert coordinates.dtype == np.float32
     assert (coordinates == np.indices((6, 6)) - 2.5).all()
 
@@ -49,7 +49,7 @@ def test_coordinates_are_turned_and_displaced(seed: int, side: int) -> None:
         # as complex numbers x + iy, which a turn by −angle from x to y multiplies
         position = complex(x + bent[1], y + bent[0]) - complex(1, 1) * (side - 1) / 2
         turned = position * complex(math.cos(warp.angle), -math.sin(warp.angle))
-        found = warp.turned_and_bent(side)[:, y, x]
+        found = warp.coordinates(side)[:, y, x]
         np.testing.assert_allclose(found, [turned.imag, turned.real], atol=1e-4)
 
 
@@ -77,8 +77,8 @@ def test_displacements_deviate_by_what_is_asked_for() -> None:
     rng = np.random.default_rng(0)
     warps = [Warp.draw(Warping(elastic=10.0), rng) for _ in range(600)]
     side = 41
-    straight = Warp().turned_and_bent(side)
-    bent = np.stack([warp.turned_and_bent(side) - straight for warp in warps])
+    straight = Warp().coordinates(side)
+    bent = np.stack([warp.coordinates(side) - straight for warp in warps])
     at_points = bent[:, :, :: side // 2, :: side // 2]
     assert at_points.shape[2:] == (3, 3)
     assert np.std(at_points, axis=0) == pytest.approx(np.full((2, 3, 3), 10), rel=0.12)
@@ -121,7 +121,7 @@ def test_a_spline_bends_alike() -> None:
     """The displacements between the points are near those of a bicubic spline through them."""
     warp = Warp.draw(Warping(elastic=5.0, elastic_grid=6), np.random.default_rng(0))
     assert warp.displacements is not None
-    bent = warp.turned_and_bent(101) - Warp().turned_and_bent(101)
+    bent = warp.coordinates(101) - Warp().coordinates(101)
     points, pixels = np.arange(6), np.linspace(0, 5, 101)
     for axis in (0, 1):
         spline = RectBivariateSpline(points, points, warp.displacements[axis])(pixels, pixels)

@@ -10,7 +10,7 @@ from wsi_unet.training.augmentation.synthetic import (
     clouds,
     dye,
     fibres,
-    ground_without_nuclei,
+    image_without_nuclei,
     keratin,
     lines,
     tissue_without_nuclei,
@@ -85,7 +85,7 @@ def test_densities_take_light_away(make: object) -> None:
 
 @pytest.mark.parametrize("side", [16, 61, 140])
 def test_ground_is_an_image_from_glass_to_dark_tissue(side: int) -> None:
-    made = [ground_without_nuclei(side, np.random.default_rng(seed)) for seed in range(30)]
+    made = [image_without_nuclei(side, np.random.default_rng(seed)) for seed in range(30)]
     assert {image.shape for image in made} == {(3, side, side)}
     assert {image.dtype for image in made} == {np.dtype(np.float32)}
     assert min(image.min() for image in made) >= 0
