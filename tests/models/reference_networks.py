@@ -1,7 +1,7 @@
-"""Networks of other people's making, written anew from what is documented of them.
+"""Other people's networks, written here from their documentation, to test imports against.
 
-Nothing here uses the package: these are what imported checkpoints are held against. Module names
-are those of the checkpoints; each forward is as its family's.
+Nothing here uses the package. Module names are those of the checkpoints, and each forward pass is
+that of its family.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from wsi_unet.errors import ModelError, OutputError
+from wsi_unet.locations import Location
 from wsi_unet.models.model import Model, bundled_models, load_model, read_spec
 from wsi_unet.models.networks.build import build_network
 from wsi_unet.models.saving import save_model
@@ -163,6 +164,21 @@ def refuse(source: object, message: str) -> None:
 
 def test_unknown_names() -> None:
     refuse("no-such-model", "neither a path nor a bundled model")
+
+
+def test_paths_are_given_in_any_form(
+    make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_model()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for place in ("model", "~/model", Location.parse("model"), Path("model")):
+        assert load_model(place) == model
+        assert load_model(place).path == tmp_path / "model"
+    with pytest.raises(ModelError, match=r"s3://bucket/model is a URL; .* copy it there first"):
+        load_model("s3://bucket/model")
+    with pytest.raises(ModelError, match="is a URL"):
+        save_model(model.build(), model.spec, "s3://bucket/model")
 
 
 def test_bundled_models_are_found_by_name() -> None:

@@ -1,9 +1,13 @@
-"""The room's door: what it exports, and that torch stays outside until it is needed."""
+"""The package's public names, and that specs and costs are there without torch."""
 
 from __future__ import annotations
 
+import doctest
 import subprocess
 import sys
+from importlib import import_module
+
+import pytest
 
 import wsi_unet.models
 
@@ -25,3 +29,21 @@ tile_memory(UNetConfig(), 512)
 assert "torch" not in sys.modules, "torch was imported"
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "model",
+        "saving",
+        "architectures.reach",
+        "architectures.unet",
+        "networks.build",
+        "importing.hints",
+        "importing.imported_spec",
+    ],
+)
+def test_examples_in_docstrings_hold(module: str) -> None:
+    results = doctest.testmod(import_module(f"wsi_unet.models.{module}"))
+    assert results.attempted
+    assert not results.failed

@@ -84,7 +84,7 @@ def test_more_than_255_classes_are_refused(make_spec: MakeSpec) -> None:
 
 
 def test_names_on_disk_stay(make_spec: MakeSpec) -> None:
-    """Python's names may be better than those in model.json, which old models have."""
+    """The keys of model.json stay, whatever Python calls them."""
     fields = make_spec(negative_slope=0.1).model_dump(mode="json")
     assert fields["architecture"]["leak"] == 0.1
     assert fields["scaling"]["mean"] == [0.7, 0.6, 0.5]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from wsi_unet.models.destination import check_replaceable, writing
 from wsi_unet.models.model import Model, load_model
@@ -19,10 +19,8 @@ from wsi_unet.models.stored_network import METADATA_KEY, SPEC_FILE, WEIGHTS_FILE
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from wsi_unet.models.number_types import Precision
     from wsi_unet.models.spec import ModelSpec
-
-StoredPrecision = Literal["float32", "float16", "bfloat16"]
-"""Number types that weights can be saved in."""
 
 
 def save_model(
@@ -30,12 +28,28 @@ def save_model(
     spec: ModelSpec,
     path: AnyPath,
     *,
-    weights: StoredPrecision = "float32",
+    weights: Precision = "float32",
     overwrite: bool = False,
 ) -> Model:
     """Save a network as a model: a folder, or a single file where `path` ends in .safetensors.
 
     The model appears whole or not at all, and is read back and checked before this returns.
+
+    >>> import tempfile
+    >>> from wsi_unet.models import ModelClass, ModelSpec, Normalisation, UNetConfig, build_network
+    >>> spec = ModelSpec(
+    ...     name="small",
+    ...     architecture=UNetConfig(depth=2, base_width=4),
+    ...     classes=(
+    ...         ModelClass(name="tissue", color="#ffffff"),
+    ...         ModelClass(name="gland", color="#aa3377"),
+    ...     ),
+    ...     background="tissue",
+    ...     mpp=0.5,
+    ...     normalisation=Normalisation(mean=(0.5,) * 3, std=(0.25,) * 3),
+    ... )
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     model = save_model(build_network(spec.architecture), spec, f"{folder}/small")
 
     Args:
         network: the trained network; its state must be that of `build_network(spec.architecture)`.
@@ -157,7 +171,7 @@ def _replace(destination: Path, new: Path, old: Path) -> None:
         raise
 
 
-def _write(network: nn.Module, spec: ModelSpec, path: Path, weights: StoredPrecision) -> None:
+def _write(network: nn.Module, spec: ModelSpec, path: Path, weights: Precision) -> None:
     import torch
 
     dtype = getattr(torch, weights)
