@@ -26,15 +26,10 @@ from wsi_unet.models.networks.build import build_network
 from wsi_unet.training.artifacts.journal import read_journal
 from wsi_unet.training.recipe_file import read_recipe
 from wsi_unet.training.report import TrainingProgress
+from wsi_unet_cli.common import progress
+from wsi_unet_cli.common.progress import Bar, Lines
 from wsi_unet_cli.main import cli
-from wsi_unet_cli.train import progress
-from wsi_unet_cli.train.progress import (
-    TrainingBar,
-    TrainingLines,
-    TrainingSilence,
-    training_display,
-    training_numbers,
-)
+from wsi_unet_cli.train.progress import SECONDS_BETWEEN_LINES, describe_training
 
 PROGRAM = (sys.executable, "-c", "from wsi_unet_cli.main import main; main()")
 DATA = Path(__file__).resolve().parents[1] / "data" / "nuclei_he"
@@ -144,7 +139,7 @@ def test_check_says_what_would_be_done_and_writes_nothing(recipe: Path) -> None:
     assert done.exit_code == 0, done.output
     for part in ("tiny: checked, nothing written", "training: 2 images of 2 patients",
                  "validation: 1 images of 1 patients", "0.5 µm/px", "60 iterations of 4",
-                 "1 threads; samples are made by this process"):  # fmt: skip
+                 "1 thread; samples are made by this process"):  # fmt: skip
         assert part in done.stdout
     document = json.loads(train(recipe, "--check", "--json").stdout)
     assert (document["tile"], document["window"]) == (64, 104)
@@ -172,7 +167,7 @@ def test_a_training_goes_on(recipe: Path) -> None:
     assert "mean Dice" in first.stdout
     refused = train(recipe, *few(6), "-q")
     assert refused.exit_code == 2
-    assert "--resume goes on with it, --overwrite begins anew" in refused.stderr
+    assert "--resume continues it, --overwrite starts over" in refused.stderr
     resumed = train(recipe, *few(6), "-q", "--resume", "--set", "optimiser.schedule=onecycle")
     assert resumed.exit_code == 0, resumed.output
     assert len(read_journal(Path("tiny", "training", "journal.csv"))["iteration"]) == 6
@@ -205,7 +200,7 @@ def test_ctrl_c_keeps_everything_and_says_how_to_go_on(
         assert word not in stderr
     assert "tiny: interrupted" in stdout
     lines = stderr.splitlines()
-    assert lines[-2] == "interrupted; what was learnt is kept. To go on:"
+    assert lines[-2] == "interrupted; what was learnt is kept. To resume:"
     program, *resume = shlex.split(lines[-1])
     assert program == "wsi-unet"
     assert resume == [*(part for part in arguments if part != "--overwrite"), "--resume"]
@@ -228,7 +223,7 @@ def test_ctrl_c_before_anything_is_learnt(recipe: Path, monkeypatch: pytest.Monk
     done = run("train", recipe, "--overwrite", "-q")
     assert done.exit_code == 1
     assert done.stderr.splitlines() == [
-        "interrupted before anything was learnt. To begin again:",
+        "interrupted before anything was learnt. To start again:",
         f"  wsi-unet train {recipe} --overwrite -q",
     ]
 
@@ -245,7 +240,7 @@ def test_ctrl_c_where_it_cant_be_taken_up_loses_nothing_that_was_there(
     done = run("train", recipe, "--overwrite", "-q")
     assert done.exit_code == 1
     assert done.stderr.splitlines() == [
-        "interrupted at once; what was last written down is kept. To go on:",
+        "interrupted at once; what was saved last is kept. To resume:",
         f"  wsi-unet train {recipe} -q --resume",
     ]
 
@@ -262,7 +257,7 @@ def test_ctrl_c_while_processes_start_is_two_lines(recipe: Path) -> None:
         stdout, stderr = process.communicate(timeout=120)
     assert "tiny: interrupted" in stdout
     assert len(stderr.splitlines()) == 2, stderr
-    assert stderr.startswith("interrupted; what was learnt is kept. To go on:")
+    assert stderr.startswith("interrupted; what was learnt is kept. To resume:")
     assert not psutil.wait_procs(helpers, timeout=60)[1]
 
 
@@ -326,7 +321,7 @@ def test_numbers_that_run_away_end_it_with_one_line(recipe: Path) -> None:
     assert done.exit_code == 1
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
-    assert "begin anew with a lower optimiser.rate" in done.stderr
+    assert "start over with a lower optimiser.rate" in done.stderr
 
 
 def test_events_and_tensorboard_are_written(recipe: Path) -> None:
@@ -354,20 +349,24 @@ def at(iteration: int, seconds: float, **more: Any) -> TrainingProgress:
     return replace(known, **more)
 
 
-def test_numbers_leave_out_what_is_unknown() -> None:
-    assert training_numbers(TrainingProgress("opening")) == ""
-    assert training_numbers(at(3, 1)) == "3/100 iterations · loss 0.500 · 1 min 15 s left"
-    assert training_numbers(at(3, 1, dice=0.81, best_dice=0.87, waited=0.2)) == (
+def figures(progress: TrainingProgress) -> str:
+    return describe_training(progress).figures
+
+
+def test_figures_leave_out_what_is_unknown() -> None:
+    assert figures(TrainingProgress("opening")) == ""
+    assert figures(at(3, 1)) == "3/100 iterations · loss 0.500 · 1 min 15 s left"
+    assert figures(at(3, 1, dice=0.81, best_dice=0.87, waited=0.2)) == (
         "3/100 iterations · loss 0.500 · Dice 0.810 (best 0.870) · 1 min 15 s left · "
         "waits for data 20 % of the time"
     )
-    assert "(best" not in training_numbers(at(3, 1, dice=0.87, best_dice=0.87))
+    assert "(best" not in figures(at(3, 1, dice=0.87, best_dice=0.87))
 
 
 def test_lines_come_when_something_is_new_and_every_half_minute(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with TrainingLines("[b]cells") as show:
+    with Lines("[b]cells", describe_training, SECONDS_BETWEEN_LINES) as show:
         show(TrainingProgress("opening"))
         for second in range(70):
             show(at(second + 1, second))
@@ -388,19 +387,10 @@ def test_a_bar_shows_the_numbers_and_goes_away(monkeypatch: pytest.MonkeyPatch) 
     terminal = io.StringIO()
     console = Console(file=terminal, force_terminal=True, width=160, markup=False)
     monkeypatch.setattr(progress, "stderr_console", lambda: console)
-    with TrainingBar("[bold]cells") as show:
+    with Bar("[bold]cells", describe_training) as show:
         show(TrainingProgress("opening"))
         show(at(42, 3, dice=0.75))
     drawn = terminal.getvalue()
     for part in ("[bold]cells", "42/100 iterations", "Dice 0.750"):
         assert part in drawn
     assert drawn.rstrip().endswith("\x1b[2K")
-
-
-def test_the_display_suits_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert isinstance(training_display("a", quiet=True), TrainingSilence)
-    for terminal, kind in ((True, TrainingBar), (False, TrainingLines)):
-        stream = io.StringIO()
-        monkeypatch.setattr(stream, "isatty", lambda answer=terminal: answer)
-        monkeypatch.setattr("sys.stderr", stream)
-        assert isinstance(training_display("a", quiet=False), kind)

@@ -165,10 +165,10 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 def test_a_process_that_dies_is_one_clear_line() -> None:
-    with pytest.raises(TrainingError, match="a process that makes samples has ended") as caught:
+    with pytest.raises(TrainingError, match="a process that makes samples has died") as caught:
         batches(Numbered("death", at=9), 1)
     assert "\n" not in str(caught.value)
-    assert "--workers" in str(caught.value)
+    assert "`workers=0`" in str(caught.value)
 
 
 def test_too_little_shared_memory_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +179,7 @@ def test_too_little_shared_memory_is_one_clear_line(monkeypatch: pytest.MonkeyPa
     with pytest.raises(TrainingError, match="too little shared memory") as caught:
         batches(Numbered(), 1)
     assert "\n" not in str(caught.value)
-    assert "--workers 0" in str(caught.value)
+    assert "`workers=0`" in str(caught.value)
     assert len(batches(Numbered(), 0)) == 5
 
 

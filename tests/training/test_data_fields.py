@@ -210,8 +210,8 @@ def test_outlines_on_a_real_slide(tmp_path: Path, example_slide_path: Path) -> N
     expected[other.slices()] = IGNORED
     with open_slide(example_slide_path) as slide:
         pixels = slide.read(0, Box(0, 0, 2967, 2220))
-    for room in (MemoryBudget(1 << 30), MemoryBudget(0)):
-        (field,) = open_fields(make_recipe(data, classes=classes, mpp=0.499), tmp_path, room)
+    for budget in (MemoryBudget(1 << 30), MemoryBudget(0)):
+        (field,) = open_fields(make_recipe(data, classes=classes, mpp=0.499), tmp_path, budget)
         assert field.shape == (2967, 2220)
         piece = field.read(whole(field.shape))
         assert (piece.labels == expected).all()
@@ -240,8 +240,8 @@ def test_label_zarrs_are_a_truth(tmp_path: Path, stored: float, trained: float) 
     classes = [GROUND, CELL, {"name": "dividing", "color": "#ff0000", "annotations": ["Mitosis"]}]
     data = {"images": "slides", "labels": "labels", "mpp": 0.25}
     recipe = make_recipe(data, classes=classes, mpp=0.25 * trained)
-    for room in (MemoryBudget(1 << 30), MemoryBudget(0)):
-        (field,) = open_fields(recipe, tmp_path, room)
+    for budget in (MemoryBudget(1 << 30), MemoryBudget(0)):
+        (field,) = open_fields(recipe, tmp_path, budget)
         piece = field.read(whole(field.shape))
         assert (piece.labels == nearest(labels, trained / stored, field.shape)).all()
         there = {i: float((piece.labels == i).sum()) for i in range(3)}
@@ -263,8 +263,8 @@ def test_a_label_zarr_of_regions_knows_only_those(tmp_path: Path) -> None:
     recipe = make_recipe({"images": "a.png", "labels": "t.ome.zarr"})
     expected = np.full(shape, IGNORED, np.uint8)
     expected[:512, 512:1024] = 1
-    for room in (MemoryBudget(1 << 30), MemoryBudget(0)):
-        (field,) = open_fields(recipe, tmp_path, room)
+    for budget in (MemoryBudget(1 << 30), MemoryBudget(0)):
+        (field,) = open_fields(recipe, tmp_path, budget)
         assert (field.read(whole(shape)).labels == expected).all()
         assert list(field.areas) == [Box(0, 512, 512, 1024)]
 

@@ -85,8 +85,8 @@ def test_regions_of_the_example_slide(shared_data: Path, example_slide_path: Pat
     truth = shared_data / "annotations" / "CMU-1-Small-Region_regions.dsa.geojson"
     classes = [GROUND, {**CELL, "annotations": ["Tumor"]}]
     data = {"images": str(example_slide_path), "labels": str(truth), "ignore": ["other"]}
-    for room in (MemoryBudget(1 << 30), MemoryBudget(0)):
-        (field,) = open_fields(make_recipe(data, classes=classes, mpp=1.0), shared_data, room)
+    for budget in (MemoryBudget(1 << 30), MemoryBudget(0)):
+        (field,) = open_fields(make_recipe(data, classes=classes, mpp=1.0), shared_data, budget)
         assert abs(field.amounts[1] - 821 * (2220 - 1512) * 0.499**2) < 1000
         y, x = field.point(1, np.random.default_rng(0))
         assert 1512 * 0.499 <= y < 2333 * 0.499

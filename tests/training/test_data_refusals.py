@@ -26,9 +26,9 @@ from wsi_unet.training.dataset import open_fields, split_fields
 SHAPE = (40, 50)
 
 
-def refusal(folder: Path, data: dict[str, Any], **parts: Any) -> str:
+def refusal(folder: Path, data: dict[str, Any], **sections: Any) -> str:
     with pytest.raises((InputError, OutputError)) as caught:
-        open_fields(make_recipe(data, **parts), folder)
+        open_fields(make_recipe(data, **sections), folder)
     message = str(caught.value)
     assert "\n" not in message
     assert len(message) < 400
@@ -52,7 +52,7 @@ ONE = {"images": "one.png", "labels": "one.geojson"}
         ("nothing/*.png", "data.0.images: no image matches 'nothing/*.png' in"),
         ("nothing", "no image matches 'nothing'"),
         ("instances/*.tif", "no image matches"),
-        (".", "of their stem"),
+        (".", "with their stem"),
     ],
 )
 def test_images_that_arent_there(folder: Path, images: str, match: str) -> None:
@@ -64,13 +64,13 @@ def test_an_empty_folder(folder: Path) -> None:
     (folder / "empty" / "notes.txt").write_text("x")
     assert "no image matches 'empty'" in refusal(folder, {**INSTANCES, "images": "empty"})
     message = refusal(folder, {**INSTANCES, "labels": "empty"})
-    assert "data.0.labels: 3 of 3 images have no file of their stem" in message
+    assert "data.0.labels: 3 of 3 images have no file with their stem" in message
     assert "first 0.png" in message
 
 
 def test_images_without_labels_are_counted(folder: Path) -> None:
     (folder / "instances" / "1.png").unlink()
-    assert "1 of 3 images have no file of their stem" in (message := refusal(folder, INSTANCES))
+    assert "1 of 3 images have no file with their stem" in (message := refusal(folder, INSTANCES))
     assert "first 1.png" in message
     assert "data.0.labels: there is no 'nowhere'" in refusal(
         folder, {**INSTANCES, "labels": "nowhere"}
@@ -133,7 +133,7 @@ def test_values_must_be_of_one_class(folder: Path, classes: Any, match: str) -> 
 def test_instances_are_of_one_class(folder: Path) -> None:
     three = [GROUND, CELL, {**CELL, "name": "gland"}]
     message = refusal(folder, INSTANCES, classes=three)
-    assert 'data.0.kind: "instances" have one class besides the background' in message
+    assert 'data.0.kind: "instances" need one class besides the background' in message
     assert "'cell', 'gland'" in message
 
 
@@ -160,7 +160,10 @@ def test_two_classes_with_one_annotation(folder: Path) -> None:
 
 def test_ignoring_what_isnt_there(folder: Path) -> None:
     message = refusal(folder, {**ONE, "ignore": ["cels"]})
-    assert "data.0.ignore: no truth has a class 'cels'; there are 'cell'; did you mean" in message
+    assert (
+        "data.0.ignore: no truth has a class 'cels'; the classes are 'cell'; did you mean"
+        in message
+    )
     message = refusal(folder, {**INSTANCES, "ignore": ["edge"]})
     assert "'edge' is a name, but label images have values" in message
 
@@ -183,7 +186,7 @@ def test_polygons_that_cross_themselves_need_no_repair(folder: Path) -> None:
 
 def test_no_pixel_size(folder: Path) -> None:
     message = refusal(folder, INSTANCES, mpp=0.5)
-    assert "0.png: doesn't say how large its pixels are, and the recipe trains at 0.5 µm" in message
+    assert "0.png: has no pixel size, which is needed to train at 0.5 µm" in message
     assert "data.0.mpp" in message
     assert "data.0.object_diameter" in message
     assert "outside 0.02 to 100 µm" in refusal(folder, {**INSTANCES, "mpp": 264.6}, mpp=0.5)
@@ -197,7 +200,7 @@ def test_object_diameter_needs_objects_and_a_pixel_size_to_train_at(folder: Path
     assert "1.png: there is no object in it" in refusal(folder, data, mpp=0.5)
     write_store(folder / "t.ome.zarr", np.zeros(SHAPE, np.uint8), classes=("background", "cell"))
     data = {"images": "one.png", "labels": "t.ome.zarr", "object_diameter": 6.5}
-    assert "give mpp, not object_diameter" in refusal(folder, data, mpp=0.5)
+    assert "give mpp instead of object_diameter" in refusal(folder, data, mpp=0.5)
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"\x89PNG\r\n\x1a\n\0\0\0"])
@@ -228,7 +231,7 @@ def test_label_zarrs_that_dont_fit(folder: Path) -> None:
     data = {"images": "one.png", "labels": "t.ome.zarr"}
     names = ("background", "cell")
     write_store(folder / "t.ome.zarr", labels, classes=names, slide_shape=(77, 99))
-    assert "are labels of another slide than" in refusal(folder, data)
+    assert "these are labels of another slide than" in refusal(folder, data)
     write_store(folder / "u.ome.zarr", labels, classes=names, finished=False)
     assert "aren't finished" in refusal(folder, {**data, "labels": "u.ome.zarr"})
     (folder / "v.ome.zarr").mkdir()

@@ -189,8 +189,8 @@ def test_two_arms_of_one_part_are_one_object_however_far_they_meet(tmp_path: Pat
     )
 
 
-@pytest.mark.parametrize("room", [1 << 30, 0])
-def test_points_are_of_their_class_and_all_alike(tmp_path: Path, room: int) -> None:
+@pytest.mark.parametrize("budget", [1 << 30, 0])
+def test_points_are_of_their_class_and_all_alike(tmp_path: Path, budget: int) -> None:
     rng = np.random.default_rng(0)
     labels = np.zeros((200, 300), np.uint8)
     labels[rng.integers(0, 200, 12), rng.integers(0, 300, 12)] = 1
@@ -198,7 +198,7 @@ def test_points_are_of_their_class_and_all_alike(tmp_path: Path, room: int) -> N
     save(tmp_path / "a.png", make_image((200, 300)))
     save(tmp_path / "t.png", labels)
     recipe = make_recipe({"images": "a.png", "labels": "t.png", "ignore": [255]})
-    (field,) = open_fields(recipe, tmp_path, MemoryBudget(room))
+    (field,) = open_fields(recipe, tmp_path, MemoryBudget(budget))
     places = np.argwhere(labels == 1).tolist()
     drawn = [list(field.point(1, rng)) for _ in range(1200)]
     counts = np.array([drawn.count(place) for place in places])
@@ -219,8 +219,8 @@ def test_areas_hold_all_that_is_known(tmp_path: Path) -> None:
     save(tmp_path / "a.png", np.zeros((*labels.shape, 3), np.uint8))
     save(tmp_path / "t.png", labels)
     recipe = make_recipe({"images": "a.png", "labels": "t.png", "ignore": [255]})
-    for room in (1 << 30, 0):
-        (field,) = open_fields(recipe, tmp_path, MemoryBudget(room))
+    for budget in (1 << 30, 0):
+        (field,) = open_fields(recipe, tmp_path, MemoryBudget(budget))
         covered = np.zeros(labels.shape, int)
         for box in field.areas:
             assert max(box.shape) <= 2048
@@ -338,7 +338,7 @@ def test_other_processes_read_the_same(tmp_path: Path, method: Literal["fork", "
     data = {"images": "a.png", "labels": "labels.ome.zarr"}
     recipe = make_recipe(data, classes=THREE, weighting=WEIGHTING)
     windows = [Box(-3, 5, 90, 100), Box(100, 100, 300, 300)]
-    fields = [open_fields(recipe, tmp_path, MemoryBudget(room))[0] for room in (1 << 30, 0)]
+    fields = [open_fields(recipe, tmp_path, MemoryBudget(budget))[0] for budget in (1 << 30, 0)]
     expected = [read_some(field, windows) for field in fields]
     context: Any = get_context(method)
     for field, pieces in zip(fields, expected, strict=True):
@@ -372,8 +372,8 @@ def test_threads_read_the_same(tmp_path: Path) -> None:
         {"images": "a.png", "labels": "labels.ome.zarr"}, classes=THREE, weighting=WEIGHTING
     )
     windows = [Box(i * 9, i * 7, i * 9 + 60, i * 7 + 50) for i in range(20)]
-    for room in (1 << 30, 0):
-        (field,) = open_fields(recipe, tmp_path, MemoryBudget(room))
+    for budget in (1 << 30, 0):
+        (field,) = open_fields(recipe, tmp_path, MemoryBudget(budget))
         expected = read_some(field, windows)
         field = pickle.loads(pickle.dumps(field))
         with ThreadPoolExecutor(4) as pool:

@@ -32,18 +32,6 @@ def network(seed: int = 0) -> UNet:
     return UNet(small_recipe().network)
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    model = tmp_path_factory.mktemp("trained") / "model"
-    train_small(small_recipe(), model)
-    return model
-
-
-@pytest.fixture
-def model(trained: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(trained, tmp_path / "model"))
-
-
 def test_the_training_beside_a_model_doesnt_make_it_another(model: Path) -> None:
     whole = load_model(model)
     shutil.rmtree(model / "training")
@@ -55,7 +43,7 @@ def test_the_training_beside_a_model_doesnt_make_it_another(model: Path) -> None
 
 def test_a_training_is_neither_replaced_nor_gone_on_with_unasked(model: Path) -> None:
     folder = TrainingFolder(model)
-    with pytest.raises(OutputError, match="--resume goes on with it, --overwrite begins anew"):
+    with pytest.raises(OutputError, match="`resume=True` continues it, `overwrite=True` starts"):
         folder.check(resume=False, overwrite=False)
     folder.check(resume=True, overwrite=False)
     folder.check(resume=False, overwrite=True)

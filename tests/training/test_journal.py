@@ -153,14 +153,13 @@ def test_a_journal_that_lost_its_end_begins_anew(
 
 
 def test_a_model_is_not_removed_for_a_training_that_cant_begin(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train_small(small_recipe(), tmp_path / "m")
-    before = (tmp_path / "m" / "weights.safetensors").read_bytes()
+    before = (model / "weights.safetensors").read_bytes()
     monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
     with pytest.raises(OptionError, match="TensorBoard"):
-        train_small(small_recipe(), tmp_path / "m", tensorboard=True)
-    assert (tmp_path / "m" / "weights.safetensors").read_bytes() == before
+        train_small(small_recipe(), model, tensorboard=True)
+    assert (model / "weights.safetensors").read_bytes() == before
 
 
 def test_without_tensorboard_one_line_says_how_to_get_it(

@@ -176,6 +176,6 @@ def test_a_network_that_computes_no_numbers_isnt_kept(tmp_path: Path) -> None:
         running={"validate_every": 1},
         network={"norm": "none"},
     )
-    with pytest.raises(TrainingError, match="where squares 3 is measured; begin anew with a lower"):
+    with pytest.raises(TrainingError, match="where squares 3 is measured; start over with a lower"):
         train_small(recipe, tmp_path / "model")
     assert not (tmp_path / "model" / "model.json").exists()

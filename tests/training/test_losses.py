@@ -48,8 +48,14 @@ def gradient(loss: Loss, logits: Tensor, labels: Tensor, weights: Tensor) -> tup
     return value.detach(), torch.autograd.grad(value, leaf)[0]
 
 
-@pytest.mark.parametrize(("head", "name"), PAIRS)
-@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize(
+    ("head", "name", "gamma"),
+    [
+        (head, name, gamma)
+        for head, name in PAIRS
+        for gamma in ((0.0, 0.5, 2.0) if name == "focal" else (2.0,))
+    ],
+)
 def test_gradients_are_those_of_finite_differences(head: Head, name: str, gamma: float) -> None:
     logits, labels, weights = batch(shape=(2, 4, 3))
     labels[0, 1] = IGNORED

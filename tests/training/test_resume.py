@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import io
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from support.training import (
     small_recipe,
     small_split,
@@ -22,8 +25,12 @@ from support.training import (
 )
 
 from wsi_unet.errors import OutputError, SignatureError
-from wsi_unet.training.artifacts.state import read_state, write_state
+from wsi_unet.models import load_model
+from wsi_unet.training.artifacts.folder import TrainingFolder
+from wsi_unet.training.artifacts.state import TrainingState, read_state, write_state
 from wsi_unet.training.dataset import FieldSplit
+from wsi_unet.training.loop.batches import Batch
+from wsi_unet.training.loop.learner import Learner, Step
 from wsi_unet.training.recipe import Recipe
 
 RECIPE = small_recipe(
@@ -93,6 +100,80 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_been(
     assert (model / "training" / "report.json").exists()
 
 
+def test_ctrl_c_within_an_iteration_arrives_at_its_end(
+    at_once: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn = Learner.learn
+
+    def interrupt(learner: Learner, batch: Batch) -> Step:
+        if learner.iteration == 6:
+            signal.raise_signal(signal.SIGINT)
+        return learn(learner, batch)
+
+    model = tmp_path / "model"
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "learn", interrupt)
+        stopped = train_small(RECIPE, model)
+    assert (stopped.state, stopped.iterations) == ("interrupted", 7)
+    assert load_model(model).spec.training["state"] == "interrupted"
+    assert train_small(RECIPE, model, resume=True).state == "finished"
+    assert what_counts(model) == at_once
+
+
+@pytest.mark.parametrize("iteration", [6, 8])
+def test_ctrl_c_while_the_state_is_written_lets_it_be_written(
+    at_once: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, iteration: int
+) -> None:
+    """After a first Ctrl-C, and where a state is written anyway."""
+
+    def interrupt(state: TrainingState, path: Path) -> None:
+        if state.iteration == iteration:
+            signal.raise_signal(signal.SIGINT)
+        write_state(state, path)
+
+    model = tmp_path / "model"
+    with monkeypatch.context() as patch:
+        patch.setattr("wsi_unet.training.loop.trainer.write_state", interrupt)
+        stopped = train_small(RECIPE, model, on_progress=stop_after(6) if iteration == 6 else None)
+    assert (stopped.state, stopped.iterations) == ("interrupted", iteration)
+    assert read_state(model / "training" / "state").iteration == iteration
+    train_small(RECIPE, model, resume=True)
+    assert what_counts(model) == at_once
+
+
+def test_ctrl_c_while_the_result_is_written_lets_it_be_written(
+    at_once: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = TrainingFolder.put_report
+
+    def interrupt(folder: TrainingFolder, text: str) -> None:
+        signal.raise_signal(signal.SIGINT)
+        put(folder, text)
+
+    model = tmp_path / "model"
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingFolder, "put_report", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train_small(RECIPE, model)
+    assert load_model(model).spec.training["state"] == "finished"
+    report = json.loads((model / "training" / "report.json").read_text())
+    assert (report["state"], report["iterations"]) == ("finished", 12)
+    assert what_counts(model) == at_once
+    assert train_small(RECIPE, model, resume=True).state == "finished"
+
+
+def test_ctrl_c_while_held_out_sources_are_measured_is_an_interruption(
+    at_once: dict[str, object], tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    stopped = train_small(RECIPE, model, on_progress=stop_after(12, "finishing"))
+    assert (stopped.state, stopped.sources) == ("interrupted", {})
+    assert load_model(model).spec.training["state"] == "interrupted"
+    assert not (model / "training" / "report.json").exists()
+    assert train_small(RECIPE, model, resume=True).state == "finished"
+    assert what_counts(model) == at_once
+
+
 def test_other_processes_make_the_same_samples(at_once: dict[str, object], tmp_path: Path) -> None:
     model = tmp_path / "model"
     train_small(RECIPE, model, workers=2, on_progress=stop_after(7))
@@ -145,18 +226,16 @@ def test_more_iterations_may_be_asked_for(tmp_path: Path) -> None:
         train_small(recipe(8), tmp_path / "model", resume=True)
 
 
-def test_a_finished_training_has_nothing_left_to_do(tmp_path: Path) -> None:
-    first = train_small(small_recipe(), tmp_path / "model")
-    before = what_counts(tmp_path / "model")
-    again = train_small(small_recipe(), tmp_path / "model", resume=True)
-    assert again.sources == first.sources
-    assert again.held_out == first.held_out
-    assert what_counts(tmp_path / "model") == before
+def test_a_finished_training_has_nothing_left_to_do(model: Path) -> None:
+    first = json.loads((model / "training" / "report.json").read_text())
+    before = what_counts(model)
+    again = train_small(small_recipe(), model, resume=True)
+    assert again.sources == first["sources"]
+    assert again.held_out == first["held_out"]
+    assert what_counts(model) == before
 
 
-def test_another_recipe_is_refused_by_what_differs(tmp_path: Path) -> None:
-    model = tmp_path / "model"
-    train_small(small_recipe(), model)
+def test_another_recipe_is_refused_by_what_differs(model: Path) -> None:
     before = what_counts(model)
     other = small_recipe(optimiser={"name": "sgd", "rate": 0.07, "momentum": 0.9})
     with pytest.raises(SignatureError, match=r"optimiser\.rate was 0\.05 and is 0\.07"):
@@ -164,28 +243,36 @@ def test_another_recipe_is_refused_by_what_differs(tmp_path: Path) -> None:
     assert what_counts(model) == before
 
 
-def test_other_data_are_refused(tmp_path: Path) -> None:
-    model = tmp_path / "model"
-    train_small(small_recipe(), model)
+def test_other_data_are_refused(model: Path) -> None:
     split = small_split()
     more = FieldSplit([*split.training, squares(7)], split.validation, split.hold_out)
-    with pytest.raises(SignatureError, match="begun with other data"):
+    with pytest.raises(SignatureError, match="trained on other data"):
         train_small(small_recipe(), model, resume=True, split=more)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "pickle"])
-def test_a_damaged_state_is_one_clear_line(tmp_path: Path, damage: str) -> None:
-    model = tmp_path / "model"
-    train_small(small_recipe(), model)
+def test_a_damaged_state_is_one_clear_line(model: Path, damage: str) -> None:
     state = model / "training" / "state"
     content = bytearray(state.read_bytes())
     if damage == "flipped":
         content[len(content) // 2] ^= 1
     others = {"cut": content[:-100], "empty": bytearray(), "pickle": bytearray(b"\x80\x04.")}
     state.write_bytes(others.get(damage, content))
-    with pytest.raises(OutputError, match="is damaged, or of another version") as caught:
+    with pytest.raises(OutputError, match="is damaged, or written by another version") as caught:
         train_small(small_recipe(), model, resume=True)
     assert "\n" not in str(caught.value)
+
+
+def test_a_state_has_the_keys_that_earlier_versions_wrote(model: Path) -> None:
+    content = (model / "training" / "state").read_bytes()
+    document = torch.load(io.BytesIO(content[len(b"wsi-unet training 1\n") + 32 :]))
+    assert set(document) == {
+        "recipe", "data", "scaling", "circumstances", "learner", "standing", "journal"
+    }  # fmt: skip
+    assert document["scaling"] == ((0.4, 0.4, 0.4), (0.3, 0.3, 0.3))
+    assert set(document["standing"]) == {
+        "measured", "best", "top", "waiting", "row", "seconds", "seconds_waited"
+    }  # fmt: skip
 
 
 def test_a_state_runs_no_code(tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ def test_centres_lie_on_the_classes_asked_for() -> None:
 
 def test_a_class_that_isnt_there_is_refused() -> None:
     recipe = changed(sampling={"classes": {"cell": 1.0}})
-    with pytest.raises(RecipeError, match="there is no 'cell' in what is trained on"):
+    with pytest.raises(RecipeError, match="no field that is trained on has any 'cell'"):
         Samples(recipe, [Coded(np.zeros((50, 50), np.uint8))], PLAIN)
 
 
