@@ -10,7 +10,6 @@ import ssl
 import time
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import dask
 from distributed import Client, Security
 from distributed.comm.addressing import parse_address, parse_host_port
 from distributed.comm.core import connect
+from distributed.utils import LoopRunner
 from distributed.versions import VersionMismatchWarning
 
 from wsi_unet import logs
@@ -103,8 +103,8 @@ def check_answer(address: str, security: Security | None) -> None:
         return  # Dask's configuration names a program that finds the certificates
     arguments = {} if security is None else security.get_connection_args("client")
     try:
-        with ThreadPoolExecutor(1) as pool:  # this thread may have an event loop, as in notebooks
-            pool.submit(asyncio.run, _connect_once(address, arguments)).result()
+        # In a thread of its own: this one may have an event loop already, as in notebooks.
+        LoopRunner().run_sync(_connect_once, address, arguments)
     except (OSError, ValueError, ImportError) as error:
         raise _explain_failure(address, error) from error
     if protocol == "tcp" and not all(ipaddress.ip_address(end[4][0]).is_loopback for end in ends):
@@ -121,7 +121,7 @@ async def _connect_once(address: str, arguments: dict[str, Any]) -> None:
     try:
         # Dask limits the time for connecting, not that for the message.
         comm = await asyncio.wait_for(connecting, CONNECT_SECONDS + 1)
-    except TimeoutError as error:  # no OSError before Python 3.11
+    except TimeoutError as error:
         raise TimeoutError(f"no answer in {CONNECT_SECONDS:g} s") from error
     await comm.close()
 
@@ -134,13 +134,12 @@ def _explain_failure(address: str, error: Exception) -> OptionError:
     reason = getattr(cause, "verify_message", None) or getattr(cause, "strerror", None)
     reason = reason or str(cause).rpartition(">: ")[2] or "no answer in time"  # "in <TLS …>: EOF"
     if parse_address(address)[0] in _ENCRYPTED:
-        cure = (
-            "check the address, and that `tls_ca`, `tls_cert` and `tls_key` belong to its cluster"
-        )
+        cure = "check the address, and that `tls_ca`, `tls_cert`, `tls_key` belong to its cluster"
     else:
         cure = "check the address, or use its tls:// address if it wants TLS"
     return OptionError(
-        f"no Dask scheduler answers at {address} ({reason}); start one with `dask scheduler`, {cure}"
+        f"no Dask scheduler answers at {address} ({reason}); start one with `dask scheduler`, "
+        f"{cure}"
     )
 
 
