@@ -1,4 +1,4 @@
-"""`wsi-unet doctor`: what this machine offers."""
+"""`wsi-unet doctor`: show versions and devices."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Examples:
 
 
 @dataclass(frozen=True)
-class Examined:
+class MeasuredDevice:
     """A device and how fast it multiplies matrices.
 
     Attributes:
@@ -58,11 +58,11 @@ class Examined:
 def doctor(as_json: bool) -> None:
     """Show versions and devices, measure their speed, and say what a run would use.
 
-    Worth adding to any report of a problem.
+    Add its output to any report of a problem.
     """
     from wsi_unet.models.inference.devices import describe_devices
 
-    devices = [_examine(device) for device in describe_devices()]
+    devices = [_measure(device) for device in describe_devices()]
     versions = package_versions()
     if as_json:
         print_json(_document(devices, versions))
@@ -71,36 +71,36 @@ def doctor(as_json: bool) -> None:
 
 
 def package_versions() -> dict[str, str | None]:
-    """Return the version of each package that matters here; None where it isn't installed."""
-    found: dict[str, str | None] = {}
+    """Return the version of each package that matters here; None if it isn't installed."""
+    versions: dict[str, str | None] = {}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
-            found[package] = None
-    return found
+            versions[package] = None
+    return versions
 
 
-def _examine(device: DeviceInfo) -> Examined:
+def _measure(device: DeviceInfo) -> MeasuredDevice:
     from wsi_unet.models.inference.devices import measure_matmul_rate
 
     types: tuple[Precision, ...] = ("float32", "bfloat16")
-    return Examined(device, {name: measure_matmul_rate(device.name, name) for name in types})
+    return MeasuredDevice(device, {name: measure_matmul_rate(device.name, name) for name in types})
 
 
-def _document(devices: list[Examined], versions: dict[str, str | None]) -> dict[str, Any]:
+def _document(devices: list[MeasuredDevice], versions: dict[str, str | None]) -> dict[str, Any]:
     best = devices[0].device
     return {
         "wsi_unet": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": versions,
-        "devices": [{**asdict(one.device), "matmul_flops": one.flops} for one in devices],
+        "devices": [{**asdict(item.device), "matmul_flops": item.flops} for item in devices],
         "would_use": {"device": best.name, "precision": best.precision},
     }
 
 
-def _show(devices: list[Examined], versions: dict[str, str | None]) -> None:
+def _show(devices: list[MeasuredDevice], versions: dict[str, str | None]) -> None:
     print_facts(
         f"wsi-unet {__version__}",
         [
@@ -109,9 +109,9 @@ def _show(devices: list[Examined], versions: dict[str, str | None]) -> None:
             *((name, number or "not installed") for name, number in versions.items()),
         ],
     )
-    for one in devices:
-        device = one.device
-        rates = (f"{flops / 1e9:,.0f} GFLOP/s in {name}" for name, flops in one.flops.items())
+    for measured in devices:
+        device = measured.device
+        rates = (f"{flops / 1e9:,.0f} GFLOP/s in {name}" for name, flops in measured.flops.items())
         print_facts(
             device.name,
             [

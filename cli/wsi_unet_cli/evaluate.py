@@ -1,4 +1,4 @@
-"""`wsi-unet evaluate`: how well a result agrees with the truth."""
+"""`wsi-unet evaluate`: how well a result agrees with the ground truth."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ import click
 import wsi_unet
 from wsi_unet_cli.common.cluster_options import cluster_options, logging_to
 from wsi_unet_cli.common.failures import VERBOSE
-from wsi_unet_cli.common.options import Region, json_option, parse_region, verbose_option
+from wsi_unet_cli.common.options import json_option, parse_region, verbose_option
 from wsi_unet_cli.common.output import print_facts, print_json, print_table
+from wsi_unet_cli.common.text import count
 
 if TYPE_CHECKING:
     from wsi_unet import Evaluation
     from wsi_unet.dask_cluster.options import ClusterOptions
     from wsi_unet.ground_truth.annotation_rasters import AnnotationFacts
+    from wsi_unet.ground_truth.grids import Region
 
-WIDEST_CONFUSION = 8
-"""Classes of which a confusion matrix is shown."""
+MAX_CONFUSION_CLASSES = 8
+"""Number of classes up to which the confusion matrix is shown."""
 
 EPILOG = """\
 \b
@@ -31,8 +33,8 @@ Examples:
   wsi-unet evaluate cells.png membranes.png --em
   wsi-unet evaluate s3://bucket/slide.ome.zarr truth.geojson --scheduler tcp://head:8786
 
-Every number is defined in docs/evaluation.md; n/a is a score of nothing, such as of a class that is
-in neither, and is left out of means.
+docs/reference/evaluation.md defines every number. n/a means that there is nothing to score, such as
+a class that is in neither; means leave it out.
 """
 
 
@@ -45,42 +47,42 @@ def parse_tolerance(ctx: click.Context, param: click.Parameter, value: str) -> f
     except ValueError:
         number = math.nan
     if not 0 <= number < math.inf:
-        raise click.BadParameter(f"{value!r} is neither a number of pixels nor 'none'.")
+        raise click.BadParameter(f"{value!r} is neither a number of pixels, 0 or more, nor 'none'.")
     return number
 
 
-@click.command(epilog=EPILOG, short_help="Score a result against the truth.")
+@click.command(epilog=EPILOG, short_help="Score a result against the ground truth.")
 @click.argument("prediction", metavar="PREDICTION")
 @click.argument("truth", metavar="TRUTH")
 @click.option(
     "--instances",
     is_flag=True,
-    help="Score objects: F1 at IoU 0.5, PQ and AJI. Values of images are the numbers of objects; "
-    "of class labels, connected parts are the objects; every annotation is one.",
+    help="Score objects: F1 at IoU 0.5, PQ and AJI. In images, values are numbers of objects; in "
+    "class labels, connected components are the objects; every annotation is an object.",
 )
 @click.option(
     "--em",
     is_flag=True,
-    help="Score cells that membranes (value 0) part: V_rand and V_info after border thinning, "
-    "Rand error.",
+    help="Score cells that membranes (value 0) separate: V_rand and V_info after border thinning, "
+    "and the Rand error.",
 )
 @click.option(
     "--classes",
     metavar="NAME=V[:T],...",
     help="Which class is which: its value or name in PREDICTION and, where it differs, in TRUTH.  "
-    "[default: equal names, else equal values]",
+    "[default: by equal names, or else by equal values]",
 )
 @click.option(
     "--ignore",
     multiple=True,
     metavar="VALUE|NAME",
-    help="Pixels with this value or class in TRUTH aren't compared; may be given several times.",
+    help="Leave out pixels with this value or class in TRUTH; may be given several times.",
 )
 @click.option(
     "--region",
     callback=parse_region,
     metavar="X,Y,W,H",
-    help="Compare this part only, in full-resolution pixels.",
+    help="Compare only this part, in full-resolution pixels.",
 )
 @click.option(
     "--within",
@@ -93,10 +95,11 @@ def parse_tolerance(ctx: click.Context, param: click.Parameter, value: str) -> f
     show_default=True,
     callback=parse_tolerance,
     metavar="PX|none",
-    help="Up to which distance boundaries agree, in pixels of PREDICTION; none to do without.",
+    help="Distance up to which boundaries agree, in pixels of PREDICTION; none leaves boundaries "
+    "out.",
 )
-@click.option("--label", metavar="NAME", help="Which labels, if PREDICTION holds several.")
-@click.option("--truth-label", metavar="NAME", help="Which labels, if TRUTH holds several.")
+@click.option("--label", metavar="NAME", help="Label group of PREDICTION, if it holds several.")
+@click.option("--truth-label", metavar="NAME", help="Label group of TRUTH, if it holds several.")
 @cluster_options
 @json_option
 @verbose_option
@@ -120,15 +123,15 @@ def evaluate(
 ) -> None:
     """Compare the labels of PREDICTION with TRUTH, on the pixels of PREDICTION.
 
-    PREDICTION is a result of segment (a label OME-Zarr) or an image (PNG, TIFF) of class values;
-    TRUTH is the same, or annotations with class names in full-resolution pixels: GeoJSON, as QuPath
-    exports it, or ASAP XML. A truth with other pixels is brought to those of PREDICTION by its
-    coordinates.
+    PREDICTION is a result of segment (a label OME-Zarr) or an image (PNG, TIFF) of class values.
+    TRUTH is one of these, too, or annotations with class names in full-resolution pixels: GeoJSON,
+    as QuPath exports it, or ASAP XML. If TRUTH has other pixels, its coordinates say which of them
+    is nearest to each pixel of PREDICTION.
     """
-    from wsi_unet.evaluation.classes import parse_classes, parse_key
+    from wsi_unet.evaluation.class_mapping import parse_classes, parse_key
 
     with logging_to(log_file, verbose=ctx.meta[VERBOSE]):
-        found = wsi_unet.evaluate(
+        evaluation = wsi_unet.evaluate(
             prediction,
             truth,
             instances=instances,
@@ -143,74 +146,74 @@ def evaluate(
             cluster=cluster,
         )
     if as_json:
-        print_json(found.to_json())
+        print_json(evaluation.to_json())
     else:
-        _show(found)
+        _show(evaluation)
 
 
-def _show(found: Evaluation) -> None:
+def _show(evaluation: Evaluation) -> None:
     print_table(
         ("value", "class", "truth px", "predicted px", "Dice", "IoU", "precision", "recall",
          "pixel error", "boundary F1"),
         [
             (
-                str(one.value),
-                one.name,
-                str(one.truth_pixels),
-                str(one.prediction_pixels),
+                str(item.value),
+                item.name,
+                str(item.truth_pixels),
+                str(item.prediction_pixels),
                 *map(
                     score,
-                    (one.dice, one.iou, one.precision, one.recall, one.pixel_error,
-                     one.boundary_f1),
+                    (item.dice, item.iou, item.precision, item.recall, item.pixel_error,
+                     item.boundary_f1),
                 ),
             )
-            for one in found.classes
+            for item in evaluation.classes
         ],
     )  # fmt: skip
-    _show_confusion(found)
+    _show_confusion(evaluation)
     print_facts(
         "overall",
         [
-            ("compared", f"{found.pixels} px, {found.pixels_left_out} left out"),
-            ("pixel error", score(found.pixel_error)),
-            ("mean Dice", f"{score(found.mean_dice)} (without value 0)"),
-            ("mean IoU", score(found.mean_iou)),
-            ("boundary F1", _boundaries(found)),
-            ("truth", _drawn(found.truth_annotations)),
-            ("within", _drawn(found.within_annotations)),
+            ("compared", f"{evaluation.pixels} px, {evaluation.pixels_left_out} left out"),
+            ("pixel error", score(evaluation.pixel_error)),
+            ("mean Dice", f"{score(evaluation.mean_dice)} (without value 0)"),
+            ("mean IoU", score(evaluation.mean_iou)),
+            ("boundary F1", _describe_boundaries(evaluation)),
+            ("truth", _describe_annotations(evaluation.truth_annotations)),
+            ("within", _describe_annotations(evaluation.within_annotations)),
         ],
     )
-    _show_objects(found)
-    _show_segments(found)
+    _show_objects(evaluation)
+    _show_segments(evaluation)
 
 
-def _show_confusion(found: Evaluation) -> None:
-    """Show which class was taken for which; of many classes it is in the JSON document."""
-    if found.kind != "classes" or not 2 <= len(found.classes) <= WIDEST_CONFUSION:
+def _show_confusion(evaluation: Evaluation) -> None:
+    """Show the confusion matrix; with many classes, only the JSON document has it."""
+    if evaluation.kind != "classes" or not 2 <= len(evaluation.classes) <= MAX_CONFUSION_CLASSES:
         return
-    names = [one.name for one in found.classes]
+    names = [item.name for item in evaluation.classes]
     print_table(
         ("truth px \\ predicted as", *names),
-        [(name, *map(str, row)) for name, row in zip(names, found.confusion, strict=True)],
+        [(name, *map(str, row)) for name, row in zip(names, evaluation.confusion, strict=True)],
     )
 
 
-def _boundaries(found: Evaluation) -> str:
-    if found.tolerance is None:
+def _describe_boundaries(evaluation: Evaluation) -> str:
+    if evaluation.tolerance is None:
         return ""
-    return f"{score(found.mean_boundary_f1)} within {found.tolerance:g} px"
+    return f"{score(evaluation.mean_boundary_f1)} within {evaluation.tolerance:g} px"
 
 
-def _drawn(facts: AnnotationFacts | None) -> str:
+def _describe_annotations(facts: AnnotationFacts | None) -> str:
     if facts is None:
         return ""
-    return f"{facts.annotations} annotations of {facts.polygons} polygons"
+    return f"{count(facts.annotations, 'annotation')} of {count(facts.polygons, 'polygon')}"
 
 
-def _show_objects(found: Evaluation) -> None:
-    if found.objects is None:
+def _show_objects(evaluation: Evaluation) -> None:
+    if evaluation.objects is None:
         return
-    objects = found.objects
+    objects = evaluation.objects
     print_facts(
         "objects",
         [
@@ -226,26 +229,32 @@ def _show_objects(found: Evaluation) -> None:
     )
 
 
-def _show_segments(found: Evaluation) -> None:
-    if found.segments is None:
+def _show_segments(evaluation: Evaluation) -> None:
+    if evaluation.segments is None:
         return
-    segments = found.segments
+    segments = evaluation.segments
     print_facts(
         "segments",
         [
-            ("V_rand", _parts(segments.v_rand, segments.v_rand_split, segments.v_rand_merge)),
-            ("V_info", _parts(segments.v_info, segments.v_info_split, segments.v_info_merge)),
-            ("Rand error", f"{score(segments.rand_error)} (borders as they are)"),
+            (
+                "V_rand",
+                _with_parts(segments.v_rand, segments.v_rand_split, segments.v_rand_merge),
+            ),
+            (
+                "V_info",
+                _with_parts(segments.v_info, segments.v_info_split, segments.v_info_merge),
+            ),
+            ("Rand error", f"{score(segments.rand_error)} (borders not thinned)"),
         ],
     )
 
 
-def _parts(together: float, split: float, merge: float) -> str:
-    return f"{score(together)} (split {score(split)}, merge {score(merge)}; borders thinned)"
+def _with_parts(whole: float, split: float, merge: float) -> str:
+    return f"{score(whole)} (split {score(split)}, merge {score(merge)}; borders thinned)"
 
 
 def score(value: float) -> str:
-    """Write a score from 0 to 1; a score of nothing is n/a.
+    """Write a score from 0 to 1; NaN becomes n/a.
 
     >>> score(0.91239), score(float("nan"))
     ('0.9124', 'n/a')

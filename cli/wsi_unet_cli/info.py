@@ -1,4 +1,4 @@
-"""`wsi-unet info`: what a slide is."""
+"""`wsi-unet info`: show what a slide is."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Examples:
 def info(ctx: click.Context, slide: str, reader: str, as_json: bool) -> None:
     """Show vendor, size, levels, pixel size, compression and reader of SLIDE.
 
-    With -v, the properties that the file itself states are listed too.
+    With -v, also list the properties in the file itself.
     """
     with wsi_unet.open_slide(slide, reader=reader) as opened:
         if as_json:
@@ -41,7 +41,7 @@ def info(ctx: click.Context, slide: str, reader: str, as_json: bool) -> None:
 
 
 def describe_slide(slide: Slide) -> dict[str, object]:
-    """Return what is known of a slide as a JSON document.
+    """Return the facts about a slide as a JSON document.
 
     Sizes are level pixels, `downsample` is level-0 px per level px, `mpp` is µm per level-0 px.
     """

@@ -1,4 +1,4 @@
-"""The entry point `wsi-unet`: its commands, and how errors leave the program."""
+"""The entry point `wsi-unet`: its commands, and how errors are shown."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EPILOG = """\
 \b
 Examples:
   wsi-unet segment slide.svs           segment a slide with the bundled model
-  wsi-unet overlay slide.ome.zarr      draw what was found over the slide
+  wsi-unet overlay slide.ome.zarr      draw the labels over the slide
   wsi-unet status slide.ome.zarr       see how far a run is
 
 Exit codes: 0 finished, 1 incomplete or failed, 2 wrong usage or unusable input.
@@ -35,26 +35,26 @@ For research, not for diagnosis.
 
 
 class CommandLine(click.Group):
-    """The group of commands; whatever error comes out of one becomes one line."""
+    """The group of commands; an error of any of them becomes one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the commands' names in the order of use, not of the alphabet."""
+        """Return the commands' names in the order in which they are used."""
         return list(self.commands)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Keep the arguments as typed, so that an interrupted run can say how to resume."""
+        """Keep the arguments as typed, so that an interrupted run can show how to resume it."""
         ctx.meta[ARGUMENTS] = tuple(args)
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the command; an error that click has no answer to is shown and ends the program."""
+        """Run the command; show an error that click doesn't handle, and exit."""
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.Abort, click.exceptions.Exit):
             raise
         except Exception as error:
             if isinstance(error, OSError) and error.errno == errno.EPIPE:
-                raise  # whoever read our output has left; click ends quietly
+                raise  # the reader of our output is gone; click exits quietly
             show_error(error, verbose=ctx.meta.get(VERBOSE, False))
             ctx.exit(exit_code(error))
 

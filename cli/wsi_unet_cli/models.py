@@ -1,4 +1,4 @@
-"""`wsi-unet models`: the models at hand."""
+"""`wsi-unet models`: list models."""
 
 from __future__ import annotations
 
@@ -29,7 +29,14 @@ Examples:
 
 @dataclass(frozen=True)
 class Entry:
-    """A model in the list: where it is, what it says of itself, its files' size in bytes."""
+    """A model in the list.
+
+    Attributes:
+        path: file or folder of the model.
+        spec: what it says of itself.
+        bytes: size of its files.
+        bundled: whether it comes with this package.
+    """
 
     path: Path
     spec: ModelSpec
@@ -38,7 +45,7 @@ class Entry:
 
     @property
     def dice(self) -> float | None:
-        """The Dice coefficient that its card reports, on held-out data if it tells them apart."""
+        """The Dice coefficient of its card; on held-out data if the card has that."""
         metrics = self.spec.metrics
         held_out = metrics.get("held_out", metrics)
         value = held_out.get("dice") if isinstance(held_out, dict) else None
@@ -62,7 +69,7 @@ class Entry:
 def models(ctx: click.Context, paths: tuple[str, ...], as_json: bool) -> None:
     """List the bundled models, or each MODEL given by name or path.
 
-    With -v, everything that a model's card says.
+    With -v, show everything that a model's card says.
     """
     bundled = wsi_unet.bundled_models()
     entries = [_entry(source, bundled) for source in (paths or bundled)]
@@ -81,8 +88,8 @@ def _entry(source: str, bundled: dict[str, Path]) -> Entry:
 
     if source not in bundled and is_checkpoint(source):
         raise ModelError(
-            f"{source} is no model; if it is a checkpoint or a program, "
-            f"wsi-unet model inspect {source} says what it is"
+            f"{source} is no model; if it is a checkpoint or a program, run "
+            f"wsi-unet model inspect {source}"
         )
     path = bundled.get(source, Path(source))
     spec = read_spec(path)
@@ -119,8 +126,8 @@ def _show_card(entry: Entry) -> None:
             ("pixel size", "any" if spec.mpp is None else f"{spec.mpp:.4g} µm/px"),
             ("architecture", ", ".join(f"{k} {v}" for k, v in spec.architecture)),
             ("training data", spec.training_data),
-            ("trained", _in_words({k: v for k, v in spec.training.items() if k != "recipe"})),
-            *((name.replace("_", " "), _in_words(value)) for name, value in spec.metrics.items()),
+            ("trained", _describe({k: v for k, v in spec.training.items() if k != "recipe"})),
+            *((name.replace("_", " "), _describe(value)) for name, value in spec.metrics.items()),
             ("licence", spec.license or "not stated"),
             ("size", size(entry.bytes)),
             ("path", str(entry.path)),
@@ -128,11 +135,11 @@ def _show_card(entry: Entry) -> None:
     )
 
 
-def _in_words(value: JsonValue) -> str:
+def _describe(value: JsonValue) -> str:
     if not isinstance(value, dict):
         return str(value)
     return ", ".join(
         f"{name.replace('_', ' ')} " + (f"({words})" if isinstance(item, dict) else words)
         for name, item in value.items()
-        for words in [_in_words(item)]
+        for words in [_describe(item)]
     )

@@ -1,4 +1,4 @@
-"""`wsi-unet overlay`: a picture of a result."""
+"""`wsi-unet overlay`: draw a picture of a result."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 import wsi_unet
-from wsi_unet_cli.common.failures import printable
 from wsi_unet_cli.common.options import verbose_option
+from wsi_unet_cli.common.text import printable
 
 EPILOG = """\
 \b
@@ -26,22 +26,25 @@ SUFFIXES = (".zarr", ".ome")
     "-o",
     "--output",
     metavar="PNG",
-    help="Where to write the picture.  [default: ./<result's name>-overlay.png]",
+    help="File to write.  [default: ./<the result's name>-overlay.png]",
 )
-@click.option("--label", metavar="NAME", help="Which labels, if the result holds several.")
+@click.option(
+    "--label", "name", metavar="NAME", help="Label group to draw, if the result holds several."
+)
 @click.option(
     "--size",
+    "max_side",
     type=click.IntRange(min=64, max=32768),
     default=2048,
     show_default=True,
     metavar="N",
-    help="Longest side of the picture, in pixels, at most.",
+    help="Longest side of the picture, in pixels; at most that of the labels.",
 )
 @verbose_option
-def overlay(result: str, output: str | None, label: str | None, size: int) -> None:
+def overlay(result: str, output: str | None, name: str | None, max_side: int) -> None:
     """Draw the labels of the result OUT over its slide and write a PNG."""
     png = output if output is not None else f"{_stem(result)}-overlay.png"
-    written = wsi_unet.write_overlay(Path(result), Path(png), name=label, max_side=size)
+    written = wsi_unet.write_overlay(result, png, name=name, max_side=max_side)
     click.echo(f"overlay  {printable(str(written))}")
 
 

@@ -1,4 +1,4 @@
-"""`wsi-unet status`: how far a result is, or all results of a folder."""
+"""`wsi-unet status`: how far a result is, or every result in a folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import wsi_unet
-from wsi_unet_cli.common.failures import printable
 from wsi_unet_cli.common.options import json_option, verbose_option
 from wsi_unet_cli.common.outcome import EXIT_FAILED, EXIT_OK
 from wsi_unet_cli.common.output import duration, print_facts, print_json
@@ -21,6 +20,7 @@ from wsi_unet_cli.common.reports import (
     groups_in_words,
     waits_in_words,
 )
+from wsi_unet_cli.common.text import count, printable, speak, speak_document
 
 if TYPE_CHECKING:
     from wsi_unet import RunStatus
@@ -34,7 +34,7 @@ Examples:
   wsi-unet status slide.ome.zarr --verify
   wsi-unet status results/
 
-Exit code 0 means that everything is finished, 1 that something is left to do.
+Exit codes: 0 everything is finished, 1 something is left to do, 2 wrong usage or no result.
 """
 
 
@@ -43,17 +43,16 @@ Exit code 0 means that everything is finished, 1 that something is left to do.
 @click.option(
     "--verify",
     is_flag=True,
-    help="Read everything back and compare checksums; damaged blocks are forgotten, so that the "
-    "next run computes them again.",
+    help="Read everything back and compare checksums; the next run computes damaged blocks again.",
 )
 @json_option
 @verbose_option
 @click.pass_context
 def status(ctx: click.Context, result: str, verify: bool, as_json: bool) -> None:
-    """Show what is done, failed and left of each label group in the result OUT.
+    """Show what is done, failed and left in each label group of the result OUT.
 
-    Of a folder with the results of many slides: a line for each, and what they come to. Either way,
-    who is writing there.
+    If OUT is a folder with the results of many slides, show a line for each, and the totals. It
+    also tells who is writing there.
     """
     from wsi_unet.cohorts.status import is_cohort
 
@@ -122,13 +121,13 @@ def _writer_in_words(writer: Writer) -> str:
 
 
 def _show_cohort(folder: str, *, verify: bool, as_json: bool) -> bool:
-    """Show every result of a folder, as they are looked at; return whether all are finished."""
+    """Show every result of a folder as soon as it is read; return whether all are finished."""
     from wsi_unet.cohorts.status import read_cohort_header, read_cohort_status
     from wsi_unet.segmentation.status import read_writer
 
     header, writer = read_cohort_header(folder), read_writer(folder)
     totals = _Totals()
-    between = ""
+    separator = ""
     if as_json:
         head = {
             "output": folder,
@@ -136,13 +135,14 @@ def _show_cohort(folder: str, *, verify: bool, as_json: bool) -> bool:
             "writer": None if writer is None else vars(writer),
         }
         click.echo(json.dumps(head, indent=1).removesuffix("\n}") + ',\n "outputs": [')
-    for found in read_cohort_status(folder, verify=verify):
-        totals.add(found)
+    for output in read_cohort_status(folder, verify=verify):
+        totals.add(output)
         if as_json:
-            click.echo(between + json.dumps(found.to_json(), allow_nan=False), nl=False)
-            between = ",\n"
+            document = json.dumps(speak_document(output.to_json()), allow_nan=False)
+            click.echo(separator + document, nl=False)
+            separator = ",\n"
         else:
-            click.echo(_line(found))
+            click.echo(_line(output))
     if as_json:
         click.echo(f'\n ],\n "totals": {json.dumps(totals.to_json())}\n}}')
     else:
@@ -152,7 +152,7 @@ def _show_cohort(folder: str, *, verify: bool, as_json: bool) -> bool:
 
 
 class _Totals:
-    """What the results of a folder come to."""
+    """The results of a folder, added up."""
 
     def __init__(self) -> None:
         from wsi_unet.segmentation.report import Waits
@@ -163,15 +163,15 @@ class _Totals:
 
     @property
     def finished(self) -> bool:
-        """Whether every result is."""
+        """Whether every result is finished."""
         return self.states.keys() == {"finished"}
 
-    def add(self, found: OutputStatus) -> None:
-        self.states[found.state] += 1
-        self.waits += found.waits
-        if found.blocks is not None:
+    def add(self, output: OutputStatus) -> None:
+        self.states[output.state] += 1
+        self.waits += output.waits
+        if output.blocks is not None:
             for name in ("total", "done", "failed"):
-                self.blocks[name] += getattr(found.blocks, name)
+                self.blocks[name] += getattr(output.blocks, name)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -181,8 +181,8 @@ class _Totals:
         }
 
     def show(self, folder: str, header: dict[str, Any] | None) -> None:
-        """Print them, with how fast it goes if a report says so."""
-        states = [f"{count} {state}" for state, count in self.states.items()]
+        """Print the totals, and the speed if a report has it."""
+        states = [f"{number} {state}" for state, number in self.states.items()]
         progress = (header or {}).get("progress") or {}
         speed = ""
         if header is not None and progress.get("blocks_done"):
@@ -191,12 +191,12 @@ class _Totals:
                 f"device {100 * progress['device_busy']:.0f} % busy (at {header['updated']})"
             )
         print_facts(
-            f"{folder}: {self.states.total()} slides",
+            f"{folder}: {count(self.states.total(), 'slide')}",
             [
                 ("slides", ", ".join(states)),
                 (
                     "blocks",
-                    f"{self.blocks['done']} of {self.blocks['total']} done in what has begun, "
+                    f"{self.blocks['done']} of {self.blocks['total']} done in started slides, "
                     f"{self.blocks['failed']} failed",
                 ),
                 ("speed", speed),
@@ -205,19 +205,19 @@ class _Totals:
         )
 
 
-def _line(found: OutputStatus) -> str:
+def _line(output: OutputStatus) -> str:
     """Return how far a result is, in one line."""
-    parts: list[str] = [found.state]
-    if found.blocks is not None:
-        parts.append(f"{found.blocks.done} of {found.blocks.total} blocks")
-    if found.failures:
-        parts.append(f"{found.failures} failed")
-    if found.mpx_per_s:
-        parts.append(f"{found.mpx_per_s:.2f} Mpx/s")
-    if found.inexact_because:
-        parts.append(exactness_in_words("approximate", found.inexact_because))
-    if found.error is not None and found.state != "finished":
-        parts.append(found.error)
-    if found.writer is not None:
-        parts.append(_writer_in_words(found.writer))
-    return printable(f"{PurePath(found.output).name}: {', '.join(parts)}")
+    words: list[str] = [output.state]
+    if output.blocks is not None:
+        words.append(f"{output.blocks.done} of {count(output.blocks.total, 'block')}")
+    if output.failures:
+        words.append(f"{output.failures} failed")
+    if output.mpx_per_s:
+        words.append(f"{output.mpx_per_s:.2f} Mpx/s")
+    if output.inexact_because:
+        words.append(exactness_in_words("approximate", output.inexact_because))
+    if output.error is not None and output.state != "finished":
+        words.append(speak(output.error))
+    if output.writer is not None:
+        words.append(_writer_in_words(output.writer))
+    return printable(f"{PurePath(output.output).name}: {', '.join(words)}")

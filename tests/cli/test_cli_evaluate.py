@@ -66,7 +66,7 @@ def test_regions(pair: tuple[Path, Path], tmp_path: Path) -> None:
     options: list[str | Path] = [pair[0], pair[0], "--within", within, "--region", "0,0,30,30"]
     document = json.loads(run(*options, "--json").stdout)
     assert document["pixels"] == 20 * 20
-    assert "1 annotations of 1 polygons" in run(*options).stdout
+    assert "1 annotation of 1 polygon" in run(*options).stdout
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_bad_input_is_one_line_and_status_2(
 def test_tolerances_that_are_none(pair: tuple[Path, Path], value: str) -> None:
     done = run(*pair, "--tolerance", value)
     assert done.exit_code == 2
-    assert "neither a number of pixels nor 'none'" in done.stderr
+    assert "neither a number of pixels, 0 or more, nor 'none'" in done.stderr
 
 
 def test_sizes_that_differ(pair: tuple[Path, Path], tmp_path: Path) -> None:

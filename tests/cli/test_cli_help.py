@@ -77,7 +77,7 @@ def test_the_examples_in_the_help_parse(command: str, monkeypatch: pytest.Monkey
         (["segment", "x.svs", "--tile", "0"], "neither 'auto' nor a number"),
         (["segment", "x.svs", "--tile", "large"], "neither 'auto' nor a number"),
         (["segment", "x.svs", "--outputs", "labels,polygons"], "'polygons' is none of"),
-        (["segment", "x.svs", "--outputs", "probabilities"], "labels are always written"),
+        (["segment", "x.svs", "--outputs", "probabilities"], "Labels are always written"),
         (["segment", "x.svs", "--outputs", ""], "is none of"),
         (["segment", "x.svs", "--image", "some"], "is not one of"),
         (["segment", "x.svs", "--precision", "float8"], "is not one of"),
@@ -85,13 +85,16 @@ def test_the_examples_in_the_help_parse(command: str, monkeypatch: pytest.Monkey
         (["segment", "x.svs", "--device", "cuda:"], "is none of 'auto', 'cpu'"),
         (["segment", "x.svs", "--device", "cuda:0\n"], "is none of 'auto', 'cpu'"),
         (["segment", "x.svs", "--mpp", "0"], "is not in the range"),
-        (["segment", "x.svs", "--workers", "0"], "neither 'auto' nor a number"),
+        (
+            ["segment", "x.svs", "--workers", "0"],
+            "neither a number of processes above 0 nor 'auto'",
+        ),
         (["segment", "x.svs", "--max-retries", "-1"], "is not in the range"),
         (["segment", "x.svs", "--workers", "2", "--scheduler", "tcp://a:1"], "not both"),
         (["segment", "a/x.svs", "b/x.ndpi"], "both be written to x.ome.zarr"),
         (["segment", "x.svs", "--reader", "vips"], "is not one of"),
         (["segment", "x.svs", "--tta", "all"], "is not one of"),
-        (["segment", "x.svs", "-m", "a", "-m", "b"], "say --ensemble mean"),
+        (["segment", "x.svs", "-m", "a", "-m", "b"], "add --ensemble mean"),
         (["info"], "Missing argument"),
         (["info", "a.svs", "b.svs"], "unexpected extra argument"),
         (["status"], "Missing argument"),
@@ -107,7 +110,7 @@ def test_wrong_usage_exits_with_2_and_says_what(arguments: list[str], message: s
 
 def test_every_precision_and_view_is_offered_and_described() -> None:
     from wsi_unet.models.number_types import Precision
-    from wsi_unet_cli.common.reports import VIEWS as VIEWS_IN_WORDS
+    from wsi_unet_cli.common.reports import VIEWS_IN_WORDS
 
     assert set(PRECISIONS) == {"auto", *get_args(Precision)}
     assert set(TTAS) == {*VIEWS_IN_WORDS}

@@ -62,7 +62,7 @@ def test_ctrl_c_stops_the_whole_group_cleanly(
     assert "KeyboardInterrupt" not in stderr
     assert "rror" not in stderr
     lines = stderr.splitlines()
-    assert lines[-2] == "interrupted; what is done is kept. To go on:"
+    assert lines[-2] == "interrupted; what is done is kept. To resume:"
     program, *resume = shlex.split(lines[-1])
     assert program == "wsi-unet"
     assert resume == arguments(folder, "out", *workers)

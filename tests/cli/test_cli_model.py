@@ -111,7 +111,7 @@ def test_what_must_be_told_is_asked_in_one_line(unpadded: Path, tmp_path: Path) 
     done = run("model", "import", unpadded, "-o", tmp_path / "imported")
     assert done.exit_code == 2
     assert done.stderr.count("\n") == 1
-    assert "give --padding valid|same to wsi-unet model import" in done.stderr
+    assert "give --padding (valid or same) to wsi-unet model import" in done.stderr
     assert not (tmp_path / "imported").exists()
     done = run("model", "import", unpadded, "-o", tmp_path / "imported", "--padding", "valid")
     assert done.exit_code == 0, done.stderr
@@ -194,10 +194,10 @@ def test_a_bundled_model_can_be_looked_at() -> None:
         (["--classes", "a,a,b"], "'a' is there 2 times"),
         (["--background", "liver"], "'liver' is none of the classes"),
         (["--thresholds", "0.5,0.5,0.5"], "only a sigmoid head has them"),
-        (["--thresholds", "1.5"], "not numbers between 0 and 1"),
+        (["--thresholds", "1.5"], "isn't a list of numbers from 0 to 1"),
         (["--head", "sigmoid", "--thresholds", "0.5"], "1 numbers for 3 classes"),
         (["--head", "sigmoid", "--background", "class-0"], r"leave it out \(--background none\)"),
-        (["--head", "sigmoid", "--classes", "background,a,b"], "otherwise$"),
+        (["--head", "sigmoid", "--classes", "background,a,b"], "rename it$"),
         (["--background", "none", "--classes", "background,a,b"], "--background background$"),
         (["--padding", "valid"], "--padding: .* leaves no choice"),
         (["--norm", "instance"], "--norm: .* leaves no choice"),
@@ -245,4 +245,4 @@ def test_a_checkpoint_that_needs_to_be_told_of_is_not_segmented_with(
     slide = write_png(tmp_path / "slide.png", textured(64, 64))
     done = run("segment", slide, "-m", unpadded, "-o", tmp_path / "out.ome.zarr", "-q")
     assert done.exit_code == 2
-    assert "give --padding valid|same to wsi-unet model import" in done.stderr
+    assert "give --padding (valid or same) to wsi-unet model import" in done.stderr

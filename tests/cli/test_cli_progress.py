@@ -11,32 +11,26 @@ from support.standin import cohort_progress
 
 from wsi_unet.segmentation.report import CohortProgress, RunProgress
 from wsi_unet_cli.common import progress
-from wsi_unet_cli.common.progress import Bar, Lines, Silence, numbers, progress_display
-from wsi_unet_cli.segment import cohort_progress as cohort_progress_module
-from wsi_unet_cli.segment.cohort_progress import (
-    CohortBars,
-    CohortLines,
-    CohortSilence,
-    cohort_display,
-    cohort_numbers,
-)
+from wsi_unet_cli.common.progress import Bar, Lines, Silence, Snapshot, open_display
+from wsi_unet_cli.segment.progress import describe_cohort, describe_run
 
 
 def at(seconds: float, done: int, phase: str = "segmenting") -> RunProgress:
     return RunProgress(phase, done, 100, 1, 0, seconds, 1.5, 75.0, 0.5)
 
 
-def test_numbers_leaves_out_what_is_unknown() -> None:
-    assert numbers(RunProgress("segmenting", 0, 7)) == "0/7 blocks"
-    assert numbers(RunProgress("opening")) == ""
+def test_figures_leave_out_what_is_unknown() -> None:
+    assert describe_run(RunProgress("segmenting", 0, 7)).figures == "0/7 blocks"
+    assert describe_run(RunProgress("segmenting", 0, 1)).figures == "0/1 block"
+    assert describe_run(RunProgress("opening")).figures == ""
     assert (
-        numbers(at(1, 3))
+        describe_run(at(1, 3)).figures
         == "3/100 blocks · 1 failed · 1.50 Mpx/s · 1 min 15 s left · device 50 % busy"
     )
 
 
 def test_lines_come_per_phase_and_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
-    with Lines("a.svs") as show:
+    with Lines("a.svs", describe_run) as show:
         show(RunProgress("opening"))
         for second in range(25):
             show(at(second, second))
@@ -53,7 +47,7 @@ def test_a_bar_shows_the_numbers_and_goes_away(monkeypatch: pytest.MonkeyPatch) 
     terminal = io.StringIO()
     console = Console(file=terminal, force_terminal=True, width=160, markup=False)
     monkeypatch.setattr(progress, "stderr_console", lambda: console)
-    with Bar("a [bold] slide.svs") as show:
+    with Bar("a [bold] slide.svs", describe_run) as show:
         show(RunProgress("opening"))
         show(at(3, 42))
     drawn = terminal.getvalue()
@@ -64,12 +58,12 @@ def test_a_bar_shows_the_numbers_and_goes_away(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_display_suits_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert isinstance(progress_display("a", quiet=True), Silence)
+    assert type(open_display("a", describe_run, quiet=True)) is Silence
     for terminal, kind in ((True, Bar), (False, Lines)):
         stream = io.StringIO()
         monkeypatch.setattr(stream, "isatty", lambda answer=terminal: answer)
         monkeypatch.setattr("sys.stderr", stream)
-        assert isinstance(progress_display("a", quiet=False), kind)
+        assert isinstance(open_display("a", describe_run, quiet=False), kind)
 
 
 def active(count: int, done: int = 0) -> CohortProgress:
@@ -82,18 +76,22 @@ def active(count: int, done: int = 0) -> CohortProgress:
     return replace(cohort_progress(slides), slides_total=None if count > 9 else 20, slides_failed=3)
 
 
-def test_cohort_numbers_leave_out_what_is_unknown() -> None:
-    assert cohort_numbers(active(1), 75.0) == (
+def describe(progress: CohortProgress) -> Snapshot:
+    return describe_cohort(progress, 75.0)
+
+
+def test_a_cohorts_figures_leave_out_what_is_unknown() -> None:
+    assert describe(active(1)).figures == (
         "1/20 slides · 3 failed · 1.25 blocks/s · 2.50 Mpx/s · 1 min 15 s left · device 93 % busy"
     )
     bare = replace(active(99), slides_failed=0, blocks_done=0, device_busy=0.0)
-    assert cohort_numbers(bare, None) == "1 slides"
+    assert describe_cohort(bare, None).figures == "1 slide"
 
 
 def test_a_cohorts_lines_come_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
-    with CohortLines() as show:
+    with Lines("cohort", describe) as show:
         for second in range(25):
-            show(replace(active(2), slides_done=second, seconds=second), None)
+            show(replace(active(2), slides_done=second, seconds=second))
     printed = capsys.readouterr()
     assert printed.out == ""
     assert [line.split()[1] for line in printed.err.splitlines()] == ["0/20", "10/20", "20/20"]
@@ -104,18 +102,18 @@ def test_a_cohorts_bars_show_the_whole_and_what_is_being_worked_on(
 ) -> None:
     terminal = io.StringIO()
     console = Console(file=terminal, force_terminal=True, width=160, markup=False)
-    monkeypatch.setattr(cohort_progress_module, "stderr_console", lambda: console)
+    monkeypatch.setattr(progress, "stderr_console", lambda: console)
     pictures = []
-    with CohortBars() as show:
+    with Bar("cohort", describe) as show:
         for count, done in ((12, 3), (2, 5)):
-            show(active(count, done), 75.0)
+            show(active(count, done))
             begun = len(terminal.getvalue())
             with show.aside():  # draws it once more, then takes it away
                 print("a result")
                 pictures.append(terminal.getvalue()[begun:])
             assert pictures[-1].rstrip().endswith("\x1b[2K")
     first, second = pictures
-    for part in ("1 slides", "1 min 15 s left", "[b]5.svs", "3/9 blocks"):
+    for part in ("1 slide ", "1 min 15 s left", "[b]5.svs", "3/9 blocks"):
         assert part in first
     assert "[b]6.svs" not in first, "there is room for six"
     assert "[b]1.svs" in second
@@ -123,12 +121,3 @@ def test_a_cohorts_bars_show_the_whole_and_what_is_being_worked_on(
     assert "[b]2.svs" not in second
     assert terminal.getvalue().rstrip().endswith("\x1b[2K")
     assert capsys.readouterr().out == "a result\na result\n"
-
-
-def test_a_cohorts_display_suits_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert isinstance(cohort_display(quiet=True), CohortSilence)
-    for terminal, kind in ((True, CohortBars), (False, CohortLines)):
-        stream = io.StringIO()
-        monkeypatch.setattr(stream, "isatty", lambda answer=terminal: answer)
-        monkeypatch.setattr("sys.stderr", stream)
-        assert isinstance(cohort_display(quiet=False), kind)

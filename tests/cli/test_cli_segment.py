@@ -182,7 +182,7 @@ def test_a_cluster_lost_on_the_way_keeps_the_report(
     assert "3 of 4 done" in done.stdout
     assert done.stderr.splitlines() == [
         "error: it is gone",
-        "what is done is kept. To go on:",
+        "what is done is kept. To resume:",
         "  wsi-unet segment a.svs -q",
     ]
 

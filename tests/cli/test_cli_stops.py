@@ -66,7 +66,7 @@ def test_an_interruption_while_slides_are_looked_for_says_how_to_go_on(
     done = run("slides/", "--overwrite")
     assert done.exit_code == 1
     assert done.stderr.splitlines() == [
-        "interrupted; what is done is kept. To go on:",
+        "interrupted; what is done is kept. To resume:",
         "  wsi-unet segment slides/ --overwrite",
     ]
 

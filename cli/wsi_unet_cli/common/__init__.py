@@ -1,1 +1,1 @@
-"""What the commands share: options, output, errors, interruption."""
+"""What the commands share: options, output, errors, progress, interruption."""

@@ -1,4 +1,4 @@
-"""The options that say where blocks are computed, and what is written about it."""
+"""Options that say where blocks are computed, and where a log of it goes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 import wsi_unet
-from wsi_unet_cli.common.failures import printable, with_dashes
+from wsi_unet_cli.common.text import speak
 
 if TYPE_CHECKING:
     import logging
@@ -26,7 +26,7 @@ def parse_workers(
         return value  # type: ignore[return-value]
     if value.isascii() and value.isdecimal() and int(value) > 0:
         return int(value)
-    raise click.BadParameter(f"{value!r} is neither 'auto' nor a number of processes above 0.")
+    raise click.BadParameter(f"{value!r} is neither a number of processes above 0 nor 'auto'.")
 
 
 _OPTIONS = (
@@ -35,35 +35,45 @@ _OPTIONS = (
         callback=parse_workers,
         metavar="N|auto",
         help="Number of local worker processes; auto: one per GPU.  "
-        "[default: work in this process]",
+        "[default: compute in this process]",
     ),
     click.option(
         "--scheduler",
         metavar="ADDRESS|FILE",
-        help="Use the Dask cluster of this scheduler: its address, or the .json file that it "
-        "wrote its address to.",
+        help="Compute on a Dask cluster: the address of its scheduler, or the .json file that the "
+        "scheduler wrote it to.",
     ),
-    click.option("--tls-ca", type=PEM, metavar="PEM", help="Who signs the cluster's certificates."),
-    click.option("--tls-cert", type=PEM, metavar="PEM", help="Certificate to show the cluster."),
-    click.option("--tls-key", type=PEM, metavar="PEM", help="Its key, if that isn't in its file."),
+    click.option(
+        "--tls-ca",
+        type=PEM,
+        metavar="PEM",
+        help="Certificate of the authority that signs the cluster's certificates.",
+    ),
+    click.option("--tls-cert", type=PEM, metavar="PEM", help="Certificate of this client."),
+    click.option(
+        "--tls-key",
+        type=PEM,
+        metavar="PEM",
+        help="Key of this client, if it isn't in the certificate's file.",
+    ),
     click.option(
         "--max-retries",
         type=click.IntRange(min=0),
         default=1,
         show_default=True,
         metavar="N",
-        help="How often a block that fails is tried again.",
+        help="Number of times that a failed block is tried again.",
     ),
     click.option(
         "--performance-report",
         metavar="FILE.html",
-        help="Write Dask's report about the run; needs bokeh.",
+        help="Write Dask's performance report of the run; needs bokeh.",
     ),
     click.option(
         "--log",
         "log_file",
         metavar="FILE",
-        help="Append what happens, one JSON object per line; - is stderr.",
+        help="Append events to this file, one JSON object per line; - is stderr.",
     ),
 )
 
@@ -80,7 +90,7 @@ _CLUSTER = (
 
 
 def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options; the command gets `cluster`, a `ClusterOptions`, and `log_file`."""
+    """Add options that reach the command as `cluster`, a `ClusterOptions`, and `log_file`."""
 
     @functools.wraps(command)
     def collected(*args: Any, **options: Any) -> Any:
@@ -100,16 +110,16 @@ def logging_to(log_file: str | None, *, verbose: bool) -> Iterator[None]:
     """Write events to a file inside, show warnings as lines, and keep Dask's own log off stderr.
 
     Args:
-        log_file: what `--log` says.
-        verbose: show Dask's log too.
+        log_file: the file of `--log`.
+        verbose: show Dask's own log as well.
 
     Raises:
-        OptionError: if the file can't be written.
+        OptionError: the file can't be written.
     """
     from wsi_unet.logs import logging_to_terminal, writing_events
 
     def show(record: logging.LogRecord) -> None:
-        click.echo(f"warning: {printable(with_dashes(record.getMessage()))}", err=True)
+        click.echo(f"warning: {speak(record.getMessage())}", err=True)
 
     with ExitStack() as stack:
         stack.enter_context(logging_to_terminal(show, verbose=verbose))

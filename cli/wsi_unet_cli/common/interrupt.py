@@ -4,57 +4,41 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-
-class Interruption:
-    """Whether the user, or the system, wants the program to end.
-
-    The signal raises KeyboardInterrupt. Python drops an exception that happens to be raised inside
-    a destructor or a garbage collector's callback, so the wish is also kept, to be looked at.
-    """
-
-    def __init__(self) -> None:
-        self._wanted = False
-        self._held = False
-
-    def check(self) -> None:
-        """Raise KeyboardInterrupt if the program is to end."""
-        if self._wanted:
-            raise KeyboardInterrupt
-
-    def arrive(self, number: int, frame: FrameType | None) -> None:
-        """Handle the signal."""
-        self._wanted = True
-        if not self._held:
-            raise KeyboardInterrupt
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Only remember the signal inside, for what must not be done by halves."""
-        before, self._held = self._held, True
-        try:
-            yield
-        finally:
-            self._held = before
+Check = Callable[[], None]
+"""Raises KeyboardInterrupt if the program is to end."""
 
 
 @contextmanager
-def interruptible() -> Iterator[Interruption]:
-    """Turn Ctrl-C and SIGTERM into KeyboardInterrupt inside the block, and remember them.
+def interruptible() -> Iterator[Check]:
+    """Turn Ctrl-C and SIGTERM into KeyboardInterrupt inside the block.
+
+    Yields:
+        A check to call now and then. Python drops an exception that happens to be raised inside a
+        destructor or a garbage collector's callback, so that a signal is also remembered.
 
     Only the main thread may set signal handlers; elsewhere nothing changes.
     """
-    interruption = Interruption()
+    arrived: list[int] = []
+
+    def check() -> None:
+        if arrived:
+            raise KeyboardInterrupt
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        arrived.append(number)
+        raise KeyboardInterrupt
+
     if threading.current_thread() is not threading.main_thread():
-        yield interruption
+        yield check
         return
     numbers = (signal.SIGINT, signal.SIGTERM)
-    previous = [signal.signal(number, interruption.arrive) for number in numbers]
+    previous = [signal.signal(number, interrupt) for number in numbers]
     try:
-        yield interruption
+        yield check
     finally:
         for number, handler in zip(numbers, previous, strict=True):
             signal.signal(number, handler)

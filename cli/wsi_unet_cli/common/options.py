@@ -1,10 +1,13 @@
-"""What the commands' options may look like; anything else is a usage error (exit code 2)."""
+"""Options that several commands share, and how their values are parsed.
+
+An unusable value is a usage error (exit code 2).
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -15,15 +18,16 @@ from wsi_unet.models.inference.device_names import parse_device_name
 from wsi_unet.segmentation.planning.options import OUTPUTS
 from wsi_unet.slides.opening import READERS as SLIDE_READERS
 from wsi_unet_cli.common.failures import VERBOSE
+from wsi_unet_cli.common.text import COMMAND, speak
+
+if TYPE_CHECKING:
+    from wsi_unet.ground_truth.grids import Region
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 READERS = ("auto", *SLIDE_READERS)
 TTAS = tuple(VIEWS)
 ENSEMBLES = ("mean",)
-
-Region = tuple[int, int, int, int]
-"""(x, y, width, height) in level-0 pixels, as people write it."""
 
 
 def parse_region(ctx: click.Context, param: click.Parameter, value: str | None) -> Region | None:
@@ -60,7 +64,7 @@ def parse_device(ctx: click.Context, param: click.Parameter, value: str) -> str:
     try:
         parse_device_name(value)
     except OptionError as error:
-        raise click.BadParameter(str(error)) from error
+        raise click.BadParameter(speak(str(error))) from error
     return value
 
 
@@ -71,23 +75,24 @@ def parse_outputs(ctx: click.Context, param: click.Parameter, value: str) -> tup
         if name not in OUTPUTS:
             raise click.BadParameter(f"{name!r} is none of {', '.join(OUTPUTS)}.")
     if "labels" not in names:
-        raise click.BadParameter("labels are always written: say labels or labels,probabilities.")
+        raise click.BadParameter("Labels are always written: give labels or labels,probabilities.")
     return tuple(name for name in OUTPUTS if name in names)
 
 
-def _remember_verbose(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+def _remember_command(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     ctx.meta[VERBOSE] = value
+    ctx.meta[COMMAND] = ctx.command
 
 
 def verbose_option(command: Decorated) -> Decorated:
-    """Add `-v`, which every command has: the error handling finds it in the context."""
+    """Add `-v`. Every command has it, and leaves in the context what error messages need."""
     return click.option(
         "-v",
         "--verbose",
         is_flag=True,
         expose_value=False,
-        callback=_remember_verbose,
-        help="Say more, and show the traceback of an error.",
+        callback=_remember_command,
+        help="Show more, and the traceback of an error.",
     )(command)
 
 
@@ -106,7 +111,7 @@ def trust_option(command: Decorated) -> Decorated:
     return click.option(
         "--trust",
         is_flag=True,
-        help="Take a program that can run any code when it is loaded (TorchScript, torch.export).",
+        help="Accept a program that can run any code when loaded (TorchScript, torch.export).",
     )(command)
 
 
@@ -117,5 +122,5 @@ def reader_option(command: Decorated) -> Decorated:
         type=click.Choice(READERS),
         default="auto",
         show_default=True,
-        help="Which reader opens the slide.",
+        help="Reader that opens the slide.",
     )(command)

@@ -1,4 +1,4 @@
-"""How a command about slides ends: its exit code, and what to type to go on."""
+"""How a command ends: its exit code, and the command that resumes it."""
 
 from __future__ import annotations
 
@@ -13,37 +13,36 @@ EXIT_OK, EXIT_FAILED = 0, 1
 ARGUMENTS = "wsi_unet.arguments"
 """Key in `click.Context.meta`: the command line as typed, after the program's name."""
 
+INTERRUPTED = "interrupted; what is done is kept. To resume:"
+INCOMPLETE = "some blocks failed; the rest is kept. To try just those again:"
+LOST = "what is done is kept. To resume:"
+UNFINISHED = "some slides aren't finished; the rest is kept. To try just those again:"
+
 
 @dataclass(frozen=True)
 class CommandOutcome:
-    """How it ended.
+    """How a command ended.
 
     Attributes:
-        exit_code: of the process.
-        why: what the line before the command that goes on says; None prints neither.
+        exit_code: exit code of the process.
+        reason: the line above the command that resumes it; None prints neither.
         begun: whether anything was computed, which the next run must not throw away.
     """
 
     exit_code: int
-    why: str | None = None
+    reason: str | None = None
     begun: bool = False
 
 
-INTERRUPTED = "interrupted; what is done is kept. To go on:"
-INCOMPLETE = "some blocks failed; the rest is kept. To try just those again:"
-LOST = "what is done is kept. To go on:"
-UNFINISHED = "some slides aren't finished; the rest is kept. To try just those again:"
-
-
-def show_resume_command(ending: CommandOutcome, arguments: Sequence[str]) -> None:
-    """Print the very command that continues what was interrupted or failed in part.
+def show_resume_command(outcome: CommandOutcome, arguments: Sequence[str]) -> None:
+    """Print the command that continues what was interrupted or failed in part.
 
     Args:
-        ending: how it ended.
-        arguments: as typed, after the program's name.
+        outcome: how the command ended.
+        arguments: its arguments as typed, after the program's name.
     """
-    if ending.why is None:
+    if outcome.reason is None:
         return
-    again = [part for part in arguments if not (ending.begun and part == "--overwrite")]
-    click.echo(ending.why, err=True)
+    again = [word for word in arguments if not (outcome.begun and word == "--overwrite")]
+    click.echo(outcome.reason, err=True)
     click.echo(f"  {shlex.join(['wsi-unet', *again])}", err=True)

@@ -1,4 +1,4 @@
-"""Printing: results go to stdout, everything else to stderr; and how numbers are written."""
+"""Printing of results on stdout, and how numbers are written."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wsi_unet_cli.common.failures import printable
+from wsi_unet_cli.common.text import printable, speak_document
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
 def print_json(document: object) -> None:
-    """Print one JSON document on stdout.
+    """Print one JSON document on stdout; options in its sentences are written as they are typed.
 
     Raises:
-        ValueError: if it holds a number that JSON has no word for (NaN, infinity).
+        ValueError: it holds a number that JSON can't express (NaN, infinity).
     """
-    click.echo(json.dumps(document, indent=2, allow_nan=False))
+    click.echo(json.dumps(speak_document(document), indent=2, allow_nan=False))
 
 
 def stdout_console() -> Console:
@@ -54,18 +54,18 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         max([len(heading), *(len(row[i]) for row in cells)]) for i, heading in enumerate(headings)
     ]
     console = stdout_console()
-    console.print(_aligned(headings, widths), style="bold")
+    console.print(_align(headings, widths), style="bold")
     for row in cells:
-        console.print(_aligned(row, widths))
+        console.print(_align(row, widths))
 
 
-def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
+def _align(cells: Sequence[str], widths: Sequence[int]) -> str:
     line = "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True))
     return line.rstrip()
 
 
 def duration(seconds: float) -> str:
-    """Write a time as people say it.
+    """Write a duration.
 
     >>> [duration(s) for s in (0.04, 9.87, 75, 3700)]
     ['0.04 s', '9.9 s', '1 min 15 s', '1 h 01 min']
@@ -106,7 +106,7 @@ def percent(fraction: float) -> str:
 
 
 def pixels(shape: Sequence[int]) -> str:
-    """Write (rows, columns) the way slides are spoken of: width first.
+    """Write (rows, columns) as people do, width first.
 
     >>> pixels((2967, 2220))
     '2220 × 2967 px'
@@ -116,7 +116,7 @@ def pixels(shape: Sequence[int]) -> str:
 
 
 def micrometres(y: float, x: float) -> str:
-    """Write a pixel size; both numbers only where they differ.
+    """Write a pixel size; both sides only if they differ.
 
     >>> micrometres(0.499, 0.499), micrometres(0.25, 0.5)
     ('0.499 µm/px', '0.5 × 0.25 µm/px')

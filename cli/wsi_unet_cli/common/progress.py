@@ -1,117 +1,75 @@
-"""Progress of a run on stderr: a live bar on a terminal, plain lines elsewhere, or nothing."""
+"""Progress on stderr: a live bar on a terminal, plain lines elsewhere, or nothing."""
 
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 import click
+from typing_extensions import override
 
-from wsi_unet_cli.common.failures import printable
-from wsi_unet_cli.common.output import duration, stderr_console
+from wsi_unet_cli.common.output import stderr_console
+from wsi_unet_cli.common.text import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from wsi_unet.segmentation.report import RunProgress
-
 SECONDS_BETWEEN_LINES = 10.0
 
+MAX_PARTS = 6
+"""Parts that have a line of their own on a terminal."""
 
-class Display(AbstractContextManager["Display"], Protocol):
-    """Something that shows a run's progress while it is entered."""
-
-    def __call__(self, progress: RunProgress) -> None:
-        """Show where the run is."""
+LONGEST_TITLE = 40
+"""Letters of a part's title."""
 
 
-def progress_display(title: str, *, quiet: bool) -> Display:
-    """Return the display that suits stderr.
+@dataclass(frozen=True)
+class Snapshot:
+    """What a display shows of one moment.
 
-    Args:
-        title: what is being worked on, for people.
-        quiet: show nothing at all.
+    Attributes:
+        figures: how far it is, in words.
+        phase: what is being done, in a word; "" if there is nothing to tell.
+        done: number of steps done.
+        total: number of steps; None if that isn't known yet.
+        seconds: since the start.
+        state: what plain lines report: a line is written when it changes, and now and then while it
+            stays. None writes none.
+        parts: what is being worked on, by title: each has its own line below a bar.
     """
-    if quiet:
-        return Silence()
-    return Bar(title) if sys.stderr.isatty() else Lines(title)
+
+    figures: str
+    phase: str = ""
+    done: int = 0
+    total: int | None = None
+    seconds: float = 0.0
+    state: str | None = ""
+    parts: tuple[tuple[str, Snapshot], ...] = ()
 
 
-def numbers(progress: RunProgress) -> str:
-    """Return blocks, speed, time left and how busy the device is, as far as they are known."""
-    if not progress.blocks_total:
-        return ""
-    parts = [f"{progress.blocks_done}/{progress.blocks_total} blocks"]
-    if progress.blocks_failed:
-        parts.append(f"{progress.blocks_failed} failed")
-    if progress.mpx_per_s:
-        parts.append(f"{progress.mpx_per_s:.2f} Mpx/s")
-    if progress.seconds_left:
-        parts.append(f"{duration(progress.seconds_left)} left")
-    if progress.device_busy:
-        parts.append(f"device {100 * progress.device_busy:.0f} % busy")
-    return " · ".join(parts)
+Moment = TypeVar("Moment")
+"""What the library reports as progress."""
+Describe = Callable[[Moment], Snapshot]
 
 
-class Silence:
-    """Shows nothing."""
+class Silence(Generic[Moment]):
+    """Shows nothing. The other displays are like it, and show something."""
 
-    def __enter__(self) -> Self:
-        return self
+    def __init__(self, title: str, describe: Describe[Moment]) -> None:
+        """Prepare a display, which shows something while it is entered.
 
-    def __exit__(self, *exception: object) -> None:
-        return None
-
-    def __call__(self, progress: RunProgress) -> None:
-        """Show nothing."""
-
-
-class Lines:
-    """One line per phase, and one now and then in between: for logs."""
-
-    def __init__(self, title: str) -> None:
+        Args:
+            title: what is being worked on.
+            describe: says what to show of a moment.
+        """
         self._title = printable(title)
-        self._phase: str | None = None
-        self._next = 0.0
+        self._describe = describe
 
     def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        return None
-
-    def __call__(self, progress: RunProgress) -> None:
-        """Print a line when the phase has changed or the last one is long ago."""
-        if progress.phase == self._phase and progress.seconds < self._next:
-            return
-        self._phase = progress.phase
-        self._next = progress.seconds + SECONDS_BETWEEN_LINES
-        parts = (self._title, progress.phase, numbers(progress))
-        click.echo(": ".join(filter(None, parts)), err=True)
-
-
-class Bar:
-    """A bar that disappears when the run ends."""
-
-    def __init__(self, title: str) -> None:
-        self._title = printable(title)
-        self._bar: Progress | None = None
-
-    def __enter__(self) -> Self:
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
-
-        self._bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[numbers]}", markup=False),
-            console=stderr_console(),
-            transient=True,
-        )
-        self._bar.add_task(self._title, total=None, numbers="")
-        self._bar.start()
         return self
 
     def __exit__(
@@ -120,17 +78,128 @@ class Bar:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        return None
 
-    def __call__(self, progress: RunProgress) -> None:
-        """Move the bar."""
-        if self._bar is None:
+    def __call__(self, progress: Moment) -> None:
+        """Show how far it is."""
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Make room for what is printed inside."""
+        yield
+
+
+class Lines(Silence[Moment]):
+    """Writes a line when something is new, and one now and then: for logs."""
+
+    def __init__(
+        self,
+        title: str,
+        describe: Describe[Moment],
+        seconds_between: float = SECONDS_BETWEEN_LINES,
+    ) -> None:
+        super().__init__(title, describe)
+        self._between = seconds_between
+        self._state: str | None = None
+        self._next = 0.0
+
+    @override
+    def __call__(self, progress: Moment) -> None:
+        snapshot = self._describe(progress)
+        unchanged = snapshot.state == self._state and snapshot.seconds < self._next
+        if snapshot.state is None or unchanged:
             return
-        self._bar.update(
-            self._bar.task_ids[0],
-            description=f"{self._title} {progress.phase}",
-            completed=progress.blocks_done + progress.blocks_failed,
-            total=progress.blocks_total,
-            numbers=numbers(progress),
+        self._state, self._next = snapshot.state, snapshot.seconds + self._between
+        words = (self._title, snapshot.phase, snapshot.figures)
+        click.echo(": ".join(filter(None, words)), err=True)
+
+
+class Bar(Silence[Moment]):
+    """Draws a bar, with a line below it for each part; they disappear at the end."""
+
+    def __init__(self, title: str, describe: Describe[Moment]) -> None:
+        super().__init__(title, describe)
+        self._bars: Progress | None = None
+
+    @override
+    def __enter__(self) -> Self:
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+        self._bars = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=16),
+            TextColumn("{task.fields[figures]}", markup=False),
+            console=stderr_console(),
+            transient=True,
+            redirect_stdout=False,  # results go there
         )
+        self._bars.add_task(self._title, total=None, figures="")
+        self._bars.start()
+        return self
+
+    @override
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    @override
+    def __call__(self, progress: Moment) -> None:
+        bars = self._bars
+        if bars is None:
+            return
+        whole = self._describe(progress)
+        parts = [(f"  {printable(t)[-LONGEST_TITLE:]}", part) for t, part in whole.parts]
+        shown = [(self._title, whole), *parts[:MAX_PARTS]]
+        while len(bars.task_ids) < len(shown):
+            bars.add_task("", total=None, figures="")
+        for task in bars.task_ids[len(shown) :]:
+            bars.update(task, visible=False)
+        for task, (title, snapshot) in zip(bars.task_ids, shown, strict=False):
+            bars.update(
+                task,
+                description=f"{title} {snapshot.phase}".rstrip(),
+                completed=snapshot.done,
+                total=snapshot.total,
+                figures=snapshot.figures,
+                visible=True,
+            )
+
+    @override
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        if self._bars is None:
+            yield
+            return
+        self._bars.stop()
+        try:
+            yield
+        finally:
+            self._bars.start()
+
+
+def open_display(
+    title: str,
+    describe: Describe[Moment],
+    *,
+    quiet: bool,
+    seconds_between: float = SECONDS_BETWEEN_LINES,
+) -> Silence[Moment]:
+    """Return the display that suits stderr.
+
+    Args:
+        title: what is being worked on.
+        describe: says what to show of a moment.
+        quiet: show nothing at all.
+        seconds_between: time between plain lines while nothing is new.
+    """
+    if quiet:
+        return Silence(title, describe)
+    if sys.stderr.isatty():
+        return Bar(title, describe)
+    return Lines(title, describe, seconds_between)

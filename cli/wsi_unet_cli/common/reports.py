@@ -1,4 +1,4 @@
-"""A plan and a run's report, in words."""
+"""Plans and reports of runs, in words."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from wsi_unet_cli.common.output import (
     print_table,
     size,
 )
+from wsi_unet_cli.common.text import speak
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
     from wsi_unet.segmentation.planning.plan import Plan
     from wsi_unet.segmentation.report import BlockCounts, ClassArea, Failure, Report, Waits
 
-VIEWS = {"none": "", "flips": "4 flips, averaged", "d4": "8 flips and rotations, averaged"}
-"""What each kind of test-time augmentation looks at."""
+VIEWS_IN_WORDS = {"none": "", "flips": "4 flips, averaged", "d4": "8 flips and rotations, averaged"}
+"""Views that each kind of test-time augmentation averages."""
 
-MOST_FAILURES = 10
-"""Failed blocks that are listed; `--json` has all."""
+MAX_FAILURES = 10
+"""Number of failed blocks that are listed; `--json` has all."""
 
 
 def show_plan(plan: Plan) -> None:
@@ -39,7 +40,7 @@ def show_plan(plan: Plan) -> None:
             ("outputs", ", ".join(labels.outputs)),
             ("image", "none" if plan.image is None else plan.image.mode),
             ("model", _models_in_words(labels.model)),
-            ("views", VIEWS[labels.tta]),
+            ("views", VIEWS_IN_WORDS[labels.tta]),
             ("pixels", _resampling_in_words(plan)),
             ("blocks", f"{blocks} of {labels.block} px, {len(costs.tissue)} with tissue"),
             (
@@ -62,8 +63,8 @@ def show_plan(plan: Plan) -> None:
                 "not measured" if costs.seconds is None else f"about {duration(costs.seconds)}",
             ),
             ("signature", plan.signature),
-            ("goes on", "yes: part of it is there already" if plan.resumes else ""),
-            *(("beware", warning) for warning in plan.warnings),
+            ("resumes", "yes, part of it is done" if plan.resumes else ""),
+            *(("warning", speak(warning)) for warning in plan.warnings),
         ],
     )
 
@@ -77,7 +78,7 @@ def _resampling_in_words(plan: Plan) -> str:
 
 
 def show_report(report: Report, *, verbose: bool) -> None:
-    """Print on stdout what a run has done and found, and with what when `verbose`."""
+    """Print on stdout how a run ended and what it found; when `verbose`, its parameters too."""
     computed = report.blocks.done - report.blocks.resumed
     print_facts(
         f"{report.slide}: {report.state}",
@@ -85,7 +86,7 @@ def show_report(report: Report, *, verbose: bool) -> None:
             ("written to", f"{report.output} ({groups_in_words(_groups(report))})"),
             ("blocks", blocks_in_words(report.blocks)),
             ("image", "" if report.image is None else blocks_in_words(report.image, labels=False)),
-            ("time", _time(report) if computed else "nothing was left to compute"),
+            ("time", _describe_time(report) if computed else "nothing was left to compute"),
             ("spent on", waits_in_words(report.waits) if computed else ""),
             (
                 "exactness",
@@ -96,19 +97,24 @@ def show_report(report: Report, *, verbose: bool) -> None:
                     report.parameters["agreement"],
                 ),
             ),
-            *(("beware", warning) for warning in report.warnings),
+            *(("warning", speak(warning)) for warning in report.warnings),
             *failures_in_words(report.failures),
         ],
     )
     show_classes(report.classes)
     if verbose:
-        print_facts("parameters", list(_flat("", report.parameters)))
+        print_facts("parameters", list(_flatten("", report.parameters)))
 
 
-def _flat(prefix: str, parameters: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def warning_lines(warnings: Sequence[str]) -> list[str]:
+    """Return warnings as lines to print below what they are about."""
+    return [f"  warning  {speak(warning)}" for warning in warnings]
+
+
+def _flatten(prefix: str, parameters: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, value in parameters.items():
         if isinstance(value, dict):
-            yield from _flat(f"{prefix}{name}.", value)
+            yield from _flatten(f"{prefix}{name}.", value)
         else:
             yield f"{prefix}{name}", str(value)
 
@@ -129,11 +135,11 @@ def area(item: ClassArea) -> str:
 
 
 def blocks_in_words(blocks: BlockCounts, *, labels: bool = True) -> str:
-    """Return how many blocks there are and what became of them.
+    """Return how many blocks there are and how many are done.
 
     Args:
         blocks: the blocks.
-        labels: whether they are labels; an image's are never called empty.
+        labels: whether they are blocks of labels; those of an image are never called empty.
     """
     parts = [f"{blocks.done} of {blocks.total} done"]
     if blocks.resumed:
@@ -146,7 +152,7 @@ def blocks_in_words(blocks: BlockCounts, *, labels: bool = True) -> str:
 
 
 def waits_in_words(waits: Waits) -> str:
-    """Return what the blocks' time went into; blocks overlap, so it adds up to more."""
+    """Return how long blocks took for each step; blocks overlap, so this is more than the time."""
     return (
         f"reading {duration(waits.read)}, predicting {duration(waits.predict)}, "
         f"waiting for the device {duration(waits.device)}, writing {duration(waits.write)}"
@@ -155,12 +161,12 @@ def waits_in_words(waits: Waits) -> str:
 
 def failures_in_words(failures: Sequence[Failure]) -> list[tuple[str, str]]:
     """Return the first failed blocks with what went wrong, and how many more there are."""
-    rows = [(f"block {f.block[0]}.{f.block[1]}", f.error) for f in failures[:MOST_FAILURES]]
+    rows = [(f"block {f.block[0]}.{f.block[1]}", speak(f.error)) for f in failures[:MAX_FAILURES]]
     more = len(failures) - len(rows)
     return [*rows, ("", f"and {more} more")] if more else rows
 
 
-def _time(report: Report) -> str:
+def _describe_time(report: Report) -> str:
     return (
         f"{duration(report.seconds)} at {report.mpx_per_s:.2f} Mpx/s, "
         f"device {100 * report.device_busy:.0f} % busy "
@@ -171,8 +177,8 @@ def _time(report: Report) -> str:
 def exactness_in_words(
     exactness: str, because: str, precision: str = "", agreement: float | None = None
 ) -> str:
-    """Return whether tiling can change a label, and why; and what the number type does."""
-    words = f"{exactness} ({because})" if because else exactness
+    """Return whether tiling can change a label, and why, and what the number type changes."""
+    words = f"{exactness} ({speak(because)})" if because else exactness
     if not precision:
         return words
     if agreement is None:
@@ -181,10 +187,10 @@ def exactness_in_words(
 
 
 def groups_in_words(groups: Sequence[str]) -> str:
-    """Return where in an output the labels are."""
+    """Return the label groups of an output."""
     if len(groups) <= 2:
         return ", ".join(f"labels/{group}" for group in groups)
-    return f"labels/{groups[0]} … {groups[-1]}, {len(groups)} of them"
+    return f"labels/{groups[0]} … {groups[-1]}, {len(groups)} in all"
 
 
 def _groups(report: Report) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""`wsi-unet model`: what is done to one model."""
+"""`wsi-unet model`: import, inspect or verify one model."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from wsi_unet_cli.model.inspect import inspect
 from wsi_unet_cli.model.verify import verify
 
 
-@click.group(short_help="Import a model, look at it, prove it.")
+@click.group(short_help="Import, inspect or verify a model.")
 def model() -> None:
-    """Bring a model from elsewhere, look at what it is, and prove what it says of itself."""
+    """Import a model from elsewhere, inspect what it is, or verify what it says of itself."""
 
 
 for command in (import_, inspect, verify):

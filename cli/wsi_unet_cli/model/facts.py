@@ -1,4 +1,4 @@
-"""What the commands say of a model."""
+"""What the commands show of a model."""
 
 from __future__ import annotations
 
@@ -6,42 +6,43 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from wsi_unet_cli.common.output import print_facts
+from wsi_unet_cli.common.text import speak
 
 if TYPE_CHECKING:
     from wsi_unet.models import ModelSpec
-    from wsi_unet.models.summary import Summary
+    from wsi_unet.models.summary import ModelSummary
 
 _EDGES = {
     "mirror": "mirrored",
-    "clip": "mirrored to the period at the right and bottom, zeros beyond",
-    "cut": "as it ends, zeros beyond",
+    "clip": "mirrored at the right and bottom up to the period, then zeros",
+    "cut": "zeros",
 }
 
 
-def show_model(spec: ModelSpec, *, title: str, told: str = "") -> None:
+def show_model(spec: ModelSpec, *, title: str, needed: str = "") -> None:
     """Print what a spec says and implies.
 
     Args:
-        spec: the model's.
+        spec: the model's spec.
         title: the heading.
-        told: what the user has yet to say.
+        needed: options that an import needs.
     """
     from wsi_unet.models.summary import summarise
 
-    print_facts(title, [*_facts(spec, summarise(spec)), ("must be told", told)])
+    print_facts(title, [*_facts(spec, summarise(spec)), ("import needs", needed)])
 
 
 def model_document(spec: ModelSpec) -> dict[str, Any]:
-    """Return the same as a JSON document."""
+    """Return what a spec says and implies as a JSON document."""
     from wsi_unet.models.summary import summarise
 
     card = spec.model_dump(mode="json")
     if card["architecture"].get("channels") is not None:
-        card["architecture"].pop("base_width", None)  # which they overrule
+        card["architecture"].pop("base_width", None)  # overruled by the channels
     return {"spec": card, "summary": summarise(spec).to_json()}
 
 
-def _facts(spec: ModelSpec, summary: Summary) -> Iterator[tuple[str, str]]:
+def _facts(spec: ModelSpec, summary: ModelSummary) -> Iterator[tuple[str, str]]:
     yield "name", spec.name
     shape = dict(summary.architecture)
     yield "family", str(shape.pop("family"))
@@ -57,7 +58,7 @@ def _facts(spec: ModelSpec, summary: Summary) -> Iterator[tuple[str, str]]:
     yield "beyond the slide", _EDGES[summary.edge]
     yield "period", f"{summary.period} px"
     yield "tiles", _tiles(spec, summary)
-    reason = f" ({summary.reason})" if summary.reason else ""
+    reason = f" ({speak(summary.reason)})" if summary.reason else ""
     yield "exactness", summary.exactness + reason
     yield "assumed", "; ".join(spec.assumed)
 
@@ -80,15 +81,15 @@ def _normalisation(spec: ModelSpec) -> str:
     return f"(intensity / 255 − {means}) / {stds}"
 
 
-def _border(summary: Summary) -> str:
+def _border(summary: ModelSummary) -> str:
     if summary.before == summary.after:
         return f"{summary.before} px"
     return f"{summary.before} px before and {summary.after} px after a core"
 
 
-def _tiles(spec: ModelSpec, summary: Summary) -> str:
+def _tiles(spec: ModelSpec, summary: ModelSummary) -> str:
     pairs = zip(summary.tiles, summary.windows, strict=True)
-    some = ", ".join(f"{tile} px (window {window} px)" for tile, window in pairs)
+    examples = ", ".join(f"{tile} px (window {window} px)" for tile, window in pairs)
     if spec.tile is not None:
-        return f"{some} only"
-    return f"any multiple of {summary.period} px, like {some}"
+        return f"only {examples}"
+    return f"any multiple of {summary.period} px, like {examples}"

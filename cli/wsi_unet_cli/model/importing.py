@@ -1,4 +1,4 @@
-"""`wsi-unet model import`: a checkpoint in, a model out."""
+"""`wsi-unet model import`: make a model of a checkpoint."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Examples:
 def parse_names(
     ctx: click.Context, param: click.Parameter, value: str | None
 ) -> tuple[str, ...] | None:
-    """Parse names that commas separate."""
+    """Parse names with commas between."""
     if value is None:
         return None
     names = tuple(name.strip() for name in value.split(","))
@@ -37,40 +37,44 @@ def parse_names(
 def parse_numbers(
     ctx: click.Context, param: click.Parameter, value: str | None
 ) -> tuple[float, ...] | None:
-    """Parse numbers from 0 to 1 that commas separate."""
+    """Parse numbers between 0 and 1 with commas between."""
     if value is None:
         return None
     if not re.fullmatch(r"(0?\.[0-9]+)(,0?\.[0-9]+)*", value):
-        raise click.BadParameter(f"{value!r} is not numbers between 0 and 1, like 0.5,0.3.")
+        raise click.BadParameter(f"{value!r} isn't a list of numbers from 0 to 1, like 0.5,0.3.")
     return tuple(map(float, value.split(",")))
 
 
-@click.command("import", epilog=EPILOG, short_help="Make a model of a checkpoint.")
+@click.command("import", epilog=EPILOG, short_help="Make a model of a checkpoint or program.")
 @click.argument("checkpoint", metavar="CHECKPOINT")
 @click.option(
-    "-o", "--output", metavar="MODEL", help="Where to; a folder.  [default: ./<the model's name>]"
+    "-o",
+    "--output",
+    metavar="MODEL",
+    help="Folder to write the model to.  [default: ./<the model's name>]",
 )
 @click.option(
     "--family",
     default="auto",
     show_default=True,
     metavar="FAMILY",
-    help="Whose network it is, where it isn't told from the keys; see docs/models.md.",
+    help="Family of the network, if the names of its weights don't tell; see "
+    "docs/guides/import-a-model.md.",
 )
 @click.option(
     "--padding",
     type=click.Choice(["valid", "same"]),
-    help="Whether its convolutions pad with zeros.",
+    help="Padding of its convolutions: none (valid), or zeros (same).",
 )
 @click.option(
     "--norm",
     type=click.Choice(["none", "instance"]),
-    help="Which normalisation there is that has no weights.",
+    help="Normalisation layers that have no weights.",
 )
 @click.option(
     "--activation",
     metavar="relu|leaky-relu[=SLOPE]",
-    help="Its activation, if it isn't the family's usual one.",
+    help="Activation, if it isn't the family's usual one; SLOPE is the negative slope.",
 )
 @click.option(
     "--mpp",
@@ -92,54 +96,56 @@ def parse_numbers(
 @click.option(
     "--scale",
     metavar="SCALE",
-    help="How intensities become its input: 0..1, -1..1, 0..255, imagenet, slide (zero mean and "
-    "unit variance of each slide), or MEAN,…/STD,… of intensities up to 1.  [default: 0..1]",
+    help="How intensities are normalised: 0..1, -1..1, 0..255, imagenet, slide (zero mean and unit "
+    "variance over each slide), or MEAN,…/STD,… of intensities from 0 to 1.  [default: 0..1]",
 )
 @click.option(
     "--channels",
     type=click.Choice(["rgb", "bgr", "gray"]),
-    help="The order of its input's channels.  [default: rgb, or gray if there is one]",
+    help="Order of its input's channels.  [default: rgb, or gray if there is just one]",
 )
 @click.option(
     "--head",
     type=click.Choice(["softmax", "sigmoid"]),
-    help="One class per pixel, or each by itself.  [default: the family's]",
+    help="One class per pixel (softmax), or each class by itself (sigmoid).  [default: as the "
+    "family has it]",
 )
 @click.option(
     "--thresholds",
     callback=parse_numbers,
     metavar="P,…",
-    help="Of a sigmoid head, one per class.  [default: 0.5]",
+    help="Thresholds of a sigmoid head, one for each class.  [default: 0.5]",
 )
 @click.option(
     "--window",
     type=click.IntRange(min=16),
     metavar="N",
-    help="Run it on windows of N px only; best the side it was trained on.  [default: any; 512 for "
-    "networks whose result depends on it]",
+    help="Run it on windows of N px only, preferably the size it was trained on.  [default: any; "
+    "512 for networks whose result depends on the size]",
 )
 @click.option(
     "--interpolation",
     type=click.Choice(["fixed-tile", "global"]),
-    help="Of networks that align corners: as in windows of one size, or as over the whole slide "
-    "(exact).  [default: fixed-tile]",
+    help="Upsampling of networks that align corners: as in windows of one size (fixed-tile), or as "
+    "over the whole slide, which is exact (global).  [default: fixed-tile]",
 )
-@click.option("--license", default="", metavar="SPDX", help="Of the weights.")
-@click.option("--name", metavar="NAME", help="Of the model.  [default: the file's]")
+@click.option("--license", default="", metavar="SPDX", help="Licence of the weights.")
+@click.option("--name", metavar="NAME", help="Name of the model.  [default: the file's name]")
 @trust_option
-@click.option("--overwrite", is_flag=True, help="Replace a model.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing model.")
 @json_option
 @verbose_option
 def import_(
     checkpoint: str, output: str | None, trust: bool, overwrite: bool, as_json: bool, **hints: Any
 ) -> None:
-    """Make a model of CHECKPOINT, a file that PyTorch or safetensors saved, or of a program.
+    """Make a model of CHECKPOINT, a file saved by PyTorch or safetensors, or of a program.
 
-    Depth, widths, classes and upsampling are read off the weights. What they can't tell is asked
-    for. Nothing in the file is run; anything but tensors is refused.
+    Depth, widths, classes and upsampling are read off the weights; if they can't tell something,
+    an error names the option that does. Nothing in the file is run; anything but tensors is
+    refused.
 
-    A program is an ONNX file or, with --trust, one of TorchScript or torch.export: its border and
-    period are measured, which takes some ten runs on images of a few hundred pixels.
+    A program is an ONNX file or, with --trust, a TorchScript or torch.export file. Its border and
+    period are measured, which takes about ten runs on images of a few hundred pixels.
     """
     from wsi_unet.models.importing.checkpoints import import_model
     from wsi_unet.models.importing.hints import ImportHints

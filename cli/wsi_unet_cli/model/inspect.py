@@ -1,4 +1,4 @@
-"""`wsi-unet model inspect`: what a model or a checkpoint is."""
+"""`wsi-unet model inspect`: show what a model or a checkpoint is."""
 
 from __future__ import annotations
 
@@ -30,39 +30,38 @@ Examples:
 def inspect(model: str, trust: bool, as_json: bool) -> None:
     """Show family, shape, classes, border, period, tiles and exactness of MODEL.
 
-    Of a CHECKPOINT that was not imported yet, also what must be told. No weights are loaded. A
-    program that was not imported yet is measured.
+    For a CHECKPOINT that hasn't been imported yet, also show the options that its import needs. No
+    weights are loaded. A program that hasn't been imported yet is measured.
     """
-    spec, family, questions = _look(model, trust=trust)
-    told = ", ".join(f"{one.option} {'|'.join(one.choices)}" for one in questions)
+    spec, family, needed = _recognise(model, trust=trust)
+    choices = {f"--{hint.option}": list(hint.choices) for hint in needed}
     if as_json:
-        asked = {one.option: list(one.choices) for one in questions}
-        document: dict[str, Any] = {"path": model, "family": family, "must_be_told": asked}
+        document: dict[str, Any] = {"path": model, "family": family, "must_be_told": choices}
         print_json(document | model_document(spec))
         return
-    if told:
-        told += f" (shown as {', '.join(one.choices[0] for one in questions)})"
-    show_model(spec, title=model, told=told)
+    options = ", ".join(f"{option} {'|'.join(values)}" for option, values in choices.items())
+    if options:
+        options += f" (shown as {', '.join(values[0] for values in choices.values())})"
+    show_model(spec, title=model, needed=options)
 
 
-def _look(source: str, *, trust: bool) -> tuple[ModelSpec, str | None, tuple[NeededHint, ...]]:
-    """Return the spec, and of a checkpoint its family and what must be told.
+def _recognise(source: str, *, trust: bool) -> tuple[ModelSpec, str | None, tuple[NeededHint, ...]]:
+    """Return the spec and, for a checkpoint, its family and the hints that it needs.
 
-    Until that is told, the spec is that of the first choices.
+    The spec of a checkpoint that needs hints is inferred from their first choices.
     """
-    from wsi_unet.models.model import read_spec
     from wsi_unet.models.importing.checkpoint_file import is_checkpoint
     from wsi_unet.models.importing.checkpoints import infer_spec, recognise_checkpoint
     from wsi_unet.models.importing.hints import ImportHints
     from wsi_unet.models.importing.programs import import_program
+    from wsi_unet.models.model import read_spec
     from wsi_unet.models.program_file import open_program
 
     if open_program(source) is not None:
         return import_program(source, trust=trust)[1], "program", ()
     if not is_checkpoint(source):
         return read_spec(source), None, ()
-    found = recognise_checkpoint(source)
-    first: dict[str, Any] = {
-        question.option.removeprefix("--"): question.choices[0] for question in found.questions
-    }
-    return infer_spec(found, ImportHints(**first)), found.family.name, found.questions
+    checkpoint = recognise_checkpoint(source)
+    needed = checkpoint.needed_hints
+    first: dict[str, Any] = {hint.option: hint.choices[0] for hint in needed}
+    return infer_spec(checkpoint, ImportHints(**first)), checkpoint.family.name, needed

@@ -1,4 +1,4 @@
-"""`wsi-unet model verify`: whether a model is what it says."""
+"""`wsi-unet model verify`: measure whether a model is what it says."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _VERDICTS = {True: "holds", False: "WRONG", None: ""}
 @click.command(epilog=EPILOG, short_help="Measure whether a model is what it says.")
 @click.argument("model", metavar="MODEL")
 @click.option(
-    "--slide", metavar="SLIDE", help="Try it on this slide's tissue.  [default: made-up tissue]"
+    "--slide", metavar="SLIDE", help="Use tissue of this slide.  [default: synthetic tissue]"
 )
 @trust_option
 @json_option
@@ -39,8 +39,8 @@ _VERDICTS = {True: "holds", False: "WRONG", None: ""}
 def verify(ctx: click.Context, model: str, slide: str | None, trust: bool, as_json: bool) -> None:
     """Measure the border and exactness of MODEL, and how number types change its labels.
 
-    Its own weights are run on small images, on the CPU: spoilt beyond the declared border, cut in
-    two ways (in float64 where that is possible), and tiled in two ways.
+    Its own weights are run on small images, on the CPU: with noise beyond the declared border, cut
+    in two ways (in float64 if possible), and tiled in two ways.
     """
     from wsi_unet.models.importing.imported_models import load_or_import_model
     from wsi_unet.models.probing.verify import verify_model as measure
@@ -50,21 +50,22 @@ def verify(ctx: click.Context, model: str, slide: str | None, trust: bool, as_js
     pixels = (
         make_tissue_sample if slide is None else partial(read_tissue_sample, slide, loaded.spec)
     )
-    found = measure(loaded, pixels)
+    verification = measure(loaded, pixels)
     if as_json:
-        print_json({"path": str(loaded.path), **found.to_json()})
+        print_json({"path": str(loaded.path), **verification.to_json()})
     else:
-        _show(found)
-    ctx.exit(0 if found.holds else EXIT_FAILED)
+        _show(verification)
+    ctx.exit(0 if verification.holds else EXIT_FAILED)
 
 
-def _show(found: Verification) -> None:
+def _show(verification: Verification) -> None:
     print_table(
-        ("measured", "the model says", "found", ""),
+        ("property", "the model says", "measured", ""),
         [
             (check.name, check.declared, check.measured, _VERDICTS[check.holds])
-            for check in found.checks
+            for check in verification.checks
         ],
     )
-    verdict = "is what it says" if found.holds else "is NOT what it says"
-    click.echo(f"{found.name} ({found.exactness}) {verdict}; {duration(found.seconds)}")
+    verdict = "is what it says" if verification.holds else "is NOT what it says"
+    name, time = f"{verification.name} ({verification.exactness})", duration(verification.seconds)
+    click.echo(f"{name} {verdict}; {time}")

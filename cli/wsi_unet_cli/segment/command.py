@@ -9,7 +9,7 @@ import click
 import wsi_unet
 from wsi_unet.segmentation.planning.options import IMAGES, PRECISIONS
 from wsi_unet_cli.common.cluster_options import cluster_options, logging_to
-from wsi_unet_cli.common.failures import VERBOSE, printable
+from wsi_unet_cli.common.failures import VERBOSE
 from wsi_unet_cli.common.interrupt import interruptible
 from wsi_unet_cli.common.options import (
     ENSEMBLES,
@@ -31,6 +31,7 @@ from wsi_unet_cli.common.outcome import (
     CommandOutcome,
     show_resume_command,
 )
+from wsi_unet_cli.common.text import printable
 from wsi_unet_cli.segment.many_slides import segment_slides
 from wsi_unet_cli.segment.one_slide import plan_slide, segment_slide
 from wsi_unet_cli.segment.plans import plan_slides
@@ -51,7 +52,7 @@ Examples:
   wsi-unet segment slide.svs -m fold-1/ -m fold-2/ --ensemble mean --tta flips
   wsi-unet segment slide.svs --tissue tumour.geojson --outputs labels,probabilities
 
-A run that was interrupted continues where it was when the same command is given again.
+An interrupted run continues where it stopped when the same command is given again.
 """
 
 
@@ -61,8 +62,8 @@ A run that was interrupted continues where it was when the same command is given
     "-o",
     "--output",
     metavar="OUT",
-    help="Where to write; may be an s3:// URL. A folder to write into unless there is just one "
-    "slide and no slash at the end.  [default: ./<slide's name>.ome.zarr]",
+    help="Where to write; may be an s3:// URL. With several slides, or a slash at the end, it is "
+    "the folder that the results go into.  [default: ./<slide's name>.ome.zarr]",
 )
 @click.option(
     "-m",
@@ -72,7 +73,8 @@ A run that was interrupted continues where it was when the same command is given
     default=("nuclei-he",),
     show_default=True,
     metavar="MODEL",
-    help="A bundled model's name, or the path of a model. Several, with --ensemble.",
+    help="Name of a bundled model, or path of a model; may be given several times, with "
+    "--ensemble.",
 )
 @click.option(
     "--ensemble",
@@ -83,21 +85,22 @@ A run that was interrupted continues where it was when the same command is given
     "--mpp",
     type=click.FloatRange(min=0, min_open=True),
     metavar="F",
-    help="The slide's pixel size in µm, in place of what the file says.",
+    help="The slide's pixel size in µm, instead of what the file says.",
 )
 @click.option(
     "--region",
     callback=parse_region,
     metavar="X,Y,W,H",
-    help="Only this part of the slide, in full-resolution pixels; grows to whole blocks.",
+    help="Segment only this part of the slide, in full-resolution pixels; it is extended to whole "
+    "blocks.",
 )
 @click.option(
     "--tissue",
     default="auto",
     show_default=True,
     metavar="auto|none|MASK",
-    help="Where to look: found automatically, everywhere, or in a mask (an image stretched over "
-    "the slide, or GeoJSON or ASAP XML outlines in full-resolution pixels).",
+    help="Where to segment: auto: where tissue is found; none: everywhere; or in a mask (an image "
+    "stretched over the slide, or GeoJSON or ASAP XML outlines in full-resolution pixels).",
 )
 @click.option(
     "--outputs",
@@ -110,7 +113,7 @@ A run that was interrupted continues where it was when the same command is given
 @click.option(
     "--image",
     type=click.Choice(IMAGES),
-    help="What to store of the slide beside the labels.  [default: overview]",
+    help="Which image of the slide to store beside the labels.  [default: overview]",
 )
 @click.option(
     "--block",
@@ -125,14 +128,14 @@ A run that was interrupted continues where it was when the same command is given
     show_default=True,
     callback=parse_tile,
     metavar="N|auto",
-    help="Side of a tile, what the network sees at once, in pixels.",
+    help="Side of a tile, the area that the network labels at once, in pixels.",
 )
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
     default="auto",
     show_default=True,
-    help="Arithmetic of the network.",
+    help="Number type that the network computes in.",
 )
 @click.option(
     "--device",
@@ -140,23 +143,28 @@ A run that was interrupted continues where it was when the same command is given
     show_default=True,
     callback=parse_device,
     metavar="auto|cpu|cuda[:i]",
-    help="What the network runs on.",
+    help="Device that the network runs on.",
 )
 @click.option(
     "--tta",
     type=click.Choice(TTAS),
     default="none",
     show_default=True,
-    help="Average the probabilities over the 4 flips of each window, or over its 8 flips and "
-    "rotations; takes 4 or 8 times as long.",
+    help="Test-time augmentation: average the probabilities over 4 flips of each window (flips), "
+    "or over its 8 flips and rotations (d4); takes 4 or 8 times as long.",
 )
 @trust_option
 @reader_option
 @cluster_options
 @click.option("--overwrite", is_flag=True, help="Replace a result made with other parameters.")
-@click.option("--plan", "only_plan", is_flag=True, help="Say what would be done and its cost.")
+@click.option(
+    "--plan",
+    "only_plan",
+    is_flag=True,
+    help="Show what would be done and what it would cost; write nothing.",
+)
 @json_option
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @verbose_option
 @click.pass_context
 def segment(
@@ -175,22 +183,22 @@ def segment(
 ) -> None:
     """Segment each SLIDE and write a pyramidal OME-Zarr with its labels.
 
-    A SLIDE is a file, a folder that is searched for slides with all folders below, a pattern in
-    quotes ('slides/**/*.svs'), an s3:// URL, or a .csv manifest with a column "slide" and, if
-    wanted, "output", "model", "mpp" and "tissue".
+    A SLIDE is a file, an s3:// URL, a folder (which is searched for slides, with all folders
+    below), a pattern in quotes ('slides/**/*.svs'), or a .csv manifest with a column "slide" and,
+    optionally, "output", "model", "mpp" and "tissue".
 
-    With several slides the output folder gets cohort.csv and cohort.json too, with a row for each.
-    Their blocks are worked on together; a slide that fails doesn't stop the others. The same
-    command again does only what is left.
+    With several slides, a row for each is also written to cohort.csv and cohort.json in the output
+    folder. A slide that fails doesn't stop the others. The same command, given again, does only
+    what is left.
     """
     verbose = ctx.meta[VERBOSE]
     if len(models) > 1 and ensemble is None:
-        raise click.UsageError("several models: say --ensemble mean to average what they predict.")
-    with interruptible() as interruption, logging_to(log_file, verbose=verbose):
+        raise click.UsageError("Several models: add --ensemble mean to average their predictions.")
+    with interruptible() as check_interrupted, logging_to(log_file, verbose=verbose):
         try:
             from wsi_unet.cohorts.cohort import read_cohort
 
-            asked = Request(
+            request = Request(
                 read_cohort(
                     inputs,
                     output,
@@ -203,18 +211,18 @@ def segment(
                 quiet=quiet,
                 as_json=as_json,
                 verbose=verbose,
-                interruption=interruption,
+                check_interrupted=check_interrupted,
             )
-            for line in asked.cohort.skipped:
+            for line in request.cohort.skipped:
                 click.echo(f"warning: {printable(line)}", err=True)
-            ending = _carry_out(asked, only_plan=only_plan)
-        except KeyboardInterrupt:  # before anything was begun: looking for slides, or importing
-            ending = CommandOutcome(EXIT_FAILED, INTERRUPTED)
-    show_resume_command(ending, ctx.meta[ARGUMENTS])
-    ctx.exit(ending.exit_code)
+            outcome = _carry_out(request, only_plan=only_plan)
+        except KeyboardInterrupt:  # while looking for slides, or importing
+            outcome = CommandOutcome(EXIT_FAILED, INTERRUPTED)
+    show_resume_command(outcome, ctx.meta[ARGUMENTS])
+    ctx.exit(outcome.exit_code)
 
 
-def _carry_out(asked: Request, *, only_plan: bool) -> CommandOutcome:
-    if asked.cohort.folder is None:
-        return plan_slide(asked) if only_plan else segment_slide(asked)
-    return plan_slides(asked) if only_plan else segment_slides(asked)
+def _carry_out(request: Request, *, only_plan: bool) -> CommandOutcome:
+    if request.cohort.folder is None:
+        return plan_slide(request) if only_plan else segment_slide(request)
+    return plan_slides(request) if only_plan else segment_slides(request)

@@ -16,102 +16,103 @@ from wsi_unet_cli.common.outcome import (
     CommandOutcome,
 )
 from wsi_unet_cli.common.output import print_json
-from wsi_unet_cli.common.progress import progress_display
+from wsi_unet_cli.common.progress import open_display
 from wsi_unet_cli.common.reports import show_plan, show_report
+from wsi_unet_cli.segment.progress import describe_run
 from wsi_unet_cli.segment.request import Request
 
 if TYPE_CHECKING:
     from wsi_unet import CohortProgress, SlideJob, SlideOutcome
 
 
-def plan_slide(asked: Request) -> CommandOutcome:
+def plan_slide(request: Request) -> CommandOutcome:
     """Plan the slide and show the plan."""
     from wsi_unet.cohorts.planning import plan_cohort
 
-    job = _job(asked)
+    job = _job(request)
     try:
-        ((_, found),) = plan_cohort([job], asked.cluster)
+        ((_, planned),) = plan_cohort([job], request.cluster)
     except KeyboardInterrupt:
-        return _interrupted(asked)
+        return _report_interruption(request)
     except Exception as error:
-        found = error
-    if isinstance(found, Exception):
-        return _failed(asked, found)
-    if not asked.as_json:
-        show_plan(found)
-    _print(asked, EXIT_OK, {**found.to_json(), "slide": job.slide, "state": "planned"})
+        planned = error
+    if isinstance(planned, Exception):
+        return _report_failure(request, planned)
+    if not request.as_json:
+        show_plan(planned)
+    _print(request, EXIT_OK, {**planned.to_json(), "slide": job.slide, "state": "planned"})
     return CommandOutcome(EXIT_OK)
 
 
-def segment_slide(asked: Request) -> CommandOutcome:
+def segment_slide(request: Request) -> CommandOutcome:
     """Segment the slide, showing progress, and show the report."""
     try:
-        outcome = _outcome(asked)
+        outcome = _run(request)
     except KeyboardInterrupt:
-        return _interrupted(asked)
-    except Exception as error:
-        return _failed(asked, error)
+        return _report_interruption(request)
+    except Exception as failure:
+        return _report_failure(request, failure)
     if outcome is None:
-        return _interrupted(asked)
-    report, wrong = outcome.report, outcome.error
+        return _report_interruption(request)
+    report, error = outcome.report, outcome.error
     if report is None:
-        return _failed(asked, wrong or RuntimeError("nothing came of it"))
+        return _report_failure(request, error or RuntimeError("there is no report"))
     code = EXIT_OK if report.state == "finished" else EXIT_FAILED
     document = {**report.to_json(), "slide": outcome.job.slide}
-    if not asked.as_json:
-        show_report(report, verbose=asked.verbose)
-    if wrong is not None:
-        show_error(wrong, what=outcome.job.slide, verbose=asked.verbose)
-        code = exit_code(wrong)
-        document["error"] = describe(wrong)
-    _print(asked, code, document)
-    why = {"interrupted": INTERRUPTED, "incomplete": INCOMPLETE if wrong is None else LOST}
-    return CommandOutcome(code, why.get(report.state), begun=True)
+    if not request.as_json:
+        show_report(report, verbose=request.verbose)
+    if error is not None:
+        show_error(error, subject=outcome.job.slide, verbose=request.verbose)
+        code = exit_code(error)
+        document["error"] = describe(error)
+    _print(request, code, document)
+    reasons = {"interrupted": INTERRUPTED, "incomplete": INCOMPLETE if error is None else LOST}
+    return CommandOutcome(code, reasons.get(report.state), begun=True)
 
 
-def _outcome(asked: Request) -> SlideOutcome | None:
-    """Return what came of the slide; None if it was interrupted before it began."""
+def _run(request: Request) -> SlideOutcome | None:
+    """Segment the slide; return None if it was interrupted before it began."""
     from wsi_unet.models.inference.devices import keep_freed_memory
     from wsi_unet.segmentation.report import RunProgress
 
     keep_freed_memory()
-    job = _job(asked)
-    with progress_display(PurePath(job.slide).name, quiet=asked.quiet) as display:
+    job = _job(request)
+    with open_display(PurePath(job.slide).name, describe_run, quiet=request.quiet) as display:
 
         def on_progress(progress: CohortProgress) -> None:
-            asked.interruption.check()
+            request.check_interrupted()
             display(progress.active[0] if progress.active else RunProgress("opening"))
 
         display(RunProgress("opening"))
-        outcomes = list(wsi_unet.segment_cohort([job], asked.cluster, on_progress=on_progress))
+        outcomes = list(wsi_unet.segment_cohort([job], request.cluster, on_progress=on_progress))
     return outcomes[0] if outcomes else None
 
 
-def _job(asked: Request) -> SlideJob:
-    (listed,) = asked.cohort.slides
+def _job(request: Request) -> SlideJob:
+    (listed,) = request.cohort.slides
     return listed.job
 
 
-def _interrupted(asked: Request) -> CommandOutcome:
-    job = _job(asked)
+def _report_interruption(request: Request) -> CommandOutcome:
+    job = _job(request)
     document = {"slide": job.slide, "output": job.output, "state": "interrupted"}
-    _print(asked, EXIT_FAILED, document)
+    _print(request, EXIT_FAILED, document)
     return CommandOutcome(EXIT_FAILED, INTERRUPTED)
 
 
-def _failed(asked: Request, error: Exception) -> CommandOutcome:
-    job, code = _job(asked), exit_code(error)
-    show_error(error, what=job.slide, verbose=asked.verbose)
+def _report_failure(request: Request, error: Exception) -> CommandOutcome:
+    job, code = _job(request), exit_code(error)
+    show_error(error, subject=job.slide, verbose=request.verbose)
     document = {
         "slide": job.slide,
         "output": job.output,
         "state": "failed",
         "error": describe(error),
     }
-    _print(asked, code, document)
+    _print(request, code, document)
     return CommandOutcome(code)
 
 
-def _print(asked: Request, code: int, document: dict[str, Any]) -> None:
-    if asked.as_json:
+def _print(request: Request, code: int, document: dict[str, Any]) -> None:
+    if request.as_json:
         print_json({"exit_code": code, "slides": [document]})

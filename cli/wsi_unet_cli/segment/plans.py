@@ -1,4 +1,4 @@
-"""`wsi-unet segment --plan` with several slides: a line for each, then what it comes to."""
+"""`wsi-unet segment --plan` with several slides: a line for each, then the totals."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wsi_unet_cli.common.failures import describe, printable, show_error
+from wsi_unet_cli.common.failures import describe, show_error
 from wsi_unet_cli.common.outcome import EXIT_FAILED, EXIT_OK, CommandOutcome
 from wsi_unet_cli.common.output import duration, print_facts, size
-from wsi_unet_cli.common.reports import exactness_in_words, show_plan
+from wsi_unet_cli.common.reports import exactness_in_words, show_plan, warning_lines
+from wsi_unet_cli.common.text import count, printable, speak_document
 from wsi_unet_cli.segment.request import Request
 
 if TYPE_CHECKING:
@@ -21,17 +22,17 @@ if TYPE_CHECKING:
 
 @dataclass
 class PlanTotals:
-    """What the plans come to.
+    """The plans of many slides, added up.
 
     Attributes:
-        slides: that can be segmented.
-        failed: that can't.
-        blocks: of them.
-        seconds: estimated; slides of unknown speed left out.
-        expected_bytes: on disk.
-        output_bytes: on disk, at most.
-        warnings: of all of them.
-        resuming: slides that an earlier run has begun.
+        slides: number of slides that can be segmented.
+        failed: number of slides that can't.
+        blocks: number of their blocks.
+        seconds: estimated time, without slides of unknown speed.
+        expected_bytes: expected size on disk.
+        output_bytes: size on disk, at most.
+        warnings: number of warnings.
+        resuming: number of slides that an earlier run has begun.
     """
 
     slides: int = 0
@@ -54,65 +55,68 @@ class PlanTotals:
         self.resuming += plan.resumes
 
 
-def plan_slides(asked: Request) -> CommandOutcome:
+def plan_slides(request: Request) -> CommandOutcome:
     """Plan each slide of a cohort and show a line for it; nothing is written."""
     from wsi_unet.cohorts.planning import plan_cohort
 
     totals = PlanTotals()
-    jobs = (listed.job for listed in asked.cohort.slides)
-    between = '{\n "slides": [\n'
-    for job, found in plan_cohort(jobs, asked.cluster):
-        if isinstance(found, Exception):
+    jobs = (listed.job for listed in request.cohort.slides)
+    separator = '{\n "slides": [\n'
+    for job, planned in plan_cohort(jobs, request.cluster):
+        if isinstance(planned, Exception):
             totals.failed += 1
-            show_error(found, what=job.slide, verbose=asked.verbose)
+            show_error(planned, subject=job.slide, verbose=request.verbose)
         else:
-            totals.add(found)
-        if asked.as_json:
-            click.echo(between + json.dumps(_document(job.slide, found), allow_nan=False), nl=False)
-            between = ",\n"
-        elif not isinstance(found, Exception):
-            click.echo(_line(job.slide, found))
-            if asked.verbose:
-                show_plan(found)
+            totals.add(planned)
+        if request.as_json:
+            document = json.dumps(_document(job.slide, planned), allow_nan=False)
+            click.echo(separator + document, nl=False)
+            separator = ",\n"
+        elif not isinstance(planned, Exception):
+            click.echo(_line(job.slide, planned))
+            if request.verbose:
+                show_plan(planned)
     code = EXIT_FAILED if totals.failed else EXIT_OK
-    if asked.as_json:
+    if request.as_json:
         ending = json.dumps({"totals": vars(totals), "exit_code": code}, indent=1)
         click.echo(f"\n ],{ending[1:]}")
     else:
-        _show(totals, asked.cohort.folder or "")
+        _show(totals, request.cohort.folder or "")
     return CommandOutcome(code)
 
 
-def _document(slide: str, found: Plan | Exception) -> dict[str, Any]:
-    if isinstance(found, Exception):
-        return {"slide": slide, "state": "failed", "error": describe(found)}
-    return {**found.to_json(), "slide": slide, "state": "planned"}
+def _document(slide: str, planned: Plan | Exception) -> dict[str, Any]:
+    if isinstance(planned, Exception):
+        return {"slide": slide, "state": "failed", "error": describe(planned)}
+    document: dict[str, Any] = speak_document(planned.to_json())
+    return {**document, "slide": slide, "state": "planned"}
 
 
 def _line(slide: str, plan: Plan) -> str:
     labels, costs = plan.labels, plan.costs
-    parts = [
-        f"{len(labels.blocks())} blocks, {len(costs.tissue)} with tissue",
+    words = [
+        f"{count(len(labels.blocks()), 'block')}, {len(costs.tissue)} with tissue",
         f"about {size(costs.expected_bytes)}",
     ]
     if costs.seconds is not None:
-        parts.append(f"about {duration(costs.seconds)}")
+        words.append(f"about {duration(costs.seconds)}")
     if labels.inexact_because:
-        parts.append(exactness_in_words(labels.exactness, labels.inexact_because))
+        words.append(exactness_in_words(labels.exactness, labels.inexact_because))
     if plan.resumes:
-        parts.append("goes on")
-    beware = "".join(f"\n  beware  {printable(warning)}" for warning in plan.warnings)
-    return f"{printable(PurePath(slide).name)}: {', '.join(parts)}{beware}"
+        words.append("resumes")
+    line = f"{printable(PurePath(slide).name)}: {', '.join(words)}"
+    return "\n".join([line, *warning_lines(plan.warnings)])
 
 
 def _show(totals: PlanTotals, folder: str) -> None:
+    slides = count(totals.slides + totals.failed, "slide")
     print_facts(
-        f"{totals.slides} of {totals.slides + totals.failed} slides planned, nothing written",
+        f"{totals.slides} of {slides} planned, nothing written",
         [
             ("would write to", folder),
             ("blocks", str(totals.blocks)),
             ("disk", f"about {size(totals.expected_bytes)}, {size(totals.output_bytes)} at most"),
             ("time", f"about {duration(totals.seconds)}"),
-            ("goes on", f"{totals.resuming} of them" if totals.resuming else ""),
+            ("resumes", f"{totals.resuming} of them" if totals.resuming else ""),
         ],
     )

@@ -1,11 +1,11 @@
-"""What a command about slides was asked to do."""
+"""What `wsi-unet segment` was asked to do."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wsi_unet_cli.common.interrupt import Interruption
+from wsi_unet_cli.common.interrupt import Check
 
 if TYPE_CHECKING:
     from wsi_unet import ClusterOptions
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be done, and how to show it.
+    """What to do, and how to show it.
 
     Attributes:
         cohort: the slides.
         cluster: where blocks are computed.
-        quiet: no progress.
-        as_json: one JSON document on stdout instead of text.
-        verbose: say more; show tracebacks.
-        interruption: whether somebody wants it to end.
+        quiet: show no progress.
+        as_json: print one JSON document on stdout instead of text.
+        verbose: say more, and show tracebacks.
+        check_interrupted: raises KeyboardInterrupt if the program is to end.
     """
 
     cohort: Cohort
@@ -30,4 +30,4 @@ class Request:
     quiet: bool
     as_json: bool
     verbose: bool
-    interruption: Interruption
+    check_interrupted: Check

@@ -1,0 +1,136 @@
+"""How messages of the library are written for people: options with dashes, numbers of things."""
+
+from __future__ import annotations
+
+import doctest
+import json
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+from support.standin import Calls, report, run
+
+import wsi_unet
+from wsi_unet.errors import OptionError
+from wsi_unet.logs import warn
+from wsi_unet_cli.common import text
+from wsi_unet_cli.common.text import COMMAND, speak_document, with_dashes
+from wsi_unet_cli.main import cli
+
+
+@pytest.fixture
+def context() -> Iterator[click.Context]:
+    """The context of an error that came out of `wsi-unet segment`."""
+    with click.Context(cli) as context:
+        context.meta[COMMAND] = cli.commands["segment"]
+        yield context
+
+
+@pytest.mark.usefixtures("context")
+@pytest.mark.parametrize(
+    ("message", "spoken"),
+    [
+        ("use a smaller `tile`", "use a smaller --tile"),
+        ("try `tile=104`", "try --tile 104"),
+        ("`overwrite=True` replaces it", "--overwrite replaces it"),
+        ("`max_retries=0`", "--max-retries 0"),
+        ("`models=['a']` and `model`", "--model a and --model"),
+        ("`tta='d4'` or `tta=d4`", "--tta d4 or --tta d4"),
+        ("`tolerance=None`", "--tolerance none"),
+        ("`region=(0, 64, 512, 512)`", "--region 0,64,512,512"),
+        ("`ignore='no tumour'`", "--ignore 'no tumour'"),
+        ("`ignore=no tumour`", "--ignore 'no tumour'"),
+        ("`outputs=('labels', 'probabilities')`", "--outputs labels,probabilities"),
+        ("say `dask worker` or `name_of_nothing=3`", "say `dask worker` or `name_of_nothing=3`"),
+        ("no option at all: 5 ` ticks", "no option at all: 5 ` ticks"),
+    ],
+)  # fmt: skip
+def test_options_are_written_as_they_are_typed(message: str, spoken: str) -> None:
+    assert with_dashes(message) == spoken
+
+
+@pytest.mark.usefixtures("context")
+@pytest.mark.parametrize("value", ["two words", "it's", "a;b", "$HOME", "µ", 'say "so"'])
+def test_a_value_is_one_word_of_a_command_line(value: str) -> None:
+    assert shlex.split(with_dashes(f"`ignore={value!r}`")) == ["--ignore", value]
+
+
+def test_an_option_of_the_command_goes_before_one_of_another(context: click.Context) -> None:
+    assert with_dashes("`name`, `max_side=9`") == "--name, --size 9"
+    context.meta[COMMAND] = cli.commands["overlay"]
+    assert with_dashes("`name`, `max_side=9`") == "--label, --size 9"
+
+
+def test_outside_of_a_command_nothing_changes() -> None:
+    assert with_dashes("try `tile=104`") == "try `tile=104`"
+
+
+@pytest.mark.usefixtures("context")
+def test_in_a_document_only_sentences_change() -> None:
+    document: dict[str, Any] = {
+        "slide": "`tile`.svs",
+        "error": "try `tile=104`",
+        "warnings": ("`trust=True`", "nothing"),
+        "runs": [{"inexact_because": "no `mpp`", "failures": [{"error": None}], "tile": 3}],
+    }
+    assert speak_document(document) == {
+        "slide": "`tile`.svs",
+        "error": "try --tile 104",
+        "warnings": ["--trust", "nothing"],
+        "runs": [{"inexact_because": "no --mpp", "failures": [{"error": None}], "tile": 3}],
+    }
+
+
+def test_errors_have_dashes_on_stderr_and_in_the_document(calls: Calls) -> None:
+    calls.outcomes["a.svs"] = OptionError("a.svs: try `tile=104`")
+    done = run("a.svs", "--json")
+    assert done.stderr.splitlines()[-1] == "error: a.svs: try --tile 104"
+    (slide,) = json.loads(done.stdout)["slides"]
+    assert slide["error"] == "a.svs: try --tile 104"
+    calls.outcomes["b.svs"] = OptionError("b.svs: try `tile=104`")
+    done = run("a.svs", "b.svs", "--json", "-o", "out")
+    assert [slide["error"] for slide in json.loads(done.stdout)["slides"]] == [
+        "a.svs: try --tile 104",
+        "b.svs: try --tile 104",
+    ]
+    status = CliRunner().invoke(cli, ["status", "out"])
+    assert "a.svs: try --tile 104" in status.stdout
+
+
+@pytest.mark.parametrize("slides", [("a.svs",), ("a.svs", "b.svs")])
+def test_warnings_have_dashes_when_they_come_and_in_the_report(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, slides: tuple[str, ...]
+) -> None:
+    from dataclasses import replace
+
+    from support import standin
+
+    def with_warning(*arguments: Any) -> Any:
+        warn("give `mpp` soon")
+        return replace(report(*arguments), warnings=("approximate; use `precision=float32`",))
+
+    monkeypatch.setattr(standin, "report", with_warning)
+    done = run(*slides, "-o", "out/")
+    assert done.stderr.count("warning: give --mpp soon\n") == len(slides)
+    lines = [line.split() for line in done.stdout.splitlines()]
+    warning = ["warning", "approximate;", "use", "--precision", "float32"]
+    assert lines.count(warning) == len(slides)
+
+
+def test_an_error_of_the_library_is_spoken_by_every_command(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OptionError("no labels `x`; choose one with `name`")
+
+    monkeypatch.setattr(wsi_unet, "write_overlay", refuse)
+    done = CliRunner().invoke(cli, ["overlay", "x.ome.zarr"])
+    assert done.exit_code == 2
+    assert done.stderr == "error: no labels `x`; choose one with --label\n"
+
+
+def test_the_examples_in_the_docs() -> None:
+    assert doctest.testmod(text).attempted
