@@ -10,8 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from wsi_unet.geometry import Box
-from wsi_unet.locations import Location
-from wsi_unet.slides.levels import PixelSize, pyramid
+from wsi_unet.slides.levels import PixelSize, make_levels
 from wsi_unet.slides.slide import Reader, Slide
 
 Pixels = NDArray[np.uint8]
@@ -27,7 +26,7 @@ class ArrayReader(Reader):
 
     def __init__(self, levels: list[Pixels], mpp: PixelSize | None) -> None:
         self._pixels = levels
-        self.levels = pyramid(
+        self.levels = make_levels(
             [(level.shape[0], level.shape[1]) for level in levels], [(7, 5)] * len(levels)
         )
         self.mpp = mpp
@@ -51,7 +50,7 @@ def slide_of() -> SlideOf:
 
     def make(*levels: Pixels, mpp: PixelSize | None = None) -> Slide:
         reader = ArrayReader(list(levels), mpp)
-        slide = Slide(Location("memory"), reader)
+        slide = Slide("memory", reader)
         slide.boxes = reader.boxes  # type: ignore[attr-defined]
         return slide
 

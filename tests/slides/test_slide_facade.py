@@ -15,7 +15,7 @@ import wsi_unet.slides
 from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box
 from wsi_unet.slides import PixelSize, Slide, check_mpp, open_slide
-from wsi_unet.slides.levels import pyramid
+from wsi_unet.slides.levels import make_levels
 
 Pixels = NDArray[np.uint8]
 SlideOf = Callable[..., Slide]
@@ -43,7 +43,7 @@ def test_public_names_are_loaded_lazily_and_all_exist() -> None:
 def test_downsamples_are_exact_where_sizes_allow(
     shapes: list[tuple[int, int]], expected: list[tuple[float, float]]
 ) -> None:
-    levels = pyramid(shapes, [(512, 512)] * len(shapes))
+    levels = make_levels(shapes, [(512, 512)] * len(shapes))
     assert [level.downsample for level in levels] == expected
 
 

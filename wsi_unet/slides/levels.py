@@ -73,7 +73,7 @@ def check_mpp(mpp: PixelSize | float) -> None:
             )
 
 
-def pyramid(shapes: Sequence[Shape], tiles: Sequence[Shape]) -> tuple[Level, ...]:
+def make_levels(shapes: Sequence[Shape], tiles: Sequence[Shape]) -> tuple[Level, ...]:
     """Return levels whose downsamples are derived from their shapes.
 
     Writers round the size of a level, so the quotient of two sizes is a little off; where an
@@ -83,7 +83,8 @@ def pyramid(shapes: Sequence[Shape], tiles: Sequence[Shape]) -> tuple[Level, ...
         shapes: (rows, columns) of each level, px, finest first.
         tiles: (rows, columns) that are decoded at once, px of each level.
 
-    >>> [level.downsample for level in pyramid([(13500, 15071), (6750, 7536)], [(512, 512)] * 2)]
+    >>> levels = make_levels([(13500, 15071), (6750, 7536)], [(512, 512), (512, 512)])
+    >>> [level.downsample for level in levels]
     [(1.0, 1.0), (2.0, 2.0)]
     """
     return tuple(

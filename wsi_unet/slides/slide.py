@@ -5,6 +5,7 @@ Coordinates of `read` are (y, x) pixels of the level that is read, origin at the
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -72,8 +73,9 @@ class Slide:
         name: the last part of the path.
     """
 
-    def __init__(self, location: Location, reader: Reader) -> None:
+    def __init__(self, path: str | os.PathLike[str] | Location, reader: Reader) -> None:
         """Wrap an open reader, which the slide owns from here on."""
+        location = Location.parse(path)
         self.path = str(location)
         self.name = location.name
         self._reader = reader

@@ -17,7 +17,7 @@ from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box
 from wsi_unet.locations import Location
 from wsi_unet.slides.fingerprint import path_digest
-from wsi_unet.slides.levels import PixelSize, pyramid
+from wsi_unet.slides.levels import PixelSize, make_levels
 from wsi_unet.slides.slide import Reader
 
 _ERRORS = (
@@ -58,7 +58,7 @@ class DicomReader(Reader):
             raise SlideError(f"{path}: wsidicom finds no whole-slide image ({error})") from error
         levels = list(self._slide.levels)
         self._numbers = [level.level for level in levels]
-        self.levels = pyramid(
+        self.levels = make_levels(
             [(level.size.height, level.size.width) for level in levels],
             [(level.tile_size.height, level.tile_size.width) for level in levels],
         )

@@ -17,7 +17,7 @@ from wsi_unet.colour import to_rgb
 from wsi_unet.errors import SlideError, os_errors_as
 from wsi_unet.geometry import Box
 from wsi_unet.slides.fingerprint import file_digest
-from wsi_unet.slides.levels import pyramid
+from wsi_unet.slides.levels import make_levels
 from wsi_unet.slides.slide import Reader
 from wsi_unet.slides.sources.source import ByteSource
 
@@ -78,7 +78,7 @@ class ImageReader(Reader):
                     "supported, so convert it first"
                 )
             shape = image.height, image.width
-            self.levels = pyramid([shape], [shape])
+            self.levels = make_levels([shape], [shape])
             self.compression = image.format
             self.properties: Mapping[str, str] = {
                 "image.format": str(image.format),

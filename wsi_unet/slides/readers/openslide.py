@@ -16,7 +16,7 @@ from wsi_unet.errors import SlideError, os_errors_as
 from wsi_unet.geometry import Box
 from wsi_unet.locations import Location
 from wsi_unet.slides.fingerprint import path_digest
-from wsi_unet.slides.levels import PixelSize, pyramid
+from wsi_unet.slides.levels import PixelSize, make_levels
 from wsi_unet.slides.slide import Reader
 
 PIECE_SIDE = 512
@@ -46,7 +46,7 @@ class OpenSlideReader(Reader):
             )
             for level in range(len(sides))
         ]
-        self.levels = pyramid(sides, tiles)
+        self.levels = make_levels(sides, tiles)
         self.properties: Mapping[str, str] = properties
         self.vendor = properties.get("openslide.vendor")
         self.compression = None

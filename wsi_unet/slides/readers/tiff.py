@@ -24,7 +24,7 @@ from wsi_unet.colour import to_rgb
 from wsi_unet.errors import SlideError, first_line, os_errors_as
 from wsi_unet.geometry import Box
 from wsi_unet.slides.fingerprint import file_digest
-from wsi_unet.slides.levels import PixelSize, pyramid
+from wsi_unet.slides.levels import PixelSize, make_levels
 from wsi_unet.slides.library_messages import capture_library_messages
 from wsi_unet.slides.readers.tiff_levels import TiffLevel
 from wsi_unet.slides.readers.tiff_pages import (
@@ -105,7 +105,7 @@ class TiffReader(Reader):
         refuse_truncated(self._source, list(file.pages), warnings)
         sides = [(rows, columns) for columns, rows in slide.level_dimensions]
         tiles = [tile_shape(level.keyframe) for level in series.levels]
-        self.levels = pyramid(sides, tiles)
+        self.levels = make_levels(sides, tiles)
         self.mpp = _mpp(properties)
         self.vendor = _vendor(slide, properties)
         self.compression = compression_name(series.levels[0].keyframe.compression)

@@ -22,16 +22,16 @@ from wsi_unet.colour import to_rgb
 from wsi_unet.errors import SlideError, os_errors_as
 from wsi_unet.geometry import Box, Shape
 from wsi_unet.locations import Location
-from wsi_unet.slides.levels import pyramid
+from wsi_unet.slides.levels import make_levels
 from wsi_unet.slides.readers.zarr_metadata import (
     Node,
     array_axes,
     compression_name,
-    describe,
+    describe_zarr,
+    first_image,
     image_axes,
     is_zarr,
     load_node,
-    multiscale,
     pixel_size,
     refuse_fluorescence,
 )
@@ -67,7 +67,7 @@ class ZarrReader(Reader):
             self._folders, self._nodes = [folder], [node]
             self._axes = array_axes(location, node)
         else:
-            self._image = multiscale(node)
+            self._image = first_image(node)
             names = [str(dataset["path"]) for dataset in self._image["datasets"]]
             self._folders = [folder.below(name) for name in names]
             self._nodes = list(map_concurrently(load_node, self._folders, location))
@@ -76,21 +76,21 @@ class ZarrReader(Reader):
         levels = zip(self._folders, self._nodes, strict=True)
         self._arrays = list(map_concurrently(self._open, levels, location))
         shapes = [self._shape(array) for array in self._arrays]
-        self.levels = pyramid(shapes, [self._tile(array) for array in self._arrays])
+        self.levels = make_levels(shapes, [self._tile(array) for array in self._arrays])
         self.mpp = pixel_size(self._image, self._axes)
         self.compression = compression_name(self._nodes[0].document)
-        self.properties = describe(self._image, node, self._axes)
+        self.properties = describe_zarr(self._image, node, self._axes)
 
     def _find_image(self, folder: Folder) -> tuple[Node, Folder]:
         node = load_node(folder)
-        if node.is_array or multiscale(node):
+        if node.is_array or first_image(node):
             return node, folder
         inner = folder.below("0")
         attributes = node.attributes.get("ome", node.attributes)
         if (
             "bioformats2raw.layout" in attributes
             and is_zarr(inner)
-            and multiscale(load_node(inner))
+            and first_image(load_node(inner))
         ):
             return load_node(inner), inner
         kind = "an HCS plate" if "plate" in attributes else "a Zarr group without an OME-Zarr image"

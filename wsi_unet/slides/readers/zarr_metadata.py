@@ -97,7 +97,7 @@ def _parse(folder: Folder, name: str, data: bytes) -> dict[str, Any]:
     return document
 
 
-def multiscale(node: Node) -> Mapping[str, Any]:
+def first_image(node: Node) -> Mapping[str, Any]:
     """Return the first image that a group describes; an empty mapping if there is none."""
     described = node.attributes.get("ome", node.attributes)
     images = described.get("multiscales") if isinstance(described, dict) else None
@@ -190,7 +190,7 @@ def compression_name(document: Mapping[str, Any]) -> str | None:
     return str(names[-1]) if names else None
 
 
-def describe(image: Mapping[str, Any], node: Node, axes: str) -> dict[str, str]:
+def describe_zarr(image: Mapping[str, Any], node: Node, axes: str) -> dict[str, str]:
     """Return the `Slide.properties` of a Zarr."""
     properties = {"zarr.format": str(node.version), "zarr.axes": axes}
     version = image.get("version") or node.attributes.get("ome", {}).get("version")
