@@ -51,8 +51,8 @@ Exit codes: 0 everything is finished, 1 something is left to do, 2 wrong usage o
 def status(ctx: click.Context, result: str, verify: bool, as_json: bool) -> None:
     """Show what is done, failed and left in each label group of the result OUT.
 
-    If OUT is a folder with the results of many slides, show a line for each, and the totals. It
-    also tells who is writing there.
+    If OUT is a folder with the results of many slides, show a line for each, and the totals. The
+    process that is writing there is shown, too.
     """
     from wsi_unet.cohorts.status import is_cohort
 

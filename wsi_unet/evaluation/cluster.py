@@ -55,7 +55,7 @@ def open_on_cluster(
     pair = open_pair(comparison)
     files = (prediction, truth, comparison.within)
     with open_client(cluster) as client:
-        check_paths(client, readable=[str(file) for file in files if file is not None])
+        check_paths(client, readable=[file for file in files if file is not None])
         compute = partial(_compute, client, cluster.max_retries)
         yield pair, MapReduce(partial(_get_pair, comparison), compute)
         with suppress(OSError, RuntimeError, CancelledError):

@@ -70,7 +70,7 @@ def open_label_raster(labels: LabelsLike, name: str | None = None, level: int = 
         return _wrap_array(labels, str(labels.name or "the array"), None)
     location = Location.parse(labels)
     if location.is_url or location.path.is_dir():
-        array = open_labels(str(location), name, level)
+        array = open_labels(location, name, level)
         return _wrap_array(array, str(location), _computed_boxes(location, str(array.name), level))
     if name is not None:
         raise EvaluationError(f"{location}: is no label OME-Zarr, so it has no labels {name!r}")
@@ -138,7 +138,7 @@ def _to_pixels(micrometres: PixelCentres, mpp: tuple[float, float]) -> PixelCent
 
 def _computed_boxes(location: Location, name: str, level: int) -> tuple[Box, ...] | None:
     """Return the blocks that were computed, px of a level of the labels; None if all were."""
-    record = Progress(open_store(str(location)), name).read_run()
+    record = Progress(open_store(location), name).read_run()
     parameters: Any = {} if record is None else record.parameters
     regions = parameters.get("regions")
     if not regions:

@@ -62,13 +62,13 @@ def write_overlay(
     if not 64 <= max_side <= 32768:
         raise OptionError(f"`max_side={max_side}`: choose 64 to 32768 px", option="max_side")
     location = Location.parse(output)
-    labels = open_labels(str(location), name)
+    labels = open_labels(location, name)
     size = _picture_size(labels, max_side)
     picture, fill = _read_image(location, labels, size), FILL
     if picture is None:
         picture, fill = np.full((size[1], size[0], 3), 255, np.float32), FILL_ON_WHITE
     level = _choose_level(labels.attrs["levels"], labels.shape, round(OVERSAMPLING * max(size)))
-    values = open_labels(str(location), str(labels.name), level).values
+    values = open_labels(location, str(labels.name), level).values
     painted = _paint(picture, values, labels.attrs["colors"], fill)
     image = Image.fromarray(painted)
     if labels.attrs["unit"] == "micrometer":
@@ -101,11 +101,11 @@ def _read_image(
     location: Location, labels: xr.DataArray, size: tuple[int, int]
 ) -> NDArray[np.float32] | None:
     """Return the stored image on the picture's grid, float32 (h, w, 3) of 0 .. 255."""
-    finest = open_image(str(location))
+    finest = open_image(location)
     if finest is None:
         return None
     level = _choose_level(finest.attrs["levels"], finest.shape, max(size))
-    stored = open_image(str(location), level) if level else finest
+    stored = open_image(location, level) if level else finest
     assert stored is not None
     pixels = np.moveaxis(stored.values, 0, -1)
     edges = []  # where the labels begin and end, in px of the stored image

@@ -97,9 +97,9 @@ def show_recipe(ctx: click.Context, param: click.Parameter, value: str | None) -
     "--workers",
     type=click.IntRange(min=0),
     metavar="N",
-    help="Number of processes that make samples; 0: this process makes them.  [default: as many as "
-    "--threads, if each gets at least two samples of a batch; for a GPU, as many as there are "
-    "cores; at most 16]",
+    help="Number of processes that make samples; 0: this process makes them.  [default: on "
+    "a CPU one per thread, or per two samples of a batch if that is fewer, and none if that is "
+    "one; for a GPU one per core but one; at most 16]",
 )
 @click.option(
     "--threads",
@@ -139,7 +139,7 @@ def train(
     quiet: bool,
     **options: Unpack[TrainingArguments],
 ) -> None:
-    """Train a network as RECIPE, a TOML file, says, and write it as a model.
+    """Train a network from RECIPE, a TOML file, and write it as a model.
 
     The data are pairs of images and label images, or slides with annotations (GeoJSON, ASAP XML) or
     label OME-Zarrs. Ctrl-C ends the training after the iteration, with everything saved: --resume
