@@ -144,7 +144,7 @@ def test_an_interruption_keeps_what_is_done(
 def test_an_interruption_tells_of_all_slides_when_the_store_of_one_fails(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    report = Execution.report
+    report = Execution.make_report
 
     def failing(self: Execution, *, interrupted: bool = False) -> Report:
         if self.slide == "2.png":
@@ -155,7 +155,7 @@ def test_an_interruption_tells_of_all_slides_when_the_store_of_one_fails(
         if {"2.png", "4.png"} <= {slide.slide for slide in progress.active}:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Execution, "report", failing)
+    monkeypatch.setattr(Execution, "make_report", failing)
     two = [job for job in jobs(folder, tmp_path) if job.slide.endswith(("2.png", "4.png"))]
     found = {Path(one.job.slide).name: one for one in segment_cohort(two, on_progress=stop)}
     assert (found["2.png"].state, str(found["2.png"].error)) == ("failed", "the store is away")

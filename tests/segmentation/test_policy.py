@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from wsi_unet.segmentation.dispatch.policy import (
     Limits,
     Verdict,
-    block_deadline,
+    count_free_places,
+    estimate_deadline,
     find_overdue,
     find_stragglers,
-    free_places,
     is_stuck,
     judge_death,
     judge_failure,
@@ -51,7 +51,7 @@ blocks = st.lists(
     ("in_flight", "threads", "free"), [(0, 4, 12), (12, 4, 0), (13, 4, -1), (2, 0, -2)]
 )
 def test_a_thread_has_three_tasks(in_flight: int, threads: int, free: int) -> None:
-    assert free_places(in_flight, threads, LIMITS) == free
+    assert count_free_places(in_flight, threads, LIMITS) == free
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_thread_has_three_tasks(in_flight: int, threads: int, free: int) -> No
     ids=["short", "at the bound", "long", "unknown and short", "unknown and long"],
 )
 def test_a_deadline_is_generous(expected: float | None, flops: float, deadline: float) -> None:
-    assert block_deadline(expected, flops, LIMITS) == deadline
+    assert estimate_deadline(expected, flops, LIMITS) == deadline
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from support.runs import Study
 
 import wsi_unet
 from wsi_unet.labels.progress import BlockMarker
-from wsi_unet.segmentation.status import covered_length, measure_rates, read_writer
+from wsi_unet.segmentation.status import measure_cover, measure_rates, read_writer
 from wsi_unet.storage.keys import LOCK_KEY
 from wsi_unet.storage.lock import LockOwner, LockRecord, acquire
 from wsi_unet.storage.opening import open_store
@@ -38,7 +38,7 @@ def test_intervals_cover_what_they_cover(spans: list[tuple[int, int]]) -> None:
     line = np.zeros(50, bool)
     for first, length in spans:
         line[first : first + length] = True
-    assert covered_length((first, first + length) for first, length in spans) == line.sum()
+    assert measure_cover((first, first + length) for first, length in spans) == line.sum()
 
 
 def test_rates_leave_pauses_out() -> None:

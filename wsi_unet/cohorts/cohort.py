@@ -189,13 +189,13 @@ class _Listing:
     def _place_output(self, slide: str) -> str:
         """Return where a slide's result goes unless its manifest names it."""
         name = name_output(slide)
-        return name if self._output is None else _below(self._output, name)
+        return name if self._output is None else _join(self._output, name)
 
     def _place_named_output(self, manifest: str, output: str) -> str:
         """Return the result that a manifest names: below the output folder, if there is one."""
         if self._output is None or is_absolute(output):
             return resolve_path(manifest, output)
-        return _below(self._output, output)
+        return _join(self._output, output)
 
     def _check_model(self, manifest: str, where: str, model: str) -> str:
         """Return a model's name or path, once it is known to exist; each is checked once."""
@@ -240,7 +240,7 @@ def _parse_mpp(where: str, text: str) -> float:
     return value
 
 
-def _below(folder: str, name: str) -> str:
+def _join(folder: str, name: str) -> str:
     return f"{folder.rstrip('/')}/{name}"  # plain text: may be a URL
 
 

@@ -148,7 +148,7 @@ class CohortReport:
         """Note that a slide is being worked on."""
         number = self._numbers[job.output]
         self._before[number] = self._rows[number]
-        self._change(number, {"status": "running"})
+        self._change_row(number, {"status": "running"})
 
     def add_outcome(self, outcome: SlideOutcome) -> Row:
         """Note what came of a slide, and return its row; update the files if it is time."""
@@ -158,12 +158,12 @@ class CohortReport:
         changes: Row = {"status": "failed", "error": None}
         if report is not None:
             changes |= summarise_report(report)
-            if report.blocks.done == report.blocks.resumed and self._row(number)["seconds"]:
+            if report.blocks.done == report.blocks.resumed and self._decode_row(number)["seconds"]:
                 changes = {name: changes[name] for name in changes.keys() - set(TIMES)}
             self._classes |= dict.fromkeys(area["name"] for area in changes["classes"])
         if outcome.error is not None:
             changes["error"] = describe_error(outcome.error)
-        row = self._change(number, changes)
+        row = self._change_row(number, changes)
         self._update()
         return row
 
@@ -191,7 +191,7 @@ class CohortReport:
             return
         try:
             for number, line in self._before.items():  # these never ended
-                self._change(number, {"status": json.loads(line)["status"]})
+                self._change_row(number, {"status": json.loads(line)["status"]})
             finished: CohortState = "finished" if self.finished else "unfinished"
             self._write("interrupted" if interrupted else finished)
         finally:
@@ -202,12 +202,12 @@ class CohortReport:
         """Return every row as it is now, as JSON, in the order of the slides."""
         return iter(self._rows)
 
-    def _row(self, number: int) -> Row:
+    def _decode_row(self, number: int) -> Row:
         row: Row = json.loads(self._rows[number])
         return row
 
-    def _change(self, number: int, changes: Row) -> Row:
-        row = self._row(number)
+    def _change_row(self, number: int, changes: Row) -> Row:
+        row = self._decode_row(number)
         self._counts[row["status"]] -= 1
         row |= changes
         self._counts[row["status"]] += 1
@@ -231,13 +231,13 @@ class CohortReport:
                 f"{self.csv_path}: another run has taken this folder over, because this one gave "
                 "no sign of life; the report is the other run's now"
             )
-        self._store.put(JSON_NAME, self._json(state))
-        self._store.put(CSV_NAME, self._csv())
+        self._store.put(JSON_NAME, self._encode_json(state))
+        self._store.put(CSV_NAME, self._encode_csv())
         self._changed = False
         ended = self._clock()
         self._next = ended + max(SHORTEST_PAUSE, (ended - started) / LARGEST_SHARE)
 
-    def _json(self, state: CohortState) -> bytes:
+    def _encode_json(self, state: CohortState) -> bytes:
         progress = None if self._progress is None else asdict(self._progress)
         if progress is not None:
             del progress["active"]
@@ -253,7 +253,7 @@ class CohortReport:
         head = json.dumps(header, indent=1).removesuffix("\n}").encode()
         return head + BEFORE_ROWS + b",\n".join(self._rows) + b"\n]}\n"
 
-    def _csv(self) -> bytes:
+    def _encode_csv(self) -> bytes:
         classes = [f"{kind}:{name}" for name in self._classes for kind in CLASS_COLUMNS]
         ours = dict.fromkeys((*CSV_COLUMNS, *classes))
         names = [*ours, *(name for name in self._names if name not in ours)]

@@ -83,7 +83,7 @@ class Waits:
     write: float = 0.0
 
     @classmethod
-    def of(cls, marker: BlockMarker) -> Waits:
+    def from_marker(cls, marker: BlockMarker) -> Waits:
         """Return what one block spent its time on."""
         read, device, predict, write = (
             marker.seconds.get(name, 0.0) for name in ("read", "wait", "predict", "write")

@@ -18,7 +18,7 @@ from wsi_unet.locations import Location
 from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters
 from wsi_unet.segmentation.planning.output_state import read_parameters
 from wsi_unet.segmentation.report import BlockCounts, Failure, Waits
-from wsi_unet.segmentation.runs.output import is_finished, labels_are_described, unfinish
+from wsi_unet.segmentation.runs.output import are_labels_described, is_finished, unfinish
 from wsi_unet.storage.keys import LOCK_KEY
 from wsi_unet.storage.lock import STALE_SECONDS, LockRecord
 from wsi_unet.storage.opening import open_store
@@ -126,17 +126,17 @@ def run_status(
         progress = Progress(store, name)
         labels = read_parameters(progress, LabelParameters)
         if labels is not None:
-            statuses.append(_status(progress, labels, labels, verify))
+            statuses.append(_read_status(progress, labels, labels, verify))
     image = Progress(store, IMAGE_NAME)
     parameters = read_parameters(image, ImageParameters)
     if parameters is not None:
-        statuses.append(_status(image, parameters, None, verify))
+        statuses.append(_read_status(image, parameters, None, verify))
     if not statuses:
         raise OutputError(f"{output}: no run has started here; segment a slide to start one")
     return statuses
 
 
-def _status(
+def _read_status(
     progress: Progress,
     parameters: LabelParameters | ImageParameters,
     labels: LabelParameters | None,
@@ -187,7 +187,7 @@ def _status(
         mpx_per_s=pixels / seconds / 1e6 if seconds else 0.0,
         blocks_per_s=blocks_per_s,
         device_busy=device_busy,
-        waits=sum(map(Waits.of, done), start=Waits()),
+        waits=sum(map(Waits.from_marker, done), start=Waits()),
         failures=failures,
         damaged=tuple(sorted(marker.block for marker in damaged)),
     )
@@ -206,7 +206,7 @@ def measure_rates(markers: Sequence[BlockMarker]) -> tuple[float, float]:
     by_worker: dict[str, list[tuple[float, float]]] = {}
     for marker, span in zip(timed, spans, strict=True):
         by_worker.setdefault(marker.worker, []).append(span)
-    together, worked = covered_length(spans), sum(map(covered_length, by_worker.values()))
+    together, worked = measure_cover(spans), sum(map(measure_cover, by_worker.values()))
     busy = sum(marker.seconds.get("predict", 0.0) for marker in timed)
     return (
         len(timed) / together if together else 0.0,
@@ -214,10 +214,10 @@ def measure_rates(markers: Sequence[BlockMarker]) -> tuple[float, float]:
     )
 
 
-def covered_length(spans: Iterable[tuple[float, float]]) -> float:
+def measure_cover(spans: Iterable[tuple[float, float]]) -> float:
     """Return the length that intervals cover together.
 
-    >>> covered_length([(0, 2), (1, 3), (5, 6)])
+    >>> measure_cover([(0, 2), (1, 3), (5, 6)])
     4.0
     """
     total, end = 0.0, -math.inf
@@ -230,7 +230,7 @@ def covered_length(spans: Iterable[tuple[float, float]]) -> float:
 def _is_finished(progress: Progress, parameters: LabelParameters | ImageParameters) -> bool:
     """Return whether the metadata is all there, and says of labels that they are finished."""
     if isinstance(parameters, LabelParameters):
-        described = labels_are_described(progress.store, parameters)
+        described = are_labels_described(progress.store, parameters)
         return described and is_finished(progress.store, progress.name)
     return contents.is_described(progress.store, "", parameters.pyramid, channels=3)
 

@@ -16,9 +16,9 @@ from wsi_unet.segmentation.dispatch.dask_tasks import DaskTasks, MarkerFuture
 from wsi_unet.segmentation.dispatch.policy import (
     Limits,
     Verdict,
+    count_free_places,
     find_overdue,
     find_stragglers,
-    free_places,
     is_stuck,
     judge_death,
     judge_failure,
@@ -125,7 +125,7 @@ class BlocksInFlight:
     @property
     def free_places(self) -> int:
         """How many more tasks may be submitted now."""
-        return free_places(len(self), self._tasks.workers.total_threads, self._limits)
+        return count_free_places(len(self), self._tasks.workers.total_threads, self._limits)
 
     def submit(self, task: Task) -> None:
         """Hand a block to the cluster."""

@@ -100,16 +100,16 @@ class Overdue(Generic[B]):
     stalled: bool
 
 
-def free_places(in_flight: int, threads: int, limits: Limits) -> int:
+def count_free_places(in_flight: int, threads: int, limits: Limits) -> int:
     """Return how many more tasks may be submitted; below 0 where workers have gone.
 
-    >>> free_places(4, threads=2, limits=Limits(tasks_per_thread=3))
+    >>> count_free_places(4, threads=2, limits=Limits(tasks_per_thread=3))
     2
     """
     return limits.tasks_per_thread * threads - in_flight
 
 
-def block_deadline(seconds: float | None, flops: float, limits: Limits) -> float:
+def estimate_deadline(seconds: float | None, flops: float, limits: Limits) -> float:
     """Return after how many seconds a block counts as hung.
 
     Args:

@@ -96,9 +96,9 @@ def count_costs(
         tiles += len(cores)
         core_pixels += sum(core.area for core in cores)
         window_pixels += sum(border.window(core, shape).area for core in cores)
-    stored = _stored_bytes(labels, image, tissue, classes)
+    stored = _count_stored_bytes(labels, image, tissue, classes)
     on_device = measured.device_memory is not None
-    work = _block_bytes(labels, border, classes)
+    work = _count_block_bytes(labels, border, classes)
     return Costs(
         tissue=frozenset(tissue),
         tiles=tiles,
@@ -119,28 +119,28 @@ def count_costs(
     )
 
 
-def _stored_bytes(
+def _count_stored_bytes(
     labels: LabelParameters, image: ImageParameters | None, tissue: list[BlockIndex], classes: int
 ) -> dict[str, int]:
     """Return the uncompressed bytes of each output; blocks without tissue take none."""
     pyramid = labels.pyramid
     level0 = sum(labels.grid.core(index).area for index in tissue)
-    per_pixel = _pyramid_factor(pyramid)
+    per_pixel = _compare_pyramid(pyramid)
     stored = {"labels": int(level0 * per_pixel * len(labels.label_groups))}
     if labels.probabilities:
         stored["probabilities"] = int(level0 * per_pixel * classes)
     if image is not None:
-        stored["image"] = int(3 * np.prod(image.resampling.shape) * _pyramid_factor(image.pyramid))
+        stored["image"] = int(3 * np.prod(image.resampling.shape) * _compare_pyramid(image.pyramid))
     return stored
 
 
-def _pyramid_factor(pyramid: Pyramid) -> float:
+def _compare_pyramid(pyramid: Pyramid) -> float:
     """Return the pixels of all levels per pixel of level 0, about 4/3."""
     shapes = [pyramid.level_shape(level) for level in range(pyramid.levels)]
     return sum(rows * columns for rows, columns in shapes) / (shapes[0][0] * shapes[0][1])
 
 
-def _block_bytes(labels: LabelParameters, border: Border, classes: int) -> int:
+def _count_block_bytes(labels: LabelParameters, border: Border, classes: int) -> int:
     """Return the bytes of memory that a block in work takes beside the network's.
 
     RGB of its window, and of the source pixels while resampling; labels and probabilities with
@@ -179,42 +179,55 @@ def check_affordable(
         PlanError: memory, device memory or disk don't suffice; the message has the numbers and
             names the option that would help.
     """
+    _check_memory(labels, costs, measured, per_host)
+    _check_device_memory(labels, costs, measured, per_host)
+    return [] if free_disk is None else _check_disk(costs, free_disk)
+
+
+def _check_memory(
+    labels: LabelParameters, costs: Costs, measured: WorkerMeasurement, per_host: int
+) -> None:
     need = costs.process_bytes * per_host - measured.base_memory
-    if need > measured.host_memory:
-        fewer = f"fewer `workers` (now {per_host})"
-        if per_host == 1:
-            fewer = f"a smaller `block` (now {labels.block})"
-        raise PlanError(
-            f"memory: {per_host} worker process(es) need {_size(need)} more, but "
-            f"{measured.host} has {_size(measured.host_memory)} free; use a smaller `tile` "
-            f"(now {labels.tile}) or {fewer}"
-        )
-    if (
-        costs.device_bytes is not None
-        and measured.device_memory is not None
-        and costs.device_bytes * per_host > measured.device_memory
-    ):
+    if need <= measured.host_memory:
+        return
+    fewer = f"fewer `workers` (now {per_host})"
+    if per_host == 1:
+        fewer = f"a smaller `block` (now {labels.block})"
+    raise PlanError(
+        f"memory: {per_host} worker process(es) need {_format_size(need)} more, but "
+        f"{measured.host} has {_format_size(measured.host_memory)} free; use a smaller `tile` "
+        f"(now {labels.tile}) or {fewer}"
+    )
+
+
+def _check_device_memory(
+    labels: LabelParameters, costs: Costs, measured: WorkerMeasurement, per_host: int
+) -> None:
+    if costs.device_bytes is None or measured.device_memory is None:
+        return
+    need = costs.device_bytes * per_host
+    if need > measured.device_memory:
         raise PlanError(
             f"device memory: {per_host} process(es) with tiles of {labels.tile} px need "
-            f"{_size(costs.device_bytes * per_host)}, but "
-            f"{measured.device} has {_size(measured.device_memory)} free; use a smaller `tile` "
-            "or `device='cpu'`"
+            f"{_format_size(need)}, but {measured.device} has "
+            f"{_format_size(measured.device_memory)} free; use a smaller `tile` or `device='cpu'`"
         )
-    if free_disk is None:
-        return []
-    if costs.expected_bytes + DISK_MARGIN > free_disk:
+
+
+def _check_disk(costs: Costs, free: int) -> list[str]:
+    if costs.expected_bytes + DISK_MARGIN > free:
         raise PlanError(
-            f"disk: about {_size(costs.expected_bytes)} will be stored and {_size(DISK_MARGIN)} "
-            f"kept free, but only {_size(free_disk)} are free; choose another `output` or a "
-            "smaller `region`, or `image='none'`"
+            f"disk: about {_format_size(costs.expected_bytes)} will be stored and "
+            f"{_format_size(DISK_MARGIN)} kept free, but only {_format_size(free)} are free; "
+            "choose another `output` or a smaller `region`, or `image='none'`"
         )
-    if costs.output_bytes > free_disk:
+    if costs.output_bytes > free:
         return [
-            f"disk: {_size(free_disk)} are free, which is enough unless the labels compress "
-            f"unusually badly (at most {_size(costs.output_bytes)} are written)"
+            f"disk: {_format_size(free)} are free, which is enough unless the labels compress "
+            f"unusually badly (at most {_format_size(costs.output_bytes)} are written)"
         ]
     return []
 
 
-def _size(count: float) -> str:
+def _format_size(count: float) -> str:
     return f"{count / MIB:.0f} MiB" if count < GIB else f"{count / GIB:.2f} GiB"

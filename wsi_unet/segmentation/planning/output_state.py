@@ -78,7 +78,7 @@ def inspect_output(
     if not ours:
         return OutputState(location, label, groups, free_disk=free)
     if free is not None:
-        free += _stored_bytes(store, label) + _stored_bytes(store, IMAGE_NAME)
+        free += _count_stored_bytes(store, label) + _count_stored_bytes(store, IMAGE_NAME)
     other_runs = tuple(name for name in contents.read_run_names(store) if name != label)
     if overwrite and not other_runs:
         return OutputState(location, label, groups, free_disk=free, replaces=WHOLE_STORE)
@@ -143,7 +143,7 @@ def _read_slide(store: ByteStore) -> tuple[str, str] | None:
     return (slide["name"], slide["fingerprint"]) if slide else None
 
 
-def _stored_bytes(store: ByteStore, name: str) -> int:
+def _count_stored_bytes(store: ByteStore, name: str) -> int:
     """Return the bytes that a run's marked blocks take."""
     progress = Progress(store, name)
     record = progress.read_run()

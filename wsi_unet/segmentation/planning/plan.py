@@ -59,7 +59,10 @@ class Plan:
     @property
     def mpp(self) -> tuple[float, float] | None:
         """(y, x) size of a label pixel, µm; None where unknown."""
-        return label_mpp(self.labels)
+        if self.labels.slide.mpp is None:
+            return None
+        (y, x), (fy, fx) = self.labels.slide.mpp, self.labels.resampling.downsample
+        return y * fy, x * fx
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON-able values."""
@@ -219,14 +222,6 @@ def _make_request(
         processes_per_host=workers.per_host,
         processes_per_core=workers.per_core,
     )
-
-
-def label_mpp(labels: LabelParameters) -> tuple[float, float] | None:
-    """Return the (y, x) size of a label pixel, µm; None where unknown."""
-    if labels.slide.mpp is None:
-        return None
-    (y, x), (fy, fx) = labels.slide.mpp, labels.resampling.downsample
-    return y * fy, x * fx
 
 
 def _check_same_run(output: OutputState, labels: LabelParameters) -> None:

@@ -115,14 +115,14 @@ class _Cohort:
     def run(self) -> Iterator[SlideOutcome]:
         """Segment all slides and yield their outcomes."""
         try:
-            for event in stream(self._client, self._tasks(), limits=self._limits):
+            for event in stream(self._client, self._next_tasks(), limits=self._limits):
                 if isinstance(event, BlockDone | BlockFailed):
                     self._record(event)
                 yield from self._take_ended()
-                self._tell()
+                self._tell_progress()
             self._give_up()
             while self._finishing:
-                self._tell()
+                self._tell_progress()
                 time.sleep(0.01)
                 yield from self._take_ended()
             yield from self._take_ended()
@@ -133,9 +133,9 @@ class _Cohort:
         except CommClosedError:  # the scheduler died while it was asked something
             yield from self._interrupt(scheduler_lost_error(self._client))
         finally:
-            self._leave()
+            self._unlock_rest()
 
-    def _tasks(self) -> Iterator[Task | None]:
+    def _next_tasks(self) -> Iterator[Task | None]:
         """Yield the blocks of one slide after the other; None while none is ready."""
         while True:
             self._look_ahead()
@@ -226,13 +226,13 @@ class _Cohort:
             time.sleep(0.01)
         for slide in [*running, *self._finishing.values()]:
             try:
-                report = slide.execution.report(interrupted=error is None)
+                report = slide.execution.make_report(interrupted=error is None)
                 outcome = SlideOutcome(slide.job, report, error)
             except OutputError as unreadable:  # one slide's store fails; the others have theirs
                 outcome = SlideOutcome(slide.job, None, error or unreadable)
             yield outcome
 
-    def _leave(self) -> None:
+    def _unlock_rest(self) -> None:
         """Unlock the outputs of slides that never ended."""
         self._stop.set()
         for slide in self._running_slides():
@@ -245,12 +245,14 @@ class _Cohort:
     def _running_slides(self) -> list[_RunningSlide]:
         return list({id(slide): slide for slide in self._running.values()}.values())
 
-    def _tell(self) -> None:
+    def _tell_progress(self) -> None:
         """Call `on_progress`, if the last call is long enough ago."""
         if not self._meter.is_due():
             return
         running = self._running_slides()
-        active = [slide.execution.progress() for slide in (*running, *self._finishing.values())]
+        active = [
+            slide.execution.measure_progress() for slide in (*running, *self._finishing.values())
+        ]
         active += [RunProgress("opening", slide=job.slide) for job in self._ahead.jobs]
         self._meter.tell(active, blocks_in_flight=sum(slide.in_flight for slide in running))
 
@@ -259,6 +261,6 @@ def _finish(execution: Execution) -> Report:
     """Complete a slide's output, unlock it and return the report."""
     try:
         execution.complete()
-        return execution.report()
+        return execution.make_report()
     finally:
         execution.close()

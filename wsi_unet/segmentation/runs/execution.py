@@ -15,7 +15,7 @@ from wsi_unet.errors import OutputError
 from wsi_unet.labels.progress import BlockFailure, BlockMarker
 from wsi_unet.models.inference.ensemble import Ensemble
 from wsi_unet.segmentation.dispatch.in_flight import BlockDone, BlockFailed
-from wsi_unet.segmentation.dispatch.policy import Limits, block_deadline
+from wsi_unet.segmentation.dispatch.policy import Limits, estimate_deadline
 from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters
 from wsi_unet.segmentation.planning.plan import Plan
 from wsi_unet.segmentation.report import Failure, Report, RunProgress, RunState
@@ -26,7 +26,7 @@ from wsi_unet.segmentation.runs.output import (
     is_complete,
     measure_areas,
 )
-from wsi_unet.segmentation.runs.remaining import take_up
+from wsi_unet.segmentation.runs.remaining import resume_run
 from wsi_unet.segmentation.runs.tally import Tally
 from wsi_unet.segmentation.worker.task import Run, Task, release_run
 from wsi_unet.storage.lock import OutputLock
@@ -78,7 +78,7 @@ class Execution:
             )
             for run, parameters in self._arrays.items()
         }
-        self._tasks = take_up(output, self._arrays, self._tallies, self._block_deadline())
+        self._tasks = resume_run(output, self._arrays, self._tallies, self._estimate_deadline())
         self._started = time.perf_counter()
         self._phase = "segmenting"
 
@@ -100,7 +100,7 @@ class Execution:
     def start(self) -> None:
         """Start the clock; the first block is about to be submitted."""
         self._started = time.perf_counter()
-        blocks = self._labels.blocks()
+        blocks = self._labels.count_blocks()
         logs.event(
             "slide started", slide=self.slide, output=self._plan.output, blocks=asdict(blocks)
         )
@@ -149,7 +149,7 @@ class Execution:
         """Unlock the output."""
         self._lock.release()
 
-    def progress(self) -> RunProgress:
+    def measure_progress(self) -> RunProgress:
         """Return where the run is now."""
         tally, seconds = self._labels, time.perf_counter() - self._started
         return RunProgress(
@@ -161,18 +161,18 @@ class Execution:
             pixels_done=tally.pixels,
             seconds=seconds,
             mpx_per_s=tally.pixels / seconds / 1e6,
-            seconds_left=tally.seconds_left(seconds),
+            seconds_left=tally.estimate_seconds_left(seconds),
             device_busy=self._device_busy(seconds),
         )
 
-    def report(self, *, interrupted: bool = False) -> Report:
+    def make_report(self, *, interrupted: bool = False) -> Report:
         """Return what was done.
 
         Args:
             interrupted: whether the run was ended early on purpose.
         """
         seconds = time.perf_counter() - self._started
-        tallies, labels = self._tallies, self._plan.labels
+        tallies, labels, image = self._tallies, self._plan.labels, self._output.image
         state: RunState = "finished"
         if interrupted:
             state = "interrupted"
@@ -183,7 +183,7 @@ class Execution:
             label=labels.label,
             slide=labels.slide.name,
             state=state,
-            blocks=self._labels.blocks(),
+            blocks=self._labels.count_blocks(),
             classes=measure_areas(self._output, labels, self._ensemble),
             seconds=seconds,
             startup_seconds=self._startup_seconds,
@@ -192,7 +192,7 @@ class Execution:
             waits=self._labels.waits,
             device_busy=self._device_busy(seconds),
             failures=tuple(f for tally in tallies.values() for f in tally.failures),
-            image=None if self._output.image is None else tallies[self._output.image].blocks(),
+            image=None if image is None else tallies[image].count_blocks(),
             warnings=self._plan.warnings,
             parameters=labels.model_dump(mode="json"),
         )
@@ -209,18 +209,18 @@ class Execution:
     def _device_busy(self, seconds: float) -> float:
         return min(1.0, self._labels.waits.predict / (seconds * self._processes))
 
-    def _block_deadline(self) -> float:
+    def _estimate_deadline(self) -> float:
         """Return after how many seconds a block counts as hung."""
         tile, block = self._plan.labels.tile, self._plan.labels.block
         flops = (block / tile) ** 2 * self._ensemble.flops(tile)
-        return block_deadline(self._plan.costs.seconds_per_block, flops, self._limits)
+        return estimate_deadline(self._plan.costs.seconds_per_block, flops, self._limits)
 
     def _record_done(self, task: Task, marker: BlockMarker) -> None:
         self._tallies[task.run].count_done(marker)
         logs.event("block done", **_identify(task), seconds=marker.seconds)
 
     def _record_failure(self, task: Task, error: str) -> None:
-        progress, tally = self._output.progress(task.run), self._tallies[task.run]
+        progress, tally = self._output.open_progress(task.run), self._tallies[task.run]
         marker = None
         with suppress(OutputError):  # a store that fails is no reason to end the other slides
             marker = progress.read_marker(task.index, task.run.signature)

@@ -36,7 +36,7 @@ class CohortMeter:
 
     def count_block(self, marker: BlockMarker) -> None:
         """Count a block that is done."""
-        self._waits += Waits.of(marker)
+        self._waits += Waits.from_marker(marker)
         self._blocks += 1
 
     def count_pixels(self, pixels: int) -> None:

@@ -45,7 +45,7 @@ class OpenOutput:
     labels: Run
     image: Run | None
 
-    def progress(self, run: Run) -> Progress:
+    def open_progress(self, run: Run) -> Progress:
         """Return the progress files of a run."""
         return Progress(self.store, run.name)
 
@@ -78,7 +78,7 @@ def lay_out(plan: Plan, before: OutputState, ensemble: Ensemble) -> OpenOutput:
         if not contents.is_described(store, "", plan.image.pyramid, channels=3):
             frame = Frame.from_downsample(plan.image.resampling.downsample, plan.image.slide.mpp)
             layout.create_image(store, plan.image.slide.name, plan.image.pyramid, frame)
-    if before.stored is None or not labels_are_described(store, plan.labels):
+    if before.stored is None or not are_labels_described(store, plan.labels):
         _create_labels(store, plan, ensemble, created)
     if plan.mask is not None and not _same_mask(plan.mask, before.mask):
         Progress(store, plan.labels.label).write_mask(plan.mask)
@@ -95,7 +95,7 @@ def lay_out(plan: Plan, before: OutputState, ensemble: Ensemble) -> OpenOutput:
 def _create_labels(store: ByteStore, plan: Plan, ensemble: Ensemble, created: str) -> None:
     labels = plan.labels
     frame = Frame.from_downsample(labels.resampling.downsample, labels.slide.mpp)
-    provenance = _provenance(plan, ensemble, created)
+    provenance = _describe_provenance(plan, ensemble, created)
     for name, group in zip(labels.label_groups, ensemble.groups, strict=True):
         layout.create_labels(store, name, labels.pyramid, frame, group.classes, provenance)
     if labels.probabilities:
@@ -111,7 +111,7 @@ def _same_mask(mask: TissueMask, stored: TissueMask | None) -> bool:
     return stored is not None and mask_digest(mask) == mask_digest(stored)
 
 
-def labels_are_described(store: ByteStore, labels: LabelParameters) -> bool:
+def are_labels_described(store: ByteStore, labels: LabelParameters) -> bool:
     """Return whether the metadata of label groups and their probabilities is there and sound."""
     groups: list[tuple[str, int | None]] = [
         (f"labels/{name}", None) for name in labels.label_groups
@@ -146,7 +146,7 @@ def _record_run(
 
 def reopen(output: OpenOutput, run: Run) -> None:
     """Take back what was made from all blocks together, because some are computed now."""
-    progress = output.progress(run)
+    progress = output.open_progress(run)
     if progress.read_tail(run.signature) is not None:
         progress.forget_tail()
     if run.kind == "labels":
@@ -169,7 +169,7 @@ def complete_labels(output: OpenOutput, labels: LabelParameters, classes: int) -
         classes: number of the network's outputs.
     """
     store, pyramid = output.store, labels.pyramid
-    progress = output.progress(output.labels)
+    progress = output.open_progress(output.labels)
     shards: dict[str, ShardRecord] = {}
     for name in labels.label_groups:
         shards |= build_tail(store, f"labels/{name}", pyramid, reduce_mode)
@@ -191,7 +191,7 @@ def complete_image(output: OpenOutput, image: ImageParameters) -> None:
 
 def is_complete(output: OpenOutput, run: Run) -> bool:
     """Return whether a run that has all its blocks has its small levels too."""
-    progress = output.progress(run)
+    progress = output.open_progress(run)
     tail = progress.read_tail(run.signature)
     if tail is None or not progress.shards_exist(tail):
         return False
@@ -236,7 +236,7 @@ def measure_areas(
 ) -> tuple[ClassArea, ...]:
     """Return the area of every class over the blocks that are done."""
     frame = Frame.from_downsample(labels.resampling.downsample, labels.slide.mpp)
-    counts = count_label_pixels(output.progress(output.labels), labels)
+    counts = count_label_pixels(output.open_progress(output.labels), labels)
     overlapping = ensemble.spec.multi_label  # a group's background only says "not this class"
     areas = []
     for name, group, pixels in zip(labels.label_groups, ensemble.groups, counts, strict=True):
@@ -256,7 +256,7 @@ def measure_areas(
     return tuple(areas)
 
 
-def _provenance(plan: Plan, ensemble: Ensemble, created: str) -> dict[str, JsonValue]:
+def _describe_provenance(plan: Plan, ensemble: Ensemble, created: str) -> dict[str, JsonValue]:
     """Return what a label group says about how it was made."""
     labels = plan.labels
     models: list[JsonValue] = [

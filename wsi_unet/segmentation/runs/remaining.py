@@ -11,7 +11,7 @@ from wsi_unet.segmentation.runs.tally import Tally
 from wsi_unet.segmentation.worker.task import Run, Task
 
 
-def take_up(
+def resume_run(
     output: OpenOutput,
     arrays: Mapping[Run, LabelParameters | ImageParameters],
     tallies: Mapping[Run, Tally],
@@ -31,7 +31,7 @@ def take_up(
         deadline: seconds after which a block counts as hung.
     """
     queues = [
-        _take_up_array(output, run, parameters, tallies[run], deadline)
+        _resume_array(output, run, parameters, tallies[run], deadline)
         for run, parameters in arrays.items()
     ]
     ranked = (
@@ -40,14 +40,14 @@ def take_up(
     return (task for _, task in heapq.merge(*ranked, key=lambda pair: pair[0]))
 
 
-def _take_up_array(
+def _resume_array(
     output: OpenOutput,
     run: Run,
     parameters: LabelParameters | ImageParameters,
     tally: Tally,
     deadline: float,
 ) -> list[Task]:
-    progress = output.progress(run)
+    progress = output.open_progress(run)
     left = dict.fromkeys(parameters.blocks())
     markers = (m for m in progress.read_markers(run.signature) if m.block in left)
     for marker, sound in progress.check_shards(markers):

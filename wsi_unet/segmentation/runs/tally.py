@@ -56,9 +56,9 @@ class Tally:
         self.empty += marker.empty
         self.tissue_done += marker.block in self.tissue
         self.pixels += self.grid.core(marker.block).area
-        self.waits += Waits.of(marker)
+        self.waits += Waits.from_marker(marker)
 
-    def blocks(self) -> BlockCounts:
+    def count_blocks(self) -> BlockCounts:
         """Return the numbers of blocks, for a report."""
         return BlockCounts(
             total=self.total,
@@ -68,7 +68,7 @@ class Tally:
             empty=self.empty,
         )
 
-    def seconds_left(self, seconds: float) -> float | None:
+    def estimate_seconds_left(self, seconds: float) -> float | None:
         """Estimate the time left, from the blocks with tissue alone; None while none is done.
 
         Args:
