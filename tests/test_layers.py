@@ -15,7 +15,8 @@ wsi_unet_cli.main > wsi_unet_cli > wsi_unet_cli.common > wsi_unet > view trainin
 > training.run training.plan > training.loop > training.artifacts > training.augmentation
 > training.dataset > training.targets
 > training.fields training.images training.runtime training.recipe_file
-> training.recipe training.report > cohorts > evaluation segmentation
+> training.recipe > training.recipe_sections training.report > cohorts
+> evaluation segmentation
 > segmentation.runs > segmentation.dispatch > segmentation.planning > segmentation.worker
 > segmentation.parameters segmentation.report > ground_truth models
 > models.importing > models.probing > models.inference > models.saving models.summary

@@ -13,7 +13,7 @@ from skimage.color import hed_from_rgb, rgb_from_hed
 
 from wsi_unet.training.augmentation.colour import COARSER, FOCUS, STRENGTH, colour
 from wsi_unet.training.augmentation.stains import DYES, density_of, intensity_of, relight, restain
-from wsi_unet.training.recipe import Colouring
+from wsi_unet.training.recipe_sections import Colouring
 
 Image = NDArray[np.float32]
 

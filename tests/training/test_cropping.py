@@ -14,7 +14,7 @@ from scipy import ndimage
 from wsi_unet.models.inference.augmentation import VIEWS
 from wsi_unet.training.augmentation.cropping import Crop, middle
 from wsi_unet.training.augmentation.geometric import Warp
-from wsi_unet.training.recipe import Warping
+from wsi_unet.training.recipe_sections import Warping
 
 SIDES = st.sampled_from([1, 2, 16, 31, 64])
 EVERYTHING = Warping(

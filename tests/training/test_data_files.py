@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsi_unet.training.dataset.files import find_files, natural_order, stem_of
-from wsi_unet.training.recipe import DataSource
+from wsi_unet.training.recipe_sections import DataSource
 
 
 def touch(folder: Path, *names: str) -> None:

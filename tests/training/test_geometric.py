@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.interpolate import RectBivariateSpline
 
 from wsi_unet.training.augmentation.geometric import Warp, interpolation
-from wsi_unet.training.recipe import Warping
+from wsi_unet.training.recipe_sections import Warping
 
 
 @given(st.integers(0, 99))

@@ -17,7 +17,7 @@ from wsi_unet.errors import RecipeError
 from wsi_unet.training.augmentation.class_balance import class_balance
 from wsi_unet.training.fields import IGNORED, NOTHING
 from wsi_unet.training.loop.losses import TERMS, Head, Loss, build_loss
-from wsi_unet.training.recipe import LossTerm
+from wsi_unet.training.recipe_sections import LossTerm
 
 PAIRS = [(head, name) for head in TERMS for name in TERMS[head]]
 

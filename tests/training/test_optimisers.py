@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR,
 
 from wsi_unet.models import UNet, UNetConfig
 from wsi_unet.training.loop.optimisers import Average, build_optimiser, rate_at, set_rate
-from wsi_unet.training.recipe import Optimiser
+from wsi_unet.training.recipe_sections import Optimiser
 
 THEIRS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, nesterov=True, weight_decay=0.1),

@@ -32,9 +32,10 @@ from wsi_unet.training.artifacts.state import TrainingState, TrainingStatus, che
 from wsi_unet.training.augmentation.normalisation import choose_normalisation
 from wsi_unet.training.augmentation.samples import Samples
 from wsi_unet.training.dataset import FieldSplit, open_fields, split_fields
+from wsi_unet.training.loop.job import TrainingJob
 from wsi_unet.training.loop.learner import Learner
 from wsi_unet.training.loop.losses import Loss, build_loss
-from wsi_unet.training.loop.trainer import Trainer, TrainingJob, journal_columns
+from wsi_unet.training.loop.trainer import Trainer, journal_columns
 from wsi_unet.training.loop.validation import FieldLabeller
 from wsi_unet.training.recipe import Recipe
 from wsi_unet.training.recipe_file import local_path, resolve_recipe, write_recipe

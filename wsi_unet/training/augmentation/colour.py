@@ -19,7 +19,7 @@ from wsi_unet.training.augmentation.filters import gaussian_blur
 from wsi_unet.training.augmentation.noise import white_noise
 from wsi_unet.training.augmentation.stains import density_of, intensity_of, relight, restain
 from wsi_unet.training.augmentation.synthetic import tissue_without_nuclei
-from wsi_unet.training.recipe import Colouring
+from wsi_unet.training.recipe_sections import Colouring
 
 Planes = NDArray[np.float32]
 """(3 or 1, h, w), 0 to 1."""

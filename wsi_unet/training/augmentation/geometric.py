@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_unet.models.inference.augmentation import VIEWS, View
-from wsi_unet.training.recipe import Warping
+from wsi_unet.training.recipe_sections import Warping
 
 Coordinates = NDArray[np.float32]
 """(2, side, side): (y, x) that each pixel of a sample shows, px from the centre."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from wsi_unet.cohorts.search import DICOM, SUFFIXES, ZARR
 from wsi_unet.errors import RecipeError
-from wsi_unet.training.recipe import DataSource
+from wsi_unet.training.recipe_sections import DataSource
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
 """Suffixes of images that aren't slides."""

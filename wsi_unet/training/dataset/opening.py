@@ -20,7 +20,8 @@ from wsi_unet.training.dataset.counts import CellCounts
 from wsi_unet.training.dataset.field import DataField, FieldPixels, FieldReader
 from wsi_unet.training.dataset.files import DataFile, find_files
 from wsi_unet.training.images import TrainingImage, downsample_to
-from wsi_unet.training.recipe import DataSource, Recipe
+from wsi_unet.training.recipe import Recipe
+from wsi_unet.training.recipe_sections import DataSource
 from wsi_unet.training.targets.label_images import LabelImage
 from wsi_unet.training.targets.labelling import Labelling, ObjectLabels
 from wsi_unet.training.targets.meanings import class_meanings, instance_meanings, refuse_useless

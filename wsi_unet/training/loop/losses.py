@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from wsi_unet.errors import RecipeError
 from wsi_unet.training.fields import IGNORED, NOTHING
-from wsi_unet.training.recipe import LossTerm
+from wsi_unet.training.recipe_sections import LossTerm
 
 Head = Literal["softmax", "sigmoid"]
 

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from wsi_unet.training.recipe import Optimiser
+from wsi_unet.training.recipe_sections import Optimiser
 
 WARM_UP = 0.05
 """Share of the iterations in which a "onecycle" rate rises."""

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 
 from pydantic import JsonValue
 
@@ -15,9 +14,7 @@ from wsi_unet.logs import event
 from wsi_unet.models.saving import put_model
 from wsi_unet.models.spec import ModelSpec
 from wsi_unet.signals import interruptions_held
-from wsi_unet.storage.lock import OutputLock
 from wsi_unet.training.artifacts.card import complete_card
-from wsi_unet.training.artifacts.folder import TrainingFolder
 from wsi_unet.training.artifacts.journal import Journal, read_journal
 from wsi_unet.training.artifacts.pictures import (
     can_draw_curves,
@@ -31,45 +28,16 @@ from wsi_unet.training.artifacts.state import (
     TrainingStatus,
     write_state,
 )
-from wsi_unet.training.dataset import FieldSplit
-from wsi_unet.training.fields import TrainingField
-from wsi_unet.training.loop.batches import BatchStream, SampleSource, making_batches
+from wsi_unet.training.loop.batches import BatchStream, making_batches
+from wsi_unet.training.loop.job import TrainingJob
 from wsi_unet.training.loop.learner import DivergedError, Learner, Step
 from wsi_unet.training.loop.scores import Scores, score_columns, score_values
 from wsi_unet.training.loop.validation import FieldLabeller, network_as_model
 from wsi_unet.training.recipe import Recipe
 from wsi_unet.training.report import Ended, Phase, TrainingProgress
-from wsi_unet.training.runtime import TrainingRuntime
 
 RECENT = 50
 """Iterations over which the reported loss is averaged."""
-
-
-@dataclass(frozen=True)
-class TrainingJob:
-    """What a training does, with what data, and where.
-
-    Attributes:
-        recipe: how to train.
-        samples: samples to learn from.
-        split: fields that samples come from, and fields to measure.
-        data: hash of the fields.
-        folder: folder to write to.
-        lock: lock of the folder.
-        spec: spec of the model, without measurements.
-        runtime: what the training runs on.
-        environment: what the exact bits depend on besides the recipe.
-    """
-
-    recipe: Recipe
-    samples: SampleSource
-    split: FieldSplit[TrainingField]
-    data: str
-    folder: TrainingFolder
-    lock: OutputLock
-    spec: ModelSpec
-    runtime: TrainingRuntime
-    environment: dict[str, JsonValue]
 
 
 def journal_columns(recipe: Recipe) -> list[str]:

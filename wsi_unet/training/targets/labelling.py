@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from wsi_unet.geometry import Box, Shape
 from wsi_unet.training.images import TrainingImage
-from wsi_unet.training.recipe import Recipe, Weighting
+from wsi_unet.training.recipe import Recipe
+from wsi_unet.training.recipe_sections import Weighting
 from wsi_unet.training.targets.components import ConnectedComponents
 from wsi_unet.training.targets.meanings import outside_label
 from wsi_unet.training.targets.separation import (

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from wsi_unet.annotations.class_names import fold_name, suggest_names
 from wsi_unet.errors import RecipeError
 from wsi_unet.training.fields import IGNORED, NOTHING
-from wsi_unet.training.recipe import DataSource, Recipe
+from wsi_unet.training.recipe import Recipe
+from wsi_unet.training.recipe_sections import DataSource
 
 UNKNOWN = 253
 """Stands for the label of unknown values; a recipe has fewer classes."""
