@@ -13,7 +13,7 @@ from support.exactness import (
     network_of,
     segment_labels,
 )
-from support.oracle import balanced_model, textured, whole_image_forward, write_png
+from support.oracle import Truth, balanced_model, textured, whole_image_forward, write_png
 
 import wsi_unet
 from wsi_unet.geometry import Box
@@ -67,16 +67,28 @@ def test_labels_are_those_of_one_forward_over_the_real_slide(
     assert_same_labels(labels, truth)
 
 
-@pytest.mark.parametrize(("block", "tile"), [(512, 64), (512, 512), (1024, 336), (4096, 1024)])
-@pytest.mark.parametrize("padding", ["valid", "same"])
-def test_no_tiling_changes_a_label(tmp_path: Path, padding: str, block: int, tile: int) -> None:
-    image = textured(1301, 1187)
-    config = network_of(padding, "transpose", 4, classes=3)
-    slide = write_png(tmp_path / "slide.png", image)
-    _, network = balanced_model(config, image, tmp_path / "model")
+@pytest.fixture(scope="module", params=["valid", "same"])
+def whole(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Truth]:
+    """A folder with a slide and a model, and the labels of one forward over the slide."""
+    folder, image = tmp_path_factory.mktemp("whole"), textured(1061, 1037)
+    config = network_of(request.param, "transpose", 4, classes=3)
+    write_png(folder / "slide.png", image)
+    _, network = balanced_model(config, image[:512, :512], folder / "model")
     truth = whole_image_forward(network, config, image)
     assert_every_class_is_there(truth, 3)
-    labels = segment_labels(slide, tmp_path / "out", tmp_path / "model", block=block, tile=tile)
+    return folder, truth
+
+
+@pytest.mark.parametrize(("block", "tile"), [(512, 64), (512, 512), (1024, 336), (4096, 1024)])
+def test_no_tiling_changes_a_label(
+    whole: tuple[Path, Truth], tmp_path: Path, block: int, tile: int
+) -> None:
+    folder, truth = whole
+    labels = segment_labels(
+        folder / "slide.png", tmp_path / "out", folder / "model", block=block, tile=tile
+    )
     assert_same_labels(labels, truth)
 
 

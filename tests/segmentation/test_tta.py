@@ -18,7 +18,7 @@ from wsi_unet.models import UNetConfig
 from wsi_unet.models.inference import ensemble
 from wsi_unet.models.inference.ensemble import Ensemble
 
-SHAPE = (603, 531)
+SHAPE = (331, 283)
 """Multiples of no period."""
 
 NETWORKS = [
