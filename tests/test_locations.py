@@ -59,10 +59,10 @@ def test_urls_are_normalised(given: str | Path, meant: str) -> None:
     [
         ("gs://bucket/a", r"gs:// can't be read or written; paths and s3:// can"),
         ("https://host/a.svs", r"https:// can't be"),
-        ("s3://", "isn't the URL of an object"),
+        ("s3://", "isn't a complete URL"),
         ("s3://bucket//a", "nothing empty"),
-        ("s3://bucket/a/../b", "isn't the URL of an object"),
-        ("s3://bucket/./b", "isn't the URL of an object"),
+        ("s3://bucket/a/../b", "isn't a complete URL"),
+        ("s3://bucket/./b", "isn't a complete URL"),
     ],
 )
 def test_other_urls_are_refused_in_one_line(given: str, match: str) -> None:

@@ -112,32 +112,7 @@ def _normalised(url: str, scheme: str, rest: str) -> str:
         )
     if any(part in ("", ".", "..") for part in rest.split("/")):
         raise OptionError(
-            f"{url}: isn't the URL of an object; it looks like {scheme}://bucket/folder/name, "
+            f"{url}: isn't a complete URL; one looks like {scheme}://bucket/folder/name, "
             "with nothing empty between the slashes"
         )
     return f"{scheme}://{rest}"
-
-
-def is_url(place: str | PurePath) -> bool:
-    """Whether `place` is a URL, of whatever scheme, rather than a path."""
-    return (_URL.fullmatch(str(place)) or _FOLDED_URL.fullmatch(str(place))) is not None
-
-
-def resolve(place: str | PurePath) -> str:
-    """Return the text of the location that a user's path or URL means."""
-    return Location.parse(place).text
-
-
-def name(location: str) -> str:
-    """Return the last part of a location."""
-    return Location(location).name
-
-
-def join(location: str, *parts: str) -> str:
-    """Return what lies below a location."""
-    return (Location(location) / "/".join(parts)).text if parts else location
-
-
-def parent(location: str) -> str:
-    """Return what a location lies in."""
-    return Location(location).parent.text
