@@ -104,7 +104,7 @@ def test_a_model_is_not_overwritten_by_what_it_is_made_of(checkpoint: Path, tmp_
     folder = import_model(checkpoint, tmp_path / "model").path
     single = import_model(checkpoint, tmp_path / "single.safetensors").path
     for source, target in ((folder / "weights.safetensors", folder), (single, single)):
-        with pytest.raises(OutputError, match="holds what is imported"):
+        with pytest.raises(OutputError, match="holds the file to import"):
             import_model(source, target, overwrite=True)
     for target in (folder, single):
         import_model(checkpoint, target, overwrite=True)

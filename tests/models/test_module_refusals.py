@@ -39,7 +39,7 @@ def test_what_can_be_no_model(module: nn.Module, message: str) -> None:
 
 def test_outputs_are_as_many_as_classes() -> None:
     spec = spec_for(measure_module(alive(Hourglass(classes=2))))
-    with pytest.raises(ModelError, match=r"Hourglass makes 3×.* its spec asks for 2×"):
+    with pytest.raises(ModelError, match=r"Hourglass returns 3×.* its spec asks for 2×"):
         model_from_module(alive(Hourglass(classes=3)), spec)
 
 

@@ -40,7 +40,7 @@ def fix_border(border: Border, window: int, *, exact: bool) -> Border:
         smallest = border.before + border.period + border.after
         raise ValueError(
             f"a window of {window} px leaves nothing between its borders of {border.before} and "
-            f"{border.after} px; it takes {smallest} px"
+            f"{border.after} px; it takes at least {smallest} px"
         )
     core = border.period
     while 2 * core <= room:

@@ -90,26 +90,26 @@ def check_module(own: nn.Module, name: str, spec: ModelSpec) -> None:
             ends in a head where the spec says that it doesn't, or the reverse.
     """
     side = window_side(spec, spec.tile or round_up(ROOM, spec.border().period))
-    subject = wrap_network(own, spec.in_channels)
+    probed = wrap_network(own, spec.in_channels)
     try:
-        shape = tuple(subject.run(subject.image(side)).shape)
+        shape = tuple(probed.run(probed.image(side)).shape)
     except Exception as error:  # of any type: other people's networks
         reason = first_line(error)
         raise ModelError(f"{name} fails on {side}×{side} px: {reason}") from error
     left = side - 2 * spec.border().shrink
     if shape != (spec.classes_out, left, left):
         raise ModelError(
-            f"{name} makes {'×'.join(map(str, shape))} of {side}×{side} px; its spec asks for "
+            f"{name} returns {'×'.join(map(str, shape))} for {side}×{side} px; its spec asks for "
             f"{spec.classes_out}×{left}×{left}"
         )
-    head = detect_head(subject, side)
+    head = detect_head(probed, side)
     if head is not None and not spec.activated:
         raise ModelError(
             f"{name} ends in a {head} already: give its spec head={head!r} and activated=True"
         )
     if head is None and spec.activated:
         raise ModelError(
-            f"{name} makes no probabilities (they aren't all in 0…1): give its spec activated=False"
+            f"{name} returns no probabilities (not all are in 0…1): give its spec activated=False"
         )
 
 

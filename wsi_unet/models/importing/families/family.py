@@ -162,16 +162,14 @@ def recognise_family(file: CheckpointFile, families: Sequence[Family]) -> Recogn
         return best
     if best.match.share < LEAST_SHARE:
         known = ", ".join(family.name for family in families)
-        raise ModelError(
-            f"{file.path} is of no family that is known ({known}): {_describe_tensors(file)}"
-        )
+        raise ModelError(f"{file.path} is of no known family ({known}): {_describe_tensors(file)}")
     reasons = []
     if best.match.missing:
         reasons.append(f"it lacks {_first_of(best.prefix, best.match.missing)}")
     if best.match.unexpected:
         reasons.append(f"it also has {_first_of(best.prefix, best.match.unexpected)}")
     raise ModelError(
-        f"{file.path} is of no family that is known; the nearest is {best.family.name} "
+        f"{file.path} is of no known family; the nearest is {best.family.name} "
         f"({best.family.title}), but {' and '.join(reasons)}"
     )
 
