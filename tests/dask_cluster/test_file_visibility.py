@@ -108,7 +108,7 @@ def test_an_output_folder_on_another_file_system(client: Client, shared: Path) -
     folder = shared / "elsewhere"
     check_paths(client, readable=[str(folder / "slide.svs")])
     assert refusal(client, writable=(folder / "out",)).startswith(
-        f"has another folder at {folder}: what is written on the client doesn't appear there"
+        f"has another folder at {folder}: what this machine writes doesn't appear there"
     )
     assert [path.name for path in folder.iterdir()] == ["slide.svs"]
 

@@ -126,7 +126,7 @@ def test_what_is_not_ours_is_refused_and_left_alone(
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     attributes = {"wsi_unet": {"format_version": 2}}
     (tmp_path / "zarr.json").write_text(json.dumps({"attributes": attributes}))
-    with pytest.raises(OutputError, match="format version 2, this wsi-unet knows 1"):
+    with pytest.raises(OutputError, match="format version 2, but this wsi-unet knows 1 only"):
         holds_output(open_store(tmp_path))
 
 

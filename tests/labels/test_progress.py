@@ -62,7 +62,7 @@ def test_a_damaged_run_is_one_clear_line(
     store: LocalStore, progress: Progress, damage: bytes
 ) -> None:
     store.put(".wsi_unet/nuclei/run.json", damage)
-    with pytest.raises(OutputError, match=r"run\.json is damaged.*--overwrite") as caught:
+    with pytest.raises(OutputError, match=r"run\.json is damaged.*`overwrite=True`") as caught:
         progress.read_run()
     assert "\n" not in str(caught.value)
 
@@ -187,7 +187,7 @@ def test_a_mask_beyond_pillows_limit_is_read(
     assert stored is not None
     assert np.array_equal(stored, mask)
     monkeypatch.setattr("wsi_unet.labels.progress.MOST_MASK_CELLS", 1000)
-    with pytest.raises(OutputError, match=r"mask\.png is damaged.*--overwrite"):
+    with pytest.raises(OutputError, match=r"mask\.png is damaged.*`overwrite=True`"):
         progress.read_mask()
 
 
@@ -198,7 +198,7 @@ def test_a_damaged_mask_is_one_clear_line(store: LocalStore, progress: Progress)
     assert whole is not None
     for damage in (b"", b"no picture", whole[:40], whole[: len(whole) // 2]):
         store.put(key, damage)
-        with pytest.raises(OutputError, match=r"mask\.png is damaged.*--overwrite"):
+        with pytest.raises(OutputError, match=r"mask\.png is damaged.*`overwrite=True`"):
             progress.read_mask()
 
 

@@ -206,7 +206,7 @@ def test_a_torn_shard_is_noticed_and_replaced(
     assert torn is not None
     assert not progress.shards_exist(torn)
     assert not progress.shards_intact(torn)
-    with pytest.raises(OutputError, match=r"damaged index.*status --verify"):
+    with pytest.raises(OutputError, match=r"damaged index.*verify=True"):
         read_box(store, GROUP, pyramid, 0, pyramid.grid.core(index))
 
     assert write(store, pyramid, labels, index) == torn.shards

@@ -266,7 +266,7 @@ def _check_levels(store: ByteStore, pyramid: Pyramid) -> None:
     levels = read_level_count(store)
     if levels not in (None, pyramid.levels):
         raise OutputError(
-            f"{store}: the stored arrays have {levels} levels, not {pyramid.levels}; all arrays of "
+            f"{store}: what is stored has {levels} levels, not {pyramid.levels}; all arrays of "
             "an output must have the same number of levels"
         )
 
