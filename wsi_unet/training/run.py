@@ -61,9 +61,9 @@ def train(
     same weights to the last bit, however often the training was interrupted. Samples are made by
     other processes, so a script must call this below `if __name__ == "__main__":`.
 
-    Ctrl-C, or KeyboardInterrupt raised in `on_progress`, ends the training with everything saved
-    and the state "interrupted". It is raised again only while data are opened, or after the last
-    file has been written.
+    Ctrl-C, or KeyboardInterrupt raised in `on_progress`, ends the training after the current
+    iteration, with everything saved and the state "interrupted". It is raised again if it comes
+    while data are opened, or, once the last files have been written, if it comes while they are.
 
     Args:
         recipe: a recipe, or the path of a TOML file.

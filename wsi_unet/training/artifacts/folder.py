@@ -22,9 +22,7 @@ from wsi_unet.errors import OutputError
 from wsi_unet.models.destination import MODEL_FILES, TRAINING_FOLDER, check_replaceable, writing
 from wsi_unet.storage.lock import LockOwner, OutputLock, acquire
 from wsi_unet.storage.opening import open_store
-
-PARTIAL = ".*.partial"
-"""Files that a killed training may leave behind."""
+from wsi_unet.training.artifacts.atomic import PARTIAL, replace_file
 
 
 @dataclass(frozen=True)
@@ -134,10 +132,7 @@ class TrainingFolder:
         Raises:
             OutputError: if it can't be written.
         """
-        new = self.report.with_name(f".{self.report.name}.partial")
-        with writing(self.report):
-            new.write_text(text, encoding="utf-8")
-            new.replace(self.report)
+        replace_file(self.report, text.encode())
 
     def clear(self) -> None:
         """Remove the model and its training, and nothing else."""

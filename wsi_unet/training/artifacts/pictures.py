@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsi_unet.errors import OutputError
 from wsi_unet.geometry import Box, Shape
 from wsi_unet.models.spec import ModelSpec
+from wsi_unet.training.artifacts.atomic import replace_file
 from wsi_unet.training.fields import IGNORED, TrainingField
 
 NO_MATPLOTLIB = (
@@ -112,7 +112,7 @@ def draw_curve(columns: Mapping[str, Sequence[float]], path: Path) -> None:
     lower.set_xlabel("iteration")
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=100)
-    _put(content.getvalue(), path)
+    replace_file(path, content.getbuffer())
 
 
 def smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -175,7 +175,7 @@ def draw_examples(windows: Sequence[LabelledWindow], spec: ModelSpec, path: Path
             canvas[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
     content = io.BytesIO()
     Image.fromarray(canvas).save(content, "PNG")
-    _put(content.getvalue(), path)
+    replace_file(path, content.getbuffer())
 
 
 def paint_truth(truth: NDArray[np.uint8], spec: ModelSpec) -> Rgb:
@@ -205,13 +205,3 @@ def _length(count: int, side: int) -> int:
 def _rgb(color: str) -> tuple[int, int, int]:
     red, green, blue = bytes.fromhex(color[1:])
     return red, green, blue
-
-
-def _put(content: bytes, path: Path) -> None:
-    """Replace a file atomically: somebody may be looking at it."""
-    new = path.with_name(f".{path.name}.partial")
-    try:
-        new.write_bytes(content)
-        new.replace(path)
-    except OSError as error:
-        raise OutputError(f"can't write {path}: {error.strerror or error}") from error

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from pydantic import JsonValue
 
 from wsi_unet.errors import OutputError, SignatureError
 from wsi_unet.models.spec import Normalisation
+from wsi_unet.training.artifacts.atomic import replace_file
 from wsi_unet.training.recipe import Recipe
 
 MAY_DIFFER = ("running", "iterations")
@@ -117,18 +116,7 @@ def write_state(state: TrainingState, path: Path) -> None:
     content = io.BytesIO()
     torch.save(_to_document(state), content)
     data = content.getbuffer()
-    new = path.with_name(f".{path.name}.partial")
-    try:
-        with new.open("wb") as file:
-            file.write(_MAGIC + hashlib.sha256(data).digest())
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            new.unlink(missing_ok=True)  # it may fill the rest of a full disk
-        raise OutputError(f"can't write {path}: {error.strerror or error}") from error
+    replace_file(path, _MAGIC + hashlib.sha256(data).digest(), data)
 
 
 def read_state(path: Path) -> TrainingState:
