@@ -39,7 +39,7 @@ def main() -> None:
     given = parser.parse_args()
     for name in given.names:
         if name not in PROGRAMS:
-            parser.error(f"there is no benchmark {name!r}; choose from {names}")
+            parser.error(f"no benchmark {name!r}; there are {names}")
     options = ["--repeats", str(given.repeats), "--patience", str(given.patience)]
     options += ["--tiny"] if given.tiny else []
     rows: list[Row] = []

@@ -173,7 +173,7 @@ def test_nothing_that_can_run_code_is_opened_unasked(
     monkeypatch.setattr(torch.jit, "load", opened)
     monkeypatch.setattr(torch.export, "load", opened)
     slide = write_png(tmp_path / "slide.png", textured(64, 64))
-    message = r"which can run any code when it is loaded; give --trust"
+    message = r"which can run any code when it is loaded; give `trust=True`"
     with pytest.raises(ModelError, match=message):
         import_model(files[kind], tmp_path / "model")
     for source in (files[kind], models[kind].path):

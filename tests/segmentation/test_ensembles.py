@@ -207,7 +207,7 @@ def test_windows_of_two_sizes_do_not_go_together(image: NDArray[np.uint8], tmp_p
     instance = network_of("same", "transpose", 1, classes=3, norm="instance")
     small = model_of(instance, image, tmp_path / "small", window=64)
     large = model_of(instance, image, tmp_path / "large", window=256)
-    with pytest.raises(OptionError, match=r"windows of one size each.*cores of 32, 128 px"):
+    with pytest.raises(OptionError, match=r"windows of one size only.*cores of 32, 128 px"):
         Ensemble((small, large))
 
 

@@ -121,7 +121,7 @@ def test_another_tile_is_refused(image: NDArray[np.uint8], slide: Path, tmp_path
         with pytest.raises(OptionError, match=r"windows of one size.*tiles of 64 px; leave `tile`"):
             wsi_unet.segment(slide, tmp_path / "out", model.path, tile=tile, **SETTINGS)
     assert not (tmp_path / "out").exists()
-    with pytest.raises(OptionError, match=r"tiles of 64 px; leave tile out"):
+    with pytest.raises(OptionError, match=r"tiles of 64 px; leave `tile` out"):
         wsi_unet.map_unet(image, model, tile=128)
     lazy = wsi_unet.map_unet(image, model, chunk=256, precision="float32", device="cpu")
     wsi_unet.segment(slide, tmp_path / "out", model.path, **SETTINGS)

@@ -96,8 +96,8 @@ def test_an_xarray_keeps_its_coordinates(
         ((10, 10), "u1", {}, "give uint8 RGB"),
         ((10, 10, 4), "u1", {}, "give uint8 RGB"),
         ((10, 10, 3), "u2", {}, "give uint8 RGB"),
-        ((10, 10, 3), "u1", {"tile": 100}, "not a multiple of the network's period 8"),
-        ((10, 10, 3), "u1", {"tile": 128, "chunk": 200}, "not a multiple of the tile 128"),
+        ((10, 10, 3), "u1", {"tile": 100}, "the network's period, 8 px; try `tile=104`"),
+        ((10, 10, 3), "u1", {"tile": 128, "chunk": 200}, "of the tile, 128 px; try `chunk=256`"),
     ],
 )
 def test_unusable_images_are_refused(

@@ -205,5 +205,5 @@ def test_glass_alone_falls_back_to_the_models_constants(
 
 def test_lazy_images_have_no_statistics(image: NDArray[np.uint8], tmp_path: Path) -> None:
     model, _ = balanced_model(CONFIG, image, tmp_path / "model", normalisation=OF_SLIDE)
-    with pytest.raises(OptionError, match=r"statistics of a whole slide.*use segment"):
+    with pytest.raises(OptionError, match=r"statistics of the whole slide.*use `segment`"):
         wsi_unet.map_unet(image, model)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from typing_extensions import override
+
 from wsi_unet.errors import OptionError
 from wsi_unet.geometry import Border, Box, Edge, Shape, round_up
 from wsi_unet.models.architectures import costs
@@ -45,8 +47,8 @@ class IntensityStatistics:
 
 
 @dataclass(frozen=True)
-class EnsembleMember:
-    """One model and the views it is shown; a `NetworkDescription` (see `architectures.costs`).
+class EnsembleMember(costs.NetworkDescription):
+    """One model of an ensemble, and the views that it predicts.
 
     Attributes:
         model: the model.
@@ -62,21 +64,21 @@ class EnsembleMember:
         return self.model.spec
 
     @property
+    @override
     def in_channels(self) -> int:
-        """Channels of the image."""
         return self.spec.in_channels
 
     @property
+    @override
     def classes_out(self) -> int:
-        """Channels of the output."""
         return self.spec.classes_out
 
+    @override
     def border(self) -> Border:
-        """Return the context that a core needs, in every view."""
         return self._tiling[0]
 
+    @override
     def work(self, side: int, item_bytes: int) -> Work:
-        """Return what one forward on `side` × `side` px takes, with `item_bytes` per number."""
         return self.spec.work(side, item_bytes)
 
     @property
@@ -206,7 +208,7 @@ class Ensemble:
         return self.border().tile
 
     @property
-    def scaled_by_slide(self) -> bool:
+    def normalised_by_slide(self) -> bool:
         """Whether any model normalises with the slide's own statistics."""
         return any(model.spec.normalisation.statistics == "slide" for model in self.models)
 

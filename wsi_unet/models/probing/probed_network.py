@@ -54,20 +54,20 @@ class ProbedNetwork:
         shape = (1, self.in_channels, rows, rows if columns is None else columns)
         return torch.randn(shape, dtype=torch.float64, generator=generator).to(self.dtype)
 
-    def run(self, image: Tensor, place: Placement | None = None) -> Tensor:
+    def run(self, image: Tensor, placement: Placement | None = None) -> Tensor:
         """Return the output for an image, (classes, rows, columns).
 
         Args:
             image: (1, channels, rows, columns).
-            place: where the image lies in a larger one; None for an image of its own.
+            placement: where the image lies in a larger one; None for an image of its own.
 
         Raises:
             ModelError: the output isn't a map of classes.
             Exception: of any kind, if the network doesn't take images of this size.
         """
-        place = place or Placement((0, 0), (image.shape[2], image.shape[3]))
+        placement = placement or Placement((0, 0), (image.shape[2], image.shape[3]))
         with torch.inference_mode(), full_float32(), cpu_threads(usable_cores()):
-            return check_class_map("the network", self.forward(image, place))[0]
+            return check_class_map("the network", self.forward(image, placement))[0]
 
     def find_changed(self, image: Tensor, clean: Tensor, spoil: Tensor) -> Tensor:
         """Return the pixels of the output that spoilt pixels change, bool (rows, columns).
@@ -145,8 +145,8 @@ def wrap_in_float64(
 
 
 def _wrap_forward(network: nn.Module, placed: bool) -> Callable[[Tensor, Placement], Tensor]:
-    def run(image: Tensor, place: Placement) -> Tensor:
-        output: Tensor = network(image, place) if placed else network(image)
+    def run(image: Tensor, placement: Placement) -> Tensor:
+        output: Tensor = network(image, placement) if placed else network(image)
         return output
 
     return run
