@@ -1,4 +1,4 @@
-"""Small trainings: a recipe for a tiny network, and fields made of squares."""
+"""Small trainings: a recipe for a tiny network, and fields of squares."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def squares(
 
 
 def small_split(classes: int = 2) -> FieldSplit[Squares]:
-    """Return three fields to train on, one held out, one of another source apart."""
+    """Return three fields to train on, one held out, and one of a source that is held out."""
     return FieldSplit(
         training=[squares(seed, classes=classes) for seed in range(3)],
         validation=[squares(3, (50, 60), classes=classes)],
@@ -133,7 +133,7 @@ def train_small(
 
 
 def stop_after(iteration: int, phase: str = "training") -> Callable[[TrainingProgress], None]:
-    """Return what interrupts a training when it tells of an iteration."""
+    """Return an `on_progress` that interrupts a training after an iteration."""
 
     def stop(progress: TrainingProgress) -> None:
         if (progress.iteration, progress.phase) == (iteration, phase):
@@ -143,7 +143,7 @@ def stop_after(iteration: int, phase: str = "training") -> Callable[[TrainingPro
 
 
 def what_counts(model: Path) -> dict[str, object]:
-    """Return all that a training wrote but what clocks say: model, state, journal."""
+    """Return what a training wrote, without times: model, state, journal."""
     journal = read_journal(model / "training" / "journal.csv")
     saved = read_state(model / "training" / "state")
     state = {**vars(saved), **vars(saved.status)}
@@ -156,7 +156,7 @@ def what_counts(model: Path) -> dict[str, object]:
 
 
 def flat(document: Any) -> Any:
-    """Return a document whose tensors are bytes, so that it can be compared."""
+    """Return a document with tensors as bytes, so that it can be compared."""
     if isinstance(document, torch.Tensor):
         return str(document.dtype), document.contiguous().numpy().tobytes()
     if isinstance(document, Mapping):

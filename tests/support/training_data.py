@@ -1,4 +1,4 @@
-"""Small made-up training data and recipes for it."""
+"""Small synthetic training data, and recipes for them."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ GROUND = {"name": "ground", "color": "#000000"}
 CELL = {"name": "cell", "color": "#ffd700"}
 
 
-def make_recipe(*data: dict[str, Any], **parts: Any) -> Recipe:
-    """A recipe of ground and cells, unless `parts` say otherwise."""
+def make_recipe(*data: dict[str, Any], **sections: Any) -> Recipe:
+    """Return a recipe for ground and cells, with these data and sections."""
     document = {
         "name": "test",
         "background": "ground",
         "classes": [GROUND, CELL],
         "data": list(data),
         "split": {"folds": 1},
-    } | parts
+    } | sections
     network = {"depth": 1, "base_width": 2, "in_channels": 3, "classes": len(document["classes"])}
     return Recipe.model_validate({"network": network} | document)
 
 
 def make_image(shape: tuple[int, int], seed: int = 0) -> NDArray[np.uint8]:
-    """RGB noise, a little smoothed."""
+    """Return slightly smoothed RGB noise."""
     noise = np.random.default_rng(seed).normal(128, 90, (*shape, 3))
     smooth: NDArray[np.float64] = ndimage.gaussian_filter(noise, (1, 1, 0))
     return np.clip(smooth, 0, 255).astype(np.uint8)
 
 
 def make_instances(shape: tuple[int, int], seed: int = 0, number: int = 30) -> NDArray[np.uint16]:
-    """Discs that overlap and touch, numbered with gaps between the numbers."""
+    """Return discs that overlap and touch; some numbers are left out."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[: shape[0], : shape[1]]
     instances = np.zeros(shape, np.uint16)
@@ -56,7 +56,7 @@ def save(path: Path, pixels: NDArray[Any]) -> Path:
 def write_pairs(
     folder: Path, shapes: list[tuple[int, int]], number: int = 30
 ) -> list[tuple[NDArray[np.uint8], NDArray[np.uint16]]]:
-    """Write images/i.png and instances/i.png."""
+    """Write images/i.png and instances/i.png, and return them."""
     pairs = []
     for i, shape in enumerate(shapes):
         pair = make_image(shape, i), make_instances(shape, i, number)

@@ -1,4 +1,4 @@
-"""A window gives what the whole gives: labels, parted objects, separation, connected parts."""
+"""A window gives what the whole gives: labels, separated objects, weights, components."""
 
 from __future__ import annotations
 
@@ -133,14 +133,14 @@ def test_the_whole_is_what_its_ingredients_give(
     classes[150:] = 2 * spiral((SHAPE[0] - 150, SHAPE[1]))
     eight = label(classes, background=0, connectivity=2)  # type: ignore[no-untyped-call]
     for number, objects, labels in ((0, instances, instances > 0), (2, eight, classes)):
-        piece = both[number][0].read(Box.of_shape(SHAPE))
-        parted = separate_touching(objects, 2)
-        assert (piece.labels == np.where(parted > 0, labels, 0)).all()
-        assert (piece.separation == separation_weights(parted, 10.0, 3.0)).all()
-        assert piece.separation.max() > 5
+        window = both[number][0].read(Box.of_shape(SHAPE))
+        separated = separate_touching(objects, 2)
+        assert (window.labels == np.where(separated > 0, labels, 0)).all()
+        assert (window.separation == separation_weights(separated, 10.0, 3.0)).all()
+        assert window.separation.max() > 5
 
 
-def test_what_is_parted_and_ignored(both: list[tuple[DataField, DataField]]) -> None:
+def test_what_is_separated_and_ignored(both: list[tuple[DataField, DataField]]) -> None:
     labels = both[-2][0].read(Box.of_shape(SHAPE)).labels
     assert set(np.unique(labels).tolist()) == {0, 1, IGNORED}
 
@@ -152,7 +152,7 @@ def test_what_is_parted_and_ignored(both: list[tuple[DataField, DataField]]) -> 
     chunk=st.integers(1, 40),
     data=st.data(),
 )
-def test_parts_are_those_of_the_whole(
+def test_components_are_those_of_the_whole(
     seed: int, shape: tuple[int, int], chunk: int, data: st.DataObject
 ) -> None:
     classes = blobs(shape, seed) if seed % 3 else spiral(shape, 2) * np.uint8(1 + seed % 2)
@@ -161,18 +161,18 @@ def test_parts_are_those_of_the_whole(
     def read(box: Box) -> NDArray[np.uint8]:
         return classes[box.slices()]
 
-    parts = ConnectedComponents.find(read, shape, chunk)
+    components = ConnectedComponents.find(read, shape, chunk)
     y0, x0 = data.draw(st.integers(0, shape[0] - 1)), data.draw(st.integers(0, shape[1] - 1))
     y1, x1 = data.draw(st.integers(y0 + 1, shape[0])), data.draw(st.integers(x0 + 1, shape[1]))
     box = Box(y0, x0, y1, x1)
-    found, wanted = parts.read(read, box), expected[box.slices()]
+    found, wanted = components.read(read, box), expected[box.slices()]
     assert ((found > 0) == (wanted > 0)).all()
     pairs = np.unique(np.stack([found.ravel(), wanted.ravel()], 1), axis=0)
     assert len(np.unique(pairs[:, 0])) == len(np.unique(pairs[:, 1])) == len(pairs)
 
 
-def test_two_arms_of_one_part_are_one_object_however_far_they_meet(tmp_path: Path) -> None:
-    """A horseshoe: nothing is to be parted between its arms, though no window shows their bend."""
+def test_two_arms_of_one_component_are_one_object_however_far_they_meet(tmp_path: Path) -> None:
+    """A horseshoe: its arms are one object, not to be separated, though no window shows their bend."""
     labels = np.zeros((700, 1400), np.uint8)
     labels[300:320, :1300] = labels[326:346, :1300] = 1
     labels[300:346, 1300:1320] = 1

@@ -20,11 +20,11 @@ from wsi_unet.training.artifacts.folder import TrainingFolder
 from wsi_unet.training.report import TrainingProgress
 from wsi_unet.training.run import train
 
-SCALING = Normalisation(mean=(0.4,) * 3, std=(0.3,) * 3)
+NORMALISATION = Normalisation(mean=(0.4,) * 3, std=(0.3,) * 3)
 
 
 def spec() -> ModelSpec:
-    return describe_model(small_recipe(), SCALING, "made up")
+    return describe_model(small_recipe(), NORMALISATION, "synthetic")
 
 
 def network(seed: int = 0) -> UNet:
@@ -87,7 +87,7 @@ def test_somebodys_folder_is_left_alone(tmp_path: Path, overwrite: bool) -> None
         TrainingFolder(tmp_path).check(resume=False, overwrite=overwrite)
 
 
-def test_only_what_was_begun_goes_on(tmp_path: Path) -> None:
+def test_only_a_started_training_is_resumed(tmp_path: Path) -> None:
     folder = TrainingFolder(tmp_path)
     folder.own.mkdir()
     folder.check(resume=True, overwrite=False)

@@ -140,7 +140,7 @@ def test_tensorboard_gets_the_journals_numbers(tmp_path: Path) -> None:
     assert found == {1: 2, 2: 3, 3: 4, 4: 8, 5: 9, 6: 10, 7: 11}, "what was done again counts"
 
 
-def test_a_journal_that_lost_its_end_begins_anew(
+def test_a_journal_that_lost_its_end_starts_over(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "j.csv"

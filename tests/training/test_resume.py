@@ -83,7 +83,7 @@ def test_the_same_seed_gives_the_same_bits(at_once: dict[str, object], tmp_path:
 @pytest.mark.parametrize(
     ("iteration", "phase"), [(1, "training"), (6, "training"), (8, "measuring"), (11, "training")]
 )
-def test_an_interrupted_training_goes_on_as_if_nothing_had_been(
+def test_an_interrupted_training_is_resumed_to_the_same_bits(
     at_once: dict[str, object], tmp_path: Path, iteration: int, phase: str
 ) -> None:
     model = tmp_path / "model"
@@ -182,7 +182,7 @@ def test_other_processes_make_the_same_samples(at_once: dict[str, object], tmp_p
 
 
 @pytest.mark.parametrize("kill_at", [2, 6])
-def test_a_killed_training_goes_on_from_its_last_state(
+def test_a_killed_training_is_resumed_from_its_last_state(
     at_once: dict[str, object], tmp_path: Path, kill_at: int
 ) -> None:
     model = tmp_path / "model"

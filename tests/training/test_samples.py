@@ -209,10 +209,10 @@ def test_weights_are_balance_plus_separation() -> None:
     )
 
 
-def test_made_up_ground_has_nothing_in_it() -> None:
+def test_synthetic_background_has_no_objects() -> None:
     recipe = changed(sampling={"empty": 1.0})
     sample = Samples(recipe, [blobs()], PLAIN)[0]
-    assert sample.where == "made-up ground"
+    assert sample.where == "synthetic background"
     assert not sample.labels.any()
     assert sample.image.shape == (3, 60, 60)
 

@@ -93,8 +93,8 @@ def test_numbers_mean_nothing(instances: NDArray[np.int32], order: list[int], fa
     weights = separation_weights(instances, 10.0, 2.0)
     assert (weights == separation_weights(renumbered, 10.0, 2.0)).all()
     assert (weights == separation_weights(instances.astype(np.uint8), 10.0, 2.0)).all()
-    parted = separate_touching(instances, 2)
-    assert ((separate_touching(renumbered, 2) > 0) == (parted > 0)).all()
+    separated = separate_touching(instances, 2)
+    assert ((separate_touching(renumbered, 2) > 0) == (separated > 0)).all()
 
 
 def test_two_objects_by_hand() -> None:
@@ -127,37 +127,37 @@ def chebyshev(mask: NDArray[np.bool_]) -> NDArray[Any]:
 
 @settings(max_examples=60)
 @given(MAPS | CROWDS, st.integers(1, 9))
-def test_objects_are_parted_and_lose_only_what_is_near(
+def test_objects_are_separated_and_lose_only_what_is_near(
     instances: NDArray[np.int32], px: int
 ) -> None:
-    parted = separate_touching(instances, px)
-    assert ((parted == instances) | (parted == 0)).all()
+    separated = separate_touching(instances, px)
+    assert ((separated == instances) | (separated == 0)).all()
     for number in np.unique(instances[instances > 0]):
-        rest = (parted > 0) & (parted != number)
+        rest = (separated > 0) & (separated != number)
         if rest.any():
-            assert (chebyshev(rest)[parted == number] > px).all()
+            assert (chebyshev(rest)[separated == number] > px).all()
         others = (instances > 0) & (instances != number)
-        lost = (instances == number) & (parted == 0)
+        lost = (instances == number) & (separated == 0)
         if lost.any():
             assert chebyshev(others)[lost].max() <= px
 
 
 @settings(max_examples=40)
 @given(MAPS | CROWDS, st.integers(1, 5), st.integers(1, 20))
-def test_blocks_with_their_halo_are_parted_as_the_whole(
+def test_blocks_with_their_halo_are_separated_as_the_whole(
     instances: NDArray[np.int32], px: int, side: int
 ) -> None:
     whole = Box.of_shape(SHAPE)
     expected = separate_touching(instances, px)
     for core in whole.tiles(side):
         window = core.grow(gap_halo(px), gap_halo(px)).intersection(whole)
-        parted = separate_touching(instances[window.slices()], px)
-        assert (parted[core.relative_to(window).slices()] == expected[core.slices()]).all()
+        separated = separate_touching(instances[window.slices()], px)
+        assert (separated[core.relative_to(window).slices()] == expected[core.slices()]).all()
 
 
 @pytest.mark.parametrize("px", [1, 2, 3, 4])
-def test_the_parting_halo_suffices_in_a_crowd(px: int) -> None:
-    """Where what is parted hangs on what is parted beside it, and less than twice px fails."""
+def test_the_halo_suffices_in_a_crowd(px: int) -> None:
+    """Separating two objects depends on separating others; a halo below twice the gap fails."""
     rng, whole, short = np.random.default_rng(px), Box(0, 0, 60, 60), 0
     for crowding in (0.1, 0.3, 0.7) * 4:
         instances = (rng.random((60, 60)) < crowding) * rng.integers(1, 5, (60, 60))
@@ -165,8 +165,8 @@ def test_the_parting_halo_suffices_in_a_crowd(px: int) -> None:
         for core in whole.tiles(5):
             for halo_px in (gap_halo(px), 2 * px - 1):
                 window = core.grow(halo_px, halo_px).intersection(whole)
-                parted = separate_touching(instances[window.slices()], px)
-                inside = parted[core.relative_to(window).slices()]
+                separated = separate_touching(instances[window.slices()], px)
+                inside = separated[core.relative_to(window).slices()]
                 same = bool((inside == expected[core.slices()]).all())
                 assert same or halo_px < gap_halo(px)
                 short += not same
@@ -176,11 +176,11 @@ def test_the_parting_halo_suffices_in_a_crowd(px: int) -> None:
 @pytest.mark.parametrize("px", range(1, 10))
 def test_a_straight_seam_is_as_wide_as_wanted_and_in_the_middle(px: int) -> None:
     instances = np.repeat([[1] * 20 + [2] * 20], 30, axis=0)
-    parted = separate_touching(instances, px)
-    gone = np.flatnonzero(parted[15] == 0)
+    separated = separate_touching(instances, px)
+    gone = np.flatnonzero(separated[15] == 0)
     first = 20 - px // 2
     assert gone.tolist() == list(range(first, first + px))
-    assert (parted == parted[15]).all()
+    assert (separated == separated[15]).all()
 
 
 def test_objects_that_are_far_apart_stay_as_they_are() -> None:
