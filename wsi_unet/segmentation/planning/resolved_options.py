@@ -179,7 +179,7 @@ def _choose_statistics(
 
     An earlier run's are kept. Where no model asks for the slide's own, there is nothing to choose.
     """
-    if not ensemble.scaled_by_slide:
+    if not ensemble.normalised_by_slide:
         return (), ()
     if stored is not None and len(stored.statistics) == len(ensemble.models):
         return stored.statistics, ()
