@@ -248,7 +248,7 @@ def test_manifests_may_be_in_an_object_store(here: Path, monkeypatch: pytest.Mon
         ("s3://bucket/lists/a.svs", "a.ome.zarr"),
         ("s3://bucket/lists/b/c.svs", "s3://bucket/lists/x"),
     ]
-    with pytest.raises(InputError, match="no such object"):
+    with pytest.raises(InputError, match="no such file"):
         read_cohort(["s3://bucket/lists/n.csv"], None)
 
 

@@ -113,7 +113,7 @@ def test_a_store_that_fails_now_and_then_changes_nothing(
     [
         (lambda slide, output: (slide, "s3://no-such-bucket/out"), OutputError, "is no bucket"),
         (lambda slide, output: ("s3://no-such-bucket/a.svs", output), SlideError, "is no bucket"),
-        (lambda slide, output: (f"{slide}.svs", output), SlideError, "no such object"),
+        (lambda slide, output: (f"{slide}.svs", output), SlideError, "no such file"),
     ],
 )
 def test_what_is_not_there_is_one_clear_line(

@@ -217,7 +217,7 @@ def refused(url: str, match: str, reader: str = "auto") -> None:
 
 
 def test_what_is_no_slide_is_refused_in_one_line(bucket: str, pyramid: Path) -> None:
-    refused(f"{bucket}/missing.svs", "no such object; check the URL")
+    refused(f"{bucket}/missing.svs", "no such file; check the URL")
     refused("s3://no-such-bucket/a.svs", "there is no bucket 'no-such-bucket'")
     refused(bucket, "give the URL of a slide in it")
     for name, data, match in (

@@ -81,7 +81,7 @@ def _read_text(manifest: str) -> str:
         if location.is_url:
             data = open_store(location.parent).get(location.name)
             if data is None:
-                raise FileNotFoundError(errno.ENOENT, "no such object")
+                raise FileNotFoundError(errno.ENOENT, "no such file")
         else:
             data = location.path.read_bytes()
         return data.decode("utf-8-sig")

@@ -1,4 +1,4 @@
-"""Opening the file, folder or object that a slide is stored in."""
+"""Opening the file or folder that a slide is stored in, on a disk or in an object store."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from wsi_unet.slides.sources.source import ByteSource, LocalFile
 
 
 def open_source(location: Location) -> ByteSource:
-    """Open a file or an object.
+    """Open a file, on a disk or in an object store.
 
     Raises:
         FileNotFoundError: there is none.

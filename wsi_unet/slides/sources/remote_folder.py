@@ -1,4 +1,4 @@
-"""The objects below a URL, read as the files of a folder."""
+"""Folders in an object store: all that is stored below a URL."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ class RemoteSource(ByteSource):
 
 def _require(stored: StoredBytes | None) -> StoredBytes:
     if stored is None:
-        raise FileNotFoundError(errno.ENOENT, "no such object; check the URL")
+        raise FileNotFoundError(errno.ENOENT, "no such file; check the URL")
     return stored
 
 
