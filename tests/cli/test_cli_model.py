@@ -206,7 +206,7 @@ def test_a_bundled_model_can_be_looked_at() -> None:
         (["--channels", "gray"], "channel order 'gray' has 1"),
         (["--activation", "mish"], "none of relu"),
         (["--family", "vgg"], "none of auto, wsi-unet, milesial"),
-        (["--family", "jvanvugt"], "the nearest is jvanvugt|of no family"),
+        (["--family", "jvanvugt"], "the nearest is jvanvugt|of no known family"),
         (["--interpolation", "global", "--window", "512"], "leave out --window"),
         (["--window", "17"], "leaves nothing between its borders"),
         (["--mpp", "1000"], "mpp"),

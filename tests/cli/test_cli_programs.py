@@ -46,7 +46,7 @@ def test_an_onnx_file_is_imported_inspected_and_run(network: Hourglass, tmp_path
         "segment", slide, "-m", tmp_path / "model", "-o", tmp_path / "b", "--precision", "bfloat16"
     )
     assert refused.exit_code == 2
-    assert "computes as it was saved, in float32" in refused.stderr
+    assert "computes in the number type it was saved in, float32" in refused.stderr
 
 
 def test_a_program_that_can_run_code_needs_to_be_trusted_each_time(
