@@ -172,7 +172,7 @@ def test_components_are_those_of_the_whole(
 
 
 def test_two_arms_of_one_component_are_one_object_however_far_they_meet(tmp_path: Path) -> None:
-    """A horseshoe: its arms are one object, not to be separated, though no window shows their bend."""
+    """A horseshoe: its arms aren't separated, though no window shows their bend."""
     labels = np.zeros((700, 1400), np.uint8)
     labels[300:320, :1300] = labels[326:346, :1300] = 1
     labels[300:346, 1300:1320] = 1

@@ -50,9 +50,9 @@ def test_a_training_is_neither_replaced_nor_gone_on_with_unasked(model: Path) ->
 
 
 def test_other_commands_never_replace_a_training(model: Path) -> None:
-    with pytest.raises(OutputError, match="holds the training of a model, too"):
+    with pytest.raises(OutputError, match="also holds a model's training"):
         check_replaceable(model, overwrite=True)
-    with pytest.raises(OutputError, match="holds the training of a model, too"):
+    with pytest.raises(OutputError, match="also holds a model's training"):
         save_model(network(), spec(), model, overwrite=True)
 
 
@@ -103,7 +103,7 @@ def test_a_training_that_has_ended_needs_its_state_to_go_on(model: Path) -> None
     folder.report.write_text("{}")
     folder.check(resume=True, overwrite=False)
     folder.state.unlink()
-    with pytest.raises(OutputError, match=r"has ended, and .*state is gone"):
+    with pytest.raises(OutputError, match=r"has ended, but .*state, which is needed"):
         train(small_recipe(), model, resume=True)
     assert load_model(model).sha256
     folder.check(resume=False, overwrite=True)
