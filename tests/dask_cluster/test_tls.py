@@ -146,7 +146,7 @@ def test_dasks_own_configuration_will_do(
 def test_certificates_of_somebody_else(encrypted: str, foreign: Certificates) -> None:
     message = refusal(ClusterOptions(scheduler=encrypted, **foreign.options))
     assert message.startswith(f"no Dask scheduler answers at {encrypted} (self-signed cert")
-    assert message.endswith("`tls_ca`, `tls_cert`, `tls_key` belong to its cluster")
+    assert message.endswith("`tls_ca`, `tls_cert` and `tls_key` belong to its cluster")
 
 
 def test_a_certificate_that_the_scheduler_does_not_know(
@@ -155,7 +155,7 @@ def test_a_certificate_that_the_scheduler_does_not_know(
     options: TlsFiles = {**foreign.options, "tls_ca": ours.ca}
     message = refusal(ClusterOptions(scheduler=encrypted, **options))
     assert message.startswith(f"no Dask scheduler answers at {encrypted} (")
-    assert message.endswith("`tls_ca`, `tls_cert`, `tls_key` belong to its cluster")
+    assert message.endswith("`tls_ca`, `tls_cert` and `tls_key` belong to its cluster")
 
 
 def test_no_certificates_for_an_encrypted_scheduler(encrypted: str) -> None:
@@ -187,7 +187,7 @@ def test_a_plain_scheduler_at_a_tls_address(plain: str, ours: Certificates) -> N
     address = plain.replace("tcp://", "tls://")
     message = refusal(ClusterOptions(scheduler=address, **ours.options))
     assert message.startswith(f"no Dask scheduler answers at {address} (")
-    assert "wrong version number" in message.lower().replace("_", " ")
+    assert "; start one with `dask scheduler`, check that it speaks TLS, and that" in message
 
 
 @pytest.mark.parametrize(

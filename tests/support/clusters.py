@@ -55,7 +55,11 @@ def scheduler(
         *program, "--no-dashboard", "--scheduler-file", file, *options,
         env=env, log=folder / "scheduler.log",
     ):  # fmt: skip
-        until(file.exists, "the scheduler starts", folder / "scheduler.log")
+        until(
+            lambda: file.exists() and file.stat().st_size > 0,
+            "the scheduler starts",
+            folder / "scheduler.log",
+        )
         yield str(json.loads(file.read_text())["address"])
     file.unlink(missing_ok=True)
 

@@ -134,7 +134,8 @@ def _explain_failure(address: str, error: Exception) -> OptionError:
     reason = getattr(cause, "verify_message", None) or getattr(cause, "strerror", None)
     reason = reason or str(cause).rpartition(">: ")[2] or "no answer in time"  # "in <TLS …>: EOF"
     if parse_address(address)[0] in _ENCRYPTED:
-        cure = "check the address, and that `tls_ca`, `tls_cert`, `tls_key` belong to its cluster"
+        files = "`tls_ca`, `tls_cert` and `tls_key`"
+        cure = f"check that it speaks TLS, and that {files} belong to its cluster"
     else:
         cure = "check the address, or use its tls:// address if it wants TLS"
     return OptionError(
