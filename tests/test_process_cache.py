@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import multiprocessing
 import pickle
 import threading
@@ -12,11 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wsi_unet import process_cache
 from wsi_unet.process_cache import ProcessCache
 
 KEYS = "abcde"
 COSTS = {key: 10 * (number + 1) for number, key in enumerate(KEYS)}
 ACTIONS = st.lists(st.tuples(st.sampled_from(["get", "release"]), st.sampled_from(KEYS)))
+
+
+def test_the_example_is_right() -> None:
+    result = doctest.testmod(process_cache)
+    assert result.attempted
+    assert not result.failed
 
 
 class Value:

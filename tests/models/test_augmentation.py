@@ -1,4 +1,4 @@
-"""Flipped and rotated views: every one of them, tiled, is that view of the whole."""
+"""Flipped and rotated views: each one, computed by tiles, is that view of the whole image."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def network_of(config: UNetConfig) -> UNet:
 
 
 def continued(image: NDArray[np.float64], window: Box) -> Tensor:
-    """The image, mirrored beyond its edges, as (1, 1, rows, columns)."""
+    """Return the image, mirrored beyond its edges, as (1, 1, rows, columns)."""
     rows = reflect(window.y0, window.y1, image.shape[0])
     columns = reflect(window.x0, window.x1, image.shape[1])
     return torch.from_numpy(image[rows][:, columns].copy())[None, None]
@@ -49,7 +49,7 @@ def continued(image: NDArray[np.float64], window: Box) -> Tensor:
 def computed(
     network: nn.Module, border: Border, image: NDArray[np.float64], core: Box, view: View
 ) -> Tensor:
-    """What a view of the core's window says of the core."""
+    """Return the output for the core that a view of its window gives."""
     window = border.window(core, (image.shape[0], image.shape[1]))
     with torch.inference_mode():
         output = view.turn_back(network(view.turn(continued(image, window))))
@@ -62,7 +62,7 @@ def computed(
 def difference(
     network: nn.Module, border: Border, image: NDArray[np.float64], core: Box, view: View
 ) -> float:
-    """Largest error of the core computed by itself, relative to the whole's range."""
+    """Return the largest error of the core computed by itself, relative to the output's range."""
     whole = border.core(Box.of_shape((image.shape[0], image.shape[1])))
     expected = computed(network, border, image, whole, view)[:, *core.slices()]
     found = computed(network, border, image, core, view)
@@ -103,7 +103,7 @@ def test_networks_for_odd_sides_too(odd: str, view: View) -> None:
 
 
 def test_cut_at_an_odd_edge_flipped_views_differ() -> None:
-    """Their pooling grid would hang on the slide's far edge; so it is mirrored to a multiple."""
+    """Their pooling grid would depend on the slide's far edge, so it is mirrored to a multiple."""
     config = UNetConfig(padding="same", odd="zeros", depth=2, base_width=3, in_channels=1)
     network, image = network_of(config), np.random.default_rng(0).random((61, 75))
     cut = config.border()

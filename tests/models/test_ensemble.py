@@ -1,4 +1,4 @@
-"""An ensemble of one is the model; what models are called and cost together."""
+"""Ensembles: one model is an ensemble too; the names and costs of several."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MakeModel = Callable[..., Model]
 
 @pytest.fixture
 def make(make_model: MakeModel, tmp_path: Path) -> MakeModel:
-    """Make any number of models."""
+    """Return a function that makes models."""
     numbers = itertools.count()
 
     def new(changes: dict[str, object] | None = None, /, **architecture: object) -> Model:

@@ -1,4 +1,4 @@
-"""The predictor against a plain forward, and what it promises about its surroundings."""
+"""The predictor against a plain forward pass, and its promises to the rest of the process."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SHAPE = (400, 400)
 
 
 def window_for(predictor: Predictor) -> tuple[Pixels, Box]:
-    """Random pixels around CORE, and which they are."""
+    """Return random pixels around CORE, and the window that they cover."""
     window = predictor.border.window(CORE, SHAPE)
     pixels = np.random.default_rng(2).integers(0, 256, (*window.shape, 3), dtype=np.uint8)
     return pixels, window
@@ -45,7 +45,7 @@ def predict(predictor: Predictor, probabilities: bool = False) -> Prediction:
 
 
 def plain_logits(model: Model, pixels: Pixels, core: Box) -> NDArray[np.float64]:
-    """The same in float64 without anything that the predictor does for speed."""
+    """Predict in float64, without anything that the predictor does for speed."""
     spec = model.spec
     image = torch.from_numpy(pixels.astype(np.float64) / 255).permute(2, 0, 1)
     if spec.channel_order == "bgr":

@@ -1,4 +1,4 @@
-"""What is measured of networks that nobody described, against what is known of them."""
+"""Properties measured of networks, against what is known of them."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_aligned_corners_depend_on_the_size_though_no_spoilt_pixel_tells() -> No
 
 
 class Faint(nn.Module):
-    """Pooled by 8, and a little by 16 or what else it is told, in float32 if it must be."""
+    """Pools by 8, and with little weight by another factor; computes in float32 if told to."""
 
     def __init__(self, strength: float, factor: int = 16, *, single: bool = False) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ def test_a_bottleneck_of_little_weight_counts(network: nn.Module) -> None:
 
 
 class Multiples(nn.Module):
-    """Pools by 8 and takes multiples of 16 px alone."""
+    """Pools by 8 and takes multiples of 16 px only."""
 
     def forward(self, image: Tensor) -> Tensor:
         if image.shape[2] % 16:
@@ -156,7 +156,7 @@ def test_global_networks_are_told(network: nn.Module) -> None:
 
 
 class Particular(nn.Module):
-    """An hourglass that takes images of one size only, and says probabilities."""
+    """An hourglass that takes images of one size only and returns probabilities."""
 
     def __init__(self, side: int, classes: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Programs: what they compute, what is refused, and that nothing runs that isn't trusted."""
+"""Exported programs: their labels, refusals, and that nothing runs that isn't trusted."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def models(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def whole_image(network: Hourglass, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The labels of one pass over the image, which is mirrored by far more than the border."""
+    """Return the labels of one pass over the image, mirrored by far more than the border."""
     rows, columns, _ = image.shape
     padded = np.pad(image, ((16, 16 + rows % 2), (16, 16 + columns % 2), (0, 0)), mode="reflect")
     scaled = (padded.astype(np.float32) / 255 - 0.6) / 0.25

@@ -1,4 +1,4 @@
-"""Choosing tiles and devices, and what tiles cost."""
+"""Choosing tiles and devices, and the memory that tiles take."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from wsi_unet.geometry import Box
 from wsi_unet.models.architectures.costs import largest_map, tile_memory, window_side
 from wsi_unet.models.architectures.unet import UNetConfig
 from wsi_unet.models.inference import devices, tiles
+from wsi_unet.models.inference.device_names import DeviceName, parse_device_name
 from wsi_unet.models.inference.predictor import Predictor
 from wsi_unet.models.inference.tiles import choose_tile, measure_agreement
 from wsi_unet.models.model import Model
@@ -29,7 +30,7 @@ def predictor(make_model: MakeModel) -> Predictor:
 
 
 class FakeTrial(tiles._Trial):
-    """Takes the seconds that it is told a tile takes."""
+    """A trial in which a tile takes the seconds that the test sets."""
 
     seconds: dict[int, float]
 
@@ -182,6 +183,23 @@ def test_agreement_is_measured(make_model: MakeModel) -> None:
 def test_devices_that_are_not_there(name: str, message: str) -> None:
     with pytest.raises(OptionError, match=message):
         devices.resolve_device(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "index"),
+    [("auto", "auto", None), ("cpu", "cpu", None), ("cuda", "cuda", None), ("cuda:10", "cuda", 10)],
+)
+def test_names_of_devices(name: str, kind: str, index: int | None) -> None:
+    assert parse_device_name(name) == DeviceName(kind, index)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "name", ["", "cpu:0", "auto:0", "cuda:-1", "cuda:1\n", "cuda:\u0661", "CPU"]
+)
+def test_what_names_no_device(name: str) -> None:
+    with pytest.raises(OptionError, match="is none of 'auto', 'cpu', 'cuda', 'cuda:0'") as caught:
+        parse_device_name(name)
+    assert caught.value.option == "device"
 
 
 def test_devices_and_precisions(monkeypatch: pytest.MonkeyPatch) -> None:

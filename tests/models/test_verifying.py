@@ -1,4 +1,4 @@
-"""`wsi-unet model verify`: right models pass, and each wrong claim is found out."""
+"""`wsi-unet model verify`: right models pass, and each wrong claim is detected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Few bytes that become many when an ONNX program is opened or run."""
+"""ONNX programs of a few bytes that take enormous memory when they are opened or run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grey slides for colour networks and the other way round: what both see is the same picture."""
+"""Grey slides for colour networks and colour slides for grey ones: both see the same picture."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_grey_slide_is_all_three_colours(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("gray_slide", [False, True])
 def test_a_grey_network_sees_the_luma(tmp_path: Path, gray_slide: bool) -> None:
-    """Of a grey slide that is the slide itself."""
+    """The grey values of a grey slide are the slide itself."""
     image = textured(*SHAPE)
     pixels = luma(image)
     if gray_slide:

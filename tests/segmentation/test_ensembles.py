@@ -1,4 +1,4 @@
-"""Several models: the mean of what each says of the whole image."""
+"""Several models: the mean of their probabilities over the whole image."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def many(folder: Path, *names: str) -> Any:
 def test_the_mean_of_networks_that_differ_in_all_else(
     image: NDArray[np.uint8], slide: Path, tmp_path: Path
 ) -> None:
-    """Paddings, depths, borders, edges, scaling and channel order, each its own."""
+    """The models differ in padding, depth, border, edge, normalisation and channel order."""
     _, valid = balanced_model(VALID, image, tmp_path / "valid", name="first")
     bgr = np.ascontiguousarray(image[..., ::-1])
     _, same = balanced_model(

@@ -1,4 +1,4 @@
-"""The product: whatever the tiling, the labels are those of one forward pass over the whole."""
+"""Exactness: whatever the tiling, labels are those of one forward pass over the whole slide."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_labels_are_those_of_one_forward_over_the_real_slide(
 def whole(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Truth]:
-    """A folder with a slide and a model, and the labels of one forward over the slide."""
+    """A folder with a slide and a model, and the labels of one forward pass over the slide."""
     folder, image = tmp_path_factory.mktemp("whole"), textured(1061, 1037)
     config = network_of(request.param, "transpose", 4, classes=3)
     write_png(folder / "slide.png", image)
@@ -96,7 +96,7 @@ def test_no_tiling_changes_a_label(
 def test_resampled_slides_are_exact_too(
     example_slide_path: Path, tmp_path: Path, mpp: float
 ) -> None:
-    """The truth is one forward over the slide resampled in one piece."""
+    """The truth is one forward pass over the slide, resampled in one piece."""
     config = UNetConfig(depth=3, base_width=4)
     with open_slide(example_slide_path) as slide:
         assert slide.mpp is not None

@@ -1,4 +1,4 @@
-"""Networks that need windows of one size: on one grid, and said to be approximate."""
+"""Networks that need windows of one size: they run on one grid and are called approximate."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def slide(image: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory) ->
 def by_hand(
     network: nn.Module, image: NDArray[np.uint8], window: int, core: int
 ) -> NDArray[np.float32]:
-    """Logits of windows in the middle of which the cores lie, side by side from the first pixel."""
+    """Return the logits of cores, side by side from the first pixel, each amid its window."""
     around = (window - core) // 2
     rows, columns, _ = image.shape
     padding = [(around, window + around)] * 2
@@ -101,7 +101,7 @@ def test_windows_all_have_that_size(
 def test_told_where_windows_lie_an_aligned_network_is_exact(
     image: NDArray[np.uint8], slide: Path, tmp_path: Path
 ) -> None:
-    """With any number of tiles, and at sides that the poolings don't divide."""
+    """Test any number of tiles, and sides that the poolings don't divide."""
     for odd in ("none", "zeros"):
         config = network_of("same", "bilinear", 2, align_corners=True, odd=odd)
         folder = tmp_path / odd

@@ -1,4 +1,4 @@
-"""Sigmoid heads and networks that end in their head: what they say over the whole image."""
+"""Sigmoid heads, and networks that end in their head: labels of the whole image."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_one_class_is_there_above_its_threshold(
 
 
 class Overlapping:
-    """A run of three classes that overlap."""
+    """Return a finished run with three classes that overlap."""
 
     THRESHOLDS = (0.3, 0.5, 0.7)
     NAMES = ("random.class-0", "random.class-1", "random.class-2")
@@ -209,7 +209,7 @@ def test_the_tissue_mask_holds_for_every_class(
 def test_networks_that_end_in_their_head(
     image: NDArray[np.uint8], slide: Path, tmp_path: Path, head: str
 ) -> None:
-    """Their output is taken as probabilities; here it is anything, and cut off at 0 and 1."""
+    """Output counts as probabilities; here it is beyond 0 and 1, and is clipped."""
     config = network_of("valid", "transpose", 1, classes=2)
     changes: dict[str, Any] = {"head": head, "activated": True}
     if head == "sigmoid":

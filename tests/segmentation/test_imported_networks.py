@@ -1,4 +1,4 @@
-"""Networks from elsewhere give a slide the labels of one pass of the original over all of it."""
+"""Imported networks give the labels of one pass of the original over the whole slide."""
 
 from __future__ import annotations
 

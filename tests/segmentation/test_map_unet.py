@@ -1,4 +1,4 @@
-"""`map_unet`: lazy in, lazy out, and only what is needed is read."""
+"""`map_unet`: arrays stay lazy, and only the needed pixels are read."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def model_and_truth(
 
 
 class Counting:
-    """An array that remembers which pixels were asked for."""
+    """An array that records which pixels were read."""
 
     def __init__(self, pixels: NDArray[np.uint8]) -> None:
         self.pixels = pixels

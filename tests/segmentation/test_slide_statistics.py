@@ -1,4 +1,4 @@
-"""Models that scale with the statistics of the slide's own tissue: found once per slide."""
+"""Models that normalise with the statistics of the slide's own tissue, found once per slide."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def pale(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The same with less contrast, and each colour its own."""
+    """Return the image with less contrast, and another brightness in each colour."""
     result: NDArray[np.uint8] = (image * np.array([0.5, 0.4, 0.3]) + [90, 60, 120]).astype(np.uint8)
     return result
 
@@ -56,7 +56,7 @@ def slide(image: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def plain(pixels: NDArray[np.uint8]) -> tuple[list[float], list[float]]:
-    """Mean and deviation of (n, 3), as numpy has them."""
+    """Return the means and standard deviations of (n, 3), as numpy computes them."""
     intensities = pixels.reshape(-1, 3).astype(np.float64) / 255
     return intensities.mean(0).tolist(), intensities.std(0).tolist()
 

@@ -19,7 +19,7 @@ from wsi_unet.models.inference import ensemble
 from wsi_unet.models.inference.ensemble import Ensemble
 
 SHAPE = (331, 283)
-"""Multiples of no period."""
+"""Sides that are no multiple of any period."""
 
 NETWORKS = [
     network_of("valid", "transpose", 2, classes=3),
@@ -78,7 +78,7 @@ def test_views_of_tiles_are_views_of_the_whole(
 def test_without_aligned_windows_it_would_be_wrong(
     image: NDArray[np.uint8], slide: Path, tmp_path: Path
 ) -> None:
-    """The same, with windows cut at the slide's odd edge as the network by itself may have them."""
+    """Test views of windows that the network, without views, would cut at the slide's odd edge."""
     config = network_of("same", "transpose", 2, odd="zeros")
     _, network = balanced_model(config, image, tmp_path / "model")
     with mock.patch.object(ensemble, "widen_for_views", lambda border: border):
