@@ -38,9 +38,7 @@ def check_replaceable(destination: Path, *, overwrite: bool, source: Path | None
             )
         resolved = destination.resolve()
         if source is not None and resolved in (source.resolve(), *source.resolve().parents):
-            raise OutputError(
-                f"{destination} holds the file to import: it isn't overwritten"
-            )
+            raise OutputError(f"{destination} holds the file to import: it isn't overwritten")
         if (destination / TRAINING_FOLDER).is_dir():
             raise OutputError(
                 f"{destination} also holds a model's training: it isn't overwritten; remove it, "
