@@ -80,7 +80,7 @@ docs: demo
 
 # The variable silences the notice that this generation of MkDocs ends in 2027.
 site: $(VENV)/.docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf demo build dist site .mypy_cache .pytest_cache .ruff_cache
