@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Unpack
 
 import torch
@@ -131,11 +130,7 @@ def train_on(
             runtime=runtime,
             environment=_describe_runtime(runtime, state),
         )
-        learner = Learner(
-            recipe, build_losses(recipe), device=runtime.device, precision=runtime.precision
-        )
-        if state is not None:
-            _restore(learner, state, folder.state)
+        learner = _make_learner(job, state)
         with writing(folder.recipe):
             if state is None:
                 folder.clear()
@@ -250,14 +245,23 @@ def _read_own_state(folder: TrainingFolder, recipe: Recipe, data: str) -> Traini
     return state
 
 
-def _restore(learner: Learner, state: TrainingState, path: Path) -> None:
+def _make_learner(job: TrainingJob, state: TrainingState | None) -> Learner:
+    """Return a new learner, or one restored from a state."""
+    learner = Learner(
+        job.recipe,
+        build_losses(job.recipe),
+        device=job.runtime.device,
+        precision=job.runtime.precision,
+    )
     try:
-        learner.restore(state.learner)
+        if state is not None:
+            learner.restore(state.learner)
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise OutputError(
-            f"{path} doesn't fit the recipe's network ({first_line(error)}); `overwrite=True` "
-            "starts over"
+            f"{job.folder.state} doesn't fit the recipe's network ({first_line(error)}); "
+            "`overwrite=True` starts over"
         ) from error
+    return learner
 
 
 def _describe_runtime(
