@@ -1,4 +1,4 @@
-"""The order of the rooms, drawn: imports go down only, in no circle, and no flag goes up."""
+"""The order of the rooms, drawn: imports go down and in no circle; the library names no flag."""
 
 from __future__ import annotations
 
@@ -49,20 +49,20 @@ MODULES = modules()
 
 
 def imports(name: str) -> set[str]:
-    """Return the modules of ours that one imports, wherever in it."""
-    found, package = set(), name if MODULES[name].stem == "__init__" else name.rpartition(".")[0]
+    """Return the modules of ours that a module imports, inside functions too."""
+    imported, package = set(), name if MODULES[name].stem == "__init__" else name.rpartition(".")[0]
     for node in ast.walk(ast.parse(MODULES[name].read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             start = f"{package}.{node.module or ''}".rstrip(".") if node.level else node.module
             names = {f"{start}.{alias.name}" for alias in node.names}
-            found |= {one if one in MODULES else one.rpartition(".")[0] for one in names}
-    return (found & MODULES.keys()) - {name}
+            imported |= {n if n in MODULES else n.rpartition(".")[0] for n in names}
+    return (imported & MODULES.keys()) - {name}
 
 
 def room(name: str) -> str:
-    """Return the room that a module is in: the longest name in the drawing that it begins with."""
+    """Return the room of a module: the longest name in the drawing that it begins with."""
     return max((r for r in LEVELS if f"{name}.".startswith(f"{r}.")), key=len)
 
 

@@ -11,7 +11,7 @@ import wsi_unet
 from wsi_unet_cli.common.cluster_options import cluster_options, logging_to
 from wsi_unet_cli.common.failures import VERBOSE
 from wsi_unet_cli.common.options import json_option, parse_region, verbose_option
-from wsi_unet_cli.common.output import print_facts, print_json, print_table
+from wsi_unet_cli.common.output import print_facts, print_json, print_table, score
 from wsi_unet_cli.common.text import count
 
 if TYPE_CHECKING:
@@ -251,12 +251,3 @@ def _show_segments(evaluation: Evaluation) -> None:
 
 def _with_parts(whole: float, split: float, merge: float) -> str:
     return f"{score(whole)} (split {score(split)}, merge {score(merge)}; borders thinned)"
-
-
-def score(value: float) -> str:
-    """Write a score from 0 to 1; NaN becomes n/a.
-
-    >>> score(0.91239), score(float("nan"))
-    ('0.9124', 'n/a')
-    """
-    return "n/a" if math.isnan(value) else f"{value:.4f}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -122,3 +123,12 @@ def micrometres(y: float, x: float) -> str:
     ('0.499 µm/px', '0.5 × 0.25 µm/px')
     """
     return f"{x:.4g} µm/px" if y == x else f"{x:.4g} × {y:.4g} µm/px"
+
+
+def score(value: float) -> str:
+    """Write a score from 0 to 1; NaN becomes n/a.
+
+    >>> score(0.91239), score(float("nan"))
+    ('0.9124', 'n/a')
+    """
+    return "n/a" if math.isnan(value) else f"{value:.4f}"

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from wsi_unet_cli.common.output import duration, percent, print_facts
+from wsi_unet_cli.common.output import duration, percent, print_facts, score
 from wsi_unet_cli.common.text import count
-from wsi_unet_cli.evaluate import score
 
 if TYPE_CHECKING:
     from wsi_unet import Training
