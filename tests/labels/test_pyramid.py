@@ -117,7 +117,7 @@ def test_odd_blocks_are_refused(block: int) -> None:
 
 
 def test_an_empty_pyramid_is_refused() -> None:
-    with pytest.raises(ValueError, match="nothing"):
+    with pytest.raises(ValueError, match="at least one pixel"):
         Pyramid((0, 3), 512)
     with pytest.raises(ValueError, match="-1 levels"):
         Pyramid((3, 3), 512, -1)

@@ -239,9 +239,9 @@ class _OwnerWatch:
         self._store = store
         self._timing = timing
         self._content: bytes | None = None
-        self._started = timing.monotonic()
+        self._watched_since = timing.monotonic()
         self._patience = 0.0
-        self._deadline = self._started + 2 * (timing.stale + timing.heartbeat)
+        self._deadline = self._watched_since + 2 * (timing.stale + timing.heartbeat)
 
     def is_dead(self, content: bytes, record: LockRecord | None) -> bool:
         """Return whether the lock's owner is dead; False means that it isn't known yet.
@@ -258,14 +258,14 @@ class _OwnerWatch:
             return True
         if self._content is None:
             timing = self._timing
-            self._content, self._started = content, timing.monotonic()
+            self._content, self._watched_since = content, timing.monotonic()
             silence = 0.0 if record is None else (timing.now() - record.beat_time).total_seconds()
             if runs and abs(silence) < timing.stale:
                 raise self._locked_error(record, silence)
             self._patience = 2 * timing.heartbeat if silence >= timing.stale else timing.stale
         elif content != self._content:
             raise self._locked_error(record, 0)
-        return self._timing.monotonic() - self._started >= self._patience
+        return self._timing.monotonic() - self._watched_since >= self._patience
 
     def wait(self) -> None:
         """Wait a moment before looking again.
