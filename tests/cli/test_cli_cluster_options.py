@@ -69,6 +69,8 @@ def test_workers_are_a_number_or_auto(text: str, value: object) -> None:
         (("--workers", "2", "--scheduler", "h:1"), "either --workers or --scheduler"),
         (("--max-retries", "-1"), "-1 is not in the range"),
         (("--scheduler", "h:1", "--tls-ca", "nowhere.pem"), "nowhere.pem"),
+        (("--tls-ca", __file__), "give its --scheduler too"),
+        (("--scheduler", "h:1", "--tls-key", __file__), "give --tls-cert too"),
     ],
 )
 def test_what_makes_no_sense_is_a_usage_error(arguments: tuple[str, ...], message: str) -> None:

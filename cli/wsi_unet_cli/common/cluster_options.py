@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 import wsi_unet
+from wsi_unet.errors import OptionError
 from wsi_unet_cli.common.text import speak
 
 if TYPE_CHECKING:
@@ -78,26 +80,17 @@ _OPTIONS = (
 )
 
 
-_CLUSTER = (
-    "workers",
-    "scheduler",
-    "tls_ca",
-    "tls_cert",
-    "tls_key",
-    "max_retries",
-    "performance_report",
-)
-
-
 def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add options that reach the command as `cluster`, a `ClusterOptions`, and `log_file`."""
 
     @functools.wraps(command)
     def collected(*args: Any, **options: Any) -> Any:
-        given = {name: options.pop(name) for name in _CLUSTER}
-        if given["workers"] is not None and given["scheduler"] is not None:
-            raise click.UsageError("Give either --workers or --scheduler, not both.")
-        return command(*args, cluster=wsi_unet.ClusterOptions(**given), **options)
+        given = {field.name: options.pop(field.name) for field in fields(wsi_unet.ClusterOptions)}
+        try:
+            cluster = wsi_unet.ClusterOptions(**given)
+        except OptionError as error:
+            raise click.UsageError(speak(str(error))) from error
+        return command(*args, cluster=cluster, **options)
 
     decorated: Callable[..., Any] = collected
     for option in reversed(_OPTIONS):
