@@ -14,6 +14,8 @@ from support.standin import Calls, run
 import wsi_unet
 from wsi_unet.segmentation.report import RunState
 from wsi_unet.segmentation.runs.jobs import SlideOutcome
+from wsi_unet.signals import interruptions_held
+from wsi_unet_cli.common.interrupt import interruptible
 
 
 def test_failed_blocks_are_listed_with_the_command_that_retries_them(calls: Calls) -> None:
@@ -86,6 +88,36 @@ def test_sigterm_interrupts_and_is_restored_afterwards(
     assert "interrupted" in done.stderr
     assert done.stderr.splitlines()[-1] == "  wsi-unet segment a.svs"
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_signal_is_remembered_whose_exception_python_drops(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Dying:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    dropped: list[object] = []
+    monkeypatch.setattr("sys.unraisablehook", dropped.append)
+    with interruptible() as check:
+        check()
+        Dying()
+        assert len(dropped) == 1
+        with pytest.raises(KeyboardInterrupt):
+            check()
+
+
+def test_what_is_atomic_is_finished_before_a_signal_arrives() -> None:
+    steps = []
+
+    def work() -> None:
+        with interruptible(), interruptions_held():
+            signal.raise_signal(signal.SIGTERM)
+            steps.append("finished")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert steps == ["finished"]
 
 
 def test_a_closed_pipe_is_no_error_message(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
