@@ -21,8 +21,8 @@ def threads_of_a_forward(model: str, processes_per_core: int) -> int:
     import torch
 
     from wsi_unet.geometry import Box
-    from wsi_unet.models.model import load_model
     from wsi_unet.models.inference.ensemble import Ensemble
+    from wsi_unet.models.model import load_model
     from wsi_unet.segmentation.worker.task import get_predictor
 
     loaded = load_model(model)
