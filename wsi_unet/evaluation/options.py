@@ -12,6 +12,7 @@ from wsi_unet.errors import OptionError
 from wsi_unet.evaluation.class_mapping import ClassKey, GivenClasses
 from wsi_unet.evaluation.report import EvaluationKind
 from wsi_unet.ground_truth.grids import Region
+from wsi_unet.locations import Location
 
 LARGEST_TOLERANCE = 256.0
 """px"""
@@ -25,7 +26,7 @@ class EvaluationArguments(TypedDict, total=False):
     classes: GivenClasses | None
     ignore: Iterable[ClassKey]
     region: Region | None
-    within: str | os.PathLike[str] | None
+    within: str | os.PathLike[str] | Location | None
     tolerance: float | None
     label: str | None
     truth_label: str | None
@@ -57,7 +58,7 @@ class EvaluationOptions:
     classes: GivenClasses | None = None
     ignore: Iterable[ClassKey] = ()
     region: Region | None = None
-    within: str | os.PathLike[str] | None = None
+    within: str | os.PathLike[str] | Location | None = None
     tolerance: float | None = 2.0
     label: str | None = None
     truth_label: str | None = None

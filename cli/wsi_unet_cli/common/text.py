@@ -13,7 +13,7 @@ import click
 COMMAND = "wsi_unet.command"
 """Key in `click.Context.meta`: the command that runs; options of this command are known best."""
 
-PROSE = frozenset({"error", "warnings", "inexact_because"})
+PROSE = frozenset({"error", "warnings", "inexact_because", "reason"})
 """Keys of JSON documents whose values are sentences of the library, for people to read."""
 
 _OPTION = re.compile(r"`([a-z][a-z_]*)(?:=([^`]+))?`")
