@@ -149,7 +149,7 @@ def test_members_are_part_of_what_a_run_is(
         run("a", "c")
     assert run("a").label == "a"  # a result of its own beside
     assert [one.label for one in wsi_unet.run_status(tmp_path / "out")][:2] == ["a.ensemble", "a"]
-    with pytest.raises(OptionError, match="name one, or several"):
+    with pytest.raises(OptionError, match="there is no model: give `model` one, or several"):
         run()
 
 

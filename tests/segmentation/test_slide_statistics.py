@@ -200,7 +200,7 @@ def test_glass_alone_falls_back_to_the_models_constants(
     assert report.state == "finished"
     (recorded,) = report.parameters["statistics"]
     assert ([*recorded["mean"]], [*recorded["std"]]) == ([MEAN] * 3, [STD] * 3)
-    assert any("its own constants are used" in line for line in report.warnings)
+    assert any("the model's own constants are used" in line for line in report.warnings)
 
 
 def test_lazy_images_have_no_statistics(image: NDArray[np.uint8], tmp_path: Path) -> None:

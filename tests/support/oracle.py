@@ -197,7 +197,7 @@ def balanced_model(
         ),
         "background": "class-0",
         "mpp": mpp,
-        "scaling": Normalisation(mean=(MEAN,) * channels, std=(STD,) * channels),
+        "normalisation": Normalisation(mean=(MEAN,) * channels, std=(STD,) * channels),
         "license": "CC0-1.0",
     }
     save_model(network, ModelSpec.model_validate(fields | changes), path)
