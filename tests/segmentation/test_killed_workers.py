@@ -35,7 +35,8 @@ def test_workers_killed_more_than_three_times(
 
     undisturbed = tmp_path / "undisturbed"
     assert study.run(undisturbed, tile=SLOW).state == "finished"
-    report = study.run(output, workers=2, on_progress=kill_a_worker, tile=SLOW)
+    two = wsi_unet.ClusterOptions(workers=2)
+    report = study.run(output, cluster=two, on_progress=kill_a_worker, tile=SLOW)
     assert len(killed) == KILLS
     assert report.state in ("finished", "incomplete")
     assert report.blocks.done == len(marker_times(output))

@@ -200,7 +200,7 @@ def judge_death(*, alone: bool) -> Verdict:
 
 
 def is_stuck(stalls: int, limits: Limits) -> bool:
-    """Return whether a run hangs for good: everything in flight was submitted again and nothing ended.
+    """Return whether a run hangs for good: everything was submitted again, and nothing ended.
 
     Args:
         stalls: how often everything was given up since a block last ended.
