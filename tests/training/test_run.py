@@ -334,7 +334,9 @@ def test_samples_are_made_ahead_where_there_are_cores_for_it(
 
 def test_another_machine_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     train_small(small_recipe(), tmp_path / "m", on_progress=stop_after(5))
-    runtime = choose_runtime(small_recipe(), device="cpu", workers=0, threads=2)
+    runtime = choose_runtime(
+        small_recipe(), on_progress=stop_after(6), device="cpu", workers=0, threads=2
+    )
     from wsi_unet.training.artifacts.folder import TrainingFolder
     from wsi_unet.training.run import train_on
 
