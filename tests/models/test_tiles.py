@@ -107,7 +107,7 @@ before = status("VmRSS")
 Path("/proc/self/clear_refs").write_text("5")
 run(1024)
 config = predictor.ensemble.spec.architecture
-estimate = tile_memory(config, 1024, precision, probabilities=probabilities)
+estimate = predictor.memory(1024, probabilities=probabilities)
 share = estimate / (status("VmHWM") - before)
 print(share if locked else min(share, 1.4))
 """

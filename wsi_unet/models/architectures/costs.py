@@ -21,6 +21,8 @@ class Work:
             activations and poolings aren't counted.
         parameters: numbers in the network (batch norm folded away).
         peak: most bytes of feature maps that are alive at once, without the image itself.
+        unfolded_peak: the same where each convolution first unfolds its input into columns of
+            kernel² numbers per pixel (im2col).
         last: bytes of the last feature map, from which the logits are computed.
         largest: values in the largest feature map.
         side: side of the output, px.
@@ -29,6 +31,7 @@ class Work:
     flops: int
     parameters: int
     peak: int
+    unfolded_peak: int
     last: int
     largest: int
     side: int
@@ -61,6 +64,7 @@ class WorkCounter:
         item_bytes: bytes of one number.
         live: bytes of the maps that are alive now.
         peak: the most bytes that were alive at once.
+        unfolded_peak: see `Work`.
         largest: bytes of the largest map.
         flops: see `Work`.
         parameters: see `Work`.
@@ -70,6 +74,7 @@ class WorkCounter:
     item_bytes: int
     live: int = 0
     peak: int = 0
+    unfolded_peak: int = 0
     largest: int = 0
     flops: int = 0
     parameters: int = 0
@@ -96,8 +101,9 @@ class WorkCounter:
         `side` is divided by the stride; what a valid convolution eats is left to the caller.
         """
         self.side //= stride
+        output_bytes = self.hold(width)
         self.multiply(channels, width, kernel)
-        return self.hold(width)
+        return output_bytes
 
     def multiply(self, channels: int, width: int, kernel: int) -> None:
         """Count a convolution's operations and weights; no map is kept.
@@ -106,11 +112,14 @@ class WorkCounter:
         """
         self.flops += 2 * kernel**2 * channels * width * self.side**2
         self.parameters += (kernel**2 * channels + 1) * width
+        columns = kernel**2 * channels * self.side**2 * self.item_bytes if kernel > 1 else 0
+        self.unfolded_peak = max(self.unfolded_peak, self.live + columns)
 
     def work(self, last: int) -> Work:
         """Return what was counted; `last` is the bytes of the last map."""
         largest = self.largest // self.item_bytes
-        return Work(self.flops, self.parameters, self.peak, last, largest, self.side)
+        unfolded_peak = max(self.peak, self.unfolded_peak)
+        return Work(self.flops, self.parameters, self.peak, unfolded_peak, last, largest, self.side)
 
 
 def window_side(network: NetworkDescription, tile: int) -> int:
@@ -125,6 +134,7 @@ def tile_memory(
     precision: str = "float32",
     *,
     probabilities: bool = False,
+    unfolds: bool = False,
 ) -> int:
     """Estimate the most memory that predicting one core of `tile` × `tile` px takes, in bytes.
 
@@ -138,6 +148,7 @@ def tile_memory(
         tile: side of the core, px, a multiple of the period.
         precision: number type that the network runs in.
         probabilities: whether probabilities are made, not only labels.
+        unfolds: whether convolutions unfold their input (`devices.unfolds_convolutions`).
     """
     item_bytes = ITEM_BYTES[precision]
     side = window_side(network, tile)
@@ -150,7 +161,8 @@ def tile_memory(
     # The core's logits in float32, then the temporaries of the labels or of the softmax.
     per_pixel = 4 * classes * (item_bytes != 4)
     per_pixel += 6 * classes + 5 if probabilities else 14
-    peak = max(work.peak, work.last + logits, logits + tile * tile * per_pixel)
+    maps = work.unfolded_peak if unfolds else work.peak
+    peak = max(maps, work.last + logits, logits + tile * tile * per_pixel)
     return around + peak + ALLOCATOR_SLACK
 
 

@@ -76,4 +76,4 @@ class ProgramConfig(BaseModel):
         pixels = side * side
         size = int(self.bytes_per_pixel * pixels)
         flops, left = int(self.flops_per_pixel * pixels), side - 2 * self.shrink
-        return Work(flops, self.parameters, size, 0, pixels, left)
+        return Work(flops, self.parameters, size, size, 0, pixels, left)

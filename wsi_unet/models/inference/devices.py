@@ -75,6 +75,21 @@ def has_matrix_units(device: str) -> bool:
     return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
+def unfolds_convolutions(device: str, precision: str) -> bool:
+    """Return whether convolutions unfold their input into columns (im2col) before multiplying.
+
+    oneDNN computes 16-bit convolutions on x86 only where there is AVX-512 or AVX-NE-CONVERT;
+    elsewhere PyTorch falls back to unfolding, which takes several times the memory and time.
+    """
+    if device != "cpu" or precision == "float32":
+        return False
+    has = torch.cpu.get_capabilities()
+    if has.get("architecture") != "x86_64":
+        return False
+    avx512 = all(has.get(f"avx512_{part}", False) for part in ("bw", "vl", "dq"))
+    return not (avx512 or has.get("avx_ne_convert", False))
+
+
 def resolve_precision(
     name: str, device: str, possible: Collection[Precision] = get_args(Precision)
 ) -> Precision:

@@ -250,11 +250,22 @@ class Ensemble:
             return edges.pop()
         return "mirror" if "mirror" in edges else "clip"
 
-    def memory(self, tile: int, precision: str, *, probabilities: bool) -> int:
-        """Estimate the most memory that predicting a core of `tile` × `tile` px takes, in bytes."""
+    def memory(
+        self, tile: int, precision: str, *, probabilities: bool, unfolds: bool = False
+    ) -> int:
+        """Estimate the most memory that predicting a core of `tile` × `tile` px takes, in bytes.
+
+        The arguments are those of `costs.tile_memory`.
+        """
         averaged = self.forwards > 1
         total = sum(
-            costs.tile_memory(member, tile, precision, probabilities=probabilities or averaged)
+            costs.tile_memory(
+                member,
+                tile,
+                precision,
+                probabilities=probabilities or averaged,
+                unfolds=unfolds,
+            )
             for member in self.members
         )
         if self.spec.head == "sigmoid":  # probabilities, comparisons and labels of each class

@@ -31,6 +31,7 @@ from wsi_unet.models.inference.devices import (
     is_out_of_memory,
     resolve_device,
     resolve_precision,
+    unfolds_convolutions,
 )
 from wsi_unet.models.inference.ensemble import Ensemble, IntensityStatistics, find_member_boxes
 from wsi_unet.models.inference.forward import Forward
@@ -118,6 +119,18 @@ class Predictor:
         self.forwards = [Forward(m, self.device, dtype, share) for m in self.ensemble.members]
         self._head = self.forwards[0].head
         self._transfer = choose_transfer(self.device)
+
+    def memory(self, tile: int, *, probabilities: bool) -> int:
+        """Estimate the most memory that predicting takes, in bytes, with every slot in use.
+
+        Args:
+            tile: side of a core, px.
+            probabilities: whether probabilities are wanted too.
+        """
+        unfolds = unfolds_convolutions(self.device, self.precision)
+        return self.slots * self.ensemble.memory(
+            tile, self.precision, probabilities=probabilities, unfolds=unfolds
+        )
 
     def predict(
         self,

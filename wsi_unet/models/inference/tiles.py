@@ -73,8 +73,8 @@ def choose_tile(
     sides = sorted({round_up(side, period) for side in wanted})
 
     def estimate_memory(side: int) -> float:
-        estimate = ensemble.memory(side, predictor.precision, probabilities=probabilities)
-        return predictor.slots * estimate * (1 if on_cpu else GPU_HEADROOM)
+        estimate = predictor.memory(side, probabilities=probabilities)
+        return estimate * (1 if on_cpu else GPU_HEADROOM)
 
     fitting = [
         side

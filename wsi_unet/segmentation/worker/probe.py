@@ -145,7 +145,6 @@ def measure_worker(request: ProbeRequest, *, estimate: bool) -> WorkerMeasuremen
     tile, speed = request.tile, None
     if tile is None or estimate:
         tile, speed = _choose_tile(predictor, request)
-    probabilities = request.probabilities
     return WorkerMeasurement(
         host=socket.gethostname(),
         device=request.device if ":" in request.device else device.partition(":")[0],
@@ -153,8 +152,7 @@ def measure_worker(request: ProbeRequest, *, estimate: bool) -> WorkerMeasuremen
         tile=tile,
         mpx_per_s=speed,
         agreement=_measure_agreement(predictor, request),
-        tile_memory=predictor.slots
-        * predictor.ensemble.memory(tile, precision, probabilities=probabilities),
+        tile_memory=predictor.memory(tile, probabilities=request.probabilities),
         base_memory=psutil.Process().memory_info().rss,
         host_memory=psutil.virtual_memory().available,
         device_memory=get_free_memory(device),
