@@ -10,7 +10,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-PYTEST_ARGS ?=
+# Two processes, a file of tests at a time, so that what a file prepares is prepared once.
+PYTEST_ARGS ?= -n 2 --dist loadfile
 BIN := $(VENV)/bin
 SLIDE := examples/CMU-1-Small-Region.svs
 DEMO := demo/CMU-1-Small-Region

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import os
+
+# Two test processes share two cores. OpenMP's threads would wait for each other by spinning, which
+# takes the cores from those waited for: tiny networks then run an eighth as fast. Set before torch
+# is imported, and inherited by the processes that tests start.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
