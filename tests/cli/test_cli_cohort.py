@@ -19,7 +19,7 @@ from wsi_unet.errors import ClusterError, LockedError, OptionError, OutputError,
 from wsi_unet.segmentation.report import RunState
 from wsi_unet.segmentation.runs.jobs import SlideJob, SlideOutcome
 from wsi_unet.storage.local_store import LocalStore
-from wsi_unet.storage.lock import acquire
+from wsi_unet.storage.locking.lock import acquire
 from wsi_unet.storage.opening import open_store
 from wsi_unet_cli.segment import many_slides
 

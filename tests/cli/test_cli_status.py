@@ -14,7 +14,7 @@ from support.runs import OPTIONS, array_objects, every_file
 
 import wsi_unet
 from wsi_unet.models import UNetConfig
-from wsi_unet.storage.lock import acquire
+from wsi_unet.storage.locking.lock import acquire
 from wsi_unet.storage.opening import open_store
 from wsi_unet_cli.main import cli
 

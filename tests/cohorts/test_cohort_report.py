@@ -16,7 +16,7 @@ from wsi_unet.errors import LockedError, OutputError, SlideError
 from wsi_unet.segmentation.planning.options import Options
 from wsi_unet.segmentation.runs.jobs import SlideJob, SlideOutcome
 from wsi_unet.storage.local_store import LocalStore
-from wsi_unet.storage.lock import acquire
+from wsi_unet.storage.locking.lock import acquire
 from wsi_unet.storage.opening import open_store
 
 

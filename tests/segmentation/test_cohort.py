@@ -25,7 +25,7 @@ from wsi_unet.segmentation.runs import cohort, execution, meter, output, prepara
 from wsi_unet.segmentation.runs.cohort import MOST_AHEAD, segment_cohort
 from wsi_unet.segmentation.runs.execution import Execution
 from wsi_unet.segmentation.runs.jobs import SlideOutcome
-from wsi_unet.storage.lock import acquire
+from wsi_unet.storage.locking.lock import acquire
 from wsi_unet.storage.opening import open_store
 
 SIZES = [(700, 900), (520, 300), (1300, 600), (100, 90), (600, 1100)]

@@ -16,7 +16,7 @@ import wsi_unet
 from wsi_unet.labels.progress import BlockMarker
 from wsi_unet.segmentation.status import measure_cover, measure_rates, read_writer
 from wsi_unet.storage.keys import LOCK_KEY
-from wsi_unet.storage.lock import LockOwner, LockRecord, acquire
+from wsi_unet.storage.locking.lock import LockOwner, LockRecord, acquire
 from wsi_unet.storage.opening import open_store
 
 

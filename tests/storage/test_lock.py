@@ -25,7 +25,7 @@ from support.locks import (
 
 from wsi_unet.errors import LockedError, OutputError
 from wsi_unet.storage.keys import LOCK_KEY
-from wsi_unet.storage.lock import (
+from wsi_unet.storage.locking.lock import (
     LockOwner,
     LockRecord,
     acquire,

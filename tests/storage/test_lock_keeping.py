@@ -20,9 +20,9 @@ from support.locks import (
 )
 
 from wsi_unet.errors import OutputError
-from wsi_unet.storage.heartbeat import HEARTBEAT, THREAD_NAME
 from wsi_unet.storage.keys import LOCK_KEY
-from wsi_unet.storage.lock import (
+from wsi_unet.storage.locking.heartbeat import HEARTBEAT, THREAD_NAME
+from wsi_unet.storage.locking.lock import (
     LockRecord,
     Timing,
     acquire,

@@ -18,7 +18,7 @@ from wsi_unet.labels import contents, layout
 from wsi_unet.labels.progress import Progress, RunRecord
 from wsi_unet.storage.keys import LOCK_KEY
 from wsi_unet.storage.local_store import LocalStore
-from wsi_unet.storage.lock import (
+from wsi_unet.storage.locking.lock import (
     HEARTBEAT_SECONDS,
     Timing,
     acquire,

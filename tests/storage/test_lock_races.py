@@ -25,7 +25,7 @@ from support.locks import (
 from wsi_unet.errors import LockedError
 from wsi_unet.storage.keys import LOCK_KEY
 from wsi_unet.storage.local_store import LocalStore
-from wsi_unet.storage.lock import (
+from wsi_unet.storage.locking.lock import (
     LockOwner,
     Timing,
     acquire,
@@ -143,8 +143,8 @@ def test_of_many_racing_processes_one_wins_every_time(tmp_path: Path) -> None:
 
 FORK = """
 import os, sys
-from wsi_unet.storage.heartbeat import HEARTBEAT
-from wsi_unet.storage.lock import LockRecord, Timing, acquire
+from wsi_unet.storage.locking.heartbeat import HEARTBEAT
+from wsi_unet.storage.locking.lock import LockRecord, Timing, acquire
 from wsi_unet.storage.keys import LOCK_KEY
 from wsi_unet.storage.opening import open_store
 store = open_store(sys.argv[1])
@@ -183,7 +183,7 @@ KILL_EVERYWHERE = """
 import sys, threading, time
 from pathlib import Path
 from support import kill_points
-from wsi_unet.storage.lock import acquire
+from wsi_unet.storage.locking.lock import acquire
 from wsi_unet.storage.opening import open_store
 
 kill_points.CHANGES += ("link", "rmdir", "open")

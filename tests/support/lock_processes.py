@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from wsi_unet.storage.keys import LOCK_KEY
-from wsi_unet.storage.lock import LockRecord
+from wsi_unet.storage.locking.lock import LockRecord
 from wsi_unet.storage.store import ByteStore
 
 HOLD = """
 import sys, time
 from wsi_unet.errors import LockedError
-from wsi_unet.storage.lock import Timing, acquire
+from wsi_unet.storage.locking.lock import Timing, acquire
 from wsi_unet.storage.opening import open_store
 store = open_store(sys.argv[1])
 timing = Timing(float(sys.argv[2]), float(sys.argv[3]))
@@ -76,7 +76,7 @@ def holding(output: Path | str, heartbeat: float = 5, stale: float = 30) -> Iter
 COMPETE = """
 import sys, time
 from wsi_unet.errors import LockedError
-from wsi_unet.storage.lock import Timing, acquire
+from wsi_unet.storage.locking.lock import Timing, acquire
 from wsi_unet.storage.opening import open_store
 timing = Timing(0.05, 10)
 print("ready", flush=True)

@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 
 from wsi_unet.locations import Location
-from wsi_unet.storage.heartbeat import HEARTBEAT
 from wsi_unet.storage.keys import LOCK_KEY
-from wsi_unet.storage.lock import LockOwner, LockRecord, OutputLock, Timing
+from wsi_unet.storage.locking.heartbeat import HEARTBEAT
+from wsi_unet.storage.locking.lock import LockOwner, LockRecord, OutputLock, Timing
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
 

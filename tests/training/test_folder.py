@@ -14,7 +14,7 @@ from wsi_unet.errors import LockedError, ModelError, OutputError
 from wsi_unet.models import ModelSpec, Normalisation, UNet, load_model, save_model
 from wsi_unet.models.destination import check_replaceable
 from wsi_unet.models.saving import put_model, write_card
-from wsi_unet.storage.lock import OutputLock
+from wsi_unet.storage.locking.lock import OutputLock
 from wsi_unet.training.artifacts.card import describe_model
 from wsi_unet.training.artifacts.folder import TrainingFolder
 from wsi_unet.training.report import TrainingProgress

@@ -42,7 +42,7 @@ from wsi_unet.errors import OutputError
 from wsi_unet.locations import Location
 from wsi_unet.segmentation.report import CohortProgress
 from wsi_unet.segmentation.runs.jobs import SlideJob, SlideOutcome
-from wsi_unet.storage.lock import OutputLock, acquire
+from wsi_unet.storage.locking.lock import OutputLock, acquire
 from wsi_unet.storage.opening import open_store
 
 CSV_NAME = "cohort.csv"

@@ -20,7 +20,7 @@ from wsi_unet.segmentation.planning.output_state import read_parameters
 from wsi_unet.segmentation.report import BlockCounts, Failure, Waits
 from wsi_unet.segmentation.runs.output import are_labels_described, is_finished, unfinish
 from wsi_unet.storage.keys import LOCK_KEY
-from wsi_unet.storage.lock import STALE_SECONDS, LockRecord
+from wsi_unet.storage.locking.lock import STALE_SECONDS, LockRecord
 from wsi_unet.storage.opening import open_store
 
 

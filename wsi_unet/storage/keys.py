@@ -7,4 +7,4 @@ BOOKKEEPING = ".wsi_unet"
 
 LOCK_NAME = "lock.json"
 LOCK_KEY = f"{BOOKKEEPING}/{LOCK_NAME}"
-"""Key of the lock, which says who is writing; see `wsi_unet.storage.lock`."""
+"""Key of the lock, which says who is writing; see `wsi_unet.storage.locking.lock`."""

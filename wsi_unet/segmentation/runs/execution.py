@@ -29,7 +29,7 @@ from wsi_unet.segmentation.runs.output import (
 from wsi_unet.segmentation.runs.remaining import resume_run
 from wsi_unet.segmentation.runs.tally import Tally
 from wsi_unet.segmentation.worker.task import Run, Task, release_run
-from wsi_unet.storage.lock import OutputLock
+from wsi_unet.storage.locking.lock import OutputLock
 
 STOP_SECONDS = 5.0
 """How long a worker may take to confirm that it ends what it does."""

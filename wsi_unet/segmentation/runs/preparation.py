@@ -26,7 +26,7 @@ from wsi_unet.segmentation.runs.jobs import SlideJob, locate
 from wsi_unet.segmentation.runs.output import lay_out
 from wsi_unet.segmentation.worker.probe import ProbeRequest, WorkerMeasurement, measure_worker
 from wsi_unet.slides.opening import open_slide
-from wsi_unet.storage.lock import LockOwner, acquire
+from wsi_unet.storage.locking.lock import LockOwner, acquire
 from wsi_unet.storage.opening import open_store
 
 

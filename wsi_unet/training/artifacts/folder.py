@@ -20,7 +20,7 @@ from pathlib import Path
 
 from wsi_unet.errors import OutputError
 from wsi_unet.models.destination import MODEL_FILES, TRAINING_FOLDER, check_replaceable, writing
-from wsi_unet.storage.lock import LockOwner, OutputLock, acquire
+from wsi_unet.storage.locking.lock import LockOwner, OutputLock, acquire
 from wsi_unet.storage.opening import open_store
 from wsi_unet.training.artifacts.atomic import PARTIAL, replace_file
 

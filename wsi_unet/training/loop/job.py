@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from wsi_unet.models.spec import ModelSpec
-from wsi_unet.storage.lock import OutputLock
+from wsi_unet.storage.locking.lock import OutputLock
 from wsi_unet.training.artifacts.folder import TrainingFolder
 from wsi_unet.training.dataset import FieldSplit
 from wsi_unet.training.fields import TrainingField

@@ -28,9 +28,9 @@ from types import TracebackType
 from typing import NoReturn
 
 from wsi_unet.errors import LockedError, OutputError
-from wsi_unet.storage.heartbeat import HEARTBEAT
 from wsi_unet.storage.keys import LOCK_KEY
-from wsi_unet.storage.lock_record import LockOwner, LockRecord
+from wsi_unet.storage.locking.heartbeat import HEARTBEAT
+from wsi_unet.storage.locking.record import LockOwner, LockRecord
 from wsi_unet.storage.store import ByteStore
 
 __all__ = [
