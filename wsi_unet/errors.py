@@ -116,7 +116,7 @@ def first_line(error: BaseException) -> str:
 
 @contextmanager
 def os_errors_as(kind: type[WsiUnetError], path: object) -> Iterator[None]:
-    """Turn an OSError inside into an error of ours that says that `path` can't be read.
+    """Turn an OSError inside into an error of `kind` that says that `path` can't be read.
 
     Args:
         kind: the class of the error to raise.

@@ -76,7 +76,7 @@ class Box:
         )
 
     def contains(self, other: Box) -> bool:
-        """Whether every pixel of `other` is in this box."""
+        """Return whether every pixel of `other` is in this box."""
         return other.area == 0 or self.intersection(other) == other
 
     def union(self, other: Box) -> Box:
@@ -96,7 +96,7 @@ class Box:
         """Return the numpy index of this box; the box must not reach below 0.
 
         Raises:
-            ValueError: if the box begins above or left of the array it would index.
+            ValueError: the box begins above or left of the array it would index.
         """
         if self.y0 < 0 or self.x0 < 0:
             raise ValueError(f"{self} begins before the array; shift it into the array's frame")
@@ -146,7 +146,7 @@ class Border:
         slide's edge, a box that ends there stays as it is.
 
         Raises:
-            ValueError: if the box doesn't start at a multiple of the period.
+            ValueError: the box doesn't start at a multiple of the period.
         """
         if box.y0 % self.period or box.x0 % self.period:
             raise ValueError(
@@ -219,7 +219,7 @@ class BlockGrid:
         """Return the pixels that block `index` is responsible for, clipped to the raster.
 
         Raises:
-            IndexError: if there is no such block.
+            IndexError: there is no such block.
         """
         i, j = index
         rows, columns = self.size
@@ -242,7 +242,7 @@ class BlockGrid:
 def reflect(start: int, stop: int, size: int) -> NDArray[np.intp]:
     """Return the positions inside [0, size) that [start, stop) mirrors to.
 
-    The edge pixel isn't repeated, and mirroring goes on for ever: numpy's `reflect` padding,
+    The edge pixel isn't repeated, and mirroring goes on without end: numpy's `reflect` padding,
     which is what the U-Net paper does at the image's edge (Ronneberger et al. 2015, figure 2).
 
     >>> reflect(-3, 5, 3).tolist()

@@ -1,4 +1,4 @@
-"""Where things are: a path on this machine, or a URL in an object store.
+"""Locations: paths on this machine, or URLs in an object store.
 
 What a user writes is parsed once, where it enters, into a `Location`. What follows the scheme of a
 URL is taken literally: nothing in it is escaped, and a "?" or "#" belongs to the name.

@@ -56,7 +56,7 @@ def warn(message: str, **fields: Any) -> None:
 
 
 def is_verbose() -> bool:
-    """Whether the user asked for all messages, those of Dask included."""
+    """Return whether the user asked for all messages, those of Dask included."""
     return log.isEnabledFor(logging.DEBUG)
 
 

@@ -33,9 +33,9 @@ class Entry:
 
     Attributes:
         path: file or folder of the model.
-        spec: what it says of itself.
+        spec: its spec.
         bytes: size of its files.
-        bundled: whether it comes with this package.
+        bundled: whether it comes with the package.
     """
 
     path: Path

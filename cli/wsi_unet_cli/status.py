@@ -114,7 +114,7 @@ def _show_writer(writer: Writer | None) -> None:
 
 
 def _writer_in_words(writer: Writer) -> str:
-    silent = f"last sign of life {duration(writer.silent_seconds)} ago"
+    silent = f"last heartbeat {duration(writer.silent_seconds)} ago"
     if writer.alive:
         return f"being written by {writer.who} since {writer.since} ({silent})"
     return f"was being written by {writer.who}, which is gone ({silent})"

@@ -197,7 +197,7 @@ def test_a_report_that_can_not_be_written_at_the_end_is_an_error(
 def test_a_signal_while_a_row_is_noted_waits_until_it_is(
     calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C may come at any time; between two slides it takes effect at the next sign of life."""
+    """Ctrl-C may come at any time; between two slides it takes effect at the next heartbeat."""
 
     def work(
         jobs: Iterable[SlideJob], *_: Any, on_progress: Any, **__: Any

@@ -78,7 +78,7 @@ def test_regions(pair: tuple[Path, Path], tmp_path: Path) -> None:
         (["--region", "500,0,9,9"], "lies outside"),
         (["--within", "missing.geojson"], "can't be read"),
         (["--instances", "--em"], "choose one"),
-        (["--label", "x"], "is no label OME-Zarr"),
+        (["--label", "x"], "isn't a label OME-Zarr"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(

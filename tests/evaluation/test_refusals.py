@@ -110,7 +110,7 @@ def test_nothing_to_compare(tmp_path: Path, make_store: Any) -> None:
     store = make_store(blobs(SHAPE))
     refused("region 80,0,9,9 lies outside", store, store, region=(80, 0, 9, 9))
     within = write_geojson(tmp_path / "w.geojson", [(None, INSIDE)])
-    refused("nothing of it lies in the regions", store, store, within=within, region=(50, 40, 9, 9))
+    refused("no part of it lies in the regions", store, store, within=within, region=(50, 40, 9, 9))
     every = ["background", "nucleus", "tumour"]
     refused("no pixel in common", store, store, ignore=every)
 

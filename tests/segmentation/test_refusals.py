@@ -179,7 +179,7 @@ def test_a_model_that_changes_after_planning_is_refused(
     """As one does that is being trained: a run's blocks are all of one model."""
     live = tmp_path / "live"
     shutil.copytree(small.folder / "model", live)
-    planned = ModelReference.of(Ensemble((wsi_unet.load_model(live),), "none"))
+    planned = ModelReference.from_ensemble(Ensemble((wsi_unet.load_model(live),), "none"))
     shutil.rmtree(live)
     balanced_model(CONFIG, small_image[::-1], live)
     with pytest.raises(OutputError, match=r"has changed since .* segment with a copy of it"):

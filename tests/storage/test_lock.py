@@ -62,7 +62,7 @@ def test_the_first_gets_it_and_the_second_is_told_who_when_and_where(
         owner = lock.owner
         assert str(refused.value) == (
             f"memory: is being written by process {os.getpid()} of {owner.user}@{owner.host} since "
-            "2026-11-21 12:00:00 UTC (last sign of life 3 s ago); wait for it, or stop it and try "
+            "2026-11-21 12:00:00 UTC (last heartbeat 3 s ago); wait for it, or stop it and try "
             "again"
         )
         assert clock.seconds == 3
@@ -141,7 +141,7 @@ def test_a_process_that_the_system_hides_is_watched(
 # Watching whether it changes
 
 
-def test_a_clock_that_was_set_back_is_no_sign_of_life(store: MemoryStore, clock: Clock) -> None:
+def test_a_clock_that_was_set_back_is_no_heartbeat(store: MemoryStore, clock: Clock) -> None:
     store.put(LOCK_KEY, record_of(LockOwner.current(), START + timedelta(hours=1)).to_bytes())
     with acquire(store, timing=clock.timing()):
         assert 30 <= clock.seconds <= 31
@@ -173,7 +173,7 @@ def test_a_heartbeat_elsewhere_is_noticed_whatever_its_clock_says(
 
     beat(0)
     clock.events = [(4.9 + 5 * number, lambda n=number: beat(n + 1)) for number in range(9)]  # type: ignore[misc]
-    with pytest.raises(LockedError, match=r"process 77 of ana@node7 .*life 0 s ago"):
+    with pytest.raises(LockedError, match=r"process 77 of ana@node7 .*heartbeat 0 s ago"):
         acquire(store, timing=clock.timing())
     assert clock.seconds <= 6
 

@@ -1,4 +1,4 @@
-"""Keeping the lock of an output: signs of life, what ends them, and the thread that gives them."""
+"""Keeping the lock of an output: heartbeats, what ends them, and the thread that sends them."""
 
 from __future__ import annotations
 

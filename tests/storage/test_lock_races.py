@@ -78,7 +78,7 @@ def test_a_stopped_owner_loses_it_and_notices(store: LocalStore) -> None:
         time.sleep(0.05)
         seen = stored(store)
         begun = time.monotonic()
-        while True:  # refused at first, since the last sign of life is fresh
+        while True:  # refused at first, since the last heartbeat is recent
             try:
                 lock = acquire(store, timing=Timing(0.1, 0.6))
                 break

@@ -31,7 +31,7 @@ def bounds(polygon: Sequence[Ring]) -> tuple[float, float, float, float]:
 def area(polygon: Sequence[Ring]) -> float:
     """Return the area of a polygon: that of the outer ring less that of the holes.
 
-    Exact only where no rings cross; elsewhere good enough to tell which of two is smaller.
+    Exact only where no rings cross; elsewhere good enough to compare two polygons.
 
     >>> area((np.array([[0.0, 0.0], [0.0, 2.0], [3.0, 2.0], [3.0, 0.0]]),))
     6.0

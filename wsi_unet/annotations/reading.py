@@ -10,7 +10,7 @@ from wsi_unet.annotations.geojson import parse_geojson
 from wsi_unet.errors import AnnotationError, os_errors_as
 
 HEAD_BYTES = 256
-"""How many of a file's first bytes tell its format."""
+"""The number of first bytes from which a file's format is detected."""
 _SPACE = b"\xef\xbb\xbf \t\r\n"
 
 PARSERS = {b"{": parse_geojson, b"[": parse_geojson, b"<": parse_asap}
@@ -18,7 +18,7 @@ PARSERS = {b"{": parse_geojson, b"[": parse_geojson, b"<": parse_asap}
 
 
 def looks_like_annotations(head: bytes) -> bool:
-    """Whether a file that begins like this may hold annotations: JSON or XML.
+    """Return whether a file that begins like this may hold annotations: JSON or XML.
 
     >>> looks_like_annotations(b'  {"type"'), looks_like_annotations(b"<?xml")
     (True, True)
@@ -27,7 +27,7 @@ def looks_like_annotations(head: bytes) -> bool:
 
 
 def read_annotations(path: Path) -> list[Annotation]:
-    """Read the annotations in a file; its content tells GeoJSON from ASAP XML.
+    """Read the annotations in a GeoJSON or ASAP XML file; the format is detected from the content.
 
     Args:
         path: the file.

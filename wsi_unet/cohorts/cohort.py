@@ -1,7 +1,7 @@
 """The slides of a cohort: from what a person lists (slides, folders, patterns, manifests) to jobs.
 
-Whatever can't be right is refused before anything starts, with the manifest's line number. A slide
-that isn't there isn't refused: it is one slide that fails.
+Invalid arguments are refused before anything starts, with the manifest's line number. A slide that
+is missing isn't refused: it is one slide that fails.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class CohortSlide:
     """A slide of a cohort, with what else its manifest says about it.
 
     Attributes:
-        job: what is to be done; its output is set.
+        job: the slide and its options; the output is set.
         names: the manifest's columns that have no meaning here; one tuple for all its rows.
         values: the row's cells in these columns.
     """
@@ -82,8 +82,8 @@ def read_cohort(
         overwrite: whether stored results are replaced.
 
     Raises:
-        InputError: an argument stands for no slide, a manifest can't be right, or two slides would
-            be written to one place.
+        InputError: an argument stands for no slide, a manifest is invalid, or two slides would be
+            written to one output.
         ModelError: the model of several slides isn't there.
         OutputError: an object store can't be listed.
     """
@@ -245,7 +245,7 @@ def _join(folder: str, name: str) -> str:
 
 
 def _normalise(location: Location) -> Location:
-    """Return what two spellings of a location have in common."""
+    """Return the form that all spellings of a location have in common."""
     return location if location.is_url else Location(os.path.normpath(location.path))
 
 

@@ -151,7 +151,7 @@ class CohortReport:
         self._change_row(number, {"status": "running"})
 
     def add_outcome(self, outcome: SlideOutcome) -> Row:
-        """Note what came of a slide, and return its row; update the files if it is time."""
+        """Record a slide's outcome and return its row; update the files if it is time."""
         number = self._numbers[outcome.job.output]
         self._before.pop(number, None)
         report = outcome.report
@@ -228,8 +228,8 @@ class CohortReport:
         started = self._clock()
         if self._lock is not None and self._lock.lost:
             raise OutputError(
-                f"{self.csv_path}: another run has taken this folder over, because this one gave "
-                "no sign of life; the report is the other run's now"
+                f"{self.csv_path}: another run has taken this folder over, because this one "
+                "had stopped responding; the report is the other run's now"
             )
         self._store.put(JSON_NAME, self._encode_json(state))
         self._store.put(CSV_NAME, self._encode_csv())

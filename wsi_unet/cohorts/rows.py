@@ -46,7 +46,7 @@ EMPTY_ROW: Row = {
 
 
 def read_report_rows(store: ByteStore) -> Iterator[Row]:
-    """Yield the rows of a cohort's report; none where there is no report of ours.
+    """Yield the rows of a cohort's report; none where there is no such report.
 
     Raises:
         OutputError: it can't be read.

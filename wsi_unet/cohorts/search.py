@@ -1,4 +1,4 @@
-"""Finding slides in folders, by patterns and in object stores. Looks at names, opens nothing.
+"""Finding slides in folders, by patterns and in object stores, by their names alone.
 
 A search knows slides by their suffixes, so that notes, tables and thumbnails beside them stay out.
 Pictures (PNG, JPEG, BMP) count only where a pattern names their suffix ("slides/**/*.png"): next to
@@ -93,14 +93,14 @@ def find_slides(argument: str) -> SearchResult:
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except OSError:  # too long a name, a folder that may not be entered: opening it will tell
+    except OSError:  # too long a name, a folder that may not be entered: opening it reports that
         return False
 
 
 def _is_zarr(path: Path) -> bool:
     try:
         return path.suffix == ZARR or any((path / name).is_file() for name in DOCUMENTS)
-    except OSError:  # it may not be entered, which searching it will tell
+    except OSError:  # it may not be entered: searching it reports that
         return False
 
 

@@ -1,4 +1,4 @@
-"""How far the outputs in a folder are: those of its cohort's report, and others."""
+"""The status of the outputs in a folder: those of its cohort's report, and others."""
 
 from __future__ import annotations
 
@@ -80,10 +80,10 @@ def read_cohort_header(folder: str | os.PathLike[str] | Location) -> Row | None:
 def read_cohort_status(
     folder: str | os.PathLike[str] | Location, *, verify: bool = False
 ) -> Iterator[OutputStatus]:
-    """Yield how far each output of a folder is.
+    """Yield the status of each output of a folder.
 
-    The outputs of the cohort's report come first, then others that lie in the folder. An output
-    that the report calls finished is only asked whether it says so itself, unless `verify` is set.
+    The outputs of the cohort's report come first, then others that lie in the folder. Of an
+    output that the report calls finished, only the finished mark is read, unless `verify` is set.
 
     Args:
         folder: path or URL of the folder; in an object store only the report's outputs are known.
@@ -142,7 +142,7 @@ def _read_stored(
     writer = read_writer(output)
     try:
         runs = run_status(output, verify=verify)
-    except OutputError as refusal:  # being laid out, or of another version: one output's affair
+    except OutputError as refusal:  # being laid out, or of another version: no reason to stop
         return OutputStatus(
             str(output), output.name, "unfinished", error=str(refusal), writer=writer
         )

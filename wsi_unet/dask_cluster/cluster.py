@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 THREADS_PER_PROCESS = 2
-"""Blocks in work per process: of two, one is read or written while the other is predicted."""
+"""Blocks computed at once per process: one is read or written while the other is predicted."""
 
 _SETTINGS = {
     # Our own worker processes keep freed memory (see `keep_freed_memory` in models/inference), from
@@ -162,7 +162,7 @@ def _start_cluster(gpus: tuple[str, ...], workers: int | None) -> SpecCluster:
 
 
 def is_cluster_alive(client: Client) -> bool:
-    """Return whether there is a scheduler to give blocks to; costs nothing to ask.
+    """Return whether there is a scheduler to submit blocks to; nothing is sent.
 
     A scheduler that has died is noticed at once, one whose machine or network is gone after about
     20 s if anything is sent. Blocks in flight are lost then, but the client tries to reach the

@@ -31,7 +31,7 @@ WORKERS_SECONDS = 60.0
 """How long to wait for the first worker, which may still be starting."""
 
 _SETTINGS = {"distributed.comm.timeouts.tcp": "20s"}
-"""After so long it is noticed that a scheduler's machine is gone; then `CONNECT_SECONDS` count."""
+"""A scheduler whose machine is gone is noticed after this time; then `CONNECT_SECONDS` count."""
 
 _ENCRYPTED = ("tls", "wss", "ucxx")
 
@@ -86,7 +86,7 @@ def connect_client(
 
 
 def check_answer(address: str, security: Security | None) -> None:
-    """Connect once to see that a scheduler answers: `Client` says less, and may wait for ever.
+    """Connect once to check that a scheduler answers: `Client` says less, and may wait forever.
 
     Warns if what is sent there can be read on the way.
 

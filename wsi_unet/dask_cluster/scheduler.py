@@ -20,7 +20,7 @@ def make_task_forgetter() -> Callable[..., None]:
         key_split.cache_clear()  # the last 100,000 task names and their prefixes
         spans = dask_scheduler.extensions.get("spans")
         for span in spans.spans.values() if spans else ():
-            # It keeps an entry for every single task, for ever (dask/distributed#7977).
+            # It keeps an entry for every single task forever (dask/distributed#7977).
             span.metadata["collections"][:] = [
                 entry for entry in span.metadata["collections"] if entry != {"type": "Future"}
             ]

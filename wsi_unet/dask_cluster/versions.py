@@ -87,7 +87,7 @@ def _find_problems(who: str, actual: Versions, wanted: Versions) -> list[str]:
 
 
 def _find_broken_installations(client: Client) -> list[str]:
-    """Call a function of ours on each worker, which fails if its installation is broken."""
+    """Call one of our functions on each worker, which fails if its installation is broken."""
     answers = ask_workers(client, list_workers(client), list_usable_cores)
     return [
         f"{worker} can't import wsi-unet ({answer}): install {_this_version()} there"

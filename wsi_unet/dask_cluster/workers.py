@@ -43,7 +43,7 @@ def scheduler_address(client: Client) -> str:
 
 
 def runs_in_this_process(client: Client) -> bool:
-    """Whether the workers are threads of this process."""
+    """Return whether the workers are threads of this process."""
     return scheduler_address(client).startswith("inproc://")
 
 

@@ -1,4 +1,4 @@
-"""Which class of the truth is which class of the prediction.
+"""Matching the classes of the truth with those of the prediction.
 
 Both are compared in values of the prediction: values of the truth are translated into them, by name
 where both have names.
@@ -31,7 +31,7 @@ class ClassMapping:
     """How values of the truth become values of the prediction.
 
     Attributes:
-        names: {value: name} of the classes; empty where only the pixels can tell which there are.
+        names: {value: name} of the classes; empty where they are known only from the pixels.
         lookup: (n,) the prediction's value for each value of the truth.
     """
 

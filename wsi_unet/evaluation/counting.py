@@ -179,7 +179,7 @@ def _signed(values: LabelArray) -> LabelArray:
 
 
 def has_several_values(boxes: AreaBoxes, map_reduce: MapReduce) -> tuple[bool, bool]:
-    """Whether truth and prediction hold more than one value besides 0 where they are compared."""
+    """Return whether truth and prediction hold several values besides 0 where they are compared."""
 
     def find_extremes(pair: Pair, index: BlockIndex) -> NDArray[np.int64]:
         extremes = []

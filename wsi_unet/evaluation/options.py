@@ -40,7 +40,7 @@ class EvaluationOptions:
         instances: score objects. Values of images are numbers of objects (if an image holds just
             one value, its connected components are the objects), every annotation is an object,
             and of class labels, the connected components of each class are.
-        em: score segments that borders (value 0) separate: V_rand, V_info and the Rand error. The
+        em: score segments that membranes (value 0) separate: V_rand, V_info and the Rand error. The
             area is read as a whole.
         classes: by a class's name, its value or name in the prediction, or a tuple of that and its
             value or name in the truth. Classes with equal names on both sides may be left out.
@@ -85,7 +85,7 @@ class EvaluationOptions:
 
 
 def needs_cluster(cluster: ClusterOptions) -> bool:
-    """Whether other processes are asked for; `workers="auto"` means GPUs, which aren't needed here.
+    """Return whether other processes are to compute; `workers="auto"` asks for GPUs, so for none.
 
     Raises:
         OptionError: a performance report is asked for, which only a cluster gives.

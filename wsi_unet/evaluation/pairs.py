@@ -1,4 +1,4 @@
-"""Prediction and truth side by side, read box by box, with what of them is compared."""
+"""Prediction and truth, read side by side, box by box, with a mask of what is compared."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ class AreaBoxes:
         return self.grid.core(index).shift(self.area.y0, self.area.x0)
 
     def window(self, core: Box, halo: int) -> Box:
-        """Return a box with `halo` px around it, as far as the area reaches."""
+        """Return a box with `halo` px around it, clipped to the area."""
         return core.grow(halo, halo).intersection(self.area)
 
 
@@ -160,7 +160,7 @@ def open_pair(comparison: Comparison) -> Pair:
         EvaluationError: they can't be read or compared, or there is nothing to compare.
         AnnotationError: annotations can't be read, or lie outside of the slide.
         OptionError: a class that is to be ignored doesn't exist.
-        OutputError: a folder is no output of ours, or has no such label group.
+        OutputError: a folder isn't an output of wsi-unet, or has no such label group.
     """
     prediction = open_label_raster(comparison.prediction, comparison.label)
     within = None
@@ -191,5 +191,5 @@ def _find_area(
     if within is not None:
         area = area.intersection(within.extent())
     if not area.area:
-        raise EvaluationError(f"{prediction.name}: nothing of it lies in the regions to compare")
+        raise EvaluationError(f"{prediction.name}: no part of it lies in the regions to compare")
     return area

@@ -51,12 +51,12 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How well a prediction agrees with the truth; scores are NaN where there is nothing to score.
+    """The scores of a prediction against its truth; NaN where there is nothing to score.
 
     Attributes:
         prediction: path, URL or name of the prediction.
         truth: path, URL or name of the truth.
-        kind: what is scored: classes, objects, or segments (cells that borders separate).
+        kind: what is scored: classes, objects, or segments (cells that membranes separate).
         pixels: number of pixels that were compared.
         pixels_left_out: number of the prediction's pixels that weren't: outside of the regions,
             ignored, or not covered by the truth.

@@ -35,7 +35,7 @@ def evaluate(
     >>> evaluation.mean_dice, evaluation.to_json()                        # doctest: +SKIP
 
     Args:
-        prediction: a label OME-Zarr of ours, a PNG or TIFF, or what `open_labels` returned.
+        prediction: a label OME-Zarr of wsi-unet, a PNG or TIFF, or what `open_labels` returned.
         truth: labels in one of these forms, or GeoJSON or ASAP XML with outlines in
             full-resolution px of the slide.
         cluster: worker processes or a cluster that count. None, and workers "auto", stand for
@@ -48,7 +48,7 @@ def evaluate(
         AnnotationError: annotations can't be read, or lie outside of the slide.
         OptionError: an option is unusable, or the cluster is, or it can't see the files.
         ClusterError: the cluster can't be started, or went away.
-        OutputError: a folder is no output of ours, or has no such label group.
+        OutputError: a folder isn't an output of wsi-unet, or has no such label group.
     """
     given, cluster = EvaluationOptions(**options), cluster or ClusterOptions()
     if needs_cluster(cluster) and given.em:

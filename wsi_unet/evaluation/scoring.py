@@ -28,7 +28,7 @@ from wsi_unet.metrics.overlaps import Overlaps, count_overlaps
 from wsi_unet.metrics.segments import label_segments, score_segments, thin_boundaries
 
 MAX_SEGMENT_PIXELS = 1 << 26
-"""Largest area whose borders are thinned, as a whole: 8192 x 8192 px."""
+"""Largest area whose membranes are thinned, as a whole: 8192 x 8192 px."""
 
 Fields = dict[str, Any]
 """Fields of `Evaluation`."""
@@ -106,7 +106,7 @@ def evaluate_segments(pair: Pair, tolerance: float | None) -> Fields:
     if pair.area.area > MAX_SEGMENT_PIXELS:
         raise EvaluationError(
             f"{pair.prediction.name}: {pair.area.shape[1]} x {pair.area.shape[0]} px are too many "
-            "for `em`, which thins all borders at once; give a `region`"
+            "for `em`, which thins all membranes at once; give a `region`"
         )
     pixels = pair.read(pair.area)
     truth, prediction = (label_segments(values) for values in pixels.objects)

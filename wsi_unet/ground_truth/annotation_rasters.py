@@ -147,9 +147,9 @@ class AnnotationRaster:
         return Box(*low, *high).intersection(Box.of_shape(self._shape))
 
 
-def is_annotation_file(place: str | os.PathLike[str] | Location) -> bool:
-    """Whether a file begins as annotations do, with JSON or XML; a URL is told by its suffix."""
-    location = Location.parse(place)
+def is_annotation_file(path: str | os.PathLike[str] | Location) -> bool:
+    """Return whether a file begins as JSON or XML; of a URL, only the suffix is looked at."""
+    location = Location.parse(path)
     if location.is_url:
         return location.name.lower().endswith(("json", ".xml"))
     try:
@@ -159,13 +159,13 @@ def is_annotation_file(place: str | os.PathLike[str] | Location) -> bool:
         return False  # a folder; or an error that opening it reports
 
 
-def annotation_path(place: str | os.PathLike[str] | Location) -> Path:
+def annotation_path(path: str | os.PathLike[str] | Location) -> Path:
     """Return the path of an annotation file.
 
     Raises:
         AnnotationError: it is a URL.
     """
-    location = Location.parse(place)
+    location = Location.parse(path)
     if location.is_url:
         raise AnnotationError(f"{location}: annotations must be a file on a disk; copy it there")
     return location.path

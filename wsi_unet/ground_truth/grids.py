@@ -1,4 +1,4 @@
-"""Where the pixels of label images lie, and which pixel of one is nearest to each of another.
+"""The pixel grids of label images, and the nearest pixel of one for each pixel of another.
 
 Positions are relative to the centre of the slide's first pixel.
 """

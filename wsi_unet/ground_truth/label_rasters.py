@@ -58,13 +58,13 @@ def open_label_raster(labels: LabelsLike, name: str | None = None, level: int = 
     """Open label values.
 
     Args:
-        labels: a label OME-Zarr of ours (a folder or a URL), a PNG or TIFF, or an open array.
+        labels: a label OME-Zarr of wsi-unet (a folder or a URL), a PNG or TIFF, or an open array.
         name: name of the label group, if the OME-Zarr holds several.
         level: level of the OME-Zarr's pyramid, 0 the finest; images have no other.
 
     Raises:
         EvaluationError: it can't be read, or isn't finished.
-        OutputError: the folder is no output of ours, or has no such label group.
+        OutputError: the folder isn't an output of wsi-unet, or has no such label group.
     """
     if isinstance(labels, xr.DataArray):
         return _wrap_array(labels, str(labels.name or "the array"), None)
@@ -73,7 +73,7 @@ def open_label_raster(labels: LabelsLike, name: str | None = None, level: int = 
         array = open_labels(location, name, level)
         return _wrap_array(array, str(location), _computed_boxes(location, str(array.name), level))
     if name is not None:
-        raise EvaluationError(f"{location}: is no label OME-Zarr, so it has no labels {name!r}")
+        raise EvaluationError(f"{location}: isn't a label OME-Zarr, so it has no labels {name!r}")
     pixels, shape = open_image_pixels(location.path)
     return LabelRaster(str(location), Grid(shape), pixels)
 

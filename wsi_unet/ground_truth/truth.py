@@ -159,7 +159,7 @@ def open_truth(labels: LabelsLike, prediction: LabelRaster, name: str | None = N
     Raises:
         EvaluationError: it can't be read, isn't finished or lies on other pixels.
         AnnotationError: annotations can't be read, or lie outside of the slide.
-        OutputError: the folder is no output of ours, or has no such label group.
+        OutputError: the folder isn't an output of wsi-unet, or has no such label group.
     """
     if not isinstance(labels, xr.DataArray) and is_annotation_file(labels):
         return AnnotationTruth(open_annotation_raster(annotation_path(labels), prediction.grid))

@@ -35,7 +35,7 @@ def check_label_name(name: str) -> str:
 
 
 def holds_output(store: ByteStore) -> bool:
-    """Return whether the store holds earlier output of ours (False: it is new or empty).
+    """Return whether the store holds earlier output of wsi-unet (False: it is new or empty).
 
     Raises:
         OutputError: it holds anything else.

@@ -65,8 +65,8 @@ def ensure_root(store: ByteStore, provenance: Mapping[str, JsonValue]) -> None:
         return
     ours: Document = {"format_version": FORMAT_VERSION, **provenance}
     _put_json(store, "zarr.json", describe_group({"wsi_unet": ours}))
-    # Whenever a group is listed, zarr-python warns about folders that are no nodes. As an array (of
-    # nothing) the bookkeeping is a node, and no tool looks inside an array for others.
+    # Whenever a group is listed, zarr-python warns about folders that aren't nodes. As an (empty)
+    # array the bookkeeping is a node, and no tool looks inside an array for others.
     _put_json(store, f"{BOOKKEEPING}/zarr.json", describe_array((0, 0), 512))
 
 
@@ -232,7 +232,7 @@ def remove_run(store: ByteStore, name: str) -> None:
 
 
 def remove_all(store: ByteStore) -> None:
-    """Remove everything of ours but the root group, which then says nothing about a slide.
+    """Remove all that wsi-unet wrote but the root group, which then says nothing about a slide.
 
     The root group stays so that the output remains ours, interrupted or not: what others have put
     beside our files is neither removed, nor a reason to refuse the folder from now on.

@@ -46,7 +46,7 @@ class StoredClass(Protocol):
 
 @dataclass(frozen=True)
 class Frame:
-    """The place of an array on the slide: pixel (i, j) is at translation + (i, j) * scale.
+    """The position of an array on the slide: pixel (i, j) is at translation + (i, j) * scale.
 
     Attributes:
         scale: pixel size (y, x), µm, or slide pixels where the slide's mpp isn't known.

@@ -33,7 +33,7 @@ from wsi_unet.storage.store import ByteStore
 __all__ = ["BlockFailure", "BlockMarker", "Progress", "RunRecord", "ShardRecord"]
 
 MOST_MASK_CELLS = 1 << 28
-"""The most cells of a tissue mask that is read: more than any has, yet they fit in memory."""
+"""The most cells that a tissue mask may have: more than any has, and they fit in memory."""
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -230,7 +230,7 @@ class Progress:
     def check_shards(
         self, markers: Iterable[BlockMarker], *, contents: bool = False
     ) -> Iterator[tuple[BlockMarker, bool]]:
-        """Yield each marker and whether its shards exist, as `shards_exist` tells for one.
+        """Yield each marker and whether its shards exist, as `shards_exist` does for one.
 
         For many markers this is quicker: a bucket lists thousands of shards in one request.
 
@@ -258,7 +258,7 @@ class Progress:
         return marker, self.shards_intact(marker)
 
     def shards_exist(self, marker: BlockMarker) -> bool:
-        """Whether a marker's shards are stored with their length, and the empty ones aren't.
+        """Return whether a marker's shards are stored with their length, and the empty ones aren't.
 
         Quick: nothing is read.
         """
@@ -268,7 +268,7 @@ class Progress:
         )
 
     def shards_intact(self, marker: BlockMarker) -> bool:
-        """Whether a marker's shards are, byte for byte, what was written; reads them all."""
+        """Return whether a marker's shards are, byte for byte, what was written; reads them all."""
         return all(self._is_intact(key, shard) for key, shard in marker.shards.items())
 
     def _is_intact(self, key: str, shard: ShardRecord) -> bool:

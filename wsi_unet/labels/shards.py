@@ -95,7 +95,7 @@ def decode_shard(shard: bytes, shape: tuple[int, ...], side: int) -> Pixels:
         side: rows and columns of the whole shard, px.
 
     Raises:
-        ValueError: the bytes are no such shard: torn, truncated or another array's.
+        ValueError: the bytes aren't such a shard: torn, truncated or another array's.
     """
     per_side = side // CHUNK
     index_bytes = per_side * per_side * 16

@@ -37,7 +37,7 @@ class SegmentScores:
         v_info_merge: I / H(T); low if segments are merged.
         rand_error: 1 - F-score of pairs of two different pixels: of V_rand with N (N - 1) in place
             of N^2 for each sum ("adapted Rand error"). NaN if no two pixels lie together in either.
-            Before its revision, the challenge took it without thinning the borders.
+            Before its revision, the challenge took it without thinning the membranes.
     """
 
     v_rand: float
@@ -122,7 +122,7 @@ def _entropy(counts: list[int], single: int, total: int) -> float:
 
 
 def label_segments(values: NDArray[Any]) -> NDArray[np.int32]:
-    """Number the 4-connected components of equal value from 1; value 0 is border.
+    """Number the 4-connected components of equal value from 1; value 0 is membrane.
 
     Membranes are thin and may run diagonally: components that only touch at corners stay two.
     """
@@ -135,14 +135,14 @@ def label_segments(values: NDArray[Any]) -> NDArray[np.int32]:
 
 
 def thin_boundaries(segments: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Grow segments until the borders between them are one pixel wide.
+    """Grow segments until the membranes between them are one pixel wide.
 
     A watershed is flooded from the segments over the Euclidean distance to the nearest of them;
-    pixels where the floods of two segments would meet stay border, 0. So it doesn't count how wide
-    a border was drawn, only what it separates.
+    pixels where the floods of two segments would meet stay membrane, 0. So it doesn't count how
+    wide a membrane was drawn, only what it separates.
 
     Args:
-        segments: (h, w) numbers from 1; 0 is border.
+        segments: (h, w) numbers from 1; 0 is membrane.
     """
     from scipy import ndimage
     from skimage.segmentation import watershed

@@ -1,4 +1,4 @@
-"""Where a model is written: what may be replaced there, and what is cleaned up if writing fails."""
+"""Checking the path that a model is written to, and cleaning up if writing fails."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def check_replaceable(destination: Path, *, overwrite: bool, source: Path | None
         source: the file that the model is made from.
 
     Raises:
-        OutputError: if what is there isn't replaced, or can't be looked at.
+        OutputError: what is there isn't replaced, or can't be looked at.
     """
     try:
         if not destination.exists():
@@ -55,7 +55,7 @@ def writing(destination: Path) -> Iterator[None]:
     """Make the folders above the destination; remove those again if what is written here fails.
 
     Raises:
-        OutputError: if something can't be written.
+        OutputError: something can't be written.
     """
     made: list[Path] = []
     try:

@@ -1,4 +1,4 @@
-"""Find NaN and infinite weights."""
+"""Finding NaN and infinite weights."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class Model:
         columns − 2s), where s is `spec.border().shrink`.
 
         Raises:
-            ModelError: if the files have changed since the model was loaded, or are damaged.
+            ModelError: the files have changed since the model was loaded, or are damaged.
         """
         return self.stored.build(self.sha256)
 
@@ -107,7 +107,7 @@ def load_model(source: AnyPath, *, trust: bool = False) -> Model:
             its code runs when the network is built.
 
     Raises:
-        ModelError: if there is no such model or something in it is wrong.
+        ModelError: there is no such model or something in it is wrong.
     """
     kept = _IN_PROCESS.get(str(source))
     if kept is not None:
@@ -131,7 +131,7 @@ def read_spec(source: AnyPath) -> ModelSpec:
         source: name of a bundled model, or the path of a model's folder or .safetensors file.
 
     Raises:
-        ModelError: if it isn't there or isn't valid.
+        ModelError: it isn't there or isn't valid.
     """
     path = _find_model(source)
     if not path.is_dir():

@@ -57,7 +57,7 @@ class ProgramFile:
             trust: whether the file may be one that can run code.
 
         Raises:
-            ModelError: if it could run code and isn't trusted, is too large, or can't be read.
+            ModelError: it could run code and isn't trusted, is too large, or can't be read.
         """
         self.check_trust(trust=trust)
         try:
@@ -74,7 +74,7 @@ class ProgramFile:
         """Refuse a file that could run code, unless it is trusted.
 
         Raises:
-            ModelError: if it could run code and isn't trusted.
+            ModelError: it could run code and isn't trusted.
         """
         if self.kind in NEED_TRUST and not trust:
             raise ModelError(

@@ -1,6 +1,6 @@
-"""Write models: as a folder or a single file, whole or not at all, and checked before they count.
+"""Writing models atomically, as a folder or a single file, and checking what was written.
 
-`model` says what the files are.
+`model` describes the files.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ def save_model(
         overwrite: whether an existing model there may be replaced.
 
     Raises:
-        OutputError: if something is there already (and isn't a model, or `overwrite` is off), or
+        OutputError: something is there already (and isn't a model, or `overwrite` is off), or
             it can't be written.
-        ModelError: if the weights don't fit the spec or aren't finite in that number type.
+        ModelError: the weights don't fit the spec or aren't finite in that number type.
     """
     return _save(path, lambda new: _write(network, spec, new, weights), overwrite=overwrite)
 
@@ -79,8 +79,8 @@ def put_model(network: nn.Module, spec: ModelSpec, folder: Path, scratch: Path) 
         scratch: a folder on the same file system, for unfinished files.
 
     Raises:
-        OutputError: if it can't be written.
-        ModelError: if the weights don't fit the spec or aren't finite.
+        OutputError: it can't be written.
+        ModelError: the weights don't fit the spec or aren't finite.
     """
     with (
         writing(folder / SPEC_FILE),
@@ -99,7 +99,7 @@ def write_card(folder: Path, spec: ModelSpec) -> None:
     """Replace the spec of a model in a folder atomically; what decides labels must stay the same.
 
     Raises:
-        OutputError: if it can't be written.
+        OutputError: it can't be written.
     """
     new = folder / f".{SPEC_FILE}.partial"
     with writing(folder / SPEC_FILE):
@@ -125,9 +125,9 @@ def save_program(
         overwrite: whether an existing model there may be replaced.
 
     Raises:
-        OutputError: if something is there already (and isn't a model, or `overwrite` is off), or
+        OutputError: something is there already (and isn't a model, or `overwrite` is off), or
             it can't be written.
-        ModelError: if the program can't be read, or needs trust.
+        ModelError: the program can't be read, or needs trust.
     """
     content = file.read(trust=trust)
 

@@ -43,7 +43,7 @@ class StoredNetwork(Protocol):
         """Check everything and return the hash of the network and of what else decides the labels.
 
         Raises:
-            ModelError: if something is wrong.
+            ModelError: something is wrong.
         """
 
     def build(self, sha256: str) -> nn.Module:
@@ -53,7 +53,7 @@ class StoredNetwork(Protocol):
             sha256: what `check` returned.
 
         Raises:
-            ModelError: if the hash is another one now, or something is wrong.
+            ModelError: the hash is another one now, or something is wrong.
         """
 
 
@@ -177,7 +177,7 @@ def check_unchanged(path: Path, sha256_now: str, sha256: str) -> None:
     """Refuse a model whose files have changed.
 
     Raises:
-        ModelError: if they have.
+        ModelError: they have changed.
     """
     if sha256_now != sha256:
         raise ModelError(f"{path} has changed since it was loaded; start again")

@@ -1,4 +1,4 @@
-"""What a user wants to know about a model before it runs, as numbers and words."""
+"""Summarising a model for users before it runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read safetensors files by hand: without torch, and with errors that say what to do.
+"""Reading safetensors files without torch, and with errors that say what to do.
 
 A file is 8 bytes (little-endian length n of the header), n bytes of JSON ({name: {"dtype",
 "shape", "data_offsets": [begin, end]}, "__metadata__": {str: str}}) and the tensors' bytes.
@@ -56,7 +56,7 @@ def read_header(path: Path, *, types: Collection[str] = WEIGHT_TYPES) -> Header:
         types: number types that its tensors may have, by their names in safetensors.
 
     Raises:
-        ModelError: if it can't be read, isn't safetensors (a pickle is named as such), is cut
+        ModelError: it can't be read, isn't safetensors (a pickle is named as such), is cut
             short or contradicts itself.
     """
     try:
@@ -87,7 +87,7 @@ def read_tensor(path: Path, entry: TensorEntry) -> bytearray:
     """Return the bytes of one tensor.
 
     Raises:
-        ModelError: if they can't be read.
+        ModelError: they can't be read.
     """
     content = bytearray(entry.end - entry.begin)
     try:

@@ -1,1 +1,1 @@
-"""Segmenting slides: planning, one block from start to end, blocks onto Dask, runs of slides."""
+"""Segmenting slides: planning, computing blocks, dispatching them to Dask, runs of slides."""

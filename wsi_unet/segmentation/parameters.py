@@ -92,7 +92,7 @@ class ModelReference(BaseModel):
     trust: bool = False
 
     @classmethod
-    def of(cls, ensemble: Ensemble) -> ModelReference:
+    def from_ensemble(cls, ensemble: Ensemble) -> ModelReference:
         """Return the reference to an ensemble, or to its only model."""
         members = tuple(
             cls(
@@ -256,17 +256,17 @@ class ImageParameters(_Parameters):
 
 
 def differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """Name what differs between two identities, for people.
+    """Name the differences between two identities, in words.
 
     >>> differences({"block": 512}, {"block": 1024})
-    ['block (512 there, 1024 asked for)']
+    ['block (512 stored, 1024 requested)']
     """
-    # What only one of them has follows from something else, like the tile from the precision.
+    # Entries that only one of them has follow from others, like the tile from the precision.
     names = stored.keys() & wanted.keys()
     if all(stored[name] == wanted[name] for name in names):
         names = stored.keys() | wanted.keys()
     return [
-        f"{name} ({_short(stored.get(name))} there, {_short(wanted.get(name))} asked for)"
+        f"{name} ({_short(stored.get(name))} stored, {_short(wanted.get(name))} requested)"
         for name in sorted(names)
         if stored.get(name) != wanted.get(name)
     ]

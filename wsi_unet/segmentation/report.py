@@ -1,4 +1,4 @@
-"""The reports of a run: when it ends, while it is under way, and when asked later."""
+"""The reports of a run, while it is under way and when it has ended."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class Report:
         device_busy: share of the time that the devices were in use, 0 to 1.
         failures: every failed block, the image's too.
         image: blocks of the slide's image; None where none is stored.
-        warnings: what a careful person would want to know, one line each.
+        warnings: the plan's warnings, one line each.
         parameters: the run's parameters, with every choice made.
     """
 
@@ -158,7 +158,7 @@ class Report:
 
 @dataclass(frozen=True)
 class RunProgress:
-    """Where a run is now.
+    """The progress of a run.
 
     Attributes:
         phase: "opening", "segmenting", "finishing".
@@ -194,11 +194,11 @@ def ignore_progress(_: RunProgress) -> None:
 
 @dataclass(frozen=True)
 class CohortProgress:
-    """Where a cohort of slides is now.
+    """The progress of a cohort of slides.
 
     Attributes:
         slides_total: how many slides there are; None where that isn't known yet.
-        slides_done: slides that have ended, however.
+        slides_done: slides that have ended, finished or not.
         slides_failed: slides that have ended without being finished.
         blocks_done: label and image blocks done since the start.
         blocks_in_flight: blocks that are with the workers.

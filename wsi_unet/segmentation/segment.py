@@ -65,7 +65,7 @@ def segment(
     on_progress: ProgressCallback = ignore_progress,
     **options: Unpack[OptionArguments],
 ) -> Report:
-    """Segment a slide into a pyramidal OME-Zarr; doing it again does only what is left.
+    """Segment a slide into a pyramidal OME-Zarr, resuming an earlier run if there is one.
 
     The labels are those of one forward pass over the whole slide, however it is cut into tiles
     and whatever happens on the way.
@@ -94,10 +94,10 @@ def segment(
     """
     job = _make_job(slide, output, model, overwrite, options)
 
-    def tell(progress: CohortProgress) -> None:
+    def show(progress: CohortProgress) -> None:
         on_progress(progress.active[0] if progress.active else RunProgress("opening"))
 
-    for outcome in segment_cohort([job], cluster, on_progress=tell):
+    for outcome in segment_cohort([job], cluster, on_progress=show):
         if outcome.error is not None:
             raise outcome.error
         if outcome.report is not None:

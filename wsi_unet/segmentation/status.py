@@ -1,4 +1,4 @@
-"""How far the runs of an output are: asked at any time, by anyone who can read it."""
+"""The status of an output's runs, which anyone who can read it may ask for at any time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from wsi_unet.locations import Location
 from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters
 from wsi_unet.segmentation.planning.output_state import read_parameters
 from wsi_unet.segmentation.report import BlockCounts, Failure, Waits
-from wsi_unet.segmentation.runs.output import are_labels_described, is_finished, unfinish
+from wsi_unet.segmentation.runs.output import are_labels_described, is_finished, mark_unfinished
 from wsi_unet.storage.keys import LOCK_KEY
 from wsi_unet.storage.locking.lock import STALE_SECONDS, LockRecord
 from wsi_unet.storage.opening import open_store
@@ -31,7 +31,7 @@ class Writer:
     Attributes:
         who: the process, as in "process 123 of user@host".
         since: when it started to; UTC, ISO 8601.
-        silent_seconds: time since its last sign of life, by the two machines' clocks.
+        silent_seconds: time since its last heartbeat, by the two machines' clocks.
         alive: whether it still seems to be there.
     """
 
@@ -62,7 +62,7 @@ def read_writer(output: str | os.PathLike[str] | Location) -> Writer | None:
 
 @dataclass(frozen=True)
 class RunStatus:
-    """How far one label group, or the image, is.
+    """The status of one label group, or of the image.
 
     Attributes:
         label: name of the run, or "image".
@@ -75,9 +75,9 @@ class RunStatus:
         blocks: how many blocks there are, and what became of them.
         seconds: how long the done blocks took, summed over blocks.
         mpx_per_s: level-0 pixels of the done blocks, in millions per second of `seconds`.
-        blocks_per_s: done blocks per second in which any of them was in work; 0 where unknown.
-        device_busy: share of the time in which a worker had blocks in work that its device was in
-            use, 0 to 1.
+        blocks_per_s: done blocks per second in which any was being computed; 0 where unknown.
+        device_busy: share of the time in which a worker was computing blocks that its device was
+            in use, 0 to 1.
         waits: what `seconds` was spent on.
         failures: failed blocks.
         damaged: blocks whose shards aren't what was written; their markers were removed.
@@ -107,7 +107,7 @@ class RunStatus:
 def run_status(
     output: str | os.PathLike[str] | Location, *, verify: bool = False
 ) -> list[RunStatus]:
-    """Return how far every run of an output is, the label groups first, then the image.
+    """Return the status of every run of an output, the label groups first, then the image.
 
     Args:
         output: path or URL of the output store.
@@ -116,7 +116,7 @@ def run_status(
             lengths are compared.
 
     Raises:
-        OutputError: there is no output of ours.
+        OutputError: there is no output of wsi-unet.
     """
     store = open_store(output)
     if not contents.holds_output(store):
@@ -159,7 +159,7 @@ def _read_status(
     finished = _is_finished(progress, parameters)
     complete = len(done) == len(indices) and tail_sound and finished
     if verify and finished and labels is not None and not complete:
-        unfinish(progress.store, progress.name)
+        mark_unfinished(progress.store, progress.name)
     failures = tuple(
         Failure(failure.block, failure.error)
         for failure in progress.read_failures()
@@ -196,7 +196,7 @@ def _read_status(
 def measure_rates(markers: Sequence[BlockMarker]) -> tuple[float, float]:
     """Return blocks per second, and the share of the time that devices were in use.
 
-    Only time in which blocks were in work counts, so that a pause between two runs doesn't.
+    Only time in which blocks were being computed counts, so a pause between two runs doesn't.
 
     >>> measure_rates([])
     (0.0, 0.0)

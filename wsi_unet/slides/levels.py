@@ -106,5 +106,5 @@ def _downsample(finest: Shape, shape: Shape) -> tuple[float, float]:
 
 
 def _explains(factor: int, big: int, small: int) -> bool:
-    """Whether `small` is `big / factor`, rounded down or up."""
+    """Return whether `small` is `big / factor`, rounded down or up."""
     return factor >= 1 and abs(big - factor * small) < factor

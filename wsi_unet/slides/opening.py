@@ -188,7 +188,7 @@ def _import_reader(reader: str, location: Location) -> Callable[..., Reader]:
 
 
 def _openslide_reads(location: Location) -> bool:
-    """Whether OpenSlide is installed and knows the file's format."""
+    """Return whether OpenSlide is installed and knows the file's format."""
     try:
         import openslide
     except (ImportError, OSError):

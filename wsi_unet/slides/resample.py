@@ -62,7 +62,7 @@ def choose_resampling(
         is that of the grid itself: ratios are rounded to dyadic numbers (by < 0.025 %).
 
     Raises:
-        ValueError: if a downsample isn't a positive number.
+        ValueError: a downsample isn't a positive number.
     """
     if not all(side > 0 and math.isfinite(side) for side in downsample):
         raise ValueError(f"a downsample must be a positive number, not {downsample}")
@@ -91,7 +91,7 @@ def open_raster(slide: LevelSource, resampling: Resampling) -> Raster:
     """Return the raster that a resampling describes; reading it reads the slide.
 
     Raises:
-        ValueError: if the slide has no such level, or the ratio isn't one of `dyadic`.
+        ValueError: the slide has no such level, or the ratio isn't one of `dyadic`.
     """
     if not 0 <= resampling.level < len(slide.levels):
         raise ValueError(f"{slide} has no level {resampling.level}")
@@ -136,7 +136,7 @@ class ResampledRaster(Raster):
         """Return RGB (h, w, 3) of a box; beside the result, memory is bounded.
 
         Raises:
-            ValueError: if the box is empty or reaches beyond the grid.
+            ValueError: the box is empty or reaches beyond the grid.
             SlideError: the slide can't be read there.
         """
         if not box.area or not Box.of_shape(self.shape).contains(box):
@@ -156,7 +156,7 @@ def read_mirrored(raster: Raster, window: Box) -> NDArray[np.uint8]:
         (numpy's `reflect`). No pixels are read but those that occur in the window.
 
     Raises:
-        ValueError: if the window is empty.
+        ValueError: the window is empty.
         SlideError: the slide can't be read there.
     """
     if not window.area:
@@ -197,7 +197,7 @@ def read_thumbnail(slide: LevelSource, max_side: int) -> NDArray[np.uint8]:
         RGB (h, w, 3) uint8.
 
     Raises:
-        ValueError: if `max_side` is less than 1.
+        ValueError: `max_side` is less than 1.
         SlideError: the slide can't be read.
     """
     if max_side < 1:

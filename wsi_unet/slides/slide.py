@@ -153,7 +153,7 @@ class Slide:
             RGB (h, w, 3) uint8.
 
         Raises:
-            ValueError: if `max_side` is less than 1.
+            ValueError: `max_side` is less than 1.
             SlideError: the slide can't be read.
         """
         return read_thumbnail(self, max_side)

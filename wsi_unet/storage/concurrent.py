@@ -1,4 +1,4 @@
-"""Many small requests at once, where each answer takes a while."""
+"""Sending many small requests at once, where each answer takes a while."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ def map_concurrently(
 ) -> Iterator[Result]:
     """Yield the result of `work` for each item, in order.
 
-    In a bucket several items are in work at once, a bounded number of them ahead of what has been
-    yielded, so there may be millions. A disk answers at once: there are no threads, and nothing is
-    ahead.
+    In a bucket several items are processed at once, at most a fixed number ahead of what has been
+    yielded, so there may be millions. A disk answers immediately, so there are no threads.
 
     Args:
         work: called with an item.

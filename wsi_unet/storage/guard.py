@@ -1,4 +1,4 @@
-"""Changes to files that exclude each other, between threads, processes and machines.
+"""Changing files exclusively, across threads, processes and machines.
 
 `LocalStore.create` and `LocalStore.swap`, which the output's lock is made of, need two things: a
 file that appears only where there is none, and a guard that only one at a time can hold.
@@ -39,7 +39,7 @@ def hold_guard(guard: Path) -> Iterator[None]:
             thing it does.
 
     Raises:
-        TimeoutError: another process holds it all the time; most likely that one is stopped.
+        TimeoutError: another process holds it all the time; most likely it was suspended.
         OSError: it can't be held at all.
     """
     deadline, pause = time.monotonic() + GUARD_SECONDS, 0.0005
@@ -124,9 +124,9 @@ def _open(guard: Path) -> int:
 
 
 def _is_same_file(descriptor: int, path: Path) -> bool:
-    """Whether `path` is the open file.
+    """Return whether `path` is the open file.
 
-    The path is opened anew: what a network file system knows by `stat` may be seconds old.
+    The path is opened again: what a network file system knows by `stat` may be seconds old.
     """
     try:
         other = os.open(path, os.O_RDONLY)

@@ -92,11 +92,7 @@ class LocalStore(ByteStore):
 
     @override
     def create(self, key: str, data: bytes) -> bool:
-        """Put `key` only if it isn't there, in one atomic step; return whether it wasn't.
-
-        Raises:
-            OutputError: it can't be written; the folders made for it are gone again.
-        """
+        """Put `key` only if it isn't there; if that fails, remove the folders made for it."""
         if self.size(key) is not None:
             return False
         try:
@@ -109,12 +105,9 @@ class LocalStore(ByteStore):
 
     @override
     def swap(self, key: str, expected: bytes, data: bytes | None) -> bool:
-        """Replace `key` by `data` (None: delete it) only if it still is `expected`.
+        """Replace or delete `key` only if it still is `expected`.
 
         Deleting also removes the folders that `create` made, if they are empty by now.
-
-        Raises:
-            OutputError: it can't be read, written or guarded from others; the old file stays.
         """
         if self.get(key) != expected:
             return False
@@ -245,7 +238,7 @@ class LocalStore(ByteStore):
 
 
 def _writer_name() -> str:
-    """Return a name of this process by which others can tell whether it still runs."""
+    """Return a name of this process from which others can find out whether it still runs."""
     return f"{socket.gethostname()}-{os.getpid()}"
 
 

@@ -1,4 +1,4 @@
-"""The folders that were made for an output's lock, and go again if nothing else came of them.
+"""Removing the folders that were made for an output's lock, if nothing else was written there.
 
 A lock may be all that a refused or interrupted run writes. How many folders were missing before is
 noted beside the temporary files, so that a run that finds the lock of a killed one can remove the
@@ -35,7 +35,7 @@ def note_made_folders(temporaries: Path, made: int) -> None:
 
 
 def remove_unused_folders(root: Path, temporaries: Path, made: int | None = None) -> None:
-    """Remove the bookkeeping folder, and the folders made for it, as far as they are empty.
+    """Remove the bookkeeping folder, and the folders made for it, where they are empty.
 
     Args:
         root: the output folder.

@@ -34,7 +34,7 @@ class ByteStore(Protocol):
         ...
 
     def create(self, key: str, data: bytes) -> bool:
-        """Put `key` only if it isn't there, in one atomic step; return whether it wasn't."""
+        """Put `key` only if it isn't there, in one atomic step; return whether it was put."""
         ...
 
     def swap(self, key: str, expected: bytes, data: bytes | None) -> bool:

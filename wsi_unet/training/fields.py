@@ -1,4 +1,4 @@
-"""What a field is: an image or slide with its ground truth, on a grid of the training's pixel size.
+"""Fields: images or slides with their ground truth, on a grid of the training's pixel size.
 
 The loop and the augmentation know fields by this protocol alone; `wsi_unet.training.dataset` reads
 them from files.

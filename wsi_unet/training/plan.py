@@ -1,4 +1,4 @@
-"""What a training would do, found out without training: all data are opened, nothing is written."""
+"""Plans of trainings: what one would do. All data are opened, nothing is written."""
 
 from __future__ import annotations
 

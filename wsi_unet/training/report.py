@@ -1,4 +1,4 @@
-"""What a training reports: its progress while it runs, and its result."""
+"""Reports of a training: its progress while it runs, and its result."""
 
 from __future__ import annotations
 

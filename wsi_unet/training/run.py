@@ -79,7 +79,7 @@ def train(
         RecipeError: the recipe, or the data that it names, is unusable.
         OptionError: there is no such device, or something isn't installed.
         OutputError: `output` can't be used as it is.
-        TrainingError: the training can't go on; what was learnt so far is kept.
+        TrainingError: the training can't continue; what was learnt so far is kept.
     """
     recipe, data_folder = resolve_recipe(recipe, data)
     if resume and overwrite:
@@ -108,7 +108,7 @@ def train_on(
         RecipeError: the recipe doesn't fit the fields, or describes no model.
         OptionError: something isn't installed.
         OutputError: the folder can't be used as it is.
-        TrainingError: the training can't go on; what was learnt so far is kept.
+        TrainingError: the training can't continue; what was learnt so far is kept.
     """
     if tensorboard:
         check_tensorboard()

@@ -1,4 +1,4 @@
-"""Where and with what a training runs, which its recipe leaves open."""
+"""Where and with what a training runs: the choices that its recipe leaves open."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def choose_runtime(
     On a CPU, by default as many processes make samples as the network has cores, each at least two
     samples of a batch; none if that is one process. For a GPU it is all cores but one. By default
     there are 16 at most. They work ahead of the network if that leaves it all of its cores: see
-    docs/performance.md.
+    docs/explanation/performance.md.
 
     Raises:
         OptionError: there is no such device, or a number is too small.

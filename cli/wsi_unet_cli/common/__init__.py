@@ -1,1 +1,1 @@
-"""What the commands share: options, output, errors, progress, interruption."""
+"""Code that the commands share: options, output, errors, progress, interruption."""

@@ -1,4 +1,4 @@
-"""How an error becomes one line on stderr and an exit code."""
+"""Errors as one line on stderr and an exit code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UNEXPECTED_EXIT_CODE = 1
 
 
 def describe(error: Exception) -> str:
-    """Return the line that tells a person about `error`."""
+    """Return the one-line message for `error`."""
     if isinstance(error, WsiUnetError):
         return speak(str(error))
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

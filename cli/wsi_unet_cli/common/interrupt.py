@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run cleanly, with what is done kept."""
+"""Ctrl-C and SIGTERM, which end a run cleanly and keep what is done."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a command ends: its exit code, and the command that resumes it."""
+"""Outcomes of commands: the exit code, and the command that resumes."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class CommandOutcome:
     Attributes:
         exit_code: exit code of the process.
         reason: the line above the command that resumes it; None prints neither.
-        begun: whether anything was computed, which the next run must not throw away.
+        started: whether anything was computed, which the next run must not throw away.
     """
 
     exit_code: int
     reason: str | None = None
-    begun: bool = False
+    started: bool = False
 
 
 def show_resume_command(outcome: CommandOutcome, arguments: Sequence[str]) -> None:
@@ -43,6 +43,6 @@ def show_resume_command(outcome: CommandOutcome, arguments: Sequence[str]) -> No
     """
     if outcome.reason is None:
         return
-    again = [word for word in arguments if not (outcome.begun and word == "--overwrite")]
+    again = [word for word in arguments if not (outcome.started and word == "--overwrite")]
     click.echo(outcome.reason, err=True)
     click.echo(f"  {shlex.join(['wsi-unet', *again])}", err=True)

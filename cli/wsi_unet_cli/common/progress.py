@@ -29,7 +29,7 @@ LONGEST_TITLE = 40
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a display shows of one moment.
+    """The figures that a display shows at one moment.
 
     Attributes:
         figures: how far it is, in words.
@@ -57,7 +57,7 @@ Describe = Callable[[Moment], Snapshot]
 
 
 class Silence(Generic[Moment]):
-    """Shows nothing. The other displays are like it, and show something."""
+    """A display that shows nothing, and the base of those that do."""
 
     def __init__(self, title: str, describe: Describe[Moment]) -> None:
         """Prepare a display, which shows something while it is entered.

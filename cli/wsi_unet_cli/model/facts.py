@@ -1,4 +1,4 @@
-"""What the commands show of a model."""
+"""Facts about a model, as `wsi-unet model` shows them."""
 
 from __future__ import annotations
 

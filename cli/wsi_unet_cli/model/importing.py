@@ -1,4 +1,4 @@
-"""`wsi-unet model import`: make a model of a checkpoint."""
+"""`wsi-unet model import`: make a model from a checkpoint or a program."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Examples:
 def parse_names(
     ctx: click.Context, param: click.Parameter, value: str | None
 ) -> tuple[str, ...] | None:
-    """Parse names with commas between."""
+    """Parse comma-separated names."""
     if value is None:
         return None
     names = tuple(name.strip() for name in value.split(","))
@@ -37,7 +37,7 @@ def parse_names(
 def parse_numbers(
     ctx: click.Context, param: click.Parameter, value: str | None
 ) -> tuple[float, ...] | None:
-    """Parse numbers between 0 and 1 with commas between."""
+    """Parse comma-separated numbers from 0 to 1."""
     if value is None:
         return None
     if not re.fullmatch(r"(0?\.[0-9]+)(,0?\.[0-9]+)*", value):
@@ -138,7 +138,7 @@ def parse_numbers(
 def import_(
     checkpoint: str, output: str | None, trust: bool, overwrite: bool, as_json: bool, **hints: Any
 ) -> None:
-    """Make a model of CHECKPOINT, a file saved by PyTorch or safetensors, or of a program.
+    """Make a model from CHECKPOINT, a file saved by PyTorch or safetensors, or from a program.
 
     Depth, widths, classes and upsampling are read off the weights; if they can't tell something,
     an error names the option that does. Nothing in the file is run; anything but tensors is

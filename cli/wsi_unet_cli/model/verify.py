@@ -1,4 +1,4 @@
-"""`wsi-unet model verify`: measure whether a model is what it says."""
+"""`wsi-unet model verify`: measure whether a model is what its spec claims."""
 
 from __future__ import annotations
 

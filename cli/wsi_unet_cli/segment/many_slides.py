@@ -47,7 +47,7 @@ def segment_slides(request: Request) -> CommandOutcome:
         _print_json(cohort.exit_code, report)
     else:
         cohort.show_total()
-    return CommandOutcome(cohort.exit_code, cohort.reason, begun=cohort.begun)
+    return CommandOutcome(cohort.exit_code, cohort.reason, started=cohort.started)
 
 
 class _CohortRun:
@@ -55,7 +55,7 @@ class _CohortRun:
 
     Attributes:
         interrupted: whether it was interrupted.
-        begun: whether anything was computed.
+        started: whether anything was computed.
     """
 
     def __init__(self, request: Request, report: CohortReport) -> None:
@@ -66,7 +66,7 @@ class _CohortRun:
         self._shown_errors: set[str] = set()
         self._report_failed = False
         self.interrupted = False
-        self.begun = False
+        self.started = False
 
     @property
     def exit_code(self) -> int:
@@ -133,7 +133,7 @@ class _CohortRun:
         row = self._report.add_outcome(outcome)
         report = outcome.report
         if report is not None:
-            self.begun = True
+            self.started = True
             self._computed += report.blocks.done > report.blocks.resumed
             if not self._request.as_json or not self._request.quiet:
                 click.echo(_line(row, report), err=self._request.as_json)

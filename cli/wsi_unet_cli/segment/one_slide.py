@@ -67,7 +67,7 @@ def segment_slide(request: Request) -> CommandOutcome:
         document["error"] = describe(error)
     _print(request, code, document)
     reasons = {"interrupted": INTERRUPTED, "incomplete": INCOMPLETE if error is None else LOST}
-    return CommandOutcome(code, reasons.get(report.state), begun=True)
+    return CommandOutcome(code, reasons.get(report.state), started=True)
 
 
 def _run(request: Request) -> SlideOutcome | None:

@@ -32,7 +32,7 @@ class PlanTotals:
         expected_bytes: expected size on disk.
         output_bytes: size on disk, at most.
         warnings: number of warnings.
-        resuming: number of slides that an earlier run has begun.
+        resuming: number of slides that an earlier run has started.
     """
 
     slides: int = 0

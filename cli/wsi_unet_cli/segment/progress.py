@@ -1,4 +1,4 @@
-"""What is shown of a run of one slide or of many while it goes on."""
+"""The progress display of a run, of one slide or of many."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `wsi-unet segment` was asked to do."""
+"""The request that `wsi-unet segment` got: slides, cluster, and how to show them."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def show_recipe(ctx: click.Context, param: click.Parameter, value: str | None) -
     metavar="N",
     help="Number of processes that make samples; 0: this process makes them.  [default: on "
     "a CPU one per thread, or per two samples of a batch if that is fewer, and none if that is "
-    "one; for a GPU one per core but one; at most 16]",
+    "one; for a GPU one less than there are cores; at most 16]",
 )
 @click.option(
     "--threads",
@@ -148,7 +148,7 @@ def train(
     from wsi_unet.models.inference.devices import keep_freed_memory
     from wsi_unet.training.recipe_file import read_recipe
 
-    begun = False
+    started = False
     with interruptible() as check_interrupted, logging_to(log_file, verbose=ctx.meta[VERBOSE]):
         try:
             read = read_recipe(recipe, settings)
@@ -162,9 +162,9 @@ def train(
             ) as display:
 
                 def show(progress: TrainingProgress) -> None:
-                    nonlocal begun
+                    nonlocal started
                     check_interrupted()
-                    begun = progress.phase != "opening"
+                    started = progress.phase != "opening"
                     display(progress)
 
                 training = wsi_unet.train(
@@ -176,8 +176,8 @@ def train(
                 )
         except KeyboardInterrupt:  # while importing, opening data or writing the last file
             given = ctx.meta[ARGUMENTS]
-            outcome = CommandOutcome(EXIT_FAILED, STOPPED if begun else TOO_EARLY, begun=begun)
-            show_resume_command(outcome, _with_resume(given) if begun else given)
+            outcome = CommandOutcome(EXIT_FAILED, STOPPED if started else TOO_EARLY, started=started)
+            show_resume_command(outcome, _with_resume(given) if started else given)
             ctx.exit(EXIT_FAILED)
     interrupted = training.state == "interrupted"
     code = EXIT_FAILED if interrupted else EXIT_OK
@@ -186,7 +186,7 @@ def train(
     else:
         show_training(training)
     if interrupted:
-        outcome = CommandOutcome(code, INTERRUPTED, begun=True)
+        outcome = CommandOutcome(code, INTERRUPTED, started=True)
         show_resume_command(outcome, _with_resume(ctx.meta[ARGUMENTS]))
     ctx.exit(code)
 

@@ -31,7 +31,7 @@ def fix_border(border: Border, window: int, *, exact: bool) -> Border:
             the core is at least about half of the window's side, and some border is lost.
 
     Raises:
-        ValueError: if no core is left; the message names the smallest window that leaves one.
+        ValueError: no core is left; the message names the smallest window that leaves one.
     """
     room = window - border.before - border.after
     if not exact and not border.shrink:

@@ -183,7 +183,7 @@ def check_side(config: UNetConfig, side: int) -> None:
     """Refuse an image side that the pooling grid doesn't fit, px.
 
     Raises:
-        ValueError: if it doesn't; the message names the next legal side.
+        ValueError: the grid doesn't fit; the message names the next legal side.
     """
     legal = next_legal_side(config, side)
     if side != legal:

@@ -1,5 +1,5 @@
-"""Make models of other people's checkpoints, programs and modules.
+"""Importing other people's checkpoints, programs and modules as models.
 
-A checkpoint is read safely, its family recognised, and its weights put into a network of ours. A
-program or module is measured, and run as it is.
+A checkpoint is read safely, its family is recognised, and its weights are put into one of our
+networks. A program or module is measured, and run as it is.
 """

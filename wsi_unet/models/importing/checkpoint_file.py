@@ -1,4 +1,4 @@
-"""Read other people's checkpoints: first which tensors a file holds, then those tensors alone.
+"""Reading other people's checkpoints: first which tensors a file holds, then only those tensors.
 
 Anything but plain tensors is refused twice: by our own scan, before any of it is loaded
 (`pickle_scan`, `torch_file`), and by PyTorch's restricted loader. Nothing is fetched from anywhere.
@@ -77,7 +77,7 @@ class CheckpointFile:
         """Return the tensors on the CPU, mapped into memory where the file allows it.
 
         Raises:
-            ModelError: if PyTorch refuses the file, or finds something else in it.
+            ModelError: PyTorch refuses the file, or finds something else in it.
         """
         loaded = _LOADERS[self.kind](self)
         for name, described in self.tensors.items():
@@ -92,7 +92,7 @@ def open_checkpoint(path: AnyPath) -> CheckpointFile:
     """Scan a checkpoint (PyTorch's archives and older files, and safetensors) without loading it.
 
     Raises:
-        ModelError: if it isn't such a file, is damaged, claims more than it has, would run code
+        ModelError: it isn't such a file, is damaged, claims more than it has, would run code
             when loaded, or holds no tensors by name.
     """
     path = parse_path(path)
@@ -111,7 +111,7 @@ def is_checkpoint(path: AnyPath) -> bool:
     """Return whether something may be a checkpoint to import: a file that isn't one of our models.
 
     Raises:
-        ModelError: if it is a damaged safetensors file.
+        ModelError: it is a damaged safetensors file.
     """
     path = parse_path(path)
     if not path.is_file():
@@ -125,7 +125,7 @@ def _detect_kind(path: Path, start: bytes) -> str:
     """Return the kind of a file, by its first bytes.
 
     Raises:
-        ModelError: if it can't be imported; says what it looks like.
+        ModelError: it can't be imported; says what it looks like.
     """
     for magic, title in _OTHER_FILES:
         if start.startswith(magic):

@@ -1,4 +1,4 @@
-"""Import checkpoints and programs as models, and load what may be either."""
+"""Importing checkpoints and programs as models."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def recognise_checkpoint(path: AnyPath, family: str = "auto") -> RecognisedCheck
         family: a family's name, or "auto" for all of them.
 
     Raises:
-        ModelError: if it is no checkpoint, isn't safe, or is of no known family.
-        OptionError: if there is no such family.
+        ModelError: it is no checkpoint, isn't safe, or is of no known family.
+        OptionError: there is no such family.
     """
     candidates = [known for known in FAMILIES if family in {"auto", known.name}]
     if not candidates:
@@ -42,8 +42,8 @@ def infer_spec(checkpoint: RecognisedCheckpoint, hints: ImportHints) -> ModelSpe
     """Return the spec of a checkpoint's network.
 
     Raises:
-        ModelError: if the shapes of its tensors contradict each other.
-        OptionError: if a hint is missing, wrong or needless.
+        ModelError: the shapes of its tensors contradict each other.
+        OptionError: a hint is missing, wrong or needless.
     """
     shape_hints = hints.shape_hints
     checkpoint.check_hints(shape_hints)
@@ -75,9 +75,9 @@ def import_checkpoint(
         The network, in float32 and evaluation mode on the CPU, and its spec.
 
     Raises:
-        ModelError: if the checkpoint is unsafe, damaged, of no known family, or holds numbers
+        ModelError: the checkpoint is unsafe, damaged, of no known family, or holds numbers
             that aren't finite.
-        OptionError: if a hint is missing, wrong or needless.
+        OptionError: a hint is missing, wrong or needless.
     """
     hints = hints or ImportHints()
     checkpoint = recognise_checkpoint(path, hints.family)
@@ -105,7 +105,7 @@ def import_model(
 
     Raises:
         ModelError, OptionError: as `import_checkpoint` and `import_program`.
-        OutputError: if something is at `output` already, or it can't be written.
+        OutputError: something is at `output` already, or it can't be written.
     """
     from wsi_unet.models.destination import check_replaceable
     from wsi_unet.models.saving import save_model, save_program
@@ -128,7 +128,7 @@ def _check_program_hints(path: Path, hints: ImportHints) -> None:
     """Refuse hints for a program that only decide how weights become a network.
 
     Raises:
-        OptionError: if there is such a hint.
+        OptionError: there is such a hint.
     """
     needless = set(hints.shape_hints.given)
     if hints.family != "auto":
@@ -167,7 +167,7 @@ def _check_shapes(
     """Compare a state with that of the network; messages use the checkpoint's names.
 
     Raises:
-        ModelError: if a tensor is missing, superfluous, or of another shape.
+        ModelError: a tensor is missing, superfluous, or of another shape.
     """
     path, title = checkpoint.file.path, checkpoint.family.title
     for problem, names in (

@@ -65,7 +65,7 @@ class ImportHints:
         """The hints that decide the network's architecture.
 
         Raises:
-            OptionError: if the activation is none of those that are known.
+            OptionError: the activation is none of those that are known.
         """
         slope = None if self.activation is None else _negative_slope(self.activation)
         return ShapeHints(self.padding, slope, self.norm)

@@ -1,4 +1,4 @@
-"""Load a model, checkpoint or program alike: what is imported is kept in the user's cache."""
+"""Loading models, checkpoints and programs; imported models are kept in the user's cache."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def load_or_import_model(source: AnyPath, *, trust: bool = False) -> Model:
 
     Raises:
         ModelError: as `load_model`, `import_checkpoint` and `import_program`.
-        OptionError: if a hint is needed; `import_model` takes it.
+        OptionError: a hint is needed; `import_model` takes it.
     """
     path = parse_path(source)
     program = open_program(path)
@@ -44,7 +44,7 @@ def check_model_exists(source: AnyPath) -> None:
     """Make sure that there is something for `load_or_import_model`, without loading it.
 
     Raises:
-        ModelError: if there is neither a model with a valid spec, nor a checkpoint or program.
+        ModelError: there is neither a model with a valid spec, nor a checkpoint or program.
     """
     path = parse_path(source)
     if open_program(path) is None and not is_checkpoint(path):
@@ -67,7 +67,7 @@ def _cached_path(source: Path) -> Path:
     """Return where the model that is made from a file is kept.
 
     Raises:
-        ModelError: if the file can't be read.
+        ModelError: the file can't be read.
     """
     try:
         with source.open("rb") as file:

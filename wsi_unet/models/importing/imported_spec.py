@@ -1,4 +1,4 @@
-"""The spec of an imported model: made of what its file says and of the user's hints."""
+"""Making the spec of an imported model from its file and the user's hints."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def make_spec(
         hints: what the user says about it.
 
     Raises:
-        OptionError: if the hints contradict each other or the network.
+        OptionError: the hints contradict each other or the network.
     """
     head = hints.head or facts.head or ("softmax" if architecture.classes > 1 else "sigmoid")
     order = hints.channels or _usual_order(path, architecture)

@@ -1,4 +1,4 @@
-"""Make a model of any torch module: a private copy, and a hash that tells it from others."""
+"""Making a model from any torch module: a private copy, and a hash that identifies it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def model_from_module(module: nn.Module, spec: ModelSpec) -> Model:
             module, what `measure_module` returned.
 
     Raises:
-        ModelError: if it can't be copied, its weights aren't finite, or its output isn't what
+        ModelError: it can't be copied, its weights aren't finite, or its output isn't what
             the spec says.
     """
     own = make_private_copy(module)
@@ -56,7 +56,7 @@ def make_private_copy(module: nn.Module) -> nn.Module:
     """Return a copy of a module in float32 and evaluation mode on the CPU.
 
     Raises:
-        ModelError: if it is no module or can't be copied, or it has weights that aren't
+        ModelError: it is no module or can't be copied, or it has weights that aren't
             initialised yet or aren't finite.
     """
     name = type(module).__name__
@@ -86,7 +86,7 @@ def check_module(own: nn.Module, name: str, spec: ModelSpec) -> None:
         spec: the spec that it must fit.
 
     Raises:
-        ModelError: if it fails on a window, its output has another shape than the spec's, or it
+        ModelError: it fails on a window, its output has another shape than the spec's, or it
             ends in a head where the spec says that it doesn't, or the reverse.
     """
     side = window_side(spec, spec.tile or round_up(ROOM, spec.border().period))

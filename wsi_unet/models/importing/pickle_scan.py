@@ -1,4 +1,4 @@
-"""Find out what a pickle holds without loading it: nothing runs, nothing large is allocated.
+"""Scanning a pickle without loading it: nothing runs, nothing large is allocated.
 
 A pickle is a program for a small stack machine. The machine here knows the instructions, but none
 of the classes and functions that a pickle may name. Those that PyTorch's checkpoints need become
@@ -88,7 +88,7 @@ def scan_pickle(file: Readable) -> Scan:
     """Follow one pickle to its end, and leave the file at that position.
 
     Raises:
-        DamagedPickleError: if it can't be followed, unless it named something forbidden before:
+        DamagedPickleError: it can't be followed, unless it named something forbidden before:
             then that is returned.
     """
     machine = _Machine()

@@ -61,7 +61,7 @@ def describe_view(storage: Any, offset: Any, shape: Any, strides: Any) -> Tensor
     """Return the tensor that is a view of a storage, with offset and strides in numbers.
 
     Raises:
-        DamagedPickleError: if it reaches beyond the storage, or repeats its numbers: a stride of 0
+        DamagedPickleError: it reaches beyond the storage, or repeats its numbers: a stride of 0
             makes a tensor of any size out of a single number.
     """
     if not isinstance(storage, Storage):

@@ -1,4 +1,4 @@
-"""Import programs and modules: what they don't say of themselves is measured."""
+"""Importing programs and modules, whose properties are measured by running them."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def import_program(
         The program's file and its spec, for `save_program`.
 
     Raises:
-        ModelError: if it is no program, isn't trusted, or is no network that labels every pixel.
-        OptionError: if a hint is wrong, or the library that runs the program isn't installed.
+        ModelError: it is no program, isn't trusted, or is no network that labels every pixel.
+        OptionError: a hint is wrong, or the library that runs the program isn't installed.
     """
     from wsi_unet.models.exported.loading import load_program
     from wsi_unet.models.probing.properties import probe_network
@@ -87,7 +87,7 @@ def measure_module(module: nn.Module, in_channels: int = 3) -> ProgramConfig:
         The architecture to put into a `ModelSpec`.
 
     Raises:
-        ModelError: if it isn't such a network.
+        ModelError: it isn't such a network.
     """
     from wsi_unet.models.importing.modules import make_private_copy
     from wsi_unet.models.probing.properties import probe_network

@@ -1,4 +1,4 @@
-"""Check what torch.save wrote before torch sees it: archives, and older bare pickles."""
+"""Checking files that torch.save wrote before torch loads them: archives, and older pickles."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def scan_archive(path: Path) -> Scan:
     """Check a zip archive that torch.save wrote and return what it holds.
 
     Raises:
-        ModelError: if it is something else, is damaged, would run code when loaded, or claims to
+        ModelError: it is something else, is damaged, would run code when loaded, or claims to
             hold more than it does.
     """
     try:
@@ -102,7 +102,7 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]
     """Return the archive's members by name.
 
     Raises:
-        ModelError: if one is compressed, encrypted, there twice or outside the archive, or they
+        ModelError: one is compressed, encrypted, there twice or outside the archive, or they
             are larger than the file.
     """
     size, total = path.stat().st_size, 0
@@ -129,7 +129,7 @@ def _top_folder(path: Path, names: Collection[str]) -> str:
     """Return the folder that `data.pkl` lies in, with a slash at the end.
 
     Raises:
-        ModelError: if there is none, or the archive isn't a checkpoint.
+        ModelError: there is none, or the archive isn't a checkpoint.
     """
     below = {name.partition("/")[2] for name in names}
     for name, kind in _PROGRAMS.items():

@@ -1,4 +1,4 @@
-"""Build the network that an architecture describes."""
+"""Building the network that an architecture describes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fold batch normalisation into convolutions, without changing what a network computes."""
+"""Folding batch normalisation into convolutions, which doesn't change the network's output."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
             an `nn.Sequential` are folded; others are left as they are.
 
     Raises:
-        ValueError: if such a batch norm has no running statistics.
+        ValueError: such a batch norm has no running statistics.
     """
     folded = copy.deepcopy(network)
     for parent in list(folded.modules()):

@@ -1,4 +1,4 @@
-"""Double a feature map by interpolation, whole or piece by piece."""
+"""Doubling a feature map by interpolation, whole or piece by piece."""
 
 from __future__ import annotations
 

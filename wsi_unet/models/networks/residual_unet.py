@@ -54,7 +54,7 @@ class ResidualUNet(nn.Module):
             (n, classes, rows, columns).
 
         Raises:
-            ValueError: if the image has other sides.
+            ValueError: the image has other sides.
         """
         if any(side % self.config.period for side in image.shape[2:]):
             raise ValueError(

@@ -54,7 +54,7 @@ class UNet(nn.Module):
             (n, classes, rows − 2s, columns − 2s), where s is `config.border().shrink`.
 
         Raises:
-            ValueError: if the network's pooling grid doesn't fit the image's size.
+            ValueError: the network's pooling grid doesn't fit the image's size.
         """
         for side in image.shape[2:]:
             check_side(self.config, side)

@@ -1,1 +1,1 @@
-"""Blocks handed to a Dask cluster, and what becomes of them."""
+"""Dispatching blocks to a Dask cluster, and following what becomes of them."""

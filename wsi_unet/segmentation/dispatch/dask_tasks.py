@@ -1,4 +1,4 @@
-"""Tasks handed to Dask, and its answers: all that `BlocksInFlight` needs of a cluster."""
+"""Submitting tasks to Dask and fetching results: all that `BlocksInFlight` needs of a cluster."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class DaskTasks:
             self._client.run_on_scheduler(make_task_forgetter())
 
     def check(self) -> None:
-        """Make sure that the scheduler is there.
+        """Check that the scheduler is there.
 
         Raises:
             ClusterError: it went away.
@@ -76,7 +76,7 @@ class DaskTasks:
             raise scheduler_lost_error(self._client)
 
     def submit(self, task: Task) -> tuple[str, MarkerFuture]:
-        """Hand a task to the cluster; return its key and its future.
+        """Submit a task to the cluster; return its key and its future.
 
         Raises:
             ClusterError: the scheduler went away.
@@ -114,7 +114,7 @@ class DaskTasks:
         return collected
 
     def cancel(self, futures: Iterable[MarkerFuture]) -> None:
-        """Take tasks back from the cluster, if it is still there."""
+        """Cancel tasks, if the cluster is still there."""
         taken_back = list(futures)
         if taken_back and self._client.status == "running":
             self._client.cancel(taken_back)

@@ -82,13 +82,13 @@ class _BlockInFlight:
 
 
 class BlocksInFlight:
-    """Tasks that are submitted and not yet answered; keeps the books, by the rules of `policy`.
+    """Tasks that are submitted and not yet answered, tracked by the rules of `policy`.
 
     A block that fails is tried again. One that was on several workers as they died is set aside
     and, at the end, tried with nothing else in flight, so that the blocks that died with it aren't
-    blamed. One that has hung is given up and tried again. What runs on alone at the end is
-    submitted a second time where another process is idle: whichever ends first counts, and a block
-    may run twice.
+    blamed. One that has hung is given up and tried again. A straggler at the end is submitted
+    a second time where another process is idle: whichever ends first counts, and a block may run
+    twice.
 
     Args:
         tasks: hands tasks to the cluster.
@@ -128,13 +128,13 @@ class BlocksInFlight:
         return count_free_places(len(self), self._tasks.workers.total_threads, self._limits)
 
     def submit(self, task: Task) -> None:
-        """Hand a block to the cluster."""
+        """Submit a block to the cluster."""
         if not self._blocks:
             self._last_end = self._clock()
         self._start(_BlockInFlight(task))
 
     def submit_suspect(self) -> None:
-        """Hand one block that was set aside to the cluster, with nothing else there."""
+        """Submit one block that was set aside, with nothing else in flight."""
         self._start(_BlockInFlight(self._suspects.popleft(), alone=True))
 
     def duplicate_stragglers(self) -> None:
@@ -176,7 +176,7 @@ class BlocksInFlight:
         return events + self._collect(finished.values()) or [NothingEnded()]
 
     def cancel(self) -> None:
-        """Take everything in flight back."""
+        """Cancel everything in flight."""
         futures = [future for block in self._blocks.values() for future in block.futures.values()]
         self._blocks.clear()
         self._by_key.clear()
@@ -202,8 +202,8 @@ class BlocksInFlight:
             markers = self._tasks.fetch([future for _, future in blocks])
         except Exception:
             # A worker died with its result; where Dask has run the block again, that may have
-            # failed with anything. It is marked, so asking again costs nothing, and tells whose
-            # error that is.
+            # failed with anything. It is marked, so submitting it again costs nothing, and shows
+            # whose error that is.
             self._tasks.check()
             return [event for block, _ in blocks for event in self._handle_loss(block)]
         events: list[Event] = []
@@ -236,7 +236,7 @@ class BlocksInFlight:
         return self._carry_out(verdict, block, f"the cluster lost it {block.losses} times")
 
     def _carry_out(self, verdict: Verdict, block: _BlockInFlight, error: str) -> list[Event]:
-        """Do with a block what was decided; the event is its failure, if it is given up."""
+        """Carry out what was decided about a block; return its failure if it is given up."""
         self._forget(block)
         task = block.task
         if verdict is Verdict.GIVE_UP:

@@ -52,7 +52,7 @@ class Limits:
 
 
 class Verdict(Enum):
-    """What becomes of a block that went wrong."""
+    """What happens next to a block that went wrong."""
 
     REPEAT = "submit the same attempt again"
     RETRY = "submit its next attempt"
@@ -163,7 +163,7 @@ def find_stragglers(
         now: the time.
         durations: seconds that the last blocks took; without any, nothing is a straggler.
         processes: worker processes; in a single one a second try would be as slow as the first.
-        idle_threads: worker threads that have nothing to do.
+        idle_threads: worker threads that are idle.
         limits: what makes a straggler.
     """
     if processes < 2 or idle_threads <= 0 or not durations:
@@ -178,7 +178,7 @@ def find_stragglers(
 
 
 def judge_failure(attempt: int, limits: Limits) -> Verdict:
-    """Say what becomes of a block whose attempt, counted from 1, failed or hung.
+    """Decide about a block whose attempt, counted from 1, failed or hung.
 
     >>> judge_failure(1, Limits(retries=1)), judge_failure(2, Limits(retries=1))
     (<Verdict.RETRY: 'submit its next attempt'>, <Verdict.GIVE_UP: 'report that it failed'>)
@@ -187,12 +187,12 @@ def judge_failure(attempt: int, limits: Limits) -> Verdict:
 
 
 def judge_loss(losses: int, attempt: int, limits: Limits) -> Verdict:
-    """Say what becomes of a block that the cluster has lost, for the `losses`-th time."""
+    """Decide about a block that the cluster has lost `losses` times."""
     return Verdict.REPEAT if losses <= limits.losses else judge_failure(attempt, limits)
 
 
 def judge_death(*, alone: bool) -> Verdict:
-    """Say what becomes of a block that was on several workers as they died.
+    """Decide about a block that was on several workers as they died.
 
     With others in flight it is only a suspect; alone, it killed them itself.
     """

@@ -1,4 +1,4 @@
-"""Blocks onto Dask and markers back, only a few of them with the scheduler at any time."""
+"""Streaming blocks through Dask, with only a few of them at the scheduler at any time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wsi_unet.segmentation.dispatch.policy import Limits
 from wsi_unet.segmentation.worker.task import Task, run_task
 
 PATIENCE = 1.0
-"""Seconds without an answer after which the caller is told so."""
+"""Seconds without an answer after which `NothingEnded` is yielded."""
 
 PATIENCE_FOR_TASKS = 0.05
 """The same while there is room for tasks that aren't known yet."""
@@ -31,8 +31,8 @@ def stream(
     """Run `tasks` and yield what becomes of each, in the order in which they end.
 
     Only a few tasks per worker thread are with the scheduler at any time, however many there are.
-    When the caller stops iterating, the tasks in flight are cancelled. When everything hangs, also
-    when submitted again, what is left isn't started.
+    When the caller stops iterating, the tasks in flight are cancelled. When everything hangs, even
+    after it was submitted again, the remaining tasks aren't started.
 
     Args:
         client: the cluster.

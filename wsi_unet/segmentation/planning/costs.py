@@ -22,7 +22,7 @@ EXPECTED_RATIO = {"labels": 0.1, "probabilities": 0.5, "image": 0.7}
 """Stored bytes per raw byte that real slides stay below (zstd 5); the bound is 1."""
 
 DISK_MARGIN = 64 * MIB
-"""Left free for markers, metadata and whatever else writes to the disk."""
+"""Left free for markers, metadata and anything else that writes to the disk."""
 
 
 @dataclass(frozen=True)
@@ -141,9 +141,9 @@ def _compare_pyramid(pyramid: Pyramid) -> float:
 
 
 def _count_block_bytes(labels: LabelParameters, border: Border, classes: int) -> int:
-    """Return the bytes of memory that a block in work takes beside the network's.
+    """Return the bytes of memory that computing a block takes beside the network's.
 
-    RGB of its window, and of the source pixels while resampling; labels and probabilities with
+    RGB of its window, and of the slide's pixels while resampling; labels and probabilities with
     their reductions and encoding; the mask.
     """
     side = min(labels.block, max(labels.resampling.shape))
@@ -163,7 +163,7 @@ def check_affordable(
     per_host: int,
     free_disk: int | None,
 ) -> list[str]:
-    """Refuse a run that can't end well, before anything is written.
+    """Refuse a run that this machine can't afford, before anything is written.
 
     Args:
         labels: the run.
@@ -176,7 +176,7 @@ def check_affordable(
         Warnings, one line each.
 
     Raises:
-        PlanError: memory, device memory or disk don't suffice; the message has the numbers and
+        PlanError: memory, device memory or disk space is too small; the message has the numbers and
             names the option that would help.
     """
     _check_memory(labels, costs, measured, per_host)

@@ -1,4 +1,4 @@
-"""What lies at the place a run would write to, looked at before the run. Nothing is written."""
+"""Inspecting a run's output before the run. Nothing is written."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WHOLE_STORE = ""
 
 @dataclass(frozen=True)
 class OutputState:
-    """The place that a run would write to, and what is stored there already.
+    """A run's output before the run: where it is, and what is stored there already.
 
     Attributes:
         location: where the output store is, or will be.

@@ -39,7 +39,7 @@ class Plan:
         measured: a worker's speed and memory.
         mask: tissue, stretched over the slide; None predicts everywhere.
         resumes: whether blocks of an earlier run with this signature are kept.
-        warnings: what a careful person would want to know, one line each.
+        warnings: what makes the result or the costs doubtful, one line each.
     """
 
     output: str
@@ -127,7 +127,7 @@ def make_plan(
     measured = probe(_make_request(ensemble, output, options, resolved, workers))
     labels = LabelParameters(
         slide=resolved.slide,
-        model=ModelReference.of(ensemble),
+        model=ModelReference.from_ensemble(ensemble),
         label=output.label,
         groups=output.groups if ensemble.spec.multi_label else (),
         resampling=resolved.resampling,
@@ -208,7 +208,7 @@ def _make_request(
     return ProbeRequest(
         slide=resolved.slide,
         resampling=resolved.resampling,
-        model=ModelReference.of(ensemble),
+        model=ModelReference.from_ensemble(ensemble),
         tta=ensemble.tta,
         statistics=resolved.statistics,
         device=keep(options.device, stored.device if stored else None),

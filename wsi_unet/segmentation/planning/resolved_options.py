@@ -1,4 +1,4 @@
-"""The choices that the client makes by itself: pixel grid, blocks, tissue, regions, image."""
+"""Resolving the options that need no worker: pixel grid, blocks, tissue, regions, image."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def resolve_options(
 
     Raises:
         InputError: an option doesn't fit the slide or the model.
-        SignatureError: the output holds another slide, or another image than is asked for.
+        SignatureError: the output holds another slide, or another image than is wanted.
     """
     stored = output.stored
     reference = refer_to(slide, options.mpp)
@@ -248,8 +248,8 @@ def _choose_image(
         mode = "none" if stored is None else stored.mode
         if options.image not in (None, mode):
             raise SignatureError(
-                f"{output.location}: its image ({mode} there, {options.image} asked for) can't be "
-                "changed; choose another `output`, or `overwrite=True` replaces it"
+                f"{output.location}: its image ({mode} stored, {options.image} requested) can't "
+                "be changed; choose another `output`, or `overwrite=True` replaces it"
             )
         return stored
     if options.image == "none":

@@ -1,4 +1,4 @@
-"""Many slides through one bounded window of blocks; one slide is the smallest case.
+"""Segmenting many slides with a bounded number of blocks in flight; or just one slide.
 
 While blocks of some slides are computed, the next slides are opened, planned and laid out, and the
 small levels of the last ones are built, each in a thread of this process. However many slides there
@@ -56,7 +56,7 @@ def segment_cohort(
     *,
     on_progress: CohortCallback = lambda _: None,
 ) -> Iterator[SlideOutcome]:
-    """Segment slides, blocks of several at a time; doing it again does only what is left.
+    """Segment slides, blocks of several at a time, resuming earlier runs.
 
     Args:
         jobs: the slides; taken one by one.
@@ -65,7 +65,7 @@ def segment_cohort(
             ends everything early.
 
     Yields:
-        What came of each slide, in the order in which they end. One that fails doesn't stop the
+        The outcome of each slide, in the order in which they end. One that fails doesn't stop the
         others. After an interruption: the slides that had started, with what they have done.
 
     Raises:
@@ -75,7 +75,7 @@ def segment_cohort(
     options = cluster or ClusterOptions()
     with open_client(options) as client:
         limits = replace(LIMITS, retries=options.max_retries)
-        yield from _Cohort(client, jobs, limits, on_progress).run()
+        yield from _CohortRun(client, jobs, limits, on_progress).run()
 
 
 @dataclass
@@ -95,7 +95,7 @@ class _RunningSlide:
     exhausted: bool = False
 
 
-class _Cohort:
+class _CohortRun:
     """The slides of one call, by where they are: ahead, prepared, running, finishing."""
 
     def __init__(
@@ -119,10 +119,10 @@ class _Cohort:
                 if isinstance(event, BlockDone | BlockFailed):
                     self._record(event)
                 yield from self._take_ended()
-                self._tell_progress()
+                self._report_progress()
             self._give_up()
             while self._finishing:
-                self._tell_progress()
+                self._report_progress()
                 time.sleep(0.01)
                 yield from self._take_ended()
             yield from self._take_ended()
@@ -212,14 +212,14 @@ class _Cohort:
         """Yield the slides that had started, with what they have done.
 
         Args:
-            error: what became of the cluster; None if somebody interrupted.
+            error: the loss of the cluster; None if somebody interrupted.
         """
         self._stop.set()
         running = self._running_slides()
         if error is None:
             for slide in running:
                 slide.execution.stop()
-        # Finishing needs no cluster, so its loss is no reason not to end well.
+        # Finishing needs no cluster, so it is done even if the cluster was lost.
         deadline = time.monotonic() + (LEAVE_SECONDS if error is None else FINISH_SECONDS)
         while self._finishing and time.monotonic() < deadline:
             yield from self._take_ended()
@@ -238,14 +238,14 @@ class _Cohort:
         for slide in self._running_slides():
             slide.execution.close()
         self._running.clear()
-        # Their threads end with the process, which may be next; their locks would stay.
+        # Their threads end with the process, which may end next; their locks would stay.
         wait([*self._ahead.futures, *self._finishing], timeout=LEAVE_SECONDS)
         self._ahead.close_when_prepared()
 
     def _running_slides(self) -> list[_RunningSlide]:
         return list({id(slide): slide for slide in self._running.values()}.values())
 
-    def _tell_progress(self) -> None:
+    def _report_progress(self) -> None:
         """Call `on_progress`, if the last call is long enough ago."""
         if not self._meter.is_due():
             return
@@ -254,7 +254,7 @@ class _Cohort:
             slide.execution.measure_progress() for slide in (*running, *self._finishing.values())
         ]
         active += [RunProgress("opening", slide=job.slide) for job in self._ahead.jobs]
-        self._meter.tell(active, blocks_in_flight=sum(slide.in_flight for slide in running))
+        self._meter.report(active, blocks_in_flight=sum(slide.in_flight for slide in running))
 
 
 def _finish(execution: Execution) -> Report:

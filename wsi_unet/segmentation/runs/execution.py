@@ -1,4 +1,4 @@
-"""One slide's planned run as it is carried out: its blocks, its progress, its end."""
+"""Executing one slide's planned run: its blocks, its progress, its completion."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ STOP_SECONDS = 5.0
 
 
 class Execution:
-    """One slide's run, laid out and locked; its caller tells it what becomes of its blocks.
+    """One slide's run, laid out and locked; its caller records what becomes of its blocks.
 
     Args:
         client: the cluster.
@@ -108,7 +108,7 @@ class Execution:
     def next_task(self) -> Task | None:
         """Return the next block to do; None when there is none left.
 
-        None is left either once another process has taken the output over.
+        None too once another process has taken the output over.
         """
         return None if self.lost else next(self._tasks, None)
 
@@ -129,7 +129,7 @@ class Execution:
         if self.lost:
             raise OutputError(
                 f"{self._plan.output}: another process has taken this output over, because "
-                "this one gave no sign of life; run the same again when the other has ended"
+                "this one had stopped responding; run the same again when the other has ended"
             )
         image, labels = self._output.image, self._output.labels
         if image is not None and self._plan.image is not None and self._needs_completion(image):
@@ -150,7 +150,7 @@ class Execution:
         self._lock.release()
 
     def measure_progress(self) -> RunProgress:
-        """Return where the run is now."""
+        """Return the progress of the run."""
         tally, seconds = self._labels, time.perf_counter() - self._started
         return RunProgress(
             phase=self._phase,
@@ -222,7 +222,7 @@ class Execution:
     def _record_failure(self, task: Task, error: str) -> None:
         progress, tally = self._output.open_progress(task.run), self._tallies[task.run]
         marker = None
-        with suppress(OutputError):  # a store that fails is no reason to end the other slides
+        with suppress(OutputError):  # a store that fails must not end the other slides
             marker = progress.read_marker(task.index, task.run.signature)
         if marker is not None:  # an attempt that was given up has ended after all
             self._record_done(task, marker)
@@ -230,7 +230,7 @@ class Execution:
         logs.event("block failed", **_identify(task), error=error)
         tally.failures.append(Failure(task.index, error))
         failure = BlockFailure(block=task.index, error=error, attempts=task.attempt)
-        with suppress(OutputError):  # on a full disk the report alone can tell
+        with suppress(OutputError):  # on a full disk only the report says so
             progress.write_failure(failure)
 
     def _needs_completion(self, run: Run) -> bool:

@@ -1,4 +1,4 @@
-"""A slide to be segmented, and what came of it."""
+"""A slide to be segmented, and its outcome."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class SlideJob:
 
 @dataclass(frozen=True)
 class SlideOutcome:
-    """What came of one slide.
+    """The outcome of one slide.
 
     Attributes:
         job: the slide.

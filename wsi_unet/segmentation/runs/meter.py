@@ -1,4 +1,4 @@
-"""How far a cohort is: counters that grow as blocks and slides end."""
+"""Measuring the progress of a cohort, with counters that grow as blocks and slides end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PROGRESS_SECONDS = 0.1
 
 
 class CohortMeter:
-    """Counts what a cohort has done, and tells it about ten times a second.
+    """Counts what a cohort has done, and reports it about ten times a second.
 
     Args:
         slides_total: how many slides there are; None where that isn't known.
@@ -49,10 +49,10 @@ class CohortMeter:
         self._slides_failed += not finished
 
     def is_due(self) -> bool:
-        """Return whether it is time to tell the progress again."""
+        """Return whether it is time to report the progress again."""
         return time.perf_counter() - self._told >= PROGRESS_SECONDS
 
-    def tell(self, active: Sequence[RunProgress], blocks_in_flight: int) -> None:
+    def report(self, active: Sequence[RunProgress], blocks_in_flight: int) -> None:
         """Call `on_progress`.
 
         Args:

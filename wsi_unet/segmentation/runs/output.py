@@ -145,16 +145,16 @@ def _record_run(
 
 
 def reopen(output: OpenOutput, run: Run) -> None:
-    """Take back what was made from all blocks together, because some are computed now."""
+    """Undo the completion of a run, because some of its blocks are computed again."""
     progress = output.open_progress(run)
     if progress.read_tail(run.signature) is not None:
         progress.forget_tail()
     if run.kind == "labels":
-        unfinish(output.store, run.name)
+        mark_unfinished(output.store, run.name)
 
 
-def unfinish(store: ByteStore, label: str) -> None:
-    """Remove the statement that a run's label groups are finished."""
+def mark_unfinished(store: ByteStore, label: str) -> None:
+    """Mark the label groups of a run as unfinished."""
     for group in contents.read_run_groups(store, label):
         if _is_finished(store, group):
             layout.mark_unfinished(store, group)
@@ -199,7 +199,7 @@ def is_complete(output: OpenOutput, run: Run) -> bool:
 
 
 def is_finished(store: ByteStore, label: str) -> bool:
-    """Return whether the label groups of a run say that they are finished."""
+    """Return whether the label groups of a run are marked as finished."""
     groups = contents.read_run_groups(store, label)
     return bool(groups) and all(_is_finished(store, group) for group in groups)
 

@@ -120,7 +120,7 @@ class Preparation:
             )
 
     def _count_workers(self) -> WorkerCounts:
-        """Return what workers there are; one where all have gone, to plan for those that come."""
+        """Return the present workers; one where all have gone, to plan for those that come."""
         workers = count_workers(self._client)
         if not workers.processes:
             return WorkerCounts(1, 1, 1, 1)
@@ -153,7 +153,7 @@ class Preparation:
             if known is None:
                 known = self._measured[key] = self._ask_worker(request, estimate=estimate)
                 return known
-        known = known.for_slide(request)
+        known = known.adapt_to(request)
         if known.agreement is None:
             return known
         again = replace(request, tile=known.tile)
@@ -165,7 +165,7 @@ class Preparation:
         return measured
 
     def _check_paths(self, slide: Location, output: Location, ensemble: Ensemble) -> None:
-        """Make sure that the workers see the same files, once for every pair of folders."""
+        """Check that the workers see the same files, once for every pair of folders."""
         folders = slide.parent, output.parent
         with self._checking:
             if folders in self._folders:

@@ -24,8 +24,7 @@ def resume_run(
     behind those that do.
 
     Args:
-        output: the output, laid out; what was made from all blocks together is taken back where
-            blocks are left.
+        output: the output, laid out; its completion is undone where blocks are left.
         arrays: the runs that fill it, with their parameters.
         tallies: count the blocks that are done.
         deadline: seconds after which a block counts as hung.

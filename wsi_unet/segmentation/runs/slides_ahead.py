@@ -46,7 +46,7 @@ class SlidesAhead:
 
     @property
     def futures(self) -> list[Future[Any]]:
-        """What ends when the slides are prepared."""
+        """The futures of the slides that are being prepared."""
         return list(self._preparing)
 
     def prepare_more(self, places: int) -> None:

@@ -15,7 +15,7 @@ class Tally:
 
     Attributes:
         grid: the grid of blocks.
-        tissue: blocks with tissue; the others take next to no time.
+        tissue: blocks with tissue; the others take hardly any time.
         total: blocks of the run.
         resumed: blocks done before this run.
         done: blocks done by this run.

@@ -1,4 +1,4 @@
-"""Measuring on a worker what only it knows: its device, memory and speed with a model."""
+"""Measuring a worker's device, memory and speed with a model, on the worker itself."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ class WorkerMeasurement:
     device_memory: int | None
     period: int
 
-    def for_slide(self, request: ProbeRequest) -> WorkerMeasurement:
-        """Return the measurement for another slide, with a tile no larger than that needs.
+    def adapt_to(self, request: ProbeRequest) -> WorkerMeasurement:
+        """Return the measurement for another slide, with a tile no larger than the slide needs.
 
         A tile that the request names is kept.
         """

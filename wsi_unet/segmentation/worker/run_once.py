@@ -1,4 +1,4 @@
-"""Running a block so that its result is the same however often and wherever it runs."""
+"""Running a block idempotently: its result is the same however often and wherever it runs."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Run:
     Attributes:
         output: path or URL of the output store.
         name: the label group, or `IMAGE_NAME`.
-        signature: signature of the run's parameters; a worker that finds another one stops.
+        signature: signature of the run's parameters; a worker that reads another one stops.
         session: distinguishes the executions of a run.
     """
 
@@ -100,7 +100,7 @@ class Task:
 
 
 CLOSING_SECONDS = 2.0
-"""How long closing a run may hold up whoever releases it."""
+"""How long releasing a run waits for it to close."""
 
 _BLOCKS = ProcessCache[BlockRunner](capacity=8, close=lambda runner: runner.close())
 _ENDED: deque[str] = deque(maxlen=1000)
@@ -183,7 +183,7 @@ def _open_run(run: Run) -> BlockRunner:
         slide = open_reference(image.slide)
         return ImageBlockRunner(image, slide, open_raster(slide, image.resampling), store, progress)
     labels = LabelParameters.model_validate(record.parameters)
-    if labels.signature() != run.signature:  # most of all the model, which may be trusted code
+    if labels.signature() != run.signature:  # above all the model, which may be trusted code
         raise OutputError(f"{run.output}: the parameters of {run.name!r} were changed; start again")
     mask = _read_mask(progress, labels)
     predictor = get_predictor(

@@ -36,7 +36,7 @@ class JpegTiles:
     outcolorspace: int | str | None
 
     def is_complete(self, data: bytes) -> bool:
-        """Whether a stream has its end marker; libjpeg would fill what is missing with grey."""
+        """Return whether a stream has its end marker; libjpeg fills missing rows with grey."""
         return self.header is not None or data.rfind(_END_OF_IMAGE) >= 0
 
     def decode_into(self, data: bytes, out: NDArray[np.uint8]) -> None:

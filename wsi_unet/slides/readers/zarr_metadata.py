@@ -34,7 +34,7 @@ _RGB = ["FF0000", "00FF00", "0000FF"]
 
 
 def is_zarr(folder: Folder) -> bool:
-    """Whether a folder is a Zarr node.
+    """Return whether a folder is a Zarr node.
 
     Raises:
         SlideError: it can't be read.

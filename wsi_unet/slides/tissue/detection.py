@@ -88,7 +88,7 @@ def _usable_mpp(mpp: PixelSize | None) -> float:
 
 
 def _is_dark(overview: NDArray[np.uint8]) -> bool:
-    """Whether the background is dark: mostly black, and nothing as bright as glass."""
+    """Return whether the background is dark: mostly black, and nothing as bright as glass."""
     brightness = overview.max(axis=2)
     return bool(np.mean(brightness < DARK) > 0.3 and np.mean(brightness > BRIGHT) < 0.05)
 

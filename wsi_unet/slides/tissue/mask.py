@@ -43,7 +43,7 @@ def mask_in_box(mask: TissueMask, box: Box, shape: Shape) -> NDArray[np.bool_]:
 
 
 def mask_touches(mask: TissueMask, box: Box, shape: Shape) -> bool:
-    """Whether any cell of a mask from a box's first pixel to its last is tissue.
+    """Return whether any cell of a mask from a box's first pixel to its last is tissue.
 
     Args:
         mask: stretched over the whole raster.

@@ -1,4 +1,4 @@
-"""One thread per process that gives the signs of life of every lock that the process holds."""
+"""One thread per process that sends the heartbeats of every lock that the process holds."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ THREAD_NAME = "wsi-unet-heartbeat"
 
 
 class HasHeartbeat(Protocol):
-    """Something that others take for dead unless it gives a sign of life now and then."""
+    """Something that others take for dead unless it sends heartbeats."""
 
     def beat(self) -> float | None:
-        """Give a sign of life; return the seconds until the next one, None if there is none."""
+        """Send a heartbeat; return the seconds until the next one, None if there is none."""
         ...
 
 

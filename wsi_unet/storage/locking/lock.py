@@ -1,17 +1,17 @@
-"""The lock on an output: only one run at a time writes there, and gives signs of life.
+"""The lock on an output: only one run at a time writes there, and it sends heartbeats.
 
 The lock is a key beside the progress, `.wsi_unet/lock.json`. Its holder replaces it every
 `HEARTBEAT_SECONDS`. It changes hands only by `ByteStore.create` and `ByteStore.swap`, so of several
 runs that try to take it one wins. A killed run leaves it behind; another run takes it over
 
-- at once, if it belongs to this machine and its process is gone (process ids are used again, so
+- immediately, if it belongs to this machine and its process is gone (process ids are used again, so
   the process's start time counts too);
 - else when it hasn't changed for `STALE_SECONDS`, or for two heartbeats if its own time says that
-  it is older than that. The clocks of two machines are compared for nothing else.
+  it is older than that. Otherwise the clocks of two machines are never compared.
 
 A run that was suspended finds out with its next heartbeat that it has lost the lock. Blocks that it
-had in work may still be written: the same bytes that the other run writes, unless that one started
-again with other parameters. Then the checksums in the markers tell.
+was computing may still be written: the same bytes that the other run writes, unless that one was
+started with other parameters. Then the checksums in the markers don't match.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ __all__ = [
 ]
 
 HEARTBEAT_SECONDS = 5.0
-"""Time between two signs of life."""
+"""Time between two heartbeats."""
 
 STALE_SECONDS = 30.0
-"""Time without a sign of life after which a run counts as dead."""
+"""Time without a heartbeat after which a run counts as dead."""
 
 
 def _utc_now() -> datetime:
@@ -59,7 +59,7 @@ class Timing:
     """The lock's time limits, and its clock.
 
     Attributes:
-        heartbeat: seconds between two signs of life.
+        heartbeat: seconds between two heartbeats.
         stale: seconds without one after which a run counts as dead.
         now: returns the time of day.
         monotonic: returns seconds by a clock that is never set back.
@@ -134,7 +134,7 @@ class OutputLock:
             self._released = True
 
     def beat(self) -> float | None:
-        """Give a sign of life; return the seconds until the next one, None if there is none."""
+        """Send a heartbeat; return the seconds until the next one, None if there is none."""
         with self._mutex:
             if self._released or self._lost:
                 return None
@@ -144,7 +144,7 @@ class OutputLock:
             content = record.to_bytes()
             try:
                 self._lost = not self._swap(content)
-            except Exception:  # whatever it is, one sign of life is missing
+            except Exception:  # whatever it is, one heartbeat is missing
                 self._lost = started - self._last_beat >= self._timing.stale
             else:
                 self._record, self._content, self._last_beat = record, content, started
@@ -195,13 +195,14 @@ class OutputLock:
 def acquire(
     store: ByteStore, *, owner: LockOwner | None = None, timing: Timing | None = None
 ) -> OutputLock:
-    """Take the lock of an output, also from a dead run.
+    """Acquire the lock of an output, taking it over from a dead run.
 
     Refuses at once, or within two heartbeats, if another run is alive; to find out that it is dead
     may take `STALE_SECONDS`.
 
     Args:
-        store: the output, which need not exist; folders that are made go with the lock.
+        store: the output, which need not exist; folders made for the lock are
+            removed with it.
         owner: this process; None is `LockOwner.current()`.
         timing: for tests; None is `HEARTBEAT_SECONDS` and `STALE_SECONDS`.
 
@@ -289,8 +290,7 @@ class _OwnerWatch:
             owner = record.owner
             who = (
                 f"process {owner.pid} of {owner.user}@{owner.host} since "
-                f"{record.since:%Y-%m-%d %H:%M:%S %Z} (last sign of life {max(0, silence):.0f} s "
-                "ago)"
+                f"{record.since:%Y-%m-%d %H:%M:%S %Z} (last heartbeat {max(0, silence):.0f} s ago)"
             )
         return LockedError(
             f"{self._store}: is being written by {who}; wait for it, or stop it and try again"

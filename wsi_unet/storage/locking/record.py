@@ -1,4 +1,4 @@
-"""What a lock says: which process holds it, and since when."""
+"""The record in a lock: which process holds it, and since when."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class LockOwner(_Record):
 
     Attributes:
         host: name of its machine.
-        machine: identifies the machine's last start and the container, to tell apart those with
-            the same host name; empty where the system doesn't say.
+        machine: identifies the machine's last start and the container, to distinguish those
+            with the same host name; empty where the system doesn't say.
         pid: process id.
         started: seconds from the machine's start to the process's, which no change of the clock
             alters.
         user: name of the user who runs it.
-        what: what it does, for people.
+        what: what it does, in words.
     """
 
     host: Line
@@ -89,7 +89,7 @@ class LockRecord(_Record):
         token: identifies this lock among all others.
         owner: the process that holds it.
         since: when it was taken.
-        beat: number of signs of life so far.
+        beat: number of heartbeats so far.
         beat_time: time of the last one, by the owner's clock.
     """
 
@@ -127,7 +127,7 @@ def _user_name() -> str:
 
 
 def _identify_machine() -> tuple[str, str]:
-    """Return the machine's name, and what tells it apart from others of that name."""
+    """Return the machine's name, and what distinguishes it from others of that name."""
     host = _to_line(socket.gethostname())
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -81,7 +81,7 @@ class Access:
         return config, None
 
     def _has_metadata_server(self) -> bool:
-        """Whether a server may give this machine credentials, as on Amazon's; takes 1 s at most."""
+        """Return whether a server gives this machine credentials, as on EC2; takes at most 1 s."""
         if (self.get("AWS_EC2_METADATA_DISABLED") or "").lower() == "true":
             return False
         server = urlsplit(self.get("AWS_METADATA_ENDPOINT") or "http://169.254.169.254")

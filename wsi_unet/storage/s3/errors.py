@@ -35,7 +35,7 @@ def import_obstore() -> ModuleType:
 
     Raises:
         OSError: it isn't installed, or this process was forked from one that had used it: its
-            threads are gone, and who waits for them waits for ever.
+            threads are gone, so waiting for them would never end.
     """
     try:
         import obstore

@@ -1,4 +1,4 @@
-"""The folder that a training writes: a model that can be used meanwhile, and the training's files.
+"""The folder that a training writes: a usable model, and the training's own files.
 
 MODEL/model.json, weights.safetensors   the best network so far, a model like any other
 MODEL/training/state                    everything that the next iterations depend on

@@ -1,4 +1,4 @@
-"""The training data in figures, for the screen."""
+"""Figures about the training data, for people: images, patients, pixels of each class."""
 
 from __future__ import annotations
 

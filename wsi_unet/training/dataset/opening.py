@@ -1,4 +1,4 @@
-"""Opening all the data that a recipe names."""
+"""Opening the images and ground truth that a recipe names."""
 
 from __future__ import annotations
 

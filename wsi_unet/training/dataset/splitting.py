@@ -23,7 +23,7 @@ class FieldSplit(Generic[F]):
 
     Attributes:
         training: fields to learn from.
-        validation: fields of the held-out fold, measured every so often during the training.
+        validation: fields of the held-out fold, measured at intervals during the training.
         hold_out: fields of the sources that are held out as a whole and measured at the end, by
             the source's number.
     """

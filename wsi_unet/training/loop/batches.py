@@ -5,7 +5,7 @@ of processes changes nothing, and a resumed training gets the same batches.
 
 If the network has cores or a GPU of its own, batches are made while it learns. If not, making
 batches and learning take turns: a network that uses all cores would wait, in every layer, for the
-thread whose core another process is using (docs/performance.md).
+thread whose core another process is using (docs/explanation/performance.md).
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class BatchStream:
     """Batches in order, timed.
 
     Attributes:
-        seconds_waited: time that the last batch was waited for.
+        seconds_waited: time spent waiting for the last batch.
     """
 
     def __init__(self, batches: Iterator[Batch]) -> None:
@@ -271,7 +271,7 @@ def _make_sample(number: int, slot: int, index: int) -> str:
 
 
 def _make_picklable(error: BaseException) -> Exception:
-    """Return the error, or its text if the error can't be sent to another process.
+    """Return an error that can be sent to another process: this one, or one with its text.
 
     Some errors can't be pickled; some can't be unpickled, and would kill the receiving process.
     """

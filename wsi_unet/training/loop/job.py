@@ -1,4 +1,4 @@
-"""What a training needs to run, put together."""
+"""Everything that a training needs to run, in one object."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def loss_columns(recipe: Recipe) -> list[str]:
 
 
 class Trainer:
-    """Runs the iterations and measurements of a training that are still to do.
+    """Runs the remaining iterations and measurements of a training.
 
     Args:
         job: what to do.
@@ -101,7 +101,7 @@ class Trainer:
         """Train until the end, or until KeyboardInterrupt is raised.
 
         Raises:
-            TrainingError: if the training can't go on.
+            TrainingError: if the training can't continue.
             SlideError: if a field can't be read.
             OutputError: if the folder can't be written to.
             KeyboardInterrupt: if what was interrupted can't be saved as it is; the last saved state
@@ -211,7 +211,7 @@ class Trainer:
 
     @contextmanager
     def _atomic(self) -> Iterator[None]:
-        """Hold back interruptions inside; after an error inside, no state is saved."""
+        """Delay interruptions until the block ends; save no state if it fails."""
         with interruptions_held():
             self._consistent = False
             yield

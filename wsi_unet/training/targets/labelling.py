@@ -125,7 +125,7 @@ class Labelling:
         return box.grow(halo, halo).intersection(Box.of_shape(self.shape))
 
     def _separate(self, truth: OpenTruth, box: Box) -> tuple[Labels, NDArray[np.integer[Any]]]:
-        """Return labels and object numbers of a box, exact but for a margin of the gaps' halo."""
+        """Return labels and object numbers of a box, exact except within the gap halo of its edges."""
         window = truth.read(box)
         numbers = self._number_objects(truth, box, window)
         separated = separate_touching(numbers, self.weighting.part)

@@ -1,4 +1,4 @@
-"""What a ground truth is, whatever its file format: labels, and objects, on the training's grid."""
+"""Ground truth of any file format: labels and objects on the grid of a training."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class RecognisedCheckpoint:
         """Refuse hints about what the checkpoint and its family leave no choice about.
 
         Raises:
-            OptionError: if there is such a hint.
+            OptionError: there is such a hint.
         """
         needless = sorted(hints.given - self.layout.accepted_hints(self.match.layers))
         if needless:
@@ -98,7 +98,7 @@ class RecognisedCheckpoint:
         """Infer the network's architecture from the shapes of the tensors.
 
         Raises:
-            ModelError: if these can't be such a network's tensors.
+            ModelError: these can't be such a network's tensors.
         """
         shapes = {
             ours: self.file.tensors[self.prefix + theirs].shape
@@ -126,7 +126,7 @@ class RecognisedCheckpoint:
         """Load the weights by our names, arranged for our network, in float32.
 
         Raises:
-            ModelError: if the file doesn't load or a weight isn't finite.
+            ModelError: the file doesn't load or a weight isn't finite.
         """
         import torch
 
@@ -155,7 +155,7 @@ def recognise_family(file: CheckpointFile, families: Sequence[Family]) -> Recogn
     """Find the family of a checkpoint.
 
     Raises:
-        ModelError: if it is of none of them; names the nearest one and what doesn't match.
+        ModelError: it is of none of them; names the nearest one and what doesn't match.
     """
     best = max(_candidates(file, families), key=lambda candidate: candidate.match.share)
     if best.match.complete:

@@ -126,7 +126,7 @@ class Layout(Protocol):
         """Infer the network's architecture.
 
         Raises:
-            ValueError: if these can't be such a network's tensors.
+            ValueError: these can't be such a network's tensors.
         """
 
     def arrange(self, state: dict[str, Tensor], config: Architecture) -> None:
