@@ -128,7 +128,7 @@ def evaluate(
     as QuPath exports it, or ASAP XML. If TRUTH has other pixels, its coordinates say which of them
     is nearest to each pixel of PREDICTION.
     """
-    from wsi_unet.evaluation.class_mapping import parse_classes, parse_key
+    from wsi_unet.evaluation.class_mapping import parse_classes, parse_class_id
 
     with logging_to(log_file, verbose=ctx.meta[VERBOSE]):
         evaluation = wsi_unet.evaluate(
@@ -137,7 +137,7 @@ def evaluate(
             instances=instances,
             em=em,
             classes=None if classes is None else parse_classes(classes),
-            ignore=[parse_key(key) for key in ignore],
+            ignore=[parse_class_id(key) for key in ignore],
             region=region,
             within=within,
             tolerance=tolerance,

@@ -16,7 +16,7 @@ from wsi_unet.logs import event, warn
 from wsi_unet.models.destination import writing
 from wsi_unet.models.inference.devices import cpu_threads, full_float32
 from wsi_unet.models.model import load_model
-from wsi_unet.models.saving import write_card
+from wsi_unet.models.saving import write_spec
 from wsi_unet.signals import interruptions_held
 from wsi_unet.training.artifacts.card import (
     describe_data,
@@ -168,7 +168,7 @@ def _carry_out(job: TrainingJob, trainer: Trainer) -> Training:
     result = _summarise(job, trainer, ended, sources, counts)
     with interruptions_held():  # so that the card and the report say the same
         if trainer.status.best is not None:
-            write_card(job.folder.model, trainer.describe_network(ended, sources))
+            write_spec(job.folder.model, trainer.describe_network(ended, sources))
         event("training ended", model=model, state=ended, iterations=trainer.iteration)
         if ended != "interrupted":
             job.folder.put_report(json.dumps(result.to_json(), indent=2))

@@ -176,7 +176,9 @@ def train(
                 )
         except KeyboardInterrupt:  # while importing, opening data or writing the last file
             given = ctx.meta[ARGUMENTS]
-            outcome = CommandOutcome(EXIT_FAILED, STOPPED if started else TOO_EARLY, started=started)
+            outcome = CommandOutcome(
+                EXIT_FAILED, STOPPED if started else TOO_EARLY, started=started
+            )
             show_resume_command(outcome, _with_resume(given) if started else given)
             ctx.exit(EXIT_FAILED)
     interrupted = training.state == "interrupted"

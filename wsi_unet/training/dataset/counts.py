@@ -83,7 +83,7 @@ class CellCounts:
         """Yield boxes of at most `AREA` px per side that cover all pixels with known labels."""
         known = self._known() > 0
         side = AREA // CELL
-        for cells in Box.of_shape((known.shape[0], known.shape[1])).tiles(side):
+        for cells in Box.from_shape((known.shape[0], known.shape[1])).tiles(side):
             here = known[cells.slices()]
             if here.any():
                 rows, columns = np.flatnonzero(here.any(axis=1)), np.flatnonzero(here.any(axis=0))
@@ -99,7 +99,7 @@ class CellCounts:
     def _box(self, row: int, column: int) -> Box:
         """Return a cell, px of the image."""
         y, x = row * CELL, column * CELL
-        return Box(y, x, y + CELL, x + CELL).intersection(Box.of_shape(self.shape))
+        return Box(y, x, y + CELL, x + CELL).intersection(Box.from_shape(self.shape))
 
 
 def _count(labels: NDArray[np.uint8], side: int, classes: int) -> NDArray[np.int64]:

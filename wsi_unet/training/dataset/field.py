@@ -87,7 +87,7 @@ class FieldReader:
         weighted = self.labelling.weighting.separation > 0
         labels = np.empty(self.image.shape, np.uint8)
         separation = np.zeros(self.image.shape if weighted else (0, 0), np.float32)
-        whole = Box.of_shape(self.image.shape)
+        whole = Box.from_shape(self.image.shape)
         for box in whole.tiles(AT_ONCE):
             labels[box.slices()], weights = self.labelling.read(truth, box)
             if weighted:
@@ -218,7 +218,7 @@ class DataField:
         if polygons is None:
             return None
         for _ in range(TRIES):
-            pixel = polygons.draw_pixel(index, Box.of_shape(self.shape), rng)
+            pixel = polygons.draw_pixel(index, Box.from_shape(self.shape), rng)
             if pixel is not None:
                 y, x = pixel
                 if self._labels(Box(y, x, y + 1, x + 1))[0, 0] == index:

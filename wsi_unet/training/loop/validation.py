@@ -171,7 +171,7 @@ def pick_evenly(items: Sequence[T], most: int) -> list[T]:
 
 def _blank(number: int, box: Box, predictor: Predictor) -> LabelledWindow:
     """Return a window without content, to be filled tile by tile."""
-    whole = Box.of_shape(box.shape)
+    whole = Box.from_shape(box.shape)
     image, truth = np.zeros((*box.shape, 3), np.uint8), np.zeros(box.shape, np.uint8)
     labels = np.zeros((predictor.label_images, *box.shape), np.uint8)
     return LabelledWindow(number, whole, image, truth, labels)

@@ -69,7 +69,7 @@ class LabelImage:
                 f"{shape[1]} x {shape[0]}; both must have the same size"
             )
         if shape[0] * shape[1] <= MOST_CHECKED:
-            meanings.translate(source.pixels.read(Box.of_shape(shape)), str(path))
+            meanings.translate(source.pixels.read(Box.from_shape(shape)), str(path))
         return cls(path, shape, meanings, numbered)
 
     @property
@@ -95,7 +95,7 @@ class LabelImage:
                 f"{self.path}: is too large for its objects to be measured; give mpp instead of "
                 "object_diameter"
             )
-        values = open_label_raster(self.path).pixels.read(Box.of_shape(self.shape))
+        values = open_label_raster(self.path).pixels.read(Box.from_shape(self.shape))
         labels = self.meanings.translate(values, str(self.path))
         if not self.numbered:
             values, _ = label_chunk(np.where(objects[labels], labels + 1, 0), 0)

@@ -122,10 +122,10 @@ class Labelling:
     def _grow(self, box: Box, halo: int) -> Box:
         """Return a box grown by a halo, and by the halo for gaps, as far as the image goes."""
         halo += gap_halo(self.weighting.part)
-        return box.grow(halo, halo).intersection(Box.of_shape(self.shape))
+        return box.grow(halo, halo).intersection(Box.from_shape(self.shape))
 
     def _separate(self, truth: OpenTruth, box: Box) -> tuple[Labels, NDArray[np.integer[Any]]]:
-        """Return labels and object numbers of a box, exact except within the gap halo of its edges."""
+        """Return labels and object numbers of a box, exact except in a margin of the gap halo."""
         window = truth.read(box)
         numbers = self._number_objects(truth, box, window)
         separated = separate_touching(numbers, self.weighting.part)

@@ -72,7 +72,7 @@ class StoredLabels:
         names = dict(source.classes or {})
         ignored_names = [names.get(i, "") if isinstance(i, int) else i for i in ignored]
         meanings = annotation_meanings(recipe, ignored_names, names, str(path))
-        pixel = math.prod(source.grid.on_slide.step)
+        pixel = math.prod(source.grid.slide_centres.step)
         contents: Counter[int] = Counter()
         for value, pixels in array.attrs["pixels"].items():
             if meanings.labels[value] != meanings.labels[0]:  # counted inside the tissue only
@@ -103,7 +103,7 @@ class StoredLabels:
         """Return the coarsest level that isn't coarser than every `stride`-th pixel of the grid."""
         if stride == 1:
             return 0
-        step = max(open_label_raster(self.path, self.label).grid.on_slide.step)
+        step = max(open_label_raster(self.path, self.label).grid.slide_centres.step)
         wanted = min(image.resampling.downsample) * stride
         fine = [level for level in range(self.levels) if step * 2**level <= wanted * 1.01]
         return max(fine, default=0)
