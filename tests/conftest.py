@@ -1,4 +1,4 @@
-"""Fixtures that every test folder shares: where the real slides are, and an object store."""
+"""Fixtures that all test folders share: paths of the real slides, and an object store."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ settings.load_profile("steady")
 
 @pytest.fixture(scope="session")
 def example_slide_path() -> Path:
-    """The real slide in the repo: Aperio JPEG, 2967 x 2220 px (rows, columns), 0.499 µm/px."""
+    """Return the example slide: Aperio JPEG, 2967 x 2220 px (rows, columns), 0.499 µm/px."""
     path = ROOT / "examples" / "CMU-1-Small-Region.svs"
     assert path.is_file(), f"the example slide is missing from the checkout: {path}"
     return path
@@ -37,7 +37,7 @@ def example_slide_path() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of larger real data, which a checkout doesn't have; skips when absent."""
+    """Return the folder of larger real data; skip the test if it is absent."""
     given = os.environ.get("WSI_UNET_TEST_DATA")
     path = Path(given) if given else ROOT.parent / "shared" / "data"
     if not path.is_dir():
@@ -47,7 +47,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
-    """A server that speaks S3, on loopback."""
+    """Run an S3 server on loopback."""
     pytest.importorskip("moto")
     with running_server() as server:
         yield server
@@ -55,7 +55,7 @@ def s3_server() -> Iterator[S3Server]:
 
 @pytest.fixture
 def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> S3Server:
-    """The server, with an environment that leads there and knows of nothing else."""
+    """Return the server, with an environment that points to it alone."""
     for name in [*os.environ]:
         if name.startswith("AWS_"):
             monkeypatch.delenv(name)
@@ -68,13 +68,13 @@ def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 @pytest.fixture
 def bucket(s3: S3Server) -> str:
-    """The URL of a new bucket."""
+    """Return the URL of a new bucket."""
     return s3.make_bucket(f"bucket-{uuid.uuid4().hex}")
 
 
 @pytest.fixture
 def s3_proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """A proxy in front of the server, which is where the environment leads then."""
+    """Run a proxy in front of the server, and point the environment to it."""
     with running_proxy(s3.endpoint) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         yield proxy

@@ -24,7 +24,7 @@ def running(
     log: Path | None = None,
     wrapper: tuple[str, ...] = (),
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Have one of Dask's programs running inside; everything it started ends with it."""
+    """Run one of Dask's programs inside; end it afterwards, with everything it started."""
     environment = os.environ | {"PYTHONPATH": str(SUPPORT)} | dict(env or {})
     with (log or Path(os.devnull)).open("ab") as stderr:
         process = subprocess.Popen(
@@ -73,7 +73,7 @@ def worker(
     wrapper: tuple[str, ...] = (),
     nanny: bool = False,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Have a worker inside; it needs a moment to arrive."""
+    """Run a worker inside; it needs a moment to connect."""
     program = ("distributed.cli.dask_worker", address, "--no-dashboard", "--nthreads", "1")
     watched = "--nanny" if nanny else "--no-nanny"
     with running(*program, watched, *options, env=env, log=log, wrapper=wrapper) as process:
@@ -81,7 +81,7 @@ def worker(
 
 
 def until(done: Callable[[], bool], what: str, log: Path | None = None) -> None:
-    """Wait until something is so; fail with what the log says if it never is."""
+    """Wait until a condition holds; fail with the log if it never does."""
     deadline = time.monotonic() + STARTING_SECONDS
     while not done():
         if time.monotonic() > deadline:

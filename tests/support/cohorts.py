@@ -1,4 +1,4 @@
-"""Small cohorts whose slides nobody looks at, and what their report says."""
+"""Small cohorts that are never segmented, and their reports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FOLDER = "out"
 
 
 class Clock:
-    """Time that goes on when told to; each look takes `cost` seconds."""
+    """A clock that tests set; each look at it takes `cost` seconds."""
 
     def __init__(self, cost: float = 0.0) -> None:
         self.now = 100.0

@@ -1,4 +1,4 @@
-"""What "exact" means: the labels of a run are those of the oracle, and the oracle is decided."""
+"""Assertions of exactness: a run has the labels of the oracle wherever the oracle is decided."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wsi_unet.models import UNetConfig
 
 
 def assert_same_labels(labels: NDArray[np.uint8], truth: Truth) -> None:
-    """Identical wherever the network decides, and it decides nearly everywhere.
+    """Assert that labels are identical where the network decides, which is nearly everywhere.
 
     Of a handful of pixels two may tie by chance.
     """

@@ -1,4 +1,4 @@
-"""Which blocks were computed more than once, and why: from the events that the workers noted."""
+"""Accounts of blocks that were computed more than once, and why, from the workers' events."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ Block = tuple[str, str]
 
 FAILED = "an attempt that failed"
 OVERDUE = "an attempt given up at its deadline"
-TWICE = "a slow block begun a second time"
+TWICE = "a slow block started a second time"
 
 
 @dataclass
 class Account:
-    """What became of the blocks of one output.
+    """Counts of what happened to the blocks of one output.
 
     Attributes:
-        begun: computations that were begun.
+        begun: computations that were started.
         blocks: blocks that were computed at least once.
         faults: how often each kind of fault hit.
         in_flight: by kind of fault, the blocks that it hit: those being computed by what it
             disturbed, or what it damaged.
         recomputed: by kind of fault, the blocks that were computed again because of it; and those
-            whose attempt before had failed, was given up, or was slow.
-        unexplained: blocks that were computed again although nothing had happened to them.
+            whose previous attempt had failed, was given up, or was slow.
+        unexplained: blocks that were computed again without a reason.
         redone: blocks that were computed again although they were done and intact.
         done: blocks that were marked, and not damaged since.
     """
@@ -62,7 +62,7 @@ class _Book:
         self._deaths = ""
 
     def enter(self, event: Event) -> None:
-        """Take the next event into account."""
+        """Count the next event."""
         what, pid = event["event"], event["pid"]
         if what == "fault":
             self._hit(event["kind"], {(run, block) for run, block in event["blocks"]})
@@ -118,7 +118,7 @@ class _Book:
 
 
 def account(events: Iterable[Event], output: Path) -> Account:
-    """Return what the events say about one output."""
+    """Return the account of one output."""
     book = _Book()
     for event in events:
         if event.get("output") == str(output):
@@ -127,7 +127,7 @@ def account(events: Iterable[Event], output: Path) -> Account:
 
 
 def in_flight(events: Iterable[Event], output: Path, pids: Iterable[int]) -> list[Block]:
-    """Return the blocks that these processes are computing, as far as the events go."""
+    """Return the blocks that these processes are computing, according to the events."""
     wanted, found = set(pids), Counter[Block]()
     for event in events:
         if event.get("output") == str(output) and event["pid"] in wanted and "run" in event:

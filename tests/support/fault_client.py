@@ -1,12 +1,12 @@
 """`wsi-unet` for the fault harness: a process that forks one client per command.
 
-The clients are as those that a shell starts, but have their imports behind them, and are less (or
-more) patient with blocks. This process does nothing but fork and wait, so it has one
-thread and may do so.
+The clients are like those that a shell starts, except that they have imported everything already,
+and that tests set how long they wait for blocks. This process only forks and waits, so it has one
+thread, as forking demands.
 
-It reads one JSON object per line: `{"arguments", "out", "log", "core", "deadline",
-"slow", "orders"}` starts a client and is
-answered with its process id; `{"pid"}` is answered with its exit status, null while it runs.
+It reads one JSON object per line: `{"arguments", "out", "log", "core", "deadline", "slow",
+"orders"}` starts a client and is answered with its process id; `{"pid"}` is answered with its exit
+status, null while it runs.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def fork(job: dict[str, Any], run: Callable[[dict[str, Any]], None]) -> int:
 
 
 def status(pid: int) -> int | None:
-    """Return how a client has ended, negative if by a signal; None while it runs."""
+    """Return the exit status of a client, negative after a signal; None while it runs."""
     ended, code = os.waitpid(pid, os.WNOHANG)
     return os.waitstatus_to_exitcode(code) if ended else None
 

@@ -1,7 +1,7 @@
-"""A Dask cluster on loopback whose every process may be killed: scheduler, nannies, workers.
+"""A Dask cluster on loopback of which every process may be killed: scheduler, nannies, workers.
 
-Unlike in `support.clusters`, what dies is started again at the same address, as a service manager
-would do it. One worker has a nanny for that; the others are started again from here. Workers are
+Unlike in `support.clusters`, a process that dies is restarted at the same address, as by a service
+manager. One worker has a nanny for that; the others are restarted from here. Workers are
 bound to one core each, so that every run computes with the same number of threads and gives the
 same bytes.
 """
@@ -50,10 +50,10 @@ def start(
     """Start a Python program in a process group of its own.
 
     Args:
-        arguments: to Python.
+        arguments: arguments of Python.
         log: file that its output is appended to.
-        environment: variables to set.
-        core: which core it is bound to; None for all.
+        environment: environment variables to set.
+        core: core that it is bound to; None: all.
     """
     paths = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
     variables = {"PYTHONPATH": os.pathsep.join(paths)} | dict(environment)
@@ -70,7 +70,7 @@ def start(
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process that `start` started, stopped or not, and everything that it started."""
+    """Kill a process from `start`, stopped or not, with its children."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait(timeout=30)
@@ -78,13 +78,13 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 @dataclass
 class Cluster:
-    """Scheduler and workers; what dies is started again by `revive`.
+    """Scheduler and workers; `revive` restarts those that died.
 
     Attributes:
-        folder: for orders, logs and Dask's files.
+        folder: folder for orders, logs and Dask's files.
         size: number of workers, each with `THREADS` task threads.
-        block_seconds: how long a block lasts at least.
-        settings: Dask's, for all its processes, as environment variables.
+        block_seconds: least time that a block takes.
+        settings: Dask's settings for all processes, as environment variables.
     """
 
     folder: Path
@@ -119,7 +119,7 @@ class Cluster:
         self.close()
 
     def close(self) -> None:
-        """Kill everything."""
+        """Kill all processes."""
         for process in (*self.workers.values(), self.scheduler):
             if process is not None:
                 end(process)
@@ -127,7 +127,7 @@ class Cluster:
         self.scheduler = None
 
     def revive(self) -> None:
-        """Start what isn't there (any more)."""
+        """Start the processes that are missing."""
         if self.scheduler is None or self.scheduler.poll() is not None:
             self.scheduler = self._start_scheduler()
         for name in [f"w{number}" for number in range(self.size)]:
@@ -138,7 +138,7 @@ class Cluster:
                 self.add_worker(name)
 
     def add_worker(self, name: str) -> None:
-        """Start one more worker; it needs a few seconds to arrive."""
+        """Start one more worker; it needs a few seconds to connect."""
         self.workers[name] = start(
             "-m", "dask", "worker", self.address, "--name", name, "--nthreads", str(THREADS),
             "--no-dashboard", "--memory-limit", "0", "--death-timeout", "60",
@@ -170,12 +170,12 @@ class Cluster:
             time.sleep(0.05)
 
     def set_allowed_failures(self, number: int) -> None:
-        """Let the scheduler give up tasks after more than so many deaths of their workers."""
+        """Set how many deaths of workers a task survives before the scheduler gives it up."""
         with distributed.Client(self.address, set_as_default=False) as client:
             client.run_on_scheduler(_set_allowed_failures, number)
 
     def worker_processes(self) -> dict[int, str]:
-        """Return the living worker processes (not their nannies): name by process id."""
+        """Return the names of running worker processes (not their nannies) by process id."""
         noted = {
             event["pid"]: event["name"]
             for event in self.orders.events()
@@ -184,7 +184,7 @@ class Cluster:
         return {pid: name for pid, name in noted.items() if is_alive(pid)}
 
     def logs(self) -> str:
-        """Return the ends of all logs, without the routine, for the message of a failed test."""
+        """Return the ends of all logs, without routine lines, for the message of a failed test."""
         ends = []
         for path in sorted(self.folder.glob("*.log")):
             lines = path.read_text(errors="replace").splitlines()
@@ -205,7 +205,7 @@ def _set_allowed_failures(number: int, dask_scheduler: Any) -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process is there and more than a corpse; a stopped one is."""
+    """Return whether a process exists and isn't a zombie; it may be stopped."""
     try:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -213,7 +213,7 @@ def is_alive(pid: int) -> bool:
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether a process is there and was stopped."""
+    """Return whether a process exists and is stopped."""
     try:
         return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
     except psutil.NoSuchProcess:

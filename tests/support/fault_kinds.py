@@ -1,4 +1,4 @@
-"""The faults: what each does, and how it is undone."""
+"""The kinds of faults, each with what it does and how it is undone."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def kill_worker(trial: Trial, random: Random) -> bool:
 
 def kill_block_workers(trial: Trial, random: Random) -> bool:
     """SIGKILL whatever process computes a certain block, more than three times."""
-    left = trial.not_begun()
+    left = trial.not_started()
     if not left:
         return False
     trial.cluster.orders.give("die", random.choice(left), times=DEATHS)
@@ -43,7 +43,7 @@ def kill_block_workers(trial: Trial, random: Random) -> bool:
 
 
 def kill_all_workers(trial: Trial, random: Random) -> bool:
-    """SIGKILL all workers with their nannies; new ones come after a while."""
+    """SIGKILL all workers with their nannies; new ones start after a while."""
     workers = list(trial.cluster.worker_processes())
     trial.revive_at = time.monotonic() + random.uniform(0, 3)
     for process in trial.cluster.workers.values():
@@ -57,7 +57,7 @@ def kill_all_workers(trial: Trial, random: Random) -> bool:
 
 
 def kill_scheduler(trial: Trial, random: Random) -> bool:
-    """SIGKILL the scheduler; another one comes at the same address after a while."""
+    """SIGKILL the scheduler; another one starts at the same address after a while."""
     process = trial.cluster.scheduler
     assert process is not None
     trial.revive_at = time.monotonic() + random.uniform(0.2, 3)
@@ -86,14 +86,14 @@ def stop_client(trial: Trial, random: Random) -> bool:
 
 
 def stop_worker(trial: Trial, random: Random) -> bool:
-    """SIGSTOP a worker for a while that its scheduler puts up with."""
+    """SIGSTOP a worker for as long as its scheduler tolerates."""
     return _stop_worker(trial, random, "stop a worker", random.uniform(0.5, 2.5))
 
 
 def stop_worker_for_long(trial: Trial, random: Random) -> bool:
-    """SIGSTOP a worker until it has been taken for dead; then it comes back.
+    """SIGSTOP a worker until the scheduler has declared it dead; then let it continue.
 
-    One without a nanny, which would kill it.
+    It has no nanny, which would kill it.
     """
     seconds = 2 * WORKER_TTL + 1  # the scheduler looks that rarely
     return _stop_worker(trial, random, "stop a worker for long", seconds, but=NURSED)
@@ -126,7 +126,7 @@ def truncate_marker(trial: Trial, random: Random) -> bool:
 
 def hang_read(trial: Trial, random: Random) -> bool:
     """Let a read hang past its block's deadline, until the run has finished without it."""
-    left = trial.not_begun()
+    left = trial.not_started()
     if not left:
         return False
     trial.cluster.orders.give("hold")
@@ -156,13 +156,13 @@ def fill_disk(trial: Trial, random: Random) -> bool:
 
 
 def add_worker(trial: Trial, random: Random) -> bool:
-    """Start one more worker, and leave it something to do."""
+    """Start one more worker, and leave blocks for it."""
     name = f"late{len(trial.cluster.workers)}"
     trial.cluster.orders.give("slow")
     trial.cluster.add_worker(name)
     trial.hit("add a worker late", [])
-    while trial.not_begun() and not trial.noted_by(name, "begun"):
-        if not trial.goes_on():
+    while trial.not_started() and not trial.noted_by(name, "begun"):
+        if not trial.keep_running():
             break
         trial.tick()
     trial.cluster.orders.withdraw("slow")
@@ -200,10 +200,11 @@ def fault(kind: str, after: int, pause: float = 0.0) -> Fault:
 
 
 def random_faults(random: Random, kinds: list[str], blocks: int) -> list[Fault]:
-    """Return faults of these kinds at random moments of a run of so many blocks.
+    """Return faults of these kinds at random moments of a run.
 
-    From before the first block, while the output is laid out, to after the last, while the small
-    levels are built; what needs blocks that nobody has begun comes in the first half.
+    The moments range from before the first block, while the output is laid out, to after the last,
+    while the small levels are built; faults that need blocks which nobody has started come in the
+    first half.
     """
     found = []
     for kind in kinds:
@@ -256,6 +257,6 @@ def _damage(trial: Trial, random: Random, kind: str, damage: Callable[[Path], No
 
 
 def _gone(pid: int) -> None:
-    """Wait until a process that was killed is gone."""
+    """Wait until a killed process is gone."""
     while is_alive(pid):
         time.sleep(0.005)

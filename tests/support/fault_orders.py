@@ -1,4 +1,4 @@
-"""What the fault harness and its worker processes tell each other: files in one folder.
+"""Messages between the fault harness and its worker processes: files in one folder.
 
 The harness gives orders ("whoever computes block 1.2 is to die"); whoever takes one removes its
 file, so that it is obeyed once, whatever processes there are. What happened goes to one file of
@@ -31,14 +31,14 @@ class Orders:
         return self.folder / "events.jsonl"
 
     def give(self, what: str, block: str = "any", times: int | None = None) -> None:
-        """Order something of whoever computes a block ("1.2"), so many times; None: always."""
+        """Give an order to whoever computes a block ("1.2"), a number of times; None: always."""
         for path in [self._path(what, block, n) for n in range(times or 1)]:
             path.touch()
         if times is None:
             self._path(what, block, 0).rename(self.folder / f"{what}~{block}")
 
     def take(self, what: str, block: str = "any") -> bool:
-        """Return whether this was ordered, and was not taken by another process."""
+        """Take an order; return False if there is none, or another process took it."""
         if (self.folder / f"{what}~{block}").exists():
             return True
         for path in sorted(self.folder.glob(f"{what}~{block}~*")):
@@ -48,7 +48,7 @@ class Orders:
         return False
 
     def withdraw(self, what: str) -> None:
-        """Take back every such order that nobody has taken."""
+        """Withdraw all matching orders that nobody has taken."""
         for path in self.folder.glob(f"{what}~*"):
             path.unlink(missing_ok=True)
 
@@ -64,7 +64,7 @@ class Orders:
             os.close(file)
 
     def events(self) -> list[Event]:
-        """Return everything that was noted so far."""
+        """Return all events so far."""
         with suppress(FileNotFoundError), self._file.open("rb") as file:
             file.seek(self._read)
             lines = file.read()

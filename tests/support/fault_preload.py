@@ -1,4 +1,4 @@
-"""Loaded by the fault harness's workers (`dask worker --preload`): notes blocks, obeys orders.
+"""The preload of the fault harness's workers (`dask worker --preload`): notes blocks, obeys orders.
 
 Blocks are made to last a while, so that faults hit them. The product knows nothing of this: its
 functions are replaced from outside.
@@ -28,7 +28,7 @@ SLOW_SECONDS = 8.0
 
 
 def dask_setup(worker: Any) -> None:
-    """Dask calls this in a worker process before its first task."""
+    """Prepare a worker process; Dask calls this before its first task."""
     orders = Orders(Path(os.environ[ORDERS]))
     install(orders, float(os.environ[SECONDS]))
     orders.note("worker", name=str(worker.name), parent=os.getppid())
@@ -44,7 +44,7 @@ def install(orders: Orders, seconds: float) -> None:
 
 
 def watched(run_once: Callable[..., Any], orders: Orders, seconds: float) -> Callable[..., Any]:
-    """Return `run_once` with every block noted: asked for, begun, then marked or failed."""
+    """Return `run_once` with every block noted: requested, started, then marked or failed."""
 
     def watched_run(
         progress: Any, signature: str, index: Any, attempt: int, name: str, work: Any
@@ -75,7 +75,7 @@ def watched(run_once: Callable[..., Any], orders: Orders, seconds: float) -> Cal
 
 
 def obey(orders: Orders, block: str, fields: dict[str, Any]) -> None:
-    """Do to this block what was ordered."""
+    """Obey the orders for this block."""
     if orders.take("die", block):
         orders.note("dying", **fields)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -88,14 +88,14 @@ def obey(orders: Orders, block: str, fields: dict[str, Any]) -> None:
 
 
 def wait_while(orders: Orders, what: str, seconds: float) -> None:
-    """Wait for as long as this is ordered, and so many seconds at most."""
+    """Wait while an order stands, at most `seconds`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and orders.take(what):
         time.sleep(0.1)
 
 
 def make_store_fail(orders: Orders) -> None:
-    """Let every write of an output, and every read of its small files, fail while that is ordered.
+    """Let all writes of an output, and reads of its small files, fail while that is ordered.
 
     Every file is flushed before it gets its name, so no write succeeds meanwhile.
     """

@@ -1,4 +1,4 @@
-"""Starts the fault harness's clients, by way of `support.fault_client`."""
+"""Starting the fault harness's clients, through `support.fault_client`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Ended:
 
 
 class Runner:
-    """Starts clients that needn't import anything any more."""
+    """Starts clients that have imported everything already."""
 
     def __init__(self) -> None:
         paths = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -85,12 +85,12 @@ class Runner:
         """Start a client.
 
         Args:
-            arguments: of the command line.
+            arguments: arguments of the command line.
             log: file for its stderr; its stdout goes beside it.
             orders: folder of orders; None: there are none.
-            deadline: seconds that a block is given at least.
-            slow: seconds after which one of the last blocks is begun a second time.
-            core: which core it is bound to; None for all.
+            deadline: least deadline of a block, seconds.
+            slow: seconds after which one of the last blocks is started a second time.
+            core: core that it is bound to; None: all.
         """
         out = log.with_suffix(".json")
         pid = self.ask(
@@ -116,7 +116,7 @@ class Client:
         self._ended: Ended | None = None
 
     def ended(self) -> Ended | None:
-        """Return how it ended, None while it runs."""
+        """Return its result; None while it runs."""
         if self._ended is None and (code := self._runner.ask(pid=self.pid)) is not None:
             said, printed = self._log.read_text(errors="replace"), self._out.read_text()
             report = json.loads(printed)["slides"][0] if code >= 0 and printed else None
@@ -127,7 +127,7 @@ class Client:
         """Wait for its end.
 
         Raises:
-            AssertionError: if it doesn't come.
+            AssertionError: if it doesn't end in time.
         """
         deadline = time.monotonic() + RUN_SECONDS
         while (ended := self.ended()) is None:

@@ -1,4 +1,4 @@
-"""The slide that faults happen to, the run that nothing happens to, and how both are compared."""
+"""The slide of the fault tests, its undisturbed run, and the comparison of runs with it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Study:
 
     @classmethod
     def make(cls, folder: Path, runner: Runner, shape: tuple[int, int] = (2100, 3000)) -> Study:
-        """Write a slide of so many (rows, columns) and a model, and run the command undisturbed."""
+        """Write a slide of (rows, columns) px and a model, and run the command undisturbed."""
         study = cls(folder, runner)
         image = textured(*shape)
         image[:, : shape[1] // 4] = 245  # glass: blocks of which nothing is stored
@@ -64,11 +64,11 @@ class Study:
 
     @staticmethod
     def marker_files(output: Path, run: str = LABEL) -> list[Path]:
-        """Return the markers there are."""
+        """Return the paths of the markers."""
         return [*(output / ".wsi_unet" / run / "blocks").glob("*.json")]
 
     def start(self, output: Path, *options: str, log: Path | None = None, **others: Any) -> Client:
-        """Start the command: always the same for one output, but for these options."""
+        """Start the command, which differs only in these options."""
         return self.runner.start(
             "segment", self.folder / "slide.png", "-o", output, "-m", self.folder / "model",
             "--block", str(self.block), "--tile", "128", "--precision", "float32",
@@ -78,7 +78,7 @@ class Study:
         )  # fmt: skip
 
     def job(self, output: Path) -> SlideJob:
-        """Return what the command does."""
+        """Return the job that the command does."""
         options = Options(
             block=self.block,
             tile=128,
@@ -97,12 +97,12 @@ class Study:
 
 
 def differences(study: Study, output: Path, report: dict[str, Any] | None) -> list[str]:
-    """Return what is not as in the undisturbed run, one line each; nothing if all is well.
+    """Return the differences from the undisturbed run, one line each.
 
     Args:
         study: the slide and its undisturbed run.
-        output: the store to be judged.
-        report: what the last run printed.
+        output: the output to compare.
+        report: report that the last run printed.
     """
     found = [
         f"other bytes: {key}"
@@ -137,12 +137,12 @@ def differences(study: Study, output: Path, report: dict[str, Any] | None) -> li
 
 
 def leftovers(output: Path) -> list[Path]:
-    """Return what killed writers left behind."""
+    """Return the files that killed writers left behind."""
     return [path for path in temporaries(output) if path.suffix in (".partial", ".deleted")]
 
 
 def markers(output: Path, run: str) -> dict[str, tuple[Any, ...]]:
-    """Return what the markers say, but for when and how long."""
+    """Return the markers' contents without times and durations."""
     progress = Progress(open_store(str(output)), run)
     record = progress.read_run()
     found: list[BlockMarker] = []
@@ -154,7 +154,7 @@ def markers(output: Path, run: str) -> dict[str, tuple[Any, ...]]:
 
 
 def attributes(output: Path, group: str) -> Any:
-    """Return a group's attributes without what tells the time."""
+    """Return a group's attributes without times."""
     document = json.loads((output / group / "zarr.json").read_text())
     ours = document["attributes"].get("wsi_unet", {})
     for name in ("created", "finished"):
@@ -165,7 +165,7 @@ def attributes(output: Path, group: str) -> Any:
 
 @contextmanager
 def small_disk(folder: Path, mebibytes: int) -> Iterator[None]:
-    """Have a file system of its own at a folder.
+    """Mount a small file system at a folder inside.
 
     Raises:
         OSError: if that can't be done here.

@@ -1,4 +1,4 @@
-"""One output, one command, some faults: the command is given again until it has finished."""
+"""Trials: one command, disturbed by faults and repeated until it has finished."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Fault:
     """Something that goes wrong.
 
     Attributes:
-        kind: what, in words.
-        inject: does it; returns False if there is nothing to do it to.
-        after: when: after so many blocks were begun since the trial's start,
-        pause: and so many seconds.
+        kind: kind of the fault, in words.
+        inject: causes it; returns False if there is nothing that it could hit.
+        after: number of blocks that must have started before it.
+        pause: seconds to wait after that.
     """
 
     kind: str
@@ -39,13 +39,13 @@ class Trial:
     """A run of the command, disturbed, and its reruns.
 
     Attributes:
-        cluster: where blocks are computed; given back whole.
-        study: the slide.
-        output: the store, which isn't there yet.
-        options: of the command, beside the usual ones.
-        seed: of what is left to chance.
-        deadline: seconds that a block is given.
-        slow: seconds after which one of the last blocks is begun a second time.
+        cluster: Dask cluster that computes the blocks; intact again at the end.
+        study: the slide and its undisturbed run.
+        output: the output, which doesn't exist yet.
+        options: options of the command besides the usual ones.
+        seed: seed of random choices.
+        deadline: deadline of a block, seconds.
+        slow: seconds after which one of the last blocks is started a second time.
     """
 
     cluster: Cluster
@@ -68,36 +68,36 @@ class Trial:
 
     @property
     def restarts(self) -> int:
-        """How often the command had to be given again."""
+        """Number of times that the command had to be repeated."""
         return len(self.ends) - 1
 
     @property
     def last(self) -> Ended:
-        """How the last run ended."""
+        """The result of the last run."""
         return self.ends[-1]
 
     def run(self, faults: Sequence[Fault]) -> None:
-        """Let the faults happen and give the command again until it has finished.
+        """Inject the faults, and repeat the command until it has finished.
 
         Raises:
-            AssertionError: if it never does; with all logs.
+            AssertionError: if it never finishes; with all logs.
         """
         try:
             for fault in sorted(faults, key=lambda fault: fault.after):
-                while self.goes_on() and not self._happens(fault):
+                while self.keep_running() and not self._inject(fault):
                     self.tick()
-            while self.goes_on():
+            while self.keep_running():
                 self.tick()
             self._let_all_end()
             if self.damaged or leftovers(self.output):
-                # What was damaged after it was written, or left by the killed, goes with a rerun.
+                # A rerun repairs damaged files and removes those that killed runs left.
                 self._again()
                 self.finish()
         finally:
             self.close()
 
-    def goes_on(self) -> bool:
-        """Whether it hasn't finished yet; gives the command again if it ended without."""
+    def keep_running(self) -> bool:
+        """Repeat the command if it failed; return whether it still runs."""
         ended = self.client.ended()
         if ended is None:
             return True
@@ -115,13 +115,13 @@ class Trial:
         return ended
 
     def wait(self, seconds: float) -> None:
-        """Let it go on for so long."""
+        """Let the run continue for some seconds."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             self.tick()
 
     def tick(self) -> None:
-        """Let a moment pass; do what is due; start again what has died."""
+        """Let a moment pass; do what is due; restart dead processes."""
         time.sleep(TICK_SECONDS)
         now = time.monotonic()
         if now > self._patience:
@@ -134,11 +134,11 @@ class Trial:
             self.cluster.revive()
 
     def later(self, seconds: float, what: Callable[[], None]) -> None:
-        """Do something after so many seconds; before the command is given again in any case."""
+        """Call a function after some seconds, or earlier if the command is repeated."""
         self._later.append((time.monotonic() + seconds, what))
 
-    def _happens(self, fault: Fault) -> bool:
-        """Let a fault happen if it is time and there is something to do it to."""
+    def _inject(self, fault: Fault) -> bool:
+        """Inject a fault if it is due and can hit something; return whether it did."""
         if self.account().begun < fault.after:
             return False
         self.wait(fault.pause)
@@ -148,19 +148,19 @@ class Trial:
         return True
 
     def hit(self, kind: str, blocks: Sequence[Block], *, damage: bool = False) -> None:
-        """Note that a fault has hit these blocks."""
+        """Record that a fault has hit these blocks."""
         self.damaged |= damage
         self.cluster.orders.note(
             "fault", kind=kind, blocks=blocks, damage=damage, output=str(self.output)
         )
 
     def in_flight(self, *pids: int) -> list[Block]:
-        """Return the blocks that these worker processes compute; without any, that all compute."""
+        """Return the blocks that these worker processes, or all, are computing."""
         workers = pids or tuple(self.cluster.worker_processes())
         return in_flight(self.cluster.orders.events(), self.output, workers)
 
     def noted_by(self, name: str, what: str) -> list[Block]:
-        """Return the blocks that a worker has "begun", or "marked" as done."""
+        """Return the blocks for which a worker noted an event, "begun" or "marked"."""
         events = self.cluster.orders.events()
         pids = {event["pid"] for event in events if event.get("name") == name}
         return [
@@ -171,8 +171,8 @@ class Trial:
             and event["output"] == str(self.output)
         ]
 
-    def not_begun(self) -> list[str]:
-        """Return the label blocks that nobody has begun yet, in their order."""
+    def not_started(self) -> list[str]:
+        """Return the label blocks that nobody has started yet, in their order."""
         begun = {block for run, block in self.account().blocks if run == LABEL}
         left = [block for block in self.study.blocks() if block not in begun]
         return sorted(left, key=lambda block: [int(part) for part in block.split(".")])
@@ -182,12 +182,12 @@ class Trial:
         return account(self.cluster.orders.events(), self.output)
 
     def complaints(self) -> list[str]:
-        """Return everything that isn't as it should be; to be asked when the run has finished."""
+        """Return everything that is wrong with the finished run, one line each."""
         book = self.account()
         found = differences(self.study, self.output, self.last.report)
-        found += [f"computed again for nothing: {block}" for block in book.unexplained]
+        found += [f"computed again without a reason: {block}" for block in book.unexplained]
         if book.recomputed[TWICE] and self.slow == RUN_SECONDS:
-            found.append(f"begun a second time while under way: {book.recomputed[TWICE]} blocks")
+            found.append(f"started a second time while under way: {book.recomputed[TWICE]} blocks")
         found += [f"computed again although done: {block}" for block in book.redone]
         found += [
             f"ended badly ({ended.code}): {ended.said}"
@@ -197,14 +197,14 @@ class Trial:
         return found
 
     def story(self) -> str:
-        """Return what has happened, for the message of a failed test."""
+        """Return a history of the trial, for the message of a failed test."""
         runs = [f"  exit {ended.code}: {ended.said.strip()[-1000:]}" for ended in self.ends]
         return "\n".join(
             [f"seed {self.seed}: {', '.join(self.injected)}", *runs, self.cluster.logs()]
         )
 
     def close(self) -> None:
-        """End the command and mend the cluster."""
+        """End the command and restore the cluster."""
         self.client.kill()
         self.cluster.remove_late()
         self._settle()
@@ -218,13 +218,13 @@ class Trial:
         )  # fmt: skip
 
     def _again(self) -> None:
-        """Give the command again, once what went wrong is mended."""
+        """Repeat the command, after the faults have been undone."""
         assert len(self.ends) <= 3 + 2 * len(self.injected), f"no end\n{self.story()}"
         self._settle()
         self.client = self._begin()
 
     def _let_all_end(self) -> None:
-        """Let computations end that the run didn't wait for: they must do no harm."""
+        """Wait for computations that the run gave up: they must do no harm."""
         self.cluster.orders.withdraw("hold")
         self._settle()
         while self.in_flight():

@@ -1,4 +1,4 @@
-"""Kills a run at many of the places where it changes the disk, and runs it again each time.
+"""Kill a run at many of the places where it changes the disk, and run it again each time.
 
 A program of its own: it forks a process per run, which only a process with one thread may do, and
 which spares each of them the imports. Counted are the changes that the client's own threads make:
@@ -72,7 +72,7 @@ def in_a_fork(work: Callable[[], Any]) -> Any:
 
 
 def main() -> None:
-    """Print as JSON: how many changes there are, and what came of a kill at some of them."""
+    """Print as JSON the number of changes, and the result of a kill at some of them."""
     job = json.loads(sys.argv[1])
     start, folder = job["start"], Path(job["folder"])
 

@@ -1,4 +1,4 @@
-"""Made-up labels and annotations for the tests of evaluation and training."""
+"""Synthetic labels and annotations for the tests of evaluation and training."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class NamedValue:
 
 
 def blobs(shape: tuple[int, int], seed: int = 0, values: int = 3) -> NDArray[np.uint8]:
-    """Labels from 0 in patches of some pixels, with single pixels between them."""
+    """Return labels from 0 in patches of some pixels, with single pixels between them."""
     random = np.random.default_rng(seed)
     coarse = random.integers(0, values, (-(-shape[0] // 9), -(-shape[1] // 9)), np.uint8)
     labels = coarse.repeat(9, 0).repeat(9, 1)[: shape[0], : shape[1]].copy()
@@ -39,7 +39,7 @@ def blobs(shape: tuple[int, int], seed: int = 0, values: int = 3) -> NDArray[np.
 
 
 def rectangle(box: Box) -> list[list[list[int]]]:
-    """GeoJSON coordinates of a box."""
+    """Return the GeoJSON coordinates of a box."""
     corners = [(box.x0, box.y0), (box.x1, box.y0), (box.x1, box.y1), (box.x0, box.y1)]
     return [[[x, y] for x, y in [*corners, corners[0]]]]
 

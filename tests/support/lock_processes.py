@@ -1,4 +1,4 @@
-"""Processes that want the lock of an output."""
+"""Processes that compete for the lock of an output."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ except LockedError as error:
 
 
 class Run:
-    """A process that wants an output's lock and holds it until it is told to end."""
+    """A process that takes an output's lock and holds it until it is asked to end."""
 
     def __init__(self, output: Path | str, heartbeat: float = 5, stale: float = 30) -> None:
         command = [sys.executable, "-c", HOLD, str(output), str(heartbeat), str(stale)]
@@ -100,7 +100,7 @@ for line in sys.stdin:
 
 
 def ask(processes: list[subprocess.Popen[str]], question: str) -> list[str]:
-    """Put the same question to several, all before the first answer."""
+    """Ask several processes the same question, all before the first answer."""
     for process in processes:
         assert process.stdin is not None
         process.stdin.write(f"{question}\n")
@@ -113,7 +113,7 @@ def ask(processes: list[subprocess.Popen[str]], question: str) -> list[str]:
 
 
 def stored(store: ByteStore) -> LockRecord:
-    """The lock that is there."""
+    """Return the lock that is stored."""
     record = LockRecord.parse(store.get(LOCK_KEY))
     assert record is not None
     return record
@@ -121,7 +121,7 @@ def stored(store: ByteStore) -> LockRecord:
 
 @contextmanager
 def competing(number: int) -> Iterator[list[subprocess.Popen[str]]]:
-    """Processes that `take` the lock at a given time and `release` it when they are told."""
+    """Run processes that `take` the lock at a given time and `release` it on request."""
     command = [sys.executable, "-c", COMPETE]
     processes = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -1,4 +1,4 @@
-"""What tests of the lock share: a store in memory, a clock, owners that are dead or elsewhere."""
+"""Stand-ins for tests of the lock: a store in memory, a clock, owners dead or elsewhere."""
 
 from __future__ import annotations
 
@@ -79,13 +79,13 @@ class MemoryStore:
         return None
 
     def token(self) -> str | None:
-        """Whose the lock is."""
+        """Token of the stored lock."""
         record = LockRecord.parse(self.stored.get(LOCK_KEY))
         return None if record is None else record.token
 
 
 class Clock:
-    """A clock that only waiting moves; `events` happen when their second has come."""
+    """A clock that only waiting advances; `events` happen at their second."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -110,37 +110,37 @@ class Clock:
 
 
 def elsewhere(pid: int = 77) -> LockOwner:
-    """A process of another machine."""
+    """Return a process of another machine."""
     return LockOwner(host="node7", machine="other", pid=pid, started=1.5, user="ana")
 
 
 @cache
 def dead_pid() -> int:
-    """The id of a process that has ended."""
+    """Return the id of a process that has ended."""
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     return process.pid
 
 
 def dead() -> LockOwner:
-    """A process of this machine that is gone."""
+    """Return a process of this machine that has ended."""
     return LockOwner.current().model_copy(update={"pid": dead_pid()})
 
 
 def record_of(
     owner: LockOwner, beat_time: datetime = START, beat: int = 0, token: str = "theirs"
 ) -> LockRecord:
-    """The lock of somebody else."""
+    """Return a lock that another process holds."""
     return LockRecord(token=token, owner=owner, since=START, beat=beat, beat_time=beat_time)
 
 
 def token_of(lock: OutputLock) -> str:
-    """What tells this lock from all others."""
+    """Return the token that distinguishes this lock from all others."""
     return lock._record.token
 
 
 def release_all() -> int:
-    """Release what this process holds, so that one test fails and not all that follow."""
+    """Release this process's locks, so that one failed test doesn't fail those that follow."""
     held = [lock for lock in HEARTBEAT._due if isinstance(lock, OutputLock)]
     for lock in held:
         lock.release()

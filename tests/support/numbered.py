@@ -1,4 +1,4 @@
-"""Samples that tell their number, or go wrong at one; other processes can make them."""
+"""Samples that show their number, or fail at one; other processes can make them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Mishap = Literal["none", "slide", "bug", "odd bug", "exit", "death", "nan"]
 
 
 class OddError(Exception):
-    """One that can be sent to other processes, but doesn't arrive."""
+    """An error that can be pickled but not unpickled."""
 
     def __init__(self, one: str, other: str) -> None:
         super().__init__(f"odd: {one} and {other}")
@@ -28,11 +28,11 @@ class Numbered:
     """Samples whose pixels are their number.
 
     Attributes:
-        mishap: what happens when the number `at` is asked for.
-        at: the number.
-        side: px.
-        seconds: that each of them takes.
-        channels: of the images.
+        mishap: what goes wrong when the sample `at` is requested.
+        at: number of that sample.
+        side: side of a sample, px.
+        seconds: time that each sample takes.
+        channels: channels of the images.
     """
 
     mishap: Mishap = "none"
@@ -43,7 +43,7 @@ class Numbered:
 
     @property
     def sides(self) -> SampleSides:
-        """Of images and labels."""
+        """Sides of images and labels, px."""
         return SampleSides(self.side, self.side)
 
     def __getitem__(self, number: int) -> Sample:
@@ -73,7 +73,7 @@ class Numbered:
 
 
 def put_together(samples: list[Sample]) -> Batch:
-    """Return samples put together, on the CPU."""
+    """Return a batch of samples, on the CPU."""
     images = torch.stack([sample.image for sample in samples])
     return Batch(
         images=images.contiguous(memory_format=torch.channels_last),

@@ -1,4 +1,4 @@
-"""What tests run on workers: functions that they call, and ways to make a worker unlike others."""
+"""Functions that tests run on workers, and ways to make a worker differ from others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def environment(name: str) -> str | None:
 
 
 def threads_of_a_forward(model: str, processes_per_core: int) -> int:
-    """Return how many threads torch uses while the network runs in a task."""
+    """Return the number of threads that torch uses while the network runs in a task."""
     import numpy as np
     import torch
 
@@ -60,7 +60,7 @@ def dask_setup(worker: Any) -> None:
 
 
 def pretend_cores(count: int) -> None:
-    """Let the machine seem to have so many cores."""
+    """Let the machine seem to have this number of cores."""
     import dask.system
 
     dask.system.cpu_count = lambda: count

@@ -1,4 +1,4 @@
-"""What the pipeline is held against: one forward pass over a whole image, written on its own.
+"""The oracle of the pipeline: one forward pass over a whole image, written independently.
 
 Nothing here uses the project's borders, windows, tiles or predictor. Only the network itself is
 shared: its weights have to be the same.
@@ -118,7 +118,7 @@ def _whole_input(
     *,
     odd: bool,
 ) -> tuple[torch.Tensor, int]:
-    """Return the image as the network takes it, and where in the output it begins, px.
+    """Return the network's input, and where the image begins in the output, px.
 
     `odd`: it takes any size as it is.
     """
@@ -146,7 +146,7 @@ def _whole_input(
 
 
 def _after(side: int, eaten: int, offset: int, period: int, convolutions: int) -> int:
-    """Return the padding after an image so that the network takes it and covers it."""
+    """Return the padding after an image with which the network takes it and covers it."""
     after = eaten + offset
     while (eaten + offset + side + after + 2 * convolutions) % period:
         after += 1
@@ -163,7 +163,7 @@ def balanced_model(
     name: str = "random",
     **changes: Any,
 ) -> tuple[Model, UNet]:
-    """Save a random network whose every class wins on a good part of `image`.
+    """Save a random network of which every class wins on a large part of `image`.
 
     Its head is shifted and scaled so that all logits have the same mean and spread. `changes` are
     fields of its spec.

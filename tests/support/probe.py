@@ -1,4 +1,4 @@
-"""The border of a network by experiment: the oracle of the formulas."""
+"""Measuring the border of a network by experiment: the oracle of the formulas."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from wsi_unet.geometry import round_up
 
 @dataclass(frozen=True)
 class MeasuredBorder:
-    """What a network was seen to depend on, in px of its input.
+    """The border of a network as measured, px of its input.
 
     Attributes:
         before: rows or columns above or left of an aligned core that reach it; None if the
             outermost ones tried still did (the network has no finite border).
-        after: likewise below or right of it.
+        after: rows or columns below or right of the core that reach it; None as above.
         shrink: what the output lacks on each side.
         deviation: largest difference, relative to the output's range, between the middle of a
             large image's output and the same place computed from a smaller window that has all
@@ -103,7 +103,7 @@ def measure_border(
 
 
 def _farthest(most: int, reaches: Callable[[int], bool]) -> int | None:
-    """Return the smallest n < `most` at which what lies n px away doesn't reach; None if none."""
+    """Return the smallest n < `most` such that pixels n px away don't reach the core, or None."""
     low, high = 0, most - 1
     if reaches(high):
         return None

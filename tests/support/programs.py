@@ -1,4 +1,4 @@
-"""Small networks of other kinds than ours, and as programs."""
+"""Small networks that aren't ours, as modules and as exported programs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from wsi_unet.models.architectures.program import ProgramConfig
 
 
 def alive(network: nn.Module, seed: int = 0) -> nn.Module:
-    """Give a network weights with which most ReLUs are open now and then."""
+    """Set random weights with which most ReLUs are active for some inputs."""
     torch.manual_seed(seed)
     for module in network.modules():
         if isinstance(module, nn.Conv2d):

@@ -1,4 +1,4 @@
-"""A proxy for HTTP that delays, counts and spoils requests on their way to a server."""
+"""An HTTP proxy that delays, counts and spoils requests on their way to a server."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Request:
 
     @property
     def span(self) -> tuple[int, int] | None:
-        """First and last byte of the range that is asked for, if it is one like that."""
+        """First and last byte of the requested range; None if there isn't exactly one."""
         first, _, last = self.headers.get("range", "").removeprefix("bytes=").partition("-")
         return (int(first), int(last)) if first and last else None
 
 
 Answer = int | str | None
-"""What becomes of a request: it is passed on (None), answered with a status, or
+"""Treatment of a request: it is passed on (None), answered with a status, or
 "hang": never answered · "drop": the connection is closed · "cut": half of the answer's body comes ·
 "lose": it is passed on, and answered with 500."""
 
@@ -47,7 +47,7 @@ class Proxy:
     Attributes:
         endpoint: "http://127.0.0.1:port".
         delay: seconds that every request waits.
-        spoil: decides what becomes of a request.
+        spoil: decides how a request is treated.
         requests: all requests so far.
         in_flight: how many requests wait for their answer now.
         most_in_flight: the largest number of them at any time.
@@ -61,7 +61,7 @@ class Proxy:
     most_in_flight: int = 0
 
     def forget(self) -> None:
-        """Count afresh."""
+        """Reset the counts."""
         self.requests, self.most_in_flight = [], 0
 
 
@@ -158,7 +158,7 @@ async def _read_request(reader: asyncio.StreamReader) -> Request | None:
 
 
 async def _ask(request: Request, host: str, port: int | None) -> tuple[bytes, bytes]:
-    """Send a request on over a connection of its own; return the answer's head and body."""
+    """Forward a request over a connection of its own; return the answer's head and body."""
     reader, writer = await asyncio.open_connection(host, port)
     try:
         headers = {**request.headers, "connection": "close"}
@@ -173,7 +173,7 @@ async def _ask(request: Request, host: str, port: int | None) -> tuple[bytes, by
 
 
 def wait_until(happened: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Wait for something that happens in another thread.
+    """Wait for a condition that another thread fulfils.
 
     Raises:
         AssertionError: if it doesn't.

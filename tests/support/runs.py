@@ -1,4 +1,4 @@
-"""Small runs of the whole pipeline, and what they leave on the disk."""
+"""Small runs of the whole pipeline, and the files that they write."""
 
 from __future__ import annotations
 
@@ -89,5 +89,5 @@ def every_file(output: Path) -> dict[str, tuple[int, int, int]]:
 
 
 def temporaries(output: Path) -> list[Path]:
-    """Return what killed writers left."""
+    """Return the temporary files that killed writers left."""
     return [*(output / ".wsi_unet" / ".tmp").glob("*")]

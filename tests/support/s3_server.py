@@ -31,7 +31,7 @@ sys.stdin.read()  # until whoever started this is gone
 
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 FILES = ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE")
-"""What names the files that AWS's tools keep in ~/.aws."""
+"""Environment variables that name the files of AWS's tools in ~/.aws."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class S3Server:
 
     @contextmanager
     def checking_credentials(self) -> Iterator[None]:
-        """Let the server refuse requests of unknown users, as it usually doesn't."""
+        """Let the server refuse requests of unknown users inside."""
         self._ask("POST", "/moto-api/reset-auth", b"0")
         try:
             yield

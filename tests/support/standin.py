@@ -1,4 +1,4 @@
-"""A stand-in for the runs behind `wsi-unet segment`: what comes of them is what a test wants."""
+"""A stand-in for the runs behind `wsi-unet segment`, with outcomes that a test sets."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ class Calls:
     """A stand-in for `segment_cohort` that records what it is asked for.
 
     Attributes:
-        jobs: the slides that were taken, in that order.
-        clusters: what each call said about where to compute.
+        jobs: the slides that were taken, in order.
+        clusters: the cluster options of each call.
         outcomes: by slide: a state, or an error; KeyboardInterrupt ends it all.
     """
 

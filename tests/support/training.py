@@ -52,7 +52,7 @@ def small_recipe(**sections: Any) -> Recipe:
 
 @dataclass(frozen=True, eq=False)
 class Squares:
-    """A field of bright cells on dark ground, with noise; `labels` may say otherwise."""
+    """A field of bright cells on a dark background, with noise; `labels` may differ from it."""
 
     image: NDArray[np.uint8]
     labels: NDArray[np.uint8]
@@ -72,7 +72,7 @@ class Squares:
 
     @property
     def areas(self) -> Sequence[Box]:
-        return [Box.of_shape(self.shape)]
+        return [Box.from_shape(self.shape)]
 
     def read(self, window: Box) -> FieldWindow:
         rows = reflect(window.y0, window.y1, self.shape[0])[:, None]
@@ -118,7 +118,7 @@ def train_small(
     tensorboard: bool = False,
     on_progress: Callable[[TrainingProgress], None] | None = None,
 ) -> Training:
-    """Train on one thread."""
+    """Train a small network on one thread."""
     runtime = choose_runtime(
         recipe, device="cpu", workers=workers, threads=1, on_progress=on_progress
     )
@@ -143,7 +143,7 @@ def stop_after(iteration: int, phase: str = "training") -> Callable[[TrainingPro
 
 
 def what_counts(model: Path) -> dict[str, object]:
-    """Return what a training wrote, without times: model, state, journal."""
+    """Return the files that a training wrote (model, state, journal) without times."""
     journal = read_journal(model / "training" / "journal.csv")
     saved = read_state(model / "training" / "state")
     state = {**vars(saved), **vars(saved.status)}

@@ -17,7 +17,7 @@ CELL = {"name": "cell", "color": "#ffd700"}
 
 
 def make_recipe(*data: dict[str, Any], **sections: Any) -> Recipe:
-    """Return a recipe for ground and cells, with these data and sections."""
+    """Return a recipe for the classes ground and cell, with these data and sections."""
     document = {
         "name": "test",
         "background": "ground",
