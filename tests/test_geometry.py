@@ -107,7 +107,7 @@ def test_impossible_borders_are_refused(border: dict[str, int]) -> None:
 
 def test_windows_of_one_size_stay_that_size_at_every_edge() -> None:
     border = Border(before=12, after=20, shrink=0, period=4, edge="mirror", tile=32)
-    for box in Box.of_shape((70, 45)).tiles(64):
+    for box in Box.from_shape((70, 45)).tiles(64):
         for core in border.core(box).tiles(32):
             assert core.shape == (32, 32)
             assert border.window(core, (70, 45)).shape == (64, 64)

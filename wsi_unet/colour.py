@@ -38,11 +38,11 @@ def to_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if samples not in (1, 2, 3, 4):
         raise ValueError(f"{samples} samples per pixel are neither grey nor RGB nor RGBA")
     if samples in (2, 4):
-        pixels = _on_white(pixels[..., :-1], pixels[..., -1:])
+        pixels = _blend_with_white(pixels[..., :-1], pixels[..., -1:])
     return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
 
 
-def _on_white(colour: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _blend_with_white(colour: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return colour·alpha + white·(1 - alpha), rounded to the nearest integer."""
     if alpha.all() and alpha.min() == WHITE:
         return colour

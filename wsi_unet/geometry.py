@@ -43,7 +43,7 @@ class Box:
     x1: int
 
     @classmethod
-    def of_shape(cls, shape: Shape) -> Box:
+    def from_shape(cls, shape: Shape) -> Box:
         """Return the box that covers a whole raster of `shape`."""
         return cls(0, 0, shape[0], shape[1])
 
@@ -178,7 +178,7 @@ class Border:
         window = core.grow(self.before, self.after)
         if self.edge == "mirror":
             return window
-        return window.intersection(Box.of_shape(self.full_shape(shape)))
+        return window.intersection(Box.from_shape(self.full_shape(shape)))
 
     def core_in_output(self, core: Box, window: Box) -> Box:
         """Return where `core` lies in the network's output for `window`, in that output's frame."""
@@ -227,11 +227,11 @@ class BlockGrid:
             raise IndexError(f"no block {index} in a grid of {rows} x {columns} blocks")
         y, x = i * self.side, j * self.side
         whole = Box(y, x, y + self.side, x + self.side)
-        return whole.intersection(Box.of_shape(self.shape))
+        return whole.intersection(Box.from_shape(self.shape))
 
     def touching(self, box: Box) -> Iterator[BlockIndex]:
         """Yield the blocks that share pixels with `box`."""
-        inside = box.intersection(Box.of_shape(self.shape))
+        inside = box.intersection(Box.from_shape(self.shape))
         if not inside.area:
             return
         for i in range(inside.y0 // self.side, -(-inside.y1 // self.side)):

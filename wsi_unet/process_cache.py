@@ -1,7 +1,7 @@
 """What a process keeps open between its tasks: files, images, models.
 
-Everything that opening is worth avoiding goes through one class, so that all of it is opened once
-however many threads ask, is dropped by the same rule, and never reaches another process.
+Whatever is costly to open is kept by one class, so that it is opened once however many threads ask
+for it, is dropped by one rule, and never reaches another process.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ProcessCache(Generic[T]):
     def __init__(self, capacity: int, close: Callable[[T], object] | None = None) -> None:
         self._capacity = capacity
         self._close = close
-        self._by_process: dict[int, _Shelf[T]] = {}
+        self._by_process: dict[int, _Slots[T]] = {}
 
     @contextmanager
     def use(self, key: Hashable, make: Callable[[], T], cost: int = 1) -> Iterator[T]:
@@ -47,7 +47,7 @@ class ProcessCache(Generic[T]):
             make: makes it, if it isn't there yet.
             cost: what it takes of the capacity.
         """
-        shelf = self._shelf()
+        shelf = self._own_slots()
         slot, dropped = shelf.enter(key, cost, self._capacity)
         try:
             for unused in dropped:
@@ -65,14 +65,14 @@ class ProcessCache(Generic[T]):
     def release(self, key: Hashable) -> T | None:
         """Forget the value of `key` and return it, so that the caller can close it.
 
-        A value that is being made is waited for. None: there is no such value.
+        It waits for a value that is being made, and returns None if there is none.
         """
-        return self._shelf().release(key)
+        return self._own_slots().release(key)
 
-    def _shelf(self) -> _Shelf[T]:
+    def _own_slots(self) -> _Slots[T]:
         """Return this process's values; a child forgets those that it inherited."""
         process = os.getpid()
-        shelf = self._by_process.setdefault(process, _Shelf())
+        shelf = self._by_process.setdefault(process, _Slots())
         for other in set(self._by_process) - {process}:
             self._by_process.pop(other, None)
         return shelf
@@ -86,7 +86,7 @@ class ProcessCache(Generic[T]):
 
 
 class _Slot(Generic[T]):
-    """The place of one value, made under its own lock.
+    """One value, made under its own lock.
 
     Attributes:
         cost: what the value takes of the capacity.
@@ -110,7 +110,7 @@ class _Slot(Generic[T]):
             return self.value[0]
 
 
-class _Shelf(Generic[T]):
+class _Slots(Generic[T]):
     """The slots of one process, the least recently used one first."""
 
     def __init__(self) -> None:
@@ -118,7 +118,7 @@ class _Shelf(Generic[T]):
         self._lock = Lock()
 
     def enter(self, key: Hashable, cost: int, capacity: int) -> tuple[_Slot[T], list[_Slot[T]]]:
-        """Return the slot of `key`, now with one user more, and the dropped slots to close."""
+        """Add a user to the slot of `key`; return the slot, and the dropped slots to close."""
         unused = []
         with self._lock:
             slot = self._slots.setdefault(key, _Slot(cost))
@@ -134,7 +134,7 @@ class _Shelf(Generic[T]):
         return slot, unused
 
     def leave(self, key: Hashable, slot: _Slot[T]) -> bool:
-        """Count one user less; return whether the slot is to be closed now."""
+        """Remove a user of a slot; return whether the slot is to be closed now."""
         with self._lock:
             slot.users -= 1
             if not slot.users and not slot.value and self._slots.get(key) is slot:
@@ -148,5 +148,5 @@ class _Shelf(Generic[T]):
         if slot is None:
             return None
         with slot.lock:
-            slot.dropped = not slot.value  # who makes it now is the last to use it
+            slot.dropped = not slot.value  # the thread that makes it now is the last to use it
             return slot.value[0] if slot.value else None

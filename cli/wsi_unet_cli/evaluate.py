@@ -128,7 +128,7 @@ def evaluate(
     as QuPath exports it, or ASAP XML. If TRUTH has other pixels, its coordinates say which of them
     is nearest to each pixel of PREDICTION.
     """
-    from wsi_unet.evaluation.class_mapping import parse_classes, parse_class_id
+    from wsi_unet.evaluation.class_mapping import parse_class_id, parse_classes
 
     with logging_to(log_file, verbose=ctx.meta[VERBOSE]):
         evaluation = wsi_unet.evaluate(

@@ -88,7 +88,7 @@ def _entry(source: str, bundled: dict[str, Path]) -> Entry:
 
     if source not in bundled and is_checkpoint(source):
         raise ModelError(
-            f"{source} is no model; if it is a checkpoint or a program, run "
+            f"{source} isn't a model; if it is a checkpoint or a program, run "
             f"wsi-unet model inspect {source}"
         )
     path = bundled.get(source, Path(source))

@@ -68,7 +68,7 @@ def test_what_cant_be_read_is_one_line(tmp_path: Path) -> None:
             ("{", "isn't valid GeoJSON"),
             ('{"type": "FeatureCollection", "features": []}', "holds no polygons"),
             ('{"type": "Polygon", "coordinates": []}', "at least three"),
-            ('{"type": "Feature", "geometry": [1]}', "where an object should be"),
+            ('{"type": "Feature", "geometry": [1]}', "where a JSON object should be"),
         ]
     ):
         path = tmp_path / f"{number}.geojson"

@@ -118,7 +118,7 @@ def test_a_run_without_a_network_stores_the_threshold(
     assert report["state"] == "finished"
     assert report["peak_bytes"] > 2**27
     with wsi_unet.open_slide(example_slide_path) as slide:
-        red = slide.read(0, Box.of_shape(slide.shape))[..., 0]
+        red = slide.read(0, Box.from_shape(slide.shape))[..., 0]
     np.testing.assert_array_equal(wsi_unet.open_labels(output).to_numpy(), red < THRESHOLD)
 
 

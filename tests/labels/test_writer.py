@@ -122,7 +122,7 @@ def test_blocks_and_tail_make_the_pyramid_of_the_whole(
     records |= build_tail(store, GROUP, pyramid, reduce_mode)
     for level in range(5):
         assert np.array_equal(read(store, level), expected)
-        box = Box.of_shape(expected.shape)
+        box = Box.from_shape(expected.shape)
         assert np.array_equal(read_box(store, GROUP, pyramid, level, box), expected)
         expected = reduce_mode(expected)
     for key, record in records.items():
@@ -141,7 +141,7 @@ def test_channels_are_reduced_by_the_mean(store: LocalStore) -> None:
     build_tail(store, "", pyramid, reduce_mean, 3)
     assert store.size("0/c/0/1/1") is not None
     for level in range(pyramid.levels):
-        box = Box.of_shape(pyramid.level_shape(level))
+        box = Box.from_shape(pyramid.level_shape(level))
         assert np.array_equal(read_box(store, "", pyramid, level, box, 3), expected)
         expected = reduce_mean(expected)
 

@@ -54,7 +54,7 @@ def brute_counts(
 def test_counts_are_those_of_every_pair_of_pixels(
     truth: np.ndarray, prediction: np.ndarray, valid: np.ndarray, tolerance: float
 ) -> None:
-    found = count_boundaries(truth, prediction, valid, Box.of_shape(SHAPE), tolerance)
+    found = count_boundaries(truth, prediction, valid, Box.from_shape(SHAPE), tolerance)
     for value in range(3):
         expected = brute_counts(truth, prediction, valid, value, tolerance)
         assert found.get(value, BoundaryPixels()) == expected
@@ -65,7 +65,7 @@ def test_counts_are_those_of_every_pair_of_pixels(
 def test_chunks_add_up(
     truth: np.ndarray, prediction: np.ndarray, valid: np.ndarray, tolerance: float, side: int
 ) -> None:
-    whole = Box.of_shape(SHAPE)
+    whole = Box.from_shape(SHAPE)
     parts = []
     for core in whole.tiles(side):
         halo = boundary_halo(tolerance)

@@ -14,7 +14,7 @@ from wsi_unet.metrics.segments import (
     SegmentScores,
     label_segments,
     score_segments,
-    thin_boundaries,
+    thin_membranes,
 )
 
 SEGMENTS = arrays(np.int32, (9, 11), elements=st.integers(0, 4))
@@ -99,7 +99,7 @@ def test_v_info_follows_from_scikit_images_variation_of_information(
             assert score == pytest.approx(mutual / whole, abs=1e-9)
 
 
-def test_splitting_and_merging_are_told_apart() -> None:
+def test_splitting_and_merging_are_distinguished() -> None:
     truth = np.repeat([[1] * 10 + [2] * 10], 10, axis=0)
     merged = scored(truth, np.ones_like(truth))
     assert (merged.v_rand_split, merged.v_rand_merge) == (1, 0.5)
@@ -149,7 +149,7 @@ def test_borders_become_one_pixel_wide_where_they_were_wide() -> None:
     wide = np.ones((40, 41), np.int32)
     wide[:, 15:26] = 0
     wide[:, 26:] = 2
-    thin = thin_boundaries(wide)
+    thin = thin_membranes(wide)
     assert {*np.unique(thin)} == {0, 1, 2}
     assert ((thin == 0).sum(axis=1) == 1).all()
     assert (np.abs(np.argmin(thin, axis=1) - 20) <= 1).all()
@@ -169,11 +169,11 @@ def test_how_wide_a_border_was_drawn_hardly_matters_after_thinning() -> None:
     truth = label_segments(~borders)
     wide = label_segments(~ndimage.binary_dilation(borders, iterations=2))
     raw = scored(truth, wide)
-    thinned = scored(thin_boundaries(truth), thin_boundaries(wide))
+    thinned = scored(thin_membranes(truth), thin_membranes(wide))
     assert raw.v_rand < 0.8
     assert thinned.v_rand > 0.97
     assert thinned.v_info > 0.95
 
 
 def test_nothing_but_border_stays() -> None:
-    assert not thin_boundaries(np.zeros((5, 5), np.int32)).any()
+    assert not thin_membranes(np.zeros((5, 5), np.int32)).any()

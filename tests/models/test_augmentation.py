@@ -1,4 +1,4 @@
-"""Flipped and rotated views: each one, computed by tiles, is that view of the whole image."""
+"""Flipped and rotated views: computed by tiles, each equals that view of the whole image."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ configs = st.builds(
 
 
 def network_of(config: UNetConfig) -> UNet:
-    """A float64 network whose ReLUs are mostly open."""
+    """Return a float64 network whose ReLUs are mostly open."""
     torch.manual_seed(0)
     network = UNet(config).double()
     for name, parameter in network.named_parameters():
@@ -63,7 +63,7 @@ def difference(
     network: nn.Module, border: Border, image: NDArray[np.float64], core: Box, view: View
 ) -> float:
     """Return the largest error of the core computed by itself, relative to the output's range."""
-    whole = border.core(Box.of_shape((image.shape[0], image.shape[1])))
+    whole = border.core(Box.from_shape((image.shape[0], image.shape[1])))
     expected = computed(network, border, image, whole, view)[:, *core.slices()]
     found = computed(network, border, image, core, view)
     spread = expected.max() - expected.min()
@@ -137,7 +137,7 @@ def test_one_period_less_context_differs() -> None:
 
 @given(views, st.integers(0, 10**6))
 @settings(max_examples=20)
-def test_told_its_place_an_aligned_interpolation_is_the_wholes(view: View, seed: int) -> None:
+def test_given_its_position_an_aligned_interpolation_equals_the_wholes(view: View, seed: int) -> None:
     config = UNetConfig(
         padding="same", upsampling="bilinear", align_corners=True, depth=2, base_width=3,
         in_channels=1,
@@ -146,7 +146,7 @@ def test_told_its_place_an_aligned_interpolation_is_the_wholes(view: View, seed:
     generator = np.random.default_rng(seed)
     shape = (int(generator.integers(60, 100)), int(generator.integers(60, 100)))
     image = generator.random(shape)
-    whole = Box.of_shape(border.full_shape(shape))
+    whole = Box.from_shape(border.full_shape(shape))
     core = Box(4, 8, 24, 36)
     window = border.window(core, shape)
     origin, turned = view.turn_window(window, border.full_shape(shape))
@@ -197,5 +197,5 @@ def test_turned_borders_hold_what_both_directions_need(
     # Flipped, the core starts `border.after` px into the window: so far off the output's grid …
     phase = (border.after - shrink) % period
     assert border.after - phase >= before
-    # … and the aligned core around it ends where the grid goes on.
+    # … and the aligned core around it ends on the grid.
     assert border.before - (-phase % period) >= after

@@ -31,7 +31,7 @@ configs = st.builds(
 
 
 def network_of(config: UNetConfig, seed: int = 0) -> UNet:
-    """A float64 network whose ReLUs are mostly open, so that it isn't dead by chance."""
+    """Return a float64 network whose ReLUs are mostly open, so that it isn't dead by chance."""
     torch.manual_seed(seed)
     network = UNet(config).double()
     for name, parameter in network.named_parameters():
@@ -105,7 +105,7 @@ def test_derived_is_measured(config: UNetConfig, seed: int) -> None:
 
 
 def run(network: nn.Module, pixels: NDArray[np.float64], window: Box) -> Tensor:
-    """The output for a window of the image, mirrored wherever it reaches beyond."""
+    """Return the output for a window of the image, mirrored wherever it reaches beyond."""
     rows, columns = pixels.shape[:2]
     rows_at = reflect(window.y0, window.y1, rows)
     columns_at = reflect(window.x0, window.x1, columns)
@@ -125,9 +125,9 @@ def compute(network: nn.Module, border: Border, pixels: NDArray[np.float64], cor
 def tiled_error(
     network: nn.Module, border: Border, shape: Shape, tile: int, shift: int = 0
 ) -> float:
-    """Largest difference between tiles and the whole, relative to the output's range."""
+    """Return the largest difference between tiles and the whole, relative to the output's range."""
     pixels = np.random.default_rng(5).random((*shape, 3))
-    whole_core = border.core(Box.of_shape(shape))
+    whole_core = border.core(Box.from_shape(shape))
     whole = compute(network, border, pixels, whole_core)
     worst = 0.0
     for core in whole_core.tiles(tile):

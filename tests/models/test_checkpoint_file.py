@@ -27,7 +27,7 @@ from wsi_unet.models.importing.checkpoint_file import is_checkpoint, open_checkp
 
 
 class Runs:
-    """Runs a command when it is loaded."""
+    """An object that runs a command when it is unpickled."""
 
     def __init__(self, command: str) -> None:
         self.command = command
@@ -145,7 +145,7 @@ def test_code_is_named_even_where_the_pickle_breaks_off(tmp_path: Path) -> None:
         open_checkpoint(path)
 
 
-def test_a_whole_network_is_told_from_its_state(tmp_path: Path) -> None:
+def test_a_pickled_network_is_distinguished_from_its_state(tmp_path: Path) -> None:
     torch.save(nn.Sequential(nn.Conv2d(1, 1, 1)), tmp_path / "network.pth")
     with pytest.raises(ModelError, match=r"whole pickled network.*state_dict\(\) alone"):
         open_checkpoint(tmp_path / "network.pth")
@@ -337,11 +337,11 @@ def test_damage_is_refused_or_loads_as_tensors(tmp_path: Path, data: st.DataObje
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"epoch": 3}, "its entry 'epoch' is no tensor"),
+        ({"epoch": 3}, "its entry 'epoch' isn't a tensor"),
         ([torch.zeros(1)], "no tensors by name"),
         (torch.zeros(3), "no tensors by name"),
         ({}, "0 tensors"),
-        ({3: torch.zeros(1)}, "its entry '3' is no tensor"),
+        ({3: torch.zeros(1)}, "its entry '3' isn't a tensor"),
     ],
 )
 def test_what_is_no_state_dict_is_refused(content: Any, message: str, tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_windows_of_each_member_lie_in_the_ensembles(make: MakeModel) -> None:
     for members in (models, models[1:], models[:2]):
         ensemble = Ensemble(members)
         border, shape = ensemble.border(), (203, 331)
-        for box in Box.of_shape(shape).tiles(64):
+        for box in Box.from_shape(shape).tiles(64):
             core = border.core(box)
             window = border.window(core, shape)
             for member in ensemble.members:

@@ -155,7 +155,7 @@ def edit_spec(folder: Path, **fields: object) -> None:
 
 
 def refuse(source: object, message: str) -> None:
-    """Loading fails with one line that names the place and matches `message`."""
+    """Assert that loading fails with one line that names the path and matches `message`."""
     with pytest.raises(ModelError, match=message) as caught:
         load_model(source)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
@@ -250,7 +250,7 @@ def test_spec_that_is_not_text(make_model: MakeModel) -> None:
 
 
 class Bomb:
-    """Unpickling this would be seen."""
+    """An object whose unpickling leaves a trace."""
 
     def __reduce__(self) -> tuple[Callable[..., object], tuple[str, str]]:
         return Path.write_text, (Path("exploded"), "!")  # type: ignore[return-value]
@@ -306,4 +306,4 @@ def test_damaged_files(make_model: MakeModel, tmp_path: Path) -> None:
 
 
 def test_folder_without_a_model(tmp_path: Path) -> None:
-    refuse(tmp_path, r"is no model: it has no model\.json")
+    refuse(tmp_path, r"isn't a model: it has no model\.json")

@@ -26,7 +26,7 @@ class Locked(nn.Module):
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (lambda image: image, "a function is no torch module"),
+        (lambda image: image, "a function isn't a torch module"),
         (Locked(), "Locked can't be copied: cannot pickle"),
         (nn.Conv2d(3, 300, 1), "has 300 outputs; networks with up to 255 are run"),
         (nn.LazyConv2d(2, 3), "LazyConv2d has layers without weights yet; run it once"),

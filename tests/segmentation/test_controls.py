@@ -38,7 +38,7 @@ def model_and_truth(
 
 def errors(predictor: Predictor, image: NDArray[np.uint8], truth: Truth) -> int:
     raster = ArrayRaster(image)
-    box = Box.of_shape(raster.shape)
+    box = Box.from_shape(raster.shape)
     block = predict_box(
         raster, box, predictor, tile=TILE, mask=None, probabilities=False, clock=Stopwatch()
     )
@@ -53,7 +53,7 @@ def test_the_pipeline_itself_makes_no_error(
 
 
 class OffGrid(Border):
-    """Windows start half a period too early, and the output is cropped to match."""
+    """A predictor whose windows start half a period too early; its output is cropped to match."""
 
     def window(self, core: Box, shape: tuple[int, int]) -> Box:
         return super().window(core, shape).shift(-self.period // 2, -self.period // 2).grow(0, 16)

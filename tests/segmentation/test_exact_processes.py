@@ -16,7 +16,7 @@ from wsi_unet.slides import open_slide
 def test_worker_processes_write_the_same_labels(example_slide_path: Path, tmp_path: Path) -> None:
     config = UNetConfig(depth=3, base_width=4)
     with open_slide(example_slide_path) as slide:
-        image = slide.read(0, Box.of_shape(slide.shape))
+        image = slide.read(0, Box.from_shape(slide.shape))
     _, network = balanced_model(config, image[:512, :512], tmp_path / "model")
     truth = whole_image_forward(network, config, image)
     assert_every_class_is_there(truth, config.classes)

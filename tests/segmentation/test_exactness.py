@@ -38,7 +38,7 @@ ON_THE_REAL_SLIDE = [
 @pytest.fixture(scope="module")
 def real_image(example_slide_path: Path) -> NDArray[np.uint8]:
     with open_slide(example_slide_path) as slide:
-        return slide.read(0, Box.of_shape(slide.shape))
+        return slide.read(0, Box.from_shape(slide.shape))
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_labels_are_those_of_one_forward_over_the_real_slide(
 def whole(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Truth]:
-    """A folder with a slide and a model, and the labels of one forward pass over the slide."""
+    """Return a folder with a slide and a model, and the labels of one pass over the slide."""
     folder, image = tmp_path_factory.mktemp("whole"), textured(1061, 1037)
     config = network_of(request.param, "transpose", 4, classes=3)
     write_png(folder / "slide.png", image)
@@ -102,7 +102,7 @@ def test_resampled_slides_are_exact_too(
         assert slide.mpp is not None
         resampling = choose_resampling(slide, (mpp / slide.mpp.y, mpp / slide.mpp.x))
         raster = open_raster(slide, resampling)
-        image = raster.read(Box.of_shape(raster.shape))
+        image = raster.read(Box.from_shape(raster.shape))
     _, network = balanced_model(config, image[:512, :512], tmp_path / "model", mpp=mpp)
     truth = whole_image_forward(network, config, image)
     assert_every_class_is_there(truth, 2)

@@ -1,4 +1,4 @@
-"""Retries, deadlines, deaths and losses, block by block, on a cluster that does as it is told."""
+"""Retries, deadlines, deaths and losses, block by block, on a cluster that tests control."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_many_answers_come_at_once(in_flight: BlocksInFlight, client: FakeClient
         *range(7)
     ]
     assert len(in_flight) == 3
-    assert in_flight.free_places == LIMITS.tasks_per_thread * 4 - 3
+    assert in_flight.free_slots == LIMITS.tasks_per_thread * 4 - 3
 
 
 def test_blocks_whose_worker_died_again_and_again_are_tried_alone(
@@ -250,7 +250,7 @@ def test_blocks_that_wait_long_for_a_thread_have_not_hung(
     assert not client.cancelled
 
 
-def test_when_everything_hangs_twice_it_is_over(
+def test_when_everything_hangs_twice_the_run_ends(
     in_flight: BlocksInFlight, client: FakeClient, clock: Clock
 ) -> None:
     for number in range(3):
@@ -272,7 +272,7 @@ def test_time_without_workers_does_not_count(
     workers.append(WorkerCounts(0, 0, 0, 0))
     clock.now += 50
     assert in_flight.next_events(0) == [NothingEnded()]
-    assert in_flight.free_places == -1
+    assert in_flight.free_slots == -1
     for _ in range(20):
         clock.now += 50
         assert in_flight.next_events(0) == [NothingEnded()]
@@ -313,7 +313,7 @@ def test_a_straggler_runs_twice_where_a_process_is_idle(
     in_flight.duplicate_stragglers()
     in_flight.duplicate_stragglers()
     assert [future.task.index[0] for future in client.futures] == [0, 1, 2, 1, 2]
-    client.futures[3].end("error", OSError("the twin fails, the first goes on"))
+    client.futures[3].end("error", OSError("the twin fails, the first continues"))
     assert in_flight.next_events(0) == [NothingEnded()]
     in_flight.duplicate_stragglers()
     assert len(client.futures) == 5, "a twin that fails would fail again and again"
@@ -341,7 +341,7 @@ def test_in_one_process_nothing_runs_twice(
     assert len(client.futures) == 2
 
 
-def test_a_scheduler_that_went_away_is_said(in_flight: BlocksInFlight, client: FakeClient) -> None:
+def test_a_lost_scheduler_is_reported(in_flight: BlocksInFlight, client: FakeClient) -> None:
     in_flight.submit(task(0))
     client.status = "closed"
     with pytest.raises(ClusterError, match="went away"):

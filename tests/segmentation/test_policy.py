@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from wsi_unet.segmentation.dispatch.policy import (
     Limits,
     Verdict,
-    count_free_places,
+    count_free_slots,
     estimate_deadline,
     find_overdue,
     find_stragglers,
@@ -51,7 +51,7 @@ blocks = st.lists(
     ("in_flight", "threads", "free"), [(0, 4, 12), (12, 4, 0), (13, 4, -1), (2, 0, -2)]
 )
 def test_a_thread_has_three_tasks(in_flight: int, threads: int, free: int) -> None:
-    assert count_free_places(in_flight, threads, LIMITS) == free
+    assert count_free_slots(in_flight, threads, LIMITS) == free
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def test_the_example_slide_end_to_end(example_slide_path: Path, tmp_path: Path) 
     assert 0.03 < nuclei.area_mm2 < 0.2
     labels = wsi_unet.open_labels(output)
     with open_slide(example_slide_path) as slide:
-        pixels = slide.read(0, Box.of_shape(slide.shape))
+        pixels = slide.read(0, Box.from_shape(slide.shape))
     glass = (pixels > 225).all(axis=-1)
     assert glass.mean() > 0.3
     assert labels.values[glass].mean() < 0.002
@@ -91,7 +91,7 @@ def test_the_bundled_model_is_exact(example_slide_path: Path, tmp_path: Path) ->
     spec = model.spec
     assert isinstance(spec.architecture, UNetConfig)
     with open_slide(example_slide_path) as slide:
-        image = slide.read(0, Box.of_shape(slide.shape))
+        image = slide.read(0, Box.from_shape(slide.shape))
     truth = whole_image_forward(
         model.build(),
         spec.architecture,

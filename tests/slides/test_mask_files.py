@@ -121,7 +121,7 @@ def test_large_slides_get_coarser_cells(slide_of: SlideOf, tmp_path: Path) -> No
         ('{"type": "Polygon", "coordinates": [[[1, 2], [3, NaN], [5, 6]]]}', "aren't pixels"),
         ('{"type": "Polygon", "coordinates": [[[1, 2], [3, 1e300], [5, 6]]]}', "aren't pixels"),
         ('{"type": "Polygon", "coordinates": null}', "where a list should be"),
-        ('["text"]', "where an object should be"),
+        ('["text"]', "where a JSON object should be"),
         ("[" * 100 + "]" * 100, "nested"),
         ("[" * 100_000, "isn't valid GeoJSON"),
         (

@@ -24,13 +24,13 @@ Mask = NDArray[np.bool_]
 
 @pytest.fixture
 def few_cells(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Masks are reduced from 17 px on, and come in small pieces."""
+    """Reduce masks from 17 px on, and read them in small pieces."""
     monkeypatch.setattr(mask_images, "MAX_CELLS", 16)
     monkeypatch.setattr(mask_images, "PIECE_PIXELS", 400)
 
 
 def reduced(mask: Mask, most: int = 16) -> Mask:
-    """What `mask` becomes, by the definition: a cell is tissue if any pixel that it meets is."""
+    """Return `mask` reduced by definition: a cell is tissue if any pixel that it touches is."""
     side = -(-max(mask.shape) // most)
     rows, columns = (-(-length // side) for length in mask.shape)
     result = np.zeros((rows, columns), np.bool_)
@@ -57,12 +57,12 @@ def test_cells_are_tissue_if_any_of_their_pixels_is(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mask_images, "MAX_CELLS", most)
         cells = mask_images.ReducedMask(shape)
-    for box in Box.of_shape(shape).tiles(piece):
+    for box in Box.from_shape(shape).tiles(piece):
         cells.add(mask[box.slices()], box.y0, box.x0)
     assert max(cells.mask.shape) <= most
     assert (cells.mask == reduced(mask, most)).all()
     for sides in (shape, (2 * shape[0] + 1, 3 * shape[1]), (shape[0] // 2 + 1, 97)):
-        whole = Box.of_shape(sides)
+        whole = Box.from_shape(sides)
         kept = mask_in_box(cells.mask, whole, sides)
         assert (kept | ~mask_in_box(mask, whole, sides)).all()  # no tissue is lost
 

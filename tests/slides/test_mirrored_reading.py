@@ -61,7 +61,7 @@ def test_only_what_occurs_in_the_window_is_read(slide_of: SlideOf) -> None:
 def test_resampled_slides_are_mirrored_on_their_grid(slide_of: SlideOf, random_rgb: Pixels) -> None:
     slide = slide_of(random_rgb)
     raster = open_raster(slide, choose_resampling(slide, (1.5, 1.5)))
-    whole = raster.read(Box.of_shape(raster.shape))
+    whole = raster.read(Box.from_shape(raster.shape))
     reference = np.pad(whole, ((10, 10), (10, 10), (0, 0)), mode="reflect")
     rows, columns = raster.shape
     assert (read_mirrored(raster, Box(-10, -10, rows + 10, columns + 10)) == reference).all()

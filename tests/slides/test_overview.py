@@ -43,7 +43,7 @@ def test_coarse_levels_are_resampled(slide_of: SlideOf, random_rgb: Pixels) -> N
     slide = slide_of(random_rgb, random_rgb[::4, ::4])
     raster = open_raster(slide, choose_resampling(slide, (8.0, 8.0), tolerance=0.0))
     slide.boxes.clear()  # type: ignore[attr-defined]
-    assert (read_overview(slide, 8) == raster.read(Box.of_shape(raster.shape))).all()
+    assert (read_overview(slide, 8) == raster.read(Box.from_shape(raster.shape))).all()
     assert {level for level, _ in slide.boxes} == {1}  # type: ignore[attr-defined]
 
 

@@ -37,20 +37,20 @@ def upload(path: Path, bucket: str) -> str:
 
 
 def same(slide: Slide, local: Slide) -> None:
-    """Every level is the same, byte for byte, and so is what is known of the slide."""
+    """Assert that all levels, and the properties of the slide, are identical."""
     assert slide.name == local.name
     assert slide.levels == local.levels
     assert (slide.reader, slide.mpp, slide.vendor) == (local.reader, local.mpp, local.vendor)
     assert slide.compression == local.compression
     assert slide.fingerprint() == local.fingerprint()
     for number, level in enumerate(local.levels):
-        box = Box.of_shape(level.shape)
+        box = Box.from_shape(level.shape)
         assert (slide.read(number, box) == local.read(number, box)).all()
 
 
 @pytest.fixture
 def small_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So little of a slide is read when it is opened that even a small one must be read later."""
+    """Read so little on opening that even a small slide must be read later."""
     monkeypatch.setattr(remote_source, "END_BYTES", 4096)
     monkeypatch.setattr(remote_source, "READ_BEFORE", 1024)
     monkeypatch.setattr(remote_source, "READ_AFTER", 8192)
@@ -58,7 +58,7 @@ def small_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def pyramid(tmp_path: Path) -> Path:
-    """A pyramidal TIFF of Deflate tiles, 900 x 700 px, the last level in strips."""
+    """Return a pyramidal TIFF of Deflate tiles, 900 x 700 px, the last level in strips."""
     path = tmp_path / "pyramid ü.tif"
     pixels = np.random.default_rng(0).integers(0, 256, (900, 700, 3), dtype=np.uint8)
     with tifffile.TiffWriter(path) as writer:

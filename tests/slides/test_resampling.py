@@ -29,7 +29,7 @@ def sampling_of(shape: tuple[int, int], ratio: tuple[float, float]) -> Resamplin
 
 
 def weights(side: int, ratio: float) -> NDArray[np.float64]:
-    """The filter as a matrix (grid px, level px), written from its definition."""
+    """Return the filter as a matrix (grid px, level px), written from its definition."""
     count = math.ceil(side / ratio)
     half = max(1.0, ratio)
     matrix = np.zeros((count, side))
@@ -57,7 +57,7 @@ def test_resampling_is_the_filter_that_it_claims_to_be(
 ) -> None:
     pixels = np.random.default_rng(seed).integers(0, 256, (*shape, 3), dtype=np.uint8)
     raster = open_raster(slide_of(pixels), sampling_of(shape, ratio))
-    whole = raster.read(Box.of_shape(raster.shape))
+    whole = raster.read(Box.from_shape(raster.shape))
     expected = pixels if ratio == (1.0, 1.0) else brute_force(pixels, ratio)
     assert np.abs(whole - expected).max() <= 1.01
 
@@ -70,7 +70,7 @@ def test_every_window_is_cut_from_the_same_grid(
     """To the last bit, whatever strips and pieces a window happens to be computed in."""
     pixels = np.random.default_rng(3).integers(0, 256, (301, 257, 3), dtype=np.uint8)
     raster = open_raster(slide_of(pixels), sampling_of((301, 257), ratio))
-    whole = raster.read(Box.of_shape(raster.shape))
+    whole = raster.read(Box.from_shape(raster.shape))
     rows, columns = raster.shape
     y0, x0 = data.draw(st.integers(0, rows - 1)), data.draw(st.integers(0, columns - 1))
     y1, x1 = data.draw(st.integers(y0 + 1, rows)), data.draw(st.integers(x0 + 1, columns))
@@ -97,7 +97,7 @@ def test_wide_windows_are_exact_too(slide_of: SlideOf) -> None:
     pixels = np.random.default_rng(5).integers(0, 256, (3, 40_000, 3), dtype=np.uint8)
     ratio = (1.0, dyadic(2.7))
     raster = open_raster(slide_of(pixels), sampling_of((3, 40_000), ratio))
-    whole = raster.read(Box.of_shape(raster.shape))
+    whole = raster.read(Box.from_shape(raster.shape))
     for x0, x1 in ((0, 9), (1400, 1900), (7000, 14_000), (14_700, raster.shape[1])):
         assert (raster.read(Box(0, x0, 3, x1)) == whole[:, x0:x1]).all()
     index = np.array([0, 5000, 9999, 14_000])
@@ -114,28 +114,28 @@ def test_nothing_is_shifted(slide_of: SlideOf, ratio: float) -> None:
     side = 198  # a multiple of every ratio here: the grid ends with the level
     ramp = np.broadcast_to(np.arange(side, dtype=np.uint8)[None, :, None], (side, side, 3)).copy()
     raster = open_raster(slide_of(ramp), sampling_of((side, side), (ratio, ratio)))
-    whole = raster.read(Box.of_shape(raster.shape)).astype(float)
+    whole = raster.read(Box.from_shape(raster.shape)).astype(float)
     centres = (np.arange(raster.shape[1]) + 0.5) * ratio - 0.5
     inner = (centres > ratio + 1) & (centres < side - ratio - 2)
     assert np.abs(whole[5, inner, 0] - centres[inner]).max() <= 1
     half = np.random.default_rng(1).integers(0, 256, (side, side // 2, 3), dtype=np.uint8)
     symmetric = np.concatenate([half, half[:, ::-1]], axis=1)
     raster = open_raster(slide_of(symmetric), sampling_of((side, side), (ratio, ratio)))
-    whole = raster.read(Box.of_shape(raster.shape)).astype(float)
+    whole = raster.read(Box.from_shape(raster.shape)).astype(float)
     assert np.abs(whole - whole[:, ::-1]).max() <= 1
 
 
 def test_constant_slides_stay_constant(slide_of: SlideOf) -> None:
     pixels = np.full((50, 40, 3), 201, np.uint8)
     raster = open_raster(slide_of(pixels), sampling_of((50, 40), (dyadic(1.37), dyadic(0.61))))
-    assert (raster.read(Box.of_shape(raster.shape)) == 201).all()
+    assert (raster.read(Box.from_shape(raster.shape)) == 201).all()
 
 
 def test_source_rows_are_read_once_and_in_bounded_strips(slide_of: SlideOf) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (9000, 20, 3), dtype=np.uint8)
     slide = slide_of(pixels)
     raster = open_raster(slide, sampling_of((9000, 20), (2.0, 2.0)))
-    raster.read(Box.of_shape(raster.shape))
+    raster.read(Box.from_shape(raster.shape))
     boxes = [box for _, box in slide.boxes]  # type: ignore[attr-defined]
     assert sum(box.shape[0] for box in boxes) == 9000
     assert max(box.shape[0] for box in boxes) <= antialias.STRIP_ROWS + 64

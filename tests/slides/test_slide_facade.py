@@ -119,7 +119,7 @@ def test_thumbnail_is_the_reduced_slide(example_slide_path: Path) -> None:
         thumbnail = slide.thumbnail(300)
         assert max(thumbnail.shape) == 300
         assert thumbnail.shape[1] == pytest.approx(300 * 2220 / 2967, abs=1)
-        whole = slide.read(0, Box.of_shape(slide.shape))
+        whole = slide.read(0, Box.from_shape(slide.shape))
         assert np.abs(thumbnail.mean((0, 1)) - whole.mean((0, 1))).max() < 0.5
         with pytest.raises(ValueError, match="at least 1 px"):
             slide.thumbnail(0)

@@ -41,7 +41,7 @@ OPENSLIDE_OPENS = [
 
 
 def boxes(shape: Shape) -> list[Box]:
-    """All corners, the middle, and one pixel."""
+    """Return boxes in all corners, in the middle, and of one pixel."""
     height, width = shape
     h, w = min(height, 700), min(width, 650)
     y, x = (height - h) // 2, (width - w) // 2
@@ -92,7 +92,7 @@ def test_example_matches_both_references_everywhere(example_slide_path: Path) ->
         tiffslide_pixels(example_slide_path) as tiff,
         openslide.OpenSlide(example_slide_path) as osr,
     ):
-        whole = slide.read(0, Box.of_shape(slide.shape))
+        whole = slide.read(0, Box.from_shape(slide.shape))
         assert (whole == tiff.zarr_group["0"][:]).all()
         assert (whole == np.asarray(osr.read_region((0, 0), 0, osr.dimensions))[..., :3]).all()
 
@@ -107,7 +107,7 @@ def test_no_warning_and_no_open_file_is_left(real_slides: dict[str, Path]) -> No
 
 def test_reads_from_many_threads_agree(example_slide_path: Path) -> None:
     with open_slide(example_slide_path) as slide:
-        whole = slide.read(0, Box.of_shape(slide.shape))
+        whole = slide.read(0, Box.from_shape(slide.shape))
         wanted = [Box(y, x, y + 500, x + 400) for y in range(0, 2400, 300) for x in (0, 700, 1800)]
         with ThreadPoolExecutor(6) as pool:
             for box, pixels in zip(
@@ -187,7 +187,7 @@ def test_a_tile_that_ends_early_is_an_error(example_slide_path: Path, tmp_path: 
         slide.read(0, Box(0, 0, 100, 100))
 
 
-def test_the_tile_that_fails_is_told_rather_than_those_that_are_given_up_for_it() -> None:
+def test_the_tile_that_fails_is_named_rather_than_those_cancelled_because_of_it() -> None:
     wrong = SlideError("the tile in row 3 is truncated")
     tasks: list[Future[None]] = [Future() for _ in range(4)]
     for task, error in zip(

@@ -26,27 +26,27 @@ def assert_windows_agree(slide: Slide, side: int = 300) -> None:
         expected = slide.read(number, common)
         for up, left, down, right in ((1, 0, 0, 0), (7, 13, 5, 0), (64, 101, 40, 230)):
             window = Box(common.y0 - up, common.x0 - left, common.y1 + down, common.x1 + right)
-            window = window.intersection(Box.of_shape(level.shape))
+            window = window.intersection(Box.from_shape(level.shape))
             pixels = slide.read(number, window)[common.relative_to(window).slices()]
             assert (pixels == expected).all(), (slide, number, window)
 
 
 @pytest.fixture
 def smooth() -> Pixels:
-    """A picture, (2003, 1501, 3), in which a shift by part of a pixel shows."""
+    """Return a picture, (2003, 1501, 3), in which a shift by part of a pixel shows."""
     noise = np.random.default_rng(3).integers(0, 256, (201, 151, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(noise).resize((1501, 2003), Image.Resampling.BICUBIC))
 
 
 @pytest.fixture
 def reduced(smooth: Pixels) -> Pixels:
-    """The same, coarser by 2003/1001 and 1501/751."""
+    """Return that picture, coarser by 2003/1001 and 1501/751."""
     return np.asarray(Image.fromarray(smooth).resize((751, 1001)))
 
 
 @pytest.fixture
 def pyramid_path(smooth: Pixels, reduced: Pixels, tmp_path: Path) -> Path:
-    """Both levels as a tiled TIFF."""
+    """Return both levels as a tiled TIFF."""
     path = tmp_path / "pyramid.tif"
     with tifffile.TiffWriter(path) as writer:
         for tile, pixels in ((256, smooth), (128, reduced)):

@@ -25,7 +25,7 @@ from support.training_data import (
 from wsi_unet.errors import RecipeError
 from wsi_unet.geometry import Box
 from wsi_unet.models import ModelClass, ModelSpec, Normalisation, UNetConfig
-from wsi_unet.segmentation.planning.resolved_options import fit_resampling, refer_to
+from wsi_unet.segmentation.planning.resolved_options import fit_resampling, make_slide_reference
 from wsi_unet.slides.opening import open_slide
 from wsi_unet.slides.resample import open_raster
 from wsi_unet.training.dataset import open_fields
@@ -34,11 +34,11 @@ from wsi_unet.training.fields import IGNORED, NOTHING
 
 
 def whole(shape: tuple[int, int]) -> Box:
-    return Box.of_shape(shape)
+    return Box.from_shape(shape)
 
 
 def nearest(labels: NDArray[Any], downsample: float, shape: tuple[int, int]) -> NDArray[Any]:
-    """The pixel in which each grid pixel's centre lies; beyond the last one nothing is known."""
+    """Return the pixel in which each grid pixel's centre lies; labels beyond it are unknown."""
     fringed = np.pad(labels.astype(np.uint8), (0, 1), constant_values=IGNORED)
     rows, columns = (
         np.minimum(((np.arange(n) + 0.5) * downsample + 1e-9).astype(int), side)
@@ -77,7 +77,7 @@ def test_images_are_resampled_as_segment_does_it(tmp_path: Path, kept: bool) -> 
         normalisation=Normalisation(mean=(0.5,) * 3, std=(0.5,) * 3),
     )
     with open_slide(tmp_path / "images" / "0.png") as slide:
-        sampling = fit_resampling(slide, refer_to(slide, 0.29), spec)
+        sampling = fit_resampling(slide, make_slide_reference(slide, 0.29), spec)
         expected = open_raster(slide, sampling).read(whole(sampling.shape))
     assert field.shape == sampling.shape == (math.ceil(190 * 0.58), math.ceil(231 * 0.58))
     piece = field.read(whole(field.shape))
@@ -269,7 +269,7 @@ def test_a_label_zarr_of_regions_knows_only_those(tmp_path: Path) -> None:
         assert list(field.areas) == [Box(0, 512, 512, 1024)]
 
 
-def test_magnification_is_told_from_the_median_object(tmp_path: Path) -> None:
+def test_magnification_follows_from_the_median_object(tmp_path: Path) -> None:
     pairs = write_pairs(tmp_path, [(200, 260), (90, 120)])
     recipe = make_recipe({**INSTANCES, "object_diameter": 3.0}, mpp=0.5)
     fields = open_fields(recipe, tmp_path)
@@ -283,7 +283,7 @@ def test_magnification_is_told_from_the_median_object(tmp_path: Path) -> None:
     assert same.shape == (200, 260)
 
 
-def test_objects_of_classes_and_outlines_tell_magnification(tmp_path: Path) -> None:
+def test_magnification_follows_from_objects_of_classes_and_outlines(tmp_path: Path) -> None:
     labels = np.zeros((100, 100), np.uint8)
     for i in range(3):
         labels[10 + 30 * i : 30 + 30 * i, 10:30] = 1

@@ -40,7 +40,7 @@ PARTED = {"part": 3}
 
 
 def spiral(shape: tuple[int, int], width: int = 4) -> NDArray[np.uint8]:
-    """One long part that comes back to nearly where it was, over and over; and blobs in it."""
+    """Return a map of a long spiral, which nearly touches itself in many places, and of blobs."""
     rows, columns = np.mgrid[: shape[0], : shape[1]]
     y, x = rows - shape[0] / 2, columns - shape[1] / 2
     turns = np.hypot(y, x) / (4 * width) - np.arctan2(y, x) / (2 * math.pi)
@@ -59,7 +59,7 @@ def same(one: FieldWindow, other: FieldWindow) -> bool:
 
 
 def write_truths(folder: Path) -> None:
-    """An image with every kind of truth."""
+    """Write an image with every kind of truth."""
     save(folder / "a.png", make_image(SHAPE))
     instances = make_instances(SHAPE, number=90)
     save(folder / "instances.png", instances)
@@ -94,7 +94,7 @@ THREE = [
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[DataField, DataField]]:
-    """Fields of every kind of truth and several scales: kept, and read window by window."""
+    """Return fields of every kind of truth and several scales: in memory, and read by windows."""
     folder = tmp_path_factory.mktemp("truths")
     write_truths(folder)
     pairs = []
@@ -133,7 +133,7 @@ def test_the_whole_is_what_its_ingredients_give(
     classes[150:] = 2 * spiral((SHAPE[0] - 150, SHAPE[1]))
     eight = label(classes, background=0, connectivity=2)  # type: ignore[no-untyped-call]
     for number, objects, labels in ((0, instances, instances > 0), (2, eight, classes)):
-        window = both[number][0].read(Box.of_shape(SHAPE))
+        window = both[number][0].read(Box.from_shape(SHAPE))
         separated = separate_touching(objects, 2)
         assert (window.labels == np.where(separated > 0, labels, 0)).all()
         assert (window.separation == separation_weights(separated, 10.0, 3.0)).all()
@@ -141,7 +141,7 @@ def test_the_whole_is_what_its_ingredients_give(
 
 
 def test_what_is_separated_and_ignored(both: list[tuple[DataField, DataField]]) -> None:
-    labels = both[-2][0].read(Box.of_shape(SHAPE)).labels
+    labels = both[-2][0].read(Box.from_shape(SHAPE)).labels
     assert set(np.unique(labels).tolist()) == {0, 1, IGNORED}
 
 
@@ -249,7 +249,7 @@ def test_an_outlined_slide_is_sampled_polygon_by_polygon(tmp_path: Path) -> None
     assert field.amounts[1] == pytest.approx(27, abs=1)
     assert field.amounts[2] == pytest.approx(200 * 400, rel=0.2)
     assert field.amounts[0] == pytest.approx(1500 * 2600, rel=0.1)
-    labels = field.read(Box.of_shape(shape)).labels
+    labels = field.read(Box.from_shape(shape)).labels
     rng = np.random.default_rng(0)
     for index in range(3):
         points = np.array([field.point(index, rng) for _ in range(300)])

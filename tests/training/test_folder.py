@@ -13,7 +13,7 @@ from support.training import small_recipe, stop_after, train_small, what_counts
 from wsi_unet.errors import LockedError, ModelError, OutputError
 from wsi_unet.models import ModelSpec, Normalisation, UNet, load_model, save_model
 from wsi_unet.models.destination import check_replaceable
-from wsi_unet.models.saving import put_model, write_card
+from wsi_unet.models.saving import put_model, write_spec
 from wsi_unet.storage.locking.lock import OutputLock
 from wsi_unet.training.artifacts.card import describe_model
 from wsi_unet.training.artifacts.folder import TrainingFolder
@@ -41,7 +41,7 @@ def test_the_training_beside_a_model_doesnt_make_it_another(model: Path) -> None
     assert again.sha256 == whole.sha256
 
 
-def test_a_training_is_neither_replaced_nor_gone_on_with_unasked(model: Path) -> None:
+def test_a_training_is_neither_replaced_nor_resumed_unasked(model: Path) -> None:
     folder = TrainingFolder(model)
     with pytest.raises(OutputError, match="`resume=True` continues it, `overwrite=True` starts"):
         folder.check(resume=False, overwrite=False)
@@ -98,7 +98,7 @@ def test_only_a_started_training_is_resumed(tmp_path: Path) -> None:
     folder.check(resume=True, overwrite=False)
 
 
-def test_a_training_that_has_ended_needs_its_state_to_go_on(model: Path) -> None:
+def test_a_finished_training_needs_its_state_to_be_resumed(model: Path) -> None:
     folder = TrainingFolder(model)
     folder.report.write_text("{}")
     folder.check(resume=True, overwrite=False)
@@ -109,7 +109,7 @@ def test_a_training_that_has_ended_needs_its_state_to_go_on(model: Path) -> None
     folder.check(resume=False, overwrite=True)
 
 
-def test_who_lost_the_folder_while_it_stood_still_writes_nothing_more(
+def test_a_training_that_lost_its_folder_while_stopped_writes_nothing_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, before = tmp_path / "m", dict[Path, bytes]()
@@ -138,7 +138,7 @@ def test_a_model_without_a_training_is_replaced_only_if_asked(tmp_path: Path) ->
     folder.check(resume=False, overwrite=True)
 
 
-def test_a_file_is_no_place_for_a_training(tmp_path: Path) -> None:
+def test_a_file_is_refused_as_a_training_folder(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"without \.safetensors"):
         TrainingFolder(tmp_path / "m.safetensors").check(resume=False, overwrite=True)
     (tmp_path / "file").write_text("")
@@ -176,7 +176,7 @@ def test_a_model_put_among_other_files_is_one_as_any_other(tmp_path: Path) -> No
     assert sorted(path.name for path in folder.rglob("*")) == [
         "model.json", "training", "weights.safetensors"
     ]  # fmt: skip
-    write_card(folder, spec().model_copy(update={"description": "other words"}))
+    write_spec(folder, spec().model_copy(update={"description": "other words"}))
     assert load_model(folder).spec.description == "other words"
     assert load_model(folder).sha256 == put.sha256
 

@@ -195,7 +195,7 @@ def test_places_lie_in_fields_and_show_every_class() -> None:
     places = choose_examples(fields, 3, seed=5)
     assert 3 <= len(places) <= EXAMPLES
     for field, box in places:
-        assert Box.of_shape(field.shape).contains(box)
+        assert Box.from_shape(field.shape).contains(box)
         assert box.shape == tuple(min(256, side) for side in field.shape)
     seen = {int(v) for field, box in places for v in np.unique(field.read(box).labels)}
     assert seen == {0, 1, 2}
@@ -231,7 +231,7 @@ def test_examples_stand_in_rows_image_truth_prediction(tmp_path: Path) -> None:
     places = [
         LabelledWindow(
             number,
-            Box.of_shape(shape),
+            Box.from_shape(shape),
             np.full((*shape, 3), 77, np.uint8),
             np.ones(shape, np.uint8),
             np.zeros((1, *shape), np.uint8),

@@ -65,7 +65,7 @@ class Coded:
 
     @property
     def areas(self) -> Sequence[Box]:
-        return [Box.of_shape(self.shape)]
+        return [Box.from_shape(self.shape)]
 
     def read(self, window: Box) -> FieldWindow:
         rows = reflect(window.y0, window.y1, self.shape[0])
@@ -81,7 +81,7 @@ class Coded:
 
 
 def blobs(source: int = 0, seed: int = 0, name: str = "coded", weight: float = 0.0) -> Coded:
-    """Squares of 16 px."""
+    """Return squares of 16 px."""
     coarse = np.random.default_rng(seed).random((10, 12)) < 0.2
     labels = np.kron(coarse, np.ones((16, 16))).astype(np.uint8)
     return Coded(labels, source, name, weight=weight)

@@ -42,7 +42,7 @@ def brute_weights(instances: NDArray[Any], w0: float, sigma: float) -> NDArray[n
 
 
 def nuclei(rows: int, columns: int, count: int) -> NDArray[np.int32]:
-    """Discs of 5 to 9 px radius, later ones over earlier ones."""
+    """Return discs of 5 to 9 px radius, later ones over earlier ones."""
     rng = np.random.default_rng(0)
     instances = np.zeros((rows, columns), np.int32)
     for number, (y, x) in enumerate(rng.integers(0, (rows, columns), (count, 2)).tolist(), 1):
@@ -64,7 +64,7 @@ def test_weights_are_those_of_a_distance_transform_per_object(
     np.testing.assert_allclose(found, brute_weights(instances, 10.0, sigma), rtol=1e-6, atol=0)
 
 
-def test_weights_of_a_map_of_several_parts() -> None:
+def test_weights_of_a_map_of_several_components() -> None:
     instances = nuclei(STRIP[0] + 30, STRIP[1] + 50, 60)
     expected = brute_weights(instances, 10.0, 5.0)
     assert expected.max() > 8
@@ -78,7 +78,7 @@ def test_weights_of_a_map_of_several_parts() -> None:
 def test_blocks_with_their_halo_give_the_weights_of_the_whole(
     instances: NDArray[np.int32], sigma: float, side: int
 ) -> None:
-    whole = Box.of_shape(SHAPE)
+    whole = Box.from_shape(SHAPE)
     expected = separation_weights(instances, 7.0, sigma)
     for core in whole.tiles(side):
         window = core.grow(separation_halo(sigma), separation_halo(sigma)).intersection(whole)
@@ -120,7 +120,7 @@ def test_a_box_may_be_empty() -> None:
 
 
 def chebyshev(mask: NDArray[np.bool_]) -> NDArray[Any]:
-    """Distance of every pixel to the mask."""
+    """Return the distance of every pixel to the mask."""
     distance: NDArray[Any] = ndimage.distance_transform_cdt(~mask, "chessboard")
     return distance
 
@@ -147,7 +147,7 @@ def test_objects_are_separated_and_lose_only_what_is_near(
 def test_blocks_with_their_halo_are_separated_as_the_whole(
     instances: NDArray[np.int32], px: int, side: int
 ) -> None:
-    whole = Box.of_shape(SHAPE)
+    whole = Box.from_shape(SHAPE)
     expected = separate_touching(instances, px)
     for core in whole.tiles(side):
         window = core.grow(gap_halo(px), gap_halo(px)).intersection(whole)

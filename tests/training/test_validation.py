@@ -1,4 +1,4 @@
-"""What is measured is what the model gives: against one forward over the whole mirrored image."""
+"""Measured scores, against one forward pass over the whole mirrored image."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def labeller(network: UNet, spec: ModelSpec) -> FieldLabeller:
 
 
 def brute_force(truth: NDArray[np.uint8], predicted: NDArray[np.uint8], index: int) -> Any:
-    """TP, FP, FN, TN of a class, pixel by pixel."""
+    """Count TP, FP, FN and TN of a class, pixel by pixel."""
     tp = fp = fn = tn = 0
     for t, p in zip(truth.ravel().tolist(), predicted.ravel().tolist(), strict=True):
         if t == IGNORED:
@@ -120,7 +120,7 @@ def test_a_field_is_scored_as_one_forward_over_all_of_it_would_be(
     assert scores.mean_iou == pytest.approx(np.mean([one.iou for one in scores.classes[1:]]))
 
 
-def test_of_large_fields_a_fair_part_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_fields_are_measured_at_evenly_spaced_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wsi_unet.training.loop.validation.TILE", 32)
     config = UNetConfig(padding="same", depth=2, base_width=4)
     network, field = lively(config), squares(4, (96, 128))
@@ -130,13 +130,13 @@ def test_of_large_fields_a_fair_part_is_measured(monkeypatch: pytest.MonkeyPatch
     assert part.pixels == 4 * 32 * 32
     corners = np.full(field.labels.shape, IGNORED, np.uint8)
     for row, column in ((0, 1), (1, 0), (1, 3), (2, 2)):  # the 2nd, 5th, 8th and 11th of twelve
-        box = Box.of_shape((32, 32)).shift(32 * row, 32 * column).slices()
+        box = Box.from_shape((32, 32)).shift(32 * row, 32 * column).slices()
         corners[box] = field.labels[box]
     assert part == measured.measure([Squares(field.image, corners)])
 
 
 @given(count=st.integers(0, 50), most=st.integers(1, 60))
-def test_what_is_thinned_keeps_its_order_and_its_extent(count: int, most: int) -> None:
+def test_picking_evenly_keeps_order_and_extent(count: int, most: int) -> None:
     kept = pick_evenly(range(count), most)
     assert len(kept) == min(count, most)
     assert kept == sorted(set(kept))
@@ -188,7 +188,7 @@ def test_a_class_that_is_nowhere_is_no_score() -> None:
     assert (named["mean_dice"], named["dice c1"]) == (1.0, 1.0)
 
 
-def test_label_values_are_told_apart_from_class_numbers() -> None:
+def test_label_values_are_distinguished_from_class_indices() -> None:
     spec = spec_of(UNetConfig(classes=3), classes=3, background="c2")
     assert spec.label_values == (1, 2, 0)
     counts = PixelCounts(spec)
@@ -236,7 +236,7 @@ def test_cores_cover_a_box_and_stay_on_the_grid(edge: str) -> None:
     assert (seen[box.slices()] == 1).all()
 
 
-def test_numbers_that_are_none_stop_it() -> None:
+def test_numbers_that_arent_finite_stop_it() -> None:
     config = UNetConfig(padding="same", depth=1, base_width=2)
     network = UNet(config)
     with torch.no_grad():

@@ -20,7 +20,7 @@ import click
 
 import wsi_unet
 from wsi_unet.models.inference.devices import keep_freed_memory
-from wsi_unet.models.saving import write_card
+from wsi_unet.models.saving import write_spec
 from wsi_unet.training.artifacts.folder import TrainingFolder
 from wsi_unet.training.recipe import Recipe
 from wsi_unet.training.recipe_file import read_recipe
@@ -110,7 +110,7 @@ def write_scores(model: Path, summary: dict[str, Any]) -> None:
         "sources": summary["mean of sources"],
     }
     spec = wsi_unet.load_model(model).spec
-    write_card(model, spec.model_copy(update={"metrics": metrics}))
+    write_spec(model, spec.model_copy(update={"metrics": metrics}))
 
 
 def describe_report(report: Any) -> str:

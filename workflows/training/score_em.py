@@ -38,7 +38,7 @@ from wsi_unet.metrics.segments import (
     SegmentScores,
     label_segments,
     score_segments,
-    thin_boundaries,
+    thin_membranes,
 )
 from wsi_unet.models.inference.augmentation import Tta
 from wsi_unet.training.dataset import open_fields, split_fields
@@ -195,7 +195,7 @@ def soft_dice(probability: NDArray[np.float32], truth: NDArray[np.bool_]) -> flo
 
 def score_cells(cells: NDArray[np.bool_], truth: NDArray[np.bool_]) -> SegmentScores:
     """Return the scores of cells, separated by thinned membranes, against the true cells."""
-    segments = thin_boundaries(label_segments(cells))
+    segments = thin_membranes(label_segments(cells))
     return score_segments(count_overlaps(label_segments(truth), segments))
 
 

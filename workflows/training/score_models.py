@@ -68,7 +68,7 @@ def count_pixels(
     model: str, field: TrainingField, recipe: Recipe, folder: Path, *, invert: bool
 ) -> NDArray[np.int64]:
     """Return the confusion matrix (2, 2) of a field, as `evaluate` counts it."""
-    whole = field.read(Box.of_shape(field.shape))
+    whole = field.read(Box.from_shape(field.shape))
     truth = (whole.labels != recipe.background_index).astype(np.uint8)
     truth[whole.labels == IGNORED] = IGNORED
     image, labels, output = folder / "i.png", folder / "l.png", folder / "o.ome.zarr"

@@ -84,7 +84,7 @@ def _check_depth(path: Path, depth: int) -> None:
 def _kind(path: Path, node: Any) -> Any:
     if not isinstance(node, dict):
         raise AnnotationError(
-            f"{path}: the GeoJSON holds {str(node)[:40]!r} where an object should be"
+            f"{path}: the GeoJSON holds {str(node)[:40]!r} where a JSON object should be"
         )
     return node.get("type")
 

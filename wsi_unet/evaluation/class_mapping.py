@@ -20,10 +20,10 @@ from wsi_unet.ground_truth.truth import Truth
 CLASS_VALUES = 256
 """Values of classes are below this."""
 
-ClassKey = int | str
+ClassId = int | str
 """A class, by value or by name."""
-GivenClasses = Mapping[str, ClassKey | tuple[ClassKey, ClassKey]]
-"""By a class's name: its key in the prediction, or a tuple of that and its key in the truth."""
+GivenClasses = Mapping[str, ClassId | tuple[ClassId, ClassId]]
+"""By a class's name: its value or name in the prediction, or a tuple of that and in the truth."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ class ClassMapping:
 
 
 def parse_classes(text: str) -> GivenClasses:
-    """Parse `NAME=PREDICTION[:TRUTH],…`, where each key is a value or a name.
+    """Parse `NAME=PREDICTION[:TRUTH],…`, where each is a value or a name.
 
     >>> parse_classes("cell=1:255, tumour=2:Tumor: Positive")
     {'cell': (1, 255), 'tumour': (2, 'Tumor: Positive')}
@@ -53,7 +53,7 @@ def parse_classes(text: str) -> GivenClasses:
     Raises:
         OptionError: it has another form.
     """
-    given: dict[str, ClassKey | tuple[ClassKey, ClassKey]] = {}
+    given: dict[str, ClassId | tuple[ClassId, ClassId]] = {}
     for item in text.split(","):
         name, equals, keys = (piece.strip() for piece in item.partition("="))
         prediction, colon, truth = (piece.strip() for piece in keys.partition(":"))
@@ -64,11 +64,12 @@ def parse_classes(text: str) -> GivenClasses:
                 "between",
                 option="classes",
             )
-        given[name] = (parse_key(prediction), parse_key(truth)) if colon else parse_key(prediction)
+        value = parse_class_id(prediction)
+        given[name] = (value, parse_class_id(truth)) if colon else value
     return given
 
 
-def parse_key(text: str) -> ClassKey:
+def parse_class_id(text: str) -> ClassId:
     """Return the value that a text says, or the name if it isn't a whole number."""
     return int(text) if text.isdecimal() else text
 
@@ -106,7 +107,7 @@ def map_classes(
         else:
             aliases[fold_name(true)] = value
     if truth.names is None:
-        return ClassMapping(_with_background(known), _lookup_table(lookup, CLASS_VALUES))
+        return ClassMapping(_add_background(known), _lookup_table(lookup, CLASS_VALUES))
     if not known:
         return _map_by_value(prediction, truth)
     for true_value, name in truth.names.items():
@@ -116,10 +117,10 @@ def map_classes(
             raise EvaluationError(_describe_unknown(truth, name, prediction, known))
         lookup[true_value] = aliases[fold_name(name)]
     table = _lookup_table({**lookup, 0: 0}, max(truth.names) + 1)
-    return ClassMapping(_with_background(known), table)
+    return ClassMapping(_add_background(known), table)
 
 
-def find_ignored(truth: Truth, ignored: Iterable[ClassKey]) -> frozenset[int]:
+def find_ignored(truth: Truth, ignored: Iterable[ClassId]) -> frozenset[int]:
     """Return the truth's values that are to be ignored.
 
     Raises:
@@ -152,10 +153,10 @@ def _map_by_value(prediction: str, truth: Truth) -> ClassMapping:
             f"{truth.name}: has classes by name and {prediction} by value; say which is which with "
             f"`classes`: {classes}"
         )
-    return ClassMapping(_with_background(names), _lookup_table({}, CLASS_VALUES))
+    return ClassMapping(_add_background(names), _lookup_table({}, CLASS_VALUES))
 
 
-def _find_value(key: ClassKey, known: Mapping[int, str], prediction: str, given: str) -> int:
+def _find_value(key: ClassId, known: Mapping[int, str], prediction: str, given: str) -> int:
     """Return the prediction's value of the class that the caller gave as `given`."""
     if isinstance(key, str):
         for value, name in known.items():
@@ -188,7 +189,7 @@ def _lookup_table(values: Mapping[int, int], size: int) -> NDArray[np.uint8]:
     return table
 
 
-def _with_background(names: Mapping[int, str]) -> Mapping[int, str]:
+def _add_background(names: Mapping[int, str]) -> Mapping[int, str]:
     return dict(sorted({0: "background", **names}.items())) if names else {}
 
 

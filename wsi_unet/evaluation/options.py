@@ -9,7 +9,7 @@ from typing import TypedDict
 
 from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.errors import OptionError
-from wsi_unet.evaluation.class_mapping import ClassKey, GivenClasses
+from wsi_unet.evaluation.class_mapping import ClassId, GivenClasses
 from wsi_unet.evaluation.report import EvaluationKind
 from wsi_unet.ground_truth.grids import Region
 from wsi_unet.locations import Location
@@ -24,7 +24,7 @@ class EvaluationArguments(TypedDict, total=False):
     instances: bool
     em: bool
     classes: GivenClasses | None
-    ignore: Iterable[ClassKey]
+    ignore: Iterable[ClassId]
     region: Region | None
     within: str | os.PathLike[str] | Location | None
     tolerance: float | None
@@ -56,7 +56,7 @@ class EvaluationOptions:
     instances: bool = False
     em: bool = False
     classes: GivenClasses | None = None
-    ignore: Iterable[ClassKey] = ()
+    ignore: Iterable[ClassId] = ()
     region: Region | None = None
     within: str | os.PathLike[str] | Location | None = None
     tolerance: float | None = 2.0

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_unet.errors import EvaluationError
-from wsi_unet.evaluation.class_mapping import ClassKey, find_ignored
+from wsi_unet.evaluation.class_mapping import ClassId, find_ignored
 from wsi_unet.geometry import BlockGrid, Box
 from wsi_unet.ground_truth.annotation_rasters import AnnotationRaster, open_annotation_raster
 from wsi_unet.ground_truth.grids import Region
 from wsi_unet.ground_truth.label_rasters import LabelRaster, LabelsLike, open_label_raster
-from wsi_unet.ground_truth.truth import Truth, mask_of_boxes, open_truth
+from wsi_unet.ground_truth.truth import Truth, make_box_mask, open_truth
 
 SIDE = 2048
 """px: side of the boxes that are compared at once."""
@@ -64,7 +64,7 @@ class Comparison:
     truth: LabelsLike
     label: str | None = None
     truth_label: str | None = None
-    ignore: tuple[ClassKey, ...] = ()
+    ignore: tuple[ClassId, ...] = ()
     region: Region | None = None
     within: Path | None = None
     number: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -98,7 +98,7 @@ class Pair:
         if self.within is not None:
             valid = self.within.read(box) > 0
         if self.prediction.computed is not None:
-            valid &= mask_of_boxes(self.prediction.computed, box)
+            valid &= make_box_mask(self.prediction.computed, box)
         if not valid.any():
             nothing = np.zeros(box.shape, np.uint8)
             return PairPixels(nothing, nothing, valid)
@@ -180,7 +180,7 @@ def _find_area(
     Raises:
         EvaluationError: it is empty.
     """
-    area = Box.of_shape(prediction.grid.shape)
+    area = Box.from_shape(prediction.grid.shape)
     if region is not None:
         area = area.intersection(prediction.grid.find_box(region))
         if not area.area:

@@ -95,7 +95,7 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Return the scores as a JSON document; NaN becomes null."""
-        document: dict[str, Any] = _without_nan(dataclasses.asdict(self))
+        document: dict[str, Any] = _replace_nan(dataclasses.asdict(self))
         return document
 
 
@@ -144,9 +144,9 @@ def summarise_classes(scores: tuple[ClassScores, ...], matrix: NDArray[np.int64]
     }
 
 
-def _without_nan(value: Any) -> Any:
+def _replace_nan(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: _replace_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
+        return [_replace_nan(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value

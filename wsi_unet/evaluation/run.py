@@ -72,7 +72,7 @@ def evaluate(
             scores = evaluate_segments(pair, given.tolerance)
         else:
             scores = evaluate_classes(pair, given.classes or {}, given.tolerance, map_reduce)
-    pixels = Box.of_shape(pair.prediction.grid.shape).area
+    pixels = Box.from_shape(pair.prediction.grid.shape).area
     logs.event(
         "evaluated", prediction=pair.prediction.name, truth=pair.truth.name, pixels=scores["pixels"]
     )

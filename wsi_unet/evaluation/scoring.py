@@ -25,7 +25,7 @@ from wsi_unet.metrics.boundaries import count_boundaries
 from wsi_unet.metrics.confusion import confusion_matrix
 from wsi_unet.metrics.instances import score_objects
 from wsi_unet.metrics.overlaps import Overlaps, count_overlaps
-from wsi_unet.metrics.segments import label_segments, score_segments, thin_boundaries
+from wsi_unet.metrics.segments import label_segments, score_segments, thin_membranes
 
 MAX_SEGMENT_PIXELS = 1 << 26
 """Largest area whose membranes are thinned, as a whole: 8192 x 8192 px."""
@@ -112,12 +112,12 @@ def evaluate_segments(pair: Pair, tolerance: float | None) -> Fields:
     truth, prediction = (label_segments(values) for values in pixels.objects)
     drawn = count_overlaps(truth, prediction, pixels.valid)
     _refuse_empty(pair, drawn)
-    thinned = count_overlaps(thin_boundaries(truth), thin_boundaries(prediction), pixels.valid)
+    thinned = count_overlaps(thin_membranes(truth), thin_membranes(prediction), pixels.valid)
     names = {0: "border", 1: "segments"}
     matrix = _foreground_matrix(drawn, names)
     boundaries = None
     if tolerance is not None:
-        whole = Box.of_shape(pair.area.shape)
+        whole = Box.from_shape(pair.area.shape)
         boundaries = count_boundaries(truth > 0, prediction > 0, pixels.valid, whole, tolerance)
     scores = score_classes(names, matrix, boundaries)
     segments = replace(score_segments(thinned), rand_error=score_segments(drawn).rand_error)

@@ -92,8 +92,8 @@ class AnnotationRaster:
             end * step + (first - step / 2 + 0.5)
             for end, step, first in zip(
                 self._bounds[outside[0]],
-                grid.on_slide.step * 2,
-                grid.on_slide.first * 2,
+                grid.slide_centres.step * 2,
+                grid.slide_centres.first * 2,
                 strict=True,
             )
         )
@@ -144,7 +144,7 @@ class AnnotationRaster:
         """Return the smallest box of the grid that holds all annotations."""
         low = np.floor(self._bounds[:, :2].min(axis=0)).astype(int).tolist()
         high = np.ceil(self._bounds[:, 2:].max(axis=0)).astype(int).tolist()
-        return Box(*low, *high).intersection(Box.of_shape(self._shape))
+        return Box(*low, *high).intersection(Box.from_shape(self._shape))
 
 
 def is_annotation_file(path: str | os.PathLike[str] | Location) -> bool:

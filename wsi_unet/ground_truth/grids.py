@@ -54,7 +54,7 @@ class Grid:
     slide_shape: Shape | None = None
 
     @property
-    def on_slide(self) -> PixelCentres:
+    def slide_centres(self) -> PixelCentres:
         """Centres of the pixels in full-resolution px; those of an image are the slide's own."""
         return self.pixels or SLIDE_PIXELS
 
@@ -64,7 +64,7 @@ class Grid:
         sides = []
         for axis, (start, length) in enumerate(((y, height), (x, width))):
             ends = (start - 0.5, start + length - 0.5)
-            first, step = self.on_slide.first[axis], self.on_slide.step[axis]
+            first, step = self.slide_centres.first[axis], self.slide_centres.step[axis]
             low, high = (math.ceil(round((end - first) / step, DIGITS)) for end in ends)
             sides.append((max(0, low), min(self.shape[axis], high)))
         return Box(sides[0][0], sides[1][0], sides[0][1], sides[1][1])
@@ -74,7 +74,7 @@ class Grid:
 
         Pixel (i, j) covers [i, i + 1) x [j, j + 1) in both.
         """
-        first, step = np.array(self.on_slide.first), np.array(self.on_slide.step)
+        first, step = np.array(self.slide_centres.first), np.array(self.slide_centres.step)
         return tuple((ring - 0.5 - first) / step + 0.5 for ring in polygon)
 
 

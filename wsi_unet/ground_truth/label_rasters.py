@@ -104,7 +104,7 @@ def _wrap_array(array: xr.DataArray, name: str, computed: tuple[Box, ...] | None
     chunk = array.data.chunksize if hasattr(array.data, "chunksize") else None
     return LabelRaster(
         name=name,
-        grid=_grid_of(array),
+        grid=_find_grid(array),
         pixels=_ArrayPixels(array),
         classes=array.attrs.get("classes"),
         computed=computed,
@@ -112,7 +112,7 @@ def _wrap_array(array: xr.DataArray, name: str, computed: tuple[Box, ...] | None
     )
 
 
-def _grid_of(array: xr.DataArray) -> Grid:
+def _find_grid(array: xr.DataArray) -> Grid:
     shape = int(array.shape[0]), int(array.shape[1])
     if "pixel_size" not in array.attrs or not array.size:
         return Grid(shape)

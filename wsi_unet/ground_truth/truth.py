@@ -168,7 +168,7 @@ def open_truth(labels: LabelsLike, prediction: LabelRaster, name: str | None = N
     return LabelTruth(raster, nearest)
 
 
-def mask_of_boxes(boxes: tuple[Box, ...], window: Box) -> NDArray[np.bool_]:
+def make_box_mask(boxes: tuple[Box, ...], window: Box) -> NDArray[np.bool_]:
     """Return which pixels (h, w) of a window lie in any of several boxes."""
     rows, columns = np.arange(window.y0, window.y1), np.arange(window.x0, window.x1)
     return _find_in_boxes(boxes, rows, columns)

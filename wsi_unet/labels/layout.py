@@ -128,7 +128,7 @@ def create_labels(
     ome: Document = {
         "version": OME_VERSION,
         "multiscales": describe_multiscales(name, pyramid, frame, "mode", channels=False),
-        "image-label": describe_classes(classes, source=_has_image(store)),
+        "image-label": describe_classes(classes, has_image=_has_image(store)),
     }
     ours: Document = {**provenance, "finished": None}
     _put_json(store, f"{group}/zarr.json", describe_group({"ome": ome, "wsi_unet": ours}))

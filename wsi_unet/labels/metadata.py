@@ -194,12 +194,12 @@ def describe_channels(channels: Iterable[tuple[str, str, bool]]) -> Document:
     }
 
 
-def describe_classes(classes: Sequence[StoredClass], *, source: bool) -> Document:
+def describe_classes(classes: Sequence[StoredClass], *, has_image: bool) -> Document:
     """Return the `image-label` attribute of labels.
 
     Args:
         classes: the meaning of the label values.
-        source: whether the slide's image is stored beside the labels.
+        has_image: whether the slide's image is stored beside the labels.
     """
     colors: list[JsonValue] = []
     properties: list[JsonValue] = []
@@ -210,4 +210,4 @@ def describe_classes(classes: Sequence[StoredClass], *, source: bool) -> Documen
         )
         properties.append({"label-value": item.value, "class": item.name})
     document: Document = {"colors": colors, "properties": properties}
-    return document | {"source": {"image": "../../"}} if source else document
+    return document | {"source": {"image": "../../"}} if has_image else document

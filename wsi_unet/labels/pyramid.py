@@ -85,11 +85,6 @@ class Pyramid:
         """Number of levels that the task of a block writes; the others are the tail."""
         return min((self.block // CHUNK).bit_length(), self.levels)
 
-    @property
-    def level_shapes(self) -> list[Shape]:
-        """(rows, columns) of every level."""
-        return [self.level_shape(level) for level in range(self.levels)]
-
     def level_shape(self, level: int) -> Shape:
         """Return (rows, columns) of a level, px of that level."""
         rows, columns = self.shape

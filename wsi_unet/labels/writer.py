@@ -93,7 +93,7 @@ def build_tail(
     records = {}
     for level in range(pyramid.task_levels, pyramid.levels):
         grid = pyramid.level_grid(level)
-        previous = Box.of_shape(pyramid.level_shape(level - 1))
+        previous = Box.from_shape(pyramid.level_shape(level - 1))
         for index in grid:
             core = grid.core(index)
             source = Box(2 * core.y0, 2 * core.x0, 2 * core.y1, 2 * core.x1).intersection(previous)

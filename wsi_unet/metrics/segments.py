@@ -134,7 +134,7 @@ def label_segments(values: NDArray[Any]) -> NDArray[np.int32]:
     return segments
 
 
-def thin_boundaries(segments: NDArray[np.int32]) -> NDArray[np.int32]:
+def thin_membranes(segments: NDArray[np.int32]) -> NDArray[np.int32]:
     """Grow segments until the membranes between them are one pixel wide.
 
     A watershed is flooded from the segments over the Euclidean distance to the nearest of them;

@@ -18,16 +18,16 @@ TRAINING_FOLDER = "training"
 """Folder that a trained model's folder also holds (see `wsi_unet.training.artifacts.folder`)."""
 
 
-def check_replaceable(destination: Path, *, overwrite: bool, source: Path | None = None) -> None:
+def check_replaceable(destination: Path, *, overwrite: bool, imported: Path | None = None) -> None:
     """Refuse to write over anything but a model, and over what the model is made from.
 
     Args:
         destination: where the model is to be written.
         overwrite: whether a model there may be replaced.
-        source: the file that the model is made from.
+        imported: the file that the model is made from, if it is an import.
 
     Raises:
-        OutputError: what is there isn't replaced, or can't be looked at.
+        OutputError: what is there mustn't be replaced, or can't be looked at.
     """
     try:
         if not destination.exists():
@@ -37,7 +37,7 @@ def check_replaceable(destination: Path, *, overwrite: bool, source: Path | None
                 f"{destination} exists; choose another path, or give `overwrite=True`"
             )
         resolved = destination.resolve()
-        if source is not None and resolved in (source.resolve(), *source.resolve().parents):
+        if imported is not None and resolved in (imported.resolve(), *imported.resolve().parents):
             raise OutputError(f"{destination} holds the file to import: it isn't overwritten")
         if (destination / TRAINING_FOLDER).is_dir():
             raise OutputError(

@@ -5,7 +5,7 @@
 
 or one `.safetensors` file that carries the spec as text in its header, under the key `wsi_unet`.
 A network that is a program has the program's file in place of the weights (`PROGRAM_FILES`).
-Nothing that can run code is loaded unless the caller trusts it. `saving` writes them.
+Nothing that can run code is loaded unless the caller trusts it. `saving` writes models.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 LARGEST_SPEC = 2**20
 """Bytes of the largest spec that is read; real ones are some kB."""
 
-# Tasks name models by path; as long as somebody holds the model, its path leads to it.
+# Tasks name models by path; the path is valid as long as somebody holds the model.
 _IN_PROCESS: WeakValueDictionary[str, Model] = WeakValueDictionary()
 
 
@@ -82,12 +82,12 @@ class Model:
         return self.stored.trust
 
     def __dask_tokenize__(self) -> tuple[str, str]:
-        """Return what tells models apart for Dask: their hash."""
+        """Return what identifies the model for Dask: its hash."""
         return "wsi_unet.Model", self.sha256
 
 
 def keep_in_process(model: Model) -> Model:
-    """Let `load_model` find a model that is a module of this process by its path.
+    """Register a model that is a module of this process, so that `load_model` finds its path.
 
     Returns:
         The model that was kept under this path before, if somebody still holds it; else `model`.
@@ -95,24 +95,24 @@ def keep_in_process(model: Model) -> Model:
     return _IN_PROCESS.setdefault(str(model.path), model)
 
 
-def load_model(source: AnyPath, *, trust: bool = False) -> Model:
+def load_model(name_or_path: AnyPath, *, trust: bool = False) -> Model:
     """Load a model and check all of it: spec, and names, shapes and values of the weights.
 
     >>> load_model("nuclei-he").spec.mpp
     0.5
 
     Args:
-        source: name of a bundled model, or the path of a model's folder or .safetensors file.
+        name_or_path: name of a bundled model, or the path of a model's folder or .safetensors file.
         trust: whether a program that can run any code (TorchScript, torch.export) may be loaded;
             its code runs when the network is built.
 
     Raises:
         ModelError: there is no such model or something in it is wrong.
     """
-    kept = _IN_PROCESS.get(str(source))
+    kept = _IN_PROCESS.get(str(name_or_path))
     if kept is not None:
         return kept
-    path = _find_model(source)
+    path = _find_model(name_or_path)
     spec = read_spec(path)
     stored = locate_network(path, spec, trust=trust)
     return Model(spec, path, stored.check(), stored)
@@ -124,16 +124,16 @@ def bundled_models() -> dict[str, Path]:
     return {file.parent.name: file.parent for file in sorted(folder.glob(f"*/{SPEC_FILE}"))}
 
 
-def read_spec(source: AnyPath) -> ModelSpec:
+def read_spec(name_or_path: AnyPath) -> ModelSpec:
     """Read a model's spec alone, without its weights (and without torch).
 
     Args:
-        source: name of a bundled model, or the path of a model's folder or .safetensors file.
+        name_or_path: name of a bundled model, or the path of a model's folder or .safetensors file.
 
     Raises:
         ModelError: it isn't there or isn't valid.
     """
-    path = _find_model(source)
+    path = _find_model(name_or_path)
     if not path.is_dir():
         text = read_header(path).metadata.get(METADATA_KEY)
         if text is None:
@@ -149,21 +149,21 @@ def read_spec(source: AnyPath) -> ModelSpec:
         return _parse_spec(file.read_text(encoding="utf-8"), str(file))
     except FileNotFoundError as error:
         raise ModelError(
-            f"{path} is no model: it has no {SPEC_FILE} (a model is a folder with {SPEC_FILE} "
+            f"{path} isn't a model: it has no {SPEC_FILE} (a model is a folder with {SPEC_FILE} "
             f"and {WEIGHTS_FILE}, or one .safetensors file)"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"can't read {file}: {error}") from error
 
 
-def _find_model(source: AnyPath) -> Path:
+def _find_model(name_or_path: AnyPath) -> Path:
     bundled = bundled_models()
-    if str(source) in bundled:
-        return bundled[str(source)]
-    path = parse_path(source)
+    if str(name_or_path) in bundled:
+        return bundled[str(name_or_path)]
+    path = parse_path(name_or_path)
     if not path.exists():
         names = ", ".join(bundled) or "none"
-        raise ModelError(f"no model {source}: neither a path nor a bundled model ({names})")
+        raise ModelError(f"no model {name_or_path}: neither a path nor a bundled model ({names})")
     return path
 
 

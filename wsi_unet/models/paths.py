@@ -9,17 +9,17 @@ from wsi_unet.errors import ModelError
 from wsi_unet.locations import Location
 
 AnyPath = str | os.PathLike[str] | Location
-"""How a caller may say where a file or folder is."""
+"""The path of a file or folder, as a caller may give it."""
 
 
-def parse_path(place: AnyPath) -> Path:
+def parse_path(path: AnyPath) -> Path:
     """Return the absolute path that a user's path means; "~" is the home folder.
 
     Raises:
         ModelError: for a URL.
-        OptionError: for a URL that isn't one of an object, or the home folder of an unknown user.
+        OptionError: for an incomplete URL, or the home folder of an unknown user.
     """
-    location = Location.parse(place)
+    location = Location.parse(path)
     if location.is_url:
         raise ModelError(
             f"{location} is a URL; models are read from and written to paths of this machine, so "

@@ -97,14 +97,14 @@ def open_program(path: AnyPath) -> ProgramFile | None:
                 kind = _archive_kind(archive.namelist())
             return None if kind is None else ProgramFile(path, kind)
     except (OSError, zipfile.BadZipFile):
-        return None  # whoever opens it next says why
+        return None  # opening it next reports why
     if path.suffix == ".onnx" or start[:1] == b"\x08":  # its first field, the version
         return ProgramFile(path, "onnx")
     return None
 
 
-def sha256_of(content: bytes) -> str:
-    """Return the SHA-256 of a program's bytes, in hex."""
+def compute_sha256(content: bytes) -> str:
+    """Return the SHA-256 of a program's bytes, hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 
 

@@ -33,7 +33,7 @@ def save_model(
 ) -> Model:
     """Save a network as a model: a folder, or a single file where `path` ends in .safetensors.
 
-    The model appears whole or not at all, and is read back and checked before this returns.
+    The model is written atomically, and is read back and checked before this returns.
 
     >>> import tempfile
     >>> from wsi_unet.models import ModelClass, ModelSpec, Normalisation, UNetConfig, build_network
@@ -69,8 +69,8 @@ def save_model(
 def put_model(network: nn.Module, spec: ModelSpec, folder: Path, scratch: Path) -> Model:
     """Put a model's files into a folder that holds other things too, such as its training.
 
-    Each file is replaced atomically, the weights first: whoever reads meanwhile finds a whole
-    model, at worst with the previous one's card, as long as architecture and classes stay.
+    Each file is replaced atomically, the weights first: a reader always finds a whole
+    model, at worst with the previous spec, as long as architecture and classes stay.
 
     Args:
         network: the trained network; its state must be that of `build_network(spec.architecture)`.
@@ -95,7 +95,7 @@ def put_model(network: nn.Module, spec: ModelSpec, folder: Path, scratch: Path) 
     return Model(spec, path, checked.sha256, locate_network(path, spec, trust=False))
 
 
-def write_card(folder: Path, spec: ModelSpec) -> None:
+def write_spec(folder: Path, spec: ModelSpec) -> None:
     """Replace the spec of a model in a folder atomically; what decides labels must stay the same.
 
     Raises:

@@ -55,7 +55,7 @@ class _Frozen(BaseModel):
 
 
 class ModelClass(_Frozen):
-    """One class that a model tells apart.
+    """One class of a model.
 
     Attributes:
         name: its name, unique within the model.
@@ -278,7 +278,7 @@ class ModelSpec(_Frozen):
         return fix_border(border, self.window, exact=self.exactness == "exact")
 
     def work(self, side: int, item_bytes: int) -> Work:
-        """Return what one forward on `side` × `side` px takes, with `item_bytes` per number."""
+        """Return the cost of a forward pass on `side` × `side` px, with `item_bytes` per number."""
         return self.architecture.work(side, item_bytes)
 
     @property
@@ -303,8 +303,8 @@ class ModelSpec(_Frozen):
     def pixel_fields(self) -> dict[str, Any]:
         """Return the fields that, with the weights, decide the labels.
 
-        Names, colours and the card don't decide them; neither do drop-out, which is off in use,
-        and what a program costs.
+        Names, colours and descriptions don't decide them; neither do dropout, which is off in use,
+        and the costs of a program.
         """
         unused = {"dropout", "parameters", "flops_per_pixel", "bytes_per_pixel"}
         return {
@@ -320,5 +320,5 @@ class ModelSpec(_Frozen):
         }
 
     def to_text(self) -> str:
-        """Return the text of the model's card, model.json."""
+        """Return the spec as the text of model.json."""
         return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False)

@@ -299,11 +299,11 @@ class ModelDigest:
         self._digest.update(content)
 
     def add_content(self, name: str, content: bytes) -> None:
-        """Add named bytes that are no tensor."""
+        """Add named bytes that aren't a tensor."""
         self._add([name, len(content)])
         self._digest.update(content)
 
     @property
     def value(self) -> str:
-        """The SHA-256 of what was added, in hex."""
+        """The SHA-256 of what was added, hexadecimal."""
         return self._digest.hexdigest()

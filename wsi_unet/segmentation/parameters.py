@@ -204,7 +204,7 @@ class LabelParameters(_Parameters):
     def region_boxes(self) -> tuple[Box, ...]:
         """Return the computed regions in px of the model's grid, rounded outward."""
         if not self.regions:
-            return (Box.of_shape(self.resampling.shape),)
+            return (Box.from_shape(self.resampling.shape),)
         fy, fx = self.resampling.downsample
         return tuple(
             Box(int(y0 / fy), int(x0 / fx), -int(-y1 // fy), -int(-x1 // fx))

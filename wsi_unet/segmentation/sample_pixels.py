@@ -45,7 +45,7 @@ def read_tissue_sample(path: AnyPath, spec: ModelSpec, side: int) -> NDArray[np.
         grid = BlockGrid(raster.shape, side)
         corners = (grid.core(index) for index in grid)
         boxes = [Box(box.y0, box.x0, box.y0 + side, box.x0 + side) for box in corners]
-        whole = Box.of_shape(raster.shape)
+        whole = Box.from_shape(raster.shape)
         tissue = [
             mask_in_box(mask, inside, raster.shape).mean() * inside.area
             for inside in (box.intersection(whole) for box in boxes)

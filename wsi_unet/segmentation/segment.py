@@ -27,14 +27,14 @@ from wsi_unet.segmentation.runs.preparation import Preparation
 SlidePath = str | os.PathLike[str] | Location
 """The path or URL of a slide or an output."""
 
-ModelSource = str | os.PathLike[str] | Model
+ModelLike = str | os.PathLike[str] | Model
 """A bundled model's name, the path of a model, or a loaded model."""
 
 
 def plan(
     slide: SlidePath,
     output: SlidePath | None = None,
-    model: ModelSource | Sequence[ModelSource] = "nuclei-he",
+    model: ModelLike | Sequence[ModelLike] = "nuclei-he",
     *,
     cluster: ClusterOptions | None = None,
     overwrite: bool = False,
@@ -58,7 +58,7 @@ def plan(
 def segment(
     slide: SlidePath,
     output: SlidePath | None = None,
-    model: ModelSource | Sequence[ModelSource] = "nuclei-he",
+    model: ModelLike | Sequence[ModelLike] = "nuclei-he",
     *,
     cluster: ClusterOptions | None = None,
     overwrite: bool = False,
@@ -108,7 +108,7 @@ def segment(
 def _make_job(
     slide: SlidePath,
     output: SlidePath | None,
-    model: ModelSource | Sequence[ModelSource],
+    model: ModelLike | Sequence[ModelLike],
     overwrite: bool,
     options: OptionArguments,
 ) -> SlideJob:
@@ -129,6 +129,6 @@ def _make_job(
     )
 
 
-def _locate_model(model: ModelSource) -> str:
+def _locate_model(model: ModelLike) -> str:
     """Return the name or path by which workers find a model."""
     return str(model.path if isinstance(model, Model) else model)

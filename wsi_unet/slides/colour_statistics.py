@@ -1,4 +1,4 @@
-"""Mean and deviation of the colours of a slide's tissue, for models that normalise by them.
+"""Measuring the colours of a slide's tissue, for models that normalise by them.
 
 Sums are of whole numbers, so the order in which pixels are read doesn't matter; and which pixels
 are read depends on the slide and its mask only.

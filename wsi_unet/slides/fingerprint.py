@@ -17,12 +17,12 @@ END_BYTES = 1 << 20
 def file_digest(source: ByteSource, metadata: str) -> str:
     """Return the SHA-256 of a file's size, its first and last MiB, and its metadata.
 
-    Reading gigabytes to tell two slides apart would cost more than it is worth: their sizes, tile
-    tables or ends differ anyway.
+    Reading gigabytes to distinguish two slides isn't worth it: their sizes, tile tables or ends
+    differ anyway.
 
     Args:
         source: the file.
-        metadata: what else tells the content, such as a digest of the tile tables.
+        metadata: what else identifies the content, such as a digest of the tile tables.
 
     Returns:
         64 hexadecimal digits.

@@ -1,4 +1,4 @@
-"""The levels of a slide and the size of its pixels, which are known before any pixel is read.
+"""The levels of a slide and the size of its pixels, known before any pixel is read.
 
 Level 0 is the finest. The downsample of a level is how many level-0 px one of its px covers.
 """

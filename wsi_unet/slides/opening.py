@@ -34,10 +34,10 @@ LOCAL_READERS = ("openslide", "dicom")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _IMAGES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM")
 HEAD_BYTES = 132
-"""How many of a file's first bytes tell its format."""
+"""The number of first bytes from which a file's format is detected."""
 
 _OPENSLIDE_ONLY = (".mrxs", ".vms", ".vmu", ".bif")
-"""Formats that begin like another (MRXS like JPEG, BIF like TIFF), so their names tell."""
+"""Formats that begin like another (MRXS like JPEG, BIF like TIFF), recognised by suffix."""
 
 
 def open_slide(path: str | os.PathLike[str] | Location, reader: str = "auto") -> Slide:

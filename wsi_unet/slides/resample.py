@@ -139,7 +139,7 @@ class ResampledRaster(Raster):
             ValueError: the box is empty or reaches beyond the grid.
             SlideError: the slide can't be read there.
         """
-        if not box.area or not Box.of_shape(self.shape).contains(box):
+        if not box.area or not Box.from_shape(self.shape).contains(box):
             raise ValueError(f"{box} is empty or reaches beyond the grid of shape {self.shape}")
         return resample(self.slide, self.resampling.level, self.resampling.ratio, box)
 
@@ -162,7 +162,7 @@ def read_mirrored(raster: Raster, window: Box) -> NDArray[np.uint8]:
     if not window.area:
         raise ValueError(f"nothing to read: {window} is empty")
     height, width = raster.shape
-    if Box.of_shape(raster.shape).contains(window):
+    if Box.from_shape(raster.shape).contains(window):
         return raster.read(window)
     rows = reflect(window.y0, window.y1, height)
     columns = reflect(window.x0, window.x1, width)

@@ -53,7 +53,7 @@ class Reader(Protocol):
         """
 
     def fingerprint(self) -> str:
-        """Return hexadecimal digits that change with the content, not with path or time.
+        """Return a hexadecimal hash that changes with the content, not with path or time.
 
         Raises:
             SlideError: the file can't be read.
@@ -138,7 +138,7 @@ class Slide:
             )
         if not box.area:
             raise ValueError(f"nothing to read: {box} is empty")
-        if not Box.of_shape(self.levels[level].shape).contains(box):
+        if not Box.from_shape(self.levels[level].shape).contains(box):
             raise ValueError(
                 f"{box} reaches beyond level {level} of {self.name}, which has (rows, "
                 f"columns) {self.levels[level].shape}; read_mirrored continues a slide outside"
@@ -159,7 +159,7 @@ class Slide:
         return read_thumbnail(self, max_side)
 
     def fingerprint(self) -> str:
-        """Return hexadecimal digits of the slide's content, independent of its path and time.
+        """Return a hexadecimal hash of the slide's content, independent of path and time.
 
         Raises:
             SlideError: the file can't be read, or the slide is closed.

@@ -76,15 +76,15 @@ def round_length(at_most: float) -> float:
     return next(power * step for step in (5, 2, 1) if power * step <= at_most)
 
 
-def format_length(micrometers: float) -> str:
+def format_length(micrometres: float) -> str:
     """Write a length in mm or nm (Pillow's own font has no µ).
 
     >>> format_length(50.0), format_length(2000.0), format_length(0.5)
     ('0.05 mm', '2 mm', '500 nm')
     """
-    if micrometers < 1:
-        return f"{micrometers * 1000:g} nm"
-    return f"{micrometers / 1000:g} mm"
+    if micrometres < 1:
+        return f"{micrometres * 1000:g} nm"
+    return f"{micrometres / 1000:g} mm"
 
 
 def draw_scale_bar(picture: Image.Image, pixel_size: float) -> None:

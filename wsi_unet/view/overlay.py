@@ -1,4 +1,4 @@
-"""Pictures of a result: the slide, the labels' colours and outlines, a scale bar and a legend."""
+"""Drawing a result: the slide, the labels' colours and outlines, a scale bar and a legend."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def _downscale_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> Plane:
 
 
 def _erode(mask: NDArray[np.bool_], times: int) -> NDArray[np.bool_]:
-    """Return `mask` without its outermost `times` pixels; the slide's edge is no outline."""
+    """Return `mask` without its outermost `times` pixels; the slide's edge isn't an outline."""
     for _ in range(times):
         smaller = mask.copy()
         smaller[1:] &= mask[:-1]

@@ -1,7 +1,7 @@
 """The border of a network: how much context a core needs, and where cores may start.
 
-An architecture's `border()` is the only truth about it: tiles, windows, costs and samples ask that
-method and nothing else. Each family derives it beside its description:
+An architecture's `border()` is its only definition: tiles, windows, costs and samples all use that
+method. Each family derives it beside its description:
 
 - `unet`: by a formula, which stands at `UNetConfig.border`;
 - `resnet_unet` and `residual_unet`: by following one core back through the layers with interval

@@ -1,4 +1,4 @@
-"""What running a network costs, counted from its architecture alone: no torch, nothing is run."""
+"""The costs of running a network, counted from its architecture without running it or torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ALLOCATOR_SLACK = 64 * 2**20
 
 @dataclass(frozen=True)
 class Work:
-    """What one forward takes.
+    """The cost of one forward pass.
 
     Attributes:
         flops: floating-point operations; a multiplication and an addition count as two,
@@ -52,7 +52,7 @@ class NetworkDescription(Protocol):
         """Return the context that a core needs."""
 
     def work(self, side: int, item_bytes: int) -> Work:
-        """Return what one forward on `side` × `side` px takes, with `item_bytes` per number."""
+        """Return the cost of a forward pass on `side` × `side` px, with `item_bytes` per number."""
 
 
 @dataclass
@@ -80,7 +80,7 @@ class WorkCounter:
     parameters: int = 0
 
     def hold(self, channels: int) -> int:
-        """Keep a new map of the present side alive; return its bytes."""
+        """Count a new map of the present side as alive; return its bytes."""
         size = channels * self.side**2 * self.item_bytes
         self.live += size
         self.spend(0)
@@ -88,17 +88,17 @@ class WorkCounter:
         return size
 
     def spend(self, size: int) -> None:
-        """Take `size` bytes for a moment."""
+        """Count `size` bytes that are needed for a moment."""
         self.peak = max(self.peak, self.live + size)
 
     def drop(self, size: int) -> None:
-        """Free maps of `size` bytes."""
+        """Count maps of `size` bytes as freed."""
         self.live -= size
 
     def convolve(self, channels: int, width: int, kernel: int, stride: int = 1) -> int:
         """Count a convolution and keep its output alive; return the output's bytes.
 
-        `side` is divided by the stride; what a valid convolution eats is left to the caller.
+        `side` is divided by the stride; what a valid convolution crops is left to the caller.
         """
         self.side //= stride
         output_bytes = self.hold(width)

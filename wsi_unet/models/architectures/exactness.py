@@ -1,4 +1,4 @@
-"""Why the labels of a network depend on how the slide is tiled, in words."""
+"""Explaining why the labels of a network depend on how the slide is tiled."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class Locality(Protocol):
-    """What a network's output depends on; every architecture says it of itself."""
+    """What a network's output depends on; which every architecture states."""
 
     @property
     def local(self) -> bool:

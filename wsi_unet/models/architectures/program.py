@@ -72,7 +72,7 @@ class ProgramConfig(BaseModel):
         return Border(self.before, self.after, self.shrink, self.period, "mirror")
 
     def work(self, side: int, item_bytes: int) -> Work:
-        """Return roughly what one forward on `side` × `side` px takes, in float32."""
+        """Return roughly the cost of one forward pass on `side` × `side` px, in float32."""
         pixels = side * side
         size = int(self.bytes_per_pixel * pixels)
         flops, left = int(self.flops_per_pixel * pixels), side - 2 * self.shrink

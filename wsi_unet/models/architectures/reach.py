@@ -11,33 +11,31 @@ from wsi_unet.geometry import Border, round_up
 Interval = tuple[int, int]
 
 
-def through_convolution(
-    wanted: Interval, kernel: int, stride: int = 1, padding: int = 0
-) -> Interval:
+def trace_convolution(wanted: Interval, kernel: int, stride: int = 1, padding: int = 0) -> Interval:
     """Go back through a convolution or a pooling.
 
-    >>> through_convolution((0, 0), 3, stride=2, padding=1)
+    >>> trace_convolution((0, 0), 3, stride=2, padding=1)
     (-1, 1)
     """
     first, last = wanted
     return first * stride - padding, last * stride - padding + kernel - 1
 
 
-def through_transposed_convolution(
+def trace_transposed_convolution(
     wanted: Interval, kernel: int, stride: int, padding: int
 ) -> Interval:
     """Go back through a transposed convolution.
 
     Its input pixel i reaches the output pixels i·stride − padding + 0 … kernel − 1.
 
-    >>> through_transposed_convolution((0, 1), 3, stride=2, padding=1)
+    >>> trace_transposed_convolution((0, 1), 3, stride=2, padding=1)
     (0, 1)
     """
     first, last = wanted
     return -(-(first + padding - kernel + 1) // stride), (last + padding) // stride
 
 
-def through_repetition(wanted: Interval) -> Interval:
+def trace_repetition(wanted: Interval) -> Interval:
     """Go back through doubling by repetition (nearest-neighbour upsampling)."""
     first, last = wanted
     return first // 2, last // 2

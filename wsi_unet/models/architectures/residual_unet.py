@@ -91,20 +91,20 @@ class ResidualUNetConfig(BaseModel):
         copied = []
         for _ in range(self.depth):
             if self.units:
-                wanted = reach.through_convolution(wanted, 3, padding=1)
-            wanted = reach.through_transposed_convolution(wanted, 3, stride=2, padding=1)
+                wanted = reach.trace_convolution(wanted, 3, padding=1)
+            wanted = reach.trace_transposed_convolution(wanted, 3, stride=2, padding=1)
             copied.append(wanted)
         for _ in range(max(1, self.units)):
-            wanted = reach.through_convolution(wanted, 3, padding=1)
+            wanted = reach.trace_convolution(wanted, 3, padding=1)
         for skip in reversed(copied):
             wanted = reach.join(wanted, skip)
             for _ in range(max(1, self.units) - 1):
-                wanted = reach.through_convolution(wanted, 3, padding=1)
-            wanted = reach.through_convolution(wanted, 3, stride=2, padding=1)
+                wanted = reach.trace_convolution(wanted, 3, padding=1)
+            wanted = reach.trace_convolution(wanted, 3, stride=2, padding=1)
         return reach.border_reached(wanted, self.period)
 
     def work(self, side: int, item_bytes: int) -> Work:
-        """Return what one forward on `side` × `side` px takes, with `item_bytes` per number."""
+        """Return the cost of a forward pass on `side` × `side` px, with `item_bytes` per number."""
         return _follow_forward(self, WorkCounter(side, item_bytes))
 
 

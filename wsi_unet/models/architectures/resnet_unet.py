@@ -80,31 +80,31 @@ class ResNetUNetConfig(BaseModel):
 
         That is 281, 513 and 277 px for ResNet-18, -34 and -50, rounded up to the period.
         """
-        wanted = reach.through_convolution((0, self.period - 1), 3, padding=1)  # the head
+        wanted = reach.trace_convolution((0, self.period - 1), 3, padding=1)  # the head
         copied = []
         for _ in self.expanding:
             for _ in range(2):
-                wanted = reach.through_convolution(wanted, 3, padding=1)
+                wanted = reach.trace_convolution(wanted, 3, padding=1)
             copied.append(wanted)
-            wanted = reach.through_repetition(wanted)
+            wanted = reach.trace_repetition(wanted)
         for stage in (3, 2, 1, 0):
-            wanted = self._reach_through_stage(wanted, stage)
+            wanted = self._trace_stage(wanted, stage)
             if stage:
                 wanted = reach.join(wanted, copied[1 + stage])
-        wanted = reach.through_convolution(wanted, 3, stride=2, padding=1)  # the pooling
-        wanted = reach.through_convolution(reach.join(wanted, copied[1]), 7, stride=2, padding=3)
+        wanted = reach.trace_convolution(wanted, 3, stride=2, padding=1)  # the pooling
+        wanted = reach.trace_convolution(reach.join(wanted, copied[1]), 7, stride=2, padding=3)
         return reach.border_reached(wanted, self.period)
 
-    def _reach_through_stage(self, wanted: reach.Interval, stage: int) -> reach.Interval:
+    def _trace_stage(self, wanted: reach.Interval, stage: int) -> reach.Interval:
         for block in reversed(range(self.blocks[stage])):
             stride = 2 if stage and not block else 1
             if not self.bottleneck:
-                wanted = reach.through_convolution(wanted, 3, padding=1)
-            wanted = reach.through_convolution(wanted, 3, stride=stride, padding=1)
+                wanted = reach.trace_convolution(wanted, 3, padding=1)
+            wanted = reach.trace_convolution(wanted, 3, stride=stride, padding=1)
         return wanted
 
     def work(self, side: int, item_bytes: int) -> Work:
-        """Return what one forward on `side` × `side` px takes, with `item_bytes` per number."""
+        """Return the cost of a forward pass on `side` × `side` px, with `item_bytes` per number."""
         return _follow_forward(self, WorkCounter(side, item_bytes))
 
 

@@ -40,7 +40,7 @@ class UNetConfig(BaseModel):
 
     Attributes:
         family: which kind of network this describes.
-        padding: "valid" (the paper: every 3×3 convolution eats one pixel per side) or "same"
+        padding: "valid" (the paper: every 3×3 convolution crops one pixel per side) or "same"
             (zeros are added, the output is as large as the input).
         depth: number of 2×2 poolings, d.
         base_width: channels of the first level; each pooling doubles them.
@@ -143,7 +143,7 @@ class UNetConfig(BaseModel):
 
         With d poolings, k 3×3 convolutions per level and side, and M = 2^d:
 
-        - A valid network eats s = k(3M − 2) px per side: the bottom level's k convolutions cost
+        - A valid network crops s = k(3M − 2) px per side: the bottom level's k convolutions cost
           kM, and a level j above the bottom costs k·2^j on the way down and k·2^j on the way up,
           which sum to 2k(M − 1). Its input side n is legal where every pooling divides it:
           n ≡ −2k (mod M). So a core of T px (a multiple of M) takes n = T + 2k(3M − 1), the
@@ -175,7 +175,7 @@ class UNetConfig(BaseModel):
         )
 
     def work(self, side: int, item_bytes: int) -> Work:
-        """Return what one forward on `side` × `side` px takes, with `item_bytes` per number."""
+        """Return the cost of a forward pass on `side` × `side` px, with `item_bytes` per number."""
         return _follow_forward(self, WorkCounter(side, item_bytes))
 
 

@@ -200,7 +200,7 @@ def _load_quietly(path: Path, load: Callable[[], Any]) -> nn.Module:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of TorchScript's deprecation
             module: nn.Module = load()
-    except Exception as error:  # of whatever type: the file is a stranger's, the loader PyTorch's
+    except Exception as error:  # of any type: PyTorch loads an untrusted file
         reason = first_line(error)
         raise ModelError(f"PyTorch can't load {path}: {reason}") from error
     for parameter in module.parameters():
@@ -226,7 +226,7 @@ def _open_session(path: Path, content: bytes, device: str, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    # Threads that spin while they wait take the cores from whoever reads and writes.
+    # Threads that spin while they wait take the cores from reading and writing.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(

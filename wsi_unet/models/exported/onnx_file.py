@@ -17,7 +17,7 @@ STANDARD = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
 """Domains of the operators that onnxruntime has built in."""
 
 ENDLESS = {"Loop", "Scan"}
-"""Operators that could keep whoever runs the file busy for ever."""
+"""Operators that may never end."""
 
 LARGEST_CONSTANT = 2**28
 """The most numbers that an operator may create from a shape alone."""
@@ -42,7 +42,7 @@ class OnnxSignature:
 
 
 def check_onnx(path: Path, content: bytes) -> OnnxSignature:
-    """Return what images an ONNX program takes, and refuse one that can't or mustn't be run.
+    """Return what images an ONNX program takes, and refuse programs that can't or mustn't be run.
 
     Args:
         path: the program's file, for messages.
@@ -72,7 +72,7 @@ def parse_onnx(path: Path, content: bytes) -> ModelProto:
     """Parse an ONNX program without checking it.
 
     Raises:
-        ModelError: the content is no ONNX program.
+        ModelError: the content isn't an ONNX program.
         OptionError: the packages that read it aren't installed.
     """
     try:
@@ -85,9 +85,9 @@ def parse_onnx(path: Path, content: bytes) -> ModelProto:
     try:
         model = onnx.load_model_from_string(content)
     except DecodeError as error:
-        raise ModelError(f"{path} is no ONNX program, or is damaged") from error
+        raise ModelError(f"{path} isn't an ONNX program, or is damaged") from error
     if not model.graph.node:
-        raise ModelError(f"{path} is no ONNX program: it has no operators")
+        raise ModelError(f"{path} isn't an ONNX program: it has no operators")
     return model
 
 

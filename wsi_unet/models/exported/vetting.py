@@ -1,4 +1,4 @@
-"""Running a stranger's ONNX program for the first time, in a process with little memory.
+"""Running an untrusted ONNX program for the first time, in a process with little memory.
 
 A few bytes of a program can stand for terabytes in many ways (computed shapes, ranges, padding,
 constants of nested graphs), which show only when it is opened or run.
@@ -28,7 +28,7 @@ SIDE = 256
 """Side of the image that a program is tried on, px, unless it takes one side only."""
 
 TIMEOUT = 300
-"""Seconds until a program is given up."""
+"""Seconds after which a program is stopped."""
 
 TOO_MUCH_MEMORY = 3
 """Exit code for a program that needs more memory than it may have."""
@@ -37,9 +37,9 @@ _SIGNS = ("bad_alloc", "allocat", "memory", "requested bytes", "vector::")
 
 
 def vet_onnx(path: Path, content: bytes, in_channels: int, side: int | None) -> None:
-    """Run a checked ONNX program once, where it can do no harm.
+    """Run a checked ONNX program once, in a process of its own with limited memory.
 
-    Failing on the image is allowed: whoever uses the program will report that.
+    Failing on the image is allowed: using the program will report that.
 
     Args:
         path: the program's file, for messages.

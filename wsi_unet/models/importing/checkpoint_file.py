@@ -61,10 +61,10 @@ class CheckpointFile:
     kind: str
 
     def strip_prefixes(self) -> Iterator[tuple[str, dict[str, TensorInFile]]]:
-        """Yield what is stripped from all names, and the tensors by the names without it.
+        """Yield each prefix that can be stripped from all names, and the tensors by stripped names.
 
-        First "" and the names in the file, then, as long as all names share another prefix that
-        wrappers add, say "module." and "module.model.".
+        The first prefix is ""; each further one adds a prefix of wrappers that all names share,
+        as in "module." and "module.model.".
         """
         prefix, tensors = "", dict(self.tensors)
         yield prefix, tensors
@@ -136,12 +136,12 @@ def _detect_kind(path: Path, start: bytes) -> str:
         return "archive"
     if start[8:9] == b"{":
         return "safetensors"
-    if start[:1] in {b"\x80", b"(", b"c"}:  # how pickles begin; old protocols with the latter two
+    if start[:1] in {b"\x80", b"(", b"c"}:  # how pickles begin; the latter two are of old protocols
         return "legacy"
     if path.suffix == ".onnx" or start[:1] == b"\x08":
         raise ModelError(f"{path} looks like an ONNX program, not a checkpoint")
     raise ModelError(
-        f"{path} is no checkpoint ({'empty' if not start else 'an unknown kind of file'}); "
+        f"{path} isn't a checkpoint ({'empty' if not start else 'an unknown kind of file'}); "
         "PyTorch's .pth and .pt files and safetensors files are imported"
     )
 
@@ -171,10 +171,10 @@ def _check_tensors(path: Path, value: dict[Any, Any]) -> dict[str, TensorInFile]
     for key, entry in tensors.items():
         if not isinstance(key, str) or not isinstance(entry, TensorInFile):
             raise ModelError(
-                f"{path} is no network's state_dict(): its entry {str(key)[:60]!r} is no tensor"
+                f"{path} isn't a network's state_dict(): its entry {str(key)[:60]!r} isn't a tensor"
             )
     if not tensors or len(tensors) > MOST_TENSORS:
-        raise ModelError(f"{path} holds {len(tensors)} tensors: that is no network")
+        raise ModelError(f"{path} holds {len(tensors)} tensors, too many for a network")
     return tensors
 
 
@@ -203,7 +203,7 @@ def _load_torch(file: CheckpointFile) -> Mapping[str, Tensor]:
             loaded = torch.load(
                 file.path, map_location="cpu", weights_only=True, mmap=file.kind == "archive"
             )
-    except Exception as error:  # of any type: the file is a stranger's, the loader PyTorch's
+    except Exception as error:  # of any type: PyTorch loads an untrusted file
         reason = first_line(error)
         raise ModelError(f"PyTorch refuses {file.path}: {reason}") from error
     for key in file.wrapper_keys:

@@ -28,7 +28,7 @@ def recognise_checkpoint(path: AnyPath, family: str = "auto") -> RecognisedCheck
         family: a family's name, or "auto" for all of them.
 
     Raises:
-        ModelError: it is no checkpoint, isn't safe, or is of no known family.
+        ModelError: it isn't a checkpoint, isn't safe, or is of no known family.
         OptionError: there is no such family.
     """
     candidates = [known for known in FAMILIES if family in {"auto", known.name}]
@@ -65,7 +65,7 @@ def infer_spec(checkpoint: RecognisedCheckpoint, hints: ImportHints) -> ModelSpe
 def import_checkpoint(
     path: AnyPath, hints: ImportHints | None = None
 ) -> tuple[nn.Module, ModelSpec]:
-    """Build our network of a checkpoint's family and give it the checkpoint's weights.
+    """Build the network of a checkpoint's family and load the checkpoint's weights into it.
 
     Args:
         path: a file that `torch.save` or safetensors wrote.
@@ -113,7 +113,7 @@ def import_model(
     hints = hints or ImportHints()
     source = parse_path(path)
     destination = parse_path(output or hints.name or model_name(source))
-    check_replaceable(destination, overwrite=overwrite, source=source)
+    check_replaceable(destination, overwrite=overwrite, imported=source)
     if open_program(source) is not None:
         from wsi_unet.models.importing.programs import import_program
 
@@ -167,7 +167,7 @@ def _check_shapes(
     """Compare a state with that of the network; messages use the checkpoint's names.
 
     Raises:
-        ModelError: a tensor is missing, superfluous, or of another shape.
+        ModelError: a tensor is missing, unexpected, or of another shape.
     """
     path, title = checkpoint.file.path, checkpoint.family.title
     for problem, names in (

@@ -16,39 +16,39 @@ from wsi_unet.models.paths import AnyPath, parse_path
 from wsi_unet.models.program_file import open_program
 
 
-def load_or_import_model(source: AnyPath, *, trust: bool = False) -> Model:
+def load_or_import_model(name_or_path: AnyPath, *, trust: bool = False) -> Model:
     """Load a model, or import a checkpoint or program that needs no hints.
 
     An imported model is kept in the user's cache (`cache_folder`), under the SHA-256 of its file,
     so that it is made once and workers find it.
 
     Args:
-        source: a bundled model's name, or the path of a model, checkpoint or program.
+        name_or_path: a bundled model's name, or the path of a model, checkpoint or program.
         trust: whether it may be a program that can run code.
 
     Raises:
         ModelError: as `load_model`, `import_checkpoint` and `import_program`.
         OptionError: a hint is needed; `import_model` takes it.
     """
-    path = parse_path(source)
+    path = parse_path(name_or_path)
     program = open_program(path)
     if program is not None:
         program.check_trust(trust=trust)
     elif not is_checkpoint(path):
-        return load_model(source, trust=trust)
+        return load_model(name_or_path, trust=trust)
     kept = _cached_path(path)
     return _load_cached(kept, trust=trust) or _import_into(kept, path, trust=trust)
 
 
-def check_model_exists(source: AnyPath) -> None:
-    """Make sure that there is something for `load_or_import_model`, without loading it.
+def check_model_exists(name_or_path: AnyPath) -> None:
+    """Check that there is something for `load_or_import_model` to load, without loading it.
 
     Raises:
         ModelError: there is neither a model with a valid spec, nor a checkpoint or program.
     """
-    path = parse_path(source)
+    path = parse_path(name_or_path)
     if open_program(path) is None and not is_checkpoint(path):
-        read_spec(source)
+        read_spec(name_or_path)
 
 
 def cache_folder() -> Path:

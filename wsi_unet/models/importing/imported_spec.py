@@ -97,7 +97,7 @@ def model_name(path: Path) -> str:
     return name or "imported"
 
 
-def distinct_colors(count: int) -> tuple[str, ...]:
+def choose_colours(count: int) -> tuple[str, ...]:
     """Return `count` colours, "#rrggbb", no two of them alike.
 
     Neighbours in the list differ in hue by the golden section; each turn of the circle is darker.
@@ -123,7 +123,7 @@ def _make_classes(count: int, names: tuple[str, ...] | None) -> tuple[ModelClass
         )
     return tuple(
         ModelClass(name=name, color=color)
-        for name, color in zip(names, distinct_colors(count), strict=True)
+        for name, color in zip(names, choose_colours(count), strict=True)
     )
 
 

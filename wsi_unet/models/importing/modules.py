@@ -19,7 +19,7 @@ from wsi_unet.models.model import Model, keep_in_process
 from wsi_unet.models.probing.probed_network import wrap_network
 from wsi_unet.models.probing.properties import detect_head
 from wsi_unet.models.probing.shifting import ROOM
-from wsi_unet.models.program_file import sha256_of
+from wsi_unet.models.program_file import compute_sha256
 from wsi_unet.models.stored_network import ModelDigest, StoredModule
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def model_from_module(module: nn.Module, spec: ModelSpec) -> Model:
     check_module(own, type(module).__name__, spec)
     sha256 = hash_module(own, spec)
     # The same weights may come with another name or other colours: each spec has its own path.
-    path = f"{IN_PROCESS}/{sha256_of((sha256 + spec.to_text()).encode())}"
+    path = f"{IN_PROCESS}/{compute_sha256((sha256 + spec.to_text()).encode())}"
     return keep_in_process(Model(spec, Path(path), sha256, StoredModule(own)))
 
 
@@ -56,12 +56,12 @@ def make_private_copy(module: nn.Module) -> nn.Module:
     """Return a copy of a module in float32 and evaluation mode on the CPU.
 
     Raises:
-        ModelError: it is no module or can't be copied, or it has weights that aren't
+        ModelError: it isn't a module or can't be copied, or it has weights that aren't
             initialised yet or aren't finite.
     """
     name = type(module).__name__
     if not isinstance(module, nn.Module):
-        raise ModelError(f"a {name} is no torch module; wrap it in one")
+        raise ModelError(f"a {name} isn't a torch module; wrap it in one")
     if any(map(is_lazy, (*module.parameters(), *module.buffers()))):
         raise ModelError(f"{name} has layers without weights yet; run it once on an image")
     try:

@@ -99,7 +99,7 @@ def scan_pickle(file: Readable) -> Scan:
             raise
         value = None
     except (ValueError, TypeError, IndexError, KeyError, AttributeError, RecursionError) as error:
-        # From pickletools, on bytes that are no pickle; or from the machine, on instructions in
+        # From pickletools, on bytes that aren't a pickle; or from the machine, on instructions in
         # an order that makes no sense.
         if not machine.forbidden:
             raise DamagedPickleError(str(error) or type(error).__name__) from error

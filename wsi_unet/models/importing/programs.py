@@ -43,7 +43,7 @@ def import_program(
         The program's file and its spec, for `save_program`.
 
     Raises:
-        ModelError: it is no program, isn't trusted, or is no network that labels every pixel.
+        ModelError: it isn't a program, isn't trusted, or isn't a network that labels every pixel.
         OptionError: a hint is wrong, or the library that runs the program isn't installed.
     """
     from wsi_unet.models.exported.loading import load_program
@@ -51,7 +51,7 @@ def import_program(
 
     file, hints = open_program(path), hints or ImportHints()
     if file is None:
-        raise ModelError(f"{path} is no ONNX, TorchScript or torch.export program")
+        raise ModelError(f"{path} isn't an ONNX, TorchScript or torch.export program")
     content = file.read(trust=trust)
     signature = OnnxSignature(None, None)
     if file.kind == "onnx":

@@ -14,7 +14,7 @@ class DeviceName:
     """A device as a caller names it.
 
     Attributes:
-        kind: "auto" leaves the choice to whoever runs the model.
+        kind: "auto" leaves the choice to the process that runs the model.
         index: which CUDA device; None where that is left open.
     """
 

@@ -1,4 +1,4 @@
-"""Devices: which there are, which number type pays on them, and how to compute exactly there.
+"""Devices: finding them, choosing the number type for each, and computing exactly on them.
 
 Torch's settings for float32 belong to the process, so `full_float32` counts for the whole process
 how many threads need them (`_FULL_FLOAT32`, module state for that reason).
@@ -30,7 +30,7 @@ class DeviceInfo:
         name: as the option `device` takes it: "cpu", or "cuda:0".
         description: the processor's own name.
         memory: bytes; None for the CPU, where the process's limits count.
-        matrix_units: whether bfloat16 pays on it; see `has_matrix_units`.
+        matrix_units: whether bfloat16 is worth using on it; see `has_matrix_units`.
         precision: the number type that "auto" chooses on it.
     """
 
@@ -65,7 +65,7 @@ def resolve_device(name: str = "auto") -> str:
 
 
 def has_matrix_units(device: str) -> bool:
-    """Return whether bfloat16 pays on `device`: CUDA compute capability 8.0 or more, or AMX.
+    """Return whether `device` computes bfloat16 fast: CUDA compute capability 8.0 or more, or AMX.
 
     A CPU with AVX512-BF16 alone has no matrix unit: bfloat16 doubled the speed where it was
     measured, which is too little to give up float32's exactness unasked.
@@ -182,11 +182,11 @@ def measure_matmul_rate(device: str, precision: Precision, seconds: float = 0.3)
 def keep_freed_memory() -> bool:
     """Let this process keep freed memory for its next arrays, and return whether it can.
 
-    glibc takes every array above 32 MiB anew from the kernel, which zeroes it page by page: page
-    faults took up to 40 % of a forward pass on a CPU (see the documentation's page on
-    performance). Afterwards the process stays as large as it once was (freed memory beyond 1 GiB
-    goes back), so this is for processes that only segment. Call it before threads start: a thread
-    that has allocated memory keeps its old settings.
+    glibc takes fresh memory from the kernel for every array above 32 MiB, and the kernel zeroes it
+    page by page: page faults took up to 40 % of a forward pass on a CPU (see the documentation's
+    page on performance). Afterwards the process stays as large as it once was (freed memory beyond
+    1 GiB goes back), so this is for processes that only segment. Call it before threads start: a
+    thread that has allocated memory keeps its old settings.
     """
     m_trim_threshold, m_mmap_max, m_arena_max = -1, -4, -8  # malloc.h
     try:
@@ -205,7 +205,7 @@ def synchronize(device: str) -> None:
 
 
 class _FullFloat32:
-    """Counts who needs exact float32 now, and remembers the process's settings from before."""
+    """Counts the threads that need exact float32, and keeps the settings from before."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

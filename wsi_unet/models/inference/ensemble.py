@@ -296,7 +296,7 @@ def find_member_boxes(border: Border, core: Box, shape: Shape) -> tuple[Box, Box
         core: the wanted core, px of the raster; starts at a multiple of the model's period.
         shape: (rows, columns) of the whole raster, px.
     """
-    own = border.core(core.intersection(Box.of_shape(shape)))
+    own = border.core(core.intersection(Box.from_shape(shape)))
     return own, border.window(own, shape)
 
 

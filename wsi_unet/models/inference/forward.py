@@ -56,7 +56,7 @@ class Forward:
         self._needs_placement = member.needs_placement
         self._order = member.spec.channel_order
         self._device, self._dtype = device, dtype
-        self._constants = self._scale_of(
+        self._constants = self._make_scale(
             member.spec.normalisation.mean, member.spec.normalisation.std
         )
         self._luma = self._tensor(CHANNEL_WEIGHTS["gray"][0])
@@ -112,10 +112,10 @@ class Forward:
             intensities = intensities.flip(2)
         scale = self._constants
         if statistics is not None:
-            scale = self._scale_of(statistics.mean, statistics.std)
+            scale = self._make_scale(statistics.mean, statistics.std)
         return intensities.sub_(scale.shift).mul_(scale.factor).to(self._dtype)
 
-    def _scale_of(self, mean: Sequence[float], std: Sequence[float]) -> _Scale:
+    def _make_scale(self, mean: Sequence[float], std: Sequence[float]) -> _Scale:
         shift = self._tensor([255 * value for value in mean])
         return _Scale(shift, self._tensor([1 / (255 * value) for value in std]))
 

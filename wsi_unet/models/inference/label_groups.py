@@ -1,4 +1,4 @@
-"""The label images of a model: one, or one per class where classes may overlap."""
+"""The label groups of a model: one, or one per class where classes may overlap."""
 
 from __future__ import annotations
 

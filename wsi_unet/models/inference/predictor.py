@@ -225,7 +225,7 @@ class Predictor:
             for output in forward.outputs(image, window, core, shape, scale):
                 yield forward, output
             return
-        rows, columns = core.intersection(Box.of_shape(shape)).shape
+        rows, columns = core.intersection(Box.from_shape(shape)).shape
         for number, forward in enumerate(self.forwards):
             own_core, own_window = find_member_boxes(forward.border, core, shape)
             part = image[own_window.relative_to(window).slices()]

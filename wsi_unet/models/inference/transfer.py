@@ -46,7 +46,7 @@ class SharedMemory(Transfer):
 class PinnedBuffers(Transfer):
     """The transfer to a GPU: each thread reuses page-locked memory and a stream of its own.
 
-    So one thread's pixels are copied while another's are computed. Locking memory anew for every
+    So one thread's pixels are copied while another's are computed. Locking memory again for every
     window would cost more than it saves. Copies are complete when the methods return, so the
     tensors may be used on any stream.
     """

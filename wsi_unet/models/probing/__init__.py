@@ -1,1 +1,1 @@
-"""Measuring what a network's output depends on: of any network, or to check a model's spec."""
+"""Measuring what a network's output depends on, and verifying a model's spec by that."""

@@ -30,7 +30,7 @@ class AcceptedSides:
     shrink: int
     only: bool
 
-    def at_least(self, side: int) -> int:
+    def round_up(self, side: int) -> int:
         """Return the smallest accepted side that is at least `side`, or the only one."""
         return self.side if self.only else self.side + round_up(side - self.side, LARGEST_PERIOD)
 
@@ -108,7 +108,7 @@ def _measure_shrink(subject: ProbedNetwork, side: int, *, needed: bool = False) 
     """
     try:
         output = subject.run(subject.image(side))
-    except Exception as error:  # of whatever type: other people's networks
+    except Exception as error:  # of any type: other people's networks
         if isinstance(error, ModelError) and not isinstance(error, ImageError):
             raise
         if not needed:

@@ -1,4 +1,4 @@
-"""A network that is probed: it is run on noise, some of whose pixels are spoilt."""
+"""Probing a network by running it on noise with some pixels spoilt."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ class DamageExtent:
 
 def _find_damage_extent(subject: ProbedNetwork, sides: AcceptedSides) -> DamageExtent | None:
     """Return the damage in the smallest image that it doesn't fill; None if it fills all."""
-    for side in dict.fromkeys(sides.at_least(side) for side in BORDER_SIDES):
+    for side in dict.fromkeys(sides.round_up(side) for side in BORDER_SIDES):
         extent = _measure_damage(subject, side, sides.shrink)
         if extent is not None:
             return extent

@@ -34,7 +34,7 @@ class ShiftComparison:
         self, subject: ProbedNetwork, sides: AcceptedSides, before: int, after: int
     ) -> None:
         self._subject = subject
-        self._side = sides.at_least(before + LARGEST_PERIOD + ROOM + after)
+        self._side = sides.round_up(before + LARGEST_PERIOD + ROOM + after)
         self._image = subject.image(self._side + LARGEST_PERIOD)
         self.output = subject.run(self._image[:, :, : self._side, : self._side])
         self._range = float(measure_range(self.output))
@@ -106,11 +106,11 @@ def compare_sizes(
     if sides.only:
         return 0.0
     side = before + (ROOM // period | 1) * period + after
-    image = subject.image(sides.at_least(side + period))
+    image = subject.image(sides.round_up(side + period))
     large = subject.run(image)
     try:
         small = subject.run(image[:, :, :side, :side])
-    except Exception:  # of whatever type: other people's networks
+    except Exception:  # of any type: other people's networks
         return float("inf")
     if small.shape[1:] != (side - 2 * sides.shrink,) * 2:
         return float("inf")

@@ -1,4 +1,4 @@
-"""Verifying by running it that a model is what its spec says."""
+"""Verifying a model's spec by running the model."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def _measure(model: Model, pixels: Callable[[int], NDArray[np.uint8]]) -> Iterat
     expected = _describe_output(spec, probed)
     try:
         clean = subject.run(image)
-    except Exception as error:  # of whatever type: other people's networks
+    except Exception as error:  # of any type: other people's networks
         reason = first_line(error)
         yield Check("output", expected, f"fails: {reason}", False)
         return
@@ -214,7 +214,7 @@ def _find_spare(
 
 def _check_tiling(subject: ProbedNetwork, probed: _ProbedCore, *, exact: bool) -> Check:
     """Compute the same pixels from two windows, of different sizes if the model takes them."""
-    compare = _compare_two_sizes if probed.shift else _compare_two_places
+    compare = _compare_two_sizes if probed.shift else _compare_two_positions
     deviation = compare(subject, probed)
     name = str(subject.dtype).removeprefix("torch.")
     if deviation is None:
@@ -238,7 +238,7 @@ def _compare_two_sizes(subject: ProbedNetwork, probed: _ProbedCore) -> float:
     return float(difference.abs().max() / measure_range(whole))
 
 
-def _compare_two_places(subject: ProbedNetwork, probed: _ProbedCore) -> float | None:
+def _compare_two_positions(subject: ProbedNetwork, probed: _ProbedCore) -> float | None:
     """Compare the overlap of two windows of the only size, whole periods apart.
 
     None: they have no overlap with enough context.

@@ -16,7 +16,7 @@ from wsi_unet.segmentation.dispatch.dask_tasks import DaskTasks, MarkerFuture
 from wsi_unet.segmentation.dispatch.policy import (
     Limits,
     Verdict,
-    count_free_places,
+    count_free_slots,
     find_overdue,
     find_stragglers,
     is_stuck,
@@ -123,9 +123,9 @@ class BlocksInFlight:
         return len(self._suspects)
 
     @property
-    def free_places(self) -> int:
+    def free_slots(self) -> int:
         """How many more tasks may be submitted now."""
-        return count_free_places(len(self), self._tasks.workers.total_threads, self._limits)
+        return count_free_slots(len(self), self._tasks.workers.total_threads, self._limits)
 
     def submit(self, task: Task) -> None:
         """Submit a block to the cluster."""

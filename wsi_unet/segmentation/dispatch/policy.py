@@ -100,10 +100,10 @@ class Overdue(Generic[B]):
     stalled: bool
 
 
-def count_free_places(in_flight: int, threads: int, limits: Limits) -> int:
+def count_free_slots(in_flight: int, threads: int, limits: Limits) -> int:
     """Return how many more tasks may be submitted; below 0 where workers have gone.
 
-    >>> count_free_places(4, threads=2, limits=Limits(tasks_per_thread=3))
+    >>> count_free_slots(4, threads=2, limits=Limits(tasks_per_thread=3))
     2
     """
     return limits.tasks_per_thread * threads - in_flight

@@ -52,7 +52,7 @@ def stream(
     try:
         while True:
             patience = PATIENCE
-            for _ in range(in_flight.free_places if more else 0):
+            for _ in range(in_flight.free_slots if more else 0):
                 try:
                     task = next(waiting)
                 except StopIteration:

@@ -68,7 +68,7 @@ def resolve_options(
         SignatureError: the output holds another slide, or another image than is wanted.
     """
     stored = output.stored
-    reference = refer_to(slide, options.mpp)
+    reference = make_slide_reference(slide, options.mpp)
     _check_same_slide(output, reference)
     resampling = fit_resampling(slide, reference, ensemble.spec)
     levels = output.levels or Pyramid.count_levels(resampling.shape)
@@ -94,7 +94,7 @@ def resolve_options(
     )
 
 
-def refer_to(slide: Slide, given_mpp: float | None) -> SlideReference:
+def make_slide_reference(slide: Slide, given_mpp: float | None) -> SlideReference:
     """Return how workers find the slide.
 
     Args:
@@ -225,7 +225,7 @@ def _choose_regions(
     wanted = options.region_box
     if wanted is None:
         return ()
-    inside = wanted.intersection(Box.of_shape(slide.shape))
+    inside = wanted.intersection(Box.from_shape(slide.shape))
     if not inside.area:
         rows, columns = slide.shape
         raise OptionError(

@@ -96,7 +96,7 @@ class DicomReader(Reader):
 
     @override
     def fingerprint(self) -> str:
-        """Return digits of every file's size and ends, whatever their names."""
+        """Return a hash of every file's size and ends, whatever their names."""
         digests = sorted(path_digest(file, "dicom") for file in self._files)
         return hashlib.sha256("".join(digests).encode()).hexdigest()
 

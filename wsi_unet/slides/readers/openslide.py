@@ -66,12 +66,12 @@ class OpenSlideReader(Reader):
 
         OpenSlide takes positions in level-0 px. To OpenSlide, a coarse level's downsample is rarely
         an exact integer, so most of that level's pixels lie between positions, and it interpolates
-        differently from each origin. Coarse levels are therefore put together from the squares of
-        one fixed grid, each of which is always read from its own origin.
+        differently from each position. Coarse levels are therefore put together from the squares of
+        one fixed grid, each of which is always read from its own corner.
         """
         if level == 0:
             return self._region(level, box)
-        whole = Box.of_shape(self.levels[level].shape)
+        whole = Box.from_shape(self.levels[level].shape)
         result = np.empty((*box.shape, 3), np.uint8)
         first, left = box.y0 // PIECE_SIDE * PIECE_SIDE, box.x0 // PIECE_SIDE * PIECE_SIDE
         for tile in Box(first, left, box.y1, box.x1).tiles(PIECE_SIDE):
@@ -106,7 +106,7 @@ class OpenSlideReader(Reader):
 
     @override
     def fingerprint(self) -> str:
-        """Return digits of the file, its properties and the sizes of its companion files."""
+        """Return a hash of the file, its properties and the sizes of its companion files."""
         folder = self._path.with_suffix("")  # where MRXS and others keep their pixels
         with os_errors_as(SlideError, folder):
             files = sorted(folder.rglob("*")) if folder.is_dir() else []

@@ -1,4 +1,4 @@
-"""What the pages of a TIFF say about its pixels, for the reader and for the fingerprint."""
+"""Reading what the pages of a TIFF say about its pixels."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def _end(page: Any) -> int:
 
 
 def layout_bytes(series: Any, pages: Sequence[Any], properties: Mapping[str, Any]) -> bytes:
-    """Return the metadata and tile tables that tell a slide from others, as bytes.
+    """Return the metadata and tile tables that identify a slide, as bytes.
 
     Args:
         series: tifffile's series of the slide itself.

@@ -36,7 +36,7 @@ def default_threads() -> int:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class _Window:
+class _TileRead:
     """A read in progress.
 
     Attributes:
@@ -110,7 +110,7 @@ class TileSource:
 
     def _request(
         self, level: int, box: Box, result: NDArray[np.uint8], tiles: list[tuple[int, int]]
-    ) -> _Window:
+    ) -> _TileRead:
         """Request the bytes of all tiles that aren't kept decoded."""
         tiff_level = self._levels[level]
         across = tiff_level.grid[1]
@@ -123,7 +123,7 @@ class TileSource:
         }
         positions = {number: position for position, number in enumerate(ranges)}
         encoded = self._source.request(list(ranges.values()))
-        return _Window(level, box, result, iter(tiles), encoded, positions)
+        return _TileRead(level, box, result, iter(tiles), encoded, positions)
 
     def _start_pool(self) -> ThreadPoolExecutor:
         with self._lock:
@@ -131,7 +131,7 @@ class TileSource:
                 self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="tiles")
             return self._pool
 
-    def _drain(self, window: _Window) -> None:
+    def _drain(self, window: _TileRead) -> None:
         """Decode tiles from the queue until it is empty or one fails."""
         try:
             for index in window.queue:
@@ -142,7 +142,7 @@ class TileSource:
             window.encoded.cancel()
             raise
 
-    def _copy_tile(self, window: _Window, index: tuple[int, int]) -> None:
+    def _copy_tile(self, window: _TileRead, index: tuple[int, int]) -> None:
         tiff_level = self._levels[window.level]
         rows, columns = tiff_level.tile
         y, x = index[0] * rows, index[1] * columns
@@ -153,7 +153,7 @@ class TileSource:
         pixels = self._decoded_tile(window, index)
         target[...] = tiff_level.fill if pixels is None else to_rgb(pixels[source])
 
-    def _decoded_tile(self, window: _Window, index: tuple[int, int]) -> NDArray[np.uint8] | None:
+    def _decoded_tile(self, window: _TileRead, index: tuple[int, int]) -> NDArray[np.uint8] | None:
         """Return a decoded tile (rows, columns, samples); None if the file leaves it out.
 
         It may be in this thread's scratch memory, which the thread's next tile overwrites.
@@ -180,7 +180,7 @@ class TileSource:
         row, column = index
         return f"{self._source.location}: the tile in row {row}, column {column} of level {level}"
 
-    def _data(self, window: _Window, number: int, index: tuple[int, int]) -> bytes:
+    def _data(self, window: _TileRead, number: int, index: tuple[int, int]) -> bytes:
         """Return the encoded bytes of a tile."""
         tiff_level = self._levels[window.level]
         tile_range = tiff_level.tile_range(number)
@@ -203,14 +203,14 @@ class TileSource:
         return data
 
     def _decode(
-        self, window: _Window, number: int, index: tuple[int, int], scratch: bool
+        self, window: _TileRead, number: int, index: tuple[int, int], scratch: bool
     ) -> NDArray[np.uint8]:
         """Return a decoded tile, in this thread's scratch memory if allowed and possible."""
         tiff_level = self._levels[window.level]
         data = self._data(window, number, index)
         if tiff_level.jpeg and scratch:
             pixels = self._scratch((*tiff_level.tile, tiff_level.samples))
-            # If the fast decoder fails on a tile, tifffile's has the last word.
+            # If the fast decoder fails on a tile, tifffile's decides.
             with suppress(RuntimeError, ValueError):
                 tiff_level.jpeg.decode_into(data, pixels)
                 return pixels

@@ -69,7 +69,7 @@ class ZarrReader(Reader):
         else:
             self._image = first_image(node)
             names = [str(dataset["path"]) for dataset in self._image["datasets"]]
-            self._folders = [folder.below(name) for name in names]
+            self._folders = [folder.subfolder(name) for name in names]
             self._nodes = list(map_concurrently(load_node, self._folders, location))
             self._axes = image_axes(location, self._image, self._nodes[0])
             refuse_fluorescence(location, node)
@@ -85,7 +85,7 @@ class ZarrReader(Reader):
         node = load_node(folder)
         if node.is_array or first_image(node):
             return node, folder
-        inner = folder.below("0")
+        inner = folder.subfolder("0")
         attributes = node.attributes.get("ome", node.attributes)
         if (
             "bioformats2raw.layout" in attributes
@@ -154,7 +154,7 @@ class ZarrReader(Reader):
 
     @override
     def fingerprint(self) -> str:
-        """Return digits of the image's metadata, its chunks' names and sizes, and some content.
+        """Return a hash of the image's metadata, its chunks' names and sizes, and some content.
 
         The content is the start of chunks spread over each level, since the sizes of uncompressed
         chunks never change. Labels in the same folder don't count.

@@ -24,7 +24,7 @@ class Folder(Protocol):
 
     location: Location
 
-    def below(self, name: str) -> Folder:
+    def subfolder(self, name: str) -> Folder:
         """Return a folder inside this one."""
 
     def read(self, name: str, length: int | None = None) -> bytes | None:
@@ -44,7 +44,7 @@ class LocalFolder(Folder):
         self.location = location
 
     @override
-    def below(self, name: str) -> LocalFolder:
+    def subfolder(self, name: str) -> LocalFolder:
         return LocalFolder(self.location / name)
 
     @override

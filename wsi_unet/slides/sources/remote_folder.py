@@ -23,7 +23,7 @@ class RemoteFolder(Folder):
         self._bucket = open_bucket(location)
 
     @override
-    def below(self, name: str) -> RemoteFolder:
+    def subfolder(self, name: str) -> RemoteFolder:
         return RemoteFolder(self.location / name)
 
     @override

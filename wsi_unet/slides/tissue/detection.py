@@ -62,7 +62,7 @@ def find_tissue(slide: Slide) -> TissueMask:
     cell = cell_side(slide.shape)
     overview = read_overview(slide, cell)
     dark = _is_dark(overview)
-    difference = _above_black(overview) if dark else _from_glass(overview)
+    difference = _measure_glow(overview) if dark else _measure_stain(overview)
     sigma, (least, most) = (GLOW_SIGMA, GLOW_BOUNDS) if dark else (STAIN_SIGMA, STAIN_BOUNDS)
     micrometres = cell * _usable_mpp(slide.mpp)
     smooth = ndimage.gaussian_filter(difference, max(0.7, sigma / micrometres), mode="nearest")
@@ -93,14 +93,14 @@ def _is_dark(overview: NDArray[np.uint8]) -> bool:
     return bool(np.mean(brightness < DARK) > 0.3 and np.mean(brightness > BRIGHT) < 0.05)
 
 
-def _above_black(overview: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _measure_glow(overview: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return how much each cell glows above the dark background, grey levels (h, w)."""
     brightest = overview.max(axis=2).astype(np.float32)
     glow: NDArray[np.float32] = brightest - np.float32(np.percentile(brightest, 10))
     return glow
 
 
-def _from_glass(overview: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _measure_stain(overview: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return how much each cell differs from empty glass, grey levels (h, w)."""
     values = overview.astype(np.float32)
     # Glass is what is brightest; where nothing is bright there is no glass, so white is taken.

@@ -1,4 +1,4 @@
-"""Image files of masks and labels: their first bytes, and what libraries raise on damaged ones."""
+"""Opening image files of masks and labels, and the errors that libraries raise on damaged ones."""
 
 from __future__ import annotations
 

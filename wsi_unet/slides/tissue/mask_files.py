@@ -40,7 +40,7 @@ def load_mask(path: str | os.PathLike[str] | Location, slide: Slide) -> TissueMa
 
 
 def read_mask(path: Path, shape: Shape) -> TissueMask:
-    """Read a mask; its content tells an image from outlines.
+    """Read a mask that is an image or outlines; the format is detected from the content.
 
     Args:
         path: an image, GeoJSON or ASAP XML.
@@ -80,7 +80,7 @@ def draw_mask(polygons: Iterable[Sequence[Ring]], shape: Shape, path: Path) -> T
     scale = size[0] / shape[0], size[1] / shape[1]
     mask = np.zeros(size, np.bool_)
     for rings in polygons:
-        drawn = rasterise([ring * scale for ring in rings], Box.of_shape(size))
+        drawn = rasterise([ring * scale for ring in rings], Box.from_shape(size))
         if drawn is not None:
             box, inside = drawn
             mask[box.slices()] |= inside

@@ -37,7 +37,7 @@ def read_overview(slide: LevelSource, cell: int) -> NDArray[np.uint8]:
     ratios = resampling.ratio
     if not all(MIN_RATIO <= ratio <= MAX_RATIO and ratio == int(ratio) for ratio in ratios):
         raster = open_raster(slide, resampling)
-        return raster.read(Box.of_shape(raster.shape))
+        return raster.read(Box.from_shape(raster.shape))
     down, across = (int(ratio) for ratio in ratios)
     level = slide.levels[resampling.level]
     rows, columns = level.shape

@@ -1,4 +1,4 @@
-"""The families of U-Net checkpoints that can be imported, and how they are told apart."""
+"""The families of U-Net checkpoints that can be imported, and how they are recognised."""
 
 from wsi_unet.models.importing.families.family import (
     Family,

@@ -1,4 +1,4 @@
-"""Families of checkpoints, and how the family of a checkpoint is recognised."""
+"""Families of checkpoints, and recognising the family of a checkpoint."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class RecognisedCheckpoint:
         return self.layout.needed_hints(self.match.layers)
 
     def assumptions(self, config: Architecture, hints: ShapeHints) -> tuple[str, ...]:
-        """Return in words what is assumed, since neither file nor user says it."""
+        """Return what is assumed because neither file nor user says it, in words."""
         return tuple(
             assumption.what
             for assumption in self.family.assumptions
@@ -80,7 +80,7 @@ class RecognisedCheckpoint:
         )
 
     def check_hints(self, hints: ShapeHints) -> None:
-        """Refuse hints about what the checkpoint and its family leave no choice about.
+        """Refuse hints about what the checkpoint and its family already decide.
 
         Raises:
             OptionError: there is such a hint.
@@ -165,9 +165,9 @@ def recognise_family(file: CheckpointFile, families: Sequence[Family]) -> Recogn
         raise ModelError(f"{file.path} is of no known family ({known}): {_describe_tensors(file)}")
     reasons = []
     if best.match.missing:
-        reasons.append(f"it lacks {_first_of(best.prefix, best.match.missing)}")
+        reasons.append(f"it lacks {_name_first(best.prefix, best.match.missing)}")
     if best.match.unexpected:
-        reasons.append(f"it also has {_first_of(best.prefix, best.match.unexpected)}")
+        reasons.append(f"it also has {_name_first(best.prefix, best.match.unexpected)}")
     raise ModelError(
         f"{file.path} is of no known family; the nearest is {best.family.name} "
         f"({best.family.title}), but {' and '.join(reasons)}"
@@ -182,7 +182,7 @@ def _candidates(file: CheckpointFile, families: Sequence[Family]) -> Iterator[Re
                 yield RecognisedCheckpoint(file, family, layout, prefix, match)
 
 
-def _first_of(prefix: str, names: Sequence[str]) -> str:
+def _name_first(prefix: str, names: Sequence[str]) -> str:
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
     return f"{prefix}{names[0]}{more}"
 

@@ -104,7 +104,7 @@ class Assumption:
     option: str | None = None
 
     def applies(self, config: Architecture, given: Collection[str]) -> bool:
-        """Return whether it is made about a network, if the user gave these hints."""
+        """Return whether the assumption is made about a network, given the user's hints."""
         if any(getattr(config, field) != value for field, value in self.where):
             return False
         return self.option is None or self.option not in given
@@ -151,7 +151,7 @@ class KeyMatch:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is missing and nothing unexpected."""
+        """Whether nothing is missing or unexpected."""
         return bool(self.names) and not self.missing and not self.unexpected
 
     @property

@@ -223,7 +223,7 @@ class PlainUNetLayout(Layout):
                 yield Layer(f"{ours}.{norm_slot}", theirs + self.norm.format_map(numbers), norm)
 
     def _upsamplings(self, tensors: Tensors, depth: int) -> Iterator[Layer]:
-        """Yield those that there are, or those of all stages if one is a transposed convolution."""
+        """Yield the upsampling layers: those present, or all if one is a transposed convolution."""
         for template in self.upsampling:
             names = [
                 template.format_map(_numbers(stage=stage) | {"rise": depth - stage})

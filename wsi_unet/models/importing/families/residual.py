@@ -187,7 +187,7 @@ class ResidualUNetLayout(Layout):
             yield Layer(f"{ours}.shortcut", theirs + self.shortcut, "convolution")
 
     def _layers(self, tensors: Tensors, ours: str, theirs: str, slot: int) -> Iterator[Layer]:
-        """Yield a convolution, its normalisation and its activation, as far as they have keys."""
+        """Yield a convolution, its normalisation and its activation, of those that have keys."""
         yield Layer(f"{ours}{slot}", theirs + self.convolution, "convolution")
         norm, activation = theirs + self.norm, theirs + self.activation
         if f"{norm}.weight" in tensors:
