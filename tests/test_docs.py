@@ -158,7 +158,7 @@ def test_pages_whose_commands_run_show_some() -> None:
 
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder where the README's commands find what a checkout has."""
+    """Return a folder that holds what the README's commands find in a checkout."""
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("examples", "tests", "workflows"):
         (folder / name).symlink_to(ROOT / name)
@@ -167,7 +167,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def small_checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same, but of the slide there is only the part that has annotations, and around it."""
+    """Return such a folder, with only the annotated region of the slide and its surroundings."""
     folder = tmp_path_factory.mktemp("small")
     for name in ("tests", "workflows"):
         (folder / name).symlink_to(ROOT / name)
@@ -200,7 +200,7 @@ def write_part(path: Path, *, x: slice, y: slice) -> None:
 
 @pytest.fixture(scope="session")
 def inputs(small_checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What "How do I" takes for granted: slides, annotations, models, a recipe, each small."""
+    """Write what "How do I" assumes: slides, annotations, models and a recipe, each small."""
     import imageio.v3
     import torch
     from models.reference_networks import Milesial, randomise

@@ -28,7 +28,7 @@ def test_the_example_is_right() -> None:
 
 
 class Value:
-    """Counts how often it was closed."""
+    """A value that counts how often it was closed."""
 
     def __init__(self, key: str) -> None:
         self.key = key

@@ -12,7 +12,7 @@ import wsi_unet
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
-    """A stand-in for what does the work, in an empty current folder."""
+    """Replace the runs by a stand-in, in an empty current folder."""
     found = Calls()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(wsi_unet, "segment_cohort", found)

@@ -28,7 +28,7 @@ PROGRESS = (": opening", ": measuring", ": segmenting", ": finishing")
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A slide and a model that go together."""
+    """Return a folder with a slide and a model that fits it."""
     folder = tmp_path_factory.mktemp("good")
     image = textured(300, 200)
     write_png(folder / "slide.png", image)
@@ -47,7 +47,7 @@ def assert_refused(done: Result, *parts: str) -> None:
 
 
 def assert_one_line(stderr: str, *parts: str) -> None:
-    """Beside the lines of progress there is one, the error's, and it names what is wrong."""
+    """Assert that stderr has one line besides progress: the error, which names the cause."""
     lines = [line for line in stderr.splitlines() if not any(p in line for p in PROGRESS)]
     assert len(lines) == 1, stderr
     assert lines[0].startswith("error: ")
@@ -132,7 +132,7 @@ def not_numbers(weights: Path) -> None:
 
 
 class Evil:
-    """Runs a command where it is unpickled."""
+    """An object that runs a command when it is unpickled."""
 
     def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
         return os.system, ("touch pwned",)
@@ -194,7 +194,7 @@ NOBODY = 65534
 
 @pytest.fixture
 def public(good: Path) -> Iterator[Path]:
-    """A copy of the slide and the model that other users may read."""
+    """Return a copy of the slide and the model that other users may read."""
     with tempfile.TemporaryDirectory() as name:
         public = Path(name)
         shutil.copytree(good, public, dirs_exist_ok=True)

@@ -31,7 +31,7 @@ BLOCKS = {"a": 4, "b": 6, "c": 1, "d": 6}
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four slides in a folder, a model, and an undisturbed run in `whole`."""
+    """Return four slides in a folder, a model, and an undisturbed run in `whole`."""
     folder = tmp_path_factory.mktemp("cohort")
     for number, (name, shape) in enumerate(SHAPES.items()):
         path = folder / "slides" / f"{name}.tif"
@@ -45,7 +45,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def here(good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of one's own with the slides."""
+    """Return a new folder with the slides."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(good / "slides", tmp_path / "slides")
     return tmp_path
@@ -72,7 +72,7 @@ def statuses(folder: Path) -> dict[str, str]:
 
 
 def same_results(folder: Path, good: Path) -> bool:
-    """Whether every slide's arrays, and its areas in the report, are the undisturbed run's."""
+    """Return whether all arrays, and areas in the report, are those of the undisturbed run."""
     mine, theirs = rows(folder), rows(good / "whole")
     return mine.keys() == theirs.keys() and all(
         mine[name]["classes"] == theirs[name]["classes"]

@@ -31,7 +31,7 @@ def run(*arguments: str | Path) -> Result:
 
 @pytest.fixture
 def slide(tmp_path: Path, example_slide_path: Path) -> Path:
-    """The example slide, long enough that its later tiles are in the middle of the file."""
+    """Return the example slide, long enough that its later tiles are in the middle of the file."""
     path = tmp_path / "slide.svs"
     path.write_bytes(example_slide_path.read_bytes() + bytes(PADDING))
     return path
@@ -75,9 +75,9 @@ def test_one_damaged_tile(slide: Path, tmp_path: Path) -> None:
     assert status.exit_code == 1
     assert "incomplete" in status.stdout
     assert "block 5.1" in status.stdout
-    (told,) = json.loads(run("status", tmp_path / "out", "--json").stdout)["runs"]
-    assert [tuple(failure["block"]) for failure in told["failures"]] == [(5, 1)]
-    assert (told["blocks"]["done"], told["blocks"]["failed"]) == (29, 1)
+    (run_of_slide,) = json.loads(run("status", tmp_path / "out", "--json").stdout)["runs"]
+    assert [tuple(failure["block"]) for failure in run_of_slide["failures"]] == [(5, 1)]
+    assert (run_of_slide["blocks"]["done"], run_of_slide["blocks"]["failed"]) == (29, 1)
     whole = wsi_unet.open_labels(tmp_path / "whole").values
     there = wsi_unet.open_labels(tmp_path / "out").values
     rest = np.ones(whole.shape, bool)

@@ -21,7 +21,7 @@ def run(*arguments: str | Path) -> Result:
 
 @pytest.fixture
 def pair(tmp_path: Path) -> tuple[Path, Path]:
-    """A prediction of 0 and 1, and a truth of 0 and 255."""
+    """Return a prediction of 0 and 1, and a truth of 0 and 255."""
     paths = tmp_path / "prediction.png", tmp_path / "truth.png"
     for seed, (path, most) in enumerate(zip(paths, (1, 255), strict=True)):
         Image.fromarray(blobs((90, 120), seed, values=2) * np.uint8(most)).save(path)

@@ -1,4 +1,4 @@
-"""`wsi-unet model`: checkpoints become models, and either can be looked at."""
+"""`wsi-unet model`: checkpoints become models, and either can be inspected."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def document(*arguments: str | Path) -> dict[str, Any]:
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    """milesial, bilinear, three classes."""
+    """Write a milesial checkpoint: bilinear, three classes."""
     path = tmp_path / "my unet.pth"
     torch.save(randomise(Milesial(3, 3, 4, bilinear=True)).state_dict(), path)
     return path
@@ -41,7 +41,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def unpadded(tmp_path: Path) -> Path:
-    """jvanvugt, whose padding isn't in its keys."""
+    """Write a jvanvugt checkpoint, whose padding can't be read off its keys."""
     path = tmp_path / "jvanvugt.pth"
     network = JvanVugt(3, 2, 4, padding=False, norm=True, upsample=False)
     torch.save(randomise(network).state_dict(), path)
@@ -61,7 +61,7 @@ def test_each_command_explains_itself_with_examples_that_parse(
         assert done.exit_code == 0, done.output
 
 
-def test_an_imported_model_has_what_was_told(checkpoint: Path, tmp_path: Path) -> None:
+def test_an_imported_model_has_the_given_properties(checkpoint: Path, tmp_path: Path) -> None:
     target = tmp_path / "imported"
     options = "--classes stroma,background,gland --mpp 0.5 --scale imagenet --channels bgr"
     options += " --license MIT --interpolation global --name glands"
@@ -98,7 +98,7 @@ def test_the_text_says_what_matters(checkpoint: Path, tmp_path: Path) -> None:
         assert words in done.stdout
 
 
-def test_a_model_is_replaced_only_if_told(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_model_is_replaced_only_with_overwrite(checkpoint: Path, tmp_path: Path) -> None:
     target = tmp_path / "imported"
     assert run("model", "import", checkpoint, "-o", target).exit_code == 0
     done = run("model", "import", checkpoint, "-o", target)
@@ -107,7 +107,7 @@ def test_a_model_is_replaced_only_if_told(checkpoint: Path, tmp_path: Path) -> N
     assert run("model", "import", checkpoint, "-o", target, "--overwrite").exit_code == 0
 
 
-def test_what_must_be_told_is_asked_in_one_line(unpadded: Path, tmp_path: Path) -> None:
+def test_missing_options_are_named_in_one_line(unpadded: Path, tmp_path: Path) -> None:
     done = run("model", "import", unpadded, "-o", tmp_path / "imported")
     assert done.exit_code == 2
     assert done.stderr.count("\n") == 1
@@ -117,7 +117,7 @@ def test_what_must_be_told_is_asked_in_one_line(unpadded: Path, tmp_path: Path) 
     assert done.exit_code == 0, done.stderr
 
 
-def test_inspect_says_what_must_be_told(unpadded: Path) -> None:
+def test_inspect_names_the_needed_options(unpadded: Path) -> None:
     found = document("model", "inspect", unpadded)
     assert found["must_be_told"] == {"--padding": ["valid", "same"]}
     assert found["family"] == "jvanvugt"
@@ -165,7 +165,7 @@ def test_models_points_from_a_checkpoint_to_what_shows_it(checkpoint: Path) -> N
         ["--family", "milesial"],
     ],
 )
-def test_a_program_is_not_told_how_weights_become_a_network(
+def test_options_about_weights_are_refused_for_a_program(
     options: list[str], tmp_path: Path
 ) -> None:
     (tmp_path / "a.onnx").write_bytes(b"\x08\x07")
@@ -213,7 +213,7 @@ def test_a_bundled_model_can_be_looked_at() -> None:
         (["--name", "a/b"], "name"),
     ],
 )
-def test_what_is_told_wrong_is_refused(
+def test_wrong_options_are_refused(
     options: list[str], message: str, checkpoint: Path, tmp_path: Path
 ) -> None:
     done = run("model", "import", checkpoint, "-o", tmp_path / "imported", *options)
@@ -239,7 +239,7 @@ def test_a_checkpoint_segments_directly_and_is_kept(
     )
 
 
-def test_a_checkpoint_that_needs_to_be_told_of_is_not_segmented_with(
+def test_a_checkpoint_that_needs_options_is_not_segmented_with(
     unpadded: Path, tmp_path: Path
 ) -> None:
     slide = write_png(tmp_path / "slide.png", textured(64, 64))

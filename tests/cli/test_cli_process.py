@@ -42,7 +42,7 @@ def run(*arguments: str | Path, cwd: Path) -> tuple[int, str, str]:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small network with random weights, for pixels of any size."""
+    """Return a small network with random weights, for pixels of any size."""
     import torch
 
     from wsi_unet import save_model

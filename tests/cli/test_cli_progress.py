@@ -1,4 +1,4 @@
-"""What is shown while a run goes on."""
+"""The progress display of runs."""
 
 from __future__ import annotations
 
@@ -107,10 +107,10 @@ def test_a_cohorts_bars_show_the_whole_and_what_is_being_worked_on(
     with Bar("cohort", describe) as show:
         for count, done in ((12, 3), (2, 5)):
             show(active(count, done))
-            begun = len(terminal.getvalue())
+            start = len(terminal.getvalue())
             with show.aside():  # draws it once more, then takes it away
                 print("a result")
-                pictures.append(terminal.getvalue()[begun:])
+                pictures.append(terminal.getvalue()[start:])
             assert pictures[-1].rstrip().endswith("\x1b[2K")
     first, second = pictures
     for part in ("1 slide ", "1 min 15 s left", "[b]5.svs", "3/9 blocks"):

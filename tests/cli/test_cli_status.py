@@ -30,7 +30,7 @@ def document(*arguments: str | Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three slides of which the last is bad, and their cohort in `out`."""
+    """Return three slides of which the last is bad, and their cohort in `out`."""
     folder = tmp_path_factory.mktemp("status")
     image = textured(600, 700)
     for name in ("a", "b"):
@@ -45,7 +45,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def out(made: Path, tmp_path: Path) -> Path:
-    """A copy of the cohort's results, with a report that knows them there."""
+    """Return a copy of the cohort's results, with a report that knows them there."""
     out = tmp_path / "out"
     shutil.copytree(made / "out", out)
     report = out / "cohort.json"
@@ -61,10 +61,10 @@ def test_a_result_says_how_fast_it_was_and_who_writes(out: Path) -> None:
     assert "being written" not in done.stdout
     with acquire(open_store(out / "a.ome.zarr")):
         done = run("status", out / "a.ome.zarr")
-        told = document("status", out / "a.ome.zarr")
+        shown = document("status", out / "a.ome.zarr")
     assert "being written by process" in done.stdout
-    assert told["writer"]["alive"]
-    assert told["runs"][0]["blocks_per_s"] > 0
+    assert shown["writer"]["alive"]
+    assert shown["runs"][0]["blocks_per_s"] > 0
 
 
 def test_a_folder_has_a_line_for_each_result_and_totals(out: Path) -> None:
@@ -79,13 +79,13 @@ def test_a_folder_has_a_line_for_each_result_and_totals(out: Path) -> None:
     assert "slides    2 finished, 1 failed" in done.stdout
     assert "blocks    8 of 8 done" in done.stdout
     assert "device" in done.stdout
-    told = document("status", out)
-    assert [one["state"] for one in told["outputs"]] == ["finished", "finished", "failed"]
-    assert told["totals"]["slides"] == {"finished": 2, "failed": 1}
-    assert told["totals"]["blocks"] == {"total": 8, "done": 8, "failed": 0}
-    assert told["cohort"]["counts"] == {"finished": 2, "failed": 1}
-    assert told["cohort"]["progress"]["blocks_per_s"] > 0
-    assert told["writer"] is None
+    shown = document("status", out)
+    assert [one["state"] for one in shown["outputs"]] == ["finished", "finished", "failed"]
+    assert shown["totals"]["slides"] == {"finished": 2, "failed": 1}
+    assert shown["totals"]["blocks"] == {"total": 8, "done": 8, "failed": 0}
+    assert shown["cohort"]["counts"] == {"finished": 2, "failed": 1}
+    assert shown["cohort"]["progress"]["blocks_per_s"] > 0
+    assert shown["writer"] is None
     assert every_file(out) == before
 
 

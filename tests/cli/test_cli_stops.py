@@ -1,4 +1,4 @@
-"""How `wsi-unet segment` ends early: failed blocks, signals, closed pipes; how to go on."""
+"""How `wsi-unet segment` ends early: failed blocks, signals, closed pipes; how to resume."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ def test_an_interruption_ends_a_cohort(calls: Calls, outcome: BaseException | Ru
     assert done.stderr.splitlines()[-1] == "  wsi-unet segment a.svs 'b c.svs' d.svs --json -o o"
 
 
-def test_overwrite_stays_in_the_command_while_nothing_has_begun(calls: Calls) -> None:
+def test_overwrite_stays_in_the_command_while_nothing_has_started(calls: Calls) -> None:
     calls.outcomes["a.svs"] = KeyboardInterrupt()
     done = run("a.svs", "--overwrite")
     assert done.exit_code == 1
     assert done.stderr.splitlines()[-1] == "  wsi-unet segment a.svs --overwrite"
 
 
-def test_an_interruption_while_slides_are_looked_for_says_how_to_go_on(
+def test_an_interruption_of_the_search_for_slides_says_how_to_resume(
     calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: Any, **__: Any) -> None:

@@ -23,7 +23,7 @@ from wsi_unet_cli.main import cli
 
 @pytest.fixture
 def context() -> Iterator[click.Context]:
-    """The context of an error that came out of `wsi-unet segment`."""
+    """Return the context of an error that came out of `wsi-unet segment`."""
     with click.Context(cli) as context:
         context.meta[COMMAND] = cli.commands["segment"]
         yield context

@@ -160,7 +160,7 @@ def test_shipped_recipes_are_shown() -> None:
     assert "'papr' is none of modern, paper" in done.stderr
 
 
-def test_a_training_goes_on(recipe: Path) -> None:
+def test_a_training_is_resumed(recipe: Path) -> None:
     first = train(recipe, *few(4), "-q")
     assert first.exit_code == 0, first.output
     assert "tiny: finished" in first.stdout
@@ -180,7 +180,7 @@ def test_a_training_goes_on(recipe: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_keeps_everything_and_says_how_to_go_on(
+def test_ctrl_c_keeps_everything_and_says_how_to_resume(
     recipe: Path, number: signal.Signals
 ) -> None:
     arguments = ["train", str(recipe), "--data", str(DATA), "--threads", "1", "--workers", "2",
@@ -228,7 +228,7 @@ def test_ctrl_c_before_anything_is_learnt(recipe: Path, monkeypatch: pytest.Monk
     ]
 
 
-def test_ctrl_c_where_it_cant_be_taken_up_loses_nothing_that_was_there(
+def test_ctrl_c_where_nothing_can_be_saved_keeps_the_last_state(
     recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*arguments: object, on_progress: Any, **options: object) -> None:
@@ -314,7 +314,7 @@ def test_what_cant_be_done_is_one_line_and_writes_nothing(
         assert [path.name for path in Path().iterdir()] == ["recipe.toml"]
 
 
-def test_numbers_that_run_away_end_it_with_one_line(recipe: Path) -> None:
+def test_a_diverged_loss_ends_it_with_one_line(recipe: Path) -> None:
     done = train(recipe, *few(9), "-q", "--set", "optimiser.rate=1e30", "--set",
                  "optimiser.name=sgd", "--set", "network.norm=none",
                  "--set", "optimiser.clip=0")  # fmt: skip

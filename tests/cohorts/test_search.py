@@ -167,7 +167,7 @@ KEYS = (
 
 @pytest.fixture
 def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Object stores stand in a folder, which is listed alike."""
+    """Replace the object store by a folder, which is listed in the same way."""
     make(tmp_path, *(f"bucket/slides/{key}" for key in KEYS))
     monkeypatch.setattr(
         search,

@@ -37,7 +37,7 @@ def can_mount() -> bool:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What this machine's file system holds."""
+    """Return a folder that this process sees."""
     folder = tmp_path_factory.mktemp("shared")
     for name in ("absent", "elsewhere", "read-only", "fine"):
         (folder / name).mkdir()
@@ -47,7 +47,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """A cluster whose worker has other file systems mounted over some of the folders."""
+    """Run a cluster whose worker has other file systems mounted over some of the folders."""
     if not can_mount():
         pytest.skip("mounting in a namespace of one's own isn't allowed here")
     over = shlex.quote(str(shared))
@@ -150,7 +150,7 @@ def test_in_this_process_everything_is_seen_by_definition() -> None:
         check_paths(client, readable=["/nowhere"], writable=["/proc/out"])
 
 
-def test_what_is_missing_is_told_by_where_it_begins(tmp_path: Path) -> None:
+def test_a_missing_path_is_reported_from_its_first_missing_folder(tmp_path: Path) -> None:
     slide = tmp_path / "slides" / "today" / "a.svs"
     assert explain_missing(str(slide)) == (
         f"{HOST} can't see {slide} ({tmp_path / 'slides'} is missing): "

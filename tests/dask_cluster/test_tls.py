@@ -22,7 +22,7 @@ TLS = "DASK_DISTRIBUTED__COMM__TLS__"
 
 
 class TlsFiles(TypedDict):
-    """The options of ours."""
+    """The TLS options of the command."""
 
     tls_ca: str
     tls_cert: str
@@ -43,7 +43,7 @@ class Certificates:
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """The options of `dask scheduler` and `dask worker`."""
+        """Options of `dask scheduler` and `dask worker`."""
         return ("--tls-ca-file", self.ca, "--tls-cert", self.cert, "--tls-key", self.key)
 
 
@@ -81,7 +81,7 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 @pytest.fixture(scope="module")
 def encrypted(ours: Certificates, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A cluster that speaks TLS only."""
+    """Run a cluster that accepts TLS only."""
     folder = tmp_path_factory.mktemp("encrypted")
     arguments = ("--protocol", "tls", *ours.arguments)
     with scheduler(folder, *arguments) as address, worker(address, *arguments):
@@ -91,7 +91,7 @@ def encrypted(ours: Certificates, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A scheduler that doesn't."""
+    """Run a scheduler without TLS."""
     with scheduler(tmp_path_factory.mktemp("plain")) as address:
         yield address
 

@@ -1,4 +1,4 @@
-"""Worker processes that can't be started: said in one line, without waiting for them."""
+"""Worker processes that can't be started: one line, without waiting for them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ except wsi_unet.ClusterError as error:
 """
 
 
-def test_a_script_without_a_guard_is_told_so(tmp_path: Path) -> None:
+def test_a_script_without_a_guard_is_refused(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)

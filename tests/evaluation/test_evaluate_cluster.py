@@ -32,7 +32,7 @@ SHAPE = (300, 410)
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A scheduler with two workers in processes of their own."""
+    """Run a scheduler with two workers in processes of their own."""
     with scheduler(tmp_path_factory.mktemp("cluster")) as address, worker(address), worker(address):
         yield address
 

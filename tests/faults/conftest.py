@@ -14,14 +14,14 @@ from support.fault_study import Study, small_disk
 
 @pytest.fixture(scope="session")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
-    """Thirty blocks of labels, four of the image, and what an undisturbed run makes of them."""
+    """Return a study with thirty blocks of labels, four of the image, and its undisturbed run."""
     with Runner() as runner:
         yield Study.make(tmp_path_factory.mktemp("faults"), runner)
 
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Two workers with nannies; every test gives it back whole."""
+    """Run a cluster of two workers with nannies, which every test leaves intact."""
     ttl = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": f"{WORKER_TTL}s"}
     with Cluster(tmp_path_factory.mktemp("cluster") / "c", settings=ttl) as running:
         yield running
@@ -29,7 +29,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own that is soon full."""
+    """Mount a small file system that is soon full."""
     folder = tmp_path / "disk"
     try:
         with small_disk(folder, mebibytes=128):

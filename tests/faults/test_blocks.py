@@ -18,7 +18,7 @@ BLOCK = "2.3"
 def test_a_read_that_hangs_past_its_deadline(
     cluster: Cluster, study: Study, tmp_path: Path
 ) -> None:
-    """The block is given up and done elsewhere; the reader that comes back harms nobody."""
+    """The block is given up and computed elsewhere; the late read does no harm."""
     trial = Trial(cluster, study, tmp_path / "out", deadline=5.0)
     trial.run([fault("hang a read", after=4)])
     assert trial.injected == ["hang a read"]
@@ -26,7 +26,7 @@ def test_a_read_that_hangs_past_its_deadline(
     assert trial.account().recomputed["hang a read"] == 1
 
 
-def test_the_last_block_is_begun_a_second_time_if_it_is_slow(
+def test_the_last_block_is_started_a_second_time_if_it_is_slow(
     cluster: Cluster, study: Study, tmp_path: Path
 ) -> None:
     """The run doesn't wait for the slow one; when that ends after all, nothing changes."""

@@ -1,4 +1,4 @@
-"""Whatever happens to the processes, the files and the disk: the same command ends it the same.
+"""Faults of processes, files and disk: repeating the command gives the undisturbed result.
 
 Every test checks the whole output against an undisturbed run, byte by byte, and that no block was
 computed twice without a reason. `python -m benchmarks.faults` does this for hours.
@@ -17,7 +17,7 @@ from support.fault_trial import Fault, Trial
 
 
 def disturbed(cluster: Cluster, study: Study, output: Path, faults: Sequence[Fault]) -> Trial:
-    """Run the command with these faults; all of them must have happened, and done no harm."""
+    """Run the command with these faults; check that all happened and did no harm."""
     trial = Trial(cluster, study, output)
     trial.run(faults)
     assert trial.injected == [fault.kind for fault in faults], trial.story()
@@ -45,7 +45,7 @@ def test_killed_workers_and_clients(cluster: Cluster, study: Study, tmp_path: Pa
 def test_a_block_whose_worker_is_killed_again_and_again(
     cluster: Cluster, study: Study, tmp_path: Path
 ) -> None:
-    """More often than Dask puts up with; the blocks that die with it aren't blamed."""
+    """It dies more often than Dask tolerates; the other blocks in that worker aren't blamed."""
     trial = disturbed(cluster, study, tmp_path / "out", [fault("kill a block's workers", after=12)])
     assert trial.account().faults["kill a block's workers"] == DEATHS
     assert [ended.code for ended in trial.ends[:1]] == [0], "this needs no second run"
@@ -66,7 +66,7 @@ def test_a_killed_scheduler_and_a_stopped_client(
 
 
 def test_stopped_workers_that_come_back(cluster: Cluster, study: Study, tmp_path: Path) -> None:
-    """One in time; one was given up, and finds its blocks done by another when it goes on."""
+    """One resumes in time; the other was given up, and finds its blocks done by another."""
     trial = disturbed(
         cluster,
         study,

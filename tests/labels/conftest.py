@@ -52,7 +52,7 @@ OutputFactory = Callable[..., Output]
 
 
 def blobs(shape: tuple[int, int], seed: int = 0) -> NDArray[np.uint8]:
-    """Labels 0, 1, 2 in patches of some pixels, with single pixels between them."""
+    """Return labels 0, 1, 2 in patches of some pixels, with single pixels between them."""
     random = np.random.default_rng(seed)
     coarse = random.integers(0, 3, (-(-shape[0] // 9), -(-shape[1] // 9)), np.uint8)
     labels = coarse.repeat(9, 0).repeat(9, 1)[: shape[0], : shape[1]].copy()

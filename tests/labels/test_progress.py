@@ -25,7 +25,7 @@ def progress(store: LocalStore) -> Progress:
 
 
 def a_marker(store: LocalStore, index: tuple[int, int] = (3, 12)) -> BlockMarker:
-    """A marker of one shard with an object and one without."""
+    """Return a marker of one shard with an object and one without."""
     key = f"labels/nuclei/0/c/{index[0]}/{index[1]}"
     store.put(key, b"some shard")
     shards = {

@@ -88,7 +88,7 @@ def test_labels_are_removed(make_output: Any, url: str) -> None:
 
 
 def some_markers(store: ByteStore, count: int) -> list[BlockMarker]:
-    """Markers that are stored, each of a shard that is stored."""
+    """Return markers that are stored, each of a shard that is stored."""
     markers = []
     for number in range(count):
         key = f"labels/nuclei/0/c/0/{number}"

@@ -18,7 +18,7 @@ from wsi_unet.labels.shards import ShardRecord, decode_shard, encode_shard
 
 
 def sparse(shape: tuple[int, ...], seed: int) -> NDArray[np.uint8]:
-    """Noise in some chunks, nothing in others."""
+    """Return noise in some chunks, nothing in others."""
     random = np.random.default_rng(seed)
     data = random.integers(0, 4, shape, np.uint8)
     for y in range(0, shape[-2], 512):

@@ -36,7 +36,7 @@ def randomise(network: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def pair(before: int, middle: int, after: int, bias: bool = False) -> nn.Sequential:
-    """Twice convolution, batch norm, ReLU: numbered 0 to 5."""
+    """Return twice convolution, batch norm and ReLU, numbered 0 to 5."""
     layers: list[nn.Module] = []
     for channels, width in ((before, middle), (middle, after)):
         layers += [nn.Conv2d(channels, width, 3, padding=1, bias=bias), nn.BatchNorm2d(width)]
@@ -45,7 +45,7 @@ def pair(before: int, middle: int, after: int, bias: bool = False) -> nn.Sequent
 
 
 def named(**modules: nn.Module) -> nn.Module:
-    """A module that only holds others."""
+    """Return a module that only holds others."""
     return nn.ModuleDict(modules)
 
 

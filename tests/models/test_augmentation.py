@@ -137,7 +137,9 @@ def test_one_period_less_context_differs() -> None:
 
 @given(views, st.integers(0, 10**6))
 @settings(max_examples=20)
-def test_given_its_position_an_aligned_interpolation_equals_the_wholes(view: View, seed: int) -> None:
+def test_given_its_position_an_aligned_interpolation_equals_the_wholes(
+    view: View, seed: int
+) -> None:
     config = UNetConfig(
         padding="same", upsampling="bilinear", align_corners=True, depth=2, base_width=3,
         in_channels=1,

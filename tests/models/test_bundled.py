@@ -27,7 +27,7 @@ def model() -> Model:
 
 
 def segment(model: Model, image: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Nuclei in an image (h, w, 3) at 0.5 µm per pixel: one forward over all of it, mirrored."""
+    """Return the nuclei in an image (h, w, 3) at 0.5 µm per pixel, by one pass over all of it."""
     border = model.spec.border()
     rows, columns = image.shape[:2]
     core = border.core(Box(0, 0, rows, columns))
@@ -43,7 +43,7 @@ def segment(model: Model, image: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def read_field(name: str) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """A field and where its nuclei are, at 0.5 µm per pixel (a typical nucleus is 13 px then)."""
+    """Return a field and its nuclei at 0.5 µm per pixel, where a typical nucleus has 13 px."""
     image = Image.open(FIELDS / "images" / f"{name}.png")
     instances = np.asarray(Image.open(FIELDS / "instances" / f"{name}.png"))
     areas = np.bincount(instances.ravel())[1:]

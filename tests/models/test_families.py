@@ -353,7 +353,7 @@ def test_other_number_types_become_float32(dtype: torch.dtype, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf])
-def test_numbers_that_are_none_are_refused_by_name(number: float, tmp_path: Path) -> None:
+def test_weights_that_arent_finite_are_refused_by_name(number: float, tmp_path: Path) -> None:
     state = randomise(Milesial(3, 2, 4, bilinear=False)).state_dict()
     state["down2.maxpool_conv.1.double_conv.3.weight"][1, 2, 0, 1] = number
     torch.save(state, tmp_path / "weights.pth")
@@ -397,7 +397,7 @@ def test_numbers_that_are_none_are_refused_by_name(number: float, tmp_path: Path
         ),
     ],
 )
-def test_what_is_not_quite_a_family_is_told_apart(
+def test_near_misses_of_a_family_are_distinguished(
     change: Callable[[dict[str, torch.Tensor]], object], message: str | None, tmp_path: Path
 ) -> None:
     state = dict(randomise(Milesial(3, 2, 4, bilinear=False)).state_dict())
@@ -451,7 +451,7 @@ def test_variants_that_are_not_supported_are_refused(
         (residual_unet, ImportHints(activation="relu", padding="same"), "`activation`, `padding`"),
     ],
 )
-def test_what_there_is_no_choice_about_cannot_be_told(
+def test_hints_about_what_the_weights_fix_are_refused(
     make: Make, hints: ImportHints, option: str, tmp_path: Path
 ) -> None:
     torch.save(make().state_dict(), tmp_path / "weights.pth")
@@ -511,7 +511,7 @@ INSTANCE = ("instance", {"affine": True})
         ),
     ],
 )
-def test_what_nothing_tells_is_said_to_be_assumed(
+def test_what_the_weights_dont_show_is_reported_as_assumed(
     make: Make, hints: ImportHints, assumed: set[str], tmp_path: Path
 ) -> None:
     torch.save(make().state_dict(), tmp_path / "weights.pth")

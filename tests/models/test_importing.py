@@ -1,4 +1,4 @@
-"""Checkpoints are made models of once, and kept where they are found again."""
+"""Checkpoints become models once, and are kept where they are found again."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def doubled(x: Tensor) -> Tensor:
 
 
 class Fcn(nn.Module):
-    """Long, Shelhamer, Darrell 2015 in small: poolings, scores of two levels, upsampled."""
+    """A small FCN (Long, Shelhamer, Darrell 2015): poolings, scores of two levels, upsampled."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Fcn(nn.Module):
 
 
 class SegNet(nn.Module):
-    """Badrinarayanan, Kendall, Cipolla 2017 in small: unpooled to where the maxima were."""
+    """A small SegNet (Badrinarayanan, Kendall, Cipolla 2017), unpooled to where the maxima were."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class SegNet(nn.Module):
 
 
 class DeepLab(nn.Module):
-    """Chen et al. 2017 in small: dilated convolutions and, if wanted, pooling of all the image."""
+    """A small DeepLab (Chen et al. 2017): dilated convolutions and optional global pooling."""
 
     def __init__(self, pooled: bool) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ def balanced(network: nn.Module, last: str, image: NDArray[np.uint8]) -> nn.Modu
 
 
 def whole_logits(network: nn.Module, image: NDArray[np.uint8]) -> Tensor:
-    """One pass over the image, mirrored by far more than any border here, cut out."""
+    """Return the logits of one pass over the image, mirrored by far more than any border here."""
     rows, columns, _ = image.shape
     padded = np.pad(image, ((64, 64 + -rows % 8), (64, 64 + -columns % 8), (0, 0)), mode="reflect")
     scaled = torch.from_numpy((padded.astype(np.float32) / 255 - 0.6) / 0.25)
@@ -157,7 +157,7 @@ def config_of() -> ProgramConfig:
     )
 
 
-def test_other_processes_are_told_what_to_do(model: Model, tmp_path: Path) -> None:
+def test_other_processes_are_refused_with_advice(model: Model, tmp_path: Path) -> None:
     slide = write_png(tmp_path / "slide.png", textured(64, 64))
     message = "lives in the process that made it: for other processes, export it"
     with pytest.raises(ModelError, match=message):

@@ -1,4 +1,4 @@
-"""The predictor against a plain forward pass, and its promises to the rest of the process."""
+"""The predictor against a plain forward pass, and its effects on the rest of the process."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def _one_thread() -> None:
 
 
 def unet(fields: dict[str, object], seed: int = 0) -> UNet:
-    """A U-Net whose ReLUs are mostly open."""
+    """Return a U-Net whose ReLUs are mostly open."""
     torch.manual_seed(seed)
     network = UNet(UNetConfig.model_validate({"base_width": 2} | fields))
     for name, parameter in network.named_parameters():
@@ -88,7 +88,7 @@ def test_measured_is_derived(fields: dict[str, object], seed: int) -> None:
     assert 0 <= border.after - found.after <= spare
 
 
-def test_aligned_corners_depend_on_the_size_though_no_spoilt_pixel_tells() -> None:
+def test_aligned_corners_depend_on_the_size_though_no_spoilt_pixel_shows_it() -> None:
     aligned: dict[str, object] = {"upsampling": "bilinear", "align_corners": True}
     found = probe_network(unet({"padding": "same", "depth": 2} | aligned), 3)
     assert found.local
@@ -97,7 +97,7 @@ def test_aligned_corners_depend_on_the_size_though_no_spoilt_pixel_tells() -> No
 
 
 class Faint(nn.Module):
-    """Pools by 8, and with little weight by another factor; computes in float32 if told to."""
+    """A network that pools by 8 and, with little weight, by another factor."""
 
     def __init__(self, strength: float, factor: int = 16, *, single: bool = False) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ def test_a_bottleneck_of_little_weight_counts(network: nn.Module) -> None:
 
 
 class Multiples(nn.Module):
-    """Pools by 8 and takes multiples of 16 px only."""
+    """A network that pools by 8 and takes only multiples of 16 px."""
 
     def forward(self, image: Tensor) -> Tensor:
         if image.shape[2] % 16:
@@ -149,7 +149,7 @@ class Squeezed(nn.Module):
 @pytest.mark.parametrize(
     "network", [unet({"padding": "same", "norm": "instance", "depth": 1}), Squeezed()]
 )
-def test_global_networks_are_told(network: nn.Module) -> None:
+def test_global_networks_are_detected(network: nn.Module) -> None:
     found = probe_network(alive(network), 3)
     assert not found.local
     assert found.depends_on_size
@@ -184,7 +184,7 @@ class Coarse(nn.Module):
 
 
 class Half(nn.Module):
-    """Labels every other pixel, of one side only or of any."""
+    """A network that labels every other pixel, for one side only or for any."""
 
     def __init__(self, side: int | None = None) -> None:
         super().__init__()

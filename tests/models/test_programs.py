@@ -320,8 +320,8 @@ def test_the_nuclei_unet_segments_a_slide(
     shared_data: Path, example_slide_path: Path, tmp_path: Path
 ) -> None:
     file = shared_data / "foreign_models" / "unet2d_nuclei_broad" / "weights.onnx"
-    told = ImportHints(classes=("nucleus",), scale="slide", name="broad", license="MIT")
-    model = import_model(file, tmp_path / "broad", told)
+    hints = ImportHints(classes=("nucleus",), scale="slide", name="broad", license="MIT")
+    model = import_model(file, tmp_path / "broad", hints)
     spec = model.spec
     assert (spec.head, spec.activated, spec.channel_order) == ("sigmoid", True, "gray")
     assert (spec.window, spec.tile, spec.exactness) == (512, 256, "exact")

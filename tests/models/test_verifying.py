@@ -22,7 +22,7 @@ from wsi_unet_cli.main import cli
 
 
 def hourglass(tmp_path: Path, **claims: Any) -> Model:
-    """An ONNX program with claims of its own."""
+    """Write an ONNX program whose spec makes the given claims."""
     torch.set_num_threads(1)
     network = alive(Hourglass())
     assert isinstance(network, Hourglass)

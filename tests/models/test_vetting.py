@@ -99,7 +99,7 @@ def test_sides_that_cannot_be_measured_are_refused(side: int, tmp_path: Path) ->
         import_program(path)
 
 
-def test_what_else_is_wrong_is_said_by_others(tmp_path: Path) -> None:
+def test_other_faults_are_left_to_other_checks(tmp_path: Path) -> None:
     network = alive(Hourglass())
     assert isinstance(network, Hourglass)
     content = write_onnx(network, tmp_path / "one.onnx", 128).read_bytes()

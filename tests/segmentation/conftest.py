@@ -13,7 +13,7 @@ SHAPE = (1700, 1300)
 
 @pytest.fixture(scope="session")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """Four by three blocks; only the first model's run is there, and nobody may change it."""
+    """Return a study of four by three blocks with the first model's run; read-only."""
     image = textured(*SHAPE)
     study = Study(tmp_path_factory.mktemp("study"), blocks=4 * 3)
     write_png(study.slide, image)
@@ -30,7 +30,7 @@ def small_image() -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory, small_image: NDArray[np.uint8]) -> Study:
-    """Three by three blocks of `small_image`, not run yet; nobody may change them."""
+    """Return a study of three by three blocks without a run; read-only."""
     small = Study(tmp_path_factory.mktemp("small"), blocks=3 * 3)
     write_png(small.slide, small_image)
     balanced_model(CONFIG, small_image, small.folder / "model")

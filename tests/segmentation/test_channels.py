@@ -17,7 +17,7 @@ GRAY = network_of("valid", "transpose", 2, in_channels=1)
 
 
 def luma(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Rec. 601, not rounded, (rows, columns, 1)."""
+    """Return the luma by Rec. 601, not rounded, (rows, columns, 1)."""
     weighted = image.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
     result: NDArray[np.float32] = weighted[..., None].astype(np.float32)
     return result

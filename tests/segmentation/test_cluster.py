@@ -29,7 +29,7 @@ def image() -> NDArray[np.uint8]:
 
 @pytest.fixture(scope="module")
 def scheduler() -> Iterator[str]:
-    """A `dask scheduler` and two `dask worker` on loopback, as a user would start them."""
+    """Run a `dask scheduler` and two `dask worker` on loopback, as a user would start them."""
     dask = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
     process = subprocess.Popen(
         [*dask, "--host", "127.0.0.1", "--port", "0", "--no-dashboard"],

@@ -1,4 +1,4 @@
-"""Many slides through one window: each as if alone, whatever becomes of the others."""
+"""Many slides in one run: each result is as if it were alone, whatever happens to the others."""
 
 from __future__ import annotations
 
@@ -60,15 +60,15 @@ def states(outcomes: list[SlideOutcome]) -> dict[str, str]:
 
 
 def test_every_slide_is_as_if_it_were_alone(folder: Path, tmp_path: Path) -> None:
-    told: list[CohortProgress] = []
-    outcomes = list(segment_cohort(jobs(folder, tmp_path), on_progress=told.append))
+    reported: list[CohortProgress] = []
+    outcomes = list(segment_cohort(jobs(folder, tmp_path), on_progress=reported.append))
     assert states(outcomes) == {f"{number}.png": "finished" for number in range(len(SIZES))}
     for number in range(len(SIZES)):
         alone, together = folder / "alone" / f"{number}", tmp_path / f"{number}"
         assert array_objects(together) == array_objects(alone)
         assert not (together / ".wsi_unet" / "lock.json").exists()
-    assert told
-    assert told[-1].slides_total == len(SIZES)
+    assert reported
+    assert reported[-1].slides_total == len(SIZES)
     again = list(segment_cohort(jobs(folder, tmp_path)))
     reports = [outcome.report for outcome in again if outcome.report is not None]
     assert [report.blocks.resumed for report in reports] == [r.blocks.total for r in reports]
@@ -141,7 +141,7 @@ def test_an_interruption_keeps_what_is_done(
         assert array_objects(together) == array_objects(alone)
 
 
-def test_an_interruption_tells_of_all_slides_when_the_store_of_one_fails(
+def test_an_interruption_reports_all_slides_when_the_store_of_one_fails(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report = Execution.make_report

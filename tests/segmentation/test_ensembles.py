@@ -90,8 +90,8 @@ def test_the_mean_of_networks_that_differ_in_all_else(
     provenance = opened.attrs["provenance"]
     assert provenance["exactness"] == "exact"
     assert opened.name == provenance["model"]["name"] == "first.ensemble"
-    told = [one["spec"]["name"] for one in provenance["model"]["mean_of"]]
-    assert told == ["first", "second", "third"]
+    names = [one["spec"]["name"] for one in provenance["model"]["mean_of"]]
+    assert names == ["first", "second", "third"]
     record = json.loads((tmp_path / "out/.wsi_unet/first.ensemble/run.json").read_text())
     members = record["parameters"]["model"]["members"]
     assert [Path(one["path"]).name for one in members] == ["valid", "same", "odd"]

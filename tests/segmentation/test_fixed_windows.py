@@ -98,7 +98,7 @@ def test_windows_all_have_that_size(
     assert np.array_equal(labels[decided], expected.argmax(0)[decided])
 
 
-def test_told_where_windows_lie_an_aligned_network_is_exact(
+def test_given_the_windows_positions_an_aligned_network_is_exact(
     image: NDArray[np.uint8], slide: Path, tmp_path: Path
 ) -> None:
     """Test any number of tiles, and sides that the poolings don't divide."""
@@ -143,7 +143,7 @@ def test_wherever_a_user_looks_it_says_approximate(
         str(model.path),
     ]
     output = str(tmp_path / "out")
-    told = "approximate (its result depends on all of the window)"
+    expected = "approximate (its result depends on all of the window)"
 
     def said(*arguments: str) -> str:
         done = CliRunner().invoke(cli, [*arguments])
@@ -151,20 +151,20 @@ def test_wherever_a_user_looks_it_says_approximate(
         return done.stdout
 
     segment = ["segment", str(slide), "-o", output, *options]
-    assert told in said(*segment, "--plan")
+    assert expected in said(*segment, "--plan")
     assert '"inexact_because": "its result depends' in said(*segment, "--plan", "--json")
-    assert told in said(*segment, "-q")
-    assert told in said("status", output)
+    assert expected in said(*segment, "-q")
+    assert expected in said("status", output)
     as_json = said("status", output, "--json")
     assert '"exactness": "approximate"' in as_json
     assert '"inexact_because": "its result depends on all of the window"' in as_json
     results = str(tmp_path / "results") + "/"
     cohort = ["segment", str(slide), str(tmp_path / "second.png"), "-o", results, *options]
     write_png(tmp_path / "second.png", image[:500])
-    assert said(*cohort, "--plan").count(told) == 2
-    assert said(*cohort, "-q").count(told) == 2
-    assert said(*cohort, "-q").count(told) == 2  # nothing was left to compute
-    assert said("status", results).count(told) == 2
+    assert said(*cohort, "--plan").count(expected) == 2
+    assert said(*cohort, "-q").count(expected) == 2
+    assert said(*cohort, "-q").count(expected) == 2  # nothing was left to compute
+    assert said("status", results).count(expected) == 2
     assert (tmp_path / "results" / "cohort.csv").read_text().count("approximate") == 2
     provenance = wsi_unet.open_labels(output).attrs["provenance"]
     assert provenance["exactness"] == "approximate"

@@ -71,7 +71,7 @@ def to_periods(rows: int, columns: int, period: int = 32) -> Padding:
 
 
 def valid(rows: int, columns: int, border: int = 44, period: int = 8) -> Padding:
-    """As valid convolutions of depth 3 need: legal sides, the first output pixel the image's."""
+    """Pad an image for valid convolutions of depth 3, so that the first output pixel is its own."""
 
     def after(side: int) -> int:
         return next(n for n in range(border, 2**12) if (side + border + n + 4) % period == 0)
@@ -108,14 +108,14 @@ CASES: dict[str, tuple[Callable[[], nn.Module], ImportHints, Callable[[int, int]
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_labels_are_those_of_the_original(case: str, tmp_path: Path) -> None:
-    make, told, pad = CASES[case]
+    make, hints, pad = CASES[case]
     image = textured(*SHAPE)
     network, padding = randomise(make()), pad(*SHAPE)
     balance(network, image, padding)
     truth = truth_of(network, image, padding)
     assert_every_class_is_there(truth, 3)
     torch.save({"state_dict": network.state_dict()}, tmp_path / "weights.pth")
-    model = import_model(tmp_path / "weights.pth", tmp_path / "model", told)
+    model = import_model(tmp_path / "weights.pth", tmp_path / "model", hints)
     assert model.spec.exactness == "exact"
     slide = write_png(tmp_path / "slide.png", image)
     labels = segment_labels(slide, tmp_path / "out.ome.zarr", model.path, tile=128)
@@ -146,7 +146,7 @@ def test_a_network_with_a_resnet_is_exact(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "hints"),
     [
         (partial(Milesial, 3, 3, 4, bilinear=True), ImportHints()),
         (partial(BasicUNet, 2, 3, 3, features=(4, 8, 8, 12, 12, 4)), ImportHints(window=256)),
@@ -154,10 +154,10 @@ def test_a_network_with_a_resnet_is_exact(tmp_path: Path) -> None:
     ],
 )
 def test_what_depends_on_the_windows_size_runs_and_says_so(
-    make: Callable[[], nn.Module], told: ImportHints, tmp_path: Path
+    make: Callable[[], nn.Module], hints: ImportHints, tmp_path: Path
 ) -> None:
     torch.save(randomise(make()).state_dict(), tmp_path / "weights.pth")
-    model = import_model(tmp_path / "weights.pth", tmp_path / "model", told)
+    model = import_model(tmp_path / "weights.pth", tmp_path / "model", hints)
     assert model.spec.exactness == "approximate"
     slide = write_png(tmp_path / "slide.png", textured(300, 420))
     labels = segment_labels(slide, tmp_path / "out.ome.zarr", model.path, tile=None)

@@ -162,7 +162,7 @@ def forgotten_block(output: Path) -> tuple[Progress, Task]:
 def test_killed_while_the_image_is_laid_out_the_rerun_stores_it(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    """An image that is begun must not pass for an output without one, nor for one that is done."""
+    """A started image must not be taken for a missing one, nor for a finished one."""
     from wsi_unet.labels import layout
 
     output = tmp_path / "out"

@@ -48,7 +48,7 @@ def test_workers_killed_more_than_three_times(
 
 
 def is_worker(process: psutil.Process) -> bool:
-    """Whether it is one of Dask's workers, started by `multiprocessing`, and not a helper."""
+    """Return whether a process is one of Dask's workers and not a helper."""
     try:
         return "--multiprocessing-fork" in process.cmdline()
     except psutil.Error:

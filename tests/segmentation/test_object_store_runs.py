@@ -23,7 +23,7 @@ from wsi_unet.storage.store import ByteStore
 
 @pytest.fixture
 def slide(study: Study, bucket: str) -> str:
-    """The study's slide in the bucket."""
+    """Upload the study's slide and return its URL."""
     open_bucket(bucket).put("slides/slide.png", study.slide.read_bytes())
     return f"{bucket}/slides/slide.png"
 
@@ -48,11 +48,11 @@ def stored(store: ByteStore) -> dict[str, str]:
     return found
 
 
-def test_a_run_is_the_same_and_is_gone_on_with(
+def test_a_run_is_the_same_and_is_resumed(
     study: Study, slide: str, output: str, s3_proxy: Proxy
 ) -> None:
-    begun = run(study, slide, output, region=(0, 0, 600, 600))
-    assert begun.blocks.total == 4
+    started = run(study, slide, output, region=(0, 0, 600, 600))
+    assert started.blocks.total == 4
     report = run(study, slide, output)
     assert (report.state, report.blocks.resumed) == ("finished", 4)
     store = open_store(output)
@@ -79,7 +79,7 @@ def test_worker_processes_read_and_write_buckets(study: Study, slide: str, outpu
 def test_a_slide_on_the_disk_and_in_a_bucket_are_one(
     study: Study, slide: str, tmp_path: Path, output: str
 ) -> None:
-    """A run of one is gone on with by a run of the other."""
+    """A run of one resumes a run of the other."""
     whole = study.finished(tmp_path / "out")
     assert run(study, slide, str(whole)).blocks.resumed == 12
     run(study, slide, output, region=(0, 0, 600, 600))

@@ -32,7 +32,7 @@ def image() -> Pixels:
 def output_and_truths(
     tmp_path_factory: pytest.TempPathFactory, image: Pixels
 ) -> tuple[Path, dict[str, Truth]]:
-    """Image, labels and probabilities of one model, and the labels of another."""
+    """Return image, labels and probabilities of one model, and the labels of another."""
     folder = tmp_path_factory.mktemp("standard")
     slide = write_png(folder / "slide.png", image)
     truths = {}
@@ -50,7 +50,7 @@ def output_and_truths(
 
 
 def brute_force_mode(labels: Pixels) -> Pixels:
-    """Of each 2 x 2 pixels the most frequent value; background loses a tie, else the lowest wins.
+    """Return the most frequent value of each 2 x 2 pixels; background loses ties, the lowest wins.
 
     One pixel after the other, in the words of the rule.
     """
@@ -63,7 +63,7 @@ def brute_force_mode(labels: Pixels) -> Pixels:
 
 
 def brute_force_mean(channels: Pixels) -> Pixels:
-    """Of each 2 x 2 pixels that exist the mean, halves rounded up."""
+    """Return the mean of the existing pixels of each 2 x 2 square, one half rounded up."""
     padded = np.pad(
         channels.astype(float), [(0, 0), *((0, side % 2) for side in channels.shape[1:])],
         constant_values=np.nan,

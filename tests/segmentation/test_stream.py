@@ -25,7 +25,7 @@ LIMITS = Limits()
 
 
 class Counted:
-    """Tasks that know how many of them were taken and have not come back."""
+    """Tasks that count how many were taken and haven't returned."""
 
     def __init__(self, side: int) -> None:
         self.total = side * side
@@ -45,7 +45,7 @@ class Counted:
         limits: Limits,
         count: Callable[[Client], WorkerCounts] = count_workers,
     ) -> int:
-        """Stream them all; return how many failed."""
+        """Stream all tasks; return how many failed."""
         failed = 0
         for event in stream(client, self, limits=limits, run=marker_of, count=count):
             if isinstance(event, BlockDone):
@@ -85,7 +85,7 @@ def test_the_scheduler_forgets_old_tasks() -> None:
 
 
 class StubFuture:
-    """Goes to whoever ends it once there is a callback to be told."""
+    """A future that is passed to whoever ends it, once it has a callback."""
 
     def __init__(self, key: str, task: Task, submitted: SimpleQueue[StubFuture | None]) -> None:
         self.key, self.task, self.status = key, task, "pending"
@@ -101,7 +101,7 @@ class StubFuture:
 
 
 class StubClient:
-    """Ends what is submitted, in another thread and another order; some fail, some for ever.
+    """A client that ends tasks in another thread and order; some fail, some of them always.
 
     A real scheduler would take minutes for so many tasks.
     """

@@ -59,7 +59,7 @@ def slide_of() -> SlideOf:
 
 @pytest.fixture(scope="session")
 def real_slides(shared_data: Path) -> dict[str, Path]:
-    """The real TIFF slides by file name."""
+    """Return the real TIFF slides by file name."""
     names = [
         "CMU-1-Small-Region.svs",
         "OS-1-detail.ome.tif",
@@ -73,5 +73,5 @@ def real_slides(shared_data: Path) -> dict[str, Path]:
 
 @pytest.fixture
 def random_rgb() -> Pixels:
-    """An uneven RGB image, (90, 70, 3)."""
+    """Return an uneven RGB image, (90, 70, 3)."""
     return np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8)

@@ -24,7 +24,7 @@ def glass(height: int = 2000, width: int = 1600, seed: int = 0) -> Pixels:
 
 
 def found_where(slide: Slide, box: Box) -> float:
-    """The share of a box (level-0 px) that is found to be tissue."""
+    """Return the share of a box (level-0 px) that is found to be tissue."""
     mask = find_tissue(slide)
     return float(mask_in_box(mask, box, slide.shape).mean())
 

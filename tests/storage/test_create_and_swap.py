@@ -41,7 +41,7 @@ def refuse_links(self: Path, target: Path) -> None:
 
 @pytest.fixture(params=["flock and links", "no flock", "no links", "neither"])
 def file_system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What the file system can't do."""
+    """Disable what the file system can't do."""
     kind: str = request.param
     if kind in ("no flock", "neither"):
         monkeypatch.setattr(fcntl, "flock", refuse_flock)

@@ -34,7 +34,7 @@ def nothing_stays_held() -> Iterator[None]:
 
 
 class Turns:
-    """Lets threads do one step at a time, in an order that is chosen step by step."""
+    """A scheduler of threads: one step at a time, in an order chosen step by step."""
 
     def __init__(self, actors: dict[str, Callable[[], object]], store: MemoryStore) -> None:
         self.may_go = {name: threading.Semaphore(0) for name in actors}

@@ -41,7 +41,7 @@ def refused(bucket: Bucket, asked: Callable[[Bucket], object], match: str) -> OS
 
 @pytest.fixture
 def few_tries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two more tries, soon after another."""
+    """Allow two retries, in quick succession."""
     monkeypatch.setattr(client, "RETRIES", 2)
     monkeypatch.setattr(client, "FIRST_PAUSE", timedelta(milliseconds=20))
 

@@ -1,4 +1,4 @@
-"""Batches are the samples that their iteration names, whoever makes them."""
+"""Batches hold the samples of their iteration, whichever process makes them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from wsi_unet.training.loop.batches import Batch, making_batches
 
 @dataclass(frozen=True)
 class Counted(Numbered):
-    """Samples that leave a file each; in `folder`."""
+    """Samples that each leave a file in `folder`."""
 
     folder: Path = Path()
 
@@ -28,13 +28,13 @@ class Counted(Numbered):
         (self.folder / str(number)).touch()
         return super().__getitem__(number)
 
-    def begun(self) -> int:
+    def started(self) -> int:
         """Return how many were asked for."""
         return len(list(self.folder.iterdir()))
 
 
 class Slow(Numbered):
-    """Samples of which all but those of the first batch take for ever."""
+    """Samples that never return after the first batch."""
 
     def __getitem__(self, number: int) -> Sample:
         time.sleep(600 if number > 1 else 0)
@@ -97,7 +97,7 @@ def test_what_the_network_learns_from_stays_while_others_are_made(ahead: bool) -
 
 
 def test_batches_are_made_in_turns_or_ahead(tmp_path: Path) -> None:
-    """How many samples were begun before the first batch is given away and a while after it."""
+    """Count the samples started before the first batch is returned, and a while after it."""
     for ahead, first, later in ((False, 2, 2), (True, 2, 8)):
         samples = Counted(folder=tmp_path / str(ahead))
         samples.folder.mkdir()
@@ -105,13 +105,13 @@ def test_batches_are_made_in_turns_or_ahead(tmp_path: Path) -> None:
             samples, size=2, iterations=range(30), workers=2, ahead=ahead
         ) as stream:
             stream.next()
-            assert samples.begun() >= first
+            assert samples.started() >= first
             deadline = time.monotonic() + (60 if ahead else 0.5)
-            while samples.begun() < (later if ahead else later + 1):
+            while samples.started() < (later if ahead else later + 1):
                 if time.monotonic() > deadline:
                     break
                 time.sleep(0.02)
-            assert samples.begun() == later
+            assert samples.started() == later
 
 
 def test_its_processes_end_with_it() -> None:
@@ -138,7 +138,7 @@ def test_a_bug_is_shown_as_one(workers: int) -> None:
 @pytest.mark.parametrize(
     ("mishap", "said"), [("odd bug", "OddError: odd: a and b"), ("exit", "SystemExit: 3")]
 )
-def test_a_bug_that_cant_be_sent_is_told(mishap: Mishap, said: str) -> None:
+def test_a_bug_that_cant_be_pickled_is_reported(mishap: Mishap, said: str) -> None:
     with pytest.raises(RuntimeError, match=said) as caught:
         batches(Numbered(mishap, at=9), 1)
     assert "numbered.py" in str(caught.value), "where"

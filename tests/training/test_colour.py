@@ -30,7 +30,7 @@ FOR_COLOURS: dict[str, Any] = {"stain": 0.3, "stain_hue": 0.05, "ground": 1.0, "
 
 
 def tissue(side: int = 48, channels: int = 3, contrast: float = 1.0) -> Image:
-    """Smooth, with intensities around 0.55."""
+    """Return a smooth image with intensities around 0.55."""
     noise = np.random.default_rng(0).standard_normal((channels, side, side))
     smooth = ndimage.gaussian_filter(noise, (0, 3, 3))
     image: Image = (0.55 + contrast * 0.35 * smooth / np.abs(smooth).max()).astype(np.float32)
@@ -191,7 +191,7 @@ def test_the_dyes_are_scikit_images() -> None:
 
 
 def amounts(density: Image) -> NDArray[np.float64]:
-    """Of haematoxylin, eosin and DAB, (3, n)."""
+    """Return the amounts of haematoxylin, eosin and DAB, (3, n)."""
     found: NDArray[np.float64] = hed_from_rgb.T @ density.reshape(3, -1).astype(float)
     return found
 

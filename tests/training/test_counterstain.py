@@ -11,7 +11,7 @@ from wsi_unet.training.augmentation.stains import DYES
 
 
 def purple_field(seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Discs of haematoxylin on a ground of the same dye: densities (3, 96, 96), and where."""
+    """Return densities (3, 96, 96) of discs on a ground of the same dye, and the discs' mask."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:96, :96]
     objects = np.zeros((96, 96), np.bool_)
@@ -22,7 +22,7 @@ def purple_field(seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.bool_]]
 
 
 def hue(density: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The direction of the mean density."""
+    """Return the direction of the mean density."""
     mean = density.mean(axis=1)
     return np.asarray(mean / np.linalg.norm(mean), np.float64)
 

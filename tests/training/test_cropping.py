@@ -30,7 +30,7 @@ CENTRE = (300, 290)
 
 
 def source(smooth: float) -> NDArray[np.uint8]:
-    """Noise (600, 600, 3), smooth enough for all ways to interpolate and to shrink it."""
+    """Return noise (600, 600, 3), smooth enough for every interpolation and reduction."""
     noise = np.random.default_rng(1).standard_normal((600, 600, 3))
     if smooth:
         noise = ndimage.gaussian_filter(noise, (smooth, smooth, 0))

@@ -19,8 +19,8 @@ NUCLEI = {"images": "nuclei_he/images", "labels": "nuclei_he/instances", "kind":
 NUCLS = {"images": "nucls_he/images", "labels": "nucls_he/instances", "kind": "instances"}
 
 
-def told_scale(instances: Path) -> float:
-    """The factor that brings a field's median nucleus to 6.5 µm at 0.5 µm per pixel."""
+def median_scale(instances: Path) -> float:
+    """Return the factor that brings a field's median nucleus to 6.5 µm at 0.5 µm per pixel."""
     with Image.open(instances) as image:
         areas = np.bincount(np.asarray(image).ravel())[1:]
     diameter = 2 * math.sqrt(float(np.median(areas[areas > 0])) / math.pi)
@@ -33,7 +33,7 @@ def test_the_few_nuclei_in_the_repo() -> None:
     fields = open_fields(recipe, folder)
     assert len(fields) == 3
     for field in fields:
-        scale = told_scale(folder / "nuclei_he" / "instances" / Path(field.name).name)
+        scale = median_scale(folder / "nuclei_he" / "instances" / Path(field.name).name)
         with Image.open(folder / field.name) as image:
             width, height = image.size
         assert abs(field.shape[0] - height * scale) <= 1
@@ -53,7 +53,7 @@ def test_nuclei_of_two_sets(shared_data: Path) -> None:
     assert [len(split.training), len(split.validation), len(split.hold_out[1])] == [85, 22, 10]
     assert split.hold_out[1][0].shape == (math.ceil(260 * 0.4), math.ceil(288 * 0.4))
     scales = [
-        told_scale(shared_data / "nuclei_he" / "instances" / Path(one.name).name)
+        median_scale(shared_data / "nuclei_he" / "instances" / Path(one.name).name)
         for one in fields
         if one.source == 0
     ]

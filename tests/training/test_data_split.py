@@ -22,7 +22,7 @@ from wsi_unet.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class Named:
-    """A field of which only its owner matters."""
+    """A field of which only the patient and the source matter."""
 
     name: str
     patient: str

@@ -1,4 +1,4 @@
-"""Iterations: against a loop written by hand; and what happens when numbers are none."""
+"""Iterations, against a loop written by hand; and what happens when numbers are NaN."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def batch_of(recipe: Recipe, iteration: int) -> Batch:
 
 
 def by_hand(network: torch.nn.Module, batch: Batch) -> Tensor:
-    """Weighted cross entropy plus half of 1 − soft Dice of the cells."""
+    """Return the weighted cross entropy plus half of 1 − soft Dice of the cells."""
     logits = network(batch.images)
     each = F.cross_entropy(logits, batch.labels, reduction="none")
     cells, truth = logits.softmax(1)[:, 1], (batch.labels == 1).float()
@@ -102,7 +102,7 @@ def test_bfloat16_changes_the_arithmetic_and_not_the_weights() -> None:
 
 
 @pytest.mark.parametrize("norm", ["none", "batch"])
-def test_a_loss_that_is_no_number_names_its_sample_and_changes_nothing(norm: str) -> None:
+def test_a_loss_that_is_nan_names_its_sample_and_changes_nothing(norm: str) -> None:
     recipe = small_recipe(network={"norm": norm})
     learner = learner_of(recipe)
     learner.learn(batch_of(recipe, 0))
@@ -115,7 +115,7 @@ def test_a_loss_that_is_no_number_names_its_sample_and_changes_nothing(norm: str
     assert all(torch.equal(before[n], v) for n, v in learner.network.named_parameters())
 
 
-def test_a_gradient_that_is_no_number_is_told_from_the_loss() -> None:
+def test_a_gradient_that_is_nan_is_distinguished_from_the_loss() -> None:
     recipe = small_recipe(network={"norm": "none"})
     batch = batch_of(recipe, 0)
 
@@ -170,7 +170,7 @@ def test_the_last_good_model_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert load_model(tmp_path / "model").sha256 == load_model(tmp_path / "four").sha256
 
 
-def test_a_network_that_computes_no_numbers_isnt_kept(tmp_path: Path) -> None:
+def test_a_network_that_computes_nan_isnt_kept(tmp_path: Path) -> None:
     recipe = small_recipe(
         optimiser={"name": "sgd", "rate": 1e12},
         running={"validate_every": 1},

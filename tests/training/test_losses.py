@@ -32,7 +32,7 @@ def one(
 def batch(
     classes: int = 3, shape: tuple[int, ...] = (2, 7, 6), seed: int = 0
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits in float64, labels without special ones, weights."""
+    """Return logits in float64, labels without special values, and weights."""
     chance = torch.Generator().manual_seed(seed)
     n, h, w = shape
     return (

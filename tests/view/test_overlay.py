@@ -48,7 +48,7 @@ def write_all(objects: LocalStore, group: str, pyramid: Pyramid, data: NDArray[n
 def make_output(
     path: Path, *, image: bool = True, mpp: tuple[float, float] | None = (0.5, 0.5)
 ) -> Path:
-    """A grey slide with a blue square at the left and a red one at the right."""
+    """Return a grey slide with a blue square at the left and a red one at the right."""
     objects = LocalStore(path)
     labels = np.zeros(SHAPE, np.uint8)
     labels[100:300, 100:300] = 1

@@ -40,7 +40,7 @@ def write_result(folder: Path) -> None:
 
 
 class Viewer:
-    """Asks a server on loopback as a page in a browser does."""
+    """A client that asks a server on loopback as a page in a browser does."""
 
     def __init__(self, said: str) -> None:
         self.said = said

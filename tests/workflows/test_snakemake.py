@@ -19,7 +19,7 @@ IMAGES = ROOT / "tests" / "data" / "nuclei_he" / "images"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with a manifest of two slides, one of them not readable."""
+    """Return a folder with a manifest of two slides, one of them not readable."""
     data = tmp_path / "data"
     data.mkdir()
     shutil.copy(IMAGES / "0c2550a23b8a.png", data / "a b.png")

@@ -105,7 +105,7 @@ def test_every_fold_is_held_out_once(recipe: Path, validated: Path) -> None:
     assert [card["training"]["recipe"]["split"]["fold"] for card in cards] == [0, 1, 2]
 
 
-def test_what_has_ended_is_taken_as_it_is_and_told_by_another_model(
+def test_finished_folds_are_reused_and_written_into_another_models_card(
     recipe: Path, validated: Path, tmp_path: Path
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in validated.glob("fold-*/*.safetensors")}
