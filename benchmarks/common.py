@@ -259,7 +259,7 @@ def format_spread(values: Sequence[float], digits: int = 3) -> str:
 
 
 def tell(line: str) -> None:
-    """Print a line about the progress on stderr."""
+    """Print a line of progress on stderr."""
     print(line, file=sys.stderr, flush=True)
 
 

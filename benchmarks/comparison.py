@@ -40,7 +40,7 @@ context there."""
 
 @dataclass
 class _Contest:
-    """Makes the functions that are compared; they note the peak memory in `peak`, in bytes."""
+    """The functions that are compared; they record peak memory, bytes, in `peak`."""
 
     slide: Path
     folder: Path

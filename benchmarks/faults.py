@@ -115,7 +115,7 @@ def main() -> None:
 
 
 def inject_faults(folder: Path, wanted: int, seed: int, *, tiny: bool) -> Totals:
-    """Repeat runs with faults until so many faults have happened."""
+    """Repeat runs with faults until enough faults have happened."""
     kinds = importlib.import_module("support.fault_kinds")
     shape = (1100, 1100) if tiny else (2100, 3000)
     ttl = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": f"{kinds.WORKER_TTL}s"}
@@ -151,7 +151,7 @@ class Deck:
         self._left: list[str] = []
 
     def draw(self, count: int) -> list[str]:
-        """Return so many kinds."""
+        """Return this number of kinds."""
         while len(self._left) < count:
             more = list(self._kinds)
             self._random.shuffle(more)

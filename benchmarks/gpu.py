@@ -58,7 +58,7 @@ class GpuSession:
         device: "cuda:0", or "cpu" for a dry run.
         base: base width of the network that is timed; the paper's is 64.
         exact: base widths of the networks whose labels are checked.
-        cut: the part of the example that they are checked on, px.
+        cut: the region of the example that they are checked on, px.
         tiles: sides of the cores to time, px.
         gigapixels: size of the slide that is segmented as a whole, 10^9 px.
         threads: numbers of task threads to try.
@@ -187,7 +187,7 @@ def _labels(
 
 
 def _cut_out(box: Box, folder: Path) -> tuple[Path, Any]:
-    """Write a part of the example as a slide of its own, and return its path and pixels."""
+    """Write a region of the example as a slide of its own, and return its path and pixels."""
     from PIL import Image
 
     with wsi_unet.open_slide(EXAMPLE) as slide:
@@ -268,7 +268,7 @@ def _report_rows(name: str, report: wsi_unet.Report, threads: int) -> Iterator[R
 
 @contextmanager
 def _task_threads(count: int) -> Iterator[None]:
-    """Let runs use so many task threads per process while the context lasts."""
+    """Set the number of task threads per process inside."""
     before, cluster.THREADS_PER_PROCESS = cluster.THREADS_PER_PROCESS, count
     try:
         yield

@@ -94,7 +94,7 @@ def measure_rows(scale: Scale) -> Iterator[Row]:
 
 
 def _describe_time(report: dict[str, Any]) -> str:
-    """Return a text that says what the two threads spent their time on."""
+    """Return in words what the two threads spent their time on."""
     total = THREADS * report["seconds"]
     shares = {name: seconds / total for name, seconds in report["waits"].items() if seconds}
     return ", ".join(f"{name} {share:.0%}" for name, share in shares.items())

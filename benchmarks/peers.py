@@ -30,7 +30,7 @@ MONAI_TILE, MONAI_BATCH, MONAI_OVERLAP = 512, 4, 0.25
 
 
 def hand_loop(
-    slide: TiffSlide, network: nn.Module, scale: Scale, region: Region, labels: Labels
+    slide: TiffSlide, network: nn.Module, scale: Normaliser, region: Region, labels: Labels
 ) -> None:
     """Segment a region with a valid network of depth 4, tile after tile."""
     x0, y0, width, height = region
@@ -43,7 +43,7 @@ def hand_loop(
 
 
 def monai_sliding_window(
-    slide: TiffSlide, network: nn.Module, scale: Scale, region: Region, labels: Labels
+    slide: TiffSlide, network: nn.Module, scale: Normaliser, region: Region, labels: Labels
 ) -> None:
     """Segment a region with a same-padding network, blended as MONAI does."""
     from monai.inferers.inferer import SlidingWindowInferer
@@ -65,7 +65,7 @@ Labels = zarr.Array[Any]
 LOOPS = {"hand": hand_loop, "monai": monai_sliding_window}
 
 
-class Scale:
+class Normaliser:
     """Normalises windows for a network.
 
     Args:
@@ -113,7 +113,7 @@ def main() -> None:
     labels = zarr.create_array(
         given.output, shape=(height, width), chunks=(CORE, CORE), dtype="uint8", overwrite=True
     )
-    scale = Scale(model, dtype, memory)
+    scale = Normaliser(model, dtype, memory)
     with torch.inference_mode():
         side = WINDOW if given.loop == "hand" else MONAI_TILE
         network(scale(np.zeros((side, side, 3), np.uint8)))  # builds kernels: not counted

@@ -35,7 +35,7 @@ COHORT_BLOCKS = 10_000 * 600
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state of all processes when so many blocks had ended.
+    """The state of all processes when a number of blocks had ended.
 
     Attributes:
         blocks: number of blocks that had ended.
@@ -108,7 +108,7 @@ def _checkpoints(
 
 @contextmanager
 def _running(*command: object, talks: bool = False) -> Iterator[subprocess.Popen[str]]:
-    """Run a Python module while the context lasts.
+    """Run a Python module inside.
 
     Args:
         command: the module and its arguments.

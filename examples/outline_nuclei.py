@@ -1,4 +1,4 @@
-"""Write the example annotations: outlines of dark, round parts of the example slide.
+"""Write the example annotations: outlines of dark, round spots in the example slide.
 
 Needs no model: haematoxylin by colour deconvolution, a local threshold, and a watershed that
 splits touching nuclei. See README.md for what the outlines are worth.
@@ -28,7 +28,7 @@ SMALLEST, LARGEST = 60, 1200  # area of a nucleus, pixels of 0.499 µm
 
 
 def main() -> None:
-    """Write the nuclei and the square they were looked for in, each as GeoJSON."""
+    """Write the nuclei, and the square that was searched for them, as GeoJSON."""
     with tiffslide.TiffSlide(SLIDE) as slide:
         pixels = slide.read_region((X, Y), 0, (SIDE, SIDE), as_array=True)
     nuclei = [

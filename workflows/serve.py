@@ -41,7 +41,7 @@ def parse_range(header: str | None, size: int) -> Range | None:
     """Return the bytes that a Range header asks for of a file of `size` bytes.
 
     Returns:
-        None where the whole file is to be sent: no header, or one that isn't a single range.
+        None if the whole file is to be sent: no header, or one that isn't a single range.
 
     Raises:
         ValueError: the range has no byte in the file.
@@ -66,7 +66,7 @@ def find_file(root: Path, path: str) -> Path | None:
 
     Args:
         root: the served folder, resolved.
-        path: of the request, still percent-encoded.
+        path: path of the request, still percent-encoded.
     """
     parts = unquote(urlsplit(path).path).lstrip("/").split("/")
     if parts[0] != root.name or any(part.startswith(".") or "\0" in part for part in parts):
@@ -91,27 +91,27 @@ class Server(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/{quote(self.root.name)}"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Let go of viewers that no longer want their answer."""
+        """Ignore viewers that have closed the connection."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers GET, HEAD and the questions that browsers ask before them."""
+    """Answers GET, HEAD, and the OPTIONS that browsers send before them."""
 
     protocol_version = "HTTP/1.1"
     server: Server
 
     def do_GET(self) -> None:
-        """Send a file or the part of it that is asked for."""
+        """Send a file or the requested range of it."""
         self._send(with_body=True)
 
     def do_HEAD(self) -> None:
-        """Send what GET would, without the bytes."""
+        """Send the headers that GET would send."""
         self._send(with_body=False)
 
     def do_OPTIONS(self) -> None:
-        """Say which requests pages of the viewers may make."""
+        """Send which requests pages of the viewers may make."""
         self.send_response(HTTPStatus.NO_CONTENT)
         self.send_header("Access-Control-Allow-Methods", "GET, HEAD, OPTIONS")
         self.send_header("Access-Control-Allow-Headers", "Range")
@@ -120,7 +120,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def end_headers(self) -> None:
-        """Add what lets pages of the allowed origins read the answer."""
+        """Add the headers that let pages of the allowed origins read the answer."""
         origin = self.headers.get("Origin")
         if origin in self.server.origins:
             self.send_header("Access-Control-Allow-Origin", origin)
@@ -160,7 +160,7 @@ class Handler(BaseHTTPRequestHandler):
                 self._copy(opened, stop - start)
 
     def _copy(self, opened: BinaryIO, length: int) -> None:
-        """Send `length` bytes from where a file stands."""
+        """Send the next `length` bytes of a file."""
         while length and (piece := opened.read(min(length, PIECE))):
             self.wfile.write(piece)
             length -= len(piece)
@@ -173,7 +173,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def _is_addressed(self) -> bool:
-        """Return whether this machine was meant: other names are pages that pose as it."""
+        """Return whether the Host header names this machine, which guards against DNS rebinding."""
         return urlsplit(f"//{self.headers.get('Host', '')}").hostname in ("127.0.0.1", "localhost")
 
 
@@ -200,13 +200,13 @@ def vizarr_address(url: str) -> str:
 
 
 def neuroglancer_address(url: str, result: Path) -> str:
-    """Return the page of neuroglancer that shows a result, which has that URL, with its labels."""
+    """Return the page of neuroglancer that shows the result at a URL with its labels."""
     state = json.dumps(neuroglancer_state(url, result), separators=(",", ":"))
     return f"{NEUROGLANCER}#!{quote(state)}"
 
 
 def neuroglancer_state(url: str, result: Path) -> dict[str, Any]:
-    """Return what neuroglancer is to show: the image in its colours, a layer per label group."""
+    """Return neuroglancer's state: the image in its colours, and a layer per label group."""
     image = read_ome(result)["multiscales"][0]
     level = image["datasets"][0]["path"]
     shape = json.loads((result / level / "zarr.json").read_text(encoding="utf-8"))["shape"]
@@ -248,7 +248,7 @@ def neuroglancer_state(url: str, result: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Serve the folder that the command line names."""
+    """Serve the folder given on the command line."""
     parser = argparse.ArgumentParser(
         description="Serve results to viewers in this machine's browser."
     )

@@ -47,7 +47,7 @@ def requeue_in_the_middle(slide: Path, folder: Path) -> dict[str, float | bool]:
         folder: an empty folder for everything.
 
     Returns:
-        What happened: numbers of blocks, seconds, and whether the output is sound.
+        The results: numbers of blocks, seconds, and whether the output is sound.
     """
     output = folder / "slide.ome.zarr"
     blocks, whole = undisturbed(slide, folder / "whole.ome.zarr", *OPTIONS)
@@ -79,13 +79,13 @@ class Slurm:
     """A running SLURM.
 
     Attributes:
-        environment: what its commands need to find it.
+        environment: environment variables with which commands find it.
     """
 
     environment: dict[str, str]
 
     def call(self, *command: str, folder: Path | None = None, **environment: str) -> str:
-        """Return what a command prints.
+        """Return the output of a command.
 
         Raises:
             subprocess.CalledProcessError: if it fails.
@@ -104,8 +104,8 @@ class Slurm:
         """Submit the recipe.
 
         Args:
-            folder: where its log and its scheduler's files go.
-            arguments: of `wsi-unet segment`.
+            folder: folder for its log and its scheduler's files.
+            arguments: arguments of `wsi-unet segment`.
             workers: number of worker processes.
             env: environment variables of the job.
         """
@@ -123,12 +123,12 @@ class Job:
     folder: Path
 
     def field(self, name: str) -> str:
-        """Return a field of what SLURM says about the job, such as "JobState"."""
+        """Return a field of SLURM's record of the job, such as "JobState"."""
         fields = self.slurm.call("scontrol", "show", "job", "--oneliner", self.number).split()
         return dict(word.partition("=")[::2] for word in fields)[name]
 
     def log(self) -> str:
-        """Return what the job has printed, all its starts together."""
+        """Return the output of the job, of all its starts together."""
         return (self.folder / f"wsi-unet-{self.number}.log").read_text(encoding="utf-8")
 
     def requeue(self) -> None:
@@ -146,10 +146,10 @@ class Job:
         self.wait_until(lambda: self.field("JobState") == state)
 
     def wait_until(self, reached: Callable[[], bool], seconds: float = 300) -> None:
-        """Wait until something is so.
+        """Wait until a condition holds.
 
         Raises:
-            RuntimeError: if it isn't in time, or the job has ended first.
+            RuntimeError: if it doesn't in time, or the job has ended first.
         """
         end = time.monotonic() + seconds
         while not reached():
@@ -162,7 +162,7 @@ class Job:
 
 @contextmanager
 def one_node(folder: Path) -> Iterator[Slurm]:
-    """Start a SLURM of our own in an empty folder, and stop it in the end.
+    """Run a SLURM of our own in an empty folder inside.
 
     Raises:
         subprocess.CalledProcessError: if it doesn't start.
@@ -187,7 +187,7 @@ def undisturbed(slide: Path, output: Path, *options: str) -> tuple[int, float]:
 
 
 def sound(output: Path) -> bool:
-    """Whether an output is finished and every byte is what was written."""
+    """Return whether an output is finished and every byte is intact."""
     command = [str(PROGRAMS / "wsi-unet"), "status", str(output), "--verify"]
     return subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode == 0
 
