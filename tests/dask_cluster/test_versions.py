@@ -126,7 +126,7 @@ def test_a_worker_that_joins_late_with_other_versions_leaves_again(
             until(lambda: sorted(client.nthreads().values()) == [1, 5], "it joins")
     (record,) = [record for record in caplog.records if record.name == "wsi_unet"]
     assert record.levelno == logging.WARNING
-    assert "it leaves; install the same versions" in record.getMessage()
+    assert "so it was refused; install the same versions" in record.getMessage()
 
 
 def test_when_the_client_is_gone_others_may_join(address: str) -> None:

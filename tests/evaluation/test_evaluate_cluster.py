@@ -200,7 +200,7 @@ def test_what_other_processes_cant_do_is_refused(tmp_path: Path, address: str) -
         wsi_unet.evaluate(path, path, em=True, cluster=wsi_unet.ClusterOptions(workers=2))
     with pytest.raises(OptionError, match="not both"):
         wsi_unet.evaluate(path, path, cluster=wsi_unet.ClusterOptions(workers=2, scheduler=address))
-    with pytest.raises(OptionError, match="`performance_report` is about a Dask cluster"):
+    with pytest.raises(OptionError, match="`performance_report` needs a Dask cluster"):
         wsi_unet.evaluate(
             path, path, cluster=wsi_unet.ClusterOptions(performance_report="report.html")
         )

@@ -19,7 +19,7 @@ UNCLASSIFIED = "unclassified"
 
 @dataclass(frozen=True, eq=False)
 class Annotation:
-    """One area that somebody outlined.
+    """One outlined area.
 
     Attributes:
         name: the name of its class.

@@ -46,8 +46,8 @@ def parse_asap(path: Path, data: bytes) -> list[Annotation]:
         data: the XML.
 
     Raises:
-        AnnotationError: it isn't valid XML of ASAP. Entities, with which a small file can fill the
-            memory, are refused.
+        AnnotationError: it isn't a valid ASAP annotation file. Entities, with which a small file can
+            fill the memory, are refused.
     """
     try:
         root = fromstring(data)
@@ -55,7 +55,7 @@ def parse_asap(path: Path, data: bytes) -> list[Annotation]:
         raise AnnotationError(f"{path}: isn't valid XML ({first_line(error)})") from error
     if root.tag != ROOT:
         raise AnnotationError(
-            f"{path}: isn't XML of ASAP: its root is <{root.tag[:40]}>, not <{ROOT}>; "
+            f"{path}: isn't an ASAP annotation file: its root is <{root.tag[:40]}>, not <{ROOT}>; "
             "export the annotations as GeoJSON or ASAP XML"
         )
     outlines = (

@@ -1,4 +1,4 @@
-"""The report of a cohort, one row per slide: cohort.csv for people, cohort.json for programs.
+"""The report of a cohort, one row per slide: cohort.csv for users, cohort.json for programs.
 
 Both are always complete: every slide has its row before the first one starts. They are replaced
 whole and atomically as slides end, but so rarely that this takes no more than a fiftieth of the

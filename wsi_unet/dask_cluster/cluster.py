@@ -177,7 +177,7 @@ class WorkerCounts:
 
     Attributes:
         processes: number of worker processes.
-        threads: task threads of the process with the most: blocks in work there at once.
+        threads: task threads of the process with the most: blocks computed there at once.
         per_host: processes on the busiest host, which share its memory.
         total_threads: task threads of all processes.
         per_core: processes that share the busiest core, if that was counted.

@@ -216,7 +216,7 @@ def _make_security(address: str, tls_files: dict[str, str]) -> Security | None:
     encrypted = parse_address(address)[0] in _ENCRYPTED
     if not encrypted and security.require_encryption:
         raise OptionError(
-            f"the scheduler's address {address} isn't encrypted, but TLS is asked for; use "
+            f"the scheduler's address {address} isn't encrypted, but TLS files are given; use "
             "its tls:// address"
         )
     if encrypted and not (files["ca_file"] and files["cert"]):

@@ -152,7 +152,7 @@ class VersionGuard(WorkerPlugin):
         differs = describe_difference(installed_versions(), self._wanted)
         if differs is None:
             return
-        message = f"worker {worker.address} {differs}: it leaves; install the same versions"
+        message = f"worker {worker.address} {differs}, so it was refused; install the same versions"
         logging.getLogger("distributed.worker").error(message)
         worker.log_event(REFUSED, message)
         worker.loop.add_callback(worker.close, reason="wsi-unet: other versions")

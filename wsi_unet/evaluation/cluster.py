@@ -92,7 +92,7 @@ def _compute(client: Client, retries: int, task: Delayed) -> Any:
             wait([future], timeout=LOOK_SECONDS)
             return future.result()
         except TimeoutError:
-            without_workers = _no_workers_since(client, without_workers)
+            without_workers = _check_workers(client, without_workers)
         except KilledWorker as error:
             raise ClusterError(
                 f"{error.last_worker.address} and workers before it died while they compared "
@@ -104,12 +104,12 @@ def _compute(client: Client, retries: int, task: Delayed) -> Any:
             raise ClusterError(f"the cluster dropped the comparison ({error})") from error
 
 
-def _no_workers_since(client: Client, before: float | None) -> float | None:
-    """Return the time since when there have been no workers; None if there are some.
+def _check_workers(client: Client, before: float | None) -> float | None:
+    """Check that there are workers; return the time since when there have been none.
 
     Args:
         client: the cluster's client.
-        before: what the last check returned.
+        before: what the last check returned; None if there were workers.
 
     Raises:
         ClusterError: there have been none for too long, or there is no scheduler.

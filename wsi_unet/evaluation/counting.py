@@ -64,7 +64,7 @@ def count_classes(
 
     def count(pair: Pair, index: BlockIndex) -> Counts:
         core = boxes.core(index)
-        window = core if tolerance is None else boxes.window(core, boundary_halo(tolerance))
+        window = core if tolerance is None else boxes.widen(core, boundary_halo(tolerance))
         pixels = pair.read(window)
         prediction = _check_classes(pair.prediction.name, pixels, pixels.prediction, CLASS_VALUES)
         truth = mapping.translate(
@@ -104,7 +104,7 @@ def _count_box(
     core = boxes.core(index)
     if tolerance is None:
         return Counts(count_overlaps(truth, prediction, valid))
-    inside = core.relative_to(boxes.window(core, boundary_halo(tolerance)))
+    inside = core.relative_to(boxes.widen(core, boundary_halo(tolerance)))
     part = inside.slices()
     return Counts(
         count_overlaps(truth[part], prediction[part], valid[part]),
@@ -147,7 +147,7 @@ def count_objects(
 
     def count(pair: Pair, index: BlockIndex) -> Counts:
         core = boxes.core(index)
-        window = core if tolerance is None else boxes.window(core, boundary_halo(tolerance))
+        window = core if tolerance is None else boxes.widen(core, boundary_halo(tolerance))
         pixels = pair.read(window)
         part = core.relative_to(window).slices()
         truth, prediction = (_signed(values) for values in pixels.objects)

@@ -88,12 +88,12 @@ def needs_cluster(cluster: ClusterOptions) -> bool:
     """Return whether other processes are to compute; `workers="auto"` asks for GPUs, so for none.
 
     Raises:
-        OptionError: a performance report is asked for, which only a cluster gives.
+        OptionError: a performance report is wanted, which only a cluster makes.
     """
     needed = isinstance(cluster.workers, int) or cluster.scheduler is not None
     if cluster.performance_report is not None and not needed:
         raise OptionError(
-            "`performance_report` is about a Dask cluster; give `workers` or `scheduler`, too",
+            "`performance_report` needs a Dask cluster; give `workers` or `scheduler`, too",
             option="performance_report",
         )
     return needed

@@ -148,7 +148,7 @@ class AreaBoxes:
         """Return the box in row and column `index`, px of the prediction."""
         return self.grid.core(index).shift(self.area.y0, self.area.x0)
 
-    def window(self, core: Box, halo: int) -> Box:
+    def widen(self, core: Box, halo: int) -> Box:
         """Return a box with `halo` px around it, clipped to the area."""
         return core.grow(halo, halo).intersection(self.area)
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from wsi_unet.errors import EvaluationError, first_line
 from wsi_unet.geometry import Box, Shape
+from wsi_unet.image_files import MALFORMED, PNG_HEAD, TIFF_HEADS, open_image
 from wsi_unet.slides.library_messages import capture_library_messages
-from wsi_unet.slides.tissue.image_files import MALFORMED, PNG_HEAD, TIFF_HEADS, open_image
 
 MAX_WHOLE_PIXELS = 1 << 29
 """Largest image, in pixels, that is decoded as a whole."""

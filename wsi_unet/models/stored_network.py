@@ -1,4 +1,4 @@
-"""How a network is stored: as the weights of one of ours, as a program, or as a module.
+"""Stored networks: the weights of one of our networks, a program, or a module.
 
 Each can be checked without building the network, which gives its hash, and built if the hash is
 still the same.

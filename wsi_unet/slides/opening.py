@@ -7,6 +7,7 @@ from collections.abc import Callable
 from importlib import import_module
 
 from wsi_unet.errors import OptionError, SlideError, os_errors_as
+from wsi_unet.image_files import PNG_HEAD, TIFF_HEADS
 from wsi_unet.locations import Location
 from wsi_unet.slides.readers.zarr_metadata import DOCUMENTS, is_zarr
 from wsi_unet.slides.slide import Reader, Slide, UnknownLayoutError
@@ -31,8 +32,7 @@ FILE_READERS = ("tiffslide", "image")
 LOCAL_READERS = ("openslide", "dicom")
 """The readers whose libraries open files themselves, so only on a disk."""
 
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_IMAGES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM")
+_IMAGE_HEADS = (PNG_HEAD, b"\xff\xd8\xff", b"BM")
 HEAD_BYTES = 132
 """The number of first bytes from which a file's format is detected."""
 
@@ -99,9 +99,9 @@ def choose_reader(location: Location, source: ByteSource | None) -> str:
         raise SlideError(f"{location}: the file is empty; fetch it again")
     if location.name.lower().endswith(_OPENSLIDE_ONLY):
         return "openslide"
-    if head.startswith(_TIFF):
+    if head.startswith(TIFF_HEADS):
         return "tiffslide"
-    if head.startswith(_IMAGES):
+    if head.startswith(_IMAGE_HEADS):
         return "image"
     if head[128:132] == b"DICM":
         return "dicom"

@@ -265,7 +265,7 @@ def _is_abandoned(path: Path) -> bool:
         except ProcessLookupError:
             return True
         except (OSError, OverflowError):
-            pass  # somebody else's process, or no process id at all
+            pass  # another user's process, or not a process id
     return time.time() - path.stat().st_mtime > ABANDONED_SECONDS
 
 

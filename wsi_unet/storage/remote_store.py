@@ -103,7 +103,7 @@ class RemoteStore(ByteStore):
 
     @override
     def free_bytes(self) -> None:
-        """Return None: nobody runs out of room in a bucket."""
+        """Return None: a bucket has no limit."""
 
     def _read(self, key: str) -> StoredBytes | None:
         with self._output_errors("read", key):

@@ -1,4 +1,4 @@
-"""Pictures of results, for people to look at."""
+"""Drawing results as pictures."""
 
 import lazy_loader
 

@@ -79,7 +79,7 @@ def scan_legacy(path: Path) -> Scan:
             or set(keys) != set(scan.storages)
             or len(keys) != len(scan.storages)
         ):
-            raise ModelError(f"{path} contradicts itself about its storages; {_RETRY}")
+            raise ModelError(f"{path} describes its storages inconsistently; {_RETRY}")
         for key in keys:
             _skip_storage(path, memory, scan.storages[key])
     return scan

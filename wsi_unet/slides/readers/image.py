@@ -16,6 +16,7 @@ from typing_extensions import override
 from wsi_unet.colour import to_rgb
 from wsi_unet.errors import SlideError, os_errors_as
 from wsi_unet.geometry import Box
+from wsi_unet.image_files import PNG_HEAD
 from wsi_unet.slides.fingerprint import file_digest
 from wsi_unet.slides.levels import make_levels
 from wsi_unet.slides.slide import Reader
@@ -27,7 +28,6 @@ _CONVERTED_TO = {"1": "L", "L": "L", "LA": "LA", "P": "RGBA", "RGB": "RGB", "RGB
 PIECE_BYTES = 4 << 20
 """Bytes that are requested at once."""
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_DEPTH_OFFSET = 24
 """Where in a PNG its bits per sample stand, bytes."""
 
@@ -65,7 +65,7 @@ class ImageReader(Reader):
     def _check_header(self) -> None:
         location = self._source.location
         head = self._bytes(0, _PNG_DEPTH_OFFSET + 1)
-        if head.startswith(_PNG_SIGNATURE) and head[_PNG_DEPTH_OFFSET:] == b"\x10":
+        if head.startswith(PNG_HEAD) and head[_PNG_DEPTH_OFFSET:] == b"\x10":
             # Pillow would silently open these as 8-bit RGB.
             raise SlideError(
                 f"{location}: its pixels have 16 bits per sample; only 8 bits are supported, so "

@@ -86,7 +86,7 @@ class TiffReader(Reader):
         name = self._source.location.name
         slide = TiffSlide(file, tifffile_options={"name": name})
         try:
-            levels = self._describe(slide, warnings)
+            levels = self._keep_metadata(slide, warnings)
             if levels is None:
                 self._composed = slide
             else:
@@ -95,7 +95,7 @@ class TiffReader(Reader):
             if self._composed is None:
                 slide.close()
 
-    def _describe(self, slide: TiffSlide, warnings: list[str]) -> tuple[TiffLevel, ...] | None:
+    def _keep_metadata(self, slide: TiffSlide, warnings: list[str]) -> tuple[TiffLevel, ...] | None:
         """Keep the file's metadata; return its levels if their tiles can be read directly."""
         properties: dict[str, Any] = slide.properties
         file = slide.ts_tifffile

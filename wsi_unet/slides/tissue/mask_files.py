@@ -1,4 +1,4 @@
-"""Tissue masks that somebody made: images (`mask_images`), or outlines that are drawn here."""
+"""Loading tissue masks from files: images (`mask_images`), or outlines that are drawn here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from wsi_unet.slides.tissue.mask_images import MAX_CELLS, read_mask_image
 
 
 def load_mask(path: str | os.PathLike[str] | Location, slide: Slide) -> TissueMask:
-    """Load a mask that somebody made.
+    """Load a tissue mask from a file.
 
     Args:
         path: a file on a disk: a PNG or TIFF that covers the slide's extent (non-zero is tissue),

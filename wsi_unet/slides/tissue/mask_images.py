@@ -19,8 +19,8 @@ from PIL import Image, UnidentifiedImageError
 
 from wsi_unet.errors import MaskError, first_line
 from wsi_unet.geometry import Shape
+from wsi_unet.image_files import MALFORMED, PNG_HEAD, TIFF_HEADS, open_image
 from wsi_unet.slides.library_messages import capture_library_messages
-from wsi_unet.slides.tissue.image_files import MALFORMED, PNG_HEAD, TIFF_HEADS, open_image
 from wsi_unet.slides.tissue.mask import TissueMask
 
 MAX_CELLS = 8192

@@ -25,7 +25,7 @@ class Heartbeat:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything: a forked process has neither the thread nor a right to its locks."""
+        """Forget everything: a forked process has neither the thread nor the right to the locks."""
         self._changed = threading.Condition()
         self._due: dict[HasHeartbeat, float] = {}
         self._thread: threading.Thread | None = None
@@ -45,7 +45,7 @@ class Heartbeat:
             self._changed.notify()
 
     def remove(self, alive: HasHeartbeat) -> None:
-        """Stop calling it; it is no error if it wasn't called anyway."""
+        """Stop calling it, if it is called at all."""
         with self._changed:
             self._due.pop(alive, None)
             self._changed.notify()

@@ -220,7 +220,7 @@ def acquire(
         if record is not None and record.token == token:
             # Taken after all: the store's answer got lost, and the store was asked again.
             return OutputLock(store, record, stored or b"", timing)
-        if stored is None or watch.is_dead(stored, record):
+        if stored is None or watch.observe(stored, record):
             now = timing.now()
             record = LockRecord(token=token, owner=owner, since=now, beat=0, beat_time=now)
             content = record.to_bytes()
@@ -244,8 +244,8 @@ class _OwnerWatch:
         self._patience = 0.0
         self._deadline = self._watched_since + 2 * (timing.stale + timing.heartbeat)
 
-    def is_dead(self, content: bytes, record: LockRecord | None) -> bool:
-        """Return whether the lock's owner is dead; False means that it isn't known yet.
+    def observe(self, content: bytes, record: LockRecord | None) -> bool:
+        """Look at the lock once more; return whether its owner is known to be dead by now.
 
         Args:
             content: the lock as it is now.
@@ -276,8 +276,8 @@ class _OwnerWatch:
         """
         if self._timing.monotonic() > self._deadline:
             raise LockedError(
-                f"{self._store}: can't be locked: {LOCK_KEY!r} neither stays nor goes; make sure "
-                "that no other run writes there, delete that file and try again"
+                f"{self._store}: can't be locked: {LOCK_KEY!r} keeps changing; make sure that "
+                "no other run writes there, delete that file and try again"
             )
         # Nothing to watch yet means that another run was quicker: its lock will be there at once.
         longest = 0.05 if self._content is None else 1

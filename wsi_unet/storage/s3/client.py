@@ -173,8 +173,8 @@ class Bucket:
             OSError: it can't be written.
         """
         with os_errors(self.name):
-            # One request, however large: of an upload in parts, a killed writer leaves parts that
-            # nobody sees and somebody pays for.
+            # One request, however large: a killed writer would leave parts of an upload that are
+            # invisible but cost money.
             import_obstore().put(self.connect(), self.full_key(key), data, use_multipart=False)
 
     def create(self, key: str, data: bytes) -> bool:
