@@ -98,7 +98,7 @@ OUTSIDE = '<?xml version="1.0"?><!DOCTYPE b [<!ENTITY a SYSTEM "file:///etc/pass
         ('<?xml version="1.0" encoding="nonsense"?><a/>', "isn't valid XML"),
         (document(outline(SQUARE, group="&c;"), declaration=BOMB), "isn't valid XML.*Entit"),
         (document(outline(SQUARE, group="&a;"), declaration=OUTSIDE), "isn't valid XML.*Entit"),
-        ("<Annotations><Annotation><Regions/></Annotation></Annotations>", "isn't an ASAP annotation file"),
+        ("<Annotations><Annotation><Regions/></Annotation></Annotations>", "isn't an ASAP"),
         (document(), "holds no polygons"),
         (document(outline(SQUARE, "Dot")), "holds no polygons"),
         (document(outline(SQUARE).replace('X="9"', 'X="nine"')), "a coordinate's X is 'nine'"),

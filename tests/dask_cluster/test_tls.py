@@ -175,12 +175,13 @@ def test_the_plain_address_of_an_encrypted_scheduler(
 
 def test_certificates_for_a_plain_address(plain: str, ours: Certificates) -> None:
     message = refusal(ClusterOptions(scheduler=plain, **ours.options))
-    assert message.startswith(f"the scheduler's address {plain} isn't encrypted, but TLS files are given")
+    start = f"the scheduler's address {plain} isn't encrypted, but TLS files are given"
+    assert message.startswith(start)
 
 
 def test_encryption_that_dasks_configuration_requires(plain: str) -> None:
     with dask.config.set({"distributed.comm.require-encryption": True}):
-        assert "isn't encrypted, but TLS files are given" in refusal(ClusterOptions(scheduler=plain))
+        assert "but TLS files are given" in refusal(ClusterOptions(scheduler=plain))
 
 
 def test_a_plain_scheduler_at_a_tls_address(plain: str, ours: Certificates) -> None:

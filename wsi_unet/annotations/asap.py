@@ -46,8 +46,8 @@ def parse_asap(path: Path, data: bytes) -> list[Annotation]:
         data: the XML.
 
     Raises:
-        AnnotationError: it isn't a valid ASAP annotation file. Entities, with which a small file can
-            fill the memory, are refused.
+        AnnotationError: it isn't a valid ASAP annotation file. Entities, with which a small file
+            can fill the memory, are refused.
     """
     try:
         root = fromstring(data)
