@@ -223,11 +223,11 @@ def _assert_border(config: ResNetUNetConfig | ResidualUNetConfig, seed: int) -> 
 def test_costs_count_what_the_network_has(config: ResNetUNetConfig | ResidualUNetConfig) -> None:
     with torch.device("meta"):
         network = fold_batch_norm(build_network(config))
-    work = config.work(128, 4)
+    cost = config.forward_cost(128, 4)
     weights = sum(p.numel() for name, p in network.named_parameters() if p.numel() > 1)
-    assert abs(work.parameters - weights) <= 0.001 * weights
-    assert work.side == 128
-    assert work.peak >= work.largest * 4 >= work.last
+    assert abs(cost.parameters - weights) <= 0.001 * weights
+    assert cost.side == 128
+    assert cost.peak >= cost.largest * 4 >= cost.last
 
 
 @pytest.mark.parametrize("units", [0, 2])

@@ -143,7 +143,7 @@ def test_only_one_forward_at_a_time_even_of_two_models(
         return hook
 
     for predictor in predictors:
-        network = predictor.forwards[0].network
+        network = predictor.networks[0].module
         network.register_forward_pre_hook(count(1))
         network.register_forward_hook(count(-1))
     with ThreadPoolExecutor(4) as pool:
@@ -160,7 +160,7 @@ def settings_now() -> list[object]:
 def test_float32_means_float32_and_settings_come_back(make_model: MakeModel) -> None:
     predictor = Predictor(make_model(), device="cpu", precision="float32", threads=2)
     seen: list[list[object]] = []
-    predictor.forwards[0].network.register_forward_hook(lambda *_: seen.append(settings_now()))
+    predictor.networks[0].module.register_forward_hook(lambda *_: seen.append(settings_now()))
     before_all = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")  # allows TF32 and bfloat16
     try:
@@ -220,13 +220,13 @@ def test_out_of_memory_names_the_option(make_model: MakeModel) -> None:
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
     ):
         with (
-            mock.patch.object(predictor.forwards[0].network, "forward", side_effect=error),
+            mock.patch.object(predictor.networks[0].module, "forward", side_effect=error),
             pytest.raises(OptionError, match="use a smaller `tile`"),
         ):
             predict(predictor)
     with (
         mock.patch.object(
-            predictor.forwards[0].network, "forward", side_effect=RuntimeError("a bug")
+            predictor.networks[0].module, "forward", side_effect=RuntimeError("a bug")
         ),
         pytest.raises(RuntimeError, match="a bug"),
     ):

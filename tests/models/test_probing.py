@@ -224,7 +224,7 @@ def test_what_is_no_such_network_is_refused(network: nn.Module, message: str) ->
 
 def test_what_a_network_costs() -> None:
     network = unet({"padding": "same", "depth": 2, "base_width": 8})
-    counted = network.config.work(256, 4)
+    counted = network.config.forward_cost(256, 4)
     usage = measure_usage(network, 3, 256)
     assert usage.flops == pytest.approx(counted.flops / 256**2, rel=0.01)
     assert usage.memory == pytest.approx(counted.peak / 256**2, rel=0.3)

@@ -111,7 +111,7 @@ def test_tta_is_part_of_what_a_run_is(
 def test_costs_count_every_view(image: NDArray[np.uint8], tmp_path: Path) -> None:
     model, _ = balanced_model(network_of("same", "transpose", 2), image, tmp_path / "model")
     plain, flips, d4 = (Ensemble((model,), tta) for tta in ("none", "flips", "d4"))
-    assert (plain.forwards, flips.forwards, d4.forwards) == (1, 4, 8)
+    assert (plain.forward_passes, flips.forward_passes, d4.forward_passes) == (1, 4, 8)
     assert flips.flops(256) == 4 * plain.flops(256)
     assert d4.flops(256) == 8 * plain.flops(256)
     memory = [one.memory(256, "float32", probabilities=False) for one in (plain, flips, d4)]

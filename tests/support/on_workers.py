@@ -35,7 +35,7 @@ def threads_of_a_forward(model: str, processes_per_core: int) -> int:
         processes_per_core=processes_per_core,
     )
     seen: list[int] = []
-    hook = predictor.forwards[0].network.register_forward_pre_hook(
+    hook = predictor.networks[0].module.register_forward_pre_hook(
         lambda *_: seen.append(torch.get_num_threads())
     )
     core = predictor.border.core(Box(0, 0, 64, 64))

@@ -145,7 +145,7 @@ def create_probabilities(
     classes: Sequence[StoredClass],
     provenance: Mapping[str, JsonValue],
 ) -> None:
-    """Lay out probabilities (c, y, x): 0 .. 255 for 0 .. 1, one channel per class in order.
+    """Lay out probabilities (c, y, x): 0 to 255 for 0 to 1, one channel per class in order.
 
     Args:
         store: the output; `ensure_root` was called.

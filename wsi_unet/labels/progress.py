@@ -38,13 +38,13 @@ MOST_MASK_CELLS = 1 << 28
 Count = Annotated[int, Field(ge=0)]
 
 
-class _Record(BaseModel):
+class _ProgressRecord(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format_version: Literal[1] = 1
 
 
-class RunRecord(_Record):
+class RunRecord(_ProgressRecord):
     """A run's identity, and everything that was decided at its start.
 
     Attributes:
@@ -60,7 +60,7 @@ class RunRecord(_Record):
     created: str
 
 
-class BlockMarker(_Record):
+class BlockMarker(_ProgressRecord):
     """The marker of a finished block.
 
     Attributes:
@@ -92,7 +92,7 @@ class BlockMarker(_Record):
         return all(shard.empty for shard in self.shards.values())
 
 
-class BlockFailure(_Record):
+class BlockFailure(_ProgressRecord):
     """A block that failed.
 
     Attributes:
@@ -296,7 +296,7 @@ class Progress:
                 yield parsed
 
 
-def _to_json(record: _Record) -> bytes:
+def _to_json(record: _ProgressRecord) -> bytes:
     return record.model_dump_json().encode()
 
 

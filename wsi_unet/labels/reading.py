@@ -87,7 +87,7 @@ def open_probabilities(path: Output, name: str | None = None, level: int = 0) ->
         level: pyramid level, 0 is the finest.
 
     Returns:
-        uint8 with dims (c, y, x): 0 .. 255 for probabilities 0 .. 1. The coordinates of c are the
+        uint8 with dims (c, y, x): 0 to 255 for probabilities 0 to 1. The coordinates of c are the
         class names; y, x and the attributes are those of `open_labels`, without classes and areas.
 
     Raises:

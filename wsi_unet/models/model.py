@@ -163,7 +163,9 @@ def _find_model(name_or_path: AnyPath) -> Path:
     path = parse_path(name_or_path)
     if not path.exists():
         names = ", ".join(bundled) or "none"
-        raise ModelError(f"no model {name_or_path}: neither a path nor a bundled model ({names})")
+        raise ModelError(
+            f"model {str(name_or_path)!r} is neither a path nor a bundled model ({names})"
+        )
     return path
 
 

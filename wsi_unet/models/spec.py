@@ -26,7 +26,7 @@ from pydantic import (
 
 from wsi_unet.geometry import Border
 from wsi_unet.models.architectures.border import fix_border
-from wsi_unet.models.architectures.costs import Work
+from wsi_unet.models.architectures.costs import ForwardCost
 from wsi_unet.models.architectures.exactness import explain_inexactness
 from wsi_unet.models.architectures.program import ProgramConfig
 from wsi_unet.models.architectures.residual_unet import ResidualUNetConfig
@@ -277,9 +277,9 @@ class ModelSpec(_Frozen):
             return border
         return fix_border(border, self.window, exact=self.exactness == "exact")
 
-    def work(self, side: int, item_bytes: int) -> Work:
+    def forward_cost(self, side: int, item_bytes: int) -> ForwardCost:
         """Return the cost of a forward pass on `side` × `side` px, with `item_bytes` per number."""
-        return self.architecture.work(side, item_bytes)
+        return self.architecture.forward_cost(side, item_bytes)
 
     @property
     def label_values(self) -> tuple[int, ...]:

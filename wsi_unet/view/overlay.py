@@ -100,7 +100,7 @@ def _choose_level(levels: int, shape: tuple[int, ...], side: int) -> int:
 def _read_image(
     location: Location, labels: xr.DataArray, size: tuple[int, int]
 ) -> NDArray[np.float32] | None:
-    """Return the stored image on the picture's grid, float32 (h, w, 3) of 0 .. 255."""
+    """Return the stored image on the picture's grid, float32 (h, w, 3) from 0 to 255."""
     finest = open_image(location)
     if finest is None:
         return None
@@ -130,7 +130,7 @@ def _paint(
     """Blend the classes' colours over `picture` (h, w, 3), with darker outlines.
 
     Args:
-        picture: 0 .. 255; changed in place.
+        picture: 0 to 255; changed in place.
         labels: (rows, columns) of the same area, usually finer.
         colors: "#rrggbb" by label value.
         fill: opacity inside the outlines.
@@ -150,7 +150,7 @@ def _paint(
 
 
 def _downscale_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> Plane:
-    """Return the share of each of the picture's pixels that `mask` covers, float32 0 .. 1."""
+    """Return the share of each of the picture's pixels that `mask` covers, float32 0 to 1."""
     grey = Image.fromarray(mask.view(np.uint8) * np.uint8(255))
     shares = np.asarray(grey.resize(size, Image.Resampling.BOX), np.float32)
     return shares / np.float32(255)

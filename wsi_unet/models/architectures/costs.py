@@ -13,7 +13,7 @@ ALLOCATOR_SLACK = 64 * 2**20
 
 
 @dataclass(frozen=True)
-class Work:
+class ForwardCost:
     """The cost of one forward pass.
 
     Attributes:
@@ -51,12 +51,12 @@ class NetworkDescription(Protocol):
     def border(self) -> Border:
         """Return the context that a core needs."""
 
-    def work(self, side: int, item_bytes: int) -> Work:
+    def forward_cost(self, side: int, item_bytes: int) -> ForwardCost:
         """Return the cost of a forward pass on `side` × `side` px, with `item_bytes` per number."""
 
 
 @dataclass
-class WorkCounter:
+class CostCounter:
     """Counts what a forward pass takes, while it is followed map by map.
 
     Attributes:
@@ -64,10 +64,10 @@ class WorkCounter:
         item_bytes: bytes of one number.
         live: bytes of the maps that are alive now.
         peak: the most bytes that were alive at once.
-        unfolded_peak: see `Work`.
+        unfolded_peak: see `ForwardCost`.
         largest: bytes of the largest map.
-        flops: see `Work`.
-        parameters: see `Work`.
+        flops: see `ForwardCost`.
+        parameters: see `ForwardCost`.
     """
 
     side: int
@@ -115,11 +115,13 @@ class WorkCounter:
         columns = kernel**2 * channels * self.side**2 * self.item_bytes if kernel > 1 else 0
         self.unfolded_peak = max(self.unfolded_peak, self.live + columns)
 
-    def work(self, last: int) -> Work:
+    def total(self, last: int) -> ForwardCost:
         """Return what was counted; `last` is the bytes of the last map."""
         largest = self.largest // self.item_bytes
         unfolded_peak = max(self.peak, self.unfolded_peak)
-        return Work(self.flops, self.parameters, self.peak, unfolded_peak, last, largest, self.side)
+        return ForwardCost(
+            self.flops, self.parameters, self.peak, unfolded_peak, last, largest, self.side
+        )
 
 
 def window_side(network: NetworkDescription, tile: int) -> int:
@@ -152,30 +154,30 @@ def tile_memory(
     """
     item_bytes = ITEM_BYTES[precision]
     side = window_side(network, tile)
-    work = network.work(side, item_bytes)
+    cost = network.forward_cost(side, item_bytes)
     classes = network.classes_out
-    around = work.parameters * item_bytes
+    around = cost.parameters * item_bytes
     around += side * side * 3  # the window
     around += side * side * network.in_channels * (4 if item_bytes == 4 else 4 + item_bytes)
-    logits = classes * work.side * work.side * item_bytes
+    logits = classes * cost.side * cost.side * item_bytes
     # The core's logits in float32, then the temporaries of the labels or of the softmax.
     per_pixel = 4 * classes * (item_bytes != 4)
     per_pixel += 6 * classes + 5 if probabilities else 14
-    maps = work.unfolded_peak if unfolds else work.peak
-    peak = max(maps, work.last + logits, logits + tile * tile * per_pixel)
+    maps = cost.unfolded_peak if unfolds else cost.peak
+    peak = max(maps, cost.last + logits, logits + tile * tile * per_pixel)
     return around + peak + ALLOCATOR_SLACK
 
 
 def largest_map(network: NetworkDescription, tile: int) -> int:
     """Return the number of values in the largest feature map for a core of `tile` px."""
-    return network.work(window_side(network, tile), 1).largest
+    return network.forward_cost(window_side(network, tile), 1).largest
 
 
 def parameter_count(network: NetworkDescription) -> int:
     """Return how many weights the network has (batch norm folded away)."""
-    return network.work(window_side(network, network.border().period), 1).parameters
+    return network.forward_cost(window_side(network, network.border().period), 1).parameters
 
 
 def window_flops(network: NetworkDescription, tile: int) -> int:
     """Return the floating-point operations for one core of `tile` × `tile` px, border included."""
-    return network.work(window_side(network, tile), 1).flops
+    return network.forward_cost(window_side(network, tile), 1).flops

@@ -7,7 +7,7 @@ from typing import Literal, Self, get_args
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from wsi_unet.geometry import Border
-from wsi_unet.models.architectures.costs import Work
+from wsi_unet.models.architectures.costs import ForwardCost
 from wsi_unet.models.number_types import Precision
 
 
@@ -71,9 +71,9 @@ class ProgramConfig(BaseModel):
         """Return the context that a core needs, as measured; beyond the slide it is mirrored."""
         return Border(self.before, self.after, self.shrink, self.period, "mirror")
 
-    def work(self, side: int, item_bytes: int) -> Work:
+    def forward_cost(self, side: int, item_bytes: int) -> ForwardCost:
         """Return roughly the cost of one forward pass on `side` × `side` px, in float32."""
         pixels = side * side
         size = int(self.bytes_per_pixel * pixels)
         flops, left = int(self.flops_per_pixel * pixels), side - 2 * self.shrink
-        return Work(flops, self.parameters, size, size, 0, pixels, left)
+        return ForwardCost(flops, self.parameters, size, size, 0, pixels, left)

@@ -8,7 +8,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from wsi_unet.geometry import Border
 from wsi_unet.models.architectures import reach
-from wsi_unet.models.architectures.costs import Work, WorkCounter
+from wsi_unet.models.architectures.costs import CostCounter, ForwardCost
 from wsi_unet.models.architectures.fields import Width
 
 
@@ -103,12 +103,12 @@ class ResidualUNetConfig(BaseModel):
             wanted = reach.trace_convolution(wanted, 3, stride=2, padding=1)
         return reach.border_reached(wanted, self.period)
 
-    def work(self, side: int, item_bytes: int) -> Work:
+    def forward_cost(self, side: int, item_bytes: int) -> ForwardCost:
         """Return the cost of a forward pass on `side` × `side` px, with `item_bytes` per number."""
-        return _follow_forward(self, WorkCounter(side, item_bytes))
+        return _follow_forward(self, CostCounter(side, item_bytes))
 
 
-def _follow_forward(config: ResidualUNetConfig, count: WorkCounter) -> Work:
+def _follow_forward(config: ResidualUNetConfig, count: CostCounter) -> ForwardCost:
     """Follow `ResidualUNet.forward` map by map."""
     skips = []
     held, channels = 0, config.in_channels
@@ -128,11 +128,11 @@ def _follow_forward(config: ResidualUNetConfig, count: WorkCounter) -> Work:
             new = count.convolve(after, after, 3)
             count.drop(held)
             held = new
-    return count.work(held)
+    return count.total(held)
 
 
 def _follow_unit(
-    config: ResidualUNetConfig, count: WorkCounter, channels: int, width: int, stride: int
+    config: ResidualUNetConfig, count: CostCounter, channels: int, width: int, stride: int
 ) -> int:
     """Follow the convolutions of one level and their shortcut; return the bytes of their sum."""
     side, shortcut = count.side, 0
@@ -150,7 +150,7 @@ def _follow_unit(
     return previous
 
 
-def _activated(config: ResidualUNetConfig, count: WorkCounter, held: int) -> int:
+def _activated(config: ResidualUNetConfig, count: CostCounter, held: int) -> int:
     """Count the activation of a map of `held` bytes, and return these; a learnt one copies it."""
     if config.negative_slope is None:
         count.spend(held)

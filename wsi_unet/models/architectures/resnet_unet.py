@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from wsi_unet.geometry import Border
 from wsi_unet.models.architectures import reach
-from wsi_unet.models.architectures.costs import Work, WorkCounter
+from wsi_unet.models.architectures.costs import CostCounter, ForwardCost
 from wsi_unet.models.architectures.fields import Width
 
 Blocks = Annotated[int, Field(ge=1, le=64)]
@@ -103,12 +103,12 @@ class ResNetUNetConfig(BaseModel):
             wanted = reach.trace_convolution(wanted, 3, stride=stride, padding=1)
         return wanted
 
-    def work(self, side: int, item_bytes: int) -> Work:
+    def forward_cost(self, side: int, item_bytes: int) -> ForwardCost:
         """Return the cost of a forward pass on `side` × `side` px, with `item_bytes` per number."""
-        return _follow_forward(self, WorkCounter(side, item_bytes))
+        return _follow_forward(self, CostCounter(side, item_bytes))
 
 
-def _follow_forward(config: ResNetUNetConfig, count: WorkCounter) -> Work:
+def _follow_forward(config: ResNetUNetConfig, count: CostCounter) -> ForwardCost:
     """Follow `ResNetUNet.forward` map by map."""
     skips = [count.convolve(config.in_channels, config.base_width, 7, 2)]
     count.side //= 2
@@ -137,7 +137,7 @@ def _follow_forward(config: ResNetUNetConfig, count: WorkCounter) -> Work:
         count.drop(held + first)
         held, channels = second, after
     count.multiply(channels, config.classes, 3)
-    return count.work(held)
+    return count.total(held)
 
 
 def _layers(
@@ -150,7 +150,7 @@ def _layers(
 
 
 def _follow_block(
-    count: WorkCounter, channels: int, after: int, layers: list[tuple[int, int, int]]
+    count: CostCounter, channels: int, after: int, layers: list[tuple[int, int, int]]
 ) -> int:
     """Follow one residual block; return the bytes of its sum."""
     side, shortcut = count.side, 0

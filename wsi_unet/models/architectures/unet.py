@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from wsi_unet.geometry import Border, Edge, round_up
-from wsi_unet.models.architectures.costs import Work, WorkCounter
+from wsi_unet.models.architectures.costs import CostCounter, ForwardCost
 from wsi_unet.models.architectures.fields import Width
 
 
@@ -174,9 +174,9 @@ class UNetConfig(BaseModel):
             edge="mirror",
         )
 
-    def work(self, side: int, item_bytes: int) -> Work:
+    def forward_cost(self, side: int, item_bytes: int) -> ForwardCost:
         """Return the cost of a forward pass on `side` × `side` px, with `item_bytes` per number."""
-        return _follow_forward(self, WorkCounter(side, item_bytes))
+        return _follow_forward(self, CostCounter(side, item_bytes))
 
 
 def check_side(config: UNetConfig, side: int) -> None:
@@ -208,7 +208,7 @@ def next_legal_side(config: UNetConfig, side: int) -> int:
     return round_up(max(side, smallest) + 2 * k, period) - 2 * k
 
 
-def _follow_forward(config: UNetConfig, count: WorkCounter) -> Work:
+def _follow_forward(config: UNetConfig, count: CostCounter) -> ForwardCost:
     """Follow `UNet.forward` map by map."""
     layout = config.layout
 
@@ -247,4 +247,4 @@ def _follow_forward(config: UNetConfig, count: WorkCounter) -> Work:
         held = convolve(held, skip_width + width, widths)
         channels = widths[-1]
     count.multiply(channels, config.classes, 1)
-    return count.work(held)
+    return count.total(held)

@@ -24,7 +24,7 @@ from wsi_unet.models.inference.augmentation import VIEWS, Tta, widen_for_views
 from wsi_unet.models.inference.label_groups import LONGEST_NAME, LabelGroup, list_label_groups
 
 if TYPE_CHECKING:
-    from wsi_unet.models.architectures.costs import Work
+    from wsi_unet.models.architectures.costs import ForwardCost
     from wsi_unet.models.model import Model
     from wsi_unet.models.number_types import Precision
     from wsi_unet.models.spec import Exactness, ModelSpec
@@ -78,8 +78,8 @@ class EnsembleMember(costs.NetworkDescription):
         return self._tiling[0]
 
     @override
-    def work(self, side: int, item_bytes: int) -> Work:
-        return self.spec.work(side, item_bytes)
+    def forward_cost(self, side: int, item_bytes: int) -> ForwardCost:
+        return self.spec.forward_cost(side, item_bytes)
 
     @property
     def needs_placement(self) -> bool:
@@ -178,7 +178,7 @@ class Ensemble:
         return hashlib.sha256(json.dumps(["mean", *hashes]).encode()).hexdigest()
 
     @property
-    def forwards(self) -> int:
+    def forward_passes(self) -> int:
         """Number of forward passes on each window."""
         return len(self.models) * len(VIEWS[self.tta])
 
@@ -257,7 +257,7 @@ class Ensemble:
 
         The arguments are those of `costs.tile_memory`.
         """
-        averaged = self.forwards > 1
+        averaged = self.forward_passes > 1
         total = sum(
             costs.tile_memory(
                 member,

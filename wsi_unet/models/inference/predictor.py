@@ -25,6 +25,7 @@ from torch import Tensor
 from wsi_unet.cores import usable_cores
 from wsi_unet.errors import ModelError, OptionError
 from wsi_unet.geometry import Box, Shape
+from wsi_unet.models.inference.device_network import DeviceNetwork
 from wsi_unet.models.inference.devices import (
     cpu_threads,
     full_float32,
@@ -34,7 +35,6 @@ from wsi_unet.models.inference.devices import (
     unfolds_convolutions,
 )
 from wsi_unet.models.inference.ensemble import Ensemble, IntensityStatistics, find_member_boxes
-from wsi_unet.models.inference.forward import Forward
 from wsi_unet.models.inference.heads import quantise
 from wsi_unet.models.inference.transfer import choose_transfer
 from wsi_unet.models.model import Model
@@ -90,7 +90,7 @@ class Predictor:
         label_images: number of label images of a prediction.
         label_count: one more than the largest label value.
         classes: number of the models' classes.
-        forwards: each model on the device.
+        networks: each model on the device.
 
     Raises:
         ModelError: a model has changed on disk.
@@ -116,8 +116,8 @@ class Predictor:
         self.slots = CPU_SLOTS if self.device == "cpu" and self.threads > 1 else 1
         dtype: torch.dtype = getattr(torch, self.precision)
         share = max(1, self.threads // self.slots)
-        self.forwards = [Forward(m, self.device, dtype, share) for m in self.ensemble.members]
-        self._head = self.forwards[0].head
+        self.networks = [DeviceNetwork(m, self.device, dtype, share) for m in self.ensemble.members]
+        self._head = self.networks[0].head
         self._transfer = choose_transfer(self.device)
 
     def memory(self, tile: int, *, probabilities: bool) -> int:
@@ -201,15 +201,15 @@ class Predictor:
         probabilities. If any number of an output is NaN or infinite, so is the sum.
         """
         outputs = self._outputs(image, window, core, shape, statistics)
-        forward, first = next(outputs)
-        scores, sum_of_all = forward.head.scores(first), first.sum()
-        if self.ensemble.forwards == 1:
+        network, first = next(outputs)
+        scores, sum_of_all = network.head.scores(first), first.sum()
+        if self.ensemble.forward_passes == 1:
             return scores, sum_of_all
-        mean = forward.head.probabilities(scores).clone()
-        for forward, output in outputs:
-            mean += forward.head.probabilities(forward.head.scores(output))
+        mean = network.head.probabilities(scores).clone()
+        for network, output in outputs:
+            mean += network.head.probabilities(network.head.scores(output))
             sum_of_all = sum_of_all + output.sum()
-        return mean.div_(self.ensemble.forwards), sum_of_all
+        return mean.div_(self.ensemble.forward_passes), sum_of_all
 
     def _outputs(
         self,
@@ -218,23 +218,23 @@ class Predictor:
         core: Box,
         shape: Shape,
         statistics: tuple[IntensityStatistics, ...],
-    ) -> Iterator[tuple[Forward, Tensor]]:
+    ) -> Iterator[tuple[DeviceNetwork, Tensor]]:
         """Yield each model's output for each view, float32 (classes, rows, columns)."""
-        if len(self.forwards) == 1:
-            (forward,), scale = self.forwards, statistics[0] if statistics else None
-            for output in forward.outputs(image, window, core, shape, scale):
-                yield forward, output
+        if len(self.networks) == 1:
+            (network,), scale = self.networks, statistics[0] if statistics else None
+            for output in network.outputs(image, window, core, shape, scale):
+                yield network, output
             return
         rows, columns = core.intersection(Box.from_shape(shape)).shape
-        for number, forward in enumerate(self.forwards):
-            own_core, own_window = find_member_boxes(forward.border, core, shape)
+        for number, network in enumerate(self.networks):
+            own_core, own_window = find_member_boxes(network.border, core, shape)
             part = image[own_window.relative_to(window).slices()]
             scale = statistics[number] if statistics else None
-            for output in forward.outputs(part, own_window, own_core, shape, scale):
-                yield forward, output[:, :rows, :columns]
+            for output in network.outputs(part, own_window, own_core, shape, scale):
+                yield network, output[:, :rows, :columns]
 
     def _probabilities(self, scores: Tensor) -> Tensor:
-        return scores if self.ensemble.forwards > 1 else self._head.probabilities(scores)
+        return scores if self.ensemble.forward_passes > 1 else self._head.probabilities(scores)
 
     @contextmanager
     def _section(self) -> Iterator[None]:

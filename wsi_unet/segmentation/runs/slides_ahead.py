@@ -49,13 +49,13 @@ class SlidesAhead:
         """The futures of the slides that are being prepared."""
         return list(self._preparing)
 
-    def prepare_more(self, places: int) -> None:
+    def prepare_more(self, count: int) -> None:
         """Start to prepare slides.
 
         Args:
-            places: how many more slides may be ahead.
+            count: how many more slides may be ahead.
         """
-        for _ in range(min(places, MOST_PREPARING - len(self))):
+        for _ in range(min(count, MOST_PREPARING - len(self))):
             job = next(self._jobs, None)
             if job is None:
                 return

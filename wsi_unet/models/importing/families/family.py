@@ -193,7 +193,7 @@ def _describe_tensors(file: CheckpointFile) -> str:
         (name, tensor.shape) for name, tensor in file.tensors.items() if len(tensor.shape) >= 3
     ]
     if not kernels:
-        return f"{len(file.tensors)} tensors without any convolution"
+        return "it has no weights of convolutions"
     (first, first_shape), (last, last_shape) = kernels[0], kernels[-1]
     sizes = sorted({"×".join(map(str, shape[2:])) for _, shape in kernels})
     return (

@@ -25,8 +25,8 @@ class _Scale:
     factor: Tensor
 
 
-class Forward:
-    """A model on a device.
+class DeviceNetwork:
+    """The network of one model on a device.
 
     Args:
         member: the model and the views it predicts.
@@ -37,7 +37,7 @@ class Forward:
     Attributes:
         border: the context that a core needs.
         head: reads the output.
-        network: the network, on the device.
+        module: the network, on the device.
 
     Raises:
         ModelError: the model has changed on disk.
@@ -48,7 +48,7 @@ class Forward:
     ) -> None:
         self.border = member.border()
         self.head = choose_head(member.spec)
-        self.network: nn.Module = prepare_network(
+        self.module: nn.Module = prepare_network(
             member.model.build(), device=device, dtype=dtype, threads=threads
         )
         self._views = VIEWS[member.tta]
@@ -98,9 +98,9 @@ class Forward:
     def _run(self, image: Tensor, view: View, window: Box, shape: Shape) -> Tensor:
         if self._needs_placement:
             origin, whole = view.turn_window(window, self.border.full_shape(shape))
-            output: Tensor = self.network(image, Placement(origin, whole))
+            output: Tensor = self.module(image, Placement(origin, whole))
         else:
-            output = self.network(image)
+            output = self.module(image)
         return output
 
     def _normalise(self, image: Tensor, statistics: IntensityStatistics | None) -> Tensor:
