@@ -26,7 +26,10 @@ from wsi_unet.segmentation.worker.task import load_ensemble
         ({"tile": 100}, r"tile 100 .*multiple of the network's period 8.*try `tile=104`"),
         ({"tile": 1024}, r"at most the block 512"),
         ({"block": 700}, r"block 700 is not 512 times a power of two"),
-        ({"region": (5000, 0, 10, 10)}, r"region .* lies outside the slide, which is 1100 x 1100"),
+        (
+            {"region": (5000, 0, 10, 10)},
+            r"`region=.*` lies outside the slide, which is 1100 x 1100",
+        ),
         ({"region": (0, 0, 0, 10)}, r"not \(x, y, width, height\)"),
         ({"outputs": ("probabilities",)}, r"outputs 'probabilities'"),
         ({"image": "half"}, r"image 'half' is none of"),

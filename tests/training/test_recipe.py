@@ -127,7 +127,10 @@ def test_settings_come_last(tmp_path: Path) -> None:
         ("[running]\niteration = 5", r"did you mean 'iterations'\?"),
         ("[[loss]]\nname = 'dice'\nwieght = 2", r"loss.0.wieght: .* 'weight'\?"),
         ("[[loss]]\nname = 'dicee'", r"loss.0.name: .*'dice'"),
-        ("[split]\nfolds = 3\nfold = 3", r"split: fold: 3 of 3 folds"),
+        (
+            "[split]\nfolds = 3\nfold = 3",
+            r"split: fold: must be at most 2, the last of 3 folds from 0",
+        ),
         ("[split]\nhold_out = [-1]", r"split.hold_out.0: .* greater than or equal to 0"),
         ("[warping]\nscale = [1e-9, 1.0]", r"warping.scale.0: .* greater than or equal to 0.1"),
         ("[warping]\nshift = 1e9", r"warping.shift: .* less than or equal to 8192"),
@@ -204,7 +207,7 @@ def test_a_setting_changes_one_of_a_list(tmp_path: Path) -> None:
     assert (recipe.data[0].images, recipe.data[0].mpp) == ("images", 0.5)
     assert [one.values for one in recipe.classes] == [(0,), (1, 2)]
     assert [(term.name, term.weight) for term in recipe.loss] == [("cross_entropy", 1), ("dice", 3)]
-    assert "change a table by its number" in refusal(tmp_path, MINIMAL, "data.1.mpp=0.5")
+    assert "change one by its number, like data.0" in refusal(tmp_path, MINIMAL, "data.1.mpp=0.5")
     assert "running: must be a table, not 3" in refusal(tmp_path, MINIMAL, "running=3")
 
 

@@ -73,7 +73,9 @@ def open_label_raster(labels: LabelsLike, name: str | None = None, level: int = 
         array = open_labels(location, name, level)
         return _wrap_array(array, str(location), _computed_boxes(location, str(array.name), level))
     if name is not None:
-        raise EvaluationError(f"{location}: isn't a label OME-Zarr, so it has no labels {name!r}")
+        raise EvaluationError(
+            f"{location}: isn't a label OME-Zarr, so it has no label group {name!r}"
+        )
     pixels, shape = open_image_pixels(location.path)
     return LabelRaster(str(location), Grid(shape), pixels)
 

@@ -46,7 +46,7 @@ def holds_output(store: ByteStore) -> bool:
             if not key.startswith(f"{BOOKKEEPING}/"):
                 raise OutputError(
                     f"{store}: isn't empty (it holds {key!r}) and was not written by wsi-unet; "
-                    "choose another output"
+                    "choose another folder"
                 )
         return False
     try:
@@ -54,7 +54,7 @@ def holds_output(store: ByteStore) -> bool:
         version = ours["format_version"]
     except (ValueError, KeyError, TypeError) as error:
         raise OutputError(
-            f"{store}: is a Zarr that wsi-unet did not write; choose another output"
+            f"{store}: is a Zarr that wsi-unet did not write; choose another folder"
         ) from error
     if version != FORMAT_VERSION:
         raise OutputError(

@@ -32,7 +32,5 @@ def open_store(location: str | os.PathLike[str] | Location) -> ByteStore:
             f"{output}: can't be looked at: {reason}; choose another folder"
         ) from error
     if is_file:
-        raise OutputError(
-            f"{output}: is a file; choose a folder that is new or holds earlier output"
-        )
+        raise OutputError(f"{output}: is a file, but an output is a folder; choose another path")
     return LocalStore(root)

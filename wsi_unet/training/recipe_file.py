@@ -197,7 +197,7 @@ def _explain(error: ErrorDetails) -> str:
     if error["type"] == "tuple_type":
         return f"{key}: must be a list{_advise_on_list(key, error['input'])}"
     if error["type"] != "extra_forbidden":
-        message = error["msg"].removeprefix("Value error, ")
+        message = _describe_value_error(error)
         return f"{key}: {message}" if key else message
     known = _keys_at(error["loc"][:-1])
     near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.5)
@@ -205,11 +205,21 @@ def _explain(error: ErrorDetails) -> str:
     return f"{key}: there is no such key{advice}"
 
 
+def _describe_value_error(error: ErrorDetails) -> str:
+    """Return what a value must be and what it is, or the message of a check of ours."""
+    _, found, wanted = error["msg"].partition("Input should be ")
+    if not found:
+        return error["msg"].removeprefix("Value error, ")
+    if error["type"].startswith("int_"):
+        wanted = "a whole number"
+    return f"must be {wanted.partition(', unable')[0]}, not {error['input']!r}"
+
+
 def _advise_on_list(key: str, given: object) -> str:
     """Return what to write for a list, where something else was given."""
     if not isinstance(given, Mapping):
         return f", not {given!r}"
-    return f": write [[{key}]] above each of its tables, or change a table by its number"
+    return f": write [[{key}]] above each of its tables, or change one by its number, like {key}.0"
 
 
 def _keys_at(location: Sequence[int | str]) -> list[str]:

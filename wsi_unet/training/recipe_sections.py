@@ -112,7 +112,9 @@ class Split(RecipeSection):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.fold >= self.folds:
-            raise ValueError(f"fold: {self.fold} of {self.folds} folds, which count from 0")
+            raise ValueError(
+                f"fold: must be at most {self.folds - 1}, the last of {self.folds} folds from 0"
+            )
         return self
 
 

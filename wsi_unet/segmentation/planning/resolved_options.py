@@ -229,7 +229,8 @@ def _choose_regions(
     if not inside.area:
         rows, columns = slide.shape
         raise OptionError(
-            f"region {options.region} lies outside the slide, which is {columns} x {rows} px",
+            f"`region={options.region}` lies outside the slide, which is {columns} x {rows} px; "
+            "give full-resolution pixels X,Y,W,H inside it",
             option="region",
         )
     region = (inside.y0, inside.x0, inside.y1, inside.x1)

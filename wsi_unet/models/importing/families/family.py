@@ -188,7 +188,7 @@ def _name_first(prefix: str, names: Sequence[str]) -> str:
 
 
 def _describe_tensors(file: CheckpointFile) -> str:
-    """Describe a checkpoint, for somebody who knows where it comes from."""
+    """Describe a checkpoint of unknown family."""
     kernels = [
         (name, tensor.shape) for name, tensor in file.tensors.items() if len(tensor.shape) >= 3
     ]
