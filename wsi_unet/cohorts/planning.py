@@ -14,7 +14,7 @@ from wsi_unet.segmentation.runs.preparation import Preparation
 def plan_cohort(
     jobs: Iterable[SlideJob], cluster: ClusterOptions | None = None
 ) -> Iterator[tuple[SlideJob, Plan | Exception]]:
-    """Work out what `segment_cohort` would do with each slide. Nothing is written.
+    """Plan what `segment_cohort` would do with each slide. Nothing is written.
 
     Slides of about the same size are measured only once.
 
@@ -26,7 +26,7 @@ def plan_cohort(
         Each job with its plan, or with what is wrong with the slide.
 
     Raises:
-        OptionError: the cluster can't be used as asked.
+        OptionError: an option of the cluster is unusable.
         ClusterError: there is no cluster.
     """
     with open_client(cluster) as client:

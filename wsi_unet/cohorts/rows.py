@@ -64,7 +64,7 @@ def read_report_rows(store: ByteStore) -> Iterator[Row]:
 
 
 def read_header(head: bytes) -> Row | None:
-    """Return what a report's bytes say about the whole cohort; None if they are no report."""
+    """Return what a report's bytes say about the whole cohort; None if they aren't a report."""
     try:
         header = json.loads(head.partition(BEFORE_ROWS)[0] + b"}")
     except ValueError:

@@ -1,4 +1,4 @@
-"""Counting the boxes of a pair and adding up the counts, by Dask."""
+"""Counting the boxes of a pair with Dask, and adding up the counts."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def evaluate_classes(
         map_reduce: counts the boxes of the pair.
 
     Raises:
-        EvaluationError: a value is no class, or there is nothing to compare.
+        EvaluationError: a value isn't a class, or there is nothing to compare.
         OptionError: the caller names a class that doesn't exist.
     """
     mapping = map_classes(
@@ -125,7 +125,7 @@ def evaluate_segments(pair: Pair, tolerance: float | None) -> Fields:
 
 
 def _refuse_unknown_values(pair: Pair, overlaps: Overlaps, names: Mapping[int, str]) -> None:
-    """Refuse values that are no class.
+    """Refuse values that aren't classes.
 
     Raises:
         EvaluationError: names the first of them and how many pixels have it.

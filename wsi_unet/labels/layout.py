@@ -52,7 +52,7 @@ from wsi_unet.storage.store import ByteStore
 
 
 def ensure_root(store: ByteStore, provenance: Mapping[str, JsonValue]) -> None:
-    """Write the root group, which makes the output ours, unless there is one that holds something.
+    """Write the root group, which marks an output of wsi-unet, unless it is there and not empty.
 
     Args:
         store: the output.
@@ -234,8 +234,8 @@ def remove_run(store: ByteStore, name: str) -> None:
 def remove_all(store: ByteStore) -> None:
     """Remove all that wsi-unet wrote but the root group, which then says nothing about a slide.
 
-    The root group stays so that the output remains ours, interrupted or not: what others have put
-    beside our files is neither removed, nor a reason to refuse the folder from now on.
+    The root group stays so that the output is still recognised, interrupted or not: other files in
+    the folder are neither removed, nor a reason to refuse the folder from now on.
 
     Raises:
         OutputError: something can't be removed.

@@ -2,7 +2,7 @@
 
 Csurka, Larlus, Perronnin, "What is a good evaluation measure for semantic segmentation?",
 BMVC 2013. Here a boundary pixel of a class is a pixel of it that shares a side with a pixel of
-another class; pixels that aren't compared, and what lies outside, are no other class. Distances
+another class; pixels that aren't compared, or lie outside, don't count as another class. Distances
 are Euclidean, from centre to centre.
 """
 

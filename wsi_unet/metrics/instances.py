@@ -1,7 +1,7 @@
 """Scores of objects: F1 at IoU 0.5, panoptic quality, aggregated Jaccard index.
 
 All follow from the number of pixels that each object of the truth shares with each object of the
-prediction. Label 0 is no object.
+prediction. Label 0 isn't an object.
 """
 
 from __future__ import annotations

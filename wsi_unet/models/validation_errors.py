@@ -1,4 +1,4 @@
-"""Pydantic's validation errors as one line for people."""
+"""Explaining Pydantic's validation errors in one line."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class SlideReference(BaseModel):
 
     Attributes:
         path: path or URL at which a worker finds it; not part of any signature.
-        name: file name, for people.
+        name: file name, for messages.
         reader: the reader that opens it.
         fingerprint: hash of its content (see `Slide.fingerprint`).
         shape: (rows, columns) of level 0, px.

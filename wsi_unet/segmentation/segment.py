@@ -40,7 +40,7 @@ def plan(
     overwrite: bool = False,
     **options: Unpack[OptionArguments],
 ) -> Plan:
-    """Work out what `segment` would do and what it would cost. Nothing is written.
+    """Plan what `segment` would do and what it would cost. Nothing is written.
 
     The arguments are those of `segment`.
 

@@ -42,7 +42,7 @@ class Writer:
 
 
 def read_writer(output: str | os.PathLike[str] | Location) -> Writer | None:
-    """Return the process that writes to an output, or to a cohort's folder; None for nobody.
+    """Return the process that writes to an output, or to a cohort's folder; None if there is none.
 
     Raises:
         OutputError: it can't be read.

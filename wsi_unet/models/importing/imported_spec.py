@@ -37,7 +37,7 @@ class FileFacts:
     """What is known about an imported network without the user.
 
     Attributes:
-        title: whose network or what kind of program it is, for people.
+        title: whose network or what kind of program it is, for messages.
         head: what its output goes through, where that is known.
         activated: whether the network includes its head.
         assumed: what is assumed about it, in words.

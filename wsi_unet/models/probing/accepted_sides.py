@@ -43,7 +43,7 @@ def find_sides(subject: ProbedNetwork, only: int | None = None) -> AcceptedSides
         only: the only side that it takes, px; None if that isn't known.
 
     Raises:
-        ModelError: the network takes no side that was tried, or its output is no map of the image.
+        ModelError: the network takes no side that was tried, or its output isn't a class map.
     """
     if only is not None:
         return _check_only(only, _measure_shrink(subject, only, needed=True) or 0)

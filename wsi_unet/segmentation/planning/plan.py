@@ -108,7 +108,7 @@ def make_plan(
     probe: Callable[[ProbeRequest], WorkerMeasurement],
     workers: WorkerCounts,
 ) -> Plan:
-    """Work out a run; nothing is written.
+    """Plan a run; nothing is written.
 
     Args:
         slide: the open slide.

@@ -69,7 +69,7 @@ def segment_cohort(
         others. After an interruption: the slides that had started, with what they have done.
 
     Raises:
-        OptionError: the cluster can't be used as asked.
+        OptionError: an option of the cluster is unusable.
         ClusterError: there is no cluster.
     """
     options = cluster or ClusterOptions()
@@ -203,7 +203,7 @@ class _CohortRun:
             yield outcome
 
     def _give_up(self) -> None:
-        """Finish slides that have blocks left although none is submitted any more: all hung."""
+        """Finish slides whose remaining blocks all hang and aren't submitted again."""
         for slide in self._running_slides():
             slide.exhausted, slide.in_flight = True, 0
             self._finish_if_ended(slide)

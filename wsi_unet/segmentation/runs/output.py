@@ -53,7 +53,7 @@ class OpenOutput:
 def lay_out(plan: Plan, before: OutputState, ensemble: Ensemble) -> OpenOutput:
     """Write everything that isn't pixels, so that blocks can be written in any order.
 
-    What is there already stays as it is, so a run that is killed in here resumes. The record of
+    What is there already is kept, so a run that is killed in here resumes. The record of
     the labels' run is written last: without it they don't count as started.
 
     Args:

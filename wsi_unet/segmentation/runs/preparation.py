@@ -53,7 +53,7 @@ class Preparation:
         self._checking = Lock()
 
     def plan(self, job: SlideJob) -> Plan:
-        """Work out a run and its cost; nothing is written.
+        """Plan a run and its cost; nothing is written.
 
         Raises:
             InputError: the slide, the model or an option is unusable.

@@ -41,7 +41,7 @@ from wsi_unet.slides.sources.opening import open_folder
 from wsi_unet.storage.concurrent import map_concurrently
 
 _NOT_A_CHUNK = re.compile(r"(^|/)(\.[^/]*|zarr\.json|[^/]*\.partial)$")
-"""Files that hold metadata, or that somebody was writing."""
+"""Names of files that hold metadata, or that are being written."""
 
 SAMPLED_CHUNKS = 64
 SAMPLED_BYTES = 2**16

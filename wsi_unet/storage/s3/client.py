@@ -259,7 +259,7 @@ def open_bucket(url: str | os.PathLike[str] | Location) -> Bucket:
     """Return the keys below a URL. Touches nothing.
 
     Raises:
-        OptionError: it is no URL of a bucket.
+        OptionError: it isn't the URL of a bucket.
     """
     return Bucket(Location.parse(url))
 
