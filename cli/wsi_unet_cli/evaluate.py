@@ -63,7 +63,7 @@ def parse_tolerance(ctx: click.Context, param: click.Parameter, value: str) -> f
 @click.option(
     "--em",
     is_flag=True,
-    help="Score cells that membranes (value 0) separate: V_rand and V_info after border thinning, "
+    help="Score cells that membranes (value 0) separate: V_rand and V_info with thinned membranes, "
     "and the Rand error.",
 )
 @click.option(
@@ -124,9 +124,9 @@ def evaluate(
     """Compare the labels of PREDICTION with TRUTH, on the pixels of PREDICTION.
 
     PREDICTION is a result of segment (a label OME-Zarr) or an image (PNG, TIFF) of class values.
-    TRUTH is one of these, too, or annotations with class names in full-resolution pixels: GeoJSON,
-    as QuPath exports it, or ASAP XML. If TRUTH has other pixels, its coordinates say which of them
-    is nearest to each pixel of PREDICTION.
+    TRUTH is one of these, or annotations with class names in full-resolution pixels: GeoJSON, as
+    QuPath exports it, or ASAP XML. If TRUTH has another pixel size, each pixel of PREDICTION is
+    compared with the pixel of TRUTH that is nearest by coordinates.
     """
     from wsi_unet.evaluation.class_mapping import parse_class_id, parse_classes
 
@@ -244,10 +244,10 @@ def _show_segments(evaluation: Evaluation) -> None:
                 "V_info",
                 _with_parts(segments.v_info, segments.v_info_split, segments.v_info_merge),
             ),
-            ("Rand error", f"{score(segments.rand_error)} (borders not thinned)"),
+            ("Rand error", f"{score(segments.rand_error)} (membranes not thinned)"),
         ],
     )
 
 
 def _with_parts(whole: float, split: float, merge: float) -> str:
-    return f"{score(whole)} (split {score(split)}, merge {score(merge)}; borders thinned)"
+    return f"{score(whole)} (split {score(split)}, merge {score(merge)}; membranes thinned)"

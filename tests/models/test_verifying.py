@@ -115,7 +115,7 @@ def test_the_command(tmp_path: Path, example_slide_path: Path) -> None:
     done = CliRunner().invoke(cli, command)
     assert done.exit_code == 1
     assert "WRONG" in done.stdout
-    assert "is NOT what it says" in done.stdout
+    assert "is NOT as declared" in done.stdout
 
 
 def test_pixels_come_from_the_tissue(example_slide_path: Path, make_model: MakeModel) -> None:

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_LINES = 10.0
 
-MAX_PARTS = 6
-"""Parts that have a line of their own on a terminal."""
+MAX_LINES_BELOW = 6
+"""Slides that have a line of their own below the bar."""
 
 LONGEST_TITLE = 40
-"""Letters of a part's title."""
+"""Letters of the title of such a line."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Snapshot:
         seconds: since the start.
         state: what plain lines report: a line is written when it changes, and now and then while it
             stays. None writes none.
-        parts: what is being worked on, by title: each has its own line below a bar.
+        active: slides being worked on, by title; each has a line below the bar.
     """
 
     figures: str
@@ -48,7 +48,7 @@ class Snapshot:
     total: int | None = None
     seconds: float = 0.0
     state: str | None = ""
-    parts: tuple[tuple[str, Snapshot], ...] = ()
+    active: tuple[tuple[str, Snapshot], ...] = ()
 
 
 Moment = TypeVar("Moment")
@@ -115,7 +115,7 @@ class Lines(Silence[Moment]):
 
 
 class Bar(Silence[Moment]):
-    """Draws a bar, with a line below it for each part; they disappear at the end."""
+    """Draws a bar, with a line below it for each slide being segmented; they disappear at the end."""
 
     def __init__(self, title: str, describe: Describe[Moment]) -> None:
         super().__init__(title, describe)
@@ -154,8 +154,8 @@ class Bar(Silence[Moment]):
         if bars is None:
             return
         whole = self._describe(progress)
-        parts = [(f"  {printable(t)[-LONGEST_TITLE:]}", part) for t, part in whole.parts]
-        shown = [(self._title, whole), *parts[:MAX_PARTS]]
+        below = [(f"  {printable(t)[-LONGEST_TITLE:]}", one) for t, one in whole.active]
+        shown = [(self._title, whole), *below[:MAX_LINES_BELOW]]
         while len(bars.task_ids) < len(shown):
             bars.add_task("", total=None, figures="")
         for task in bars.task_ids[len(shown) :]:

@@ -141,14 +141,14 @@ def blocks_in_words(blocks: BlockCounts, *, labels: bool = True) -> str:
         blocks: the blocks.
         labels: whether they are blocks of labels; those of an image are never called empty.
     """
-    parts = [f"{blocks.done} of {blocks.total} done"]
+    counts = [f"{blocks.done} of {blocks.total} done"]
     if blocks.resumed:
-        parts.append(f"{blocks.resumed} by earlier runs")
+        counts.append(f"{blocks.resumed} by earlier runs")
     if blocks.empty and labels:
-        parts.append(f"{blocks.empty} empty")
+        counts.append(f"{blocks.empty} empty")
     if blocks.failed:
-        parts.append(f"{blocks.failed} failed")
-    return ", ".join(parts)
+        counts.append(f"{blocks.failed} failed")
+    return ", ".join(counts)
 
 
 def waits_in_words(waits: Waits) -> str:

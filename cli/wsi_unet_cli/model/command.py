@@ -11,7 +11,7 @@ from wsi_unet_cli.model.verify import verify
 
 @click.group(short_help="Import, inspect or verify a model.")
 def model() -> None:
-    """Import a model from elsewhere, inspect a model, or verify what its spec claims."""
+    """Import a model from elsewhere, inspect a model, or verify what it declares."""
 
 
 for command in (import_, inspect, verify):

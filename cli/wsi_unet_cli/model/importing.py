@@ -58,7 +58,7 @@ def parse_numbers(
     default="auto",
     show_default=True,
     metavar="FAMILY",
-    help="Family of the network, if the names of its weights don't tell; see "
+    help="Family of the network, if the names of its weights don't show it; see "
     "docs/guides/import-a-model.md.",
 )
 @click.option(
@@ -140,9 +140,9 @@ def import_(
 ) -> None:
     """Make a model from CHECKPOINT, a file saved by PyTorch or safetensors, or from a program.
 
-    Depth, widths, classes and upsampling are read off the weights; if they can't tell something,
-    an error names the option that does. Nothing in the file is run; anything but tensors is
-    refused.
+    Depth, widths, classes and upsampling are found from the weights; if something can't be, an
+    error names the option that gives it. No code in the file is run; a file that holds more than
+    tensors is refused.
 
     A program is an ONNX file or, with --trust, a TorchScript or torch.export file. Its border and
     period are measured, which takes about ten runs on images of a few hundred pixels.

@@ -21,13 +21,13 @@ Examples:
   wsi-unet model verify my-model/ --slide slide.svs
   wsi-unet model verify traced/ --trust --json
 
-Exit codes: 0 the model is what it says, 1 it isn't, 2 wrong usage or no model.
+Exit codes: 0 the model is as declared, 1 it isn't, 2 wrong usage or no model.
 """
 
 _VERDICTS = {True: "holds", False: "WRONG", None: ""}
 
 
-@click.command(epilog=EPILOG, short_help="Measure whether a model is what it says.")
+@click.command(epilog=EPILOG, short_help="Measure whether a model is as declared.")
 @click.argument("model", metavar="MODEL")
 @click.option(
     "--slide", metavar="SLIDE", help="Use tissue of this slide.  [default: synthetic tissue]"
@@ -39,7 +39,7 @@ _VERDICTS = {True: "holds", False: "WRONG", None: ""}
 def verify(ctx: click.Context, model: str, slide: str | None, trust: bool, as_json: bool) -> None:
     """Measure the border and exactness of MODEL, and how number types change its labels.
 
-    Its own weights are run on small images, on the CPU: with noise beyond the declared border, cut
+    The network is run on small images, on the CPU: with noise beyond the declared border, cut
     in two ways (in float64 if possible), and tiled in two ways.
     """
     from wsi_unet.models.importing.imported_models import load_or_import_model
@@ -66,6 +66,6 @@ def _show(verification: Verification) -> None:
             for check in verification.checks
         ],
     )
-    verdict = "is what it says" if verification.holds else "is NOT what it says"
+    verdict = "is as declared" if verification.holds else "is NOT as declared"
     name, time = f"{verification.name} ({verification.exactness})", duration(verification.seconds)
     click.echo(f"{name} {verdict}; {time}")

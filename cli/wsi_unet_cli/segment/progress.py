@@ -37,7 +37,7 @@ def describe_cohort(progress: CohortProgress, seconds_left: float | None) -> Sna
         done=progress.slides_done,
         total=progress.slides_total,
         seconds=progress.seconds,
-        parts=tuple((slide.slide, describe_run(slide)) for slide in progress.active),
+        active=tuple((slide.slide, describe_run(slide)) for slide in progress.active),
     )
 
 

@@ -99,7 +99,7 @@ def show_recipe(ctx: click.Context, param: click.Parameter, value: str | None) -
     metavar="N",
     help="Number of processes that make samples; 0: this process makes them.  [default: on "
     "a CPU one per thread, or per two samples of a batch if that is fewer, and none if that is "
-    "one; for a GPU one less than there are cores; at most 16]",
+    "one; for a GPU one per core, less one; at most 16]",
 )
 @click.option(
     "--threads",
@@ -143,7 +143,7 @@ def train(
 
     The data are pairs of images and label images, or slides with annotations (GeoJSON, ASAP XML) or
     label OME-Zarrs. Ctrl-C ends the training after the iteration, with everything saved: --resume
-    continues as if it had never stopped, on a CPU in float32 to the last bit.
+    continues it, and on a CPU in float32 gives the same weights as without a stop.
     """
     from wsi_unet.models.inference.devices import keep_freed_memory
     from wsi_unet.training.recipe_file import read_recipe
