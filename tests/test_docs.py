@@ -1,4 +1,4 @@
-"""What the documentation shows works: commands run or parse, links lead somewhere, names exist."""
+"""The documentation: its commands run or parse, links lead somewhere, names exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The order of the rooms, drawn: imports go down and in no circle; the library names no flag."""
+"""The order of the rooms: imports go down and in no circle; the library names no flag."""
 
 from __future__ import annotations
 

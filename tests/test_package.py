@@ -1,4 +1,4 @@
-"""The package as others see it: its public names, what importing it costs, what a wheel holds."""
+"""The package from outside: public names, the cost of importing it, the contents of a wheel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cache of a process against a list kept by hand; threads, forks and pickles."""
+"""The cache of a process, against a list kept by hand; threads, forks and pickles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark programs run, and what they measure is what they say. Nothing here is timed."""
+"""The benchmark programs run and measure what their tables say. Nothing is timed here."""
 
 from __future__ import annotations
 

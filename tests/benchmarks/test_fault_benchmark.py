@@ -1,4 +1,4 @@
-"""The long version of the fault tests runs, deals every kind of fault equally, and can fail."""
+"""The long fault benchmark runs, draws every kind of fault equally often, and can fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scheduler's benchmark runs for real, small, and its bars mean what they say."""
+"""The scheduler benchmark runs on a small scale, and each of its bars can be missed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of `wsi-unet segment` share."""
+"""Fixtures of the tests of `wsi-unet segment`."""
 
 from __future__ import annotations
 

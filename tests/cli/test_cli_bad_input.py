@@ -1,4 +1,4 @@
-"""Real bad files through `wsi-unet segment`: one line, the right code, nothing written or lost."""
+"""Broken files through `wsi-unet segment`: one line, the right exit code, nothing written."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def folder(path: Path, _: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [missing, empty, garbage, cut_early, cut_late, text, folder])
-def test_what_is_no_slide(
+def test_files_that_arent_slides(
     good: Path,
     tmp_path: Path,
     example_slide_path: Path,
@@ -147,7 +147,7 @@ def cut_weights(weights: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [wrong_keys, wrong_shapes, not_numbers, a_pickle, cut_weights])
-def test_what_is_no_model(
+def test_files_that_arent_models(
     good: Path,
     tmp_path: Path,
     damage: Callable[[Path], None],

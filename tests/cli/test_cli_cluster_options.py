@@ -1,4 +1,4 @@
-"""The options that say where blocks are computed: what they parse to, what they refuse."""
+"""The options of the Dask cluster: how they are parsed, and which are refused."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_workers_are_a_number_or_auto(text: str, value: object) -> None:
         (("--scheduler", "h:1", "--tls-key", __file__), "give --tls-cert too"),
     ],
 )
-def test_what_makes_no_sense_is_a_usage_error(arguments: tuple[str, ...], message: str) -> None:
+def test_contradictory_options_are_usage_errors(arguments: tuple[str, ...], message: str) -> None:
     done, got = run(*arguments)
     assert (done.exit_code, got) == (2, {})
     assert message in done.stderr

@@ -146,7 +146,7 @@ def test_a_cluster_that_can_not_be_used_changes_nothing(
     assert not Path("new").exists()
 
 
-def test_a_cluster_lost_on_the_way_is_said_once(
+def test_a_cluster_lost_during_the_run_is_reported_once(
     calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lose(jobs: Iterable[SlideJob], *_: Any, **__: Any) -> Iterator[SlideOutcome]:
@@ -220,7 +220,7 @@ def test_a_signal_while_a_row_is_noted_waits_until_it_is(
     assert table() == {"a.svs": "finished", "b.svs": "waiting"}
 
 
-def test_folders_that_can_not_be_searched_are_said(
+def test_folders_that_can_not_be_searched_are_reported(
     calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("s/closed").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The commands that look: info, models, doctor, overlay, status; on real files."""
+"""The commands that only read: info, models, doctor, overlay, status; on real files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_info_as_json(example_slide_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a slide\n" * 80])
-def test_info_on_what_is_no_slide_is_one_line(tmp_path: Path, content: bytes | None) -> None:
+def test_info_refuses_other_files_in_one_line(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "x.svs"
     if content is not None:
         path.write_bytes(content)
@@ -82,7 +82,7 @@ def test_models_shows_a_given_ones_card(tmp_path: Path) -> None:
     assert row.split()[:5] == ["mine", "rest,", "it", "any", "0.750"]
 
 
-def test_models_refuses_what_is_none(tmp_path: Path) -> None:
+def test_models_refuses_other_files(tmp_path: Path) -> None:
     done = run("models", tmp_path)
     assert done.exit_code == 2
     assert done.stderr.startswith("error: ")
@@ -101,7 +101,7 @@ def test_doctor_names_versions_devices_and_its_choice() -> None:
     assert "a run would use" in text.stdout
 
 
-def test_status_of_what_is_no_result(tmp_path: Path, example_slide_path: Path) -> None:
+def test_status_refuses_other_folders(tmp_path: Path, example_slide_path: Path) -> None:
     for path in (tmp_path / "missing", tmp_path, example_slide_path):
         done = run("status", path)
         assert done.exit_code == 2, path
@@ -109,7 +109,7 @@ def test_status_of_what_is_no_result(tmp_path: Path, example_slide_path: Path) -
         assert done.stderr.count("\n") == 1
 
 
-def test_overlay_of_what_is_no_result(tmp_path: Path) -> None:
+def test_overlay_refuses_other_folders(tmp_path: Path) -> None:
     done = run("overlay", tmp_path / "missing", "-o", tmp_path / "x.png")
     assert done.exit_code == 2
     assert done.stderr.count("\n") == 1

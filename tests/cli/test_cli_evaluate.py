@@ -94,7 +94,7 @@ def test_bad_input_is_one_line_and_status_2(
 
 
 @pytest.mark.parametrize("value", ["x", "-1", "nan", "inf", ""])
-def test_tolerances_that_are_none(pair: tuple[Path, Path], value: str) -> None:
+def test_wrong_tolerances(pair: tuple[Path, Path], value: str) -> None:
     done = run(*pair, "--tolerance", value)
     assert done.exit_code == 2
     assert "neither a number of pixels, 0 or more, nor 'none'" in done.stderr

@@ -1,4 +1,4 @@
-"""Every command explains itself, and what it's given wrong is a usage error."""
+"""Every command explains itself, and wrong arguments are usage errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs on the command line: imported, looked at, run; and only trusted ones."""
+"""Exported programs on the command line: imported, inspected, run; only if trusted."""
 
 from __future__ import annotations
 

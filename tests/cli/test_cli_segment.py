@@ -145,7 +145,7 @@ def test_verbose_adds_the_parameters(calls: Calls) -> None:
     assert "agreement" not in run("a.svs").stdout
 
 
-def test_nothing_left_to_do_is_said_so(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_run_is_reported_as_such(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
     def nothing(jobs: Iterable[SlideJob], *_: Any, **__: Any) -> Iterator[SlideOutcome]:
         return (SlideOutcome(job, report("o", resumed=4)) for job in jobs)
 
@@ -168,7 +168,7 @@ def test_a_cluster_that_can_not_be_used_is_one_line(
     assert done.stderr == f"error: {error}\n"
 
 
-def test_a_cluster_lost_on_the_way_keeps_the_report(
+def test_a_cluster_lost_during_the_run_keeps_the_report(
     calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lose(jobs: Iterable[SlideJob], *_: Any, **__: Any) -> Iterator[SlideOutcome]:

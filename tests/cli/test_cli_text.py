@@ -1,4 +1,4 @@
-"""How messages of the library are written for people: options with dashes, numbers of things."""
+"""Messages of the library as people read them: options with dashes, counts of things."""
 
 from __future__ import annotations
 

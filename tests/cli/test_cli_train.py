@@ -300,7 +300,7 @@ def _wait_for_iteration(process: subprocess.Popen[str], iteration: int) -> None:
         (("--set", 'loss=[{name="binary_cross_entropy"}]'), "is for sigmoid heads"),
     ],
 )
-def test_what_cant_be_done_is_one_line_and_writes_nothing(
+def test_refusals_are_one_line_and_write_nothing(
     recipe: Path, settings: tuple[str, ...], message: str
 ) -> None:
     for check in ((), ("--check",)):

@@ -1,4 +1,4 @@
-"""From arguments and manifests to jobs: where results go, what is refused before the start."""
+"""From arguments and manifests to jobs: output paths, and refusals before the start."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_equal_options_are_one_object(here: Path) -> None:
         ("slide,tissue\na.svs,gs://b/c\n", "line 2: gs://b/c: gs:// can't be read"),
     ],
 )  # fmt: skip
-def test_what_can_not_be_right_is_refused(here: Path, text: str, message: str) -> None:
+def test_contradictory_arguments_are_refused(here: Path, text: str, message: str) -> None:
     name = manifest(here, text)
     before = sorted(here.rglob("*"))
     with pytest.raises(WsiUnetError) as caught:
@@ -221,7 +221,7 @@ def test_a_slide_that_is_listed_and_named_is_refused(here: Path) -> None:
         read_cohort([name, "t"], None)
 
 
-def test_files_that_are_no_manifest(here: Path) -> None:
+def test_files_that_arent_manifests(here: Path) -> None:
     with pytest.raises(InputError, match=r"gone\.csv: can't be read: No such file"):
         read_cohort(["gone.csv"], None)
     (here / "bin.csv").write_bytes(b"slide\n\xff\xfe.svs\n")

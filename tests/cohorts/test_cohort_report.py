@@ -1,4 +1,4 @@
-"""The table of a cohort: complete at any time, whatever happens."""
+"""The table of a cohort: complete at any time, also after failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of a cohort costs little: time to keep it up to date, and memory per slide."""
+"""The costs of the table of a cohort: time for updates, and memory per slide."""
 
 from __future__ import annotations
 

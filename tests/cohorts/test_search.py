@@ -1,4 +1,4 @@
-"""Which slides folders, patterns and URLs stand for."""
+"""Searching for slides in folders, patterns and URLs."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_links_are_followed_but_not_in_circles(folder: Path) -> None:
     assert len(find_slides("s/**/*.svs").slides) < 10
 
 
-def test_what_cannot_be_searched_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_folders_are_reported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def scandir(path: str) -> object:
         if path == "s/b":
             raise PermissionError(13, "Permission denied")

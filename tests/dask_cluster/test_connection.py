@@ -1,4 +1,4 @@
-"""Finding a scheduler, losing it, and what is said meanwhile."""
+"""Connecting to a scheduler, losing it, and the messages about it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_options_that_make_no_sense(options: dict[str, Any], message: str) -> No
 
 
 @pytest.mark.parametrize("address", ["nonsense", "tcp://", "tcp://host", "://", "host:port", ""])
-def test_what_is_no_address(address: str) -> None:
+def test_wrong_addresses(address: str) -> None:
     assert refusal(address).startswith(f"scheduler {address!r} is neither an address like tcp://")
 
 

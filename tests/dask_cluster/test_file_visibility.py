@@ -1,4 +1,4 @@
-"""Paths that a worker can't see, may not read or can't write to are reported as exactly that."""
+"""Paths that a worker can't see, read or write are reported as such."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One process per GPU: what each process gets to see, on a machine that has none."""
+"""One process per GPU: which GPU each process sees, on a machine without any."""
 
 from __future__ import annotations
 

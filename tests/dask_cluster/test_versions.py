@@ -1,4 +1,4 @@
-"""The same software everywhere: what differs is named, at the start and when workers join late."""
+"""Versions on a Dask cluster: differences are named, at the start and when workers join late."""
 
 from __future__ import annotations
 

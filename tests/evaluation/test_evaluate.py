@@ -1,4 +1,4 @@
-"""What `evaluate` says of pairs whose answer is known."""
+"""Scores of `evaluate` for pairs whose scores are known."""
 
 from __future__ import annotations
 

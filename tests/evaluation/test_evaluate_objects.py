@@ -1,4 +1,4 @@
-"""What `evaluate` says of objects and segments whose answer is known."""
+"""Scores of `evaluate` for objects and segments whose scores are known."""
 
 from __future__ import annotations
 

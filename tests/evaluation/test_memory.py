@@ -1,4 +1,4 @@
-"""Images far larger than memory is meant for them are counted chunk by chunk."""
+"""Images much larger than memory are counted chunk by chunk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can't be compared is refused in one line that says what to do."""
+"""Pairs that can't be compared are refused in one line with advice."""
 
 from __future__ import annotations
 

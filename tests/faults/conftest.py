@@ -1,4 +1,4 @@
-"""What all tests of faults share: clients to start, an undisturbed run, a cluster."""
+"""Fixtures of the fault tests: clients to start, an undisturbed run, a Dask cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A store that fails altogether spoils its own slide, and no other one of the cohort."""
+"""A store that always fails affects its own slide, and no other one of the cohort."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An output in a bucket is the output in a folder."""
+"""An output in a bucket has the bytes of an output in a folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What others make of the output: the OME-Zarr validator and napari's reader."""
+"""The output as the OME-Zarr validator and napari's reader understand it."""
 
 from __future__ import annotations
 

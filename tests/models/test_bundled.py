@@ -1,4 +1,4 @@
-"""The bundled model: what its card says, and that it finds nuclei and nothing else."""
+"""The bundled model: its card, and that it finds nuclei and nothing else."""
 
 from __future__ import annotations
 

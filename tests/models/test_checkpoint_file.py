@@ -1,4 +1,4 @@
-"""Checkpoints from strangers are looked through without running or allocating anything."""
+"""Untrusted checkpoints are read without running code or allocating memory."""
 
 from __future__ import annotations
 
@@ -344,7 +344,7 @@ def test_damage_is_refused_or_loads_as_tensors(tmp_path: Path, data: st.DataObje
         ({3: torch.zeros(1)}, "its entry '3' isn't a tensor"),
     ],
 )
-def test_what_is_no_state_dict_is_refused(content: Any, message: str, tmp_path: Path) -> None:
+def test_files_without_a_state_dict_are_refused(content: Any, message: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "a.pth")
     with pytest.raises(ModelError, match=message):
         open_checkpoint(tmp_path / "a.pth")

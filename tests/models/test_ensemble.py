@@ -1,4 +1,4 @@
-"""Ensembles: one model is an ensemble too; the names and costs of several."""
+"""Ensembles, also of one model: names and costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models on disk: what is written is what is read, and every kind of damage has its own line."""
+"""Models on disk: they are read as written, and every kind of damage has its own message."""
 
 from __future__ import annotations
 

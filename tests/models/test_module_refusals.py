@@ -1,4 +1,4 @@
-"""Modules that can't be models, or aren't what their spec says: one line each."""
+"""Modules that can't be models, or don't match their spec: one line each."""
 
 from __future__ import annotations
 

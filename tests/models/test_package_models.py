@@ -1,4 +1,4 @@
-"""The package's public names, and that specs and costs are there without torch."""
+"""The package's public names; specs and costs don't need torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Properties measured of networks, against what is known of them."""
+"""Measured properties of networks, against known ones."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ class Listed(nn.Module):
         (Particular(97, 2), "doesn't take images of 3×256×256: not 97 px"),
     ],
 )
-def test_what_is_no_such_network_is_refused(network: nn.Module, message: str) -> None:
+def test_other_networks_are_refused(network: nn.Module, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         probe_network(alive(network), 3)
 

@@ -1,4 +1,4 @@
-"""Exported programs: their labels, refusals, and that nothing runs that isn't trusted."""
+"""Exported programs: their labels, refusals, and that only trusted ones run."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_programs_are_float32(models: dict[str, Model]) -> None:
     assert Predictor(models["onnx"], device="cpu").precision == "float32"
 
 
-def test_a_checkpoint_is_no_program(network: Hourglass, tmp_path: Path) -> None:
+def test_a_checkpoint_isnt_taken_for_a_program(network: Hourglass, tmp_path: Path) -> None:
     torch.save(network.state_dict(), tmp_path / "weights.pth")
     assert open_program(tmp_path / "weights.pth") is None
     assert open_program(tmp_path / "absent.onnx") is None

@@ -1,4 +1,4 @@
-"""The spec: round trip, what it derives, what it refuses."""
+"""The spec: round trip, derived values, refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Choosing tiles and devices, and the memory that tiles take."""
+"""Choosing tiles and devices, and the memory of tiles."""
 
 from __future__ import annotations
 

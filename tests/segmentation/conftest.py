@@ -1,4 +1,4 @@
-"""What the tests of interrupted, damaged and repeated runs share."""
+"""Fixtures of the tests of interrupted, damaged and repeated runs."""
 
 from __future__ import annotations
 

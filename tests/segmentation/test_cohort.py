@@ -102,7 +102,7 @@ def test_one_bad_slide_does_not_stop_the_rest(folder: Path, tmp_path: Path) -> N
     assert all(isinstance(o.error, SlideError) for o in outcomes if o.state == "failed")
 
 
-def test_nothing_but_bad_slides_is_said_too(tmp_path: Path) -> None:
+def test_a_cohort_of_bad_slides_is_reported(tmp_path: Path) -> None:
     outcomes = list(segment_cohort([SlideJob(slide=str(tmp_path / "none.png"))]))
     assert [outcome.state for outcome in outcomes] == ["failed"]
     assert not list(segment_cohort([]))

@@ -1,4 +1,4 @@
-"""Negative controls: what would be wrong must be seen to be wrong, or the proof proves nothing."""
+"""Negative controls: deliberate errors must be detected, or the proof of exactness is void."""
 
 from __future__ import annotations
 

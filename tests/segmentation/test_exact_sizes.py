@@ -1,4 +1,4 @@
-"""Exact for any size of slide: smaller than a tile, than the border, a row, a pixel, odd."""
+"""Exactness for slides of any size: smaller than a tile or the border, one row, one pixel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Failures never become zeros: they are recorded, reported, and mended by the next run."""
+"""Failures never become zeros: they are recorded, reported, and repaired by the next run."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def test_another_tile_is_refused(image: NDArray[np.uint8], slide: Path, tmp_path
     assert np.array_equal(lazy.compute(), wsi_unet.open_labels(tmp_path / "out").values)
 
 
-def test_wherever_a_user_looks_it_says_approximate(
+def test_every_report_says_approximate(
     image: NDArray[np.uint8], slide: Path, tmp_path: Path
 ) -> None:
     model, _ = balanced_model(INSTANCE, image, tmp_path / "model", window=128)

@@ -1,4 +1,4 @@
-"""A disk that fills up in the middle of a run: nothing is lost, and the rerun ends it."""
+"""A disk that fills up during a run: nothing is lost, and the rerun finishes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SIGKILL at the worst places: half of a file written, laying out, removing, finishing."""
+"""SIGKILL at the worst moments: within a write, laying out, removing, finishing."""
 
 from __future__ import annotations
 

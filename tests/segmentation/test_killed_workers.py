@@ -1,4 +1,4 @@
-"""Worker processes that die again and again take nobody else's blocks with them."""
+"""Worker processes that die repeatedly don't make other blocks fail."""
 
 from __future__ import annotations
 

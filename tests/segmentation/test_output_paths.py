@@ -1,4 +1,4 @@
-"""Where a result may go, and what is left alone there."""
+"""Where an output may be written, and which existing files are kept."""
 
 from __future__ import annotations
 

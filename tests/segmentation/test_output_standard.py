@@ -1,4 +1,4 @@
-"""What others make of an output that a run wrote: the OME-Zarr validator and napari's reader."""
+"""A run's output as the OME-Zarr validator and napari's reader understand it."""
 
 from __future__ import annotations
 

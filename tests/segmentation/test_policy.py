@@ -1,4 +1,4 @@
-"""The rules for blocks in flight, case by case and against what must always hold."""
+"""The rules for blocks in flight, case by case and by their invariants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is refused before anything is written: in one line, with nothing lost."""
+"""Refusals before anything is written: one line, with nothing lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Crashes, damage and reruns: what was done stays done, what wasn't is done again, to the byte."""
+"""Crashes, damage and reruns: finished blocks are kept, others are computed, to the same bytes."""
 
 from __future__ import annotations
 

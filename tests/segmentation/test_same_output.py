@@ -1,4 +1,4 @@
-"""What an output that holds a run takes from the next one: the same, more of it, or nothing."""
+"""A second run into an output: the same run, a larger one, or a refusal."""
 
 from __future__ import annotations
 

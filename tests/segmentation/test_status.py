@@ -1,4 +1,4 @@
-"""How fast a run was, and who writes to an output, as anyone can ask later."""
+"""The status of an output: the speed of its runs, and the process that writes to it."""
 
 from __future__ import annotations
 

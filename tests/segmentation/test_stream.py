@@ -1,4 +1,4 @@
-"""However many tasks there are, few are in flight: with Dask, and with 10⁵ of them on a stub."""
+"""Few of many tasks are in flight: with Dask, and with 10⁵ of them on a stub."""
 
 from __future__ import annotations
 

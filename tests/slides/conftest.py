@@ -1,4 +1,4 @@
-"""Slides that live in memory, and files to read them from."""
+"""Slides in memory, and paths of files to read."""
 
 from __future__ import annotations
 

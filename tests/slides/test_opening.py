@@ -46,7 +46,7 @@ def test_a_path_that_cannot_be_looked_at_is_refused_in_one_line(
         refused(tmp_path / "locked", "Permission denied", reader)
 
 
-def test_what_is_no_slide_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_other_files_are_refused_in_one_line(tmp_path: Path) -> None:
     refused(tmp_path / "missing.svs", "no such file")
     refused(tmp_path, "is a folder, but neither a Zarr")
     (tmp_path / "empty.svs").write_bytes(b"")

@@ -1,4 +1,4 @@
-"""Slides in a bucket are the slides on the disk."""
+"""Slides in a bucket have the pixels and properties of slides on the disk."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def refused(url: str, match: str, reader: str = "auto") -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_no_slide_is_refused_in_one_line(bucket: str, pyramid: Path) -> None:
+def test_other_files_are_refused_in_one_line(bucket: str, pyramid: Path) -> None:
     refused(f"{bucket}/missing.svs", "no such file; check the URL")
     refused("s3://no-such-bucket/a.svs", "there is no bucket 'no-such-bucket'")
     refused(bucket, "give the URL of a slide in it")

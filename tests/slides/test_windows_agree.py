@@ -1,4 +1,4 @@
-"""Whatever window a pixel is read in, by whatever reader, at whatever level: it is the same."""
+"""A pixel has the same value in every window, with every reader, at every level."""
 
 from __future__ import annotations
 

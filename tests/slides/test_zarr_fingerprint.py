@@ -1,4 +1,4 @@
-"""A Zarr that was changed in place is another slide, also where no size tells."""
+"""The fingerprint of a Zarr changes with its pixels, even if no size does."""
 
 from __future__ import annotations
 

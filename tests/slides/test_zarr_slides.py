@@ -122,7 +122,7 @@ def test_pixel_sizes_follow_the_unit(
             assert (slide.mpp.y, slide.mpp.x) == pytest.approx((expected, expected))
 
 
-def test_what_is_no_rgb_plane_is_refused(tmp_path: Path, random_rgb: Pixels) -> None:
+def test_arrays_that_arent_rgb_planes_are_refused(tmp_path: Path, random_rgb: Pixels) -> None:
     first = np.ascontiguousarray(np.moveaxis(random_rgb, -1, 0))
     colours = {"omero": {"channels": [{"color": one} for one in ("0000FF", "00FF00", "FF0000")]}}
     zarr.create_group(str(tmp_path / "group.zarr")).create_group("inner")

@@ -1,4 +1,4 @@
-"""Creating and swapping files while others do: threads and processes, and plain file systems."""
+"""Creating and swapping files concurrently: threads, processes, and plain file systems."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who gets the lock of an output; by a clock that only waiting moves."""
+"""Taking the lock of an output, by a clock that only waiting advances."""
 
 from __future__ import annotations
 

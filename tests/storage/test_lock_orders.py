@@ -1,4 +1,4 @@
-"""Several who want the same lock: every order of their steps."""
+"""Several processes that want the same lock, in every order of their steps."""
 
 from __future__ import annotations
 

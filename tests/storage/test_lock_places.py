@@ -1,4 +1,4 @@
-"""What lies around the lock of an output: folders, disks, buckets."""
+"""The surroundings of the lock of an output: folders, disks, buckets."""
 
 from __future__ import annotations
 

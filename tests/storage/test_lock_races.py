@@ -1,4 +1,4 @@
-"""Real processes that want the same lock, that are stopped, killed and forked."""
+"""Real processes that compete for a lock, and are stopped, killed and forked."""
 
 from __future__ import annotations
 

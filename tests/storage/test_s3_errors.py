@@ -1,4 +1,4 @@
-"""Whatever goes wrong with a bucket is one line, soon."""
+"""Every failure of a bucket becomes one line, without long waits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds for every store, in a folder or in a bucket."""
+"""Properties that hold for every store, in a folder or in a bucket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trained model to copy, and one thread for PyTorch: on tiny networks, more only wait."""
+"""Fixtures of training tests: a trained model to copy, and one thread for PyTorch."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def test_its_processes_end_with_it() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_what_cant_be_read_is_said_as_it_is(workers: int) -> None:
+def test_a_read_error_is_passed_on_unchanged(workers: int) -> None:
     with pytest.raises(SlideError) as caught:
         batches(Numbered("slide", at=9), workers)
     assert str(caught.value) == "a.svs: tile 7 is damaged"

@@ -1,4 +1,4 @@
-"""The counterstain: objects keep their structure, and the ground gets another colour."""
+"""The counterstain: objects keep their structure, and the background gets another colour."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cuts against SciPy's interpolation of the whole source, at coordinates computed apart."""
+"""Crops, against SciPy's interpolation of the whole field at separately computed coordinates."""
 
 from __future__ import annotations
 

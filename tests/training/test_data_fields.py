@@ -1,4 +1,4 @@
-"""What fields show: the pixels that `segment` would see, and the nearest of the truth's."""
+"""Pixels of fields: the image as `segment` reads it, and the nearest labels."""
 
 from __future__ import annotations
 

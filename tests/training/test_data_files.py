@@ -1,4 +1,4 @@
-"""Which files a recipe's words name."""
+"""Finding the files that a recipe names."""
 
 from __future__ import annotations
 

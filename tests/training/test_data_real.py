@@ -1,4 +1,4 @@
-"""Real data, where it is there: what the recipes of the shipped model and the papers read."""
+"""Real data, if present: the recipes of the bundled model and of the papers."""
 
 from __future__ import annotations
 

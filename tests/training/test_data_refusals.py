@@ -1,4 +1,4 @@
-"""Bad data: one clear line that names the file, or what the recipe says of it."""
+"""Unusable data: one line that names the file, or the recipe's key."""
 
 from __future__ import annotations
 

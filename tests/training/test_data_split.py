@@ -1,4 +1,4 @@
-"""The split: no patient in two parts, every fold measured once, every source in every fold."""
+"""The split: each patient in one use, each fold measured once, each source in each fold."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_sources_are_held_out_as_a_whole() -> None:
     }
 
 
-def test_a_patient_of_two_sources_is_in_one_part() -> None:
+def test_a_patient_of_two_sources_has_one_use() -> None:
     fields = named([["a", "b", "c", "d"], ["d", "c", "x", "y"]])
     for fold in range(2):
         split = split_fields(recipe_of(2, folds=2, fold=fold), fields)
@@ -140,7 +140,7 @@ def test_a_patient_of_two_sources_is_in_one_part() -> None:
         assert not trained & {one.patient for one in split.validation}
 
 
-def test_what_cant_be_split_is_refused() -> None:
+def test_impossible_splits_are_refused() -> None:
     fields = named([["a", "b", "a"], ["c", "d", "e"]])
     with pytest.raises(RecipeError, match=r"data.0 \(i0\) can't be cut into 3 folds, .* is 2"):
         split_fields(recipe_of(2, folds=3), fields)

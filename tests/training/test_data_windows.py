@@ -1,4 +1,4 @@
-"""A window gives what the whole gives: labels, separated objects, weights, components."""
+"""Windows of a field equal the whole: labels, separated objects, weights, components."""
 
 from __future__ import annotations
 
@@ -258,7 +258,7 @@ def test_an_outlined_slide_is_sampled_polygon_by_polygon(tmp_path: Path) -> None
             assert 80 < (points[:, 0] < 100).sum() < 180  # 12 of 27
 
 
-def test_what_is_drawn_where_nothing_is_known_is_no_class_of_a_slide(
+def test_polygons_outside_known_regions_count_for_no_class(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor what lies below smaller polygons; polygons are what large slides are sampled by."""

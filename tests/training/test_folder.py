@@ -1,4 +1,4 @@
-"""What a training may write over, and what it never does; and a model among other files."""
+"""What a training may overwrite, and what it never does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The journal and the pictures: what they show is what happened."""
+"""The journal and the pictures show what happened."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rates against PyTorch's own schedules, decay where it belongs, the mean of the weights."""
+"""Learning rates against PyTorch's schedules; weight decay; the average of the weights."""
 
 from __future__ import annotations
 

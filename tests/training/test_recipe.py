@@ -1,4 +1,4 @@
-"""Recipes: what is read is what was written; what can't be meant is said in one line."""
+"""Recipes: they are read as written, and mistakes are named in one line."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_settings_come_last(tmp_path: Path) -> None:
         ("[[loss]]\nname = 'binary_cross_entropy'", r"is for sigmoid heads, this one is softmax"),
     ],
 )
-def test_what_cant_be_meant_is_said(text: str, said: str, tmp_path: Path) -> None:
+def test_wrong_values_are_refused(text: str, said: str, tmp_path: Path) -> None:
     message = refusal(tmp_path, MINIMAL + text)
     assert message.startswith(f"{tmp_path / 'recipe.toml'}: ")
     assert re.search(said, message), message
@@ -167,7 +167,7 @@ def test_what_cant_be_meant_is_said(text: str, said: str, tmp_path: Path) -> Non
         ('background = "ground"\n', ""),
     ],
 )
-def test_what_is_missing_is_said(left_out: str, said: str, tmp_path: Path) -> None:
+def test_missing_keys_are_named(left_out: str, said: str, tmp_path: Path) -> None:
     text = MINIMAL.replace(left_out, "", 1)
     if said:
         assert said in refusal(tmp_path, text)
@@ -184,7 +184,7 @@ def test_what_is_missing_is_said(left_out: str, said: str, tmp_path: Path) -> No
         ('name = "cell"\n', 'name = "ground"\n', "'ground' occurs 2 times"),
     ],
 )
-def test_contradictions_are_said(old: str, new: str, said: str, tmp_path: Path) -> None:
+def test_contradictions_are_refused(old: str, new: str, said: str, tmp_path: Path) -> None:
     assert said in refusal(tmp_path, MINIMAL.replace(old, new, 1))
 
 

@@ -1,4 +1,4 @@
-"""A training that was stopped, however and wherever, ends with the bits of one that wasn't."""
+"""A training that was stopped at any point ends with the bits of one that wasn't."""
 
 from __future__ import annotations
 

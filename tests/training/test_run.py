@@ -1,4 +1,4 @@
-"""Whole trainings: what is kept, what is said of it, and that it segments as it was measured."""
+"""Whole trainings: which network is kept, its card, and that it segments as measured."""
 
 from __future__ import annotations
 
@@ -277,7 +277,7 @@ def test_the_callers_chance_and_threads_stay_as_they_are(tmp_path: Path) -> None
     torch.set_num_threads(1)
 
 
-def test_options_that_make_no_sense_are_refused() -> None:
+def test_wrong_options_are_refused() -> None:
     with pytest.raises(OptionError, match="`workers` is -1, but must be at least 0"):
         choose_runtime(small_recipe(), workers=-1)
     with pytest.raises(OptionError, match="`threads` is 0, but must be at least 1"):
@@ -332,7 +332,7 @@ def test_samples_are_made_ahead_where_there_are_cores_for_it(
     assert (runtime.threads, runtime.workers, runtime.ahead) == (threads, workers, ahead)
 
 
-def test_another_machine_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_another_machine_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     train_small(small_recipe(), tmp_path / "m", on_progress=stop_after(5))
     runtime = choose_runtime(
         small_recipe(), on_progress=stop_after(6), device="cpu", workers=0, threads=2

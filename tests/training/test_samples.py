@@ -1,4 +1,4 @@
-"""Samples: image and labels belong together, and number i is always the same."""
+"""Samples: image and labels stay aligned, and number i is always the same."""
 
 from __future__ import annotations
 

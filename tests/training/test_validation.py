@@ -175,7 +175,7 @@ def test_pixels_of_no_class_count_against_whatever_is_found_there() -> None:
     assert scores.mean_dice == 0.5, "without a background all classes count"
 
 
-def test_a_class_that_is_nowhere_is_no_score() -> None:
+def test_a_class_without_pixels_has_no_score() -> None:
     spec = spec_of(UNetConfig(classes=3), classes=3)
     counts = PixelCounts(spec)
     counts.add(np.array([[0, 1]], np.uint8), np.array([[[0, 1]]], np.uint8))

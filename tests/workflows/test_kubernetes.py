@@ -1,4 +1,4 @@
-"""The Kubernetes manifest: its parts fit together, and its commands do the work, as processes."""
+"""The Kubernetes manifest: it is consistent, and its commands work as processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server for viewers answers ranges, lets their pages read, and gives away nothing else."""
+"""The server for viewers: ranges, cross-origin headers, and nothing outside the folder."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_prints_an_address_per_viewer(viewer: Viewer) -> None:
     assert viewer.ask(f"{urlsplit(labels['source'][7:]).path}zarr.json")[0] == 200
 
 
-def test_refuses_what_is_no_folder(tmp_path: Path) -> None:
+def test_refuses_other_paths_than_folders(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, SERVE, tmp_path / "missing"], capture_output=True, text=True, check=False
     )

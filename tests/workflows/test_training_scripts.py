@@ -155,7 +155,7 @@ def test_electron_micrographs_are_scored_as_the_challenge_does(tmp_path: Path) -
     assert document["pixel_error"] == pytest.approx(summary["mean"]["pixel_error"], abs=2e-3)
 
 
-def test_a_model_is_scored_through_the_front_door(recipe: Path, validated: Path) -> None:
+def test_a_model_is_scored_by_segment_and_evaluate(recipe: Path, validated: Path) -> None:
     """The same pixels, through segment and evaluate, as the training itself measured."""
     document = json.loads(
         run(

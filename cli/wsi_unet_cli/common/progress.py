@@ -115,7 +115,7 @@ class Lines(Silence[Moment]):
 
 
 class Bar(Silence[Moment]):
-    """Draws a bar, with a line below it for each slide being segmented; they disappear at the end."""
+    """Draws a bar, with a line below it for each active slide; they disappear at the end."""
 
     def __init__(self, title: str, describe: Describe[Moment]) -> None:
         super().__init__(title, describe)
