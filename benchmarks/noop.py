@@ -42,6 +42,10 @@ class NoNetwork:
         self.label_count = ensemble.label_count
         self.classes = len(ensemble.spec.classes)
 
+    def memory(self, tile: int, *, probabilities: bool) -> int:
+        """Return what a network that isn't there takes."""
+        return 0
+
     def predict(
         self,
         pixels: NDArray[np.uint8],

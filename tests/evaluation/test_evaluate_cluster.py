@@ -1,4 +1,4 @@
-"""Comparisons that a cluster counts: the same answer, and one line when it can't."""
+"""Evaluations on a Dask cluster: the same scores, and one line if it fails."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_a_file_that_was_written_anew_is_read_anew(tmp_path: Path, address: str)
     )
 
 
-def test_what_is_wrong_in_a_worker_is_said_here(tmp_path: Path, address: str) -> None:
+def test_an_error_in_a_worker_is_reported_by_the_client(tmp_path: Path, address: str) -> None:
     prediction = tmp_path / "p.tif"
     Image.fromarray(np.full(SHAPE, 70_000, np.int32)).save(prediction)
     with pytest.raises(EvaluationError, match=r"p\.tif: holds the value 70000"):
@@ -109,7 +109,7 @@ def test_what_is_wrong_in_a_worker_is_said_here(tmp_path: Path, address: str) ->
         )
 
 
-def test_what_a_worker_cant_open_is_said_here(
+def test_a_file_that_a_worker_cant_open_is_reported_by_the_client(
     tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prediction, truth = image(tmp_path / "p.png", 0), image(tmp_path / "t.png", 1)
@@ -204,7 +204,7 @@ def test_what_other_processes_cant_do_is_refused(tmp_path: Path, address: str) -
         wsi_unet.evaluate(
             path, path, cluster=wsi_unet.ClusterOptions(performance_report="report.html")
         )
-    with pytest.raises(OptionError, match="for a scheduler; give its address"):
+    with pytest.raises(OptionError, match="TLS files are for an existing cluster"):
         wsi_unet.evaluate(path, path, cluster=wsi_unet.ClusterOptions(tls_ca="ca.pem"))
     with pytest.raises(AnnotationError, match=r"s3://b/x\.geojson: annotations must be a file"):
         wsi_unet.evaluate(path, path, within="s3://b/x.geojson")

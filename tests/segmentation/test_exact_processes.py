@@ -8,6 +8,7 @@ from support.exactness import assert_every_class_is_there, assert_same_labels, s
 from support.oracle import balanced_model, whole_image_forward
 from support.runs import array_objects
 
+import wsi_unet
 from wsi_unet.geometry import Box
 from wsi_unet.models import UNetConfig
 from wsi_unet.slides import open_slide
@@ -23,7 +24,11 @@ def test_worker_processes_write_the_same_labels(example_slide_path: Path, tmp_pa
     stores = tmp_path / "threads", tmp_path / "processes"
     for store, workers in zip(stores, (None, 2), strict=True):
         labels = segment_labels(
-            example_slide_path, store, tmp_path / "model", workers=workers, image="overview"
+            example_slide_path,
+            store,
+            tmp_path / "model",
+            cluster=wsi_unet.ClusterOptions(workers=workers),
+            image="overview",
         )
         assert_same_labels(labels, truth)
     # Not the bytes: two processes have half the cores each, and another number of threads adds up

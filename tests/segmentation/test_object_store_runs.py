@@ -1,4 +1,4 @@
-"""Runs from a bucket into a bucket end as those on a disk do, whatever the store answers."""
+"""Runs between buckets give the output of a run on a disk, whatever the store answers."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_run_is_the_same_and_is_resumed(
 
 
 def test_worker_processes_read_and_write_buckets(study: Study, slide: str, output: str) -> None:
-    assert run(study, slide, output, workers=2).state == "finished"
+    assert run(study, slide, output, cluster=wsi_unet.ClusterOptions(workers=2)).state == "finished"
     assert stored(open_store(output)) == array_objects(study.whole)
 
 
