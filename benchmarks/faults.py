@@ -33,7 +33,7 @@ from benchmarks.common import ROOT, tell
 
 if TYPE_CHECKING:
     from support.fault_cluster import Cluster
-    from support.fault_study import Study
+    from support.fault_study import FaultStudy
     from support.fault_trial import Fault, Trial
 
 AT_ONCE = 3
@@ -180,15 +180,15 @@ def make_table(totals: Totals) -> Table:
 @contextmanager
 def _prepared(
     folder: Path, shape: tuple[int, int], settings: dict[str, str]
-) -> Iterator[tuple[Study, Cluster, Path | None]]:
+) -> Iterator[tuple[FaultStudy, Cluster, Path | None]]:
     """Yield the slide, the cluster and, if it can be made, a small disk."""
     from support.fault_cluster import Cluster
     from support.fault_runner import Runner
-    from support.fault_study import Study, small_disk
+    from support.fault_study import FaultStudy, small_disk
 
     (folder / "study").mkdir()
     with Runner() as runner:
-        study = Study.make(folder / "study", runner, shape)
+        study = FaultStudy.make(folder / "study", runner, shape)
         with Cluster(folder / "cluster", settings=settings) as cluster, ExitStack() as stack:
             disk: Path | None = folder / "disk"
             try:
@@ -199,7 +199,7 @@ def _prepared(
             yield study, cluster, disk
 
 
-def _trial(cluster: Cluster, study: Study, output: Path, seed: int) -> Trial:
+def _trial(cluster: Cluster, study: FaultStudy, output: Path, seed: int) -> Trial:
     from support.fault_runner import RUN_SECONDS
     from support.fault_trial import Trial
 

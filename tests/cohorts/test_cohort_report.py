@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.cohorts import FOLDER, Clock, csv_file, finished, json_file, listed, statuses
+from support.cohorts import FOLDER, CostlyClock, csv_file, finished, json_file, listed, statuses
 from support.standin import cohort_progress, report
 
 from wsi_unet.cohorts.cohort import CohortSlide, read_cohort
@@ -29,7 +29,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.usefixtures("here")
 def test_every_slide_has_a_row_from_the_beginning_to_the_end() -> None:
     slides = listed(4)
-    table = CohortReport(FOLDER, slides, clock=Clock())
+    table = CohortReport(FOLDER, slides, clock=CostlyClock())
     jobs = iter(table.jobs())
     assert not Path("out").exists(), "nothing is written before the first slide is taken"
     assert next(jobs) is slides[0].job
@@ -59,7 +59,7 @@ def test_every_slide_has_a_row_from_the_beginning_to_the_end() -> None:
 @pytest.mark.usefixtures("here")
 def test_the_table_has_areas_waits_and_the_manifests_columns() -> None:
     slides = listed(2, patient='P "1", old', status="mine")
-    table = CohortReport(FOLDER, slides, clock=Clock())
+    table = CohortReport(FOLDER, slides, clock=CostlyClock())
     list(table.jobs())
     table.add_outcome(finished(slides[0]))
     table.close()
@@ -83,7 +83,7 @@ def test_the_table_is_a_manifest_again() -> None:
         replace(slide, job=replace(slide.job, options=Options(mpp=0.25, tissue=tissue)))
         for slide, tissue in zip(listed(2, patient="P"), ("none", "mask.png"), strict=True)
     ]
-    table = CohortReport(FOLDER, slides, clock=Clock())
+    table = CohortReport(FOLDER, slides, clock=CostlyClock())
     list(table.jobs())
     table.add_outcome(finished(slides[0]))
     table.close()
@@ -94,7 +94,7 @@ def test_the_table_is_a_manifest_again() -> None:
         "none",
         str(Path("mask.png").absolute()),
     ]
-    second = CohortReport(FOLDER, again, clock=Clock())
+    second = CohortReport(FOLDER, again, clock=CostlyClock())
     list(second.jobs())
     second.close(interrupted=True)
     assert statuses() == ["finished", "waiting"]
@@ -104,7 +104,7 @@ def test_the_table_is_a_manifest_again() -> None:
 @pytest.mark.usefixtures("here")
 def test_names_that_are_no_text_can_be_reported() -> None:
     job = SlideJob(slide="/s/\udcff\n[1].svs", output="out/\udcff.ome.zarr")
-    table = CohortReport(FOLDER, [CohortSlide(job, ("note",), ('"ü";\r\n',))], clock=Clock())
+    table = CohortReport(FOLDER, [CohortSlide(job, ("note",), ('"ü";\r\n',))], clock=CostlyClock())
     list(table.jobs())
     table.add_outcome(SlideOutcome(job, report("")))
     table.close()
@@ -118,14 +118,14 @@ def test_names_that_are_no_text_can_be_reported() -> None:
 @pytest.mark.usefixtures("here")
 def test_a_rerun_keeps_what_was_finished_and_its_times() -> None:
     slides = listed(3)
-    table = CohortReport(FOLDER, slides, clock=Clock())
+    table = CohortReport(FOLDER, slides, clock=CostlyClock())
     list(table.jobs())
     table.add_outcome(finished(slides[0]))
     table.add_outcome(SlideOutcome(slides[1].job, None, SlideError("away")))
     table.close()
     first = json_file()["slides"]
 
-    table = CohortReport(FOLDER, slides, clock=Clock())
+    table = CohortReport(FOLDER, slides, clock=CostlyClock())
     jobs = iter(table.jobs())
     next(jobs)
     assert statuses() == ["finished", "waiting", "waiting"]
@@ -144,7 +144,7 @@ def test_a_rerun_keeps_what_was_finished_and_its_times() -> None:
 @pytest.mark.usefixtures("here")
 def test_an_earlier_row_counts_only_for_the_same_job() -> None:
     slides = listed(4)
-    table = CohortReport(FOLDER, slides, clock=Clock())
+    table = CohortReport(FOLDER, slides, clock=CostlyClock())
     list(table.jobs())
     for slide in slides:
         table.add_outcome(finished(slide))
@@ -156,7 +156,7 @@ def test_an_earlier_row_counts_only_for_the_same_job() -> None:
         replace(jobs[2], options=Options(mpp=0.3)),
         replace(jobs[3], overwrite=True),
     ]
-    table = CohortReport(FOLDER, [CohortSlide(job) for job in changed], clock=Clock())
+    table = CohortReport(FOLDER, [CohortSlide(job) for job in changed], clock=CostlyClock())
     table.begin()
     assert statuses() == ["finished", "waiting", "waiting", "waiting"]
     table.close(interrupted=True)
@@ -167,7 +167,7 @@ def test_an_earlier_row_counts_only_for_the_same_job() -> None:
 def test_what_is_not_ours_is_replaced(content: bytes) -> None:
     Path("out").mkdir()
     Path("out/cohort.json").write_bytes(content)
-    table = CohortReport(FOLDER, listed(1), clock=Clock())
+    table = CohortReport(FOLDER, listed(1), clock=CostlyClock())
     table.begin()
     table.close(interrupted=True)
     assert statuses() == ["waiting"]
@@ -176,7 +176,7 @@ def test_what_is_not_ours_is_replaced(content: bytes) -> None:
 @pytest.mark.usefixtures("here")
 def test_a_torn_row_is_a_slide_of_which_nothing_is_known() -> None:
     slides = listed(2)
-    table = CohortReport(FOLDER, slides, clock=Clock())
+    table = CohortReport(FOLDER, slides, clock=CostlyClock())
     list(table.jobs())
     for slide in slides:
         table.add_outcome(finished(slide))
@@ -189,11 +189,11 @@ def test_a_torn_row_is_a_slide_of_which_nothing_is_known() -> None:
 
 @pytest.mark.usefixtures("here")
 def test_a_second_run_at_the_same_folder_is_refused() -> None:
-    first = CohortReport(FOLDER, listed(1), clock=Clock())
+    first = CohortReport(FOLDER, listed(1), clock=CostlyClock())
     first.begin()
     before = Path("out/cohort.json").read_bytes()
     with pytest.raises(LockedError, match="is being written by process"):
-        list(CohortReport(FOLDER, listed(2), clock=Clock()).jobs())
+        list(CohortReport(FOLDER, listed(2), clock=CostlyClock()).jobs())
     assert Path("out/cohort.json").read_bytes() == before
     first.close(interrupted=True)
     acquire(open_store("out")).release()
@@ -209,13 +209,13 @@ def test_a_folder_that_can_not_be_written_is_refused_and_let_go(
     with monkeypatch.context() as patch:
         patch.setattr(LocalStore, "put", put)
         with pytest.raises(OutputError, match="disk full"):
-            list(CohortReport(FOLDER, listed(1), clock=Clock()).jobs())
+            list(CohortReport(FOLDER, listed(1), clock=CostlyClock()).jobs())
     acquire(open_store("out")).release()
 
 
 @pytest.mark.usefixtures("here")
 def test_a_disk_that_is_full_for_a_while_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock()
+    clock = CostlyClock()
     slides = listed(2)
     table = CohortReport(FOLDER, slides, clock=clock)
     list(table.jobs())
@@ -240,7 +240,7 @@ def test_a_disk_that_is_full_for_a_while_loses_nothing(monkeypatch: pytest.Monke
 
 @pytest.mark.usefixtures("here")
 def test_how_far_the_whole_is_stands_in_the_file() -> None:
-    clock = Clock()
+    clock = CostlyClock()
     table = CohortReport(FOLDER, listed(2), clock=clock)
     table.begin()
     assert json_file()["progress"] is None

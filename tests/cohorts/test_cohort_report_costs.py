@@ -8,7 +8,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from support.cohorts import FOLDER, Clock, finished, listed, statuses
+from support.cohorts import FOLDER, CostlyClock, finished, listed, statuses
 
 from wsi_unet.cohorts.cohort import read_cohort
 from wsi_unet.cohorts.report import CohortReport
@@ -27,7 +27,7 @@ def test_updates_take_a_fiftieth_of_the_time_at_most(
     cost: float, share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a write that takes 2 ms, or 2 s, and a slide that ends every 0.1 s for 1000 s."""
-    clock = Clock()
+    clock = CostlyClock()
     slides = listed(10)
     table = CohortReport(FOLDER, slides, clock=clock)
     list(table.jobs())

@@ -9,14 +9,14 @@ from pathlib import Path
 from support.fault_account import FAILED
 from support.fault_cluster import Cluster
 from support.fault_kinds import fault
-from support.fault_study import LABEL, Study, differences
+from support.fault_study import LABEL, FaultStudy, differences
 from support.fault_trial import Trial
 
 BLOCK = "2.3"
 
 
 def test_a_read_that_hangs_past_its_deadline(
-    cluster: Cluster, study: Study, tmp_path: Path
+    cluster: Cluster, study: FaultStudy, tmp_path: Path
 ) -> None:
     """The block is given up and computed elsewhere; the late read does no harm."""
     trial = Trial(cluster, study, tmp_path / "out", deadline=5.0)
@@ -27,7 +27,7 @@ def test_a_read_that_hangs_past_its_deadline(
 
 
 def test_the_last_block_is_started_a_second_time_if_it_is_slow(
-    cluster: Cluster, study: Study, tmp_path: Path
+    cluster: Cluster, study: FaultStudy, tmp_path: Path
 ) -> None:
     """The run doesn't wait for the slow one; when that ends after all, nothing changes."""
     last = study.blocks()[-1]
@@ -56,7 +56,7 @@ def ended(trial: Trial, block: str) -> int:
 
 
 def test_a_block_that_kills_every_worker_is_the_only_one_that_fails(
-    cluster: Cluster, study: Study, tmp_path: Path
+    cluster: Cluster, study: FaultStudy, tmp_path: Path
 ) -> None:
     cluster.set_allowed_failures(0)  # so that fewer workers have to die
     trial = Trial(cluster, study, tmp_path / "out")
@@ -83,7 +83,7 @@ def test_a_block_that_kills_every_worker_is_the_only_one_that_fails(
 
 
 def test_a_block_that_fails_twice_and_a_second_client(
-    cluster: Cluster, study: Study, tmp_path: Path
+    cluster: Cluster, study: FaultStudy, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
     cluster.orders.give("fail", BLOCK, times=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.fault_study import Study
+from support.fault_study import FaultStudy
 
 import wsi_unet
 from wsi_unet.errors import OutputError
@@ -13,7 +13,7 @@ from wsi_unet.storage.local_store import LocalStore
 
 
 def test_one_of_two_stores_fails_for_good(
-    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    study: FaultStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put, get = LocalStore.put, LocalStore.get
     failing: list[str] = []

@@ -12,11 +12,11 @@ from pathlib import Path
 from support.fault_account import FAILED
 from support.fault_cluster import Cluster
 from support.fault_kinds import DEATHS, fault
-from support.fault_study import Study
+from support.fault_study import FaultStudy
 from support.fault_trial import Fault, Trial
 
 
-def disturbed(cluster: Cluster, study: Study, output: Path, faults: Sequence[Fault]) -> Trial:
+def disturbed(cluster: Cluster, study: FaultStudy, output: Path, faults: Sequence[Fault]) -> Trial:
     """Run the command with these faults; check that all happened and did no harm."""
     trial = Trial(cluster, study, output)
     trial.run(faults)
@@ -25,7 +25,7 @@ def disturbed(cluster: Cluster, study: Study, output: Path, faults: Sequence[Fau
     return trial
 
 
-def test_killed_workers_and_clients(cluster: Cluster, study: Study, tmp_path: Path) -> None:
+def test_killed_workers_and_clients(cluster: Cluster, study: FaultStudy, tmp_path: Path) -> None:
     trial = disturbed(
         cluster,
         study,
@@ -43,7 +43,7 @@ def test_killed_workers_and_clients(cluster: Cluster, study: Study, tmp_path: Pa
 
 
 def test_a_block_whose_worker_is_killed_again_and_again(
-    cluster: Cluster, study: Study, tmp_path: Path
+    cluster: Cluster, study: FaultStudy, tmp_path: Path
 ) -> None:
     """It dies more often than Dask tolerates; the other blocks in that worker aren't blamed."""
     trial = disturbed(cluster, study, tmp_path / "out", [fault("kill a block's workers", after=12)])
@@ -52,7 +52,7 @@ def test_a_block_whose_worker_is_killed_again_and_again(
 
 
 def test_a_killed_scheduler_and_a_stopped_client(
-    cluster: Cluster, study: Study, tmp_path: Path
+    cluster: Cluster, study: FaultStudy, tmp_path: Path
 ) -> None:
     disturbed(
         cluster,
@@ -65,7 +65,9 @@ def test_a_killed_scheduler_and_a_stopped_client(
     )
 
 
-def test_stopped_workers_that_come_back(cluster: Cluster, study: Study, tmp_path: Path) -> None:
+def test_stopped_workers_that_come_back(
+    cluster: Cluster, study: FaultStudy, tmp_path: Path
+) -> None:
     """One resumes in time; the other was given up, and finds its blocks done by another."""
     trial = disturbed(
         cluster,
@@ -79,12 +81,14 @@ def test_stopped_workers_that_come_back(cluster: Cluster, study: Study, tmp_path
     assert trial.account().recomputed["stop a worker for long"] >= 1
 
 
-def test_a_worker_that_joins_late_is_used(cluster: Cluster, study: Study, tmp_path: Path) -> None:
+def test_a_worker_that_joins_late_is_used(
+    cluster: Cluster, study: FaultStudy, tmp_path: Path
+) -> None:
     trial = disturbed(cluster, study, tmp_path / "out", [fault("add a worker late", after=2)])
     assert trial.noted_by("late2", "marked")
 
 
-def test_damaged_files_are_made_again(cluster: Cluster, study: Study, tmp_path: Path) -> None:
+def test_damaged_files_are_made_again(cluster: Cluster, study: FaultStudy, tmp_path: Path) -> None:
     kinds = ("delete a shard", "truncate a shard", "truncate a marker")
     trial = disturbed(
         cluster,
@@ -97,7 +101,7 @@ def test_damaged_files_are_made_again(cluster: Cluster, study: Study, tmp_path: 
 
 
 def test_a_full_disk_and_a_store_that_returns_errors(
-    cluster: Cluster, study: Study, disk: Path
+    cluster: Cluster, study: FaultStudy, disk: Path
 ) -> None:
     trial = disturbed(
         cluster,

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from support.labelled import NamedValue
 
 from wsi_unet.labels.layout import create_image, create_labels, create_probabilities, ensure_root
 from wsi_unet.labels.metadata import Frame
@@ -19,13 +20,6 @@ from wsi_unet.storage.store import ByteStore
 
 MPP = (0.5, 0.25)
 FINISHED = "2026-01-02T03:04:05+00:00"
-
-
-@dataclass(frozen=True)
-class NamedValue:
-    value: int
-    name: str
-    color: str
 
 
 CLASSES = (

@@ -47,7 +47,7 @@ def labels() -> NDArray[np.uint8]:
 
 
 @dataclass
-class MemoryStore:
+class DictStore:
     """A store in a dictionary."""
 
     data: dict[str, bytes] = field(default_factory=dict)
@@ -254,7 +254,7 @@ def test_the_tail_is_rebuilt_byte_for_byte(store: LocalStore, labels: NDArray[np
 
 
 def test_the_tail_needs_memory_for_one_shard_only() -> None:
-    store = MemoryStore()
+    store = DictStore()
     pyramid = Pyramid((512 * 40, 512 * 40), 512)
     block = np.zeros((512, 512), np.uint8)
     block[::3] = 1

@@ -84,7 +84,7 @@ class FakeClient:
         raise AssertionError("it waits")
 
 
-class Clock:
+class FakeClock:
     def __init__(self) -> None:
         self.now = 1000.0
 
@@ -103,8 +103,8 @@ def run(_: Task) -> BlockMarker:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def client() -> FakeClient:
 
 
 @pytest.fixture
-def in_flight(client: FakeClient, clock: Clock, workers: list[WorkerCounts]) -> BlocksInFlight:
+def in_flight(client: FakeClient, clock: FakeClock, workers: list[WorkerCounts]) -> BlocksInFlight:
     tasks = DaskTasks(cast(Client, client), run, LIMITS, count=lambda _: workers[-1], clock=clock)
     return BlocksInFlight(tasks, LIMITS, clock)
 
@@ -222,7 +222,7 @@ def test_a_block_that_is_always_lost_fails_in_the_end(
 
 
 def test_a_block_that_hangs_while_others_end_is_given_up(
-    in_flight: BlocksInFlight, client: FakeClient, clock: Clock
+    in_flight: BlocksInFlight, client: FakeClient, clock: FakeClock
 ) -> None:
     in_flight.submit(task(0))
     for number in range(1, 40):
@@ -239,7 +239,7 @@ def test_a_block_that_hangs_while_others_end_is_given_up(
 
 
 def test_blocks_that_wait_long_for_a_thread_have_not_hung(
-    in_flight: BlocksInFlight, client: FakeClient, clock: Clock
+    in_flight: BlocksInFlight, client: FakeClient, clock: FakeClock
 ) -> None:
     for number in range(12):
         in_flight.submit(task(number))
@@ -251,7 +251,7 @@ def test_blocks_that_wait_long_for_a_thread_have_not_hung(
 
 
 def test_when_everything_hangs_twice_the_run_ends(
-    in_flight: BlocksInFlight, client: FakeClient, clock: Clock
+    in_flight: BlocksInFlight, client: FakeClient, clock: FakeClock
 ) -> None:
     for number in range(3):
         in_flight.submit(task(number))
@@ -266,7 +266,7 @@ def test_when_everything_hangs_twice_the_run_ends(
 
 
 def test_time_without_workers_does_not_count(
-    in_flight: BlocksInFlight, client: FakeClient, clock: Clock, workers: list[WorkerCounts]
+    in_flight: BlocksInFlight, client: FakeClient, clock: FakeClock, workers: list[WorkerCounts]
 ) -> None:
     in_flight.submit(task(0))
     workers.append(WorkerCounts(0, 0, 0, 0))
@@ -284,7 +284,7 @@ def test_time_without_workers_does_not_count(
 
 
 def test_workers_are_counted_also_when_there_is_nothing_more_to_submit(
-    in_flight: BlocksInFlight, client: FakeClient, clock: Clock, workers: list[WorkerCounts]
+    in_flight: BlocksInFlight, client: FakeClient, clock: FakeClock, workers: list[WorkerCounts]
 ) -> None:
     in_flight.submit(task(0))
     workers.append(WorkerCounts(0, 0, 0, 0))
@@ -300,7 +300,7 @@ def test_workers_are_counted_also_when_there_is_nothing_more_to_submit(
 
 
 def test_a_straggler_runs_twice_where_a_process_is_idle(
-    in_flight: BlocksInFlight, client: FakeClient, clock: Clock
+    in_flight: BlocksInFlight, client: FakeClient, clock: FakeClock
 ) -> None:
     for number in range(3):
         in_flight.submit(task(number))
@@ -326,7 +326,7 @@ def test_a_straggler_runs_twice_where_a_process_is_idle(
 
 
 def test_in_one_process_nothing_runs_twice(
-    in_flight: BlocksInFlight, client: FakeClient, clock: Clock, workers: list[WorkerCounts]
+    in_flight: BlocksInFlight, client: FakeClient, clock: FakeClock, workers: list[WorkerCounts]
 ) -> None:
     workers.append(WorkerCounts(processes=1, threads=2, per_host=1, total_threads=2))
     clock.now += LIMITS.count_seconds

@@ -26,7 +26,7 @@ ARRAYS = (LABEL, "image")
 
 
 @dataclass(frozen=True)
-class Study:
+class FaultStudy:
     """A slide, a model, and the undisturbed run.
 
     Attributes:
@@ -40,7 +40,9 @@ class Study:
     block: int = 512
 
     @classmethod
-    def make(cls, folder: Path, runner: Runner, shape: tuple[int, int] = (2100, 3000)) -> Study:
+    def make(
+        cls, folder: Path, runner: Runner, shape: tuple[int, int] = (2100, 3000)
+    ) -> FaultStudy:
         """Write a slide of (rows, columns) px and a model, and run the command undisturbed."""
         study = cls(folder, runner)
         image = textured(*shape)
@@ -96,7 +98,7 @@ class Study:
         return self.start(output, *options, **others).wait()
 
 
-def differences(study: Study, output: Path, report: dict[str, Any] | None) -> list[str]:
+def differences(study: FaultStudy, output: Path, report: dict[str, Any] | None) -> list[str]:
     """Return the differences from the undisturbed run, one line each.
 
     Args:

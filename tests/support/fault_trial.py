@@ -11,7 +11,7 @@ from random import Random
 from support.fault_account import TWICE, Account, Block, account, in_flight
 from support.fault_cluster import Cluster
 from support.fault_runner import DEADLINE_SECONDS, RUN_SECONDS, Client, Ended
-from support.fault_study import LABEL, Study, differences, leftovers
+from support.fault_study import LABEL, FaultStudy, differences, leftovers
 
 TRIAL_SECONDS = 600.0
 TICK_SECONDS = 0.02
@@ -49,7 +49,7 @@ class Trial:
     """
 
     cluster: Cluster
-    study: Study
+    study: FaultStudy
     output: Path
     options: tuple[str, ...] = ()
     seed: int = 0

@@ -19,7 +19,7 @@ from wsi_unet.training.loop.batches import Batch, making_batches
 
 
 @dataclass(frozen=True)
-class Counted(Numbered):
+class Recorded(Numbered):
     """Samples that each leave a file in `folder`."""
 
     folder: Path = Path()
@@ -99,7 +99,7 @@ def test_what_the_network_learns_from_stays_while_others_are_made(ahead: bool) -
 def test_batches_are_made_in_turns_or_ahead(tmp_path: Path) -> None:
     """Count the samples started before the first batch is returned, and a while after it."""
     for ahead, first, later in ((False, 2, 2), (True, 2, 8)):
-        samples = Counted(folder=tmp_path / str(ahead))
+        samples = Recorded(folder=tmp_path / str(ahead))
         samples.folder.mkdir()
         with making_batches(
             samples, size=2, iterations=range(30), workers=2, ahead=ahead

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import doctest
 import tracemalloc
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from support.labelled import NamedValue
 
 import wsi_unet
 from wsi_unet.errors import OptionError, OutputError
@@ -21,13 +21,6 @@ from wsi_unet.storage.opening import open_store
 from wsi_unet.view import legend, write_overlay
 
 SHAPE = (600, 900)
-
-
-@dataclass(frozen=True)
-class NamedValue:
-    value: int
-    name: str
-    color: str
 
 
 CLASSES = (

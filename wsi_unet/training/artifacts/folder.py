@@ -6,7 +6,7 @@ MODEL/training/recipe.toml              the recipe, in full
 MODEL/training/journal.csv              per-iteration metrics
 MODEL/training/report.json              the result, once the training has ended
 MODEL/training/learning_curve.png       plot of the journal
-MODEL/training/examples.png             predictions at a few places that are held out
+MODEL/training/examples.png             predictions for a few held-out windows
 MODEL/training/tensorboard/             the journal, for TensorBoard
 """
 
@@ -67,7 +67,7 @@ class TrainingFolder:
 
     @property
     def examples(self) -> Path:
-        """Picture of predictions at a few places."""
+        """Picture of predictions for a few windows."""
         return self.own / "examples.png"
 
     @property

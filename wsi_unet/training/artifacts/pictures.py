@@ -1,4 +1,4 @@
-"""Pictures of a training: its learning curve, and predictions at a few places."""
+"""Pictures of a training: its learning curve, and predictions for a few windows."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ NO_MATPLOTLIB = (
 )
 
 EXAMPLES = 6
-"""Number of places shown."""
+"""Number of windows shown."""
 
 SIDE = 256
-"""Side of a place, px."""
+"""Side of a window, px."""
 
 GAP = 8
 """Gap between pictures, px."""

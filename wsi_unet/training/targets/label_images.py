@@ -81,8 +81,8 @@ class LabelImage:
         """Open the labels on the grid of their image, or on every n-th pixel of it."""
         source = open_label_raster(self.path)
         source = replace(source, grid=Grid(self.shape, SLIDE_PIXELS, slide=image.fingerprint))
-        places = match_grids(image.grid(stride), source.grid, str(image.path), source.name)
-        return OpenValues(LabelTruth(source, places), self.meanings, self.numbered)
+        nearest = match_grids(image.grid(stride), source.grid, str(image.path), source.name)
+        return OpenValues(LabelTruth(source, nearest), self.meanings, self.numbered)
 
     def strides(self, shape: Shape) -> Sequence[int]:
         """Return the strides for counting: 1, since counting also checks every value."""

@@ -96,8 +96,8 @@ class StoredLabels:
                 "and size differ"
             )
         source = replace(source, grid=replace(grid, slide=image.fingerprint))
-        places = match_grids(image.grid(stride), source.grid, str(image.path), source.name)
-        return OpenValues(LabelTruth(source, places), self.meanings, self.numbered)
+        nearest = match_grids(image.grid(stride), source.grid, str(image.path), source.name)
+        return OpenValues(LabelTruth(source, nearest), self.meanings, self.numbered)
 
     def _level(self, image: TrainingImage, stride: int) -> int:
         """Return the coarsest level that isn't coarser than every `stride`-th pixel of the grid."""
