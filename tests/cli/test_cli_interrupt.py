@@ -25,9 +25,11 @@ MARKERS = "out/.wsi_unet/random/blocks/*.json"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("interrupt")
-    image = textured(2500, 2000)
+    image = textured(1600, 1500)
     write_png(folder / "slide.png", image)
     balanced_model(UNetConfig(depth=3, base_width=8), image[:512, :512], folder / "model")
+    done = CliRunner().invoke(cli, arguments(folder, str(folder / "whole")))
+    assert done.exit_code == 0, done.output
     return folder
 
 
@@ -67,8 +69,7 @@ def test_ctrl_c_stops_the_whole_group_cleanly(
     assert program == "wsi-unet"
     assert resume == arguments(folder, "out", *workers)
 
-    assert 1 <= len(list(Path().glob(MARKERS))) < 20
-    for command in (resume, arguments(folder, "whole")):
-        done = CliRunner().invoke(cli, command)
-        assert done.exit_code == 0, done.output
-    assert array_objects(Path("out")) == array_objects(Path("whole"))
+    assert 1 <= len(list(Path().glob(MARKERS))) < 12
+    done = CliRunner().invoke(cli, resume)
+    assert done.exit_code == 0, done.output
+    assert array_objects(Path("out")) == array_objects(folder / "whole")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -88,9 +89,8 @@ from pathlib import Path
 import numpy as np
 from wsi_unet.geometry import Box
 from wsi_unet.models.model import load_model
-from wsi_unet.models.architectures.costs import tile_memory
 from wsi_unet.models.inference.predictor import Predictor
-precision, probabilities = sys.argv[2], bool(int(sys.argv[3]))
+precision, probabilities, tile = sys.argv[2], bool(int(sys.argv[3])), int(sys.argv[4])
 predictor = Predictor(load_model(sys.argv[1]), device="cpu", precision=precision, threads=1)
 def status(key):
     return int(re.search(key + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
@@ -105,9 +105,8 @@ locked = ctypes.CDLL(None).mlockall(7) == 0
 run(32)
 before = status("VmRSS")
 Path("/proc/self/clear_refs").write_text("5")
-run(1024)
-config = predictor.ensemble.spec.architecture
-estimate = predictor.memory(1024, probabilities=probabilities)
+run(tile)
+estimate = predictor.memory(tile, probabilities=probabilities)
 share = estimate / (status("VmHWM") - before)
 print(share if locked else min(share, 1.4))
 """
@@ -115,31 +114,36 @@ print(share if locked else min(share, 1.4))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(
-    ("precision", "probabilities", "architecture"),
+    ("precision", "probabilities", "tile", "architecture"),
     [
-        ("float32", 0, {"base_width": 8, "depth": 3}),
-        ("float32", 1, {"base_width": 8, "depth": 2, "padding": "same", "classes": 8}),
-        ("bfloat16", 1, {"base_width": 16, "depth": 2, "upsampling": "bilinear"}),
+        ("float32", 0, 1024, {"base_width": 8, "depth": 3}),
+        ("float32", 1, 1024, {"base_width": 8, "depth": 2, "padding": "same", "classes": 8}),
+        # A CPU without the instructions takes twenty times as long in bfloat16.
+        ("bfloat16", 1, 448, {"base_width": 16, "depth": 2, "upsampling": "bilinear"}),
     ],
 )
 def test_memory_estimate_against_the_process(
-    make_model: MakeModel, precision: str, probabilities: int, architecture: dict[str, object]
+    make_model: MakeModel,
+    precision: str,
+    probabilities: int,
+    tile: int,
+    architecture: dict[str, object],
 ) -> None:
     path = make_model(**architecture).path
-    command = [sys.executable, "-c", MEASURE, str(path), precision, str(probabilities)]
+    command = [sys.executable, "-c", MEASURE, str(path), precision, str(probabilities), str(tile)]
     # Dask leaves what it sets for worker processes in the environment of this one.
     environment = {name: v for name, v in os.environ.items() if not name.startswith("MALLOC_")}
+    share = math.inf
     # A kernel short of memory takes idle pages back, so a peak can be missed, never invented.
-    shares = [
-        float(
-            subprocess.run(
-                command, check=True, capture_output=True, text=True, timeout=300, env=environment
-            ).stdout
+    for _ in range(3):
+        done = subprocess.run(
+            command, check=True, capture_output=True, text=True, timeout=300, env=environment
         )
-        for _ in range(3)
-    ]
+        share = min(share, float(done.stdout))
+        if share < 1.8:
+            break
     # Processors differ in the scratch space their kernels take; above is only caution.
-    assert 0.85 < min(shares) < 1.8
+    assert 0.85 < share < 1.8
 
 
 def test_memory_grows_with_everything() -> None:

@@ -22,7 +22,8 @@ from wsi_unet.slides import open_slide
 from wsi_unet.slides.resample import choose_resampling, open_raster
 
 # Between them every padding, upsampling and depth, with and without batch norm, and tilings that
-# fit their block well and badly; always at least 3 x 3 blocks.
+# fit their block well and badly; always at least 3 x 3 blocks: of the whole slide where blocks are
+# 1024 px, of a part of it where they are 512 px.
 ON_THE_REAL_SLIDE = [
     (network_of("valid", "transpose", 1, norm="batch"), 512, 130),
     (network_of("valid", "bilinear", 2, classes=3), 1024, 388),
@@ -36,9 +37,15 @@ ON_THE_REAL_SLIDE = [
 
 
 @pytest.fixture(scope="module")
-def real_image(example_slide_path: Path) -> NDArray[np.uint8]:
+def real_slides(
+    example_slide_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[int, tuple[Path, NDArray[np.uint8]]]:
+    """The slide and the part of it, each with its pixels, by the side of the blocks."""
     with open_slide(example_slide_path) as slide:
-        return slide.read(0, Box.from_shape(slide.shape))
+        image = slide.read(0, Box.from_shape(slide.shape))
+    part = image[700:1961, 500:1719]
+    path = write_png(tmp_path_factory.mktemp("part") / "part.png", part)
+    return {1024: (example_slide_path, image), 512: (path, part)}
 
 
 @pytest.mark.parametrize(
@@ -51,19 +58,17 @@ def real_image(example_slide_path: Path) -> NDArray[np.uint8]:
     ),
 )
 def test_labels_are_those_of_one_forward_over_the_real_slide(
-    example_slide_path: Path,
-    real_image: NDArray[np.uint8],
+    real_slides: dict[int, tuple[Path, NDArray[np.uint8]]],
     tmp_path: Path,
     config: UNetConfig,
     block: int,
     tile: int,
 ) -> None:
-    _, network = balanced_model(config, real_image[:512, :512], tmp_path / "model")
-    truth = whole_image_forward(network, config, real_image)
+    slide, image = real_slides[block]
+    _, network = balanced_model(config, image[:512, :512], tmp_path / "model")
+    truth = whole_image_forward(network, config, image)
     assert_every_class_is_there(truth, config.classes)
-    labels = segment_labels(
-        example_slide_path, tmp_path / "out", tmp_path / "model", block=block, tile=tile
-    )
+    labels = segment_labels(slide, tmp_path / "out", tmp_path / "model", block=block, tile=tile)
     assert_same_labels(labels, truth)
 
 
