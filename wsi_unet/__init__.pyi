@@ -8,6 +8,7 @@ from .errors import BlockError as BlockError
 from .errors import ClusterError as ClusterError
 from .errors import EvaluationError as EvaluationError
 from .errors import InputError as InputError
+from .errors import LockedError as LockedError
 from .errors import MaskError as MaskError
 from .errors import ModelError as ModelError
 from .errors import OptionError as OptionError
@@ -55,6 +56,7 @@ __all__ = [
     "Evaluation",
     "EvaluationError",
     "InputError",
+    "LockedError",
     "MaskError",
     "Model",
     "ModelError",
