@@ -34,6 +34,30 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+LONG_FILES = (
+    "test_faults.py",
+    "test_cli_train.py",
+    "test_exactness.py",
+    "test_blocks.py",
+    "test_kill_points.py",
+    "test_evaluate_cluster.py",
+    "test_docs.py",
+    "test_training_scripts.py",
+    "test_resume.py",
+    "test_real_slides.py",
+    "test_cli_interrupt.py",
+    "test_snakemake.py",
+    "test_fault_benchmark.py",
+    "test_kubernetes.py",
+    "test_killed_workers.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the files that take longest, so that no process is left with one at the end."""
+    items.sort(key=lambda item: item.path.name not in LONG_FILES)
+
+
 @pytest.fixture(scope="session")
 def example_slide_path() -> Path:
     """Return the example slide: Aperio JPEG, 2967 x 2220 px (rows, columns), 0.499 µm/px."""

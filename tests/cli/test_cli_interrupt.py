@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def arguments(folder: Path, output: str, *more: str) -> list[str]:
     return ["segment", str(folder / "slide.png"), "--model", str(folder / "model"),
-            "--block", "512", "--tile", "128", "--precision", "float32", "--tissue", "none",
+            "--block", "512", "--tile", "256", "--precision", "float32", "--tissue", "none",
             "--image", "none", "--output", output, *more]  # fmt: skip
 
 
