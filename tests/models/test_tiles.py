@@ -140,8 +140,6 @@ def test_memory_estimate_against_the_process(
             command, check=True, capture_output=True, text=True, timeout=300, env=environment
         )
         share = min(share, float(done.stdout))
-        if share < 1.8:
-            break
     # Processors differ in the scratch space their kernels take; above is only caution.
     assert 0.85 < share < 1.8
 

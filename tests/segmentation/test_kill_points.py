@@ -22,7 +22,7 @@ from wsi_unet.segmentation.status import run_status
 from wsi_unet.segmentation.worker.task import Run, Task, run_task
 from wsi_unet.storage.opening import open_store
 
-KILLS = 4
+KILLS = 6
 TESTS = Path(__file__).resolve().parents[1]
 
 

@@ -35,7 +35,7 @@ from wsi_unet.slides.readers.tiff_pages import (
     tiff_level,
     tile_shape,
 )
-from wsi_unet.slides.readers.tiff_tiles import TileSource, default_threads
+from wsi_unet.slides.readers.tiff_tiles import TileSource
 from wsi_unet.slides.slide import Reader, UnknownLayoutError
 from wsi_unet.slides.sources.source import ByteSource
 
@@ -76,12 +76,12 @@ class TiffReader(Reader):
         self._tiles: TileSource | None = None
         try:
             with capture_library_messages() as warnings, _slide_errors(source, warnings):
-                self._open(warnings, threads or default_threads())
+                self._open(warnings, threads)
         except BaseException:
             source.close()
             raise
 
-    def _open(self, warnings: list[str], threads: int) -> None:
+    def _open(self, warnings: list[str], threads: int | None) -> None:
         file: Any = self._source.open()
         name = self._source.location.name
         slide = TiffSlide(file, tifffile_options={"name": name})

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,22 +61,30 @@ class _TileRead:
 class TileSource:
     """Reads boxes from the tiles of one file; several threads may read at once."""
 
-    def __init__(self, source: ByteSource, levels: tuple[TiffLevel, ...], threads: int) -> None:
+    def __init__(
+        self, source: ByteSource, levels: tuple[TiffLevel, ...], threads: int | None
+    ) -> None:
         """Read tiles from an open file, which is closed with this.
 
         Args:
             source: the TIFF file.
             levels: its levels.
-            threads: how many threads decode tiles, for all reads together.
+            threads: how many threads decode tiles, for all reads together; None for a few more
+                than there are cores.
         """
         self._source = source
         self._levels = levels
-        self._threads = threads
+        self._given_threads = threads
         self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
         self._local = threading.local()
         self._memory = WindowMemory()
         self._kept: dict[tuple[int, int], NDArray[np.uint8]] = {}
+
+    @cached_property
+    def _threads(self) -> int:
+        # At the first read: counting cores loads Dask, which looking at a slide spares.
+        return self._given_threads or default_threads()
 
     def read(self, level: int, box: Box) -> NDArray[np.uint8]:
         """Return RGB (h, w, 3) of a box (px of the level, inside it).
