@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from wsi_unet import errors
-from wsi_unet.errors import SlideError, first_line, os_errors_as
+from wsi_unet.errors import MaskError, SlideError, first_line, foreign_errors_as, os_errors_as
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,19 @@ def test_the_tree_of_errors_names_each_of_them() -> None:
     assert len(ours) > 10
     assert all(f"{kind.__name__} " in tree for kind in ours)
     assert {kind.exit_code for kind in ours} == {1, 2}
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RecursionError("deep"), OverflowError("big")])
+def test_foreign_errors_become_ours_and_ours_pass(error: Exception) -> None:
+    with pytest.raises(SlideError) as caught, foreign_errors_as(SlideError, "a.png: is damaged"):
+        raise error
+    assert str(caught.value) == f"a.png: is damaged ({str(error) or 'MemoryError'})"
+    assert caught.value.__cause__ is error
+    ours = MaskError("ours")
+    with pytest.raises(MaskError) as passed, foreign_errors_as(SlideError, "a.png"):
+        raise ours
+    assert passed.value is ours
+
+
+def test_a_librarys_message_is_cut() -> None:
+    assert len(first_line(ValueError("x" * 10_000))) < 400

@@ -28,7 +28,8 @@ wsi_unet_cli.main > wsi_unet_cli > wsi_unet_cli.common > wsi_unet > view trainin
 > slides.slide slides.fingerprint > slides.resample > slides.antialias > slides.levels
 > slides.sources slides.window_memory slides.library_messages > storage.locking
 > storage annotations metrics
-> logs locations signals colour > geometry errors cores image_files process_cache _version
+> logs locations signals colour > geometry errors cores image_files process_cache regular_files
+  _version
 """
 """From the roof down; rooms on one floor don't know each other. `wsi_unet.` is left out."""
 LEVELS = {

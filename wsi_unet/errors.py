@@ -109,9 +109,36 @@ class BlockError(WsiUnetError):
     """One block failed; the message names it."""
 
 
+LONGEST_REASON = 300
+"""Characters of another library's message that are shown."""
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or the name of its type if it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    try:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    except Exception:  # whatever a library's own error does
+        line = type(error).__name__
+    return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}…"
+
+
+@contextmanager
+def foreign_errors_as(kind: type[WsiUnetError], what: str) -> Iterator[None]:
+    """Turn whatever other libraries raise inside into an error of `kind`; ours pass unchanged.
+
+    For the boundary where files are decoded: damaged and forged ones make libraries raise anything,
+    MemoryError and RecursionError included.
+
+    Args:
+        kind: the class of the error to raise.
+        what: what happened, to which file ("a.png: can't be decoded"); the cause is added.
+    """
+    try:
+        yield
+    except WsiUnetError:
+        raise
+    except Exception as error:
+        raise kind(f"{what} ({first_line(error)})") from error
 
 
 @contextmanager

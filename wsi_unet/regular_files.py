@@ -1,0 +1,79 @@
+"""Opening files that somebody names: only regular files, which end and never keep a reader waiting.
+
+A named pipe blocks whoever opens it, and a device may deliver bytes without end.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import BinaryIO
+
+KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a regular file, or a link to one, for reading.
+
+    Raises:
+        OSError: it can't be opened, or is something else.
+    """
+    descriptor = open_regular_descriptor(path)
+    return os.fdopen(descriptor, "rb")
+
+
+def open_regular_descriptor(path: str | os.PathLike[str]) -> int:
+    """Open a regular file, or a link to one, for reading; the caller closes the descriptor.
+
+    Raises:
+        OSError: it can't be opened, or is something else.
+    """
+    _check_mode(path, os.stat(path).st_mode)  # noqa: PTH116 (opening a device may change it)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        _check_mode(path, os.fstat(descriptor).st_mode)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def check_regular(path: str | os.PathLike[str]) -> None:
+    """Check that a library which opens `path` itself will find a regular file.
+
+    Raises:
+        OSError: it can't be opened, or is something else.
+    """
+    os.close(open_regular_descriptor(path))
+
+
+def read_regular(path: str | os.PathLike[str], limit: int | None = None) -> bytes:
+    """Return the content of a regular file.
+
+    Args:
+        path: the file, or a link to it.
+        limit: most bytes that it may have; None is any number.
+
+    Raises:
+        OSError: it can't be read, is something else, or is larger (EFBIG).
+    """
+    with open_regular(path) as file:
+        data = file.read() if limit is None else file.read(limit + 1)
+    if limit is not None and len(data) > limit:
+        raise OSError(errno.EFBIG, f"it has more than {limit >> 20} MiB", os.fspath(path))
+    return data
+
+
+def _check_mode(path: str | os.PathLike[str], mode: int) -> None:
+    kind = stat.S_IFMT(mode)
+    if kind == stat.S_IFDIR:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    if kind != stat.S_IFREG:
+        what = KINDS.get(kind, "something else")
+        raise OSError(errno.EINVAL, f"it is {what}, not a file", os.fspath(path))
