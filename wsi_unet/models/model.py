@@ -10,6 +10,7 @@ Nothing that can run code is loaded unless the caller trusts it. `saving` writes
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ from wsi_unet.models.stored_network import (
 )
 from wsi_unet.models.validation_errors import first_problem
 from wsi_unet.models.weights_file import read_header
+from wsi_unet.regular_files import read_regular
 
 if TYPE_CHECKING:
     from torch import nn
@@ -144,15 +146,19 @@ def read_spec(name_or_path: AnyPath) -> ModelSpec:
         return _parse_spec(text, str(path))
     file = path / SPEC_FILE
     try:
-        if file.stat().st_size > LARGEST_SPEC:
-            raise ModelError(f"{file} is larger than {LARGEST_SPEC} bytes: it is not a model spec")
-        return _parse_spec(file.read_text(encoding="utf-8"), str(file))
+        return _parse_spec(read_regular(file, LARGEST_SPEC).decode(), str(file))
     except FileNotFoundError as error:
         raise ModelError(
             f"{path} isn't a model: it has no {SPEC_FILE} (a model is a folder with {SPEC_FILE} "
             f"and {WEIGHTS_FILE}, or one .safetensors file)"
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise ModelError(
+                f"{file} is larger than {LARGEST_SPEC} bytes: it is not a model spec"
+            ) from error
+        raise ModelError(f"can't read {file}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
         raise ModelError(f"can't read {file}: {error}") from error
 
 

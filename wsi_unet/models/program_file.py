@@ -6,6 +6,7 @@ Nothing of a program is run here, and torch isn't imported.
 from __future__ import annotations
 
 import hashlib
+import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Literal
 
 from wsi_unet.errors import ModelError
 from wsi_unet.models.paths import AnyPath, parse_path
+from wsi_unet.regular_files import open_regular
 
 ProgramKind = Literal["onnx", "torchscript", "export"]
 """Kinds of programs that come as files."""
@@ -61,12 +63,13 @@ class ProgramFile:
         """
         self.check_trust(trust=trust)
         try:
-            size = self.path.stat().st_size
-            if size > LARGEST_PROGRAM:
-                raise ModelError(
-                    f"{self.path} has {size} bytes; programs of up to {LARGEST_PROGRAM} are run"
-                )
-            return self.path.read_bytes()
+            with open_regular(self.path) as file:
+                size = os.fstat(file.fileno()).st_size
+                if size > LARGEST_PROGRAM:
+                    raise ModelError(
+                        f"{self.path} has {size} bytes; programs of up to {LARGEST_PROGRAM} are run"
+                    )
+                return file.read()
         except OSError as error:
             raise ModelError(f"can't read {self.path}: {error.strerror or error}") from error
 
@@ -90,13 +93,13 @@ def open_program(path: AnyPath) -> ProgramFile | None:
     """
     path = parse_path(path)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(4)
         if start == b"PK\x03\x04":
             with zipfile.ZipFile(path) as archive:
                 kind = _archive_kind(archive.namelist())
             return None if kind is None else ProgramFile(path, kind)
-    except (OSError, zipfile.BadZipFile):
+    except Exception:  # of any type, as a damaged archive makes zipfile raise
         return None  # opening it next reports why
     if path.suffix == ".onnx" or start[:1] == b"\x08":  # its first field, the version
         return ProgramFile(path, "onnx")

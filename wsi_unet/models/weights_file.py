@@ -15,6 +15,7 @@ from typing import Any
 
 from wsi_unet.errors import ModelError
 from wsi_unet.models.number_types import ITEM_BYTES, TORCH_NAMES, WEIGHT_TYPES
+from wsi_unet.regular_files import open_regular
 
 LONGEST_HEADER = 16 * 2**20
 """Bytes of the longest header that is read: a damaged length must not become an allocation.
@@ -61,7 +62,7 @@ def read_header(path: Path, *, types: Collection[str] = WEIGHT_TYPES) -> Header:
     """
     try:
         size = path.stat().st_size
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(16)
             _refuse_pickle(path, start)
             length = int.from_bytes(start[:8], "little")
@@ -91,7 +92,7 @@ def read_tensor(path: Path, entry: TensorEntry) -> bytearray:
     """
     content = bytearray(entry.end - entry.begin)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             file.seek(entry.begin)
             if file.readinto(content) != len(content):
                 raise ModelError(f"{path} was cut short while it was read; get the file again")

@@ -14,11 +14,14 @@ import tomli_w
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from wsi_unet.errors import OptionError, RecipeError
+from wsi_unet.errors import OptionError, RecipeError, first_line
 from wsi_unet.locations import Location
+from wsi_unet.regular_files import read_regular
 from wsi_unet.training.recipe import Recipe
 
 SHIPPED = Path(__file__).parent / "recipes"
+LARGEST_RECIPE = 1 << 24
+"""Bytes of the largest recipe that is read; real ones are some kB."""
 
 Table = dict[str, Any]
 
@@ -106,11 +109,11 @@ def _read_with_bases(path: Path, derived: tuple[Path, ...] = ()) -> Table:
 
 def _read(path: Path) -> Table:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_regular(path, LARGEST_RECIPE).decode())
     except OSError as error:
         raise RecipeError(f"{path}: can't be read: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: isn't TOML: {error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RecipeError(f"{path}: isn't TOML: {first_line(error)}") from error
 
 
 def _find_base(path: Path, name: object) -> Path:

@@ -19,6 +19,7 @@ from wsi_unet.models.importing.torch_file import scan_archive, scan_legacy
 from wsi_unet.models.number_types import TORCH_NAMES
 from wsi_unet.models.paths import AnyPath, parse_path
 from wsi_unet.models.stored_network import METADATA_KEY
+from wsi_unet.regular_files import open_regular
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -97,7 +98,7 @@ def open_checkpoint(path: AnyPath) -> CheckpointFile:
     """
     path = parse_path(path)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             start = file.read(512)
         kind = _detect_kind(path, start)
         value = _SCANNERS[kind](path)

@@ -14,6 +14,7 @@ from wsi_unet.models.importing.imported_spec import model_name
 from wsi_unet.models.model import Model, load_model, read_spec
 from wsi_unet.models.paths import AnyPath, parse_path
 from wsi_unet.models.program_file import open_program
+from wsi_unet.regular_files import open_regular
 
 
 def load_or_import_model(name_or_path: AnyPath, *, trust: bool = False) -> Model:
@@ -70,7 +71,7 @@ def _cached_path(source: Path) -> Path:
         ModelError: the file can't be read.
     """
     try:
-        with source.open("rb") as file:
+        with open_regular(source) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ModelError(f"can't read {source}: {error.strerror}") from error

@@ -12,6 +12,7 @@ from typing import Any
 from wsi_unet.errors import ModelError
 from wsi_unet.models.importing.pickle_scan import Readable, Scan, scan_pickle
 from wsi_unet.models.importing.pickled import DamagedPickleError, Storage
+from wsi_unet.regular_files import open_regular
 
 LONGEST_PICKLE = 64 * 2**20
 """Bytes of the longest `data.pkl` that is read; it holds no numbers, real ones are some kB."""
@@ -63,7 +64,7 @@ def scan_legacy(path: Path) -> Scan:
     Raises:
         ModelError: as `scan_archive`.
     """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory:
+    with open_regular(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory:
         if _scan(path, memory).value != _LEGACY_MAGIC:
             raise ModelError(
                 f"{path} is a pickle that torch.save didn't write; save the network's state_dict() "

@@ -17,6 +17,7 @@ from pydantic import JsonValue
 
 from wsi_unet.errors import OutputError, SignatureError
 from wsi_unet.models.spec import Normalisation
+from wsi_unet.regular_files import read_regular
 from wsi_unet.training.artifacts.atomic import replace_file
 from wsi_unet.training.recipe import Recipe
 
@@ -126,7 +127,7 @@ def read_state(path: Path) -> TrainingState:
         OutputError: if it can't be read, or is damaged.
     """
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except OSError as error:
         raise OutputError(f"can't read {path}: {error.strerror or error}") from error
     head, data = content[: len(_MAGIC) + 32], memoryview(content)[len(_MAGIC) + 32 :]
