@@ -307,8 +307,12 @@ class ModelSpec(_Frozen):
         and the costs of a program.
         """
         unused = {"dropout", "parameters", "flops_per_pixel", "bytes_per_pixel"}
+        architecture = self.architecture.model_dump(mode="json", exclude=unused)
+        if not architecture.get("activated_upsampling"):
+            # Models that were made before there was this field keep their identity.
+            architecture.pop("activated_upsampling", None)
         return {
-            "architecture": self.architecture.model_dump(mode="json", exclude=unused),
+            "architecture": architecture,
             "label_values": list(self.label_values),
             "mpp": self.mpp,
             "channel_order": self.channel_order,

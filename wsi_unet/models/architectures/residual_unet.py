@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from wsi_unet.geometry import Border
 from wsi_unet.models.architectures import reach
 from wsi_unet.models.architectures.costs import CostCounter, ForwardCost
-from wsi_unet.models.architectures.fields import Width
+from wsi_unet.models.architectures.fields import Norm, Width, check_groups, is_local
 
 
 class ResidualUNetConfig(BaseModel):
@@ -23,9 +23,9 @@ class ResidualUNetConfig(BaseModel):
             a shortcut, on the way down and up.
         in_channels: channels of the image.
         classes: channels of the output, one logit per class.
-        norm: what normalises each convolution's output: "none", "batch", or "instance" (over all
-            of the image).
-        affine: whether instance normalisation has weights.
+        norm: what normalises each convolution's output: "none", "batch", "instance" (over all of
+            the image), or "group:G" (likewise, in G groups of channels).
+        affine: whether instance or group normalisation has weights.
         negative_slope: slope of the activation below 0 (0: ReLU); None: learnt, one per layer.
             Called `leak` in model.json.
     """
@@ -42,7 +42,7 @@ class ResidualUNetConfig(BaseModel):
     units: int = Field(default=2, ge=0, le=8)
     in_channels: int = Field(default=3, ge=1, le=64)
     classes: int = Field(default=2, ge=1, le=255)
-    norm: Literal["none", "batch", "instance"] = "instance"
+    norm: Norm = "instance"
     affine: bool = False
     negative_slope: float | None = Field(
         default=None,
@@ -52,6 +52,19 @@ class ResidualUNetConfig(BaseModel):
         validation_alias=AliasChoices("leak", "negative_slope"),
         serialization_alias="leak",
     )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        check_groups(self.norm, self._normed_widths())
+        return self
+
+    def _normed_widths(self) -> set[int]:
+        """Return the channels of the layers that are normalised.
+
+        The topmost one, of the logits, is where another convolution follows it.
+        """
+        after = [after for _, after in self.upwards]
+        return {*self.channels, *(after if self.units else after[:-1])}
 
     @property
     def depth(self) -> int:
@@ -71,7 +84,7 @@ class ResidualUNetConfig(BaseModel):
     @property
     def local(self) -> bool:
         """Whether a pixel of the output depends only on what is within the border around it."""
-        return self.norm != "instance"
+        return is_local(self.norm)
 
     @property
     def depends_on_size(self) -> bool:

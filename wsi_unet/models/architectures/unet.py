@@ -8,7 +8,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from wsi_unet.geometry import Border, Edge, round_up
 from wsi_unet.models.architectures.costs import CostCounter, ForwardCost
-from wsi_unet.models.architectures.fields import Width
+from wsi_unet.models.architectures.fields import Norm, Width, check_groups, is_local
 
 
 class Channels(BaseModel):
@@ -51,10 +51,12 @@ class UNetConfig(BaseModel):
             convolution to the wanted channels, if they change, then ×2 interpolation).
         align_corners: whether that interpolation maps corner pixels onto corner pixels, which
             makes it depend on the size of the map.
-        norm: what normalises each 3×3 convolution's output: "none", "batch", or "instance"
-            (over all of the image, so that the result depends on its size).
+        activated_upsampling: whether the activation also follows each upsampling.
+        norm: what normalises each 3×3 convolution's output: "none", "batch", "instance" (over all
+            of the image, so that the result depends on its size), or "group:G" (likewise, in G
+            groups of channels).
         norm_first: whether the normalisation stands before the activation (the convolution has
-            no bias then) or after it.
+            no bias then, unless the norm mixes channels) or after it.
         negative_slope: slope of the activation below 0; 0 is ReLU. Called `leak` in model.json.
         odd: how an upsampled map is padded where the map it is joined to has an odd side and is a
             row or column larger: "zeros", by its own edge ("replicate"), or "none": images that
@@ -74,7 +76,8 @@ class UNetConfig(BaseModel):
     classes: int = Field(default=2, ge=1, le=255)
     upsampling: Literal["transpose", "bilinear"] = "transpose"
     align_corners: bool = False
-    norm: Literal["none", "batch", "instance"] = "none"
+    activated_upsampling: bool = False
+    norm: Norm = "none"
     norm_first: bool = True
     negative_slope: float = Field(
         default=0.0,
@@ -94,8 +97,14 @@ class UNetConfig(BaseModel):
             raise ValueError("align_corners: only bilinear upsampling has corners to align")
         if self.padding == "valid" and (self.align_corners or self.odd != "none"):
             raise ValueError("valid convolutions go neither with align_corners nor with odd sides")
+        self._check_channels()
+        layout = self.layout
+        check_groups(self.norm, {*layout.contracting, *(w for ws in layout.expanding for w in ws)})
+        return self
+
+    def _check_channels(self) -> None:
         if self.channels is None:
-            return self
+            return
         levels = len(self.channels.contracting), len(self.channels.expanding)
         if levels != (self.depth + 1, self.depth):
             raise ValueError(f"channels: {levels} levels don't make a U-Net of depth {self.depth}")
@@ -106,7 +115,6 @@ class UNetConfig(BaseModel):
             raise ValueError(f"channels.upsampled: {len(upsampled)} numbers, not {self.depth}")
         if any(len(widths) != self.convolutions for widths in self.channels.expanding):
             raise ValueError(f"channels.expanding: not {self.convolutions} convolutions per level")
-        return self
 
     @property
     def classes_out(self) -> int:
@@ -131,7 +139,7 @@ class UNetConfig(BaseModel):
     @property
     def local(self) -> bool:
         """Whether a pixel of the output depends only on what is within the border around it."""
-        return self.norm != "instance"
+        return is_local(self.norm)
 
     @property
     def depends_on_size(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from wsi_unet.models.architectures.fields import norm_groups
 from wsi_unet.models.architectures.residual_unet import ResidualUNetConfig
 
 
@@ -121,7 +122,10 @@ class _Unit(nn.Module):
 
 def _normed_and_activated(width: int, config: ResidualUNetConfig) -> list[nn.Module]:
     norm: nn.Module = nn.Identity()
-    if config.norm == "batch":
+    groups = norm_groups(config.norm)
+    if groups is not None:
+        norm = nn.GroupNorm(groups, width, affine=config.affine)
+    elif config.norm == "batch":
         norm = nn.BatchNorm2d(width)
     elif config.norm == "instance":
         norm = nn.InstanceNorm2d(width, affine=config.affine)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsi_unet.models.architectures.fields import norm_groups
 from wsi_unet.models.architectures.unet import UNetConfig, check_side
 from wsi_unet.models.networks.interpolation import Placement, interpolate
 
@@ -31,6 +32,7 @@ class UNet(nn.Module):
             self.contracting.append(_convolutions(channels, (width,) * config.convolutions, config))
             channels = width
         self.dropout = nn.Dropout(config.dropout)
+        self.activation = _activation(config)
         self.upsampling = nn.ModuleList()
         self.expanding = nn.ModuleList()
         for level, widths in enumerate(layout.expanding):
@@ -71,6 +73,8 @@ class UNet(nn.Module):
             if self.config.upsampling == "bilinear":
                 at_level = placement and placement.at_level(len(skips))
                 x = interpolate(x, self.config.align_corners, at_level)
+            if self.config.activated_upsampling:
+                x = self.activation(x)
             # 512, 56, 56 | 256, 104, 104 | … | 64, 392, 392
             x = self._join(skips.pop(), x)  # 1024, 56, 56 | … | 128, 392, 392
             x = convolutions(x)  # 512, 52, 52 | 256, 100, 100 | … | 64, 388, 388
@@ -92,8 +96,8 @@ def _convolutions(channels: int, widths: tuple[int, ...], config: UNetConfig) ->
     layers: list[nn.Module] = []
     padding = 0 if config.padding == "valid" else 1
     for width in widths:
-        # The shift of the normalisation makes the bias redundant.
-        bias = config.norm == "none" or not config.norm_first
+        # The shift of the normalisation makes the bias redundant, unless it mixes channels.
+        bias = config.norm not in {"batch", "instance"} or not config.norm_first
         layers.append(nn.Conv2d(channels, width, kernel_size=3, padding=padding, bias=bias))
         after = [_activation(config)]
         if config.norm != "none":
@@ -114,6 +118,9 @@ def _activation(config: UNetConfig) -> nn.Module:
 def _norm(width: int, config: UNetConfig) -> nn.Module:
     if config.norm == "batch":
         return nn.BatchNorm2d(width)
+    groups = norm_groups(config.norm)
+    if groups is not None:
+        return nn.GroupNorm(groups, width)
     return nn.InstanceNorm2d(width, affine=True)
 
 
