@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import zarr
 from numpy.typing import NDArray
+from support import warm
 
 from wsi_unet.errors import OutputError
 from wsi_unet.geometry import Box
@@ -26,6 +27,7 @@ from wsi_unet.labels.shards import ShardRecord
 from wsi_unet.labels.writer import build_tail, read_box, write_block
 from wsi_unet.locations import Location
 from wsi_unet.storage.local_store import LocalStore
+from wsi_unet.storage.store import MOST_BYTES
 
 SHAPE = (1300, 1100)
 GROUP = "labels/nuclei"
@@ -56,7 +58,7 @@ class DictStore:
     def location(self) -> Location:
         return Location("memory")
 
-    def get(self, key: str) -> bytes | None:
+    def get(self, key: str, most: int = MOST_BYTES) -> bytes | None:
         return self.data.get(key)
 
     def put(self, key: str, data: bytes) -> None:
@@ -312,7 +314,7 @@ def test_a_killed_writer_leaves_what_can_be_read(
     for _ in range(3):
         command = [sys.executable, "-c", WRITE_BLOCKS, str(store.root)]
         # The same blocks are written here at the same time: one writer dies, one doesn't.
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        with warm.Popen(command, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             process.stdout.readline()
             end = time.monotonic() + moments.uniform(0.01, 0.15)

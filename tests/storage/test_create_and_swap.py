@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import warm
 
 from wsi_unet.errors import OutputError
 from wsi_unet.storage import guard as guard_module
@@ -143,7 +144,7 @@ def test_no_swap_between_processes_is_lost(store: LocalStore, kind: str) -> None
     store.create(KEY, b"0")
     folder = str(Path(__file__).parent)
     command = [sys.executable, "-c", ADD, folder, str(store.root), kind]
-    processes = [subprocess.Popen(command) for _ in range(4)]
+    processes = [warm.Popen(command) for _ in range(4)]
     assert [process.wait() for process in processes] == [0] * 4
     assert store.get(KEY) == b"200"
     assert store.swap(KEY, b"200", None)
@@ -235,9 +236,7 @@ def test_a_killed_holder_lets_go_and_a_stopped_one_is_one_clear_line(
     store.put("key", b"old")
     guard = store.root / TEMPORARY_FOLDER / GUARD_NAME
     monkeypatch.setattr(guard_module, "GUARD_SECONDS", 0.1)
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(guard)], stdout=subprocess.PIPE
-    ) as process:
+    with warm.Popen([sys.executable, "-c", HOLD, str(guard)], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
         process.send_signal(signal.SIGSTOP)
@@ -288,7 +287,7 @@ finally:
     os.kill(child, 9)
     os.waitpid(child, 0)
 """
-    subprocess.run([sys.executable, "-c", script, str(tmp_path / "guard")], check=True, timeout=60)
+    warm.run([sys.executable, "-c", script, str(tmp_path / "guard")], check=True, timeout=60)
 
 
 def test_another_failure_of_the_file_system_is_one_clear_line(

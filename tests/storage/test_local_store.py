@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support import warm
 
 from wsi_unet.errors import OptionError, OutputError
 from wsi_unet.storage.local_store import ABANDONED_SECONDS, TEMPORARY_FOLDER, LocalStore
@@ -67,14 +68,15 @@ def temporary(store: LocalStore, name: str) -> Path:
 
 def test_only_abandoned_temporaries_are_cleaned(store: LocalStore) -> None:
     host = os.uname().nodename
-    process = subprocess.Popen([sys.executable, "-c", ""])
+    process = warm.Popen([sys.executable, "-c", ""])
     process.wait()
-    gone = temporary(store, f"{host}-{process.pid}-0123.partial")
-    grave = store.root / TEMPORARY_FOLDER / f"{host}-{process.pid}-0123.deleted"
+    unique = "0123456789abcdef" * 2
+    gone = temporary(store, f"{host}-{process.pid}-{unique}.partial")
+    grave = store.root / TEMPORARY_FOLDER / f"{host}-{process.pid}-{unique}.deleted"
     (grave / "inside").mkdir(parents=True)
-    ours = temporary(store, f"{host}-{os.getpid()}-0123.partial")
-    elsewhere = temporary(store, "elsewhere-1-0123.partial")
-    old = temporary(store, "elsewhere-1-4567.partial")
+    ours = temporary(store, f"{host}-{os.getpid()}-{unique}.partial")
+    elsewhere = temporary(store, f"elsewhere-1-{unique}.partial")
+    old = temporary(store, f"else-where-1-{unique}.partial")
     then = time.time() - ABANDONED_SECONDS - 60
     os.utime(old, (then, then))
     store.remove_leftovers()
@@ -217,7 +219,7 @@ def test_a_killed_writer_leaves_a_whole_object_and_its_temporary_is_cleaned(
     caught = 0
     for _ in range(20):
         command = [sys.executable, "-c", WRITE_FOR_EVER, str(store.root)]
-        with subprocess.Popen(command) as process:
+        with warm.Popen(command) as process:
             while not list(folder.iterdir()):
                 assert process.poll() is None
             time.sleep(moments.uniform(0, 0.005))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from support import warm
 from support.lock_processes import ask, competing, holding, running, stored
 from support.locks import (
     START,
@@ -175,7 +175,7 @@ assert store.get(LOCK_KEY) is None
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_forked_process_leaves_its_parents_lock_alone(tmp_path: Path) -> None:
     outputs = [str(tmp_path / name) for name in ("first", "second")]
-    subprocess.run([sys.executable, "-c", FORK, *outputs], check=True, timeout=60)
+    warm.run([sys.executable, "-c", FORK, *outputs], check=True, timeout=60)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -217,7 +217,7 @@ print(killed)
 def test_a_run_killed_at_any_of_its_changes_is_followed_at_once(tmp_path: Path) -> None:
     tests = Path(__file__).resolve().parents[1]
     command = [sys.executable, "-c", KILL_EVERYWHERE, str(tmp_path)]
-    done = subprocess.run(
+    done = warm.run(
         command,
         check=True,
         capture_output=True,

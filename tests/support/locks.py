@@ -12,6 +12,7 @@ from wsi_unet.locations import Location
 from wsi_unet.storage.keys import LOCK_KEY
 from wsi_unet.storage.locking.heartbeat import HEARTBEAT
 from wsi_unet.storage.locking.lock import LockOwner, LockRecord, OutputLock, Timing
+from wsi_unet.storage.store import MOST_BYTES
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
@@ -31,7 +32,7 @@ class MemoryStore:
     def location(self) -> Location:
         return Location("memory")
 
-    def get(self, key: str) -> bytes | None:
+    def get(self, key: str, most: int = MOST_BYTES) -> bytes | None:
         self.before("get")
         found = self.stored.get(key)
         self.after("get")

@@ -14,8 +14,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from wsi_unet.storage.no_links import open_file
+
 GUARD_NAME = "guard"
 """Name of the guard's file, which stays empty."""
+
+MARKER_NAME = f"{GUARD_NAME}.held"
+"""Name of the file that takes the guard's place on a file system without `flock`."""
 
 GUARD_SECONDS = 10.0
 """How long to wait for a guard; it is held for about a millisecond."""
@@ -116,11 +121,11 @@ def _open(guard: Path) -> int:
     for _ in range(OPEN_TRIES):
         with suppress(FileNotFoundError):
             try:
-                return os.open(guard, os.O_RDWR | os.O_CREAT)
+                return open_file(guard, os.O_RDWR | os.O_CREAT)
             except PermissionError:  # somebody else's file, in a folder that a group shares
-                return os.open(guard, os.O_RDONLY)
+                return open_file(guard)
         guard.parent.mkdir(parents=True, exist_ok=True)
-    return os.open(guard, os.O_RDWR | os.O_CREAT)
+    return open_file(guard, os.O_RDWR | os.O_CREAT)
 
 
 def _is_same_file(descriptor: int, path: Path) -> bool:
@@ -129,7 +134,7 @@ def _is_same_file(descriptor: int, path: Path) -> bool:
     The path is opened again: what a network file system knows by `stat` may be seconds old.
     """
     try:
-        other = os.open(path, os.O_RDONLY)
+        other = open_file(path)
     except FileNotFoundError:
         return False
     try:
@@ -139,4 +144,4 @@ def _is_same_file(descriptor: int, path: Path) -> bool:
 
 
 def _marker_path(guard: Path) -> Path:
-    return guard.with_name(f"{guard.name}.held")
+    return guard.with_name(MARKER_NAME)

@@ -4,34 +4,48 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import socket
+import stat
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from typing_extensions import override
 
 from wsi_unet.errors import OutputError
 from wsi_unet.locations import Location
-from wsi_unet.storage.guard import GUARD_NAME, hold_guard, link_if_absent
-from wsi_unet.storage.keys import BOOKKEEPING
+from wsi_unet.storage.guard import GUARD_NAME, MARKER_NAME, hold_guard, link_if_absent
+from wsi_unet.storage.keys import BOOKKEEPING, check_key, check_prefix
 from wsi_unet.storage.made_folders import (
-    NOTE_NAME,
     count_missing_folders,
     note_made_folders,
     remove_unused_folders,
 )
-from wsi_unet.storage.store import ByteStore
+from wsi_unet.storage.no_links import (
+    OddFileError,
+    open_file,
+    resolve_folder,
+    resolve_key,
+    stat_file,
+)
+from wsi_unet.storage.store import MOST_BYTES, ByteStore, too_large
 
 TEMPORARY_FOLDER = f"{BOOKKEEPING}/.tmp"
 """Folder of files being written; on the same file system, so that renaming is atomic."""
 
 ABANDONED_SECONDS = 3600.0
 """Age beyond which a temporary file counts as abandoned, whoever wrote it."""
+
+_TEMPORARY_NAME = re.compile(
+    r"(?P<host>.+)-(?P<process>\d+)-[0-9a-f]{32}\.(?:partial|(?P<folder>deleted))"
+)
+"""The name of a file that is being written, or of what is being deleted; see `_new_temporary`."""
 
 CREATE_TRIES = 8
 """How often to try again when others remove the folders that a file is being made in."""
@@ -46,8 +60,11 @@ class LocalStore(ByteStore):
     file is renamed, so that no name outlives its bytes in a power cut. Folders aren't flushed: the
     newest renames may be undone, and what is lost by that is simply computed again.
 
+    The folder may come from somebody else, so nothing outside of it is read, written or removed
+    through it: see `no_links`.
+
     Attributes:
-        root: the output folder; made by the first `put`.
+        root: the output folder, or a link to it; made by the first `put`.
     """
 
     root: Path
@@ -62,9 +79,14 @@ class LocalStore(ByteStore):
         return Location(str(self.root))
 
     @override
-    def get(self, key: str) -> bytes | None:
+    def get(self, key: str, most: int = MOST_BYTES) -> bytes | None:
+        check_key(key)
         try:
-            return (self.root / key).read_bytes()
+            with os.fdopen(open_file(resolve_key(self.root, key)), "rb", 0) as file:
+                size = os.fstat(file.fileno()).st_size
+                if size > most:
+                    raise too_large(self, key, size, most)
+                return file.readall()
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -72,9 +94,11 @@ class LocalStore(ByteStore):
 
     @override
     def put(self, key: str, data: bytes) -> None:
-        target = self.root / key
-        temporary = self._new_temporary()
+        check_key(key)
+        temporary: Path | None = None
         try:
+            target = Path(resolve_key(self.root, key))
+            temporary = self._new_temporary()
             _write_new(temporary, data)
             try:
                 temporary.replace(target)
@@ -86,8 +110,9 @@ class LocalStore(ByteStore):
                     _write_new(temporary, data)
                 temporary.replace(target)
         except OSError as error:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+            if temporary is not None:
+                with suppress(OSError):
+                    temporary.unlink(missing_ok=True)
             raise self._explain("write", key, error) from error
 
     @override
@@ -109,23 +134,28 @@ class LocalStore(ByteStore):
 
         Deleting also removes the folders that `create` made, if they are empty by now.
         """
-        if self.get(key) != expected:
+        if not self._holds(key, expected):
             return False
-        guard, temporary = self.root / TEMPORARY_FOLDER / GUARD_NAME, self._new_temporary()
+        verb = "delete" if data is None else "write"
+        try:
+            target, temporary = Path(resolve_key(self.root, key)), self._new_temporary()
+        except OSError as error:
+            raise self._explain(verb, key, error) from error
+        guard = temporary.with_name(GUARD_NAME)
         try:
             if data is not None:
                 _write_new(temporary, data)
             with hold_guard(guard):
-                if self.get(key) != expected:
+                if not self._holds(key, expected):
                     return False
                 if data is not None:
-                    temporary.replace(self.root / key)
+                    temporary.replace(target)
                     return True
-                (self.root / key).unlink()
+                target.unlink()
                 with suppress(OSError):
                     guard.unlink()
         except OSError as error:
-            raise self._explain("delete" if data is None else "write", key, error) from error
+            raise self._explain(verb, key, error) from error
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
@@ -134,8 +164,9 @@ class LocalStore(ByteStore):
 
     @override
     def size(self, key: str) -> int | None:
+        check_key(key)
         try:
-            return (self.root / key).stat().st_size
+            return stat_file(resolve_key(self.root, key)).st_size
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -143,8 +174,9 @@ class LocalStore(ByteStore):
 
     @override
     def delete(self, key: str) -> None:
+        check_key(key)
         try:
-            (self.root / key).unlink(missing_ok=True)
+            Path(resolve_key(self.root, key)).unlink(missing_ok=True)
         except NotADirectoryError:
             return
         except OSError as error:
@@ -153,31 +185,31 @@ class LocalStore(ByteStore):
     @override
     def delete_all(self, prefix: str) -> None:
         """Remove `prefix` and every key below it; the folder vanishes at once, then is emptied."""
-        trash = self.root / TEMPORARY_FOLDER / f"{_writer_name()}-{uuid.uuid4().hex}.deleted"
+        check_key(prefix)
         try:
+            doomed = Path(resolve_key(self.root, prefix))
+            trash = self._new_temporary("deleted")
             trash.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileNotFoundError, NotADirectoryError):
-                (self.root / prefix).rename(trash)
+                doomed.rename(trash)
                 _remove(trash)
         except OSError as error:
             raise self._explain("delete", prefix, error) from error
 
     @override
     def list(self, prefix: str) -> Iterator[str]:
-        temporaries = self.root / TEMPORARY_FOLDER
-        start = self.root / prefix if prefix else self.root
-        for name, subfolders, files in os.walk(start):
-            folder = Path(name)
-            subfolders[:] = sorted(sub for sub in subfolders if folder / sub != temporaries)
-            for file in sorted(files):
-                yield (folder / file).relative_to(self.root).as_posix()
+        """Yield every key below `prefix`; links and the like too, which can't be read."""
+        return (key for key, _ in self._walk(prefix))
 
     @override
     def list_sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
-        for key in self.list(prefix):
-            size = self.size(key)
-            if size is not None:
-                yield key, size
+        for key, path in self._walk(prefix):
+            try:
+                yield key, stat_file(path).st_size
+            except FileNotFoundError:  # deleted since
+                continue
+            except OSError as error:
+                raise self._explain("look at", key, error) from error
 
     @override
     def free_bytes(self) -> int | None:
@@ -197,26 +229,33 @@ class LocalStore(ByteStore):
         """Remove the temporary files of killed writers; to be called when a run starts.
 
         A temporary file is abandoned if its process is gone from this machine, or if nobody has
-        touched it for `ABANDONED_SECONDS` (one in use lasts milliseconds).
+        touched it for `ABANDONED_SECONDS` (one in use lasts milliseconds). What has another name
+        isn't ours, and stays.
         """
         try:
-            temporaries = list((self.root / TEMPORARY_FOLDER).iterdir())
-        except OSError:
+            temporaries = list(self._temporaries.iterdir())
+        except FileNotFoundError:
             return
+        except OSError as error:
+            raise self._explain("look at", TEMPORARY_FOLDER, error) from error
         for path in temporaries:
             with suppress(OSError):
                 if _is_abandoned(path):
                     _remove(path)
 
+    def _holds(self, key: str, expected: bytes) -> bool:
+        return self.size(key) == len(expected) and self.get(key) == expected
+
     def _create(self, key: str, data: bytes) -> bool:
-        temporary, made = self._new_temporary(), count_missing_folders(self.root)
+        target, temporary = Path(resolve_key(self.root, key)), self._new_temporary()
+        made = count_missing_folders(self.root)
         try:
             try:
                 _write_new(temporary, data)
                 note_made_folders(temporary.parent, made)
-                (self.root / key).parent.mkdir(parents=True, exist_ok=True)
+                target.parent.mkdir(parents=True, exist_ok=True)
                 guard = temporary.with_name(GUARD_NAME)
-                return link_if_absent(temporary, self.root / key, guard)
+                return link_if_absent(temporary, target, guard)
             finally:
                 with suppress(OSError):
                     temporary.unlink(missing_ok=True)
@@ -224,11 +263,37 @@ class LocalStore(ByteStore):
             remove_unused_folders(self.root, temporary.parent, made)
             raise
 
-    def _new_temporary(self) -> Path:
-        return self.root / TEMPORARY_FOLDER / f"{_writer_name()}-{uuid.uuid4().hex}.partial"
+    @property
+    def _temporaries(self) -> Path:
+        """The folder of temporary files.
+
+        Raises:
+            OSError: it can't be looked at, or is a link.
+        """
+        return Path(resolve_folder(self.root, TEMPORARY_FOLDER))
+
+    def _new_temporary(self, kind: Literal["partial", "deleted"] = "partial") -> Path:
+        return self._temporaries / f"{_writer_name()}-{uuid.uuid4().hex}.{kind}"
+
+    def _walk(self, prefix: str) -> Iterator[tuple[str, str]]:
+        """Yield the key and the path of everything below `prefix` but folders and temporaries."""
+        try:
+            start = resolve_folder(self.root, check_prefix(prefix))
+        except OSError as error:
+            raise self._explain("list", prefix, error) from error
+        root = str(self.root)
+        temporaries = f"{root}/{TEMPORARY_FOLDER}"
+        for folder, subfolders, files in os.walk(start):
+            paths = {f"{folder}/{name}": name for name in subfolders}
+            links = {path for path in paths if stat.S_ISLNK(os.lstat(path).st_mode)}
+            subfolders[:] = sorted(paths[path] for path in paths.keys() - links - {temporaries})
+            for path in sorted((*links, *(f"{folder}/{name}" for name in files))):
+                yield path[len(root) + 1 :], path
 
     def _explain(self, verb: str, key: str, error: OSError) -> OutputError:
         """Return the error that says what can't be done, and what to do."""
+        if isinstance(error, OddFileError):
+            return OutputError(str(error.strerror))
         what = f"{self.root}: can't {verb} {key!r}: {error.strerror or error}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return OutputError(f"{what}; free some space and run the same command again")
@@ -256,21 +321,24 @@ def _write_new(path: Path, data: bytes) -> None:
 
 
 def _is_abandoned(path: Path) -> bool:
-    if path.name in (GUARD_NAME, NOTE_NAME):  # they last as long as the lock
+    """Return whether a file has a name that we give to temporary files, and nobody uses it."""
+    found, name = path.lstat(), _TEMPORARY_NAME.fullmatch(path.name)
+    if name is None and path.name != MARKER_NAME:
         return False
-    host, _, process = path.name.rpartition("-")[0].rpartition("-")
-    if host == socket.gethostname() and process.isdecimal():
+    if stat.S_ISDIR(found.st_mode) and (name is None or name["folder"] is None):
+        return False
+    if name is not None and name["host"] == socket.gethostname():
         try:
-            os.kill(int(process), 0)
+            os.kill(int(name["process"]), 0)
         except ProcessLookupError:
             return True
-        except (OSError, OverflowError):
+        except (OSError, OverflowError, ValueError):
             pass  # another user's process, or not a process id
-    return time.time() - path.stat().st_mtime > ABANDONED_SECONDS
+    return time.time() - found.st_mtime > ABANDONED_SECONDS
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if stat.S_ISDIR(path.lstat().st_mode):
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

@@ -2,16 +2,22 @@
 
 A lock may be all that a refused or interrupted run writes. How many folders were missing before is
 noted beside the temporary files, so that a run that finds the lock of a killed one can remove the
-folders too.
+folders too. The note holds for the folder that it was written in, not for a copy: an output that
+somebody hands over must not have folders above it removed.
 """
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
+from wsi_unet.storage.no_links import open_file
+
 NOTE_NAME = "made"
 """Name of the file that says how many folders, from the output's upwards, were made."""
+
+MOST_NOTE_BYTES = 64
 
 
 def count_missing_folders(folder: Path) -> int:
@@ -30,8 +36,10 @@ def note_made_folders(temporaries: Path, made: int) -> None:
     Of several processes that make them at once, the first to look has seen the most missing; the
     highest number counts.
     """
-    if made > _read_count(temporaries / NOTE_NAME):
-        (temporaries / NOTE_NAME).write_text(str(made))
+    if made > _read_count(temporaries):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        with os.fdopen(open_file(temporaries / NOTE_NAME, flags), "w") as note:
+            note.write(f"{made} {os.lstat(temporaries).st_ino}")
 
 
 def remove_unused_folders(root: Path, temporaries: Path, made: int | None = None) -> None:
@@ -42,10 +50,9 @@ def remove_unused_folders(root: Path, temporaries: Path, made: int | None = None
         temporaries: the folder of temporary files, which is in the bookkeeping folder.
         made: how many folders, from `root` upwards, were missing before; None takes what was noted.
     """
-    note = temporaries / NOTE_NAME
-    made = _read_count(note) if made is None else made
+    made = _read_count(temporaries) if made is None else made
     with suppress(OSError):
-        note.unlink()
+        (temporaries / NOTE_NAME).unlink()
     if _has_neighbours(temporaries):
         return
     for folder in [temporaries, temporaries.parent, root, *root.parents][: 2 + made]:
@@ -68,8 +75,12 @@ def _has_neighbours(temporaries: Path) -> bool:
         return True
 
 
-def _read_count(note: Path) -> int:
+def _read_count(temporaries: Path) -> int:
+    """Return how many folders were made, as noted in this very folder; 0 without such a note."""
     try:
-        return max(0, int(note.read_text()))
+        with os.fdopen(open_file(temporaries / NOTE_NAME), "rb") as note:
+            count, folder = map(int, note.read(MOST_NOTE_BYTES).split())
+        known = folder == os.lstat(temporaries).st_ino
     except (OSError, ValueError):
         return 0
+    return max(0, count) if known else 0

@@ -19,8 +19,9 @@ from typing_extensions import override
 
 from wsi_unet.errors import OutputError
 from wsi_unet.locations import Location
+from wsi_unet.storage.keys import check_key, check_prefix
 from wsi_unet.storage.s3.client import Bucket, StoredBytes
-from wsi_unet.storage.store import ByteStore
+from wsi_unet.storage.store import MOST_BYTES, ByteStore, TooLargeError, too_large
 
 
 @dataclass(frozen=True)
@@ -47,26 +48,29 @@ class RemoteStore(ByteStore):
         return Bucket(self.url)
 
     @override
-    def get(self, key: str) -> bytes | None:
-        stored = self._read(key)
+    def get(self, key: str, most: int = MOST_BYTES) -> bytes | None:
+        stored = self._read(key, most)
         return stored.data if stored is not None and stored.data else None
 
     @override
     def put(self, key: str, data: bytes) -> None:
         with self._output_errors("write", key):
-            self._bucket.put(key, data)
+            self._bucket.put(check_key(key), data)
 
     @override
     def create(self, key: str, data: bytes) -> bool:
         with self._output_errors("write", key):
-            if self._bucket.create(key, data):
+            if self._bucket.create(check_key(key), data):
                 return True
         stored = self._read(key)
         return stored is not None and not stored.data and self._replace(key, data, stored)
 
     @override
     def swap(self, key: str, expected: bytes, data: bytes | None) -> bool:
-        stored = self._read(key)
+        try:
+            stored = self._read(key, len(expected))
+        except TooLargeError:
+            return False
         if stored is None or stored.data != expected:
             return False
         return self._replace(key, data or b"", stored)
@@ -74,17 +78,17 @@ class RemoteStore(ByteStore):
     @override
     def size(self, key: str) -> int | None:
         with self._output_errors("look at", key):
-            return self._bucket.size(key) or None
+            return self._bucket.size(check_key(key)) or None
 
     @override
     def delete(self, key: str) -> None:
         with self._output_errors("delete", key):
-            self._bucket.delete(key)
+            self._bucket.delete(check_key(key))
 
     @override
     def delete_all(self, prefix: str) -> None:
         with self._output_errors("delete", prefix):
-            self._bucket.delete_all(prefix)
+            self._bucket.delete_all(check_key(prefix))
 
     @override
     def list(self, prefix: str) -> Iterator[str]:
@@ -93,7 +97,7 @@ class RemoteStore(ByteStore):
     @override
     def list_sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
         with self._output_errors("list", prefix):
-            for key, size in self._bucket.list(prefix):
+            for key, size in self._bucket.list(check_prefix(prefix)):
                 if size:
                     yield key, size
 
@@ -105,9 +109,12 @@ class RemoteStore(ByteStore):
     def free_bytes(self) -> None:
         """Return None: a bucket has no limit."""
 
-    def _read(self, key: str) -> StoredBytes | None:
+    def _read(self, key: str, most: int = MOST_BYTES) -> StoredBytes | None:
         with self._output_errors("read", key):
-            return self._bucket.get(key)
+            stored = self._bucket.get(check_key(key), most)
+        if stored is not None and stored.size > most:
+            raise too_large(self, key, stored.size, most)
+        return stored
 
     def _replace(self, key: str, data: bytes, stored: StoredBytes) -> bool:
         """Replace what was read, unless it has changed since; return whether it was replaced."""
@@ -117,7 +124,7 @@ class RemoteStore(ByteStore):
                 "with conditional writes"
             )
         with self._output_errors("write", key):
-            return self._bucket.replace(key, data, stored.tag)
+            return self._bucket.replace(check_key(key), data, stored.tag)
 
     @contextmanager
     def _output_errors(self, verb: str, key: str) -> Iterator[None]:

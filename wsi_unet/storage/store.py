@@ -10,14 +10,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
+from wsi_unet.errors import OutputError
 from wsi_unet.locations import Location
+
+MOST_BYTES = 1 << 32
+"""The most bytes of anything that is read: more than a shard of the largest blocks has."""
+
+
+class TooLargeError(OutputError):
+    """A key has more bytes than its reader expects."""
 
 
 class ByteStore(Protocol):
     """Bytes by key ("labels/nuclei/0/c/3/4"), below one location. Picklable, holds nothing open.
 
     `str` of it is the location. What is stored has at least one byte: a key without bytes may count
-    as absent. Whatever can't be done is an `OutputError`; what was there before stays.
+    as absent. Whatever can't be done is an `OutputError`; what was there before stays. So is a key
+    that `check_key` refuses, whether a caller made it up or read it somewhere, and anything that
+    would lead out of the store, like a link.
     """
 
     @property
@@ -25,8 +35,16 @@ class ByteStore(Protocol):
         """The folder or URL that the keys lie below."""
         ...
 
-    def get(self, key: str) -> bytes | None:
-        """Return the bytes of `key`, None if it isn't there."""
+    def get(self, key: str, most: int = MOST_BYTES) -> bytes | None:
+        """Return the bytes of `key`, None if it isn't there.
+
+        Args:
+            key: the key.
+            most: the most bytes that it may have.
+
+        Raises:
+            TooLargeError: it has more, so it isn't what is expected there; nothing is read.
+        """
         ...
 
     def put(self, key: str, data: bytes) -> None:
@@ -72,3 +90,11 @@ class ByteStore(Protocol):
     def free_bytes(self) -> int | None:
         """Return how many bytes there is room for, None where there is no limit."""
         ...
+
+
+def too_large(store: ByteStore, key: str, size: int, most: int) -> TooLargeError:
+    """Return the error for a key that has more bytes than may be read."""
+    return TooLargeError(
+        f"{store}: {key!r} has {size} bytes, but at most {most} belong there; it isn't what "
+        "wsi-unet wrote"
+    )

@@ -30,7 +30,7 @@ from typing import NoReturn
 from wsi_unet.errors import LockedError, OutputError
 from wsi_unet.storage.keys import LOCK_KEY
 from wsi_unet.storage.locking.heartbeat import HEARTBEAT
-from wsi_unet.storage.locking.record import LockOwner, LockRecord
+from wsi_unet.storage.locking.record import MOST_LOCK_BYTES, LockOwner, LockRecord
 from wsi_unet.storage.store import ByteStore
 
 __all__ = [
@@ -159,7 +159,7 @@ class OutputLock:
         for _ in range(3):
             if self.store.swap(LOCK_KEY, self._content, data):
                 return True
-            content = self.store.get(LOCK_KEY)
+            content = self.store.get(LOCK_KEY, MOST_LOCK_BYTES)
             record = LockRecord.parse(content)
             if content is None or record is None or record.token != self._record.token:
                 return False
@@ -215,7 +215,7 @@ def acquire(
     token = uuid.uuid4().hex
     watch = _OwnerWatch(store, timing)
     while True:
-        stored = store.get(LOCK_KEY)
+        stored = store.get(LOCK_KEY, MOST_LOCK_BYTES)
         record = LockRecord.parse(stored)
         if record is not None and record.token == token:
             # Taken after all: the store's answer got lost, and the store was asked again.

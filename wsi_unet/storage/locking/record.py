@@ -15,6 +15,10 @@ LINE_LENGTH = 200
 """The longest text in a lock, characters."""
 
 
+MOST_LOCK_BYTES = 1 << 16
+"""The most bytes of a stored lock; it has a few hundred."""
+
+
 def _check_line(text: str) -> str:
     if not text.isprintable():
         raise ValueError("must be one printable line")

@@ -74,13 +74,17 @@ class Bucket:
         folder = str(self.url).partition("://")[2].partition("/")[2]
         return "/".join(part for part in (folder, key) if part)
 
-    def get(self, key: str) -> StoredBytes | None:
+    def get(self, key: str, most: int | None = None) -> StoredBytes | None:
         """Return all bytes of a key, None if it isn't there.
+
+        Args:
+            key: the key.
+            most: of a key with more bytes than this only the size and the tag are returned.
 
         Raises:
             OSError: it can't be read.
         """
-        return self._get(key, {})
+        return self._get(key, {}, most)
 
     def get_range(self, key: str, start: int, stop: int, tag: str | None) -> StoredBytes | None:
         """Return bytes [start, stop) of a key, None if it isn't there.
@@ -141,12 +145,14 @@ class Bucket:
                 return self._get(key, {})
             raise
 
-    def _get(self, key: str, options: GetOptions) -> StoredBytes | None:
+    def _get(self, key: str, options: GetOptions, most: int | None = None) -> StoredBytes | None:
         with os_errors(self.name):
             try:
                 answer = import_obstore().get(self.connect(), self.full_key(key), options=options)
                 meta = answer.meta
-                return StoredBytes(answer.bytes().to_bytes(), int(meta["size"]), meta["e_tag"])
+                size = int(meta["size"])
+                data = b"" if most is not None and size > most else answer.bytes().to_bytes()
+                return StoredBytes(data, size, meta["e_tag"])
             except FileNotFoundError as error:
                 if is_key_missing(error):
                     return None
