@@ -1,0 +1,65 @@
+"""Many polygons at once, against drawing one after the other."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wsi_unet.annotations import drawing
+from wsi_unet.annotations.drawing import PolygonEdges, draw_numbers, draw_union
+from wsi_unet.annotations.polygons import Polygon, rasterise
+from wsi_unet.geometry import Box
+
+COORDINATES = st.one_of(st.floats(-9, 40), st.integers(-3, 30).map(lambda n: n / 2))
+RINGS = st.lists(st.tuples(COORDINATES, COORDINATES), min_size=1, max_size=8).map(
+    lambda points: np.array(points, np.float64)
+)
+POLYGONS = st.lists(st.lists(RINGS, min_size=1, max_size=3).map(tuple), max_size=7)
+BOXES = st.tuples(*[st.integers(-4, 20)] * 2, *[st.integers(0, 24)] * 2).map(
+    lambda t: Box(t[0], t[1], t[0] + t[2], t[1] + t[3])
+)
+
+
+def draw_one_by_one(polygons: list[Polygon], box: Box) -> np.ndarray:
+    numbers = np.zeros(box.shape, np.int32)
+    for number, polygon in enumerate(polygons, 1):
+        found = rasterise(polygon, box)
+        if found is not None:
+            numbers[found[0].relative_to(box).slices()][found[1]] = number
+    return numbers
+
+
+@settings(max_examples=300, deadline=None)
+@given(POLYGONS, BOXES, st.sampled_from([(1 << 22, 1 << 21), (40, 1 << 21), (1 << 22, 3)]))
+def test_all_at_once_is_one_by_one(
+    polygons: list[Polygon], box: Box, limits: tuple[int, int]
+) -> None:
+    """However the rows are cut into bands."""
+    expected = draw_one_by_one(polygons, box)
+    edges = PolygonEdges.from_polygons(polygons)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drawing, "BAND_PIXELS", limits[0])
+        patch.setattr(drawing, "BAND_CROSSINGS", limits[1])
+        assert (draw_numbers(edges, box) == expected).all()
+        assert (draw_union(edges, box) == (expected > 0)).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(POLYGONS, st.sets(st.integers(0, 6)))
+def test_some_polygons_keep_their_numbers(polygons: list[Polygon], chosen: set[int]) -> None:
+    box = Box(0, 0, 20, 30)
+    kept = sorted(number for number in chosen if number < len(polygons))
+    nothing: Polygon = (np.zeros((1, 2)),)
+    others = [p if number in kept else nothing for number, p in enumerate(polygons)]
+    edges = PolygonEdges.from_polygons(polygons).take(np.array(kept, np.intp))
+    assert (draw_numbers(edges, box) == draw_one_by_one(others, box)).all()
+
+
+def test_crossings_are_counted_before_anything_is_drawn() -> None:
+    square = np.array([[2.0, 3], [2, 90], [50, 90], [50, 3]])
+    edges = PolygonEdges.from_polygons([(square,)] * 5)
+    assert edges.count_crossings(Box(0, 0, 100, 100)) == 5 * 2 * 48
+    assert edges.count_crossings(Box(49, 0, 100, 1)) == 5 * 2
+    assert PolygonEdges.from_polygons([]).count_crossings(Box(0, 0, 9, 9)) == 0

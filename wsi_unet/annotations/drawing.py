@@ -1,0 +1,193 @@
+"""Drawing many polygons at once, in time and memory that their overlaps don't multiply.
+
+The rule is that of `polygons.rasterise`: a pixel is inside a polygon if its centre is inside an odd
+number of the polygon's rings. A polygon's edges cross the line through a row's pixel centres an
+even number of times, so every second interval between crossings is inside. These intervals are
+found for all polygons together, in bands of rows, and drawn at a cost that doesn't depend on how
+long they are. Drawing a box costs its pixels and the crossings in it, however large the polygons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_unet.annotations.polygons import Polygon
+from wsi_unet.geometry import Box
+
+BAND_PIXELS = 1 << 22
+"""Pixels of a band of rows that is drawn at once."""
+BAND_CROSSINGS = 1 << 21
+"""Crossings that are sorted at once, unless a single row has more."""
+FREE_CROSSINGS = 1 << 25
+"""Crossings that any drawing may have; they take a few seconds."""
+
+Indices = NDArray[np.intp]
+
+
+@dataclass(frozen=True, eq=False)
+class Spans:
+    """Intervals of pixels inside polygons: columns [begin, end) of rows, from 0 on in a band.
+
+    Attributes:
+        polygon: (n,) index of the polygon; it never falls.
+        row: (n,) row.
+        begin: (n,) first column.
+        end: (n,) column after the last one.
+    """
+
+    polygon: Indices
+    row: Indices
+    begin: Indices
+    end: Indices
+
+    def select(self, chosen: NDArray[np.bool_]) -> Spans:
+        """Return some of the intervals."""
+        return Spans(self.polygon[chosen], self.row[chosen], self.begin[chosen], self.end[chosen])
+
+
+@dataclass(frozen=True, eq=False)
+class PolygonEdges:
+    """The edges of polygons, those of one polygon after those of the other.
+
+    Attributes:
+        start: (n, 2) where each edge starts, (y, x) in px; the centre of pixel (i, j) is
+            (i + 1/2, j + 1/2).
+        stop: (n, 2) where it stops.
+        polygon: (n,) index of its polygon; it never falls.
+        offsets: (polygons + 1,) each polygon's first edge.
+    """
+
+    start: NDArray[np.float64]
+    stop: NDArray[np.float64]
+    polygon: Indices
+    offsets: Indices
+
+    @classmethod
+    def from_polygons(cls, polygons: Sequence[Polygon]) -> PolygonEdges:
+        """Collect the edges of polygons, whose rings are closed whether they say so or not."""
+        rings = [ring for polygon in polygons for ring in polygon]
+        lengths = np.array([len(ring) for ring in rings], np.intp)
+        owners = np.repeat(np.arange(len(polygons)), [len(polygon) for polygon in polygons])
+        start = np.concatenate([*rings, np.empty((0, 2))])
+        after = np.arange(1, len(start) + 1)
+        ends = np.cumsum(lengths)
+        after[ends - 1] = ends - lengths
+        edges = np.bincount(owners, lengths, len(polygons)).astype(np.intp)
+        offsets = np.concatenate([[0], np.cumsum(edges)]).astype(np.intp)
+        return cls(start, start[after], np.repeat(owners, lengths), offsets)
+
+    def take(self, polygons: Indices) -> PolygonEdges:
+        """Return the edges of some polygons, given by rising index; they keep their indices."""
+        first, count = self.offsets[polygons], np.diff(self.offsets)[polygons]
+        chosen = np.repeat(first - np.cumsum(count) + count, count) + np.arange(count.sum())
+        return PolygonEdges(
+            self.start[chosen], self.stop[chosen], self.polygon[chosen], self.offsets
+        )
+
+    def count_crossings(self, box: Box) -> int:
+        """Return how often edges cross the lines through the centres of a box's rows."""
+        first, last = self._rows(box.y0, box.y1)
+        return int((last - first).sum())
+
+    def find_spans(self, box: Box) -> Iterator[tuple[Box, Spans]]:
+        """Yield the intervals of pixels inside each polygon, in bands of a box's rows.
+
+        Yields:
+            A band as wide as the box, and the intervals in it; bands without any are left out.
+        """
+        step = max(1, BAND_PIXELS // max(1, box.shape[1]))
+        bands = [Box(y, box.x0, min(y + step, box.y1), box.x1) for y in range(box.y0, box.y1, step)]
+        while bands:
+            band = bands.pop()
+            crossings = self.count_crossings(band)
+            rows = band.shape[0]
+            if crossings > BAND_CROSSINGS and rows > 1:
+                middle = band.y0 + rows // 2
+                bands.append(Box(band.y0, band.x0, middle, band.x1))
+                bands.append(Box(middle, band.x0, band.y1, band.x1))
+            elif crossings:
+                yield band, self._spans(band)
+
+    def _rows(self, top: int, bottom: int) -> tuple[Indices, Indices]:
+        """Return the first row that each edge crosses, and the row after the last one."""
+        # An edge crosses the centres y + 1/2 with min(y0, y1) <= y + 1/2 < max(y0, y1).
+        y0, y1 = self.start[:, 0], self.stop[:, 0]
+        first = np.clip(np.ceil(np.minimum(y0, y1) - 0.5), top, bottom).astype(np.intp)
+        last = np.clip(np.ceil(np.maximum(y0, y1) - 0.5), top, bottom).astype(np.intp)
+        return first, last
+
+    def _spans(self, band: Box) -> Spans:
+        first, last = self._rows(band.y0, band.y1)
+        count = last - first
+        edge = np.repeat(np.arange(len(count)), count)
+        row = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count) + first[edge]
+        (y0, x0), (y1, x1) = self.start[edge].T, self.stop[edge].T
+        x = x0 + (row + 0.5 - y0) * (x1 - x0) / (y1 - y0)
+        column = np.clip(np.ceil(x - 0.5).astype(np.intp), band.x0, band.x1) - band.x0
+        # Sorted by polygon, row and column, every second crossing begins an interval.
+        low, high = (side.bit_length() for side in band.shape[::-1])
+        key = np.sort((self.polygon[edge] << high | row - band.y0) << low | column)
+        line, columns = key[0::2] >> low, key & ((1 << low) - 1)
+        spans = Spans(line >> high, line & ((1 << high) - 1), columns[0::2], columns[1::2])
+        return spans.select(spans.end > spans.begin)
+
+
+def most_crossings(pixels: int) -> int:
+    """Return how many crossings a drawing of that many pixels may have."""
+    return FREE_CROSSINGS + pixels // 4
+
+
+def draw_union(edges: PolygonEdges, box: Box) -> NDArray[np.bool_]:
+    """Return which pixels (h, w) of a box have their centre in any of the polygons."""
+    inside = np.zeros(box.shape, np.bool_)
+    for band, spans in edges.find_spans(box):
+        rows, columns = band.shape[0], band.shape[1] + 1
+        starts, ends = spans.row * columns + spans.begin, spans.row * columns + spans.end
+        switches = np.bincount(starts, minlength=rows * columns).astype(np.int32)
+        switches -= np.bincount(ends, minlength=rows * columns).astype(np.int32)
+        covering = np.cumsum(switches.reshape(rows, columns)[:, :-1], axis=1, dtype=np.int32)
+        inside[band.relative_to(box).slices()] = covering > 0
+    return inside
+
+
+def draw_numbers(edges: PolygonEdges, box: Box) -> NDArray[np.int32]:
+    """Return the number of the last polygon that each pixel's centre lies in, 0 for none.
+
+    Args:
+        edges: the polygons; their numbers are their indices plus 1, and later ones lie on top.
+        box: px.
+
+    Returns:
+        (h, w).
+    """
+    numbers = np.zeros(box.shape, np.int32)
+    for band, spans in edges.find_spans(box):
+        numbers[band.relative_to(box).slices()] = _draw_band(spans, *band.shape)
+    return numbers
+
+
+def _draw_band(spans: Spans, rows: int, columns: int) -> NDArray[np.int32]:
+    """Return the largest number of an interval at each pixel (rows, columns), 0 for none."""
+    # Intervals of whole rows are common, as inside a large region, and hide what lies below.
+    whole = (spans.begin == 0) & (spans.end == columns)
+    bottom = np.zeros(rows, np.int32)
+    np.maximum.at(bottom, spans.row[whole], (spans.polygon[whole] + 1).astype(np.int32))
+    spans = spans.select(~whole & (spans.polygon + 1 > bottom[spans.row]))
+    highest = np.zeros((rows, columns), np.int32)
+    # An interval is the union of two, of the largest power of two that fits. Those of one length
+    # are noted where they begin, then each is split into two of half the length, down to pixels.
+    exponents = np.frexp(spans.end - spans.begin)[1] - 1
+    for exponent in range(int(exponents.max(initial=0)), -1, -1):
+        new = spans.select(exponents == exponent)
+        for first in (new.begin, new.end - (1 << exponent)):
+            places = new.row * columns + first
+            np.maximum.at(highest.reshape(-1), places, (new.polygon + 1).astype(np.int32))
+        if exponent:
+            half = 1 << (exponent - 1)
+            right = highest[:, half:]
+            np.maximum(right, highest[:, :-half].copy(), out=right)
+    return np.maximum(highest, bottom[:, None])
