@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from support import warm
 from support.proxy import Proxy, running_proxy
 from support.s3_server import FILES, KEYS, S3Server, running_server
 
@@ -56,6 +57,12 @@ LONG_FILES = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the files that take longest, so that no process is left with one at the end."""
     items.sort(key=lambda item: item.path.name not in LONG_FILES)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forked_workers() -> None:
+    """Let `ClusterOptions(workers=…)` start workers from a process that has imported everything."""
+    warm.fork_dask_workers()
 
 
 @pytest.fixture(scope="session")

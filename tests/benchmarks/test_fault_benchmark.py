@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 from random import Random
+
+from support import warm
 
 from benchmarks.common import ROOT
 from benchmarks.faults import Deck, Totals, make_table
@@ -16,7 +17,7 @@ from benchmarks.faults import Deck, Totals, make_table
 def test_two_faults_are_survived(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.faults", "--tiny", "--json"]
     command.append(str(tmp_path / "numbers"))
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = warm.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     numbers = json.loads((tmp_path / "numbers").read_text())
     assert numbers["faults"] == numbers["survived"] == {"kill a worker": 1, "kill the client": 1}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
+
+from support import warm
 
 from benchmarks.common import ROOT, Row
 from benchmarks.scheduler import Checkpoint, make_rows
@@ -50,7 +51,7 @@ def test_every_bar_can_be_missed() -> None:
 
 
 def test_a_small_cohort_goes_through_a_real_scheduler() -> None:
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, "-m", "benchmarks.scheduler", "--tiny"],
         cwd=ROOT,
         capture_output=True,

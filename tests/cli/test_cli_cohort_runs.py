@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import tifffile
 from click.testing import CliRunner, Result
+from support import warm
 from support.oracle import balanced_model, textured
 from support.runs import array_objects, every_file, marker_times
 from support.s3_server import S3Server
@@ -140,7 +141,7 @@ def test_a_manifest_with_a_bad_slide_and_a_rerun_that_does_what_is_left(
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_ended_in_the_middle_and_run_again(good: Path, here: Path, number: signal.Signals) -> None:
     command = arguments(good, "slides", "-o", "out")
-    with subprocess.Popen(
+    with warm.Popen(
         [*PROGRAM, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         deadline = time.monotonic() + 120

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from support import warm
 from support.oracle import balanced_model, textured, write_png
 from support.runs import array_objects
 
@@ -44,7 +45,7 @@ def test_ctrl_c_stops_the_whole_group_cleanly(
     folder: Path, tmp_path: Path, workers: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    process = subprocess.Popen(
+    process = warm.Popen(
         [*PROGRAM, *arguments(folder, "out", *workers)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -19,6 +19,7 @@ import psutil
 import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
+from support import warm
 
 import wsi_unet
 from wsi_unet.models import load_model
@@ -270,7 +271,7 @@ def _is_fork_server(process: psutil.Process) -> bool:
 
 def _started(arguments: list[str]) -> subprocess.Popen[str]:
     """Start the program as the first of a group of processes, as a terminal does."""
-    return subprocess.Popen(
+    return warm.Popen(
         [*PROGRAM, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

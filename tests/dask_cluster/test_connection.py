@@ -9,7 +9,6 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 import dask
 import pytest
+from support import warm
 from support.clusters import running, scheduler, until, worker
 
 from wsi_unet.dask_cluster import connection
@@ -202,7 +202,7 @@ def test_nothing_but_our_own_lines_is_shown_when_the_scheduler_dies(tmp_path: Pa
         until(file.exists, "the scheduler starts")
         address = json.loads(file.read_text())["address"]
         with worker(address):
-            done = subprocess.run(
+            done = warm.run(
                 [sys.executable, "-c", CLIENT, address, str(process.pid)],
                 capture_output=True,
                 text=True,

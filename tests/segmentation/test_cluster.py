@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from support import warm
 from support.oracle import balanced_model, textured, whole_image_forward, write_png
 from support.runs import CONFIG, OPTIONS
 
@@ -31,7 +32,7 @@ def image() -> NDArray[np.uint8]:
 def scheduler() -> Iterator[str]:
     """Run a `dask scheduler` and two `dask worker` on loopback, as a user would start them."""
     dask = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
-    process = subprocess.Popen(
+    process = warm.Popen(
         [*dask, "--host", "127.0.0.1", "--port", "0", "--no-dashboard"],
         stderr=subprocess.PIPE,
         text=True,
@@ -45,7 +46,7 @@ def scheduler() -> Iterator[str]:
             break
     worker = [sys.executable, "-m", "distributed.cli.dask_worker", address]
     workers = [
-        subprocess.Popen([*worker, "--nthreads", "2", "--no-dashboard"], stderr=subprocess.DEVNULL)
+        warm.Popen([*worker, "--nthreads", "2", "--no-dashboard"], stderr=subprocess.DEVNULL)
         for _ in range(2)
     ]
     yield address

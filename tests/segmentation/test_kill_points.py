@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import kill_points
+from support import kill_points, warm
 from support.oracle import balanced_model, textured, write_png
 from support.runs import OPTIONS, Study, array_objects, temporaries
 
@@ -56,7 +56,7 @@ def test_killed_wherever_it_changes_the_disk_the_rerun_finishes(
 
 def run_kill_points(**job: Any) -> dict[str, Any]:
     paths = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, kill_points.__file__, json.dumps(job)],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
@@ -91,7 +91,7 @@ def stuck_in_the_middle_of_a_write(
     how: str, output: Path, signature: str
 ) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     """Yield another process that has written (half of) the temporary of block 1.1's shard."""
-    process = subprocess.Popen(
+    process = warm.Popen(
         [sys.executable, "-c", STUCK, how, str(output), signature],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

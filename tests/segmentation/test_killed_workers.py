@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import dask
 import psutil
 import pytest
 from support.runs import Study, array_objects, marker_times
@@ -19,7 +20,12 @@ SLOW = 32
 def test_workers_killed_more_than_three_times(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Dask gives up on a task after three deaths that it was near; here it may not."""
+    """Dask gives up on a task after three deaths that it was near; here it may not.
+
+    The workers are started as users' are.
+    """
+    settings = dask.config.config["distributed"]["worker"]
+    monkeypatch.setitem(settings, "multiprocessing-method", "spawn")
     monkeypatch.setattr(meter, "PROGRESS_SECONDS", 0.0)
     output = tmp_path / "out"
     killed: list[int] = []

@@ -6,13 +6,13 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support import warm
 from support.oracle import write_png
 from support.runs import OPTIONS, Study, array_objects, every_file, marker_times
 
@@ -32,7 +32,7 @@ def test_killed_at_any_moment_the_rerun_does_only_the_rest(
     study: Study, tmp_path: Path, seed: int
 ) -> None:
     output = tmp_path / "out"
-    process = subprocess.Popen(
+    process = warm.Popen(
         [sys.executable, "-c", SCRIPT, str(study.slide), str(output),
          str(study.folder / "model"), json.dumps(OPTIONS)],
     )  # fmt: skip

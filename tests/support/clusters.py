@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from support import warm
+
 SUPPORT = Path(__file__).resolve().parents[1]
 """The folder on the workers' path from which they import `support`."""
 
@@ -27,7 +29,8 @@ def running(
     """Run one of Dask's programs inside; end it afterwards, with everything it started."""
     environment = os.environ | {"PYTHONPATH": str(SUPPORT)} | dict(env or {})
     with (log or Path(os.devnull)).open("ab") as stderr:
-        process = subprocess.Popen(
+        start = subprocess.Popen if wrapper else warm.Popen
+        process = start(
             [*wrapper, sys.executable, "-m", *map(str, command)],
             stdout=stderr,
             stderr=stderr,

@@ -23,7 +23,7 @@ from typing import Any
 
 import distributed
 import psutil
-from support import fault_preload
+from support import fault_preload, warm
 from support.fault_orders import Orders
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -36,31 +36,32 @@ NURSED = "w0"
 STARTING_SECONDS = 180.0
 
 PINNED = """
-import os, sys
+import os, runpy, sys
 if hasattr(os, "sched_setaffinity"):
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[int(sys.argv[1]) % len(cores)]})
-os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+del sys.argv[:2]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
 
 
 def start(
     *arguments: str | Path, log: Path, environment: Mapping[str, str], core: int | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start a Python program in a process group of its own.
+    """Start a Python module in a process group of its own.
 
     Args:
-        arguments: arguments of Python.
+        arguments: the module and its arguments.
         log: file that its output is appended to.
         environment: environment variables to set.
         core: core that it is bound to; None: all.
     """
     paths = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
     variables = {"PYTHONPATH": os.pathsep.join(paths)} | dict(environment)
-    pinned = [] if core is None else ["-c", PINNED, str(core)]
+    how = ["-m"] if core is None else ["-c", PINNED, str(core)]
     with log.open("ab") as out:
-        return subprocess.Popen(
-            [sys.executable, *pinned, *map(str, arguments)],
+        return warm.Popen(
+            [sys.executable, *how, *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
@@ -140,9 +141,10 @@ class Cluster:
     def add_worker(self, name: str) -> None:
         """Start one more worker; it needs a few seconds to connect."""
         self.workers[name] = start(
-            "-m", "dask", "worker", self.address, "--name", name, "--nthreads", str(THREADS),
+            "dask", "worker", self.address, "--name", name, "--nthreads", str(THREADS),
             "--no-dashboard", "--memory-limit", "0", "--death-timeout", "60",
             "--local-directory", self.folder / name, "--preload", "support.fault_preload",
+            "--preload-nanny", "support.warm",
             log=self.folder / f"{name}.log",
             core=int(name.strip("latew")),
             environment=dict(self.settings)
@@ -195,7 +197,7 @@ class Cluster:
     def _start_scheduler(self) -> subprocess.Popen[bytes]:
         host, port = self.address.removeprefix("tcp://").split(":")
         return start(
-            "-m", "dask", "scheduler", "--host", host, "--port", port, "--no-dashboard",
+            "dask", "scheduler", "--host", host, "--port", port, "--no-dashboard",
             log=self.folder / "scheduler.log", environment=self.settings,
         )  # fmt: skip
 

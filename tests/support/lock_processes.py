@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from support import warm
+
 from wsi_unet.storage.keys import LOCK_KEY
 from wsi_unet.storage.locking.lock import LockRecord
 from wsi_unet.storage.store import ByteStore
@@ -35,9 +37,7 @@ class Run:
 
     def __init__(self, output: Path | str, heartbeat: float = 5, stale: float = 30) -> None:
         command = [sys.executable, "-c", HOLD, str(output), str(heartbeat), str(stale)]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        self.process = warm.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def heard(self) -> str:
         assert self.process.stdout is not None
@@ -124,7 +124,7 @@ def competing(number: int) -> Iterator[list[subprocess.Popen[str]]]:
     """Run processes that `take` the lock at a given time and `release` it on request."""
     command = [sys.executable, "-c", COMPETE]
     processes = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        warm.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(number)
     ]
     try:

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from support import warm
 from support.training import (
     small_recipe,
     small_split,
@@ -186,7 +187,7 @@ def test_a_killed_training_is_resumed_from_its_last_state(
     at_once: dict[str, object], tmp_path: Path, kill_at: int
 ) -> None:
     model = tmp_path / "model"
-    process = subprocess.Popen(
+    process = warm.Popen(
         [sys.executable, "-c", PROGRAM, str(model), RECIPE.model_dump_json(), str(kill_at)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -6,13 +6,13 @@ import itertools
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from support import warm
 
 from wsi_unet.models import load_model
 
@@ -69,7 +69,7 @@ ONE_THREAD = ("--threads", "1")
 
 def run(script: str, *arguments: str | Path) -> str:
     """Run a script as its docstring says; return its stdout."""
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, SCRIPTS / script, *map(str, arguments)],
         capture_output=True,
         text=True,
@@ -123,7 +123,7 @@ def test_finished_folds_are_reused_and_written_into_another_models_card(
 def test_figures_of_another_recipe_are_not_taken(recipe: Path, validated: Path) -> None:
     options = ["--data", str(ROOT / "tests" / "data"), "--set", "sampling.batch=2"]
     command = [sys.executable, str(SCRIPTS / "cross_validate.py"), str(recipe), str(validated)]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+    done = warm.run([*command, *options], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "was trained by another recipe" in done.stderr
 
