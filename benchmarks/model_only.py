@@ -54,12 +54,12 @@ def read_windows(output: Path, label: str) -> Iterator[tuple[NDArray[np.uint8], 
     assert labels is not None
     mask = None if labels.tissue == "none" else progress.read_mask()
     border = load_model(labels.model.path).spec.border()
-    shape = labels.resampling.shape
+    shape, area = labels.resampling.shape, labels.predicted_area(mask)
     with open_reference(labels.slide) as slide:
         raster = open_raster(slide, labels.resampling)
         for index in labels.blocks():
             box = labels.grid.core(index)
-            cores = cut_tiles(box, border, labels.tile, mask, shape)
+            cores = cut_tiles(box, border, labels.tile, area)
             if not cores:
                 continue
             windows = [border.window(core, shape) for core in cores]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import doctest
+from fractions import Fraction
+from random import Random
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_unet.geometry import BlockGrid, Border, Box, reflect
+from wsi_unet import geometry
+from wsi_unet.geometry import BlockGrid, Border, Box, find_pixels, merge_boxes, reflect
 
 sides = st.integers(1, 40)
 places = st.integers(-30, 60)
@@ -25,6 +30,34 @@ def test_boxes_are_sets_of_pixels(a: Box, b: Box) -> None:
     assert a.contains(b) == (pixels(b) <= pixels(a))
     if a.area and b.area:
         assert pixels(a.union(b)) >= pixels(a) | pixels(b)
+
+
+@given(st.lists(boxes, max_size=5), st.randoms(use_true_random=False))
+def test_merged_boxes_are_one_form_of_their_pixels(parts: list[Box], random: Random) -> None:
+    covered = set().union(*map(pixels, parts))
+    merged = merge_boxes(parts)
+    assert sum(box.area for box in merged) == len(covered)
+    assert set().union(*map(pixels, merged)) == covered
+    # However the same pixels are cut, and in whatever order.
+    others = [tile for box in parts for tile in box.tiles(random.randint(1, 30))]
+    random.shuffle(others)
+    assert merge_boxes(others) == merged
+
+
+@given(
+    st.builds(Box, *[st.integers(0, 60)] * 4),
+    st.sampled_from([0.5, 1.0, 2.0, 1.25, 4.0, 4.001953125, 7 / 3, 0.3]),
+    st.sampled_from([1.0, 2.0, 3.9, 0.501953125]),
+)
+def test_pixels_of_a_region_have_their_centres_in_it(box: Box, fy: float, fx: float) -> None:
+    found = find_pixels(box, (fy, fx))
+    for factor, edges, range_found in (
+        (fy, (box.y0, box.y1), range(found.y0, found.y1)),
+        (fx, (box.x0, box.x1), range(found.x0, found.x1)),
+    ):
+        centres = [(pixel + Fraction(1, 2)) * Fraction(factor) for pixel in range(210)]
+        inside = [pixel for pixel in range(210) if edges[0] <= centres[pixel] < edges[1]]
+        assert list(range_found) == inside
 
 
 @given(st.integers(0, 30), st.integers(0, 30), sides, sides, st.integers(1, 17))
@@ -121,3 +154,9 @@ def test_windows_of_one_size_stay_that_size_at_every_edge() -> None:
 def test_only_clipped_windows_see_more_than_the_slide() -> None:
     assert Border(8, 8, 0, 8, "clip").full_shape((17, 24)) == (24, 24)
     assert Border(8, 8, 0, 8, "cut").full_shape((17, 24)) == (17, 24)
+
+
+def test_the_examples_in_the_docs() -> None:
+    result = doctest.testmod(geometry)
+    assert result.attempted
+    assert result.failed == 0

@@ -7,8 +7,11 @@ edge: a window does, wherever its core touches the edge of the slide.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -107,6 +110,55 @@ class Box:
         for y in range(self.y0, self.y1, side):
             for x in range(self.x0, self.x1, side):
                 yield Box(y, x, min(y + side, self.y1), min(x + side, self.x1))
+
+
+def find_pixels(box: Box, downsample: tuple[float, float]) -> Box:
+    """Return the pixels of another grid whose centres lie in a box of level 0.
+
+    Pixel i of a grid with downsample f has its centre at (i + 1/2)·f. A centre on the box's top or
+    left edge is inside, one on its bottom or right edge isn't; so boxes that share an edge never
+    share a pixel, and none is lost between them.
+
+    >>> find_pixels(Box(1, 2, 7, 9), (2.0, 4.0))
+    Box(y0=0, x0=0, y1=3, x1=2)
+
+    Args:
+        box: px of level 0.
+        downsample: (y, x) level-0 px per px of the grid.
+    """
+
+    def first(edge: int, factor: float) -> int:
+        return math.ceil(Fraction(edge) / Fraction(factor) - Fraction(1, 2))
+
+    fy, fx = downsample
+    return Box(first(box.y0, fy), first(box.x0, fx), first(box.y1, fy), first(box.x1, fx))
+
+
+def merge_boxes(boxes: Iterable[Box]) -> tuple[Box, ...]:
+    """Return disjoint boxes that cover the same pixels; equal areas give equal boxes.
+
+    >>> merge_boxes([Box(0, 0, 2, 2), Box(0, 2, 2, 4), Box(1, 1, 2, 3)])
+    (Box(y0=0, x0=0, y1=2, x1=4),)
+    """
+    filled = [box for box in boxes if box.area]
+    bands: list[tuple[int, int, list[tuple[int, int]]]] = []  # y0, y1, [(x0, x1)]
+    for y0, y1 in pairwise(sorted({y for box in filled for y in (box.y0, box.y1)})):
+        spans = _merge_spans((b.x0, b.x1) for b in filled if b.y0 <= y0 and y1 <= b.y1)
+        if bands and bands[-1][1:] == (y0, spans):
+            bands[-1] = bands[-1][0], y1, spans
+        else:
+            bands.append((y0, y1, spans))
+    return tuple(Box(y0, x0, y1, x1) for y0, y1, spans in bands for x0, x1 in spans)
+
+
+def _merge_spans(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    merged: list[tuple[int, int]] = []
+    for start, stop in sorted(spans):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(stop, merged[-1][1])
+        else:
+            merged.append((start, stop))
+    return merged
 
 
 @dataclass(frozen=True, slots=True)

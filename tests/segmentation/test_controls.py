@@ -40,7 +40,7 @@ def errors(predictor: Predictor, image: NDArray[np.uint8], truth: Truth) -> int:
     raster = ArrayRaster(image)
     box = Box.from_shape(raster.shape)
     block = predict_box(
-        raster, box, predictor, tile=TILE, mask=None, probabilities=False, clock=Stopwatch()
+        raster, box, predictor, tile=TILE, area=None, probabilities=False, clock=Stopwatch()
     )
     return int(((block.labels[0] != truth.labels) & truth.decided).sum())
 

@@ -51,7 +51,7 @@ def stored(store: ByteStore) -> dict[str, str]:
 def test_a_run_is_the_same_and_is_resumed(
     study: Study, slide: str, output: str, s3_proxy: Proxy
 ) -> None:
-    started = run(study, slide, output, region=(0, 0, 600, 600))
+    started = run(study, slide, output, region=(0, 0, 1024, 1024))
     assert started.blocks.total == 4
     report = run(study, slide, output)
     assert (report.state, report.blocks.resumed) == ("finished", 4)
@@ -82,7 +82,7 @@ def test_a_slide_on_the_disk_and_in_a_bucket_are_one(
     """A run of one resumes a run of the other."""
     whole = study.finished(tmp_path / "out")
     assert run(study, slide, str(whole)).blocks.resumed == 12
-    run(study, slide, output, region=(0, 0, 600, 600))
+    run(study, slide, output, region=(0, 0, 1024, 1024))
     assert run(study, str(study.slide), output).blocks.resumed == 4
 
 

@@ -47,7 +47,7 @@ def watched(run_once: Callable[..., Any], orders: Orders, seconds: float) -> Cal
     """Return `run_once` with every block noted: requested, started, then marked or failed."""
 
     def watched_run(
-        progress: Any, signature: str, index: Any, attempt: int, name: str, work: Any
+        progress: Any, signature: str, index: Any, attempt: int, name: str, work: Any, boxes: Any
     ) -> Any:
         block, begun = f"{index[0]}.{index[1]}", False
         fields = {"run": progress.name, "block": block, "output": str(progress.store)}
@@ -63,7 +63,7 @@ def watched(run_once: Callable[..., Any], orders: Orders, seconds: float) -> Cal
 
         orders.note("asked", **fields)
         try:
-            marker = run_once(progress, signature, index, attempt, name, watched_work)
+            marker = run_once(progress, signature, index, attempt, name, watched_work, boxes)
         except Exception as error:
             orders.note("failed", error=str(error), **fields)
             raise

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from wsi_unet.errors import OutputError
-from wsi_unet.geometry import BlockIndex
+from wsi_unet.geometry import BlockGrid, BlockIndex, Box
 from wsi_unet.labels.shards import ShardRecord
 from wsi_unet.storage.concurrent import map_concurrently
 from wsi_unet.storage.keys import BOOKKEEPING
@@ -36,6 +36,9 @@ MOST_MASK_CELLS = 1 << 28
 """The most cells that a tissue mask may have: more than any has, and they fit in memory."""
 
 Count = Annotated[int, Field(ge=0)]
+
+MarkedBoxes = tuple[tuple[Count, Count, Count, Count], ...] | None
+"""Disjoint boxes (y0, x0, y1, x1) of a block, level-0 px, sorted; None is all of the block."""
 
 
 class _ProgressRecord(BaseModel):
@@ -73,6 +76,8 @@ class BlockMarker(_ProgressRecord):
         ended: when it ended, by the clock of the worker's machine, in seconds since 1970; 0 if
             that isn't known.
         worker: unique name of the process that computed it.
+        boxes: what of the block the run's regions covered; pixels outside are 0 and weren't
+            predicted. None is all of it, as for every block that earlier versions computed.
         shards: the records of its shards, by key.
     """
 
@@ -84,7 +89,15 @@ class BlockMarker(_ProgressRecord):
     attempts: int
     ended: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     worker: str = ""
+    boxes: MarkedBoxes = None
     shards: dict[str, ShardRecord]
+
+    def covered(self, grid: BlockGrid) -> tuple[Box, ...]:
+        """Return what of the block was computed as disjoint boxes, px of the grid's level 0."""
+        core = grid.core(self.block)
+        if self.boxes is None:
+            return (core,)
+        return tuple(Box(*box).intersection(core) for box in self.boxes)
 
     @property
     def empty(self) -> bool:

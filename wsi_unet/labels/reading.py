@@ -24,6 +24,7 @@ from wsi_unet.labels.contents import (
     read_run_groups,
     read_run_names,
 )
+from wsi_unet.labels.predicted import read_predicted_area, to_lazy_array
 from wsi_unet.locations import Location
 from wsi_unet.storage.opening import open_store
 from wsi_unet.storage.s3.zarr_store import open_zarr_store
@@ -53,8 +54,14 @@ def open_labels(path: Output, name: str | None = None, level: int = 0) -> xr.Dat
         (UTC time; None while blocks are missing, which read as background), `areas_mm2`
         and `pixels` {value: area, count} once finished, `level`, `levels` and `provenance`.
 
+        The coordinate `predicted` (y, x) says, lazily too, where the model looked: at pixels of
+        finished blocks that lie in tissue and in the run's regions; on coarser levels, a pixel is
+        predicted if any of its level-0 pixels is. Everywhere else 0 doesn't mean background. It is
+        left out where the run's progress isn't kept beside the labels.
+
     Raises:
-        OutputError: there is no such output, label group or level.
+        OutputError: there is no such output, label group or level, or what is known of the run is
+            damaged.
     """
     store = _open_output(path)
     names = read_label_names(store)
@@ -74,7 +81,7 @@ def open_labels(path: Output, name: str | None = None, level: int = 0) -> xr.Dat
         "pixels": {item["label-value"]: item["pixels"] for item in properties if "pixels" in item},
         "finished": attributes["wsi_unet"]["finished"],
     }
-    return array
+    return _add_predicted(store, array)
 
 
 def open_probabilities(path: Output, name: str | None = None, level: int = 0) -> xr.DataArray:
@@ -151,6 +158,22 @@ def _read_attributes(store: ByteStore, group: str) -> dict[str, Any]:
     return attributes
 
 
+def _add_predicted(store: ByteStore, labels: xr.DataArray) -> xr.DataArray:
+    """Return a level of labels with the coordinate `predicted`, unless nothing says what was."""
+    finest = _open_array(store, f"labels/{labels.name}/0")
+    shape, block = (finest.shape[0], finest.shape[1]), (finest.shards or finest.chunks)[0]
+    area = read_predicted_area(store, str(labels.name), shape, block)
+    if area is None:
+        return labels
+    sides, level = (labels.shape[0], labels.shape[1]), labels.attrs["level"]
+    predicted = to_lazy_array(area, level, sides, labels.data.chunksize)
+    return labels.assign_coords(predicted=(labels.dims, predicted))
+
+
+def _open_array(store: ByteStore, key: str) -> zarr.Array[Any]:
+    return zarr.open_array(open_zarr_store(store.location), path=key, mode="r", zarr_format=3)
+
+
 def _open_level(
     store: ByteStore,
     group: str,
@@ -162,8 +185,7 @@ def _open_level(
     levels = len(attributes["ome"]["multiscales"][0]["datasets"])
     if not 0 <= level < levels:
         raise OutputError(f"{store}: no level {level} of {name!r}; there are 0 to {levels - 1}")
-    key = f"{group}/{level}"
-    stored = zarr.open_array(open_zarr_store(store.location), path=key, mode="r", zarr_format=3)
+    stored = _open_array(store, f"{group}/{level}")
     frame = parse_frame(attributes, level)
     coordinates = {
         dim: start + step * np.arange(size)

@@ -220,7 +220,7 @@ def _predict_chunk(
         core,
         predictor,
         tile=tile,
-        mask=None,
+        area=None,
         probabilities=False,
         clock=Stopwatch(),
     )

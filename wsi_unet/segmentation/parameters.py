@@ -7,14 +7,18 @@ import json
 from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from typing_extensions import override
 
-from wsi_unet.geometry import BlockGrid, BlockIndex, Box, Shape
+from wsi_unet.geometry import BlockGrid, BlockIndex, Box, Shape, find_pixels, merge_boxes
 from wsi_unet.labels.contents import FORMAT_VERSION
+from wsi_unet.labels.progress import BlockMarker, MarkedBoxes
 from wsi_unet.labels.pyramid import Pyramid
 from wsi_unet.models.inference.augmentation import Tta
 from wsi_unet.models.inference.ensemble import Ensemble, IntensityStatistics
 from wsi_unet.models.number_types import Precision
+from wsi_unet.predicted_area import PredictedArea
 from wsi_unet.slides.resample import Resampling
+from wsi_unet.slides.tissue.mask import TissueMask
 
 
 class SlideReference(BaseModel):
@@ -70,6 +74,14 @@ class _Parameters(BaseModel):
         """Return the signature: the sha256 of the identity."""
         text = json.dumps(self.identity(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def marked_boxes(self, index: BlockIndex) -> MarkedBoxes:
+        """Return what of a block its marker must say was computed; None for all of it."""
+        return None
+
+    def covers_block(self, marker: BlockMarker) -> bool:
+        """Return whether a marker with this signature says that all of its block's part is done."""
+        return self.marked_boxes(marker.block) == marker.boxes
 
 
 class ModelReference(BaseModel):
@@ -134,7 +146,9 @@ class LabelParameters(_Parameters):
         tta: which views of a window are averaged.
         statistics: how each model's intensities are normalised, if any model wants the slide's own
             statistics.
-        regions: computed regions as level-0 boxes (y0, x0, y1, x1); empty for the whole slide.
+        regions: computed regions as level-0 boxes (y0, x0, y1, x1); empty for the whole slide. They
+            decide which pixels are computed and not their values, so they aren't in the signature:
+            each block's marker says what of the block was computed.
         exactness: "approximate" if tiling can change a label, or else "exact".
         inexact_because: why tiling can change a label; "" if it can't.
         agreement: share of labels equal to float32's on real windows; None in float32.
@@ -202,19 +216,33 @@ class LabelParameters(_Parameters):
         return "probabilities" in self.outputs
 
     def region_boxes(self) -> tuple[Box, ...]:
-        """Return the computed regions in px of the model's grid, rounded outward."""
+        """Return the computed regions as disjoint boxes, px of the model's grid."""
         if not self.regions:
             return (Box.from_shape(self.resampling.shape),)
-        fy, fx = self.resampling.downsample
-        return tuple(
-            Box(int(y0 / fy), int(x0 / fx), -int(-y1 // fy), -int(-x1 // fx))
-            for y0, x0, y1, x1 in self.regions
+        return merge_boxes(
+            find_region(Box(*region), self.slide.shape, self.resampling) for region in self.regions
         )
+
+    def predicted_area(self, mask: TissueMask | None) -> PredictedArea:
+        """Return the pixels that are predicted.
+
+        Args:
+            mask: tissue, stretched over the slide; None predicts all of the regions.
+        """
+        return PredictedArea(self.resampling.shape, self.region_boxes(), mask)
 
     def blocks(self) -> tuple[BlockIndex, ...]:
         """Return the blocks of the run, row by row."""
         grid = self.grid
         return tuple(sorted({i for box in self.region_boxes() for i in grid.touching(box)}))
+
+    @override
+    def marked_boxes(self, index: BlockIndex) -> MarkedBoxes:
+        if not self.regions:
+            return None
+        core = self.grid.core(index)
+        parts = merge_boxes(core.intersection(box) for box in self.region_boxes())
+        return None if parts == (core,) else tuple((b.y0, b.x0, b.y1, b.x1) for b in parts)
 
 
 class ImageParameters(_Parameters):
@@ -253,6 +281,24 @@ class ImageParameters(_Parameters):
     def blocks(self) -> tuple[BlockIndex, ...]:
         """Return all blocks, row by row."""
         return tuple(self.grid)
+
+
+def find_region(region: Box, slide_shape: Shape, resampling: Resampling) -> Box:
+    """Return the pixels of the model's grid that belong to a region.
+
+    They are those whose centres lie in it. A region that ends where the slide does goes on to the
+    end of the grid, whose last pixel may reach beyond the slide.
+
+    Args:
+        region: px of level 0, inside the slide.
+        slide_shape: (rows, columns) of level 0, px.
+        resampling: the model's grid.
+    """
+    pixels = find_pixels(region, resampling.downsample)
+    rows, columns = resampling.shape
+    y1 = rows if region.y1 >= slide_shape[0] else pixels.y1
+    x1 = columns if region.x1 >= slide_shape[1] else pixels.x1
+    return Box(pixels.y0, pixels.x0, y1, x1).intersection(Box.from_shape(resampling.shape))
 
 
 def differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from wsi_unet.errors import OutputError
 from wsi_unet.geometry import BlockIndex
 from wsi_unet.labels import contents
-from wsi_unet.labels.contents import IMAGE_NAME
+from wsi_unet.labels.names import IMAGE_NAME
 from wsi_unet.labels.progress import BlockMarker, Progress
 from wsi_unet.locations import Location
 from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters
@@ -143,7 +143,8 @@ def _read_status(
     verify: bool,
 ) -> RunStatus:
     indices, signature = set(parameters.blocks()), parameters.signature()
-    markers = [marker for marker in progress.read_markers(signature) if marker.block in indices]
+    found = progress.read_markers(signature)
+    markers = [m for m in found if m.block in indices and parameters.covers_block(m)]
     done: list[BlockMarker] = []
     damaged: list[BlockMarker] = []
     for marker, sound in progress.check_shards(markers, contents=verify):
@@ -165,7 +166,7 @@ def _read_status(
         for failure in progress.read_failures()
         if failure.block in indices
     )
-    pixels = sum(parameters.grid.core(marker.block).area for marker in done)
+    pixels = sum(box.area for marker in done for box in marker.covered(parameters.grid))
     seconds = sum(sum(marker.seconds.values()) for marker in done)
     blocks_per_s, device_busy = measure_rates(done)
     return RunStatus(

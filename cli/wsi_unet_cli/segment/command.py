@@ -91,8 +91,8 @@ An interrupted run continues where it stopped when the same command is given aga
     "--region",
     callback=parse_region,
     metavar="X,Y,W,H",
-    help="Segment only this part of the slide, in full-resolution pixels; it is extended to whole "
-    "blocks.",
+    help="Segment only this part of the slide, in full-resolution pixels; given again with another "
+    "part, that is added.",
 )
 @click.option(
     "--tissue",

@@ -37,6 +37,7 @@ class Costs:
         output_bytes: upper bound of what is written: as if nothing compressed.
         expected_bytes: what real slides stay below.
         process_bytes: peak memory of one worker process.
+        decoding_bytes: how much of that decoding the slide takes, where it has few large tiles.
         device_bytes: peak memory on the device; None where that is the process's own memory.
         seconds: estimated time of the run; None where no speed was measured.
         seconds_per_block: estimated time of a block full of tissue; None where no speed was
@@ -50,6 +51,7 @@ class Costs:
     output_bytes: int
     expected_bytes: int
     process_bytes: int
+    decoding_bytes: int
     device_bytes: int | None
     seconds: float | None
     seconds_per_block: float | None
@@ -71,6 +73,7 @@ def count_costs(
     measured: WorkerMeasurement,
     processes: int,
     threads: int,
+    decoding: int,
 ) -> Costs:
     """Return what a run needs; nothing is read or written.
 
@@ -79,17 +82,18 @@ def count_costs(
         image: the slide's image, if it will be stored.
         border: the network's border.
         classes: number of the network's outputs.
-        mask: tissue, stretched over the slide; None predicts everywhere.
+        mask: tissue, stretched over the slide; None predicts all of the regions.
         measured: a worker's speed and memory.
         processes: number of worker processes.
         threads: blocks that a process works on at once.
+        decoding: memory that decoding the slide takes in each process, bytes.
     """
     blocks = labels.blocks()
-    grid, shape = labels.grid, labels.resampling.shape
+    grid, shape, area = labels.grid, labels.resampling.shape, labels.predicted_area(mask)
     tissue: list[BlockIndex] = []
     tiles = core_pixels = window_pixels = 0
     for index in blocks:
-        cores = cut_tiles(grid.core(index), border, labels.tile, mask, shape)
+        cores = cut_tiles(grid.core(index), border, labels.tile, area)
         if not cores:
             continue
         tissue.append(index)
@@ -108,7 +112,9 @@ def count_costs(
         expected_bytes=int(sum(EXPECTED_RATIO[name] * size for name, size in stored.items())),
         process_bytes=measured.base_memory
         + threads * work
+        + decoding
         + (0 if on_device else measured.tile_memory),
+        decoding_bytes=decoding,
         device_bytes=measured.tile_memory if on_device else None,
         seconds=None
         if measured.mpx_per_s is None
@@ -193,6 +199,8 @@ def _check_memory(
     fewer = f"fewer `workers` (now {per_host})"
     if per_host == 1:
         fewer = f"a smaller `block` (now {labels.block})"
+    if 2 * costs.decoding_bytes * per_host > need:
+        fewer += ", or convert the slide, which is decoded as a whole, to a tiled TIFF"
     raise PlanError(
         f"memory: {per_host} worker process(es) need {_format_size(need)} more, but "
         f"{measured.host} has {_format_size(measured.host_memory)} free; use a smaller `tile` "

@@ -41,8 +41,8 @@ class Options:
     Attributes:
         reader: the reader that opens the slide; "auto" picks one.
         mpp: size of the slide's level-0 pixels, µm; overrides what the file says.
-        region: (x, y, width, height) in level-0 px; None is the whole slide. It is extended to
-            whole blocks, so its labels are exact too.
+        region: (x, y, width, height) in level-0 px; None is the whole slide. Labels of pixels whose
+            centres lie inside are those of the whole slide; all others are 0.
         tissue: "auto", "none" (predict everywhere) or the path of a mask.
         outputs: "labels", and "probabilities" if they are to be stored too.
         image: which picture of the slide is stored beside the labels: "overview" (reduced), "full"

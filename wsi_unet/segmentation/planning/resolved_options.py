@@ -10,7 +10,12 @@ from wsi_unet.labels.pyramid import Pyramid
 from wsi_unet.locations import Location
 from wsi_unet.models.inference.ensemble import Ensemble, IntensityStatistics
 from wsi_unet.models.spec import ModelSpec
-from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters, SlideReference
+from wsi_unet.segmentation.parameters import (
+    ImageParameters,
+    LabelParameters,
+    SlideReference,
+    find_region,
+)
 from wsi_unet.segmentation.planning.options import DEFAULT_BLOCK, Options
 from wsi_unet.segmentation.planning.output_state import OutputState
 from wsi_unet.slides.colour_statistics import ColourSums, measure_colours
@@ -75,7 +80,7 @@ def resolve_options(
     block = options.block or (stored.block if stored else DEFAULT_BLOCK)
     tile = options.tile or ensemble.tile or (stored.tile if stored else None)
     _check_tile(tile, ensemble, block)
-    regions = _choose_regions(slide, options, stored)
+    regions = _choose_regions(slide, options, stored, resampling)
     image = _choose_image(slide, reference, output, options, levels)
     tissue, mask = _choose_tissue(slide, output, options)
     statistics, warnings = _choose_statistics(slide, ensemble, resampling, mask, stored)
@@ -219,7 +224,7 @@ def _choose_tissue(
 
 
 def _choose_regions(
-    slide: Slide, options: Options, stored: LabelParameters | None
+    slide: Slide, options: Options, stored: LabelParameters | None, resampling: Resampling
 ) -> tuple[tuple[int, int, int, int], ...]:
     """Return the computed regions: an earlier run's and the wanted one; () is the whole slide."""
     wanted = options.region_box
@@ -231,6 +236,13 @@ def _choose_regions(
         raise OptionError(
             f"`region={options.region}` lies outside the slide, which is {columns} x {rows} px; "
             "give full-resolution pixels X,Y,W,H inside it",
+            option="region",
+        )
+    if not find_region(inside, slide.shape, resampling).area:
+        fy, fx = resampling.downsample
+        raise OptionError(
+            f"`region={options.region}` contains the centre of no pixel of the labels, which are "
+            f"{fx:.3g} x {fy:.3g} pixels of the slide large; give a larger one",
             option="region",
         )
     region = (inside.y0, inside.x0, inside.y1, inside.x1)

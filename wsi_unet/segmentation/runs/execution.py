@@ -224,7 +224,8 @@ class Execution:
         marker = None
         with suppress(OutputError):  # a store that fails must not end the other slides
             marker = progress.read_marker(task.index, task.run.signature)
-        if marker is not None:  # an attempt that was given up has ended after all
+        if marker is not None and self._arrays[task.run].covers_block(marker):
+            # An attempt that was given up has ended after all.
             self._record_done(task, marker)
             return
         logs.event("block failed", **_identify(task), error=error)

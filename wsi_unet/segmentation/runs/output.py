@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import JsonValue
 
 from wsi_unet.labels import contents, layout
-from wsi_unet.labels.contents import FORMAT_VERSION, IMAGE_NAME
+from wsi_unet.labels.contents import FORMAT_VERSION
+from wsi_unet.labels.documents import read_group_attributes
 from wsi_unet.labels.metadata import Frame
+from wsi_unet.labels.names import IMAGE_NAME
 from wsi_unet.labels.progress import Progress, RunRecord, ShardRecord
 from wsi_unet.labels.pyramid import reduce_mean, reduce_mode
 from wsi_unet.labels.writer import build_tail
@@ -117,7 +119,7 @@ def are_labels_described(store: ByteStore, labels: LabelParameters) -> bool:
         (f"labels/{name}", None) for name in labels.label_groups
     ]
     if labels.probabilities:
-        attributes = contents.read_group_attributes(store, f"probability/{labels.label}") or {}
+        attributes = read_group_attributes(store, f"probability/{labels.label}") or {}
         channels = attributes.get("ome", {}).get("omero", {}).get("channels", [])
         groups.append((f"probability/{labels.label}", len(channels)))
     return {*labels.label_groups} <= {*contents.read_label_names(store)} and all(
@@ -205,14 +207,15 @@ def is_finished(store: ByteStore, label: str) -> bool:
 
 
 def _is_finished(store: ByteStore, group: str) -> bool:
-    attributes: dict[str, Any] = contents.read_group_attributes(store, f"labels/{group}") or {}
+    attributes: dict[str, Any] = read_group_attributes(store, f"labels/{group}") or {}
     return attributes.get("wsi_unet", {}).get("finished") is not None
 
 
 def count_label_pixels(progress: Progress, labels: LabelParameters) -> list[list[int]]:
     """Count the predicted level-0 pixels of each label group by value, over all done blocks.
 
-    Background counts inside the tissue mask only: what wasn't predicted isn't background tissue.
+    Background counts where the model predicted only: what it didn't look at isn't background. A
+    block of which only a part is done yet, because the regions have grown, counts with that part.
     The lists are empty where no block is done.
     """
     wanted = set(labels.blocks())

@@ -19,7 +19,8 @@ def resume_run(
 ) -> Iterator[Task]:
     """Count the blocks that earlier runs have done, and return tasks for all others.
 
-    A block that is marked done but whose shards are missing or cut short is done again. The
+    A block that is marked done but whose shards are missing or cut short is done again; so is one
+    of which the regions now cover another part. The
     image's blocks are evenly mixed with the labels': they don't use the device, so they hide
     behind those that do.
 
@@ -48,7 +49,8 @@ def _resume_array(
 ) -> list[Task]:
     progress = output.open_progress(run)
     left = dict.fromkeys(parameters.blocks())
-    markers = (m for m in progress.read_markers(run.signature) if m.block in left)
+    found = progress.read_markers(run.signature)
+    markers = (m for m in found if m.block in left and parameters.covers_block(m))
     for marker, sound in progress.check_shards(markers):
         if sound:
             tally.count_resumed(marker)

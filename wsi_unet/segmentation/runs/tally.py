@@ -22,7 +22,7 @@ class Tally:
         empty: blocks among both that are all background, of which nothing is stored.
         tissue_resumed: blocks with tissue among `resumed`.
         tissue_done: blocks with tissue among `done`.
-        pixels: level-0 pixels of `done`.
+        pixels: level-0 pixels of `done`, those inside the regions.
         waits: what the threads spent their time on in `done`.
         failures: blocks that failed.
     """
@@ -55,7 +55,7 @@ class Tally:
         self.done += 1
         self.empty += marker.empty
         self.tissue_done += marker.block in self.tissue
-        self.pixels += self.grid.core(marker.block).area
+        self.pixels += sum(box.area for box in marker.covered(self.grid))
         self.waits += Waits.from_marker(marker)
 
     def count_blocks(self) -> BlockCounts:

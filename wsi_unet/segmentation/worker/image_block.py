@@ -58,7 +58,7 @@ class ImageBlockRunner(BlockRunner):
                 )
 
         name = f"{self.parameters.slide.name} (image)"
-        return run_once(self.progress, signature, index, attempt, name, work)
+        return run_once(self.progress, signature, index, attempt, name, work, None)
 
     @override
     def close(self) -> None:

@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from wsi_unet.errors import BlockError
-from wsi_unet.geometry import BlockIndex, Border, Box, Shape
+from wsi_unet.errors import BlockError, OutputError
+from wsi_unet.geometry import BlockIndex, Border, Box
 from wsi_unet.labels.progress import BlockMarker, Progress, ShardRecord
 from wsi_unet.labels.pyramid import Pixels, Reduce, reduce_mean, reduce_mode
 from wsi_unet.labels.writer import write_block
 from wsi_unet.models.inference.ensemble import IntensityStatistics
 from wsi_unet.models.inference.predictor import Prediction, Predictor
+from wsi_unet.predicted_area import PredictedArea
 from wsi_unet.segmentation.parameters import LabelParameters
 from wsi_unet.segmentation.worker.run_once import (
     BlockRunner,
@@ -31,7 +32,6 @@ from wsi_unet.segmentation.worker.run_once import (
 )
 from wsi_unet.slides.resample import Raster, read_mirrored
 from wsi_unet.slides.slide import Slide
-from wsi_unet.slides.tissue.mask import TissueMask, mask_in_box, mask_touches
 from wsi_unet.storage.store import ByteStore
 
 
@@ -42,7 +42,7 @@ class BlockPixels:
     Attributes:
         labels: label values, uint8 (label images, rows, columns).
         probabilities: round(255 · probability), uint8 (classes, rows, columns); None unless wanted.
-        predicted: number of pixels inside the tissue mask.
+        predicted: number of pixels of the predicted area.
     """
 
     labels: NDArray[np.uint8]
@@ -58,7 +58,7 @@ class LabelBlockRunner(BlockRunner):
         parameters: the run's parameters.
         slide: the open slide behind `raster`.
         raster: the slide on the model's pixel grid.
-        mask: tissue, stretched over the slide; None predicts everywhere.
+        area: the pixels that are predicted.
         predictor: the model on its device.
         store: the output store.
         progress: the label group's progress files.
@@ -68,7 +68,7 @@ class LabelBlockRunner(BlockRunner):
     parameters: LabelParameters
     slide: Slide
     raster: Raster
-    mask: TissueMask | None
+    area: PredictedArea
     predictor: Predictor
     store: ByteStore
     progress: Progress
@@ -76,18 +76,21 @@ class LabelBlockRunner(BlockRunner):
 
     @override
     def run(self, index: BlockIndex, attempt: int) -> BlockMarker:
-        signature = self.parameters.signature()
+        signature, boxes = self.parameters.signature(), self.parameters.marked_boxes(index)
 
         def work(clock: Stopwatch) -> WrittenBlock:
             pixels = self.compute(index, clock)
             with clock.measure("write"):
-                check_current(self.progress, signature)
+                record = check_current(self.progress, signature)
+                wanted = LabelParameters.model_validate(record.parameters).marked_boxes(index)
+                if wanted != boxes:
+                    raise OutputError(f"another run of {record.name!r} has grown its regions")
                 values = self.predictor.label_count
                 counts = tuple(n for image in pixels.labels for n in count_labels(image, values))
                 return WrittenBlock(self._write(index, pixels), counts, pixels.predicted)
 
         name = self.parameters.slide.name
-        return run_once(self.progress, signature, index, attempt, name, work)
+        return run_once(self.progress, signature, index, attempt, name, work, boxes)
 
     def compute(self, index: BlockIndex, clock: Stopwatch) -> BlockPixels:
         """Read and predict one block, without writing anything."""
@@ -96,7 +99,7 @@ class LabelBlockRunner(BlockRunner):
             self.parameters.grid.core(index),
             self.predictor,
             tile=self.parameters.tile,
-            mask=self.mask,
+            area=self.area,
             probabilities=self.parameters.probabilities,
             statistics=self.parameters.statistics,
             clock=clock,
@@ -130,7 +133,7 @@ def predict_box(
     predictor: Predictor,
     *,
     tile: int,
-    mask: TissueMask | None,
+    area: PredictedArea | None,
     probabilities: bool,
     statistics: tuple[IntensityStatistics, ...] = (),
     clock: Stopwatch,
@@ -143,7 +146,7 @@ def predict_box(
         box: px of that grid, inside the raster; starts at multiples of the network's period.
         predictor: the model on its device.
         tile: side of a tile's core, px, a multiple of the period.
-        mask: tissue, stretched over the raster; labels outside are 0. None predicts everywhere.
+        area: the raster's pixels to predict; labels outside are 0. None predicts all.
         probabilities: whether class probabilities are wanted too.
         statistics: how the models' intensities are normalised; () for their own constants.
         clock: gets the seconds spent on "read", "wait" and "predict".
@@ -155,7 +158,7 @@ def predict_box(
     border, shape = predictor.border, raster.shape
     labels = np.zeros((predictor.label_images, *box.shape), np.uint8)
     classes = np.zeros((predictor.classes, *box.shape), np.uint8) if probabilities else None
-    cores = cut_tiles(box, border, tile, mask, shape)
+    cores = cut_tiles(box, border, tile, area)
     if not cores:
         return BlockPixels(labels, classes, 0)
     windows = [border.window(core, shape) for core in cores]
@@ -181,36 +184,33 @@ def predict_box(
             labels[:, *in_box] = prediction.labels[:, *in_core]
             if classes is not None and prediction.probabilities is not None:
                 classes[:, *in_box] = prediction.probabilities[:, *in_core]
-    return _apply_mask(BlockPixels(labels, classes, box.area), box, mask, shape)
+    return _clear_outside(BlockPixels(labels, classes, box.area), box, area)
 
 
-def _apply_mask(block: BlockPixels, box: Box, mask: TissueMask | None, shape: Shape) -> BlockPixels:
-    """Set everything outside the tissue to 0."""
-    if mask is None:
+def _clear_outside(block: BlockPixels, box: Box, area: PredictedArea | None) -> BlockPixels:
+    """Set everything outside the predicted area to 0."""
+    if area is None:
         return block
-    tissue = mask_in_box(mask, box, shape)
-    np.multiply(block.labels, tissue, out=block.labels)
-    if block.probabilities is not None:
-        np.multiply(block.probabilities, tissue, out=block.probabilities)
-    return replace(block, predicted=int(np.count_nonzero(tissue)))
+    inside = area.read(box)
+    predicted = int(np.count_nonzero(inside))
+    if predicted < box.area:
+        np.multiply(block.labels, inside, out=block.labels)
+        if block.probabilities is not None:
+            np.multiply(block.probabilities, inside, out=block.probabilities)
+    return replace(block, predicted=predicted)
 
 
-def cut_tiles(
-    box: Box, border: Border, side: int, mask: TissueMask | None, shape: Shape
-) -> list[Box]:
-    """Return the cores of a block's tiles, without those that contain no tissue.
+def cut_tiles(box: Box, border: Border, side: int, area: PredictedArea | None) -> list[Box]:
+    """Return the cores of a block's tiles, without those that need no prediction.
 
     Args:
         box: the block, px of the model's grid.
         border: the network's border; its period is where cores may start.
         side: side of a tile's core, px, a multiple of the period.
-        mask: tissue, stretched over `shape`; None keeps all tiles.
-        shape: (rows, columns) of the whole model grid, px.
+        area: the pixels to predict, of the whole model grid; None keeps all tiles.
     """
     tiles = border.core(box).tiles(side)
-    if mask is None:
-        return list(tiles)
-    return [tile for tile in tiles if mask_touches(mask, tile.intersection(box), shape)]
+    return [tile for tile in tiles if area is None or area.touches(tile.intersection(box))]
 
 
 def count_labels(labels: NDArray[np.uint8], values: int) -> tuple[int, ...]:

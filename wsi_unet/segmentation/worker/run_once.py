@@ -12,7 +12,13 @@ from typing import Protocol
 
 from wsi_unet.errors import BlockError, OutputError
 from wsi_unet.geometry import BlockIndex
-from wsi_unet.labels.progress import BlockMarker, Progress, ShardRecord
+from wsi_unet.labels.progress import (
+    BlockMarker,
+    MarkedBoxes,
+    Progress,
+    RunRecord,
+    ShardRecord,
+)
 
 
 @dataclass
@@ -46,7 +52,7 @@ class WrittenBlock:
     Attributes:
         shards: every shard that the block owns, by key.
         counts: pixels per label value at level 0.
-        predicted: pixels at level 0 that were predicted (inside the tissue mask).
+        predicted: pixels at level 0 that were predicted (tissue inside the regions).
     """
 
     shards: dict[str, ShardRecord]
@@ -72,8 +78,8 @@ class BlockRunner(Protocol):
         """Close what is held open."""
 
 
-def check_current(progress: Progress, signature: str) -> None:
-    """Refuse to store pixels that are no longer wanted.
+def check_current(progress: Progress, signature: str) -> RunRecord:
+    """Return the record of the present run, to refuse storing pixels that are no longer wanted.
 
     A task can outlive its run: its client was killed, and another run was started on the same
     output.
@@ -84,6 +90,7 @@ def check_current(progress: Progress, signature: str) -> None:
     record = progress.read_run()
     if record is None or record.signature != signature:
         raise OutputError(f"another run of {progress.name!r} has replaced this one")
+    return record
 
 
 def run_once(
@@ -93,6 +100,7 @@ def run_once(
     attempt: int,
     name: str,
     work: Callable[[Stopwatch], WrittenBlock],
+    boxes: MarkedBoxes,
 ) -> BlockMarker:
     """Do `work` and mark the block done; a block that is marked already is left alone.
 
@@ -103,12 +111,13 @@ def run_once(
         attempt: 1 for the first try.
         name: name of the array, for the error message.
         work: computes the block and writes its shards.
+        boxes: what of the block it computes; a marker of other boxes doesn't count.
 
     Raises:
         BlockError: `work` fails in any way; the message names the block.
     """
     done = progress.read_marker(index, signature)
-    if done is not None and progress.shards_exist(done):
+    if done is not None and done.boxes == boxes and progress.shards_exist(done):
         return done
     clock = Stopwatch()
     try:
@@ -122,6 +131,7 @@ def run_once(
             attempts=attempt,
             ended=round(time(), 3),
             worker=f"{gethostname()}:{getpid()}",
+            boxes=boxes,
             shards=written.shards,
         )
         progress.write_marker(marker)

@@ -19,13 +19,14 @@ from typing import Literal
 from wsi_unet.cores import usable_cores
 from wsi_unet.errors import BlockError, OutputError
 from wsi_unet.geometry import BlockIndex
-from wsi_unet.labels.contents import IMAGE_NAME
+from wsi_unet.labels.names import IMAGE_NAME
 from wsi_unet.labels.progress import BlockMarker, Progress
 from wsi_unet.models.inference.augmentation import Tta
 from wsi_unet.models.inference.devices import resolve_device
 from wsi_unet.models.inference.ensemble import Ensemble
 from wsi_unet.models.inference.predictor import Predictor
 from wsi_unet.models.model import load_model
+from wsi_unet.predicted_area import is_mask_of
 from wsi_unet.process_cache import ProcessCache
 from wsi_unet.segmentation.parameters import (
     ImageParameters,
@@ -39,7 +40,7 @@ from wsi_unet.segmentation.worker.run_once import BlockRunner
 from wsi_unet.slides.opening import open_slide
 from wsi_unet.slides.resample import open_raster
 from wsi_unet.slides.slide import Slide
-from wsi_unet.slides.tissue.mask import TissueMask, mask_digest
+from wsi_unet.slides.tissue.mask import TissueMask
 from wsi_unet.storage.opening import open_store
 
 
@@ -199,7 +200,7 @@ def _open_run(run: Run) -> BlockRunner:
         parameters=labels,
         slide=slide,
         raster=open_raster(slide, labels.resampling),
-        mask=mask,
+        area=labels.predicted_area(mask),
         predictor=predictor,
         store=store,
         progress=progress,
@@ -234,7 +235,7 @@ def _read_mask(progress: Progress, labels: LabelParameters) -> TissueMask | None
     if labels.tissue == "none":
         return None
     mask = progress.read_mask()
-    if mask is None or mask_digest(mask) != labels.tissue.partition(":")[2]:
+    if mask is None or not is_mask_of(mask, labels.tissue):
         raise OutputError(
             f"{progress.store}: the tissue mask of {progress.name!r} is missing or belongs to "
             "another run; run the same command again"

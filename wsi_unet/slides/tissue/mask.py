@@ -57,6 +57,16 @@ def mask_touches(mask: TissueMask, box: Box, shape: Shape) -> bool:
     return bool(mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].any())
 
 
+def find_cells(pixels: NDArray[np.intp], side: int, cells: int) -> NDArray[np.intp]:
+    """Return the mask's cell that each pixel's centre lies in: floor of (i + 1/2)·cells/side.
+
+    Args:
+        pixels: rows, or columns, of a raster.
+        side: number of rows, or columns, of the raster.
+        cells: number of rows, or columns, of the mask.
+    """
+    return ((2 * pixels + 1) * cells) // (2 * side)
+
+
 def _cells(start: int, stop: int, side: int, cells: int) -> NDArray[np.intp]:
-    """Return the mask's cell of each pixel [start, stop): floor of (i + 1/2)·cells/side."""
-    return ((2 * np.arange(start, stop, dtype=np.intp) + 1) * cells) // (2 * side)
+    return find_cells(np.arange(start, stop, dtype=np.intp), side, cells)
