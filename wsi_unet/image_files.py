@@ -1,14 +1,20 @@
-"""Image files: their first bytes, opening them, and what libraries raise on damaged ones."""
+"""Image files: their first bytes, opening them, and how much of them may be decoded at once."""
 
 from __future__ import annotations
 
+import os
 import struct
 import warnings
 from pathlib import Path
+from typing import IO
 
-from PIL import Image, PngImagePlugin
+from PIL import Image, JpegImagePlugin, PngImagePlugin
+
+from wsi_unet.errors import OptionError
+from wsi_unet.geometry import Shape
 
 PNG_HEAD = b"\x89PNG\r\n\x1a\n"
+JPEG_HEAD = b"\xff\xd8\xff"
 TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """The first bytes of TIFF and BigTIFF, of either byte order."""
 
@@ -25,21 +31,72 @@ MALFORMED = (
 )
 """What tifffile, imagecodecs and Pillow raise on damaged or forged files."""
 
+MAX_PIXELS_VARIABLE = "WSI_UNET_MAX_PIXELS"
+"""The environment variable that sets `max_pixels`, for workers on other machines there too."""
+MAX_PIXELS = 400_000_000
+"""Pixels that are decoded at once by default, 20,000 x 20,000: at most 1.6 GB of RGBA."""
+PIECES_PER_IMAGE = 2_500
+"""How many times `max_pixels` a whole image may have: by default a million times a million."""
 
-def open_image(path: Path, *, png: bool) -> Image.Image:
-    """Open an image with Pillow; the caller checks its size before decoding the pixels.
 
-    A PNG may be of any size: Pillow's limit, which holds for the whole process, is only checked
-    by `Image.open`.
+def max_pixels() -> int:
+    """Return how many pixels may be decoded at once: a tile, strip or chunk, or a PNG or JPEG.
+
+    Files say how large they are, and a few hundred bytes can say anything.
+
+    Raises:
+        OptionError: the environment variable isn't a positive number.
+    """
+    given = os.environ.get(MAX_PIXELS_VARIABLE)
+    if given is None:
+        return MAX_PIXELS
+    if not (given.isascii() and given.isdigit() and int(given) > 0):
+        raise OptionError(f"{MAX_PIXELS_VARIABLE} must be a number of pixels, not {given!r}")
+    return int(given)
+
+
+def check_size(shape: Shape, piece: Shape) -> None:
+    """Refuse an image that is too large to be read.
 
     Args:
-        path: the image.
+        shape: (rows, columns) of the image, px.
+        piece: (rows, columns) that are decoded at once, px.
+
+    Raises:
+        ValueError: it is; the message says why, and how to read it nevertheless.
+    """
+    most = max_pixels()
+    raised = f"if the file is right, set the environment variable {MAX_PIXELS_VARIABLE} to more"
+    if piece[0] * piece[1] > most:
+        raise ValueError(
+            f"{piece[1]} x {piece[0]} px are decoded at once, more than {most:,}; save it as a "
+            f"tiled, pyramidal TIFF, or, {raised}"
+        )
+    if shape[0] * shape[1] > most * PIECES_PER_IMAGE:
+        raise ValueError(
+            f"{shape[1]} x {shape[0]} px are more than {most * PIECES_PER_IMAGE:,}; {raised}"
+        )
+
+
+def open_image(
+    file: str | Path | IO[bytes], *, png: bool = False, jpeg: bool = False
+) -> Image.Image:
+    """Open an image with Pillow; the caller checks its size before decoding the pixels.
+
+    A PNG or JPEG may be of any size: Pillow's limit, which holds for the whole process, is only
+    checked by `Image.open`.
+
+    Args:
+        file: the image.
         png: whether it is a PNG.
+        jpeg: whether it is a JPEG.
 
     Raises:
         OSError, SyntaxError: it is damaged, or not an image.
-        DecompressionBombError: it isn't a PNG, and is far too large.
+        DecompressionBombError: it is neither, and far too large.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        return PngImagePlugin.PngImageFile(path) if png else Image.open(path)
+        if png:
+            return PngImagePlugin.PngImageFile(file)
+        return JpegImagePlugin.JpegImageFile(file) if jpeg else Image.open(file)

@@ -17,6 +17,7 @@ from PIL import Image
 from wsi_unet.errors import OptionError, SlideError
 from wsi_unet.geometry import Box
 from wsi_unet.slides import PixelSize, check_mpp, open_slide
+from wsi_unet.slides.sources import folder
 
 Pixels = NDArray[np.uint8]
 
@@ -34,14 +35,11 @@ def test_a_path_that_cannot_be_looked_at_is_refused_in_one_line(
     for reader in ("auto", "openslide"):
         refused(tmp_path / ("long" * 99), "File name too long", reader)
     (tmp_path / "locked").mkdir()
-    opened = Path.open
 
-    def locked(path: Path, *arguments: Any, **options: Any) -> Any:
-        if path.parent.name == "locked":
-            raise PermissionError(13, "Permission denied")
-        return opened(path, *arguments, **options)
+    def locked(path: Path) -> Any:
+        raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", locked)
+    monkeypatch.setattr(folder, "open_regular", locked)
     for reader in ("auto", "zarr"):
         refused(tmp_path / "locked", "Permission denied", reader)
 
@@ -136,13 +134,16 @@ def test_a_damaged_image_is_an_error_when_read(tmp_path: Path, random_rgb: Pixel
 def test_images_too_large_for_memory_are_refused(
     tmp_path: Path, random_rgb: Pixels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "a.png"
-    Image.fromarray(random_rgb).save(path)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # refused from twice that on
-    refused(path, "pyramidal TIFF")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)  # only warned about
-    with open_slide(path) as slide:
-        assert slide.shape == (90, 70)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # Pillow's own limit doesn't count
+    for suffix in ("png", "jpg"):
+        path = tmp_path / f"a.{suffix}"
+        Image.fromarray(random_rgb).save(path)
+        monkeypatch.setenv("WSI_UNET_MAX_PIXELS", "6299")
+        refused(path, "pyramidal TIFF, or, if the file is right, set .* WSI_UNET_MAX_PIXELS")
+        monkeypatch.setenv("WSI_UNET_MAX_PIXELS", "6300")
+        with open_slide(path) as slide:
+            assert slide.shape == (90, 70)
+            assert slide.read(0, Box(0, 0, 90, 70)).shape == (90, 70, 3)
 
 
 def test_a_reader_can_be_chosen_and_is_recorded(example_slide_path: Path) -> None:
@@ -178,10 +179,10 @@ def test_dicom_is_a_slide(shared_data: Path, tmp_path: Path) -> None:
         difference = slide.read(0, box).astype(int) - theirs.read(0, box)
         assert np.abs(difference).max() <= 1
         fingerprint = slide.fingerprint()
-    folder = tmp_path / "series"
-    folder.mkdir()
-    (folder / "renamed.dcm").write_bytes(path.read_bytes())
-    with open_slide(folder) as slide:
+    series = tmp_path / "series"
+    series.mkdir()
+    (series / "renamed.dcm").write_bytes(path.read_bytes())
+    with open_slide(series) as slide:
         assert slide.reader == "dicom"
         assert slide.fingerprint() == fingerprint
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box, Shape
+from wsi_unet.image_files import check_size
 
 FINEST_MPP = 0.02
 COARSEST_MPP = 100.0
@@ -73,6 +75,34 @@ def check_mpp(mpp: PixelSize | float) -> None:
             )
 
 
+def check_levels(levels: Sequence[Level]) -> None:
+    """Refuse levels that can't be those of a slide, whatever reader found them.
+
+    Raises:
+        SlideError: there are none, one is empty or too large, or a level is larger than the finer
+            one before it.
+    """
+    if not levels:
+        raise SlideError("has no level to read; the file is damaged, fetch it again")
+    for number, level in enumerate(levels):
+        (rows, columns), tile = level.shape, level.tile
+        if not all(isinstance(side, int) and side >= 1 for side in (rows, columns, *tile)):
+            raise SlideError(
+                f"level {number} has {columns} x {rows} px in pieces of {tile[1]} x {tile[0]} px; "
+                "the file is damaged, fetch it again"
+            )
+        try:
+            check_size(level.shape, tile)
+        except ValueError as error:
+            raise SlideError(f"level {number} is too large: {error}") from error
+    for number, (finer, level) in enumerate(pairwise(levels), start=1):
+        if any(side > larger for side, larger in zip(level.shape, finer.shape, strict=True)):
+            raise SlideError(
+                f"level {number}, {level.shape[1]} x {level.shape[0]} px, is larger than the finer "
+                "one before it; the file is damaged, fetch it again"
+            )
+
+
 def make_levels(shapes: Sequence[Shape], tiles: Sequence[Shape]) -> tuple[Level, ...]:
     """Return levels whose downsamples are derived from their shapes.
 
@@ -94,6 +124,8 @@ def make_levels(shapes: Sequence[Shape], tiles: Sequence[Shape]) -> tuple[Level,
 
 
 def _downsample(finest: Shape, shape: Shape) -> tuple[float, float]:
+    if min(*finest, *shape) < 1:
+        return 1.0, 1.0  # `check_levels` refuses it and says more
     longer = 0 if shape[0] >= shape[1] else 1
     common = round(finest[longer] / shape[longer])
     if all(_explains(common, big, small) for big, small in zip(finest, shape, strict=True)):

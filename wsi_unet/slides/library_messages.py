@@ -8,7 +8,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_OPENING = threading.Lock()
+from typing_extensions import override
+
 _KNOWN_WARNINGS = (
     "hamamatsu-format metadata parsing only partially implemented",
     "no special ventana-format metadata parsing implemented yet",
@@ -17,33 +18,37 @@ _KNOWN_WARNINGS = (
 
 @contextmanager
 def capture_library_messages() -> Iterator[list[str]]:
-    """Silence tiffslide's usual warnings and collect tifffile's log messages.
+    """Silence tiffslide's usual warnings and collect what tifffile logs in this thread.
 
-    Warning filters belong to the whole process, hence the lock.
+    Nothing is locked, so that a slide that is never opened keeps no other waiting.
 
     Yields:
         The first line of each message, as they come.
     """
+    for message in _KNOWN_WARNINGS:
+        # Filters belong to the whole process, so they aren't taken back while others may open.
+        warnings.filterwarnings("ignore", message=message, category=UserWarning)
     logger = logging.getLogger("tifffile")
     collector = _Collector()
-    with _OPENING, warnings.catch_warnings():
-        for message in _KNOWN_WARNINGS:
-            warnings.filterwarnings("ignore", message=message, category=UserWarning)
-        propagate, logger.propagate = logger.propagate, False
-        logger.addHandler(collector)
-        try:
-            yield collector.lines
-        finally:
-            logger.removeHandler(collector)
-            logger.propagate = propagate
+    logger.addFilter(collector)
+    try:
+        yield collector.lines
+    finally:
+        logger.removeFilter(collector)
 
 
-class _Collector(logging.Handler):
-    """Keeps the first line of each message."""
+class _Collector(logging.Filter):
+    """Keeps the first line of each message of one thread, which no handler then sees."""
 
     def __init__(self) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__()
+        self._thread = threading.get_ident()
         self.lines: list[str] = []
 
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage().splitlines()[0])
+    @override
+    def filter(self, record: logging.LogRecord) -> bool:
+        if threading.get_ident() != self._thread:
+            return True
+        if record.levelno >= logging.WARNING:
+            self.lines.append((record.getMessage().splitlines() or [""])[0])
+        return False

@@ -6,9 +6,10 @@ import os
 from collections.abc import Callable
 from importlib import import_module
 
-from wsi_unet.errors import OptionError, SlideError, os_errors_as
-from wsi_unet.image_files import PNG_HEAD, TIFF_HEADS
+from wsi_unet.errors import OptionError, SlideError, foreign_errors_as, os_errors_as
+from wsi_unet.image_files import JPEG_HEAD, PNG_HEAD, TIFF_HEADS
 from wsi_unet.locations import Location
+from wsi_unet.slides.deadline import call_within
 from wsi_unet.slides.readers.zarr_metadata import DOCUMENTS, is_zarr
 from wsi_unet.slides.slide import Reader, Slide, UnknownLayoutError
 from wsi_unet.slides.sources.opening import open_folder, open_source
@@ -32,7 +33,10 @@ FILE_READERS = ("tiffslide", "image")
 LOCAL_READERS = ("openslide", "dicom")
 """The readers whose libraries open files themselves, so only on a disk."""
 
-_IMAGE_HEADS = (PNG_HEAD, b"\xff\xd8\xff", b"BM")
+OPENING_SECONDS = 300.0
+"""How long opening a slide may take; a file in an object store takes some seconds at worst."""
+
+_IMAGE_HEADS = (PNG_HEAD, JPEG_HEAD, b"BM")
 HEAD_BYTES = 132
 """The number of first bytes from which a file's format is detected."""
 
@@ -54,7 +58,8 @@ def open_slide(path: str | os.PathLike[str] | Location, reader: str = "auto") ->
         An open slide, which the caller closes; its `reader` says what reads it.
 
     Raises:
-        SlideError: there is no such slide, or it is damaged or of an unsupported format.
+        SlideError: there is no such slide, it is damaged, too large or of an unsupported format, or
+            opening it takes longer than `OPENING_SECONDS`.
         OptionError: there is no such reader, or URLs of this kind can't be read.
 
     >>> with open_slide("examples/CMU-1-Small-Region.svs") as slide:  # doctest: +SKIP
@@ -67,18 +72,33 @@ def open_slide(path: str | os.PathLike[str] | Location, reader: str = "auto") ->
             option="reader",
         )
     location = Location.parse(path)
-    source = _open(location)
     try:
-        chosen = choose_reader(location, source) if reader == "auto" else reader
-        return Slide(location, _read_with(chosen, location, source))
-    except UnknownLayoutError:
-        if reader != "auto" or location.is_url or not _openslide_reads(location):
+        return call_within(OPENING_SECONDS, lambda: _open_with(reader, location), Slide.close)
+    except TimeoutError as error:
+        raise SlideError(
+            f"{location}: not open after {OPENING_SECONDS:.0f} s; if other files can be read "
+            "there, this one is damaged, or of a kind that only another `reader` knows"
+        ) from error
+
+
+def _open_with(reader: str, location: Location) -> Slide:
+    """Open a slide with a reader, or with the one that suits it ("auto")."""
+    with foreign_errors_as(SlideError, f"{location}: can't be opened"):
+        source = _open(location)
+        try:
+            chosen = choose_reader(location, source) if reader == "auto" else reader
+            return Slide(location, _read_with(chosen, location, source))
+        except UnknownLayoutError as error:
+            if reader != "auto" or location.is_url or not _openslide_reads(location):
+                raise
+            try:
+                return Slide(location, _read_with("openslide", location, None))
+            except SlideError:
+                raise error from None
+        except BaseException:
+            if source is not None:
+                source.close()
             raise
-        return Slide(location, _read_with("openslide", location, None))
-    except BaseException:
-        if source is not None:
-            source.close()
-        raise
 
 
 def choose_reader(location: Location, source: ByteSource | None) -> str:
@@ -157,13 +177,13 @@ def _read_with(reader: str, location: Location, source: ByteSource | None) -> Re
             "first"
         )
     open_with = _import_reader(reader, location)
-    if reader in FILE_READERS:
-        if source is None:
-            raise SlideError(f"{location}: is a folder; give the path of a slide")
-        return open_with(source)
-    if source is not None:
+    if reader in FILE_READERS and source is None:
+        raise SlideError(f"{location}: is a folder; give the path of a slide")
+    if reader not in FILE_READERS and source is not None:
         source.close()
-    return open_with(location)
+    kind = UnknownLayoutError if reader == "tiffslide" else SlideError
+    with foreign_errors_as(kind, f"{location}: the {reader} reader can't open it"):
+        return open_with(source if reader in FILE_READERS else location)
 
 
 def _import_reader(reader: str, location: Location) -> Callable[..., Reader]:
@@ -193,4 +213,5 @@ def _openslide_reads(location: Location) -> bool:
         import openslide
     except (ImportError, OSError):
         return False
-    return openslide.OpenSlide.detect_format(location.path) is not None
+    with foreign_errors_as(SlideError, f"{location}: OpenSlide can't look at it"):
+        return openslide.OpenSlide.detect_format(location.path) is not None

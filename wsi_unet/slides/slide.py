@@ -15,10 +15,10 @@ from typing import NoReturn, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_unet.errors import SlideError
+from wsi_unet.errors import SlideError, foreign_errors_as
 from wsi_unet.geometry import Box, Shape
 from wsi_unet.locations import Location
-from wsi_unet.slides.levels import Level, PixelSize
+from wsi_unet.slides.levels import Level, PixelSize, check_levels
 from wsi_unet.slides.resample import read_thumbnail
 
 
@@ -74,11 +74,20 @@ class Slide:
     """
 
     def __init__(self, path: str | os.PathLike[str] | Location, reader: Reader) -> None:
-        """Wrap an open reader, which the slide owns from here on."""
+        """Wrap an open reader, which the slide owns from here on.
+
+        Raises:
+            SlideError: what the reader found can't be a slide.
+        """
         location = Location.parse(path)
         self.path = str(location)
         self.name = location.name
         self._reader = reader
+        try:
+            check_levels(reader.levels)
+        except SlideError as error:
+            reader.close()
+            raise SlideError(f"{self.path}: {error}") from error
         self._idle = threading.Condition()
         self._reading = 0
         self._closed = False
@@ -143,7 +152,7 @@ class Slide:
                 f"{box} reaches beyond level {level} of {self.name}, which has (rows, "
                 f"columns) {self.levels[level].shape}; read_mirrored continues a slide outside"
             )
-        with self._in_use():
+        with self._in_use(f"{box} of level {level}"):
             return self._reader.read(level, box)
 
     def thumbnail(self, max_side: int) -> NDArray[np.uint8]:
@@ -164,7 +173,7 @@ class Slide:
         Raises:
             SlideError: the file can't be read, or the slide is closed.
         """
-        with self._in_use():
+        with self._in_use("what identifies it"):
             return self._reader.fingerprint()
 
     def close(self) -> None:
@@ -175,16 +184,19 @@ class Slide:
             self._closed = True
             # A read that is still running might find its file descriptor reused for another file.
             self._idle.wait_for(lambda: self._reading == 0)
-        self._reader.close()
+        with foreign_errors_as(SlideError, f"{self.path}: the slide can't be closed"):
+            self._reader.close()
 
     @contextmanager
-    def _in_use(self) -> Iterator[None]:
+    def _in_use(self, what: str) -> Iterator[None]:
+        """Keep the slide open meanwhile; whatever the reader's library raises is a SlideError."""
         with self._idle:
             if self._closed:
                 raise SlideError(f"{self.path}: the slide is closed; open it again to read it")
             self._reading += 1
         try:
-            yield
+            with foreign_errors_as(SlideError, f"{self.path}: {what} can't be read"):
+                yield
         finally:
             with self._idle:
                 self._reading -= 1

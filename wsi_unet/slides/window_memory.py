@@ -1,4 +1,4 @@
-"""Memory for large windows that is reused.
+"""Memory for windows: what decoding them takes, and buffers for large ones, which are reused.
 
 The operating system clears fresh memory page by page. For an array of 50 MB that takes longer than
 filling it: about a tenth of the time that decoding its JPEG tiles takes.
@@ -11,11 +11,27 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_unet.geometry import Shape
+
+LARGE_TILE = 4 << 20
+"""Area from which a decoded tile is kept, px; mostly it is a strip, or all of a small image."""
+BYTES_PER_PIXEL = 8
+"""What a large tile takes: RGB, twice while it is decoded, or RGBA and what is cut out of it."""
 LARGE_BYTES = 8 << 20
 """Size from which an array's memory is worth keeping."""
 MAX_FREE_BUFFERS = 2
 MAX_SURPLUS = 1.25
 """A buffer is reused for arrays of at least its size divided by this."""
+
+
+def decoding_bytes(tile: Shape) -> int:
+    """Return the memory that decoding takes at most in each process, one large tile at a time.
+
+    Args:
+        tile: (rows, columns) that are decoded at once, px; small ones take next to nothing.
+    """
+    area = tile[0] * tile[1]
+    return area * BYTES_PER_PIXEL if area >= LARGE_TILE else 0
 
 
 class WindowMemory:

@@ -22,6 +22,7 @@ from wsi_unet.segmentation.planning.resolved_options import ResolvedOptions, res
 from wsi_unet.segmentation.worker.probe import ProbeRequest, WorkerMeasurement
 from wsi_unet.slides.slide import Slide
 from wsi_unet.slides.tissue.mask import TissueMask
+from wsi_unet.slides.window_memory import decoding_bytes
 
 MOST_ENLARGED = 1.5
 """How much larger than the model's a slide's pixels may be before a warning."""
@@ -156,6 +157,7 @@ def make_plan(
         measured=measured,
         processes=workers.processes,
         threads=workers.threads,
+        decoding=decoding_bytes(slide.levels[resolved.resampling.level].tile),
     )
     warnings = check_affordable(
         labels, costs, measured, per_host=workers.per_host, free_disk=output.free_disk

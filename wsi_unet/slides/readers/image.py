@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
 import threading
-import warnings
 from collections.abc import Mapping
 from typing import IO
 
@@ -14,9 +14,9 @@ from PIL import Image, UnidentifiedImageError
 from typing_extensions import override
 
 from wsi_unet.colour import to_rgb
-from wsi_unet.errors import SlideError, os_errors_as
-from wsi_unet.geometry import Box
-from wsi_unet.image_files import PNG_HEAD
+from wsi_unet.errors import SlideError, foreign_errors_as, os_errors_as
+from wsi_unet.geometry import Box, Shape
+from wsi_unet.image_files import JPEG_HEAD, PNG_HEAD, open_image
 from wsi_unet.slides.fingerprint import file_digest
 from wsi_unet.slides.levels import make_levels
 from wsi_unet.slides.slide import Reader
@@ -29,11 +29,15 @@ PIECE_BYTES = 4 << 20
 """Bytes that are requested at once."""
 
 _PNG_DEPTH_OFFSET = 24
-"""Where in a PNG its bits per sample stand, bytes."""
+"""Where in a PNG its bits per sample stand, bytes; its kind of colours stands behind them."""
+_PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""Samples per pixel, by a PNG's kind of colours."""
+BEST_COMPRESSION = 1032
+"""Bytes that one byte can stand for in a PNG (deflate); in a JPEG, pixels."""
 
 
 class ImageReader(Reader):
-    """Reads an image of one level, which is decoded when first needed and then kept.
+    """Reads an image of one level, which is decoded when first needed and then kept as decoded.
 
     Its resolution is meant for printers, so it isn't taken for a pixel size; and pixels are read
     as stored: an orientation tag isn't applied.
@@ -55,7 +59,7 @@ class ImageReader(Reader):
         """
         self._source = source
         self._lock = threading.Lock()
-        self._pixels: NDArray[np.uint8] | None = None
+        self._decoded: Image.Image | None = None
         try:
             self._check_header()
         except BaseException:
@@ -64,8 +68,10 @@ class ImageReader(Reader):
 
     def _check_header(self) -> None:
         location = self._source.location
-        head = self._bytes(0, _PNG_DEPTH_OFFSET + 1)
-        if head.startswith(PNG_HEAD) and head[_PNG_DEPTH_OFFSET:] == b"\x10":
+        head = self._bytes(0, _PNG_DEPTH_OFFSET + 2)
+        self._png, self._jpeg = head.startswith(PNG_HEAD), head.startswith(JPEG_HEAD)
+        depth, colours = head[_PNG_DEPTH_OFFSET:] if self._png else (8, 0)
+        if depth == 16:
             # Pillow would silently open these as 8-bit RGB.
             raise SlideError(
                 f"{location}: its pixels have 16 bits per sample; only 8 bits are supported, so "
@@ -78,6 +84,7 @@ class ImageReader(Reader):
                     "supported, so convert it first"
                 )
             shape = image.height, image.width
+            self._refuse_impossible(shape, depth * _PNG_SAMPLES.get(colours, 1))
             self.levels = make_levels([shape], [shape])
             self.compression = image.format
             self.properties: Mapping[str, str] = {
@@ -94,42 +101,44 @@ class ImageReader(Reader):
             ranges = self._source.request(pieces)
             return b"".join(ranges.get(number) for number in range(len(pieces)))
 
+    def _refuse_impossible(self, shape: Shape, bits: int) -> None:
+        """Refuse more pixels than the file's bytes can stand for."""
+        size = self._source.size
+        if shape[0] * math.ceil(shape[1] * bits / 8) > size * BEST_COMPRESSION:
+            raise SlideError(
+                f"{self._source.location}: says that it has {shape[1]} x {shape[0]} px, but its "
+                f"{size} bytes can't hold them; the file is damaged, fetch it again"
+            )
+
     def _open(self, file: str | IO[bytes]) -> Image.Image:
         location = self._source.location
         try:
-            with warnings.catch_warnings():
-                # Pillow warns from 89 Mpx on; what it refuses (179 Mpx) is refused below.
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                return Image.open(file)
-        except Image.DecompressionBombError as error:
-            raise SlideError(
-                f"{location}: too large to be decoded in one go ({error}); convert it to a tiled, "
-                "pyramidal TIFF"
-            ) from error
-        except UnidentifiedImageError as error:
-            raise SlideError(f"{location}: isn't an image in a known format") from error
-        except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises on bad headers
-            raise SlideError(f"{location}: can't be opened as an image ({error})") from error
+            with foreign_errors_as(SlideError, f"{location}: can't be opened as an image"):
+                return open_image(file, png=self._png, jpeg=self._jpeg)
+        except SlideError as error:
+            if isinstance(error.__cause__, UnidentifiedImageError):
+                raise SlideError(f"{location}: isn't an image in a known format") from error
+            raise
 
-    def _decoded(self) -> NDArray[np.uint8]:
+    def _decode(self) -> Image.Image:
+        """Return the whole image, as Pillow holds it: 1 byte per pixel if grey, else 4."""
         with self._lock:
-            if self._pixels is None:
-                whole = io.BytesIO(self._bytes(0, self._source.size))
-                with self._open(whole) as image:
-                    try:
-                        converted = image.convert(_CONVERTED_TO[image.mode])
-                    except (OSError, ValueError, SyntaxError) as error:
-                        raise SlideError(
-                            f"{self._source.location}: can't be decoded ({error}); the file is "
-                            "damaged"
-                        ) from error
-                pixels = np.asarray(converted)
-                self._pixels = to_rgb(pixels[..., None] if pixels.ndim == 2 else pixels)
-            return self._pixels
+            if self._decoded is None:
+                location = self._source.location
+                image = self._open(io.BytesIO(self._bytes(0, self._source.size)))
+                with foreign_errors_as(
+                    SlideError, f"{location}: can't be decoded, the file is damaged"
+                ):
+                    image.load()
+                self._decoded = image
+            return self._decoded
 
     @override
     def read(self, level: int, box: Box) -> NDArray[np.uint8]:
-        return self._decoded()[box.slices()].copy()
+        image = self._decode()
+        piece = image.crop((box.x0, box.y0, box.x1, box.y1)).convert(_CONVERTED_TO[image.mode])
+        pixels = np.asarray(piece)
+        return np.array(to_rgb(pixels[..., None] if pixels.ndim == 2 else pixels))
 
     @override
     def fingerprint(self) -> str:
@@ -138,4 +147,4 @@ class ImageReader(Reader):
     @override
     def close(self) -> None:
         self._source.close()
-        self._pixels = None
+        self._decoded = None

@@ -37,6 +37,13 @@ class OpenSlideReader(Reader):
         self._path = location.path
         self._lock = threading.Lock()
         self._slide = self._open()
+        try:
+            self._keep_metadata()
+        except BaseException:
+            self._slide.close()
+            raise
+
+    def _keep_metadata(self) -> None:
         properties = dict(self._slide.properties)
         sides = [(rows, columns) for columns, rows in self._slide.level_dimensions]
         tiles = [
@@ -57,8 +64,6 @@ class OpenSlideReader(Reader):
             return openslide.OpenSlide(self._path)
         except openslide.OpenSlideUnsupportedFormatError as error:
             raise SlideError(f"{self._path}: isn't a slide that OpenSlide knows") from error
-        except (openslide.OpenSlideError, OSError) as error:
-            raise SlideError(f"{self._path}: OpenSlide can't open it ({error})") from error
 
     @override
     def read(self, level: int, box: Box) -> NDArray[np.uint8]:
@@ -91,11 +96,9 @@ class OpenSlideReader(Reader):
         origin = round(box.x0 * factor), round(box.y0 * factor)
         try:
             region = slide.read_region(origin, level, (columns, rows))
-        except openslide.OpenSlideError as error:
+        except openslide.OpenSlideError:
             self._replace(slide)
-            raise SlideError(
-                f"{self._path}: {box} of level {level} can't be read ({error})"
-            ) from error
+            raise
         return np.ascontiguousarray(to_rgb(np.asarray(region)))
 
     def _replace(self, broken: openslide.OpenSlide) -> None:

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-import struct
 import threading
-import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tifffile import TiffFileError
 from tiffslide import TiffSlide
 from typing_extensions import override
 
@@ -26,6 +23,7 @@ from wsi_unet.geometry import Box
 from wsi_unet.slides.fingerprint import file_digest
 from wsi_unet.slides.levels import PixelSize, make_levels
 from wsi_unet.slides.library_messages import capture_library_messages
+from wsi_unet.slides.readers.tiff_directories import walk_directories
 from wsi_unet.slides.readers.tiff_levels import TiffLevel
 from wsi_unet.slides.readers.tiff_pages import (
     compression_name,
@@ -38,21 +36,6 @@ from wsi_unet.slides.readers.tiff_pages import (
 from wsi_unet.slides.readers.tiff_tiles import TileSource
 from wsi_unet.slides.slide import Reader, UnknownLayoutError
 from wsi_unet.slides.sources.source import ByteSource
-
-_MALFORMED = (
-    TiffFileError,
-    ValueError,
-    KeyError,
-    IndexError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    NotImplementedError,
-    ArithmeticError,
-    struct.error,
-    ET.ParseError,
-)
-"""What tifffile and tiffslide raise on files that aren't what their header promises."""
 
 
 class TiffReader(Reader):
@@ -82,6 +65,7 @@ class TiffReader(Reader):
             raise
 
     def _open(self, warnings: list[str], threads: int | None) -> None:
+        walk_directories(self._source)
         file: Any = self._source.open()
         name = self._source.location.name
         slide = TiffSlide(file, tifffile_options={"name": name})
@@ -104,8 +88,11 @@ class TiffReader(Reader):
             refuse_unsuitable(self._source.location, level.keyframe, series.axes)
         refuse_truncated(self._source, list(file.pages), warnings)
         sides = [(rows, columns) for columns, rows in slide.level_dimensions]
-        tiles = [tile_shape(level.keyframe) for level in series.levels]
-        self.levels = make_levels(sides, tiles)
+        direct = self._direct_levels(series, properties)
+        tiles = [level.tile for level in direct or ()]
+        self.levels = make_levels(
+            sides, tiles or [tile_shape(level.keyframe) for level in series.levels]
+        )
         self.mpp = _mpp(properties)
         self.vendor = _vendor(slide, properties)
         self.compression = compression_name(series.levels[0].keyframe.compression)
@@ -114,6 +101,12 @@ class TiffReader(Reader):
         }
         layout = layout_bytes(series, list(file.pages), properties)
         self._digest = hashlib.sha256(layout).hexdigest()
+        return direct
+
+    def _direct_levels(
+        self, series: Any, properties: Mapping[str, Any]
+    ) -> tuple[TiffLevel, ...] | None:
+        """Return the levels if their tiles can be read directly, None if tiffslide must."""
         composed = properties.get("tiffslide.series-composition") is not None
         if composed or series.is_multifile or series.transform is not None:
             return None
@@ -153,7 +146,7 @@ class TiffReader(Reader):
 
 @contextmanager
 def _slide_errors(source: ByteSource, warnings: Sequence[str] = ()) -> Iterator[None]:
-    """Turn what tifffile and tiffslide raise on bad files into a SlideError.
+    """Turn whatever tifffile and tiffslide raise into a SlideError that says what to do.
 
     Args:
         source: the file.
@@ -164,7 +157,7 @@ def _slide_errors(source: ByteSource, warnings: Sequence[str] = ()) -> Iterator[
             yield
     except SlideError:
         raise
-    except _MALFORMED as error:
+    except Exception as error:  # damaged and forged files make them raise anything
         refuse_truncated(source, [], warnings)
         if "axes=" in str(error):
             raise SlideError(

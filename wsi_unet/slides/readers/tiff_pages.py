@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tifffile import COMPRESSION, PHOTOMETRIC
 from tifffile.tifffile import jpeg_decode_colorspace
 
@@ -15,6 +17,9 @@ from wsi_unet.geometry import Shape
 from wsi_unet.locations import Location
 from wsi_unet.slides.readers.tiff_levels import JpegTiles, TiffLevel
 from wsi_unet.slides.sources.source import ByteSource
+
+BAND_PIXELS = 1 << 20
+"""Pixels of an uncompressed image that are read at once."""
 
 _COMPRESSIONS = {1: "none", 5: "LZW", 7: "JPEG", 8: "Deflate", 32946: "Deflate", 50000: "Zstandard"}
 _JPEG = frozenset({6, 7, 33007, 34892})
@@ -73,6 +78,8 @@ def tiff_level(location: Location, frame: Any, page: Any) -> TiffLevel:
     Raises:
         SlideError: the table lacks more than the last row of tiles (which Philips leaves out).
     """
+    if _lies_as_it_is(frame, page):
+        return _in_bands(frame, page)
     arguments = {"jpegtables": page.jpegtables, "jpegheader": frame.jpegheader}
     level = TiffLevel(
         shape=(int(frame.imagelength), int(frame.imagewidth)),
@@ -93,6 +100,42 @@ def tiff_level(location: Location, frame: Any, page: Any) -> TiffLevel:
             "the file is damaged, fetch it again"
         )
     return level
+
+
+def _lies_as_it_is(frame: Any, page: Any) -> bool:
+    """Return whether a page's pixels lie in the file one after the other."""
+    pixels = int(frame.imagelength) * int(frame.imagewidth) * int(frame.samplesperpixel)
+    whole = page.dataoffsets[0] > 0 and sum(page.databytecounts) >= pixels
+    return whole and not frame.is_tiled and bool(frame.is_final) and page is frame
+
+
+def _in_bands(frame: Any, page: Any) -> TiffLevel:
+    """Return a level whose pixels lie in the file as they are, cut into bands of some rows.
+
+    Writers make one strip of such an image however large it is, so strips are no measure.
+    """
+    shape = rows, columns = int(frame.imagelength), int(frame.imagewidth)
+    samples = int(frame.samplesperpixel)
+    height = min(rows, max(1, BAND_PIXELS // columns))
+    starts = np.arange(0, rows, height, dtype=np.int64)
+    row_bytes = columns * samples
+    return TiffLevel(
+        shape=shape,
+        tile=(height, columns),
+        offsets=int(page.dataoffsets[0]) + starts * row_bytes,
+        lengths=np.minimum(height, rows - starts) * row_bytes,
+        samples=samples,
+        decode=partial(_decode_band, columns, samples),
+        arguments={},
+        jpeg=None,
+        fill=int(frame.nodata),
+    )
+
+
+def _decode_band(
+    columns: int, samples: int, data: bytes, number: int
+) -> tuple[NDArray[np.uint8], int, None]:
+    return np.frombuffer(data, np.uint8).reshape(1, -1, columns, samples), number, None
 
 
 def _jpeg(frame: Any, page: Any) -> JpegTiles:

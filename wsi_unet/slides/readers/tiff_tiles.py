@@ -19,14 +19,12 @@ from numpy.typing import NDArray
 
 from wsi_unet.colour import to_rgb
 from wsi_unet.cores import usable_cores
-from wsi_unet.errors import SlideError, first_line
+from wsi_unet.errors import SlideError, foreign_errors_as
 from wsi_unet.geometry import Box
 from wsi_unet.slides.readers.tiff_levels import TiffLevel
 from wsi_unet.slides.sources.source import ByteSource, Ranges
-from wsi_unet.slides.window_memory import WindowMemory
+from wsi_unet.slides.window_memory import LARGE_TILE, WindowMemory
 
-LARGE_TILE = 4 << 20
-"""Area from which a decoded tile is kept, px; mostly it is a strip, or all of a small image."""
 MAX_KEPT_BYTES = 256 << 20
 """Size of all decoded tiles that are kept."""
 
@@ -145,7 +143,7 @@ class TileSource:
         try:
             for index in window.queue:
                 self._copy_tile(window, index)
-        except SlideError:
+        except BaseException:
             for _ in window.queue:  # leave the other threads nothing to do
                 pass
             window.encoded.cancel()
@@ -220,16 +218,14 @@ class TileSource:
         if tiff_level.jpeg and scratch:
             pixels = self._scratch((*tiff_level.tile, tiff_level.samples))
             # If the fast decoder fails on a tile, tifffile's decides.
-            with suppress(RuntimeError, ValueError):
+            with suppress(Exception):
                 tiff_level.jpeg.decode_into(data, pixels)
                 return pixels
-        try:
+        name = self._tile_name(window.level, index)
+        with foreign_errors_as(SlideError, f"{name} can't be decoded"):
             decoded = tiff_level.decode(data, number, **tiff_level.arguments)[0]
-        except (RuntimeError, ValueError) as error:  # what imagecodecs and tifffile raise
-            name = self._tile_name(window.level, index)
-            raise SlideError(f"{name} can't be decoded: {first_line(error)}") from error
-        if decoded is None or decoded.ndim != 4:
-            raise SlideError(f"{self._tile_name(window.level, index)} holds no image")
+        if decoded is None or decoded.ndim != 4 or decoded.dtype != np.uint8:
+            raise SlideError(f"{name} holds no 8-bit image; the file is damaged, fetch it again")
         first: NDArray[np.uint8] = decoded[0]
         return first
 

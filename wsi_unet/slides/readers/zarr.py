@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
+import threading
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from wsi_unet.colour import to_rgb
-from wsi_unet.errors import SlideError, os_errors_as
+from wsi_unet.errors import SlideError, foreign_errors_as, os_errors_as
 from wsi_unet.geometry import Box, Shape
 from wsi_unet.locations import Location
 from wsi_unet.slides.levels import make_levels
@@ -38,11 +40,14 @@ from wsi_unet.slides.readers.zarr_metadata import (
 from wsi_unet.slides.slide import Reader
 from wsi_unet.slides.sources.folder import Folder
 from wsi_unet.slides.sources.opening import open_folder
+from wsi_unet.slides.window_memory import LARGE_TILE
 from wsi_unet.storage.concurrent import map_concurrently
 
 _NOT_A_CHUNK = re.compile(r"(^|/)(\.[^/]*|zarr\.json|[^/]*\.partial)$")
 """Names of files that hold metadata, or that are being written."""
 
+MAX_LEVELS = 64
+"""Levels that are looked at: each has at most half the side of the one before."""
 SAMPLED_CHUNKS = 64
 SAMPLED_BYTES = 2**16
 """How many chunks per level, and how many bytes of each, count for the fingerprint."""
@@ -61,6 +66,7 @@ class ZarrReader(Reader):
             SlideError: it holds neither, or the pixels aren't 8-bit grey or RGB in one plane.
         """
         self._location = location
+        self._lock = threading.Lock()
         node, folder = self._find_image(open_folder(location))
         if node.is_array:
             self._image: Mapping[str, Any] = {}
@@ -68,7 +74,7 @@ class ZarrReader(Reader):
             self._axes = array_axes(location, node)
         else:
             self._image = first_image(node)
-            names = [str(dataset["path"]) for dataset in self._image["datasets"]]
+            names = [str(dataset["path"]) for dataset in self._image["datasets"][:MAX_LEVELS]]
             self._folders = [folder.subfolder(name) for name in names]
             self._nodes = list(map_concurrently(load_node, self._folders, location))
             self._axes = image_axes(location, self._image, self._nodes[0])
@@ -101,12 +107,10 @@ class ZarrReader(Reader):
     def _open(self, level: tuple[Folder, Node]) -> zarr.Array[Any]:
         folder, node = level
         location = folder.location
-        try:
+        with foreign_errors_as(SlideError, f"{location}: zarr can't open this array"):
             array = zarr.open_array(
                 folder.store(), mode="r", zarr_format=2 if node.version == 2 else 3
             )
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            raise SlideError(f"{location}: zarr can't open this array ({error})") from error
         if array.dtype != np.uint8:
             raise SlideError(
                 f"{self._location}: its pixels are {array.dtype}; only uint8 is supported, so "
@@ -126,6 +130,13 @@ class ZarrReader(Reader):
                 f"{self._location}: has {sides['c']} channels (multi-channel fluorescence?); only "
                 "grey, RGB and RGBA are supported, so make an RGB image of it first"
             )
+        # Whole chunks are decoded, whatever lies in them along the other axes.
+        beside = math.prod(array.chunks) // max(1, math.prod(self._tile(array)))
+        if beside > max(4, *array.shape):
+            raise SlideError(
+                f"{location}: its chunks {array.chunks} are far larger than its shape "
+                f"{array.shape}; write it again with smaller chunks"
+            )
         return array
 
     def _shape(self, array: zarr.Array[Any]) -> Shape:
@@ -137,16 +148,24 @@ class ZarrReader(Reader):
     @override
     def read(self, level: int, box: Box) -> NDArray[np.uint8]:
         """Return RGB (h, w, 3) of a box; absent chunks hold the fill value."""
+        down, across = self.levels[level].tile
+        if down * across < LARGE_TILE:
+            return self._read(level, box)
+        result = np.empty((*box.shape, 3), np.uint8)
+        with self._lock:  # one large chunk at a time: each takes far more memory than the box
+            for y in range(box.y0 // down * down, box.y1, down):
+                for x in range(box.x0 // across * across, box.x1, across):
+                    piece = Box(y, x, y + down, x + across).intersection(box)
+                    result[piece.relative_to(box).slices()] = self._read(level, piece)
+        return result
+
+    def _read(self, level: int, box: Box) -> NDArray[np.uint8]:
         rows, columns = box.slices()
         picks = {"y": rows, "x": columns, "c": slice(None)}
         selection = tuple(picks.get(axis, 0) for axis in self._axes)
-        try:
+        where = self._folders[level].location
+        with foreign_errors_as(SlideError, f"{where}: {box} can't be read, a chunk may be damaged"):
             pixels = np.asarray(self._arrays[level][selection])
-        except (ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
-            raise SlideError(
-                f"{self._folders[level].location}: {box} can't be read ({error}); a chunk may be "
-                "damaged"
-            ) from error
         kept = [axis for axis in self._axes if axis in picks]
         if "c" not in kept:
             return np.ascontiguousarray(to_rgb(pixels.transpose(_order(kept, "yx"))[..., None]))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from typing_extensions import override
 
 from wsi_unet.locations import Location
+from wsi_unet.regular_files import open_regular
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -50,7 +53,7 @@ class LocalFolder(Folder):
     @override
     def read(self, name: str, length: int | None = None) -> bytes | None:
         try:
-            with (self.location / name).path.open("rb") as file:
+            with open_regular((self.location / name).path) as file:
                 return file.read(-1 if length is None else length)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
@@ -61,7 +64,10 @@ class LocalFolder(Folder):
         for folder, _, names in os.walk(root, onerror=_raise):
             for name in names:
                 file = Path(folder, name)
-                yield file.relative_to(root).as_posix(), file.stat().st_size
+                status = file.stat()
+                if not stat.S_ISREG(status.st_mode):
+                    raise OSError(errno.EINVAL, "it isn't a file", str(file))
+                yield file.relative_to(root).as_posix(), status.st_size
 
     @override
     def store(self) -> Store:

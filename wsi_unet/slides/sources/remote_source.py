@@ -82,12 +82,9 @@ class RemoteSource(ByteSource):
         stop = min(stop, self.size)
         return _require(self._bucket.get_range(self._key, start, stop, self._tag)).data
 
+    @override
     def read_at(self, offset: int, length: int) -> bytes:
-        """Return bytes of the file, fewer at its end; read ahead and keep what was read.
-
-        Raises:
-            OSError: they can't be read.
-        """
+        """Return bytes of the file, fewer at its end; read ahead and keep what was read."""
         stop = min(offset + length, self.size)
         if offset >= stop:
             return b""

@@ -15,6 +15,7 @@ from typing import IO, Protocol
 from typing_extensions import override
 
 from wsi_unet.locations import Location
+from wsi_unet.regular_files import open_regular_descriptor
 
 Range = tuple[int, int]
 """(offset, length), bytes."""
@@ -48,6 +49,13 @@ class ByteSource(Protocol):
     def request(self, ranges: Sequence[Range]) -> Ranges:
         """Request ranges of the file."""
 
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Return metadata, fewer bytes where the file ends; a remote file keeps what it read.
+
+        Raises:
+            OSError: it can't be read.
+        """
+
     def open(self) -> str | IO[bytes]:
         """Return what other libraries can open: a path, or a file with a position of its own."""
 
@@ -62,10 +70,10 @@ class LocalFile(ByteSource):
         """Open a file.
 
         Raises:
-            OSError: it can't be opened.
+            OSError: it can't be opened, or isn't a regular file.
         """
         self.location = location
-        self._file = os.open(location.path, os.O_RDONLY)
+        self._file = open_regular_descriptor(location.path)
         # A slide may be dropped without having been closed.
         self._close_file = weakref.finalize(self, os.close, self._file)
         self._close_file.atexit = False
@@ -75,6 +83,10 @@ class LocalFile(ByteSource):
     def request(self, ranges: Sequence[Range]) -> Ranges:
         """Return ranges that are read when they are asked for."""
         return _LocalRanges(self._file, ranges)
+
+    @override
+    def read_at(self, offset: int, length: int) -> bytes:
+        return os.pread(self._file, length, offset)
 
     @override
     def open(self) -> str:
