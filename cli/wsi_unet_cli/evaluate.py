@@ -175,6 +175,7 @@ def _show(evaluation: Evaluation) -> None:
         "overall",
         [
             ("compared", f"{evaluation.pixels} px, {evaluation.pixels_left_out} left out"),
+            ("not predicted", _describe_unpredicted(evaluation)),
             ("pixel error", score(evaluation.pixel_error)),
             ("mean Dice", f"{score(evaluation.mean_dice)} (without value 0)"),
             ("mean IoU", score(evaluation.mean_iou)),
@@ -195,6 +196,15 @@ def _show_confusion(evaluation: Evaluation) -> None:
     print_table(
         ("truth px \\ predicted as", *names),
         [(name, *map(str, row)) for name, row in zip(names, evaluation.confusion, strict=True)],
+    )
+
+
+def _describe_unpredicted(evaluation: Evaluation) -> str:
+    if not evaluation.pixels_not_predicted:
+        return ""
+    return (
+        f"{evaluation.pixels_not_predicted} of those left out, "
+        f"{evaluation.class_pixels_not_predicted} of them in a class of the truth"
     )
 
 

@@ -133,7 +133,11 @@ def test_annotations_are_compared_as_the_image_of_them(tmp_path: Path, make_stor
     for order in (features, features[::-1]):
         drawn = wsi_unet.evaluate(store, write_geojson(tmp_path / "t.geojson", order)).to_json()
         painted = wsi_unet.evaluate(store, image(tmp_path / "t.png", truth)).to_json()
-        assert drawn.pop("truth_annotations") == {"annotations": 2, "polygons": 2}
+        assert drawn.pop("truth_annotations") == {
+            "annotations": 2,
+            "polygons": 2,
+            "left_out": "",
+        }
         for name in ("truth", "truth_annotations"):
             painted.pop(name)
             drawn.pop(name, None)
@@ -224,14 +228,42 @@ def test_regions_and_ignored_values_leave_out_pixels(tmp_path: Path) -> None:
 
 def test_what_a_run_of_a_region_didnt_compute_isnt_compared(make_store: Any) -> None:
     labels = blobs((1200, 1400))
-    half = labels.copy()
-    half[512:] = 0
-    half[:, 1024:] = 0
-    partial = make_store(half, "p.ome.zarr", regions=[[5, 5, 300, 700]])
+    inside = np.zeros(labels.shape, bool)
+    inside[5:300, 5:700] = inside[900:, 600:1030] = True
+    regions = [[5, 5, 300, 700], [900, 600, 1200, 1030]]
+    partial = make_store(labels * inside, "p.ome.zarr", regions=regions)
     whole = make_store(labels, "t.ome.zarr")
     for found in (wsi_unet.evaluate(partial, whole), wsi_unet.evaluate(whole, partial)):
-        assert found.pixels == 512 * 1024
+        assert found.pixels == inside.sum()
+        assert found.pixels_left_out == (~inside).sum()
         assert found.pixel_error == 0
+        assert found.mean_boundary_f1 == 1
+
+
+@pytest.mark.parametrize("kind", [{}, {"instances": True}, {"em": True}], ids=str)
+def test_what_the_model_did_not_look_at_is_neither_right_nor_wrong(
+    make_store: Any, tmp_path: Path, kind: dict[str, Any]
+) -> None:
+    """But how much of it the truth has is said, since the tissue may have been found too small."""
+    truth, tissue = blobs((700, 600)), np.random.default_rng(0).random((7, 6)) < 0.6
+    inside = np.kron(tissue, np.ones((100, 100), bool))
+    store = make_store(truth * inside, tissue=tissue)
+    ignored = [] if kind else [2]
+    kept = inside & ~np.isin(truth, ignored)
+    found = wsi_unet.evaluate(store, image(tmp_path / "t.png", truth), ignore=ignored, **kind)
+    if not kind.get("em"):  # whose scores leave out borders
+        assert (found.pixels, found.pixel_error) == (kept.sum(), 0)
+    missed = ~inside & ~np.isin(truth, ignored)
+    assert found.pixels_not_predicted == missed.sum()
+    assert found.class_pixels_not_predicted == (truth[missed] > 0).sum()
+    half = wsi_unet.evaluate(store, tmp_path / "t.png", region=(0, 0, 600, 350), **kind)
+    assert half.pixels_not_predicted == (~inside[:350]).sum()
+
+    as_background = wsi_unet.open_labels(store).drop_vars("predicted")
+    found = wsi_unet.evaluate(as_background, tmp_path / "t.png", **kind)
+    assert (found.pixels, found.pixels_not_predicted) == (truth.size, 0)
+    opened = wsi_unet.evaluate(wsi_unet.open_labels(store), tmp_path / "t.png", **kind)
+    assert opened.pixels_not_predicted == (~inside).sum()
 
 
 @settings(max_examples=30)

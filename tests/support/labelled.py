@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from wsi_unet.geometry import Box
 from wsi_unet.labels.layout import create_labels, ensure_root, mark_finished
 from wsi_unet.labels.metadata import Frame
-from wsi_unet.labels.progress import Progress, RunRecord
+from wsi_unet.labels.progress import BlockMarker, Progress, RunRecord
 from wsi_unet.labels.pyramid import Pyramid, reduce_mode
 from wsi_unet.labels.writer import build_tail, write_block
+from wsi_unet.slides.tissue.mask import mask_digest
 from wsi_unet.storage.local_store import LocalStore
 
 FINISHED = "2026-01-02T03:04:05+00:00"
@@ -76,9 +77,13 @@ def write_store(
     slide_shape: tuple[int, int] | None = None,
     finished: bool = True,
     regions: list[list[int]] | None = None,
+    tissue: NDArray[np.bool_] | None = None,
     name: str = "nuclei",
 ) -> Path:
-    """Write labels as `segment` would have: one label group of a slide, finished."""
+    """Write labels as `segment` would have: one label group of a slide, finished.
+
+    Regions are (y0, x0, y1, x1), px of the labels, and disjoint.
+    """
     objects = LocalStore(path)
     pyramid = Pyramid((labels.shape[0], labels.shape[1]), 512)
     shape = slide_shape or [
@@ -94,15 +99,33 @@ def write_store(
         [NamedValue(value, class_name) for value, class_name in enumerate(classes)],
         {"slide": record},
     )
+    progress = Progress(objects, name)
     for index in pyramid.grid:
-        rows, columns = pyramid.grid.core(index).slices()
-        write_block(objects, f"labels/{name}", pyramid, index, labels[rows, columns], reduce_mode)
+        core = pyramid.grid.core(index)
+        part = labels[core.slices()]
+        shards = write_block(objects, f"labels/{name}", pyramid, index, part, reduce_mode)
+        boxes = None if regions is None else _cut(regions, core)
+        if boxes != ():
+            progress.write_marker(
+                BlockMarker(
+                    block=index, signature="0", counts=(), seconds={}, attempts=1, boxes=boxes,
+                    shards=shards,
+                )
+            )  # fmt: skip
     build_tail(objects, f"labels/{name}", pyramid, reduce_mode, None)
     resampling = {"downsample": list(downsample)}
-    parameters: Any = {"regions": regions or [], "block": 512, "sampling": resampling}
-    Progress(objects, name).write_run(
-        RunRecord(name=name, signature="0", parameters=parameters, created=FINISHED)
-    )
+    parameters: Any = {
+        "regions": regions or [], "block": 512, "sampling": resampling, "tissue": "none",
+    }  # fmt: skip
+    if tissue is not None:
+        progress.write_mask(tissue)
+        parameters["tissue"] = f"mask:{mask_digest(tissue)}"
+    progress.write_run(RunRecord(name=name, signature="0", parameters=parameters, created=FINISHED))
     if finished:
         mark_finished(objects, name, np.bincount(labels.ravel()).tolist(), FINISHED)
     return path
+
+
+def _cut(regions: list[list[int]], core: Box) -> Any:
+    parts = (Box(*region).intersection(core) for region in regions)
+    return tuple((part.y0, part.x0, part.y1, part.x1) for part in parts if part.area)

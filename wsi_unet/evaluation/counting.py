@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from wsi_unet.errors import EvaluationError
 from wsi_unet.evaluation.class_mapping import CLASS_VALUES, ClassMapping
 from wsi_unet.evaluation.map_reduce import MapReduce
-from wsi_unet.evaluation.pairs import AreaBoxes, Pair, PairPixels
+from wsi_unet.evaluation.pairs import AreaBoxes, Pair
 from wsi_unet.geometry import BlockIndex
 from wsi_unet.metrics.boundaries import (
     Boundaries,
@@ -23,6 +23,27 @@ from wsi_unet.metrics.components import ChunkEdges, JoinedComponents, label_chun
 from wsi_unet.metrics.overlaps import LabelArray, Overlaps, count_overlaps, merge_overlaps
 
 
+@dataclass(frozen=True)
+class Unpredicted:
+    """Numbers of pixels that aren't compared because the model didn't look there.
+
+    Attributes:
+        pixels: all of them.
+        in_class: those that the truth doesn't call background.
+    """
+
+    pixels: int = 0
+    in_class: int = 0
+
+    @classmethod
+    def count(cls, truth: LabelArray, unpredicted: NDArray[np.bool_]) -> Unpredicted:
+        """Count the pixels for which `unpredicted` (h, w) is true; 0 is the truth's background."""
+        return cls(int(unpredicted.sum()), int(np.count_nonzero(truth[unpredicted])))
+
+    def __add__(self, other: Unpredicted) -> Unpredicted:
+        return Unpredicted(self.pixels + other.pixels, self.in_class + other.in_class)
+
+
 @dataclass(frozen=True, eq=False)
 class Counts:
     """Counts of classes or objects.
@@ -32,12 +53,14 @@ class Counts:
         boundaries: boundary pixels by value.
         truth_edges: edges of each box whose objects in the truth are components; empty otherwise.
         prediction_edges: edges of each box whose objects in the prediction are components.
+        unpredicted: pixels that aren't compared because the model didn't look there.
     """
 
     overlaps: Overlaps
     boundaries: Boundaries = field(default_factory=dict)
     truth_edges: dict[BlockIndex, ChunkEdges] = field(default_factory=dict)
     prediction_edges: dict[BlockIndex, ChunkEdges] = field(default_factory=dict)
+    unpredicted: Unpredicted = field(default_factory=Unpredicted)
 
 
 def merge_counts(parts: Sequence[Counts]) -> Counts:
@@ -47,6 +70,7 @@ def merge_counts(parts: Sequence[Counts]) -> Counts:
         merge_boundaries(part.boundaries for part in parts),
         {index: edges for part in parts for index, edges in part.truth_edges.items()},
         {index: edges for part in parts for index, edges in part.prediction_edges.items()},
+        sum((part.unpredicted for part in parts), start=Unpredicted()),
     )
 
 
@@ -66,23 +90,29 @@ def count_classes(
         core = boxes.core(index)
         window = core if tolerance is None else boxes.widen(core, boundary_halo(tolerance))
         pixels = pair.read(window)
-        prediction = _check_classes(pair.prediction.name, pixels, pixels.prediction, CLASS_VALUES)
-        truth = mapping.translate(
-            _check_classes(pair.truth.name, pixels, pixels.truth, len(mapping.lookup))
+        prediction = _check_classes(
+            pair.prediction.name, pixels.prediction, pixels.valid, CLASS_VALUES
         )
-        return _count_box(truth, prediction, pixels.valid, boxes, index, tolerance)
+        known = pixels.valid | pixels.unpredicted
+        truth = mapping.translate(
+            _check_classes(pair.truth.name, pixels.truth, known, len(mapping.lookup))
+        )
+        part = core.relative_to(window).slices()
+        counts = _count_box(truth, prediction, pixels.valid, boxes, index, tolerance)
+        unpredicted = Unpredicted.count(truth[part], pixels.unpredicted[part])
+        return replace(counts, unpredicted=unpredicted)
 
     return map_reduce(count, boxes.grid, merge_counts)
 
 
-def _check_classes(name: str, pixels: PairPixels, values: LabelArray, end: int) -> LabelArray:
-    """Return class values, with 0 where they aren't compared.
+def _check_classes(name: str, values: LabelArray, known: NDArray[np.bool_], end: int) -> LabelArray:
+    """Return class values, with 0 where `known` is false.
 
     Raises:
         EvaluationError: a value isn't below `end`, so it can't be a class.
     """
-    if not pixels.valid.all():
-        values = values * pixels.valid
+    if not known.all():
+        values = values * known
     largest = int(values.max(initial=0))
     if largest >= end:
         raise EvaluationError(
@@ -161,7 +191,8 @@ def count_objects(
         foreground = (truth > 0).astype(np.uint8), (prediction > 0).astype(np.uint8)
         counts = _count_box(*foreground, pixels.valid, boxes, index, tolerance)
         overlaps = count_overlaps(truth_numbers, numbers, pixels.valid[part])
-        return Counts(overlaps, counts.boundaries, truth_edges, edges)
+        unpredicted = Unpredicted.count(pixels.truth[part], pixels.unpredicted[part])
+        return Counts(overlaps, counts.boundaries, truth_edges, edges, unpredicted)
 
     counts = map_reduce(count, boxes.grid, merge_counts)
     truth, prediction = counts.overlaps.truth, counts.overlaps.prediction
@@ -170,7 +201,7 @@ def count_objects(
     if not numbering.prediction:
         prediction = JoinedComponents.from_edges(counts.prediction_edges).find_objects(prediction)
     overlaps = Overlaps.from_pairs(truth, prediction, counts.overlaps.pixels)
-    return Counts(overlaps, counts.boundaries)
+    return Counts(overlaps, counts.boundaries, unpredicted=counts.unpredicted)
 
 
 def _signed(values: LabelArray) -> LabelArray:

@@ -16,7 +16,7 @@ from wsi_unet.geometry import BlockGrid, Box
 from wsi_unet.ground_truth.annotation_rasters import AnnotationRaster, open_annotation_raster
 from wsi_unet.ground_truth.grids import Region
 from wsi_unet.ground_truth.label_rasters import LabelRaster, LabelsLike, open_label_raster
-from wsi_unet.ground_truth.truth import Truth, make_box_mask, open_truth
+from wsi_unet.ground_truth.truth import Truth, open_truth
 
 SIDE = 2048
 """px: side of the boxes that are compared at once."""
@@ -32,11 +32,13 @@ class PairPixels:
         truth: (h, w) values, at least 0.
         prediction: (h, w) values, at least 0.
         valid: (h, w) which pixels are compared.
+        unpredicted: (h, w) which pixels would be compared if the model had looked there.
     """
 
     truth: NDArray[np.integer[Any]]
     prediction: NDArray[np.integer[Any]]
     valid: NDArray[np.bool_]
+    unpredicted: NDArray[np.bool_]
 
     @property
     def objects(self) -> tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]]]:
@@ -94,23 +96,25 @@ class Pair:
         Raises:
             EvaluationError: something can't be read, or holds values below 0.
         """
-        valid = np.ones(box.shape, np.bool_)
+        valid, nowhere = np.ones(box.shape, np.bool_), np.zeros(box.shape, np.bool_)
         if self.within is not None:
             valid = self.within.read(box) > 0
-        if self.prediction.computed is not None:
-            valid &= make_box_mask(self.prediction.computed, box)
         if not valid.any():
             nothing = np.zeros(box.shape, np.uint8)
-            return PairPixels(nothing, nothing, valid)
+            return PairPixels(nothing, nothing, valid, unpredicted=nowhere)
         truth, known = self.truth.read(box)
         valid &= known
         if self.ignored:
             valid &= ~np.isin(truth, list(self.ignored))
+        unpredicted = nowhere
+        if self.prediction.predicted is not None:
+            predicted = self.prediction.predicted.read(box)
+            valid, unpredicted = valid & predicted, valid & ~predicted
         prediction = self.prediction.pixels.read(box)
         for name, values in ((self.truth.name, truth), (self.prediction.name, prediction)):
             if values.dtype.kind == "i" and values.min() < 0:
                 raise EvaluationError(f"{name}: holds {values.min()}; labels are 0 or more")
-        return PairPixels(truth, prediction, valid)
+        return PairPixels(truth, prediction, valid, unpredicted)
 
     def cut(self, side: int | None = None) -> AreaBoxes:
         """Cut the area into boxes.

@@ -59,7 +59,11 @@ class Evaluation:
         kind: what is scored: classes, objects, or segments (cells that membranes separate).
         pixels: number of pixels that were compared.
         pixels_left_out: number of the prediction's pixels that weren't: outside of the regions,
-            ignored, or not covered by the truth.
+            ignored, not covered by the truth, or not predicted.
+        pixels_not_predicted: number of pixels among these that weren't compared only because the
+            model didn't look there: outside of the tissue or of the run's regions.
+        class_pixels_not_predicted: number of pixels among these that the truth doesn't call
+            background. They count neither as right nor as wrong.
         tolerance: tolerance of boundaries, px; None if boundaries weren't scored.
         classes: scores of each class; of objects and of segments there are two classes: they, and
             the rest.
@@ -81,6 +85,8 @@ class Evaluation:
     kind: EvaluationKind
     pixels: int
     pixels_left_out: int
+    pixels_not_predicted: int
+    class_pixels_not_predicted: int
     tolerance: float | None
     classes: tuple[ClassScores, ...]
     confusion: tuple[tuple[int, ...], ...]

@@ -13,6 +13,7 @@ from wsi_unet.errors import EvaluationError
 from wsi_unet.evaluation.class_mapping import GivenClasses, map_classes
 from wsi_unet.evaluation.counting import (
     Numbering,
+    Unpredicted,
     count_classes,
     count_objects,
     has_several_values,
@@ -59,7 +60,8 @@ def evaluate_classes(
     _refuse_unknown_values(pair, counts.overlaps, names)
     matrix = confusion_matrix(counts.overlaps, list(names))
     boundaries = None if tolerance is None else counts.boundaries
-    return summarise_classes(score_classes(names, matrix, boundaries), matrix)
+    scores = score_classes(names, matrix, boundaries)
+    return {**summarise_classes(scores, matrix), **_report_unpredicted(counts.unpredicted)}
 
 
 def evaluate_objects(pair: Pair, tolerance: float | None, map_reduce: MapReduce) -> Fields:
@@ -90,7 +92,11 @@ def evaluate_objects(pair: Pair, tolerance: float | None, map_reduce: MapReduce)
     names = {0: "background", 1: "objects"}
     matrix = _foreground_matrix(counts.overlaps, names)
     scores = score_classes(names, matrix, None if tolerance is None else counts.boundaries)
-    return {**summarise_classes(scores, matrix), "objects": score_objects(counts.overlaps)}
+    return {
+        **summarise_classes(scores, matrix),
+        **_report_unpredicted(counts.unpredicted),
+        "objects": score_objects(counts.overlaps),
+    }
 
 
 def evaluate_segments(pair: Pair, tolerance: float | None) -> Fields:
@@ -121,7 +127,19 @@ def evaluate_segments(pair: Pair, tolerance: float | None) -> Fields:
         boundaries = count_boundaries(truth > 0, prediction > 0, pixels.valid, whole, tolerance)
     scores = score_classes(names, matrix, boundaries)
     segments = replace(score_segments(thinned), rand_error=score_segments(drawn).rand_error)
-    return {**summarise_classes(scores, matrix), "segments": segments}
+    unpredicted = Unpredicted.count(pixels.truth, pixels.unpredicted)
+    return {
+        **summarise_classes(scores, matrix),
+        **_report_unpredicted(unpredicted),
+        "segments": segments,
+    }
+
+
+def _report_unpredicted(unpredicted: Unpredicted) -> Fields:
+    return {
+        "pixels_not_predicted": unpredicted.pixels,
+        "class_pixels_not_predicted": unpredicted.in_class,
+    }
 
 
 def _refuse_unknown_values(pair: Pair, overlaps: Overlaps, names: Mapping[int, str]) -> None:
@@ -158,5 +176,6 @@ def _refuse_empty(pair: Pair, overlaps: Overlaps) -> None:
     if not overlaps.total:
         raise EvaluationError(
             f"{pair.prediction.name} and {pair.truth.name} have no pixel in common to compare; "
-            "check that they are of one slide, and the regions and what is ignored"
+            "check that they are of one slide, the regions, what is ignored, and that the model "
+            "looked there at all"
         )

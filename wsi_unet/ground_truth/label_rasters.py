@@ -14,13 +14,11 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from wsi_unet.errors import EvaluationError
-from wsi_unet.geometry import Box, round_up
+from wsi_unet.geometry import Box
 from wsi_unet.ground_truth.grids import Grid, PixelCentres
 from wsi_unet.ground_truth.label_images import open_image_pixels
-from wsi_unet.labels.progress import Progress
 from wsi_unet.labels.reading import open_labels
 from wsi_unet.locations import Location
-from wsi_unet.storage.opening import open_store
 
 LabelsLike = str | os.PathLike[str] | Location | xr.DataArray
 """A path or URL of labels (OME-Zarr, PNG or TIFF), or labels that `open_labels` returned."""
@@ -33,6 +31,13 @@ class Pixels(Protocol):
         """Return the values (h, w) of a box inside the image."""
 
 
+class PixelMask(Protocol):
+    """Which pixels have a property; several threads can read it at once, box by box."""
+
+    def read(self, box: Box) -> NDArray[np.bool_]:
+        """Return which pixels (h, w) of a box inside the image have it."""
+
+
 @dataclass(frozen=True, eq=False)
 class LabelRaster:
     """An open label image.
@@ -42,7 +47,7 @@ class LabelRaster:
         grid: where its pixels lie.
         pixels: its values.
         classes: {value: name}; None where values have no names, as in a PNG or TIFF.
-        computed: boxes outside of which nothing was computed; None if all of it was.
+        predicted: where the model looked, so that values mean something; None for everywhere.
         chunk: (rows, columns) that are stored together; None where that makes no difference.
     """
 
@@ -50,7 +55,7 @@ class LabelRaster:
     grid: Grid
     pixels: Pixels
     classes: Mapping[int, str] | None = None
-    computed: tuple[Box, ...] | None = None
+    predicted: PixelMask | None = None
     chunk: tuple[int, int] | None = None
 
 
@@ -67,11 +72,10 @@ def open_label_raster(labels: LabelsLike, name: str | None = None, level: int = 
         OutputError: the folder isn't an output of wsi-unet, or has no such label group.
     """
     if isinstance(labels, xr.DataArray):
-        return _wrap_array(labels, str(labels.name or "the array"), None)
+        return _wrap_array(labels, str(labels.name or "the array"))
     location = Location.parse(labels)
     if location.is_url or location.path.is_dir():
-        array = open_labels(location, name, level)
-        return _wrap_array(array, str(location), _computed_boxes(location, str(array.name), level))
+        return _wrap_array(open_labels(location, name, level), str(location))
     if name is not None:
         raise EvaluationError(
             f"{location}: isn't a label OME-Zarr, so it has no label group {name!r}"
@@ -80,28 +84,41 @@ def open_label_raster(labels: LabelsLike, name: str | None = None, level: int = 
     return LabelRaster(str(location), Grid(shape), pixels)
 
 
+@dataclass(frozen=True, eq=False)
 class _ArrayPixels(Pixels):
-    def __init__(self, array: xr.DataArray) -> None:
-        self._data = array.data
+    array: xr.DataArray
 
     @override
     def read(self, box: Box) -> NDArray[np.integer[Any]]:
-        rows, columns = box.slices()
-        values = self._data[rows, columns]
-        if is_dask_collection(values):
-            values = values.compute(scheduler="synchronous")
-        return np.asarray(values)
+        return _read_box(self.array, box)
 
 
-def _wrap_array(array: xr.DataArray, name: str, computed: tuple[Box, ...] | None) -> LabelRaster:
+@dataclass(frozen=True, eq=False)
+class _ArrayMask(PixelMask):
+    array: xr.DataArray
+
+    @override
+    def read(self, box: Box) -> NDArray[np.bool_]:
+        return _read_box(self.array, box).astype(np.bool_, copy=False)
+
+
+def _read_box(array: xr.DataArray, box: Box) -> NDArray[Any]:
+    rows, columns = box.slices()
+    values = array.data[rows, columns]
+    if is_dask_collection(values):
+        values = values.compute(scheduler="synchronous")
+    return np.asarray(values)
+
+
+def _wrap_array(array: xr.DataArray, name: str) -> LabelRaster:
     if array.ndim != 2 or not np.issubdtype(array.dtype, np.integer):
         raise EvaluationError(
             f"{name}: labels are whole numbers (y, x), not {array.dtype} {array.dims}"
         )
     if array.attrs.get("finished", "") is None:
         raise EvaluationError(
-            f"{name}: the labels {array.name!r} aren't finished, and missing blocks would count as "
-            "background; run the same segmentation again first"
+            f"{name}: the labels {array.name!r} aren't finished, and only blocks that are there "
+            "would be compared; run the same segmentation again first"
         )
     chunk = array.data.chunksize if hasattr(array.data, "chunksize") else None
     return LabelRaster(
@@ -109,7 +126,7 @@ def _wrap_array(array: xr.DataArray, name: str, computed: tuple[Box, ...] | None
         grid=_find_grid(array),
         pixels=_ArrayPixels(array),
         classes=array.attrs.get("classes"),
-        computed=computed,
+        predicted=_ArrayMask(array.predicted) if "predicted" in array.coords else None,
         chunk=chunk,
     )
 
@@ -136,28 +153,3 @@ def _to_pixels(micrometres: PixelCentres, mpp: tuple[float, float]) -> PixelCent
         (pair[0] / mpp[0], pair[1] / mpp[1]) for pair in (micrometres.first, micrometres.step)
     )
     return PixelCentres(first, step)
-
-
-def _computed_boxes(location: Location, name: str, level: int) -> tuple[Box, ...] | None:
-    """Return the blocks that were computed, px of a level of the labels; None if all were."""
-    record = Progress(open_store(location), name).read_run()
-    parameters: Any = {} if record is None else record.parameters
-    regions = parameters.get("regions")
-    if not regions:
-        return None
-    block = parameters["block"]
-    fy, fx = parameters["sampling"]["downsample"]
-    blocks = (
-        Box(
-            int(y0 / fy) // block * block,
-            int(x0 / fx) // block * block,
-            round_up(-int(-y1 // fy), block),
-            round_up(-int(-x1 // fx), block),
-        )
-        for y0, x0, y1, x1 in regions
-    )
-    scale = 1 << level
-    return tuple(
-        Box(box.y0 // scale, box.x0 // scale, -(-box.y1 // scale), -(-box.x1 // scale))
-        for box in blocks
-    )

@@ -97,9 +97,9 @@ class LabelTruth(Truth):
         window = Box(int(y[0]), int(x[0]), int(y[-1]) + 1, int(x[-1]) + 1)
         values = self.raster.pixels.read(window)
         rows, columns = np.clip(rows, window.y0, y[-1]), np.clip(columns, window.x0, x[-1])
-        if self.raster.computed is not None:
-            known = known & _find_in_boxes(self.raster.computed, rows, columns)
         rows, columns = rows - window.y0, columns - window.x0
+        if self.raster.predicted is not None:
+            known = known & self.raster.predicted.read(window)[rows[:, None], columns]
         if window.shape == box.shape and all(
             (np.diff(axis) == 1).all() for axis in (rows, columns)
         ):
@@ -166,19 +166,3 @@ def open_truth(labels: LabelsLike, prediction: LabelRaster, name: str | None = N
     raster = open_label_raster(labels, name)
     nearest = match_grids(prediction.grid, raster.grid, prediction.name, raster.name)
     return LabelTruth(raster, nearest)
-
-
-def make_box_mask(boxes: tuple[Box, ...], window: Box) -> NDArray[np.bool_]:
-    """Return which pixels (h, w) of a window lie in any of several boxes."""
-    rows, columns = np.arange(window.y0, window.y1), np.arange(window.x0, window.x1)
-    return _find_in_boxes(boxes, rows, columns)
-
-
-def _find_in_boxes(
-    boxes: tuple[Box, ...], rows: NDArray[np.intp], columns: NDArray[np.intp]
-) -> NDArray[np.bool_]:
-    inside = np.zeros((len(rows), len(columns)), np.bool_)
-    for box in boxes:
-        in_rows = (rows >= box.y0) & (rows < box.y1)
-        inside |= in_rows[:, None] & (columns >= box.x0) & (columns < box.x1)
-    return inside
