@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from wsi_unet.errors import OutputError
 from wsi_unet.geometry import BlockGrid, Box, Shape, merge_boxes
-from wsi_unet.labels.contents import read_group_attributes, read_run_name
+from wsi_unet.labels.contents import read_run_name
+from wsi_unet.labels.documents import read_group_attributes
 from wsi_unet.labels.progress import Progress, RunRecord
 from wsi_unet.predicted_area import PredictedArea, is_mask_of
 from wsi_unet.storage.store import ByteStore
@@ -82,16 +83,16 @@ class _AreaArray:
     dtype: ClassVar = np.dtype(np.bool_)
     ndim: ClassVar = 2
 
-    def __getitem__(self, key: tuple[slice, slice]) -> NDArray[np.bool_]:
-        ranges = [range(side)[part] for side, part in zip(self.shape, key, strict=True)]
-        if not all(map(len, ranges)):
-            return np.zeros([len(part) for part in ranges], np.bool_)
-        (y0, y1), (x0, x1) = ((min(part), max(part) + 1) for part in ranges)
-        rows, columns = (np.array(part) for part in ranges)
-        read = self.area.read(Box(y0, x0, y1, x1), self.level)
-        if read.shape == (len(rows), len(columns)):
-            return read
-        part: NDArray[np.bool_] = read[np.ix_(rows - y0, columns - x0)]
+    def __getitem__(self, key: tuple[Any, Any]) -> NDArray[np.bool_]:
+        rows, columns = (np.arange(side)[part] for side, part in zip(self.shape, key, strict=True))
+        if not rows.size or not columns.size:
+            return np.zeros((*rows.shape, *columns.shape), np.bool_)
+        y0, x0 = int(rows.min()), int(columns.min())
+        box = Box(y0, x0, int(rows.max()) + 1, int(columns.max()) + 1)
+        read = self.area.read(box, self.level)
+        if rows.ndim and columns.ndim:
+            rows = rows[:, None]
+        part: NDArray[np.bool_] = read[rows - y0, columns - x0]
         return part
 
 
@@ -113,7 +114,6 @@ def to_lazy_array(
         _AreaArray(area, level, shape),
         chunks=chunks,
         name=f"predicted-{identity}",
-        fancy=False,
         meta=np.empty((0, 0), np.bool_),
     )
     return array
