@@ -217,7 +217,8 @@ def _describe_boundaries(evaluation: Evaluation) -> str:
 def _describe_annotations(facts: AnnotationFacts | None) -> str:
     if facts is None:
         return ""
-    return f"{count(facts.annotations, 'annotation')} of {count(facts.polygons, 'polygon')}"
+    words = f"{count(facts.annotations, 'annotation')} of {count(facts.polygons, 'polygon')}"
+    return f"{words}; {facts.left_out}" if facts.left_out else words
 
 
 def _show_objects(evaluation: Evaluation) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,10 +43,10 @@ def document(*annotations: str, declaration: str = '<?xml version="1.0"?>\n') ->
     )
 
 
-def read(tmp_path: Path, content: str | bytes) -> list[Annotation]:
+def read(tmp_path: Path, content: str | bytes) -> Sequence[Annotation]:
     path = tmp_path / "a.xml"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return read_annotations(path)
+    return read_annotations(path).annotations
 
 
 def test_an_outline_is_a_ring_of_y_and_x_in_a_class(tmp_path: Path) -> None:

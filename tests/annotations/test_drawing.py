@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsi_unet.annotations import drawing
-from wsi_unet.annotations.drawing import PolygonEdges, draw_numbers, draw_union
+from wsi_unet.annotations.drawing import PolygonEdges, check_drawable, draw_numbers, draw_union
 from wsi_unet.annotations.polygons import Polygon, rasterise
+from wsi_unet.errors import AnnotationError
 from wsi_unet.geometry import Box
 
 COORDINATES = st.one_of(st.floats(-9, 40), st.integers(-3, 30).map(lambda n: n / 2))
@@ -63,3 +66,13 @@ def test_crossings_are_counted_before_anything_is_drawn() -> None:
     assert edges.count_crossings(Box(0, 0, 100, 100)) == 5 * 2 * 48
     assert edges.count_crossings(Box(49, 0, 100, 1)) == 5 * 2
     assert PolygonEdges.from_polygons([]).count_crossings(Box(0, 0, 9, 9)) == 0
+
+
+def test_outlines_too_intricate_to_draw_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawing, "FREE_CROSSINGS", 0)
+    comb = np.array([[y, x] for x in range(30) for y in (0.0, 90.0)])
+    edges, box = PolygonEdges.from_polygons([(comb,)]), Box(0, 0, 90, 90)
+    assert edges.count_crossings(box) == 60 * 90
+    with pytest.raises(AnnotationError, match=r"90 x 90 px 5,400 times, more than 2,025; merge"):
+        check_drawable(Path("a.geojson"), edges, box)
+    check_drawable(Path("a.geojson"), PolygonEdges.from_polygons([(comb[:20],)]), box)

@@ -9,7 +9,8 @@ import pytest
 import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
 
 from wsi_unet.errors import EvaluationError, OptionError
 from wsi_unet.evaluation.class_mapping import parse_classes
@@ -37,7 +38,7 @@ def test_every_tiff_is_read_box_by_box(
 ) -> None:
     values = LABELS.astype(kind) * (1 if kind == np.uint8 else 1001)
     if tiled:
-        monkeypatch.setattr(label_images, "MAX_WHOLE_PIXELS", 1000)
+        monkeypatch.setattr(label_images, "MAX_WHOLE_BYTES", 1000)
     tifffile.imwrite(tmp_path / "a.tif", values, **stored)
     pixels, shape = open_image_pixels(tmp_path / "a.tif")
     assert isinstance(pixels, TiledPixels) == (tiled and "compression" in stored)
@@ -54,17 +55,18 @@ def test_every_tiff_is_read_box_by_box(
 def test_a_large_image_in_one_piece_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(label_images, "MAX_WHOLE_PIXELS", 1000)
-    monkeypatch.setattr(label_images, "MAX_TILE_PIXELS", 2000)
+    monkeypatch.setattr(label_images, "MAX_WHOLE_BYTES", 1000)
+    monkeypatch.setattr(label_images, "MAX_TILE_BYTES", 2000)
     tifffile.imwrite(tmp_path / "a.tif", LABELS, compression="zlib", rowsperstrip=150)
     Image.fromarray(LABELS).save(tmp_path / "a.png")
+    monkeypatch.setenv("WSI_UNET_MAX_PIXELS", "1000")
     for name in ("a.tif", "a.png"):
-        with pytest.raises(EvaluationError, match="save it as a tiled TIFF"):
+        with pytest.raises(EvaluationError, match=r"save it as a tiled"):
             open_image_pixels(tmp_path / name)
 
 
 def test_a_damaged_tile_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(label_images, "MAX_WHOLE_PIXELS", 1000)
+    monkeypatch.setattr(label_images, "MAX_WHOLE_BYTES", 1000)
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, LABELS, compression="zlib", tile=(64, 64))
     with tifffile.TiffFile(path) as tiff:
@@ -91,6 +93,54 @@ def test_pngs_of_one_bit_palettes_and_sixteen_bits_hold_their_values(tmp_path: P
     ):
         pixels, _ = open_image_pixels(tmp_path / name)
         assert (pixels.read(Box(3, 5, 90, 80)) == expected[3:90, 5:80]).all(), name
+
+
+def test_palettes_of_tiffs_are_indices_too(tmp_path: Path) -> None:
+    table = np.random.default_rng(0).integers(0, 1 << 16, (3, 256), np.uint16)
+    tifffile.imwrite(tmp_path / "p.tif", LABELS, photometric="palette", colormap=table)
+    pixels, _ = open_image_pixels(tmp_path / "p.tif")
+    assert (pixels.read(Box(0, 0, 150, 203)) == LABELS).all()
+
+
+@pytest.mark.parametrize("values", [LABELS, LABELS > 2])
+def test_white_as_zero_is_refused(tmp_path: Path, values: NDArray[Any]) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="miniswhite")
+    with pytest.raises(EvaluationError, match=r"stores white as zero.*PhotometricInterpretation 1"):
+        open_image_pixels(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="minisblack")
+    pixels, _ = open_image_pixels(tmp_path / "a.tif")
+    assert (pixels.read(Box(0, 0, 150, 203)) == values).all()
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 7])
+def test_labels_that_are_stored_turned_are_read_as_they_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(LABELS).save(tmp_path / "a.png", exif=exif)
+    tags: Any = [(274, 3, 1, orientation, True)]
+    tifffile.imwrite(tmp_path / "plain.tif", LABELS, extratags=tags)
+    tifffile.imwrite(tmp_path / "a.tif", LABELS, extratags=tags, compression="zlib", tile=(64, 64))
+    with Image.open(tmp_path / "a.png") as image:
+        shown = np.asarray(ImageOps.exif_transpose(image))
+    for name in ("a.png", "a.tif", "plain.tif"):
+        pixels, shape = open_image_pixels(tmp_path / name)
+        assert shape == shown.shape
+        assert (pixels.read(Box.from_shape(shape)) == shown).all()
+    if orientation != 1:
+        monkeypatch.setattr(label_images, "MAX_WHOLE_BYTES", 1000)
+        with pytest.raises(EvaluationError, match="is stored turned"):
+            open_image_pixels(tmp_path / "a.tif")
+
+
+def test_colours_are_refused_before_they_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(np.dstack([LABELS] * 3)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image.Image, "load", None)
+    with pytest.raises(EvaluationError, match="has 3 channels"):
+        open_image_pixels(tmp_path / "a.png")
 
 
 @given(st.text(max_size=20))

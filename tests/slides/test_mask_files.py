@@ -49,7 +49,8 @@ def test_rasters_mark_tissue_by_anything_but_zero(
     for number, raster in enumerate(rasters):
         path = tmp_path / f"{number}.{suffix}"
         if suffix == "tif":
-            tifffile.imwrite(path, raster)
+            photometric = "rgb" if raster.ndim == 3 else "minisblack"
+            tifffile.imwrite(path, raster, photometric=photometric)
         else:
             Image.fromarray(raster).save(path)
         assert (load_mask(path, slide) == marked).all(), number
@@ -115,12 +116,12 @@ def test_large_slides_get_coarser_cells(slide_of: SlideOf, tmp_path: Path) -> No
         ('{"type": "FeatureCollection", "features": []}', "holds no polygons"),
         ('{"type": "FeatureCollection"}', "where a list should be"),
         ('{"type": "Point", "coordinates": [1, 2]}', "holds no polygons"),
-        ('{"type": "Polygon", "coordinates": [[[1, 2], [3, 4]]]}', "at least three"),
+        ('{"type": "Polygon", "coordinates": [[[1, 2], [3, 4]]]}', "that covers nothing"),
         ('{"type": "Polygon", "coordinates": [[["a", 2], [3, 4], [5, 6]]]}', "pairs of numbers"),
         ('{"type": "Polygon", "coordinates": [[1, 2, 3]]}', "pairs of numbers"),
         ('{"type": "Polygon", "coordinates": [[[1, 2], [3, NaN], [5, 6]]]}', "aren't pixels"),
         ('{"type": "Polygon", "coordinates": [[[1, 2], [3, 1e300], [5, 6]]]}', "aren't pixels"),
-        ('{"type": "Polygon", "coordinates": null}', "where a list should be"),
+        ('{"type": "Polygon", "coordinates": null}', "that covers nothing"),
         ('["text"]', "where a JSON object should be"),
         ("[" * 100 + "]" * 100, "nested"),
         ("[" * 100_000, "isn't valid GeoJSON"),

@@ -11,7 +11,7 @@ import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from wsi_unet.errors import MaskError
 from wsi_unet.geometry import Box
@@ -90,7 +90,7 @@ def test_images_of_every_kind_are_reduced(tmp_path: Path, shape: tuple[int, int]
         tmp_path / "colour.png",
         tmp_path / "a.bmp",
     ]
-    tifffile.imwrite(paths[4], mask)
+    tifffile.imwrite(paths[4], mask, photometric="minisblack")
     tifffile.imwrite(paths[5], grey.astype(">u2"), byteorder=">")
     tifffile.imwrite(paths[6], np.dstack([grey * 0, grey, grey * 0]), tile=(16, 16))
     Image.fromarray(grey).save(paths[7])
@@ -169,7 +169,9 @@ def test_absurd_sizes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     strip = written(tmp_path / "strip.tif", mask, rowsperstrip=90, compression="zlib")
     tiles = written(tmp_path / "tiles.tif", mask, tile=(16, 16))
     monkeypatch.setattr(mask_images, "MAX_DECODED", 2000)
-    refused(tmp_path / "a.png", r"70 x 90 px, is too large.*8192 px")
+    monkeypatch.setenv("WSI_UNET_MAX_PIXELS", "2000")
+    refused(tmp_path / "a.png", r"too large: 70 x 90 px are decoded at once.*8192 px")
+    monkeypatch.delenv("WSI_UNET_MAX_PIXELS")
     refused(strip, r"in pieces of .* too large.*8192 px")
     assert read_mask(tiles, (90, 70)).all()
     monkeypatch.setattr(mask_images, "MAX_PIXELS", 2000)
@@ -189,3 +191,151 @@ def test_a_damaged_tile_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path / "plain.tif", noise)
     path.write_bytes(path.read_bytes()[:4000])
     refused(path, "can't be decoded")
+
+
+@pytest.mark.parametrize(
+    ("mask", "slide"),
+    [
+        ((96, 128), (768, 1024)),
+        ((97, 129), (769, 1025)),  # rounded up
+        ((96, 128), (770, 1031)),  # rounded down
+        ((1, 1), (3, 4)),
+        ((8, 8192), (100, 100_000)),
+        ((24, 33), (12_000, 16_400)),
+    ],
+)
+def test_a_reduced_slide_is_a_masks_shape(mask: tuple[int, int], slide: tuple[int, int]) -> None:
+    mask_images.check_shape(Path("a.png"), mask, slide)
+
+
+@pytest.mark.parametrize(
+    ("mask", "slide", "match"),
+    [
+        ((128, 96), (768, 1024), r"96 x 128 px, .* 1024 x 768 px: .*96 x 72 px, or turn it by 90°"),
+        ((100, 128), (768, 1024), r"such as 128 x 96 px$"),
+        ((600, 1024), (768, 1024), r"such as 1024 x 768 px$"),
+        ((1, 200), (768, 1024), r"such as 200 x 150 px$"),
+    ],
+)
+def test_a_mask_of_another_shape_is_refused(
+    mask: tuple[int, int], slide: tuple[int, int], match: str
+) -> None:
+    with pytest.raises(MaskError, match=match):
+        mask_images.check_shape(Path("a.png"), mask, slide)
+
+
+@pytest.mark.parametrize("number", [np.nan, -1.0, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16])
+def test_numbers_that_arent_clearly_tissue_are_refused(
+    tmp_path: Path, number: float, dtype: type[np.number[Any]]
+) -> None:
+    if dtype == np.int16 and number != -1:
+        return
+    pixels = np.zeros((90, 70), dtype)
+    pixels[3:5, 3:5] = 1
+    pixels[50, 60] = number
+    stored: list[dict[str, Any]] = [{}, {"compression": "zlib", "tile": (16, 16)}]
+    for options in stored:
+        tifffile.imwrite(tmp_path / "a.tif", pixels, **options)
+        refused(tmp_path / "a.tif", "holds .*and it is unclear whether that is tissue")
+
+
+def test_white_as_zero_and_other_colour_spaces_are_refused(tmp_path: Path) -> None:
+    """Viewers and Pillow show white where tifffile reads 0, whose bool arrays are like that."""
+    mask = np.zeros((90, 70), np.bool_)
+    mask[3:9, 5:20] = True
+    path = tmp_path / "a.tif"
+    for pixels in (mask, mask.astype(np.uint8) * 255):
+        tifffile.imwrite(path, pixels, photometric="miniswhite")
+        refused(path, "stores white as zero")
+    Image.fromarray(mask).save(path, tiffinfo={262: 0})
+    refused(path, "stores white as zero")
+    tifffile.imwrite(path, np.dstack([mask.astype(np.uint8)] * 3), photometric="cielab")
+    refused(path, "in the colour space CIELAB")
+
+
+def test_palettes_mark_what_they_show_if_nothing_contradicts(tmp_path: Path) -> None:
+    indices = np.zeros((90, 70), np.uint8)
+    indices[3:9, 5:20], indices[50:60, 5:20] = 1, 2
+    clear = [(0, 0, 0), (255, 0, 0), (0, 0, 9)]
+    for colours in (clear, [(255, 255, 255), *clear[1:]], [*clear[:2], (0, 0, 0)]):
+        image = Image.fromarray(indices, "P")
+        image.putpalette(np.array(colours, np.uint8).tobytes())
+        image.save(tmp_path / "a.png")
+        table = np.zeros((3, 256), np.uint16)
+        table[:, :3] = np.array(colours).T * 257
+        tifffile.imwrite(tmp_path / "a.tif", indices, photometric="palette", colormap=table)
+        for name in ("a.png", "a.tif"):
+            if colours == clear:
+                assert (read_mask(tmp_path / name, (90, 70)) == (indices > 0)).all()
+            else:
+                refused(tmp_path / name, "has a palette that shows 0 as a colour")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_masks_that_are_stored_turned_are_read_as_they_are_shown(
+    tmp_path: Path, orientation: int
+) -> None:
+    pixels = np.zeros((48, 64), np.uint8)
+    pixels[:8, :16] = pixels[40:, 56:] = pixels[16:24, 8:16] = 255
+    exif = Image.Exif()
+    exif[274] = orientation
+    paths = [tmp_path / f"a.{suffix}" for suffix in ("png", "jpg", "tif")]
+    for path in paths[:2]:
+        Image.fromarray(pixels).save(path, exif=exif)
+    tifffile.imwrite(
+        paths[2],
+        pixels,
+        tile=(16, 16),
+        compression="zlib",
+        extratags=[(274, 3, 1, orientation, True)],
+    )
+    with Image.open(paths[0]) as image:
+        shown = np.asarray(ImageOps.exif_transpose(image)) > 0
+    assert (read_mask(paths[0], shown.shape) == shown).all()
+    assert (read_mask(paths[2], shown.shape) == shown).all()
+    assert (read_mask(paths[1], shown.shape) >= shown).all()  # JPEG blurs
+
+
+def test_pieces_that_arent_stored_mark_what_their_value_says(tmp_path: Path) -> None:
+    """As many as a file of a few kB can claim, without making their pixels."""
+
+    def tiles() -> Iterator[NDArray[np.int16] | None]:
+        yield np.zeros((16, 16), np.int16)
+        yield from [None] * 3
+
+    for fill in ("1", "0", "-1"):
+        tifffile.imwrite(
+            tmp_path / "a.tif", tiles(), shape=(32, 32), dtype=np.int16, tile=(16, 16),
+            compression="zlib", extratags=[(42113, 2, None, fill, True)],
+        )  # fmt: skip
+        if fill == "-1":
+            with pytest.raises(MaskError, match="holds -1"):
+                read_mask(tmp_path / "a.tif", (32, 32))
+            continue
+        expected = np.full((32, 32), fill == "1")
+        expected[:16, :16] = False
+        assert (read_mask(tmp_path / "a.tif", (32, 32)) == expected).all()
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError(), AttributeError("x"), MemoryError()])
+def test_whatever_a_decoder_raises_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    path = written(tmp_path / "a.tif", np.ones((90, 70), np.bool_), tile=(16, 16))
+    monkeypatch.setattr(tifffile.TiffFile, "__init__", fail)
+    refused(path, "can't be decoded")
+
+
+def test_a_list_of_images_that_runs_in_a_circle_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.tif", np.ones((90, 70), np.bool_))
+    content = bytearray(path.read_bytes())
+    first = int.from_bytes(content[4:8], "little")
+    entries = int.from_bytes(content[first : first + 2], "little")
+    following = first + 2 + 12 * entries
+    content[following : following + 4] = content[4:8]
+    path.write_bytes(content)
+    refused(path, "runs in a circle")

@@ -19,11 +19,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from defusedxml.ElementTree import ParseError, fromstring
+from defusedxml.ElementTree import fromstring
 
-from wsi_unet.annotations.annotation import UNCLASSIFIED, Annotation, make_ring
-from wsi_unet.annotations.polygons import Ring
-from wsi_unet.errors import AnnotationError, first_line
+from wsi_unet.annotations.annotation import (
+    UNCLASSIFIED,
+    AnnotationCollector,
+    Annotations,
+    Points,
+)
+from wsi_unet.errors import AnnotationError, foreign_errors_as
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -35,11 +39,11 @@ NO_GROUP = ("", "None")
 """Values of PartOfGroup for annotations that are in no group."""
 
 
-def parse_asap(path: Path, data: bytes) -> list[Annotation]:
+def parse_asap(path: Path, data: bytes) -> Annotations:
     """Return the annotations of an ASAP document that cover an area.
 
-    An annotation's class is the group that it is part of. Points are left out, and so are outlines
-    of one point, or of two that aren't the corners of a rectangle.
+    An annotation's class is the group that it is part of. Points are left out; outlines of one
+    point, or of two that aren't the corners of a rectangle, are left out and counted.
 
     Args:
         path: the file, for messages.
@@ -49,23 +53,20 @@ def parse_asap(path: Path, data: bytes) -> list[Annotation]:
         AnnotationError: it isn't a valid ASAP annotation file. Entities, with which a small file
             can fill the memory, are refused.
     """
-    try:
+    with foreign_errors_as(AnnotationError, f"{path}: isn't valid XML"):
         root = fromstring(data)
-    except (ParseError, ValueError, LookupError) as error:
-        raise AnnotationError(f"{path}: isn't valid XML ({first_line(error)})") from error
     if root.tag != ROOT:
         raise AnnotationError(
             f"{path}: isn't an ASAP annotation file: its root is <{root.tag[:40]}>, not <{ROOT}>; "
             "export the annotations as GeoJSON or ASAP XML"
         )
-    outlines = (
-        (node, _ring(path, node))
-        for node in root.iterfind("Annotations/Annotation")
-        if node.get("Type") in OUTLINES
-    )
-    return [
-        Annotation(_class_name(node), ((ring,),)) for node, ring in outlines if ring is not None
-    ]
+    collector = AnnotationCollector(path)
+    for number, node in enumerate(root.iterfind("Annotations/Annotation"), 1):
+        if node.get("Type") in OUTLINES:
+            name = _class_name(node)
+            where = f"annotation {number} ({node.get('Name', name)[:40]!r})"
+            collector.add(name, where, [[_points(path, node, where)]])
+    return collector.collected
 
 
 def _class_name(annotation: Element) -> str:
@@ -73,14 +74,15 @@ def _class_name(annotation: Element) -> str:
     return UNCLASSIFIED if group in NO_GROUP else group
 
 
-def _ring(path: Path, annotation: Element) -> Ring | None:
-    """Return an annotation's outline, (n, 2) of (y, x); None if it encloses nothing."""
+def _points(path: Path, annotation: Element, where: str) -> Points:
+    """Return the corners of an annotation's outline."""
     nodes = sorted(annotation.iterfind("Coordinates/Coordinate"), key=_order)
-    points = np.array([[_number(path, node, axis) for axis in "XY"] for node in nodes], np.float64)
+    numbers = [[_number(path, node, axis, where) for axis in "XY"] for node in nodes]
+    points = np.array(numbers, np.float64)
     if annotation.get("Type") == "Rectangle" and len(points) == 2:
         (x0, y0), (x1, y1) = points
         points = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
-    return make_ring(path, points) if len(points) >= 3 else None
+    return points
 
 
 def _order(coordinate: Element) -> int:
@@ -91,7 +93,7 @@ def _order(coordinate: Element) -> int:
         return 0
 
 
-def _number(path: Path, coordinate: Element, axis: str) -> float:
+def _number(path: Path, coordinate: Element, axis: str, where: str) -> float:
     text = coordinate.get(axis, "")
     try:
         number = float(text)
@@ -99,6 +101,7 @@ def _number(path: Path, coordinate: Element, axis: str) -> float:
         number = math.nan
     if not math.isfinite(number):
         raise AnnotationError(
-            f"{path}: a coordinate's {axis} is {text[:40]!r}; it must be a number of pixels"
+            f"{path}: {where}: a coordinate's {axis} is {text[:40]!r}; it must be a number of "
+            "pixels"
         )
     return number

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_unet.annotations.polygons import Polygon
+from wsi_unet.errors import AnnotationError
 from wsi_unet.geometry import Box
 
 BAND_PIXELS = 1 << 22
@@ -136,9 +138,24 @@ class PolygonEdges:
         return spans.select(spans.end > spans.begin)
 
 
-def most_crossings(pixels: int) -> int:
-    """Return how many crossings a drawing of that many pixels may have."""
-    return FREE_CROSSINGS + pixels // 4
+def check_drawable(path: Path, edges: PolygonEdges, box: Box) -> None:
+    """Refuse polygons whose edges are so many, and so long, that drawing them takes too long.
+
+    Args:
+        path: the file they come from, for the message.
+        edges: the polygons.
+        box: what is to be drawn, px.
+
+    Raises:
+        AnnotationError: they are.
+    """
+    crossings, most = edges.count_crossings(box), FREE_CROSSINGS + box.area // 4
+    if crossings > most:
+        rows, columns = box.shape
+        raise AnnotationError(
+            f"{path}: its outlines cross the rows of a grid of {columns} x {rows} px {crossings:,} "
+            f"times, more than {most:,}; merge outlines that overlap, or simplify them"
+        )
 
 
 def draw_union(edges: PolygonEdges, box: Box) -> NDArray[np.bool_]:

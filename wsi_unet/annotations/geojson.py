@@ -13,19 +13,28 @@ from typing import Any
 
 import numpy as np
 
-from wsi_unet.annotations.annotation import UNCLASSIFIED, Annotation, make_ring
-from wsi_unet.annotations.polygons import Polygon, Ring
-from wsi_unet.errors import AnnotationError
+from wsi_unet.annotations.annotation import (
+    UNCLASSIFIED,
+    AnnotationCollector,
+    Annotations,
+    Points,
+)
+from wsi_unet.annotations.other_json import describe_json
+from wsi_unet.errors import AnnotationError, foreign_errors_as
 
 MAX_DEPTH = 32
 """How deep GeometryCollections may be nested."""
+AREAS = ("Polygon", "MultiPolygon", "GeometryCollection")
+WITHOUT_AREA = ("Point", "MultiPoint", "LineString", "MultiLineString")
+"""The types of geometries that are left out."""
+CONTAINERS = ("Feature", "FeatureCollection")
 
 
-def parse_geojson(path: Path, data: bytes) -> list[Annotation]:
+def parse_geojson(path: Path, data: bytes) -> Annotations:
     """Return the features of a GeoJSON document that cover an area; points and lines are left out.
 
     A feature's class is the name of its `classification` (QuPath), else its `label` (Digital Slide
-    Archive), else its `name`.
+    Archive), else its `name`. Polygons, members and holes without an area are left out and counted.
 
     Args:
         path: the file, for messages.
@@ -34,15 +43,16 @@ def parse_geojson(path: Path, data: bytes) -> list[Annotation]:
     Raises:
         AnnotationError: it isn't GeoJSON.
     """
-    try:
+    with foreign_errors_as(AnnotationError, f"{path}: isn't valid GeoJSON"):
         document = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise AnnotationError(f"{path}: isn't valid GeoJSON ({error})") from error
-    return [
-        Annotation(name, tuple(polygons))
-        for name, geometry in _features(path, document, 0)
-        if (polygons := [_polygon(path, rings) for rings in _areas(path, geometry, 0)])
-    ]
+    collector = AnnotationCollector(path)
+    for number, (name, geometry) in enumerate(_features(path, document, 0), 1):
+        if geometry is None:
+            continue
+        where = f"feature {number} ({name[:40]!r})"
+        areas = _areas(path, geometry, 0, where)
+        collector.add(name, where, (_rings(path, rings, where) for rings in areas))
+    return collector.collected
 
 
 def _features(path: Path, node: Any, depth: int) -> Iterator[tuple[str, Any]]:
@@ -54,26 +64,32 @@ def _features(path: Path, node: Any, depth: int) -> Iterator[tuple[str, Any]]:
         return
     kind = _kind(path, node)
     if kind == "FeatureCollection":
-        for item in _items(path, node.get("features")):
+        for item in _items(path, node.get("features"), "a FeatureCollection's features"):
             yield from _features(path, item, depth + 1)
     elif kind == "Feature":
-        if node.get("geometry") is not None:
-            yield _class_name(node.get("properties")), node["geometry"]
-    else:
+        yield _class_name(node.get("properties")), node.get("geometry")
+    elif kind in (*AREAS, *WITHOUT_AREA):
         yield UNCLASSIFIED, node
+    else:
+        raise AnnotationError(f"{path}: is JSON, but not GeoJSON: {describe_json(node)}")
 
 
-def _areas(path: Path, node: Any, depth: int) -> Iterator[Any]:
+def _areas(path: Path, node: Any, depth: int, where: str) -> Iterator[Any]:
     """Yield the rings of every polygon of a geometry."""
     _check_depth(path, depth)
     kind = _kind(path, node)
     if kind == "Polygon":
         yield node.get("coordinates")
     elif kind == "MultiPolygon":
-        yield from _items(path, node.get("coordinates"))
+        yield from _items(path, node.get("coordinates") or [[]], where)
     elif kind == "GeometryCollection":
-        for item in _items(path, node.get("geometries")):
-            yield from _areas(path, item, depth + 1)
+        for item in _items(path, node.get("geometries"), where):
+            yield from _areas(path, item, depth + 1, where)
+    elif kind not in WITHOUT_AREA:
+        known = ", ".join((*AREAS, *WITHOUT_AREA))
+        raise AnnotationError(
+            f"{path}: {where}: its geometry's type is {str(kind)[:40]!r}, none of {known}"
+        )
 
 
 def _check_depth(path: Path, depth: int) -> None:
@@ -86,13 +102,14 @@ def _kind(path: Path, node: Any) -> Any:
         raise AnnotationError(
             f"{path}: the GeoJSON holds {str(node)[:40]!r} where a JSON object should be"
         )
-    return node.get("type")
+    kind = node.get("type")
+    return kind if isinstance(kind, str) else None
 
 
-def _items(path: Path, value: Any) -> list[Any]:
+def _items(path: Path, value: Any, where: str) -> list[Any]:
     if not isinstance(value, list):
         raise AnnotationError(
-            f"{path}: the GeoJSON holds {str(value)[:40]!r} where a list should be"
+            f"{path}: {where}: there is {str(value)[:40]!r} where a list should be"
         )
     return value
 
@@ -116,16 +133,11 @@ def _class_name(properties: Any) -> str:
     return UNCLASSIFIED
 
 
-def _polygon(path: Path, rings: Any) -> Polygon:
-    polygon: list[Ring] = []
-    for ring in _items(path, rings):
-        try:
-            points = np.asarray([point[:2] for point in ring], np.float64)
-        except (TypeError, ValueError, KeyError) as error:
-            raise AnnotationError(
-                f"{path}: a polygon's coordinates aren't pairs of numbers"
-            ) from error
-        polygon.append(make_ring(path, points))
-    if not polygon:
-        raise AnnotationError(f"{path}: a polygon needs at least three (x, y) points per ring")
-    return tuple(polygon)
+def _rings(path: Path, rings: Any, where: str) -> list[Points]:
+    """Return the points of each ring of a polygon; without coordinates it has none."""
+    broken = f"{path}: {where}: its coordinates aren't pairs of numbers"
+    with foreign_errors_as(AnnotationError, broken):
+        return [
+            np.asarray([point[:2] for point in ring or []], np.float64)
+            for ring in _items(path, rings or [], where)
+        ]

@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_unet.annotations.annotation import Annotation
-from wsi_unet.annotations.polygons import Polygon, area, bounds, rasterise
+from wsi_unet.annotations.annotation import Annotation, Annotations
+from wsi_unet.annotations.drawing import PolygonEdges, check_drawable, draw_numbers
+from wsi_unet.annotations.polygons import Polygon, area, bounds
 from wsi_unet.annotations.reading import HEAD_BYTES, looks_like_annotations, read_annotations
 from wsi_unet.errors import AnnotationError
 from wsi_unet.geometry import Box
 from wsi_unet.ground_truth.grids import Grid
 from wsi_unet.locations import Location
+from wsi_unet.regular_files import open_regular
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,12 @@ class AnnotationFacts:
     Attributes:
         annotations: number of features with an area.
         polygons: number of their polygons.
+        left_out: what was left out because it covers nothing, in words; "" if nothing was.
     """
 
     annotations: int
     polygons: int
+    left_out: str = ""
 
 
 class AnnotationRaster:
@@ -45,19 +49,22 @@ class AnnotationRaster:
         owners: (n,) annotation number by polygon number, which start at 1; 0 for 0.
     """
 
-    def __init__(self, path: Path, annotations: Sequence[Annotation], grid: Grid) -> None:
+    def __init__(self, path: Path, read: Annotations, grid: Grid) -> None:
         """Lay annotations over a grid.
 
         Args:
             path: the file they were read from, for messages.
-            annotations: full-resolution px of the slide; at least one.
+            read: what was read from it, full-resolution px of the slide; at least one annotation.
             grid: the grid to rasterise them on.
 
         Raises:
-            AnnotationError: an annotation lies outside of the slide.
+            AnnotationError: an annotation lies outside of the slide, or they are too intricate to
+                be drawn.
         """
+        annotations: Sequence[Annotation] = read.annotations
         self.path = path
         self.annotations = annotations
+        self._left_out = read.left_out
         self._shape = grid.shape
         self.names = {number: item.name for number, item in enumerate(annotations, 1)}
         owned = [
@@ -71,7 +78,9 @@ class AnnotationRaster:
         self.owners = np.array([0, *(owned[index][0] for index in order)], np.int32)
         self.polygons: list[Polygon] = [owned[index][1] for index in order]
         self._bounds = np.array([bounds(polygon) for polygon in self.polygons])
+        self._edges = PolygonEdges.from_polygons(self.polygons)
         self._refuse_outside(grid)
+        check_drawable(path, self._edges, Box.from_shape(grid.shape))
 
     @cached_property
     def facts(self) -> AnnotationFacts:
@@ -79,6 +88,7 @@ class AnnotationRaster:
         return AnnotationFacts(
             annotations=len(self.annotations),
             polygons=sum(len(item.polygons) for item in self.annotations),
+            left_out=self._left_out,
         )
 
     def _refuse_outside(self, grid: Grid) -> None:
@@ -132,13 +142,7 @@ class AnnotationRaster:
         Returns:
             (h, w); polygon n is `polygons[n - 1]` and belongs to annotation `owners[n]`.
         """
-        numbers = np.zeros(box.shape, np.int32)
-        for index in self.find_touching(box).tolist():
-            covered = rasterise(self.polygons[index], box)
-            if covered is not None:
-                bounding_box, mask = covered
-                numbers[bounding_box.relative_to(box).slices()][mask] = index + 1
-        return numbers
+        return draw_numbers(self._edges.take(self.find_touching(box)), box)
 
     def extent(self) -> Box:
         """Return the smallest box of the grid that holds all annotations."""
@@ -151,9 +155,9 @@ def is_annotation_file(path: str | os.PathLike[str] | Location) -> bool:
     """Return whether a file begins as JSON or XML; of a URL, only the suffix is looked at."""
     location = Location.parse(path)
     if location.is_url:
-        return location.name.lower().endswith(("json", ".xml"))
+        return location.name.lower().removesuffix(".gz").endswith(("json", ".xml"))
     try:
-        with location.path.open("rb") as file:
+        with open_regular(location.path) as file:
             return looks_like_annotations(file.read(HEAD_BYTES))
     except OSError:
         return False  # a folder; or an error that opening it reports

@@ -1,4 +1,7 @@
-"""Label images: PNGs and TIFFs whose values are classes, or numbers of objects."""
+"""Label images: PNGs and TIFFs whose values are classes, or numbers of objects.
+
+A palette gives classes their colours, so the values are its indices, in PNGs and TIFFs alike.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_unet.errors import EvaluationError, first_line
+from wsi_unet.errors import EvaluationError, foreign_errors_as, os_errors_as
 from wsi_unet.geometry import Box, Shape
-from wsi_unet.image_files import MALFORMED, PNG_HEAD, TIFF_HEADS, open_image
-from wsi_unet.slides.library_messages import capture_library_messages
+from wsi_unet.image_files import PNG_HEAD, TIFF_HEADS, check_size, open_image
+from wsi_unet.regular_files import open_regular
+from wsi_unet.slides.planes import (
+    UnclearImageError,
+    check_photometric,
+    image_orientation,
+    open_tiff,
+    page_orientation,
+    turn_upright,
+)
 
-MAX_WHOLE_PIXELS = 1 << 29
-"""Largest image, in pixels, that is decoded as a whole."""
-MAX_TILE_PIXELS = 1 << 26
-"""Largest tile or strip, in pixels, of a TIFF that is larger than that."""
+MAX_WHOLE_BYTES = 1 << 29
+"""Largest TIFF, in bytes of its pixels, that is decoded as a whole."""
+MAX_TILE_BYTES = 1 << 26
+"""Largest tile or strip, in bytes of its pixels, of a TIFF that is larger than that."""
+_ONE_CHANNEL = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+"""Pillow's names of images with one number per pixel."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +64,7 @@ class TiledPixels:
         self._across = -(-self._shape[1] // self._tile[1])
         self._segments = list(zip(page.dataoffsets, page.databytecounts, strict=True))
         self._fill = page.nodata
-        if math.prod(self._tile) > MAX_TILE_PIXELS:
+        if math.prod(self._tile) * self._dtype.itemsize > MAX_TILE_BYTES:
             raise EvaluationError(
                 f"{path}: is too large to be decoded as a whole, and not tiled; save it as a tiled "
                 "TIFF"
@@ -63,9 +76,13 @@ class TiledPixels:
         Raises:
             EvaluationError: a tile can't be decoded.
         """
+        with foreign_errors_as(EvaluationError, f"{self._path}: can't be read"):
+            return _as_numbers(self._read(box))
+
+    def _read(self, box: Box) -> NDArray[Any]:
         rows, columns = self._tile
         result = np.full(box.shape, self._fill, self._dtype)
-        with self._path.open("rb") as file:
+        with open_regular(self._path) as file:
             for i in range(box.y0 // rows, -(-box.y1 // rows)):
                 for j in range(box.x0 // columns, -(-box.x1 // columns)):
                     number = i * self._across + j
@@ -82,10 +99,8 @@ class TiledPixels:
         return result
 
     def _decode_tile(self, data: bytes, number: int) -> NDArray[Any]:
-        try:
+        with foreign_errors_as(EvaluationError, f"{self._path}: tile {number} can't be decoded"):
             decoded, _, _ = self._decode(data, number)
-        except MALFORMED as error:
-            raise EvaluationError(f"{self._path}: tile {number} can't be decoded") from error
         return np.asarray(decoded)[0, :, :, 0]
 
 
@@ -98,41 +113,31 @@ def open_image_pixels(path: Path) -> tuple[WholePixels | TiledPixels, Shape]:
     Raises:
         EvaluationError: it can't be read, or is something else.
     """
-    try:
-        with path.open("rb") as file:
-            head = file.read(8)
-    except OSError as error:
-        raise EvaluationError(f"{path}: can't be read: {error.strerror or error}") from error
+    with os_errors_as(EvaluationError, path), open_regular(path) as file:
+        head = file.read(8)
     if not head.startswith((PNG_HEAD, *TIFF_HEADS)):
         raise EvaluationError(
             f"{path}: is neither a label OME-Zarr nor a PNG or TIFF; labels can't be read from "
             "anything else"
         )
-    try:
-        pixels = _open_png(path) if head.startswith(PNG_HEAD) else _open_tiff(path)
-    except MALFORMED as error:
-        reason = first_line(error)
-        raise EvaluationError(f"{path}: can't be decoded ({reason})") from error
-    return pixels
+    with foreign_errors_as(EvaluationError, f"{path}: can't be decoded"):
+        try:
+            return _open_png(path) if head.startswith(PNG_HEAD) else _open_tiff(path)
+        except UnclearImageError as error:
+            raise EvaluationError(f"{path}: {error}") from error
 
 
 def _open_png(path: Path) -> tuple[WholePixels, Shape]:
-    with open_image(path, png=True) as image:
-        shape = image.height, image.width
-        if math.prod(shape) > MAX_WHOLE_PIXELS:
-            raise EvaluationError(
-                f"{path}: {shape[1]} x {shape[0]} px are too many to be decoded as a whole; save "
-                "it as a tiled TIFF"
-            )
-        # A palette gives classes their colours: the indices are the values.
-        values = np.asarray(image)
-    return WholePixels(_check_values(path, values)), shape
+    with open_regular(path) as file, open_image(file, png=True) as image:
+        if image.mode not in _ONE_CHANNEL:
+            raise _refuse_channels(path, len(image.getbands()))
+        check_size((image.height, image.width), (image.height, image.width))
+        values = turn_upright(np.asarray(image), image_orientation(image))
+    return _whole(path, values)
 
 
 def _open_tiff(path: Path) -> tuple[WholePixels | TiledPixels, Shape]:
-    import tifffile
-
-    with capture_library_messages(), tifffile.TiffFile(path) as tiff:
+    with open_tiff(path, EvaluationError) as tiff:
         level: Any = tiff.series[0].levels[0] if tiff.series else None
         page: Any = level.pages[0] if level is not None else None
         if page is None or len(level.pages) != 1 or len(level.shape) != 2:
@@ -140,22 +145,43 @@ def _open_tiff(path: Path) -> tuple[WholePixels | TiledPixels, Shape]:
             raise EvaluationError(f"{path}: labels are one plane of pixels, not {planes}")
         shape = int(level.shape[0]), int(level.shape[1])
         _check_dtype(path, np.dtype(page.dtype))
+        check_photometric(page)
+        orientation = page_orientation(page)
         if page.is_final:  # uncompressed: can be mapped into memory
             stored = page.dtype.newbyteorder(tiff.byteorder)
-            return WholePixels(np.memmap(path, stored, "r", page.dataoffsets[0], shape)), shape
-        if math.prod(shape) > MAX_WHOLE_PIXELS:
-            return TiledPixels(path, page), shape
-        return WholePixels(_check_values(path, level.asarray())), shape
+            mapped = np.memmap(path, stored, "r", page.dataoffsets[0], shape)
+            return _whole(path, turn_upright(mapped, orientation))
+        if math.prod(shape) * page.dtype.itemsize <= MAX_WHOLE_BYTES:
+            return _whole(path, turn_upright(level.asarray(), orientation))
+        if orientation != 1:
+            raise UnclearImageError(
+                f"is stored turned (orientation {orientation}), and too large to be decoded as a "
+                "whole; save it upright"
+            )
+        return TiledPixels(path, page), shape
+
+
+def _whole(path: Path, values: NDArray[Any]) -> tuple[WholePixels, Shape]:
+    checked = _check_values(path, values)
+    return WholePixels(checked), (checked.shape[0], checked.shape[1])
+
+
+def _refuse_channels(path: Path, channels: int) -> EvaluationError:
+    return EvaluationError(
+        f"{path}: has {channels} channels, and labels have one, the number of the class or of the "
+        "object; convert the colours to numbers first"
+    )
 
 
 def _check_values(path: Path, values: NDArray[Any]) -> NDArray[np.integer[Any]]:
     if values.ndim != 2:
-        raise EvaluationError(
-            f"{path}: has {values.shape[-1]} channels, and labels have one, the number of the "
-            "class or of the object; convert the colours to numbers first"
-        )
+        raise _refuse_channels(path, values.shape[-1])
     _check_dtype(path, values.dtype)
-    # Pillow's booleans are bytes of 255.
+    return _as_numbers(values)
+
+
+def _as_numbers(values: NDArray[Any]) -> NDArray[Any]:
+    """Return booleans as 0 and 1; Pillow's are bytes of 255."""
     return (values.view(np.uint8) > 0).astype(np.uint8) if values.dtype == np.bool_ else values
 
 

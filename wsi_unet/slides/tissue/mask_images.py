@@ -1,5 +1,7 @@
 """Masks that are images of any size, reduced while they are read so that no tissue is lost.
 
+What isn't black is tissue. Where programs would disagree about that, the mask is refused.
+
 A mask is stretched over the slide, so one as large as the slide says more than a run can use. A
 mask of H rows is reduced to R rows, where row r is tissue if any row of the full mask is that
 overlaps it: rows floor(r·H/R) to ceil((r+1)·H/R) - 1. The same holds for columns. So a pixel of
@@ -17,10 +19,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from wsi_unet.errors import MaskError, first_line
+from wsi_unet.errors import MaskError, foreign_errors_as
 from wsi_unet.geometry import Shape
-from wsi_unet.image_files import MALFORMED, PNG_HEAD, TIFF_HEADS, open_image
-from wsi_unet.slides.library_messages import capture_library_messages
+from wsi_unet.image_files import PNG_HEAD, TIFF_HEADS, check_size, open_image
+from wsi_unet.regular_files import open_regular
+from wsi_unet.slides.planes import (
+    PALETTE,
+    UnclearImageError,
+    check_palette,
+    check_photometric,
+    image_orientation,
+    open_tiff,
+    page_orientation,
+    turn_upright,
+)
 from wsi_unet.slides.tissue.mask import TissueMask
 
 MAX_CELLS = 8192
@@ -30,7 +42,7 @@ MAX_PIXELS = 1 << 36
 QUICK_PIXELS = 1 << 30
 """Pixels that are decoded within seconds; of larger pyramids a coarse level is read."""
 MAX_DECODED = 1 << 29
-"""Pixels of an image, or bytes of a TIFF's tile or strip, that may be decoded in one go."""
+"""Bytes of a TIFF's tile or strip that may be decoded in one go."""
 PIECE_PIXELS = 1 << 24
 """Pixels that are reduced at once."""
 _ADVICE = f"save it as a tiled TIFF, or smaller: {MAX_CELLS} px along its longer side are enough"
@@ -60,6 +72,17 @@ class ReducedMask:
         height, width = columns.shape[::-1]
         self.mask[top : top + height, left : left + width] |= columns.T
 
+    def add_box(self, y: int, x: int, height: int, width: int) -> None:
+        """Add a box that is marked throughout."""
+        corners = ((y, y + height), (x, x + width))
+        rows, columns = (
+            slice(start * cells // side, -(-stop * cells // side))
+            for (start, stop), side, cells in zip(
+                corners, self._shape, self.mask.shape, strict=True
+            )
+        )
+        self.mask[rows, columns] = True
+
 
 def _any_rows(
     marked: NDArray[np.bool_], start: int, side: int, cells: int
@@ -82,58 +105,120 @@ def _any_rows(
     return int(first[0]), reduced
 
 
-def read_mask_image(path: Path, head: bytes) -> TissueMask:
-    """Read a mask that is an image: whatever isn't zero is tissue.
+def read_mask_image(path: Path, head: bytes, slide: Shape) -> TissueMask:
+    """Read a mask that is an image: whatever isn't black is tissue.
 
     Args:
         path: a TIFF, a PNG, or anything else that Pillow reads.
         head: the first bytes of the file.
+        slide: (rows, columns) of the slide that it is stretched over, px.
 
     Returns:
         (rows, columns) bool with at most `MAX_CELLS` per side. Of a pyramidal TIFF of more than
         a gigapixel a coarser level is read, as its writer reduced it.
 
     Raises:
-        MaskError: it isn't an image, can't be decoded, has several planes or is too large.
+        MaskError: it isn't an image, can't be decoded, has several planes, is too large or of
+            another shape than the slide, or it is unclear what it marks.
     """
-    return (
-        _read_tiff(path)
-        if head.startswith(TIFF_HEADS)
-        else _read_image(path, head.startswith(PNG_HEAD))
+    read = _read_tiff if head.startswith(TIFF_HEADS) else _read_image
+    with foreign_errors_as(MaskError, f"{path}: the mask can't be decoded"):
+        try:
+            return read(path, slide)
+        except UnclearImageError as error:
+            raise MaskError(f"{path}: the mask {error}") from error
+        except UnidentifiedImageError as error:
+            raise MaskError(
+                f"{path}: the mask is neither an image (PNG, TIFF) nor annotations (GeoJSON, "
+                "ASAP XML); check the file"
+            ) from error
+        except Image.DecompressionBombError as error:
+            raise MaskError(f"{path}: the mask is too large ({error}); {_ADVICE}") from error
+
+
+def check_shape(path: Path, mask: Shape, slide: Shape) -> None:
+    """Refuse a mask whose sides aren't the slide's reduced by one factor, rounded up or down.
+
+    Args:
+        path: the mask, for the message.
+        mask: its (rows, columns).
+        slide: the slide's (rows, columns), px.
+
+    Raises:
+        MaskError: the mask would be stretched more along one side than along the other.
+    """
+    if _fits(mask, slide):
+        return
+    rows = max(1, round(slide[0] * mask[1] / slide[1]))
+    turned = ", or turn it by 90°" if _fits(mask[::-1], slide) else ""
+    raise MaskError(
+        f"{path}: the mask, {_size(mask)}, has another shape than the slide, {_size(slide)}: it is "
+        f"turned, cropped, or of another slide; give one that covers the whole slide, such as "
+        f"{_size((rows, mask[1]))}{turned}"
     )
 
 
-def _read_image(path: Path, is_png: bool) -> NDArray[np.bool_]:
-    try:
-        with open_image(path, png=is_png) as image:
-            shape = image.height, image.width
-            if math.prod(shape) > MAX_DECODED:
-                raise MaskError(f"{path}: the mask, {_size(shape)}, is too large; {_ADVICE}")
+def _fits(mask: Shape, slide: Shape) -> bool:
+    """Return whether some reduction makes the slide's sides the mask's, less than 1 px off each."""
+    pairs = tuple(zip(mask, slide, strict=True))
+    least = max(long / (short + 1) for short, long in pairs)
+    most = min(long / (short - 1) if short > 1 else math.inf for short, long in pairs)
+    return least <= most
+
+
+def _read_image(path: Path, slide: Shape) -> TissueMask:
+    with open_regular(path) as file:
+        is_png = file.read(len(PNG_HEAD)) == PNG_HEAD
+        file.seek(0)
+        with open_image(file, png=is_png) as image:
+            shape, orientation = (image.height, image.width), image_orientation(image)
+            _check_decodable(path, shape)
+            check_shape(path, shape[::-1] if orientation >= 5 else shape, slide)
             reduced = ReducedMask(shape)
             rows = max(1, PIECE_PIXELS // shape[1])
             for y in range(0, shape[0], rows):
                 strip = image.crop((0, y, shape[1], min(shape[0], y + rows)))
                 reduced.add(_marked_in(strip), y, 0)
-    except UnidentifiedImageError as error:
+    return np.ascontiguousarray(turn_upright(reduced.mask, orientation))
+
+
+def _check_decodable(path: Path, shape: Shape) -> None:
+    try:
+        check_size(shape, shape)
+    except ValueError as error:
         raise MaskError(
-            f"{path}: the mask is neither an image (PNG, TIFF) nor annotations (GeoJSON, "
-            "ASAP XML); check the file"
+            f"{path}: the mask is too large: {error}; {MAX_CELLS} px along its longer side are "
+            "enough"
         ) from error
-    except Image.DecompressionBombError as error:
-        raise MaskError(f"{path}: the mask is too large ({error}); {_ADVICE}") from error
-    except (OSError, ValueError, SyntaxError) as error:
-        raise MaskError(f"{path}: the mask can't be decoded ({error})") from error
-    return reduced.mask
 
 
 def _marked_in(image: Image.Image) -> NDArray[np.bool_]:
-    pixels = np.asarray(image.convert("RGBA") if image.mode == "P" else image)
+    if image.mode == "P":
+        shown = _marked_in(image.convert("RGBA"))
+        check_palette(shown, np.asarray(image))
+        return shown
+    pixels = np.asarray(image)
     # An alpha channel says where the image has content; by itself it marks nothing.
     alpha = pixels.shape[2] in (2, 4) if pixels.ndim == 3 else False
     return _marked(pixels[..., :-1]) & (pixels[..., -1] > 0) if alpha else _marked(pixels)
 
 
 def _marked(pixels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which pixels aren't 0.
+
+    Raises:
+        UnclearImageError: some are below 0, infinite or no numbers.
+    """
+    if pixels.dtype.kind in "if" and pixels.size:
+        least = pixels.min()
+        if not (least >= 0 and np.isfinite(pixels.max())):
+            held = least if not least >= 0 else pixels.max()
+            raise UnclearImageError(
+                f"holds {held}, and it is unclear whether that is tissue; save it with 0 where "
+                "there is none, and 1 where there is"
+            )
+    elif pixels.dtype.kind not in "biuf":
+        raise UnclearImageError(f"holds {pixels.dtype} numbers; save it as whole numbers from 0")
     return np.asarray(pixels != 0 if pixels.ndim == 2 else pixels.any(axis=2))
 
 
@@ -141,21 +226,29 @@ def _size(shape: Shape) -> str:
     return f"{shape[1]} x {shape[0]} px"
 
 
-def _read_tiff(path: Path) -> NDArray[np.bool_]:
-    import tifffile
+def _read_tiff(path: Path, slide: Shape) -> TissueMask:
+    with open_tiff(path, MaskError) as tiff:
+        level = _choose_level(path, tiff)
+        page, shape = level.keyframe, level.shape[:2]
+        check_photometric(page)
+        orientation = page_orientation(page)
+        whole = tiff.series[0].levels[0].shape[:2]
+        check_shape(path, whole[::-1] if orientation >= 5 else whole, slide)
+        reduced = ReducedMask(shape)
+        for pixels, y, x in _tiff_pieces(path, level.pages[0], page):
+            reduced.add(_marked_of(page, pixels), y, x)
+        for y, x, height, width in _missing_pieces(level.pages[0], page):
+            reduced.add_box(y, x, height, width)
+    return np.ascontiguousarray(turn_upright(reduced.mask, orientation))
 
-    try:
-        with capture_library_messages(), tifffile.TiffFile(path) as tiff:
-            level = _choose_level(path, tiff)
-            reduced = ReducedMask(level.shape[:2])
-            for marked, y, x in _tiff_pieces(path, level.pages[0], level.keyframe):
-                reduced.add(marked, y, x)
-    except MaskError:
-        raise
-    except MALFORMED as error:
-        reason = first_line(error)
-        raise MaskError(f"{path}: the mask can't be decoded ({reason})") from error
-    return reduced.mask
+
+def _marked_of(page: Any, pixels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which pixels of a TIFF's page aren't black."""
+    if page.photometric == PALETTE:
+        shown: NDArray[np.bool_] = (np.asarray(page.colormap).max(axis=0) > 0)[pixels]
+        check_palette(shown, pixels)
+        return shown
+    return _marked(pixels)
 
 
 def _choose_level(path: Path, tiff: Any) -> Any:
@@ -179,15 +272,15 @@ def _choose_level(path: Path, tiff: Any) -> Any:
     return fine[chosen]
 
 
-def _tiff_pieces(path: Path, page: Any, frame: Any) -> Iterator[tuple[NDArray[np.bool_], int, int]]:
-    """Yield pieces of the mask: (h, w) bool, and their first row and column, px."""
+def _tiff_pieces(path: Path, page: Any, frame: Any) -> Iterator[tuple[NDArray[Any], int, int]]:
+    """Yield the stored pieces: (h, w) or (h, w, 3), and their first row and column, px."""
     rows, columns = int(frame.imagelength), int(frame.imagewidth)
     if frame.is_final:  # the pixels lie in the file as they are
         stored = frame.dtype.newbyteorder(frame.parent.byteorder)
         pixels = np.memmap(path, stored, "r", page.dataoffsets[0], frame.shape)
         step = max(1, PIECE_PIXELS // columns)
         for y in range(0, rows, step):
-            yield _marked(pixels[y : y + step]), y, 0
+            yield pixels[y : y + step], y, 0
         return
     segment = math.prod(frame.chunks) * frame.dtype.itemsize
     if segment > MAX_DECODED:
@@ -196,9 +289,22 @@ def _tiff_pieces(path: Path, page: Any, frame: Any) -> Iterator[tuple[NDArray[np
         )
     # Encoded bytes are read ahead, and each tile or strip is decoded by itself.
     for data, index, shape in page.segments(maxworkers=1, buffersize=1 << 24):
-        y, x = index[2], index[3]
-        height, width = min(shape[1], rows - y), min(shape[2], columns - x)
         if data is not None:
-            yield _marked(data[0, :height, :width]), y, x
-        elif frame.nodata:
-            yield np.ones((height, width), np.bool_), y, x
+            y, x = index[2], index[3]
+            height, width = min(shape[1], rows - y), min(shape[2], columns - x)
+            pixels = data[0, :height, :width]
+            yield pixels[..., 0] if pixels.shape[-1] == 1 else pixels, y, x
+
+
+def _missing_pieces(page: Any, frame: Any) -> Iterator[tuple[int, int, int, int]]:
+    """Yield first row and column, height and width of pieces that aren't stored, but marked."""
+    fill = np.asarray(frame.nodata if frame.nodata is not None else 0, frame.dtype)
+    if frame.is_final or not _marked_of(frame, fill.reshape(1, 1)).any():
+        return
+    rows, columns = int(frame.imagelength), int(frame.imagewidth)
+    height, width = frame.chunks[:2]
+    across = -(-columns // width)
+    for number, length in enumerate(page.databytecounts):
+        if not length:
+            y, x = number // across * height, number % across * width
+            yield y, x, min(height, rows - y), min(width, columns - x)

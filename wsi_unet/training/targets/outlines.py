@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_unet.annotations.annotation import Annotation
+from wsi_unet.annotations.annotation import Annotations
 from wsi_unet.annotations.polygons import area
 from wsi_unet.annotations.reading import read_annotations
 from wsi_unet.geometry import Box, Shape
 from wsi_unet.ground_truth.annotation_rasters import AnnotationRaster
+from wsi_unet.logs import warn
 from wsi_unet.training.fields import IGNORED
 from wsi_unet.training.images import TrainingImage
 from wsi_unet.training.recipe import Recipe
@@ -31,7 +32,7 @@ OVERVIEW = 1 << 24
 """Pixels on which polygons are drawn to estimate the amount of each class."""
 COARSEST = 7
 """Binary logarithm of the largest stride at which they are drawn."""
-POINT_BYTES = 48
+POINT_BYTES = 112
 """Estimated memory per point of an open polygon, bytes."""
 
 
@@ -41,7 +42,7 @@ class Outlines:
 
     Attributes:
         path: path of the file.
-        annotations: annotations, level-0 px of the slide.
+        found: annotations, level-0 px of the slide.
         meanings: labels of the annotations' numbers, from 1.
         names: names of their classes.
         cost: estimated memory while they are open, bytes.
@@ -50,7 +51,7 @@ class Outlines:
     """
 
     path: Path
-    annotations: Sequence[Annotation]
+    found: Annotations
     meanings: LabelMeanings
     names: frozenset[str]
     cost: int
@@ -70,20 +71,20 @@ class Outlines:
             AnnotationError: the file can't be read.
             RecipeError: a class isn't in the recipe.
         """
-        annotations = read_annotations(path)
-        names = {number: annotation.name for number, annotation in enumerate(annotations, 1)}
+        found = _read(path)
+        names = {number: item.name for number, item in enumerate(found.annotations, 1)}
         meanings = annotation_meanings(recipe, map(str, ignored), names, str(path))
         return cls(
             path=path,
-            annotations=annotations,
+            found=found,
             meanings=meanings,
             names=frozenset(names.values()),
-            cost=_estimate_memory(annotations),
+            cost=_estimate_memory(found),
         )
 
     def open(self, image: TrainingImage, stride: int = 1) -> OpenTruth:
         """Open the annotations on the grid of their image, or on every n-th pixel of it."""
-        raster = AnnotationRaster(self.path, self.annotations, image.grid(stride))
+        raster = AnnotationRaster(self.path, self.found, image.grid(stride))
         return OpenOutlines(raster, self.meanings)
 
     def strides(self, shape: Shape) -> Sequence[int]:
@@ -96,7 +97,7 @@ class Outlines:
         return np.array(
             [
                 area(polygon)
-                for number, annotation in enumerate(self.annotations, 1)
+                for number, annotation in enumerate(self.found.annotations, 1)
                 if objects[self.meanings.labels[number]]
                 for polygon in annotation.polygons
             ]
@@ -145,7 +146,7 @@ class RegionTruth:
 
     truth: TruthFile
     path: Path
-    regions: Sequence[Annotation]
+    regions: Annotations
     cost: int
     contents: Mapping[int, float] = field(default_factory=dict)
 
@@ -160,7 +161,7 @@ class RegionTruth:
         Raises:
             AnnotationError: the file can't be read.
         """
-        regions = read_annotations(path)
+        regions = _read(path)
         return cls(
             truth=truth,
             path=path,
@@ -217,8 +218,14 @@ class OpenRegionTruth:
         return window
 
 
-def _estimate_memory(annotations: Sequence[Annotation]) -> int:
-    rings = (
-        ring for annotation in annotations for polygon in annotation.polygons for ring in polygon
-    )
+def _read(path: Path) -> Annotations:
+    """Read annotations, and say what was left out."""
+    found = read_annotations(path)
+    if found.left_out:
+        warn(f"{path}: {found.left_out}")
+    return found
+
+
+def _estimate_memory(found: Annotations) -> int:
+    rings = (ring for item in found.annotations for polygon in item.polygons for ring in polygon)
     return POINT_BYTES * sum(map(len, rings))
