@@ -133,14 +133,13 @@ def logging_to_terminal(
         show: called with each warning.
         verbose: whether everything is logged, and Dask isn't silenced.
     """
-    dask_loggers = [] if verbose else [logging.getLogger(name) for name in _DASK_LOGGERS]
-    levels = [(logger, logger.level) for logger in (log, *dask_loggers)]
+    loggers = [log, *([] if verbose else map(logging.getLogger, _DASK_LOGGERS))]
+    levels = [(logger, logger.level) for logger in loggers]
     handler, propagate = _CallbackHandler(show), log.propagate
     log.addHandler(handler)
     log.propagate = False
     log.setLevel(logging.DEBUG if verbose else log.level)
-    for logger in dask_loggers:
-        logger.setLevel(logging.CRITICAL + 1)
+    keep_dask_silent()
     try:
         yield
     finally:
@@ -148,3 +147,10 @@ def logging_to_terminal(
             logger.setLevel(level)
         log.propagate = propagate
         log.removeHandler(handler)
+
+
+def keep_dask_silent() -> None:
+    """Silence Dask inside `logging_to_terminal`, again once it was imported: that sets levels."""
+    if not is_verbose() and any(isinstance(handler, _CallbackHandler) for handler in log.handlers):
+        for name in _DASK_LOGGERS:
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)

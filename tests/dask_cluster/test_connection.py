@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import shutil
@@ -23,7 +22,7 @@ from support.clusters import running, scheduler, until, worker
 from wsi_unet.dask_cluster import connection
 from wsi_unet.dask_cluster.cluster import count_workers, is_cluster_alive, open_client
 from wsi_unet.dask_cluster.options import ClusterOptions
-from wsi_unet.errors import OptionError
+from wsi_unet.errors import ClusterError, OptionError
 
 
 def refusal(place: str | Path) -> str:
@@ -45,6 +44,8 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"workers": 0}, "workers 0: at least one is needed"),
         ({"workers": "many"}, "workers 'many' is neither a number nor 'auto'"),
         ({"workers": 2, "scheduler": "h:1"}, "either `workers` or `scheduler`, not both"),
+        ({"insecure": True}, "`insecure` is for an existing cluster; give its `scheduler` too"),
+        ({"insecure": True, "scheduler": "h:1", "tls_ca": "ca"}, "either TLS files or `insecure`"),
         ({"max_retries": -1}, "max_retries -1 is below 0"),
     ],
 )
@@ -86,7 +87,11 @@ def test_something_else_listens() -> None:
 @pytest.mark.usefixtures("hurry")
 def test_a_scheduler_without_workers(tmp_path: Path) -> None:
     with scheduler(tmp_path) as address:
-        assert refusal(address).startswith(f"the scheduler at {address} has no workers; start some")
+        with (
+            pytest.raises(ClusterError, match="has no workers; start some with `dask worker`"),
+            open_client(ClusterOptions(scheduler=address)),
+        ):
+            pass
 
 
 @pytest.mark.usefixtures("hurry")
@@ -110,26 +115,62 @@ def test_a_file_that_the_scheduler_has_yet_to_write(tmp_path: Path) -> None:
         late.join()
 
 
-def test_a_plain_connection_to_another_machine_is_warned_of(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    found = {"here": "127.0.0.1", "there": "10.1.2.3", "also-here": "::1"}
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let names have addresses, and whoever is there answer."""
+    found = {
+        "here": ["127.0.0.1"],
+        "also-here": ["::1"],
+        "twice-here": ["127.0.0.1", "::1"],
+        "there": ["10.1.2.3"],
+        "here-and-there": ["127.0.0.1", "10.1.2.3"],
+        "anywhere": ["0.0.0.0"],
+        "link": ["fe80::1%2"],
+    }
 
     def look_up(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
-        return [(None, None, None, "", (found[host], port))]
+        return [(None, None, None, "", (address, port)) for address in found[host]]
 
     async def connect_once(*_: object) -> None:
         pass
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     monkeypatch.setattr(connection, "_connect_once", connect_once)
-    for address in ("tcp://here:1", "tls://there:1", "tcp://also-here:1"):
+
+
+@pytest.mark.usefixtures("names")
+@pytest.mark.parametrize(
+    "address",
+    ["tcp://there:1", "ws://there:1", "ucxx://there:1", "TLS://there:1", "there:1"]
+    + ["tcp://here-and-there:1", "tcp://anywhere:1", "tcp://link:1"],
+)
+def test_a_plain_connection_to_another_machine_is_refused(address: str) -> None:
+    with pytest.raises(OptionError) as raised:
         connection.check_answer(address, None)
-    assert not caplog.records
-    connection.check_answer("tcp://there:1", None)
-    (record,) = caplog.records
-    assert (record.name, record.levelno) == ("wsi_unet", logging.WARNING)
-    assert record.getMessage().startswith("the connection to tcp://there:1 isn't encrypted, and")
+    message = str(raised.value)
+    assert message.startswith(f"the connection to {address} wouldn't be encrypted, and whoever")
+    assert "`tls_ca`" in message
+    assert "`insecure`" in message
+    connection.check_answer(address, None, insecure=True)
+
+
+@pytest.mark.usefixtures("names")
+@pytest.mark.parametrize(
+    "address",
+    ["tcp://here:1", "ws://also-here:1", "tcp://twice-here:1", "tls://there:1", "wss://there:1"],
+)
+def test_a_connection_that_nobody_else_can_use_is_allowed(address: str) -> None:
+    connection.check_answer(address, None)
+
+
+def test_an_address_in_a_file_is_checked_too(tmp_path: Path) -> None:
+    file = tmp_path / "scheduler.json"
+    for address in ("tcp://192.0.2.1:8786", "192.0.2.1:8786", "ws://192.0.2.1:8786"):
+        file.write_text(json.dumps({"address": address}))
+        assert "192.0.2.1:8786 wouldn't be encrypted" in refusal(file)
+    for address in ("nonsense", "", "tcp://127.0.0.1"):
+        file.write_text(json.dumps({"address": address}))
+        assert refusal(file).startswith(f"the scheduler file {file} holds {address!r}, which isn't")
 
 
 def test_settings_are_put_back(tmp_path: Path) -> None:
@@ -180,18 +221,20 @@ def test_a_scheduler_that_is_killed_is_noticed(
 
 CLIENT = """
 import os, signal, sys, time
-from wsi_unet.dask_cluster.cluster import is_cluster_alive, open_client
-from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet_cli.common.cluster_options import logging_to
-from wsi_unet.dask_cluster import connection
-connection.CONNECT_SECONDS = 1.0
-with logging_to(None, verbose=False), open_client(ClusterOptions(scheduler=sys.argv[1])) as client:
-    futures = [client.submit(time.sleep, 3 + i / 10) for i in range(5)]
-    time.sleep(0.5)
-    os.kill(int(sys.argv[2]), signal.SIGKILL)
-    while is_cluster_alive(client):
-        time.sleep(0.1)
-    print("gone")
+with logging_to(None, verbose=False):
+    # Only now, as commands do: importing Dask sets the levels of its loggers.
+    from wsi_unet.dask_cluster.cluster import is_cluster_alive, open_client
+    from wsi_unet.dask_cluster.options import ClusterOptions
+    from wsi_unet.dask_cluster import connection
+    connection.CONNECT_SECONDS = 1.0
+    with open_client(ClusterOptions(scheduler=sys.argv[1])) as client:
+        futures = [client.submit(time.sleep, 3 + i / 10) for i in range(5)]
+        time.sleep(0.5)
+        os.kill(int(sys.argv[2]), signal.SIGKILL)
+        while is_cluster_alive(client):
+            time.sleep(0.1)
+        print("gone")
 """
 
 

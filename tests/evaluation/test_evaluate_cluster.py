@@ -20,6 +20,7 @@ from support.clusters import scheduler, worker
 from support.labelled import blobs, rectangle, write_geojson
 
 import wsi_unet
+from wsi_unet.dask_cluster import waiting
 from wsi_unet.errors import AnnotationError, ClusterError, EvaluationError, OptionError
 from wsi_unet.evaluation import cluster, pairs
 from wsi_unet.evaluation.pairs import Comparison, Pair
@@ -158,8 +159,8 @@ def test_a_cluster_without_workers_is_not_waited_for_for_ever(
     def die(pair: Pair, index: BlockIndex) -> int:
         os._exit(1)
 
-    monkeypatch.setattr(cluster, "LOOK_SECONDS", 0.2)
-    monkeypatch.setattr(cluster, "NO_WORKERS_SECONDS", 1.0)
+    monkeypatch.setattr(waiting, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(waiting, "NO_WORKERS_SECONDS", 1.0)
     with (
         scheduler(tmp_path) as address,
         worker(address),

@@ -12,6 +12,7 @@ from distributed import Client, KilledWorker
 from distributed.scheduler import WorkerState
 
 from wsi_unet.dask_cluster.cluster import WorkerCounts
+from wsi_unet.dask_cluster.waiting import NO_WORKERS_SECONDS
 from wsi_unet.errors import BlockError, ClusterError
 from wsi_unet.labels.progress import BlockMarker
 from wsi_unet.segmentation.dispatch.dask_tasks import DaskTasks
@@ -273,7 +274,7 @@ def test_time_without_workers_does_not_count(
     clock.now += 50
     assert in_flight.next_events(0) == [NothingEnded()]
     assert in_flight.free_slots == -1
-    for _ in range(20):
+    for _ in range(5):
         clock.now += 50
         assert in_flight.next_events(0) == [NothingEnded()]
     assert not client.cancelled
@@ -288,7 +289,7 @@ def test_workers_are_counted_also_when_there_is_nothing_more_to_submit(
 ) -> None:
     in_flight.submit(task(0))
     workers.append(WorkerCounts(0, 0, 0, 0))
-    for _ in range(30):
+    for _ in range(6):
         clock.now += 50
         assert in_flight.next_events(0) == [NothingEnded()]
     assert not client.cancelled
@@ -297,6 +298,26 @@ def test_workers_are_counted_also_when_there_is_nothing_more_to_submit(
         clock.now += 50
         in_flight.next_events(0)
     assert len(client.cancelled) == 1
+
+
+def test_waiting_for_workers_is_said_each_time_and_has_an_end(
+    in_flight: BlocksInFlight,
+    clock: FakeClock,
+    workers: list[WorkerCounts],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    some, none = workers[0], WorkerCounts(0, 0, 0, 0)
+    in_flight.submit(task(0, deadline=1e9))
+    for present in (none, none, some, none):
+        workers.append(present)
+        clock.now += NO_WORKERS_SECONDS - 1
+        in_flight.next_events(0)
+    clock.now += NO_WORKERS_SECONDS
+    with pytest.raises(ClusterError, match=r"no workers for 300 s; finished blocks are kept: sta"):
+        in_flight.next_events(0)
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(said) == 2
+    assert said[0].endswith("has no workers any more; waiting for new ones, for at most 300 s")
 
 
 def test_a_straggler_runs_twice_where_a_process_is_idle(

@@ -6,22 +6,32 @@ Its workers are threads of this process, local worker processes, or those of an 
 from __future__ import annotations
 
 import multiprocessing
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 
 import dask
-from distributed import Client, LocalCluster, SpecCluster
+from distributed import Client, SpecCluster
 
 from wsi_unet import logs
 from wsi_unet.dask_cluster.connection import connect_client
 from wsi_unet.dask_cluster.file_visibility import check_paths
 from wsi_unet.dask_cluster.gpus import list_visible_gpus, start_gpu_cluster
+from wsi_unet.dask_cluster.local_cluster import (
+    NO_ROUTES,
+    private_scratch_folder,
+    start_processes,
+    start_threads,
+)
 from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.dask_cluster.performance_report import write_performance_report
 from wsi_unet.dask_cluster.versions import check_versions, refuse_other_versions
-from wsi_unet.dask_cluster.workers import processes_per_core, scheduler_address
+from wsi_unet.dask_cluster.workers import (
+    WorkerCounts,
+    count_workers,
+    is_cluster_alive,
+    processes_per_core,
+    scheduler_address,
+)
 from wsi_unet.errors import ClusterError, OptionError
 from wsi_unet.signals import interruptions_held, interruptions_kept_from_children
 
@@ -37,7 +47,7 @@ __all__ = [
 THREADS_PER_PROCESS = 2
 """Blocks computed at once per process: one is read or written while the other is predicted."""
 
-_SETTINGS = {
+_SETTINGS = NO_ROUTES | {
     # Our own worker processes keep freed memory (see `keep_freed_memory` in models/inference), from
     # their first thread on. Other processes are left as they are.
     "distributed.nanny.pre-spawn-environ": {
@@ -71,11 +81,12 @@ def open_client(options: ClusterOptions | None = None) -> Iterator[Client]:
     """Yield a client of the cluster that the options ask for; without options, of this process.
 
     Raises:
-        OptionError: the scheduler can't be reached, has no workers or runs other versions than
-            this process, or the performance report can't be written.
-        ClusterError: the worker processes can't be started.
+        OptionError: the scheduler can't be reached, needs TLS or runs other versions than this
+            process, or the performance report can't be written.
+        ClusterError: the worker processes can't be started, or the scheduler has none.
     """
     options = options or ClusterOptions()
+    logs.keep_dask_silent()
     with ExitStack() as stack:
         if options.scheduler is None:
             client = stack.enter_context(_start_client(options))
@@ -86,6 +97,7 @@ def open_client(options: ClusterOptions | None = None) -> Iterator[Client]:
                     tls_ca=options.tls_ca,
                     tls_cert=options.tls_cert,
                     tls_key=options.tls_key,
+                    insecure=options.insecure,
                 )
             )
             check_versions(client)
@@ -117,6 +129,7 @@ def _start_client(options: ClusterOptions) -> Iterator[Client]:
         # blocks should end first, so worker processes never see the Ctrl-C of the terminal.
         with interruptions_held(), interruptions_kept_from_children():
             try:
+                stack.enter_context(private_scratch_folder())
                 cluster = stack.enter_context(_start_cluster(gpus, workers))
             except (RuntimeError, OSError) as error:
                 raise ClusterError(
@@ -150,54 +163,6 @@ def _start_cluster(gpus: tuple[str, ...], workers: int | None) -> SpecCluster:
     silence = None if logs.is_verbose() else "CRITICAL"
     if gpus:
         return start_gpu_cluster(gpus, threads=THREADS_PER_PROCESS, silence=silence)
-    return LocalCluster(
-        n_workers=workers or 1,
-        threads_per_worker=THREADS_PER_PROCESS,
-        processes=workers is not None,
-        memory_limit=0,
-        dashboard_address="127.0.0.1:0",
-        scheduler_kwargs={"dashboard": False},
-        silence_logs=silence,
-    )
-
-
-def is_cluster_alive(client: Client) -> bool:
-    """Return whether there is a scheduler to submit blocks to; nothing is sent.
-
-    A scheduler that has died is noticed at once, one whose machine or network is gone after about
-    20 s if anything is sent. Blocks in flight are lost then, but the client tries to reach the
-    scheduler for another 10 s (status "connecting"), in case it was started again.
-    """
-    return client.status in ("running", "connecting")
-
-
-@dataclass(frozen=True)
-class WorkerCounts:
-    """The numbers of a cluster's worker processes and threads.
-
-    Attributes:
-        processes: number of worker processes.
-        threads: task threads of the process with the most: blocks computed there at once.
-        per_host: processes on the busiest host, which share its memory.
-        total_threads: task threads of all processes.
-        per_core: processes that share the busiest core, if that was counted.
-    """
-
-    processes: int
-    threads: int
-    per_host: int
-    total_threads: int
-    per_core: int = 1
-
-
-def count_workers(client: Client) -> WorkerCounts:
-    """Count the workers that there are now, if any."""
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    hosts = Counter(worker["host"] for worker in workers)
-    threads = [worker["nthreads"] for worker in workers]
-    return WorkerCounts(
-        processes=len(threads),
-        threads=max(threads, default=0),
-        per_host=max(hosts.values(), default=0),
-        total_threads=sum(threads),
-    )
+    if workers is None:
+        return start_threads(THREADS_PER_PROCESS, silence=silence)
+    return start_processes([{}] * workers, threads=THREADS_PER_PROCESS, silence=silence)

@@ -21,8 +21,8 @@ from distributed.comm.core import connect
 from distributed.utils import LoopRunner
 from distributed.versions import VersionMismatchWarning
 
-from wsi_unet import logs
-from wsi_unet.errors import OptionError
+from wsi_unet.errors import ClusterError, OptionError
+from wsi_unet.regular_files import read_regular
 
 CONNECT_SECONDS = 10.0
 """How long a scheduler may take to answer, at first and after the connection was lost."""
@@ -30,10 +30,14 @@ CONNECT_SECONDS = 10.0
 WORKERS_SECONDS = 60.0
 """How long to wait for the first worker, which may still be starting."""
 
+LARGEST_FILE = 1 << 20
+"""Bytes that a scheduler's file may have."""
+
 _SETTINGS = {"distributed.comm.timeouts.tcp": "20s"}
 """A scheduler whose machine is gone is noticed after this time; then `CONNECT_SECONDS` count."""
 
-_ENCRYPTED = ("tls", "wss", "ucxx")
+_ENCRYPTED = ("tls", "wss")
+"""The protocols that are encrypted and authenticated; all others, known or not, count as plain."""
 
 
 @contextmanager
@@ -43,6 +47,7 @@ def connect_client(
     tls_ca: str | None = None,
     tls_cert: str | None = None,
     tls_key: str | None = None,
+    insecure: bool = False,
 ) -> Iterator[Client]:
     """Yield a client of a running scheduler that has workers.
 
@@ -51,9 +56,11 @@ def connect_client(
         tls_ca: file with the CA certificate of the cluster. These three replace Dask's settings.
         tls_cert: file with this client's certificate.
         tls_key: file with its key; None if the key is in the certificate's file.
+        insecure: whether the connection may leave this machine without TLS.
 
     Raises:
-        OptionError: there is no such scheduler, it refuses the connection, or has no workers.
+        OptionError: there is no such scheduler, it refuses the connection, or TLS is needed.
+        ClusterError: it has no workers.
     """
     tls_files = {
         name: value
@@ -66,7 +73,7 @@ def connect_client(
     }
     address = _find_address(scheduler, encrypted=bool(tls_files))
     security = _make_security(address, tls_files)
-    check_answer(address, security)
+    check_answer(address, security, insecure=insecure)
     with dask.config.set(_SETTINGS):
         try:
             with warnings.catch_warnings():
@@ -85,20 +92,27 @@ def connect_client(
                 client.close()
 
 
-def check_answer(address: str, security: Security | None) -> None:
+def check_answer(address: str, security: Security | None, *, insecure: bool = False) -> None:
     """Connect once to check that a scheduler answers: `Client` says less, and may wait forever.
 
-    Warns if what is sent there can be read on the way.
-
     Raises:
-        OptionError: the host is unknown, or no scheduler answers there.
+        OptionError: the host is unknown, no scheduler answers there, or, unless `insecure`, the
+            connection would leave this machine without TLS.
     """
     protocol, location = parse_address(address)
     host, port = parse_host_port(location)
     try:
         ends = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (socket.gaierror, UnicodeError) as error:  # the latter: a label is empty or too long
+    except (socket.gaierror, UnicodeError, OverflowError) as error:  # a label's length, the port
         raise OptionError(f"unknown host {host!r} in the scheduler's address {address}") from error
+    local = all(ipaddress.ip_address(end[4][0]).is_loopback for end in ends)
+    if not (protocol in _ENCRYPTED or local or insecure):
+        raise OptionError(
+            f"the connection to {address} wouldn't be encrypted, and whoever reaches that port can "
+            "run programs on the cluster and here; start it with TLS and give `tls_ca`, `tls_cert` "
+            "and `tls_key`, or allow it with `insecure` in a network where you trust everybody",
+            option="insecure",
+        )
     if security is None and protocol in _ENCRYPTED:
         return  # Dask's configuration names a program that finds the certificates
     arguments = {} if security is None else security.get_connection_args("client")
@@ -107,12 +121,6 @@ def check_answer(address: str, security: Security | None) -> None:
         LoopRunner().run_sync(_connect_once, address, arguments)
     except (OSError, ValueError, ImportError) as error:
         raise _explain_failure(address, error) from error
-    if protocol == "tcp" and not all(ipaddress.ip_address(end[4][0]).is_loopback for end in ends):
-        logs.warn(
-            f"the connection to {address} isn't encrypted, and whoever reaches that port can run "
-            "programs on the cluster; use TLS (`tls_ca`, `tls_cert`, `tls_key`) outside a network "
-            "you trust"
-        )
 
 
 async def _connect_once(address: str, arguments: dict[str, Any]) -> None:
@@ -148,7 +156,7 @@ def _wait_for_workers(client: Client, address: str) -> None:
     try:
         client.wait_for_workers(1, timeout=WORKERS_SECONDS)
     except (TimeoutError, OSError) as error:
-        raise OptionError(
+        raise ClusterError(
             f"the scheduler at {address} has no workers; start some with `dask worker`"
         ) from error
 
@@ -159,13 +167,20 @@ def _find_address(scheduler: str, *, encrypted: bool) -> str:
     Raises:
         OptionError: it is neither an address nor a file that holds one.
     """
+    given = scheduler
     if "://" not in scheduler and (scheduler.endswith(".json") or "/" in scheduler):
-        return _read_address(Path(scheduler))
+        given = _read_address(Path(scheduler))
     default = "tls" if encrypted else dask.config.get("distributed.comm.default-scheme")
-    address = scheduler if "://" in scheduler else f"{default}://{scheduler}"
+    address = given if "://" in given else f"{default}://{given}"
     try:
         parse_host_port(parse_address(address)[1])
     except ValueError as error:
+        if given is not scheduler:
+            raise OptionError(
+                f"the scheduler file {scheduler} holds {given!r}, which isn't an address like "
+                "tcp://10.0.0.1:8786",
+                option="scheduler",
+            ) from error
         raise OptionError(
             f"scheduler {scheduler!r} is neither an address like tcp://10.0.0.1:8786 nor the path "
             "of a scheduler file",
@@ -183,12 +198,12 @@ def _read_address(path: Path) -> str:
     deadline = time.monotonic() + CONNECT_SECONDS
     while True:
         try:
-            return str(json.loads(path.read_text(encoding="utf-8"))["address"])
+            return str(json.loads(read_regular(path, LARGEST_FILE))["address"])
         except FileNotFoundError:
             reason = "isn't there"
         except OSError as error:
             raise OptionError(f"the scheduler file {path}: {error.strerror}") from error
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             reason = "doesn't hold an address"
         if time.monotonic() > deadline:
             raise OptionError(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from importlib.util import find_spec
-from typing import Any
 
 import torch
-from distributed import LocalCluster, Nanny, Scheduler, Security, SpecCluster
+from distributed import LocalCluster, Security, SpecCluster
+
+from wsi_unet.dask_cluster.local_cluster import start_processes
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -39,28 +40,7 @@ def start_gpu_cluster(gpus: tuple[str, ...], *, threads: int, silence: str | Non
     """
     if find_spec("dask_cuda") is not None:
         return _start_dask_cuda_cluster(gpus, threads=threads, silence=silence)
-    security = Security()
-    protocol = "tls://" if security.require_encryption else "tcp://"
-    common: dict[str, Any] = {
-        "host": "127.0.0.1",
-        "protocol": protocol,
-        "security": security,
-        "dashboard": False,
-    }
-    worker = common | {"nthreads": threads, "memory_limit": 0, "silence_logs": silence}
-    return SpecCluster(
-        scheduler={
-            "cls": Scheduler,
-            "options": common | {"port": 0, "dashboard_address": "127.0.0.1:0"},
-        },
-        workers={
-            index: {"cls": Nanny, "options": worker | {"env": {VISIBLE: gpu}}}
-            for index, gpu in enumerate(gpus)
-        },
-        security=security,
-        silence_logs=silence,
-        name="wsi-unet",
-    )
+    return start_processes([{VISIBLE: gpu} for gpu in gpus], threads=threads, silence=silence)
 
 
 def _start_dask_cuda_cluster(
@@ -75,6 +55,7 @@ def _start_dask_cuda_cluster(
         device_memory_limit=None,
         dashboard_address="127.0.0.1:0",
         scheduler_kwargs={"dashboard": False},
+        security=Security.temporary(),
         silence_logs=silence,
     )
     return cluster

@@ -22,6 +22,8 @@ class ClusterOptions:
             in Dask's configuration.
         tls_cert: file with this client's certificate (PEM).
         tls_key: file with its key (PEM); None if the key is in the certificate's file.
+        insecure: whether the connection to a scheduler on another machine may be without TLS.
+            Whoever reaches such a cluster's ports can run code there and, through it, here.
         max_retries: how often a block that fails is tried again.
         performance_report: path of an HTML file for Dask's report about the run.
     """
@@ -31,6 +33,7 @@ class ClusterOptions:
     tls_ca: str | None = None
     tls_cert: str | None = None
     tls_key: str | None = None
+    insecure: bool = False
     max_retries: int = 1
     performance_report: str | None = None
 
@@ -45,6 +48,10 @@ class ClusterOptions:
             raise OptionError("give either `workers` or `scheduler`, not both")
         if self.scheduler is None and (self.tls_ca or self.tls_cert or self.tls_key):
             raise OptionError("TLS files are for an existing cluster; give its `scheduler` too")
+        if self.insecure and self.scheduler is None:
+            raise OptionError("`insecure` is for an existing cluster; give its `scheduler` too")
+        if self.insecure and (self.tls_ca or self.tls_cert or self.tls_key):
+            raise OptionError("give either TLS files or `insecure`, not both")
         if self.tls_key and not self.tls_cert:
             raise OptionError("`tls_key` needs its certificate; give `tls_cert` too")
         if self.max_retries < 0:

@@ -1,4 +1,4 @@
-"""Asking the worker processes of a cluster, without waiting for one that hangs."""
+"""Counting and asking the workers of a cluster, without waiting for one that hangs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from distributed import Client
+
+from wsi_unet.dask_cluster.scheduler import scheduler_lost_error
 
 ANSWER_SECONDS = 30.0
 """How long a worker may take to answer; for the first question it may have to import something."""
@@ -32,9 +34,28 @@ class Worker:
 
 
 def list_workers(client: Client) -> list[Worker]:
-    """Return the workers that there are now."""
-    workers = client.scheduler_info(n_workers=-1)["workers"]
+    """Return the workers that there are now.
+
+    Raises:
+        ClusterError: the scheduler went away.
+    """
+    workers = _fetch_workers(client)
     return [Worker(address, worker["host"]) for address, worker in workers.items()]
+
+
+def _fetch_workers(client: Client) -> dict[str, dict[str, Any]]:
+    """Return what the scheduler says of each worker, by address.
+
+    While the client tries to reach a scheduler that it has lost, that is what it said last.
+
+    Raises:
+        ClusterError: the client has given it up.
+    """
+    try:
+        workers: dict[str, dict[str, Any]] = client.scheduler_info(n_workers=-1)["workers"]
+    except (KeyError, OSError, RuntimeError) as error:  # a closed client knows nothing
+        raise scheduler_lost_error(client, kept=False) from error
+    return workers
 
 
 def scheduler_address(client: Client) -> str:
@@ -80,6 +101,52 @@ def ask_workers(
         return await asyncio.gather(*map(ask, workers))
 
     return dict(zip(workers, client.sync(ask_all), strict=True))
+
+
+def is_cluster_alive(client: Client) -> bool:
+    """Return whether there is a scheduler to submit blocks to; nothing is sent.
+
+    A scheduler that has died is noticed at once, one whose machine or network is gone after about
+    20 s if anything is sent. Blocks in flight are lost then, but the client tries to reach the
+    scheduler for another 10 s (status "connecting"), in case it was started again.
+    """
+    return client.status in ("running", "connecting")
+
+
+@dataclass(frozen=True)
+class WorkerCounts:
+    """The numbers of a cluster's worker processes and threads.
+
+    Attributes:
+        processes: number of worker processes.
+        threads: task threads of the process with the most: blocks computed there at once.
+        per_host: processes on the busiest host, which share its memory.
+        total_threads: task threads of all processes.
+        per_core: processes that share the busiest core, if that was counted.
+    """
+
+    processes: int
+    threads: int
+    per_host: int
+    total_threads: int
+    per_core: int = 1
+
+
+def count_workers(client: Client) -> WorkerCounts:
+    """Count the workers that there are now, if any.
+
+    Raises:
+        ClusterError: the scheduler went away.
+    """
+    workers = _fetch_workers(client).values()
+    hosts = Counter(worker["host"] for worker in workers)
+    threads = [worker["nthreads"] for worker in workers]
+    return WorkerCounts(
+        processes=len(threads),
+        threads=max(threads, default=0),
+        per_host=max(hosts.values(), default=0),
+        total_threads=sum(threads),
+    )
 
 
 def list_usable_cores() -> tuple[int, ...]:

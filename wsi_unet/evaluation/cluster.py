@@ -11,29 +11,22 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from time import monotonic
 from typing import Any
 
 import xarray as xr
 from dask.delayed import Delayed
-from distributed import Client, KilledWorker, wait
+from distributed import Client, KilledWorker
 
-from wsi_unet import logs
-from wsi_unet.dask_cluster.cluster import check_paths, count_workers, is_cluster_alive, open_client
+from wsi_unet.dask_cluster.cluster import check_paths, open_client
 from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.dask_cluster.scheduler import scheduler_lost_error
+from wsi_unet.dask_cluster.waiting import wait_for_result
 from wsi_unet.errors import ClusterError, OptionError
 from wsi_unet.evaluation.map_reduce import MapReduce
 from wsi_unet.evaluation.pairs import Comparison, Pair, open_pair
 from wsi_unet.ground_truth.label_rasters import LabelsLike
 from wsi_unet.locations import Location
 from wsi_unet.process_cache import ProcessCache
-
-LOOK_SECONDS = 5.0
-"""How often to check that there are still workers."""
-
-NO_WORKERS_SECONDS = 120.0
-"""How long there may be no workers: new ones may be starting."""
 
 KEPT_OPEN = 2
 """Number of pairs that a worker process keeps open, for as many comparisons at once."""
@@ -86,47 +79,13 @@ def _compute(client: Client, retries: int, task: Delayed) -> Any:
         future = client.compute(task, retries=retries)
     except (OSError, RuntimeError) as error:  # the client has closed itself
         raise scheduler_lost_error(client, kept=False) from error
-    without_workers = None
-    while True:
-        try:
-            wait([future], timeout=LOOK_SECONDS)
-            return future.result()
-        except TimeoutError:
-            without_workers = _check_workers(client, without_workers)
-        except KilledWorker as error:
-            raise ClusterError(
-                f"{error.last_worker.address} and workers before it died while they compared "
-                "(out of memory?); give them more memory, or start fewer per machine"
-            ) from error
-        except CancelledError as error:
-            if client.status != "running":  # it may still try to reach the scheduler
-                raise scheduler_lost_error(client, kept=False) from error
-            raise ClusterError(f"the cluster dropped the comparison ({error})") from error
-
-
-def _check_workers(client: Client, before: float | None) -> float | None:
-    """Check that there are workers; return the time since when there have been none.
-
-    Args:
-        client: the cluster's client.
-        before: what the last check returned; None if there were workers.
-
-    Raises:
-        ClusterError: there have been none for too long, or there is no scheduler.
-    """
-    if not is_cluster_alive(client):
-        raise scheduler_lost_error(client, kept=False)
-    if count_workers(client).processes:
-        return None
-    if before is None:
-        logs.log.warning("the cluster has no workers any more; waiting for new ones")
-        return monotonic()
-    if monotonic() - before > NO_WORKERS_SECONDS:
+    try:
+        return wait_for_result(client, future)
+    except KilledWorker as error:
         raise ClusterError(
-            f"the cluster has had no workers for {NO_WORKERS_SECONDS:.0f} s; start some and "
-            "evaluate again"
-        )
-    return before
+            f"{error.last_worker.address} and workers before it died while they compared "
+            "(out of memory?); give them more memory, or start fewer per machine"
+        ) from error
 
 
 _PAIRS = ProcessCache[Pair](KEPT_OPEN)

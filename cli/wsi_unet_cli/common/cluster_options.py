@@ -59,6 +59,12 @@ _OPTIONS = (
         help="Key of this client, if it isn't in the certificate's file.",
     ),
     click.option(
+        "--insecure",
+        is_flag=True,
+        help="Allow a scheduler on another machine without TLS. Whoever reaches its ports can run "
+        "code there, and through it here.",
+    ),
+    click.option(
         "--max-retries",
         type=click.IntRange(min=0),
         default=1,

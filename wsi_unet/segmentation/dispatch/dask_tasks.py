@@ -12,6 +12,8 @@ from distributed import Client, Future
 from wsi_unet import logs
 from wsi_unet.dask_cluster.cluster import WorkerCounts, count_workers
 from wsi_unet.dask_cluster.scheduler import make_task_forgetter, scheduler_lost_error
+from wsi_unet.dask_cluster.waiting import WorkerWatch
+from wsi_unet.errors import ClusterError
 from wsi_unet.labels.progress import BlockMarker
 from wsi_unet.segmentation.dispatch.policy import Limits
 from wsi_unet.segmentation.worker.task import Task
@@ -48,14 +50,23 @@ class DaskTasks:
         self._submitted = self._forgotten = 0
         self.workers = WorkerCounts(0, 0, 0, 0)
         """The workers there are, as of the last count."""
+        self._watch = WorkerWatch(kept=True, clock=clock)
         self._counted = -limits.count_seconds
         self.count_workers()
 
     def count_workers(self) -> None:
-        """Count the workers, if the last count is long enough ago."""
+        """Count the workers, if the last count is long enough ago.
+
+        Raises:
+            ClusterError: the scheduler went away, or there have been no workers for too long.
+        """
         if self._clock() - self._counted < self._limits.count_seconds:
             return
-        workers, self._counted = self._count(self._client), self._clock()
+        try:
+            workers, self._counted = self._count(self._client), self._clock()
+        except ClusterError as error:
+            raise scheduler_lost_error(self._client) from error
+        self._watch.observe(workers.processes)
         if workers != self.workers:
             logs.event("workers", **asdict(workers))
             self.workers = workers

@@ -213,6 +213,9 @@ class _CohortRun:
 
         Args:
             error: the loss of the cluster; None if somebody interrupted.
+
+        Raises:
+            ClusterError: that loss, if no slide had started.
         """
         self._stop.set()
         running = self._running_slides()
@@ -224,7 +227,10 @@ class _CohortRun:
         while self._finishing and time.monotonic() < deadline:
             yield from self._take_ended()
             time.sleep(0.01)
-        for slide in [*running, *self._finishing.values()]:
+        started = [*running, *self._finishing.values()]
+        if error is not None and not started:
+            raise error
+        for slide in started:
             try:
                 report = slide.execution.make_report(interrupted=error is None)
                 outcome = SlideOutcome(slide.job, report, error)

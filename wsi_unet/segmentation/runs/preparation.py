@@ -11,6 +11,7 @@ from distributed import Client
 
 from wsi_unet.dask_cluster.cluster import WorkerCounts, count_workers
 from wsi_unet.dask_cluster.file_visibility import check_paths
+from wsi_unet.dask_cluster.waiting import wait_for_result
 from wsi_unet.dask_cluster.workers import processes_per_core, runs_in_this_process
 from wsi_unet.errors import ModelError
 from wsi_unet.locations import Location
@@ -161,7 +162,7 @@ class Preparation:
 
     def _ask_worker(self, request: ProbeRequest, *, estimate: bool) -> WorkerMeasurement:
         future = self._client.submit(measure_worker, request, estimate=estimate, pure=False)
-        measured: WorkerMeasurement = future.result()
+        measured: WorkerMeasurement = wait_for_result(self._client, future)
         return measured
 
     def _check_paths(self, slide: Location, output: Location, ensemble: Ensemble) -> None:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from distributed.comm.core import CommClosedError
 
+from wsi_unet.errors import ClusterError
 from wsi_unet.segmentation.runs.execution import Execution
 from wsi_unet.segmentation.runs.jobs import SlideJob
 from wsi_unet.segmentation.runs.preparation import Preparation
@@ -65,7 +66,8 @@ class SlidesAhead:
         """Yield the slides that are prepared by now, or what was wrong with them.
 
         Raises:
-            CommClosedError: the scheduler went away.
+            ClusterError: the scheduler went away, or there are no workers.
+            CommClosedError: the scheduler went away while it was asked something.
             KeyboardInterrupt: somebody ended the run.
         """
         for future in [future for future in self._preparing if future.done()]:
@@ -73,7 +75,9 @@ class SlidesAhead:
             error = future.exception()
             if error is None:
                 yield job, future.result()
-            elif isinstance(error, Exception) and not isinstance(error, CommClosedError):
+            elif isinstance(error, Exception) and not isinstance(
+                error, ClusterError | CommClosedError
+            ):
                 yield job, error
             else:
                 raise error

@@ -1,0 +1,124 @@
+"""Starting a scheduler and its workers on this machine, for nobody but this process.
+
+Whoever may talk to a scheduler or a worker can run code as its user, and loopback is open to every
+user of a machine. So worker processes speak TLS with a certificate that is made for this cluster
+and known to its processes alone, and workers in this process listen on nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import dask
+from distributed import Nanny, Scheduler, Security, SpecCluster, Worker
+
+NO_ROUTES: dict[str, object] = {
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+}
+"""Settings without which Dask's HTTP servers tell anybody what runs, where they are started."""
+
+
+class SchedulerWithoutHttp(Scheduler):
+    """Dask's scheduler without its HTTP server, for which Dask has no option."""
+
+    def start_http_server(self, *_: object, **__: object) -> None:
+        """Start nothing."""
+
+
+class WorkerWithoutHttp(Worker):
+    """Dask's worker without its HTTP server, for which Dask has no option."""
+
+    def start_http_server(self, *_: object, **__: object) -> None:
+        """Start nothing."""
+
+
+@contextmanager
+def private_scratch_folder() -> Iterator[None]:
+    """Have what is started inside keep its files in a folder that only this user can write to.
+
+    Dask puts that folder at the front of `sys.path`, and by default it is the same for all users:
+    whoever made it first could run code in this process.
+    """
+    folder = _find_private_folder(dask.config.get("temporary-directory", None))
+    with dask.config.set({"temporary-directory": folder}):
+        try:
+            yield
+        finally:
+            sys.path[:] = [path for path in sys.path if not path.startswith(folder)]
+
+
+def _find_private_folder(parent: str | None) -> str:
+    """Return a folder of this user's, the same each time so that Dask tidies up after kills.
+
+    Args:
+        parent: where it is; None is the system's folder for temporary files.
+    """
+    folder = Path(parent or tempfile.gettempdir()) / f"wsi-unet-{os.getuid()}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    others_may_write = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not others_may_write:
+        return str(folder)
+    return tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent)  # somebody was there first
+
+
+def start_threads(threads: int, *, silence: str | None) -> SpecCluster:
+    """Start a scheduler and a worker in this process, which listen on nothing.
+
+    Args:
+        threads: task threads.
+        silence: the level from which on Dask's log messages are shown; None changes nothing.
+    """
+    # The certificates that Dask's configuration may name are for other clusters.
+    security = Security(require_encryption=False, tls_ca_file=None)
+    options = {"protocol": "inproc://", "security": security}
+    worker = _worker_options(threads, silence)
+    return SpecCluster(
+        scheduler={"cls": SchedulerWithoutHttp, "options": options | {"dashboard": False}},
+        workers={0: {"cls": WorkerWithoutHttp, "options": options | worker}},
+        security=security,
+        silence_logs=silence,
+        name="wsi-unet",
+    )
+
+
+def start_processes(
+    environments: Sequence[Mapping[str, str]], *, threads: int, silence: str | None
+) -> SpecCluster:
+    """Start a scheduler in this process and worker processes, all on loopback and authenticated.
+
+    Args:
+        environments: for each process, what is added to its environment.
+        threads: task threads per process.
+        silence: the level from which on Dask's log messages are shown; None changes nothing.
+    """
+    security = Security.temporary()
+    options = {"host": "127.0.0.1", "protocol": "tls://", "security": security}
+    worker = _worker_options(threads, silence) | {"worker_class": WorkerWithoutHttp}
+    return SpecCluster(
+        scheduler={
+            "cls": SchedulerWithoutHttp,
+            "options": options | {"port": 0, "dashboard": False},
+        },
+        workers={
+            number: {"cls": Nanny, "options": options | worker | {"env": dict(environment)}}
+            for number, environment in enumerate(environments)
+        },
+        security=security,
+        silence_logs=silence,
+        name="wsi-unet",
+    )
+
+
+def _worker_options(threads: int, silence: str | None) -> dict[str, Any]:
+    return {"nthreads": threads, "memory_limit": 0, "silence_logs": silence}
