@@ -83,7 +83,7 @@ def make_output(tmp_path: Path) -> OutputFactory:
         pixels = random.integers(0, 256, (3, 325, 525), np.uint8)
         image_pyramid = Pyramid((325, 525), 512, pyramid.levels)
 
-        ensure_root(store, {"slide": "a slide"})
+        ensure_root(store, {"slide": {"name": "a slide"}})
         if image:
             create_image(store, "slide", image_pyramid, Frame.from_downsample((4, 4), mpp))
         frame = Frame.from_downsample((1, 1), mpp)

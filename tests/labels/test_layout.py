@@ -10,13 +10,12 @@ import zarr
 
 from wsi_unet.errors import OptionError, OutputError
 from wsi_unet.labels.contents import (
-    check_label_name,
     holds_output,
     parse_frame,
-    read_group_attributes,
     read_label_names,
     read_level_count,
 )
+from wsi_unet.labels.documents import read_group_attributes
 from wsi_unet.labels.layout import (
     create_image,
     create_labels,
@@ -28,6 +27,7 @@ from wsi_unet.labels.layout import (
     remove_run,
 )
 from wsi_unet.labels.metadata import Frame
+from wsi_unet.labels.names import check_label_name
 from wsi_unet.labels.progress import BlockMarker, Progress, RunRecord
 from wsi_unet.labels.pyramid import Pyramid
 from wsi_unet.storage.local_store import LocalStore
@@ -40,7 +40,7 @@ FRAME = Frame.from_downsample((1, 1), (0.5, 0.25))
 @pytest.fixture
 def store(tmp_path: Path) -> LocalStore:
     store = LocalStore(tmp_path / "out.ome.zarr")
-    ensure_root(store, {"slide": "a slide"})
+    ensure_root(store, {"slide": {"name": "a slide"}})
     return store
 
 
@@ -83,12 +83,12 @@ def test_a_new_or_empty_folder_becomes_ours(tmp_path: Path) -> None:
     for path in (tmp_path / "new", tmp_path / "empty"):
         store = open_store(path)
         assert not holds_output(store)
-        ensure_root(store, {"slide": "first"})
+        ensure_root(store, {"slide": {"name": "first"}})
         assert holds_output(store)
         create_labels(store, "nuclei", PYRAMID, FRAME, [], {})
-        ensure_root(store, {"slide": "second"})
+        ensure_root(store, {"slide": {"name": "second"}})
         root = read_group_attributes(store, "")
-        assert root == {"wsi_unet": {"format_version": 1, "slide": "first"}}
+        assert root == {"wsi_unet": {"format_version": 1, "slide": {"name": "first"}}}
 
 
 def test_a_start_that_was_killed_early_is_no_foreign_folder(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_the_source_is_named_only_where_there_is_an_image(store: LocalStore) -> 
         source = labels_of(store, name)["ome"]["image-label"]["source"]
         assert source == {"image": "../../"}
     root = read_group_attributes(store, "") or {}
-    assert root["wsi_unet"] == {"format_version": 1, "slide": "a slide"}
+    assert root["wsi_unet"] == {"format_version": 1, "slide": {"name": "a slide"}}
 
 
 def test_everything_has_the_same_number_of_levels(store: LocalStore) -> None:
@@ -268,9 +268,9 @@ def test_removing_everything_leaves_a_root_of_ours_and_what_is_not_ours(
     assert sorted(store.list("")) == expected
     assert holds_output(store)
     assert read_level_count(store) is None
-    ensure_root(store, {"slide": "another"})
+    ensure_root(store, {"slide": {"name": "another"}})
     assert read_group_attributes(store, "") == {
-        "wsi_unet": {"format_version": 1, "slide": "another"}
+        "wsi_unet": {"format_version": 1, "slide": {"name": "another"}}
     }
 
 

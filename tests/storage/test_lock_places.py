@@ -39,7 +39,7 @@ def test_the_lock_is_no_part_of_the_output(tmp_path: Path) -> None:
     store = LocalStore(tmp_path / "out.ome.zarr")
     with acquire(store):
         assert not contents.holds_output(store)
-        layout.ensure_root(store, {"slide": "a slide"})
+        layout.ensure_root(store, {"slide": {"name": "a slide"}})
         assert contents.holds_output(store)
         run = RunRecord(name="nuclei", signature="", parameters={}, created="")
         Progress(store, "nuclei").write_run(run)

@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from wsi_unet.errors import OptionError, OutputError
-from wsi_unet.labels.metadata import Frame, describe_array
+from wsi_unet.errors import OutputError
+from wsi_unet.labels.documents import (
+    MOST_METADATA_BYTES,
+    DamagedError,
+    GroupKind,
+    parse_json,
+    read_array_shape,
+    read_bounded,
+    read_group_attributes,
+)
+from wsi_unet.labels.metadata import Frame
 from wsi_unet.labels.pyramid import Pyramid
 from wsi_unet.storage.concurrent import map_concurrently
-from wsi_unet.storage.keys import BOOKKEEPING, LOCK_NAME
+from wsi_unet.storage.keys import BOOKKEEPING
 from wsi_unet.storage.store import ByteStore
 
 FORMAT_VERSION = 1
-IMAGE_NAME = "image"
-LABEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
-
-def check_label_name(name: str) -> str:
-    """Return `name` if a label group can have it.
-
-    Raises:
-        OptionError: it can't be a folder's name, or it is reserved for the image's progress, the
-            metadata or the lock.
-    """
-    if not LABEL_NAME.fullmatch(name) or name in (IMAGE_NAME, "zarr.json", LOCK_NAME):
-        raise OptionError(
-            f"{name!r} can't name a label group: use up to 64 letters, digits, '.', '_' and '-', "
-            f"beginning with a letter or digit, and not {IMAGE_NAME!r}"
-        )
-    return name
 
 
 def holds_output(store: ByteStore) -> bool:
@@ -40,7 +30,7 @@ def holds_output(store: ByteStore) -> bool:
     Raises:
         OutputError: it holds anything else.
     """
-    document = store.get("zarr.json")
+    document = read_bounded(store, "zarr.json", MOST_METADATA_BYTES)
     if document is None:
         for key in store.list(""):
             if not key.startswith(f"{BOOKKEEPING}/"):
@@ -50,15 +40,14 @@ def holds_output(store: ByteStore) -> bool:
                 )
         return False
     try:
-        ours = json.loads(document)["attributes"]["wsi_unet"]
-        version = ours["format_version"]
+        version = parse_json(document)["attributes"]["wsi_unet"]["format_version"]
     except (ValueError, KeyError, TypeError) as error:
         raise OutputError(
             f"{store}: is a Zarr that wsi-unet did not write; choose another folder"
         ) from error
     if version != FORMAT_VERSION:
         raise OutputError(
-            f"{store}: was written in format version {version}, but this wsi-unet knows "
+            f"{store}: was written in format version {str(version)[:20]}, but this wsi-unet knows "
             f"{FORMAT_VERSION} only; choose another output, or install a version that knows it"
         )
     return True
@@ -70,16 +59,14 @@ def read_label_names(store: ByteStore) -> list[str]:
     Raises:
         OutputError: the list of them is damaged.
     """
-    attributes = read_group_attributes(store, "labels")
-    if attributes is None:
-        return []
-    ome = attributes.get("ome")
-    names = ome.get("labels") if isinstance(ome, dict) else None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise OutputError(
-            f"{store}: 'labels/zarr.json' is damaged; start again with `overwrite=True`"
-        )
-    return names
+    try:
+        attributes = read_group_attributes(store, "labels", "list")
+    except DamagedError as error:
+        raise DamagedError(
+            f"{store}: 'labels/zarr.json', which lists the labels, is damaged; choose another "
+            "output, or remove this one"
+        ) from error
+    return [] if attributes is None else list(dict.fromkeys(attributes["ome"]["labels"]))
 
 
 def read_run_names(store: ByteStore) -> list[str]:
@@ -100,7 +87,7 @@ def read_run_name(store: ByteStore, label: str) -> str:
     """
     try:
         attributes = read_group_attributes(store, f"labels/{label}") or {}
-    except OutputError:
+    except DamagedError:
         return label
     return str(attributes.get("wsi_unet", {}).get("run", label))
 
@@ -119,10 +106,8 @@ def read_level_count(store: ByteStore) -> int | None:
 
 def count_described_levels(attributes: Mapping[str, Any]) -> int | None:
     """Return the number of levels that a group's attributes describe, None for none."""
-    try:
-        return len(attributes["ome"]["multiscales"][0]["datasets"])
-    except (KeyError, IndexError, TypeError):
-        return None
+    multiscales = attributes.get("ome", {}).get("multiscales")
+    return len(multiscales[0]["datasets"]) if multiscales else None
 
 
 def is_described(store: ByteStore, group: str, pyramid: Pyramid, channels: int | None) -> bool:
@@ -134,47 +119,24 @@ def is_described(store: ByteStore, group: str, pyramid: Pyramid, channels: int |
         pyramid: the pyramid of the arrays in that group.
         channels: number of channels of (c, y, x) arrays; None for (y, x) arrays.
     """
+    kind: GroupKind = "any" if group == "" else "labels" if channels is None else "channels"
     try:
-        attributes = read_group_attributes(store, group) or {}
-    except OutputError:
+        attributes = read_group_attributes(store, group, kind) or {}
+    except DamagedError:
         return False
     if count_described_levels(attributes) != pyramid.levels or "wsi_unet" not in attributes:
         return False
     leading = () if channels is None else (channels,)
 
     def is_described_level(level: int) -> bool:
-        key = f"{group}/{level}/zarr.json" if group else f"{level}/zarr.json"
+        key = f"{group}/{level}" if group else str(level)
         shape = (*leading, *pyramid.level_shape(level))
-        return bool(_read_document(store, key) == describe_array(shape, pyramid.shard_side(level)))
+        try:
+            return read_array_shape(store, key) == (shape, pyramid.shard_side(level))
+        except DamagedError:
+            return False
 
     return all(map_concurrently(is_described_level, range(pyramid.levels), store.location))
-
-
-def _read_document(store: ByteStore, key: str) -> Any:
-    """Return the JSON document at `key`, None if it is missing or damaged."""
-    try:
-        return json.loads(store.get(key) or b"null")
-    except ValueError:
-        return None
-
-
-def read_group_attributes(store: ByteStore, group: str) -> dict[str, Any] | None:
-    """Return the attributes of a group ("" for the root), None if there is no such group.
-
-    Raises:
-        OutputError: its metadata is damaged.
-    """
-    key = f"{group}/zarr.json" if group else "zarr.json"
-    data = store.get(key)
-    if data is None:
-        return None
-    try:
-        document = json.loads(data)
-        return dict(document["attributes"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise OutputError(
-            f"{store}: {key!r} is damaged; compute the labels again with `overwrite=True`"
-        ) from error
 
 
 def parse_frame(attributes: Mapping[str, Any], level: int = 0) -> Frame:

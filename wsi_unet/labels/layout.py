@@ -23,16 +23,14 @@ from pydantic import JsonValue
 from wsi_unet.errors import OutputError
 from wsi_unet.labels.contents import (
     FORMAT_VERSION,
-    IMAGE_NAME,
-    check_label_name,
     holds_output,
     parse_frame,
-    read_group_attributes,
     read_label_names,
     read_level_count,
     read_run_groups,
     read_run_names,
 )
+from wsi_unet.labels.documents import DamagedError, read_group_attributes
 from wsi_unet.labels.metadata import (
     OME_VERSION,
     Document,
@@ -44,8 +42,9 @@ from wsi_unet.labels.metadata import (
     describe_group,
     describe_multiscales,
 )
+from wsi_unet.labels.names import IMAGE_NAME, check_label_name
 from wsi_unet.labels.progress import Progress
-from wsi_unet.labels.pyramid import Pyramid
+from wsi_unet.labels.pyramid import MOST_LEVELS, Pyramid
 from wsi_unet.storage.concurrent import map_concurrently
 from wsi_unet.storage.keys import BOOKKEEPING
 from wsi_unet.storage.store import ByteStore
@@ -243,7 +242,11 @@ def remove_all(store: ByteStore) -> None:
     for name in read_run_names(store):
         remove_run(store, name)
     Progress(store, IMAGE_NAME).clear()
-    for level in range(read_level_count(store) or 0):
+    try:
+        levels = read_level_count(store) or 0
+    except DamagedError:
+        levels = MOST_LEVELS
+    for level in range(levels):
         store.delete_all(str(level))
     for group in ("labels", "probability"):
         store.delete_all(group)
@@ -252,7 +255,7 @@ def remove_all(store: ByteStore) -> None:
 
 
 def _label_attributes(store: ByteStore, name: str) -> dict[str, Any]:
-    attributes = read_group_attributes(store, f"labels/{name}")
+    attributes = read_group_attributes(store, f"labels/{name}", "labels")
     if attributes is None:
         raise OutputError(f"{store}: there are no labels {name!r}")
     return attributes

@@ -8,41 +8,70 @@
         failures/<i>.<j>.json  a block that failed
 
 A marker is put after the shards that it describes, so a marker that can be read means that its
-block was written. One that can't be read (torn by a power cut, or of another format version) counts
-as missing: the block is computed again, which is always right.
+block was written. One that can't be read (torn by a power cut, or of another format version), or
+that can't be true of its block (see `RunLayout`), counts as missing: the block is computed again,
+which is always right.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import ConfigDict, Field, JsonValue, ValidationError
 
-from wsi_unet.errors import OutputError
 from wsi_unet.geometry import BlockGrid, BlockIndex, Box
+from wsi_unet.labels.documents import (
+    Count,
+    DamagedError,
+    LabelName,
+    StoredDocument,
+    Text,
+    explain_invalid,
+    parse_json,
+    read_bounded,
+)
+from wsi_unet.labels.pyramid import LONGEST_SIDE
+from wsi_unet.labels.run_layout import RunLayout
 from wsi_unet.labels.shards import ShardRecord
 from wsi_unet.storage.concurrent import map_concurrently
 from wsi_unet.storage.keys import BOOKKEEPING
-from wsi_unet.storage.store import ByteStore
+from wsi_unet.storage.store import ByteStore, TooLargeError
 
 __all__ = ["BlockFailure", "BlockMarker", "Progress", "RunRecord", "ShardRecord"]
 
 MOST_MASK_CELLS = 1 << 28
 """The most cells that a tissue mask may have: more than any has, and they fit in memory."""
 
-Count = Annotated[int, Field(ge=0)]
+MOST_RUN_BYTES = 1 << 22
+MOST_MARKER_BYTES = 1 << 20
+MOST_FAILURE_BYTES = 1 << 16
+MOST_MASK_BYTES = MOST_MASK_CELLS // 8 + (1 << 16)
+"""The most bytes of each kind of file; a mask of random cells can't be compressed."""
 
-MarkedBoxes = tuple[tuple[Count, Count, Count, Count], ...] | None
+TAIL_SHARD_BYTES = 256
+"""The most bytes that a tail's marker has per shard."""
+
+LONGEST_ERROR = 4000
+"""The most characters of a failure that are kept."""
+
+Index = Annotated[int, Field(ge=0, le=LONGEST_SIDE)]
+Attempts = Annotated[int, Field(ge=0, le=1 << 31)]
+Seconds = Annotated[float, Field(ge=0, lt=1e12)]
+Signature = Annotated[str, Field(max_length=64)]
+ShardKey = Annotated[str, Field(max_length=200)]
+
+MarkedBoxes = tuple[tuple[Index, Index, Index, Index], ...] | None
 """Disjoint boxes (y0, x0, y1, x1) of a block, level-0 px, sorted; None is all of the block."""
 
 
-class _ProgressRecord(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class _ProgressRecord(StoredDocument):
+    model_config = ConfigDict(extra="forbid")
 
     format_version: Literal[1] = 1
 
@@ -57,10 +86,10 @@ class RunRecord(_ProgressRecord):
         created: UTC time of the first run, ISO 8601.
     """
 
-    name: str
-    signature: str
+    name: LabelName | Literal["image"]
+    signature: Signature
     parameters: dict[str, JsonValue]
-    created: str
+    created: Text
 
 
 class BlockMarker(_ProgressRecord):
@@ -81,16 +110,16 @@ class BlockMarker(_ProgressRecord):
         shards: the records of its shards, by key.
     """
 
-    block: BlockIndex
-    signature: str
+    block: tuple[Index, Index]
+    signature: Signature
     counts: tuple[Count, ...]
     predicted: Count = 0
-    seconds: dict[str, float]
-    attempts: int
-    ended: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    worker: str = ""
+    seconds: Annotated[dict[Text, Seconds], Field(max_length=64)]
+    attempts: Attempts
+    ended: Seconds = 0.0
+    worker: Text = ""
     boxes: MarkedBoxes = None
-    shards: dict[str, ShardRecord]
+    shards: dict[ShardKey, ShardRecord]
 
     def covered(self, grid: BlockGrid) -> tuple[Box, ...]:
         """Return what of the block was computed as disjoint boxes, px of the grid's level 0."""
@@ -114,20 +143,36 @@ class BlockFailure(_ProgressRecord):
         attempts: how often it was tried.
     """
 
-    block: BlockIndex
+    block: tuple[Index, Index]
     error: str
-    attempts: int
+    attempts: Attempts
 
 
 BlockRecord = TypeVar("BlockRecord", BlockMarker, BlockFailure)
+RecordKind = Literal["blocks", "failures"]
+MOST_RECORD_BYTES: dict[RecordKind, int] = {
+    "blocks": MOST_MARKER_BYTES,
+    "failures": MOST_FAILURE_BYTES,
+}
+
+_BLOCK_NAME = re.compile(r"/(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})\.json")
+"""What the name of a block's file is, after its folder."""
 
 
 class Progress:
-    """The progress files of one label group (or of the image, under the name "image")."""
+    """The progress files of one label group (or of the image, under the name "image").
 
-    def __init__(self, store: ByteStore, name: str) -> None:
+    Args:
+        store: the output.
+        name: the run's name.
+        layout: what markers can say; None takes those that only have the right form, so nothing in
+            them may be relied on.
+    """
+
+    def __init__(self, store: ByteStore, name: str, layout: RunLayout | None = None) -> None:
         self.store = store
         self.name = name
+        self._layout = layout
         self._root = f"{BOOKKEEPING}/{name}"
 
     def write_run(self, run: RunRecord) -> None:
@@ -140,19 +185,22 @@ class Progress:
         Raises:
             OutputError: it is damaged or of another version.
         """
-        data = self.store.get(f"{self._root}/run.json")
+        key = f"{self._root}/run.json"
+        data = read_bounded(self.store, key, MOST_RUN_BYTES)
         if data is None:
             return None
         try:
-            return RunRecord.model_validate_json(data)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the file"
-            raise OutputError(
-                f"{self.store}: {self._root}/run.json is damaged or of another version of "
-                f"wsi-unet ({where}: {first['msg']}); compute {self.name!r} again with "
-                "`overwrite=True`"
+            record = RunRecord.model_validate_json(data)
+            parse_json(data)  # refuses infinite numbers among the parameters, too
+            if record.name != self.name:
+                raise ValueError("it is another run's")
+        except ValueError as error:
+            what = explain_invalid(error) if isinstance(error, ValidationError) else str(error)
+            raise DamagedError(
+                f"{self.store}: {key} is damaged or of another version of wsi-unet ({what}); "
+                f"compute {self.name!r} again with `overwrite=True`"
             ) from error
+        return record
 
     def write_mask(self, mask: NDArray[np.bool_]) -> None:
         """Store the tissue mask (rows, columns) as a PNG with one bit per cell."""
@@ -170,17 +218,17 @@ class Progress:
         """
         from PIL import PngImagePlugin
 
-        data = self.store.get(f"{self._root}/mask.png")
+        data = read_bounded(self.store, f"{self._root}/mask.png", MOST_MASK_BYTES)
         if data is None:
             return None
         try:
             # Image.open would refuse large masks, by a limit of the whole process.
             with PngImagePlugin.PngImageFile(io.BytesIO(data)) as image:
-                if image.width * image.height > MOST_MASK_CELLS:
-                    raise ValueError(f"{image.width} x {image.height} cells")
-                return np.asarray(image.convert("L")) > 0
-        except (OSError, ValueError, SyntaxError) as error:
-            raise OutputError(
+                if image.mode != "1" or image.width * image.height > MOST_MASK_CELLS:
+                    raise ValueError(f"{image.width} x {image.height} cells of mode {image.mode}")
+                return np.asarray(image)
+        except Exception as error:  # Pillow may raise anything on a forged file
+            raise DamagedError(
                 f"{self.store}: {self._root}/mask.png is damaged; compute {self.name!r} again "
                 "with `overwrite=True`"
             ) from error
@@ -192,18 +240,19 @@ class Progress:
 
     def read_marker(self, index: BlockIndex, signature: str) -> BlockMarker | None:
         """Return the marker of a block in runs with `signature`, None if there is none."""
-        marker = self._read(BlockMarker, "blocks", index)
-        return marker if marker is not None and marker.signature == signature else None
+        marker = self._parse_block(BlockMarker, index, self._get_record("blocks", index))
+        return marker if marker is not None and self._fits(marker, signature) else None
 
     def read_markers(self, signature: str) -> Iterator[BlockMarker]:
         """Yield the readable markers of runs with `signature`."""
         for marker in self._read_all(BlockMarker, "blocks"):
-            if marker.signature == signature:
+            if self._fits(marker, signature):
                 yield marker
 
     def write_failure(self, failure: BlockFailure) -> None:
-        """Record that a block failed."""
-        self.store.put(self._key("failures", failure.block), _to_json(failure))
+        """Record that a block failed; a very long error is cut off."""
+        short = failure.model_copy(update={"error": failure.error[:LONGEST_ERROR]})
+        self.store.put(self._key("failures", failure.block), _to_json(short))
 
     def read_failures(self) -> Iterator[BlockFailure]:
         """Yield the readable failures; blocks that are done have none."""
@@ -233,8 +282,12 @@ class Progress:
 
     def read_tail(self, signature: str) -> BlockMarker | None:
         """Return the tail's marker, None if it isn't built; its block and counts mean nothing."""
-        marker = _parse(BlockMarker, self.store.get(f"{self._root}/tail.json"))
-        return marker if marker is not None and marker.signature == signature else None
+        shards = 0 if self._layout is None else self._layout.count_tail_shards()
+        most = MOST_MARKER_BYTES + shards * TAIL_SHARD_BYTES
+        marker = _parse(BlockMarker, _get_bounded(self.store, f"{self._root}/tail.json", most))
+        if marker is None or marker.signature != signature:
+            return None
+        return marker if self._layout is None or self._layout.fits_tail(marker) else None
 
     def forget_tail(self) -> None:
         """Remove the tail's marker, so that the small levels are built again."""
@@ -285,28 +338,50 @@ class Progress:
         return all(self._is_intact(key, shard) for key, shard in marker.shards.items())
 
     def _is_intact(self, key: str, shard: ShardRecord) -> bool:
-        data = self.store.get(key)
-        if data is None or shard.empty:
-            return data is None and shard.empty
-        return hashlib.sha256(data).hexdigest() == shard.sha256
+        if shard.empty:
+            return self.store.size(key) is None
+        try:
+            data = self.store.get(key, shard.length)
+        except TooLargeError:
+            return False
+        return data is not None and hashlib.sha256(data).hexdigest() == shard.sha256
 
-    def _key(self, kind: str, index: BlockIndex) -> str:
+    def _key(self, kind: RecordKind, index: BlockIndex) -> str:
         return f"{self._root}/{kind}/{index[0]}.{index[1]}.json"
 
-    def _read(self, record: type[BlockRecord], kind: str, index: BlockIndex) -> BlockRecord | None:
-        parsed = _parse(record, self.store.get(self._key(kind, index)))
+    def _fits(self, marker: BlockMarker, signature: str) -> bool:
+        if marker.signature != signature:
+            return False
+        return self._layout is None or self._layout.fits_block(marker)
+
+    def _get_record(self, kind: RecordKind, index: BlockIndex) -> bytes | None:
+        return _get_bounded(self.store, self._key(kind, index), MOST_RECORD_BYTES[kind])
+
+    def _parse_block(
+        self, record: type[BlockRecord], index: BlockIndex, data: bytes | None
+    ) -> BlockRecord | None:
+        parsed = _parse(record, data)
         return parsed if parsed is not None and parsed.block == index else None
 
-    def _read_all(self, record: type[BlockRecord], kind: str) -> Iterator[BlockRecord]:
-        keys = self.store.list(f"{self._root}/{kind}")
+    def _read_all(self, record: type[BlockRecord], kind: RecordKind) -> Iterator[BlockRecord]:
+        start = f"{self._root}/{kind}"
 
-        def read(key: str) -> tuple[str, bytes | None]:
-            return key, self.store.get(key)
+        def read(index: BlockIndex) -> BlockRecord | None:
+            return self._parse_block(record, index, self._get_record(kind, index))
 
-        for key, data in map_concurrently(read, keys, self.store.location):
-            parsed = _parse(record, data)
-            if parsed is not None and key == self._key(kind, parsed.block):
+        names = (_BLOCK_NAME.fullmatch(key[len(start) :]) for key in self.store.list(start))
+        indices = ((int(name[1]), int(name[2])) for name in names if name is not None)
+        for parsed in map_concurrently(read, indices, self.store.location):
+            if parsed is not None:
                 yield parsed
+
+
+def _get_bounded(store: ByteStore, key: str, most: int) -> bytes | None:
+    """Return the bytes of a key; None if it isn't there, or can't be a record."""
+    try:
+        return store.get(key, most)
+    except TooLargeError:
+        return None
 
 
 def _to_json(record: _ProgressRecord) -> bytes:

@@ -21,6 +21,11 @@ CHUNK = 512
 TAIL_SHARD = 2048
 """Side of a shard of the tail, the levels that no block task writes, px."""
 
+LONGEST_SIDE = 1 << 26
+"""The longest side of an array, px: 17 m at 0.25 µm per pixel."""
+
+MOST_LEVELS = 32
+
 STRIP = 128
 """Rows reduced at a time: the intermediate arrays of 4096 columns then stay in the CPU's cache."""
 

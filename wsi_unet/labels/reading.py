@@ -10,24 +10,22 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import dask.array as da
 import numpy as np
 import xarray as xr
-import zarr
 
 from wsi_unet.errors import OutputError
 from wsi_unet.labels.contents import (
     holds_output,
     parse_frame,
-    read_group_attributes,
     read_label_names,
     read_run_groups,
     read_run_names,
 )
+from wsi_unet.labels.documents import GroupKind, read_array_shape, read_group_attributes
 from wsi_unet.labels.predicted import read_predicted_area, to_lazy_array
+from wsi_unet.labels.stored_level import open_level
 from wsi_unet.locations import Location
 from wsi_unet.storage.opening import open_store
-from wsi_unet.storage.s3.zarr_store import open_zarr_store
 from wsi_unet.storage.store import ByteStore
 
 Output = str | os.PathLike[str] | Location
@@ -66,7 +64,7 @@ def open_labels(path: Output, name: str | None = None, level: int = 0) -> xr.Dat
     store = _open_output(path)
     names = read_label_names(store)
     name = _choose_name(path, "labels", names, name)
-    attributes = _read_attributes(store, f"labels/{name}")
+    attributes = _read_attributes(store, f"labels/{name}", "labels")
     array = _open_level(store, f"labels/{name}", attributes, name, ("y", "x"), level)
     properties = attributes["ome"]["image-label"]["properties"]
     array.attrs |= {
@@ -107,10 +105,10 @@ def open_probabilities(path: Output, name: str | None = None, level: int = 0) ->
         if read_group_attributes(store, f"probability/{label}") is not None
     ]
     name = _choose_name(path, "probabilities", names, name)
-    attributes = _read_attributes(store, f"probability/{name}")
+    attributes = _read_attributes(store, f"probability/{name}", "channels")
     array = _open_level(store, f"probability/{name}", attributes, name, ("c", "y", "x"), level)
     channels = [channel["label"] for channel in attributes["ome"]["omero"]["channels"]]
-    labels = _read_attributes(store, f"labels/{read_run_groups(store, name)[0]}")
+    labels = _read_attributes(store, f"labels/{read_run_groups(store, name)[0]}", "labels")
     array.attrs["finished"] = labels["wsi_unet"]["finished"]
     return array.assign_coords(c=channels)
 
@@ -124,7 +122,7 @@ def open_image(path: Output, level: int = 0) -> xr.DataArray | None:
         OutputError: there is no such output or level.
     """
     store = _open_output(path)
-    attributes = _read_attributes(store, "")
+    attributes = _read_attributes(store, "", "any")
     if "multiscales" not in attributes.get("ome", {}):
         return None
     array = _open_level(store, "", attributes, "image", ("c", "y", "x"), level)
@@ -151,8 +149,8 @@ def _choose_name(path: Output, what: str, names: Sequence[str], name: str | None
     raise OutputError(f"{path}: there are no {what} {name!r}, only {known}")
 
 
-def _read_attributes(store: ByteStore, group: str) -> dict[str, Any]:
-    attributes = read_group_attributes(store, group)
+def _read_attributes(store: ByteStore, group: str, kind: GroupKind) -> dict[str, Any]:
+    attributes = read_group_attributes(store, group, kind)
     if attributes is None:
         raise OutputError(f"{store}: {group!r} is listed but missing; compute it again")
     return attributes
@@ -160,18 +158,13 @@ def _read_attributes(store: ByteStore, group: str) -> dict[str, Any]:
 
 def _add_predicted(store: ByteStore, labels: xr.DataArray) -> xr.DataArray:
     """Return a level of labels with the coordinate `predicted`, unless nothing says what was."""
-    finest = _open_array(store, f"labels/{labels.name}/0")
-    shape, block = (finest.shape[0], finest.shape[1]), (finest.shards or finest.chunks)[0]
-    area = read_predicted_area(store, str(labels.name), shape, block)
+    shape, block = read_array_shape(store, f"labels/{labels.name}/0")
+    area = read_predicted_area(store, str(labels.name), (shape[0], shape[1]), block)
     if area is None:
         return labels
     sides, level = (labels.shape[0], labels.shape[1]), labels.attrs["level"]
     predicted = to_lazy_array(area, level, sides, labels.data.chunksize)
     return labels.assign_coords(predicted=(labels.dims, predicted))
-
-
-def _open_array(store: ByteStore, key: str) -> zarr.Array[Any]:
-    return zarr.open_array(open_zarr_store(store.location), path=key, mode="r", zarr_format=3)
 
 
 def _open_level(
@@ -185,16 +178,16 @@ def _open_level(
     levels = len(attributes["ome"]["multiscales"][0]["datasets"])
     if not 0 <= level < levels:
         raise OutputError(f"{store}: no level {level} of {name!r}; there are 0 to {levels - 1}")
-    stored = _open_array(store, f"{group}/{level}")
+    stored = open_level(store, group, level, channels="c" in dims)
     frame = parse_frame(attributes, level)
     coordinates = {
         dim: start + step * np.arange(size)
         for dim, start, step, size in zip(
-            ("y", "x"), frame.translation, frame.scale, stored.shape[-2:], strict=True
+            ("y", "x"), frame.translation, frame.scale, stored.plane, strict=True
         )
     }
     return xr.DataArray(
-        da.from_array(stored, chunks=stored.shards),
+        stored.to_dask(),
         dims=dims,
         coords=coordinates,
         name=name,

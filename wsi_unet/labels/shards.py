@@ -12,18 +12,29 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
+from typing import Annotated
 
 import google_crc32c
 import numpy as np
 from numcodecs import Zstd
 from numpy.typing import NDArray
+from pydantic import Field
 
+from wsi_unet.geometry import BlockGrid, Box
 from wsi_unet.labels.pyramid import CHUNK, Pixels
+from wsi_unet.storage.store import MOST_BYTES
 
 ZSTD_LEVEL = 5
 EMPTY_CHUNK = 2**64 - 1
+INDEX_BYTES = 16
+"""Bytes of a chunk's entry in the index."""
+
 CHECKSUM_BYTES = 4
+
+Length = Annotated[int, Field(ge=0, le=MOST_BYTES)]
+Checksum = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True)
@@ -35,8 +46,8 @@ class ShardRecord:
         sha256: their checksum, hexadecimal; None if nothing is stored.
     """
 
-    length: int
-    sha256: str | None
+    length: Length
+    sha256: Checksum | None
 
     @property
     def empty(self) -> bool:
@@ -49,6 +60,19 @@ class ShardRecord:
         if shard is None:
             return cls(0, None)
         return cls(len(shard), hashlib.sha256(shard).hexdigest())
+
+
+@cache
+def most_shard_bytes(side: int, channels: int) -> int:
+    """Return the most bytes of a shard: every chunk incompressible (`ZSTD_COMPRESSBOUND`).
+
+    Args:
+        side: rows and columns of the whole shard, px.
+        channels: number of channels of each pixel.
+    """
+    pixels = channels * CHUNK * CHUNK
+    chunk = pixels + (pixels >> 8) + 64
+    return (side // CHUNK) ** 2 * (chunk + INDEX_BYTES) + CHECKSUM_BYTES
 
 
 def chunk_shape(data_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -86,37 +110,65 @@ def encode_shard(data: Pixels, side: int) -> bytes | None:
     return b"".join([*chunks, table, _checksum(table)])
 
 
-def decode_shard(shard: bytes, shape: tuple[int, ...], side: int) -> Pixels:
+def decode_shard(shard: bytes, shape: tuple[int, ...], side: int, box: Box | None = None) -> Pixels:
     """Return the pixels of a stored shard.
 
     Args:
         shard: the bytes that `encode_shard` returned.
         shape: shape of the pixels, (h, w) or (c, h, w).
         side: rows and columns of the whole shard, px.
+        box: the part of the shard to return, px of the shard; None for all of it.
 
     Raises:
         ValueError: the bytes aren't such a shard: torn, truncated or another array's.
     """
     per_side = side // CHUNK
-    index_bytes = per_side * per_side * 16
+    index_bytes = per_side * per_side * INDEX_BYTES
     table = shard[-index_bytes - CHECKSUM_BYTES : -CHECKSUM_BYTES]
     if len(table) != index_bytes or _checksum(table) != shard[-CHECKSUM_BYTES:]:
         raise ValueError("a shard with a damaged index")
     index = np.frombuffer(table, "<u8").reshape(per_side, per_side, 2)
-    codec = Zstd(level=ZSTD_LEVEL)
-    data = np.zeros(shape, np.uint8)
-    for i, j in product(range(per_side), repeat=2):
+    box = box or Box(0, 0, *shape[-2:])
+    data = np.zeros((*shape[:-2], *box.shape), np.uint8)
+    for i, j in BlockGrid((side, side), CHUNK).touching(box):
         offset, length = (int(number) for number in index[i, j])
         if length == EMPTY_CHUNK:
             continue
-        target = data[..., i * CHUNK : (i + 1) * CHUNK, j * CHUNK : (j + 1) * CHUNK]
         try:
-            raw = codec.decode(shard[offset : offset + length])
-            chunk = np.frombuffer(raw, np.uint8).reshape(chunk_shape(shape))
+            chunk = _decode_chunk(shard[offset : offset + length], chunk_shape(shape))
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"a shard with a damaged chunk {i}, {j}") from error
-        target[...] = chunk[..., : target.shape[-2], : target.shape[-1]]
+        whole = Box(i * CHUNK, j * CHUNK, (i + 1) * CHUNK, (j + 1) * CHUNK)
+        shared = whole.intersection(box)
+        rows, columns = shared.relative_to(box).slices()
+        from_rows, from_columns = shared.relative_to(whole).slices()
+        data[..., rows, columns] = chunk[..., from_rows, from_columns]
     return data
+
+
+def _decode_chunk(encoded: bytes, shape: tuple[int, ...]) -> Pixels:
+    """Return a chunk's pixels; a few bytes that claim to be gigabytes aren't decoded.
+
+    Raises:
+        RuntimeError, ValueError: it isn't a chunk of that shape.
+    """
+    chunk = np.empty(shape, np.uint8)
+    if _content_size(encoded) != chunk.size:
+        raise ValueError("a chunk of another size")
+    Zstd().decode(encoded, chunk)
+    return chunk
+
+
+def _content_size(frame: bytes) -> int | None:
+    """Return how many bytes a zstd frame claims to hold; None if it doesn't say (RFC 8878, 3.1)."""
+    if len(frame) < 5:
+        return None
+    descriptor = frame[4]
+    single_segment = descriptor >> 5 & 1
+    length = (single_segment, 2, 4, 8)[descriptor >> 6]
+    start = 5 + (1 - single_segment) + (0, 1, 2, 4)[descriptor & 3]
+    size = int.from_bytes(frame[start : start + length], "little")
+    return (size + 256 if length == 2 else size) if length else None
 
 
 def _pad_chunk(inside: Pixels) -> NDArray[np.uint8]:

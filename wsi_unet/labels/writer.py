@@ -11,11 +11,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from wsi_unet.errors import OutputError
-from wsi_unet.geometry import BlockIndex, Box
+from wsi_unet.geometry import BlockGrid, BlockIndex, Box
 from wsi_unet.labels.pyramid import Pixels, Pyramid, Reduce, shard_key
-from wsi_unet.labels.shards import ShardRecord, decode_shard, encode_shard
+from wsi_unet.labels.shards import ShardRecord, decode_shard, encode_shard, most_shard_bytes
 from wsi_unet.storage.concurrent import map_concurrently
-from wsi_unet.storage.store import ByteStore
+from wsi_unet.storage.store import ByteStore, TooLargeError
 
 
 def write_block(
@@ -120,26 +120,40 @@ def read_box(
     Raises:
         OutputError: a shard is damaged.
     """
+    grid = pyramid.level_grid(level)
+    return read_shards(store, group, level, grid, box, channels)
+
+
+def read_shards(
+    store: ByteStore,
+    group: str,
+    level: int,
+    grid: BlockGrid,
+    box: Box,
+    channels: int | None = None,
+) -> Pixels:
+    """Do as `read_box`, for a level whose shards lie in `grid`."""
     leading: tuple[int, ...] = () if channels is None else (channels,)
     data = np.zeros((*leading, *box.shape), np.uint8)
-    grid = pyramid.level_grid(level)
     for index in grid.touching(box):
         core = grid.core(index)
         key = shard_key(group, level, index, channels is not None)
-        shard = store.get(key)
-        if shard is None:
-            continue
-        try:
-            pixels = decode_shard(shard, (*leading, *core.shape), grid.side)
-        except ValueError as error:
-            raise OutputError(
-                f"{store}: {key!r} is {error}; get the output's status with `verify=True`, which "
-                "finds all damage, then run the same command again"
-            ) from error
         shared = box.intersection(core)
+        try:
+            shard = store.get(key, most_shard_bytes(grid.side, channels or 1))
+            if shard is None:
+                continue
+            pixels = decode_shard(
+                shard, (*leading, *core.shape), grid.side, shared.relative_to(core)
+            )
+        except (ValueError, TooLargeError) as error:
+            what = error if isinstance(error, ValueError) else "no shard of that size"
+            raise OutputError(
+                f"{store}: {key!r} is {what}; get the output's status with `verify=True` and "
+                "`forget=True`, which finds all damage, then run the same command again"
+            ) from error
         rows, columns = shared.relative_to(box).slices()
-        from_rows, from_columns = shared.relative_to(core).slices()
-        data[..., rows, columns] = pixels[..., from_rows, from_columns]
+        data[..., rows, columns] = pixels
     return data
 
 

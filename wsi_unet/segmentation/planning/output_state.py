@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from wsi_unet.errors import OutputError
 from wsi_unet.labels import contents
-from wsi_unet.labels.contents import IMAGE_NAME
+from wsi_unet.labels.documents import DamagedError, read_group_attributes
+from wsi_unet.labels.names import IMAGE_NAME, check_label_name
 from wsi_unet.labels.progress import Progress
 from wsi_unet.locations import Location
 from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters, SlideReference
@@ -71,7 +72,7 @@ def inspect_output(
         OutputError: something else is there, or it can't be read.
     """
     for name in (label, *groups):
-        contents.check_label_name(name)
+        check_label_name(name)
     store = open_store(location)
     ours = contents.holds_output(store)
     free = store.free_bytes()
@@ -138,15 +139,18 @@ def describe_slide(slide: SlideReference) -> dict[str, Any]:
 
 def _read_slide(store: ByteStore) -> tuple[str, str] | None:
     """Return name and fingerprint of the slide that a store was made of."""
-    attributes = contents.read_group_attributes(store, "") or {}
+    attributes = read_group_attributes(store, "") or {}
     slide = attributes.get("wsi_unet", {}).get("slide", {})
-    return (slide["name"], slide["fingerprint"]) if slide else None
+    return (slide.get("name", ""), slide.get("fingerprint", "")) if slide else None
 
 
 def _count_stored_bytes(store: ByteStore, name: str) -> int:
     """Return the bytes that a run's marked blocks take."""
     progress = Progress(store, name)
-    record = progress.read_run()
+    try:
+        record = progress.read_run()
+    except DamagedError:
+        return 0
     if record is None:
         return 0
     markers = progress.read_markers(record.signature)

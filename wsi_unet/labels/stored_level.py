@@ -1,0 +1,109 @@
+"""One level of a stored pyramid as a lazy array, read shard by shard through our own decoder.
+
+zarr-python would follow whatever an array's metadata says: links, any codec, chunks of any size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import dask.array as da
+import numpy as np
+
+from wsi_unet.geometry import BlockGrid, Box, Shape
+from wsi_unet.labels.documents import DamagedError, read_array_shape
+from wsi_unet.labels.pyramid import Pixels
+from wsi_unet.labels.writer import read_shards
+from wsi_unet.storage.store import ByteStore
+
+
+@dataclass(frozen=True)
+class StoredLevel:
+    """A level of an array (y, x) or (c, y, x), with what Dask needs to read parts of it.
+
+    Attributes:
+        store: the output.
+        group: the group's key, "labels/nuclei", or "" for the root.
+        level: the level, 0 the finest.
+        shape: shape of the level, px of the level.
+        side: side of its shards, px of the level.
+    """
+
+    store: ByteStore
+    group: str
+    level: int
+    shape: tuple[int, ...]
+    side: int
+    dtype: ClassVar = np.dtype(np.uint8)
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    @property
+    def plane(self) -> Shape:
+        """(rows, columns), px of the level."""
+        return self.shape[-2], self.shape[-1]
+
+    def __getitem__(self, key: tuple[slice | int, ...]) -> Pixels:
+        """Return a part of the level.
+
+        Raises:
+            OutputError: a shard is damaged or can't be read.
+        """
+        *leading, rows, columns = key
+        (y0, y1, row), (x0, x1, column) = (
+            _find_range(part, side) for part, side in zip((rows, columns), self.plane, strict=True)
+        )
+        channels = self.shape[0] if self.ndim == 3 else None
+        grid = BlockGrid(self.plane, self.side)
+        box = Box(y0, x0, y1, x1)
+        pixels = read_shards(self.store, self.group, self.level, grid, box, channels)
+        return pixels[(*leading, row, column)]
+
+    def to_dask(self) -> da.Array:
+        """Return the level as a lazy array with one chunk per shard."""
+        array: da.Array = da.from_array(
+            self,
+            chunks=(*self.shape[:-2], self.side, self.side),
+            fancy=False,
+            meta=np.empty((0,) * self.ndim, np.uint8),
+        )
+        return array
+
+
+def open_level(store: ByteStore, group: str, level: int, channels: bool) -> StoredLevel:
+    """Return a level of a pyramid; its pixels aren't read yet.
+
+    Args:
+        store: the output.
+        group: the group's key, or "" for the root.
+        level: the level.
+        channels: whether the arrays are (c, y, x).
+
+    Raises:
+        OutputError: the level isn't there, or isn't a level of its pyramid.
+    """
+    finest, _ = read_array_shape(store, f"{group}/0" if group else "0")
+    key = f"{group}/{level}" if group else str(level)
+    shape, side = read_array_shape(store, key)
+    expected = (*finest[:-2], *(-(-edge // (1 << level)) for edge in finest[-2:]))
+    if shape != expected or (len(shape) == 3) != channels:
+        raise DamagedError(
+            f"{store}: {key!r} isn't a level of its pyramid; compute the labels again with "
+            "`overwrite=True`"
+        )
+    return StoredLevel(store, group, level, shape, side)
+
+
+def _find_range(part: slice | int, side: int) -> tuple[int, int, slice | int]:
+    """Return first and last + 1 of the pixels to read, and what to take from them."""
+    if not isinstance(part, slice):
+        return part, part + 1, 0
+    wanted = range(side)[part]
+    if not wanted:
+        return 0, 0, slice(0, 0)
+    first, last = min(wanted), max(wanted)
+    return first, last + 1, slice(None, None, wanted.step)
