@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from models.reference_networks import JvanVugt, Milesial, randomise
+from models.reference_networks import JvanVugt, Milesial, randomise, with_norm
 from support.oracle import textured, write_png
 
 import wsi_unet
@@ -94,6 +94,8 @@ def test_the_text_says_what_matters(checkpoint: Path, tmp_path: Path) -> None:
         "approximate (its interpolation depends on the window's size)",
         "assumed",
         "bilinear upsampling with aligned corners",
+        "intensities from 0 to 1",
+        "class-0 as background",
     ):
         assert words in done.stdout
 
@@ -115,6 +117,39 @@ def test_missing_options_are_named_in_one_line(unpadded: Path, tmp_path: Path) -
     assert not (tmp_path / "imported").exists()
     done = run("model", "import", unpadded, "-o", tmp_path / "imported", "--padding", "valid")
     assert done.exit_code == 0, done.stderr
+
+
+def test_a_norm_without_running_statistics_is_asked_for(tmp_path: Path) -> None:
+    network = with_norm(lambda: Milesial(3, 2, 4, bilinear=False), "group:4")
+    torch.save(network.state_dict(), tmp_path / "groups.pth")
+    options = ("model", "import", tmp_path / "groups.pth", "-o", tmp_path / "imported")
+    done = run(*options)
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+    assert "give --norm (instance or batch or group:G) to wsi-unet model import" in done.stderr
+    done = run(*options, "--norm", "group:3")
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+    assert "--norm group:3: " in done.stderr
+    done = run(*options, "--norm", "group:4")
+    assert done.exit_code == 0, done.stderr
+    assert "norm group:4" in done.stdout
+    assert "approximate (its result depends on all of the window)" in done.stdout
+
+
+def test_several_networks_are_named_and_one_is_chosen(tmp_path: Path) -> None:
+    path = tmp_path / "run.ckpt"
+    plain = randomise(Milesial(3, 2, 4, bilinear=False)).state_dict()
+    ema = randomise(Milesial(3, 2, 4, bilinear=False), seed=1).state_dict()
+    torch.save({"model": plain, "ema": ema, "epoch": 9}, path)
+    for command in ("import", "inspect"):
+        done = run("model", command, path)
+        assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+        assert "model (milesial), ema (milesial); give --entry model or --entry ema" in done.stderr
+    options = ("model", "import", path, "-o", tmp_path / "imported", "--entry", "ema")
+    assert "left out of the file, as not part of the network: model" in run(*options).stdout
+    shown = document("model", "inspect", path, "--entry", "ema")
+    assert shown["spec"] == document("model", "inspect", tmp_path / "imported")["spec"]
+    weights = wsi_unet.load_model(tmp_path / "imported").build().state_dict()
+    assert torch.equal(weights["head.bias"], ema["outc.conv.bias"])
 
 
 def test_inspect_names_the_needed_options(unpadded: Path) -> None:
@@ -160,6 +195,7 @@ def test_models_points_from_a_checkpoint_to_what_shows_it(checkpoint: Path) -> N
     [
         ["--padding", "same"],
         ["--norm", "none"],
+        ["--entry", "model"],
         ["--activation", "relu"],
         ["--interpolation", "global"],
         ["--family", "milesial"],
@@ -201,6 +237,8 @@ def test_a_bundled_model_can_be_looked_at() -> None:
         (["--background", "none", "--classes", "background,a,b"], "--background background$"),
         (["--padding", "valid"], "--padding: .* leaves no choice"),
         (["--norm", "instance"], "--norm: .* leaves no choice"),
+        (["--norm", "layer"], "--norm: 'layer' is none of none, instance, batch, group:G"),
+        (["--entry", "ema"], "--entry: .* has no network of a known family at 'ema', but at \\."),
         (["--scale", "zscore"], "'zscore' is none of"),
         (["--scale", "0.5/0.2"], "1 numbers for 3 channels"),
         (["--channels", "gray"], "channel order 'gray' has 1"),

@@ -7,6 +7,7 @@ that of its family.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -29,10 +30,28 @@ def randomise(network: nn.Module, seed: int = 0) -> nn.Module:
             nn.init.normal_(module.bias, std=0.2)
         elif isinstance(module, nn.PReLU):
             nn.init.uniform_(module.weight, 0.05, 0.4)
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d) and module.track_running_stats:
             module.running_mean = torch.randn(module.num_features) * 0.3
             module.running_var = torch.rand(module.num_features) + 0.5
     return network.eval()
+
+
+def with_norm(make: Callable[[], nn.Module], norm: str) -> nn.Module:
+    """Return a network whose batch norms are replaced by ones without running statistics."""
+
+    def replacement(channels: int) -> nn.Module:
+        if norm == "instance":
+            return nn.InstanceNorm2d(channels, affine=True)
+        if norm == "batch":
+            return nn.BatchNorm2d(channels, track_running_stats=False)
+        return nn.GroupNorm(int(norm.removeprefix("group:")), channels)
+
+    network = make()
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.BatchNorm2d):
+                parent.add_module(name, replacement(child.num_features))
+    return network
 
 
 def pair(before: int, middle: int, after: int, bias: bool = False) -> nn.Sequential:
@@ -133,6 +152,66 @@ class Milesial2018(nn.Module):
             rows, columns = (a - b for a, b in zip(skip.shape[2:], x.shape[2:], strict=True))
             x = F.pad(x, [columns // 2, columns - columns // 2, rows // 2, rows - rows // 2])
             x = self.get_submodule(f"up{stage}.conv.conv")(torch.cat([skip, x], dim=1))
+        logits: Tensor = self.get_submodule("outc.conv")(x)
+        return logits
+
+
+class ConvolvedUpsampling(nn.Module):
+    """A U-Net whose maps are doubled with aligned corners, then convolved (1×1) and activated.
+
+    Drop-out on the two deepest levels, batch norm, a sigmoid at the end. The names of its double
+    convolutions are those of milesial/Pytorch-UNet, of 2018 or (`late`) of today.
+    """
+
+    def __init__(self, channels: int, classes: int, base: int, *, late: bool) -> None:
+        super().__init__()
+        self.late = late
+        widths = [base * 2**level for level in range(5)]
+        self.inc = self._double(channels, base)
+        for level in range(1, 5):
+            pooled = nn.Sequential(nn.MaxPool2d(2), self._double(widths[level - 1], widths[level]))
+            if not late:
+                pooled[1] = pooled[1].get_submodule("conv")
+            name = "maxpool_conv" if late else "mpconv"
+            self.add_module(f"down{level}", named(**{name: pooled}))
+        self.drop3, self.drop4 = nn.Dropout2d(0.5), nn.Dropout2d(0.5)
+        for stage in range(1, 5):
+            before, after = widths[5 - stage], widths[4 - stage]
+            up = nn.Sequential(
+                nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
+                nn.Conv2d(before, after, 1),
+                nn.ReLU(),
+            )
+            double = self._double(before, after)
+            conv = double if late else double.get_submodule("conv")
+            self.add_module(f"up{stage}", named(up=up, conv=conv))
+        self.outc = named(conv=nn.Conv2d(base, classes, 1))
+
+    def _double(self, before: int, after: int) -> nn.Module:
+        convolutions = pair(before, after, after, True)
+        if self.late:
+            return named(double_conv=convolutions)
+        return named(conv=named(conv=convolutions))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(self.logits(x))
+
+    def logits(self, x: Tensor) -> Tensor:
+        double = "double_conv" if self.late else "conv"
+        first = "inc.double_conv" if self.late else "inc.conv.conv"
+        pooled = "maxpool_conv" if self.late else "mpconv"
+        skips = [self.get_submodule(first)(x)]
+        for level in range(1, 5):
+            x = F.max_pool2d(skips[-1], 2)
+            x = self.get_submodule(f"down{level}.{pooled}.1.{double}")(x)
+            skips.append({3: self.drop3, 4: self.drop4}.get(level, nn.Identity())(x))
+        x = skips.pop()
+        for stage in range(1, 5):
+            skip = skips.pop()
+            x = self.get_submodule(f"up{stage}.up")(x)
+            rows, columns = (a - b for a, b in zip(skip.shape[2:], x.shape[2:], strict=True))
+            x = F.pad(x, [columns // 2, columns - columns // 2, rows // 2, rows - rows // 2])
+            x = self.get_submodule(f"up{stage}.conv.{double}")(torch.cat([skip, x], dim=1))
         logits: Tensor = self.get_submodule("outc.conv")(x)
         return logits
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import datetime
 import json
 import os
 import pickle
@@ -9,12 +11,15 @@ import struct
 import tracemalloc
 import warnings
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from contextlib import suppress
+from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -69,6 +74,8 @@ def rewritten(source: Path, change: Callable[[str, bytes], tuple[str, bytes] | N
         lambda state: {"state_dict": state, "epoch": 3, "lr": 0.1},
         lambda state: {"model": {"state_dict": state}, "optimizer": {"step": [1, 2.5, "x"]}},
         lambda state: {**state, "mask_values": [0, 1]},
+        lambda state: {"module._orig_mod." + name: t for name, t in state.items()},
+        lambda state: [None, (state, 1)],
         lambda state: {name: nn.Parameter(t, requires_grad=False) for name, t in state.items()},
     ],
 )
@@ -78,37 +85,70 @@ def test_a_state_dict_is_found_wherever_it_is(
     path = tmp_path / "weights.ckpt"
     torch.save(wrap(weights()), path, _use_new_zipfile_serialization=not legacy)
     file = open_checkpoint(path)
-    assert file.kind == ("legacy" if legacy else "archive")
-    loaded = file.load()
-    assert loaded.keys() == weights().keys() == file.tensors.keys()
+    (prefix,) = {name.removesuffix("0.bias") for name in file.tensors if name.endswith("0.bias")}
+    loaded = file.load(file.tensors)
+    assert loaded.keys() == {prefix + name for name in weights()}
     for name, tensor in weights().items():
-        torch.testing.assert_close(loaded[name], tensor, rtol=0, atol=0)
+        torch.testing.assert_close(loaded[prefix + name], tensor, rtol=0, atol=0)
 
 
 def test_safetensors_are_read_with_integers_too(tmp_path: Path) -> None:
     save_file(weights(), tmp_path / "weights.safetensors")
     file = open_checkpoint(tmp_path / "weights.safetensors")
     assert file.tensors["1.num_batches_tracked"].dtype == "int64"
-    assert torch.equal(file.load()["0.weight"], weights()["0.weight"])
+    assert torch.equal(file.load(["0.weight"])["0.weight"], weights()["0.weight"])
 
 
-def test_prefixes_are_stripped_only_where_all_share_them(tmp_path: Path) -> None:
-    torch.save({f"module.model.{name}": t for name, t in weights().items()}, tmp_path / "a.pth")
-    file = open_checkpoint(tmp_path / "a.pth")
-    stripped = [(prefix, min(names)) for prefix, names in file.strip_prefixes()]
-    assert stripped == [
-        ("", "module.model.0.bias"),
-        ("module.", "model.0.bias"),
-        ("module.model.", "0.bias"),
-    ]
-    torch.save({"module.a": torch.zeros(1), "b": torch.zeros(1)}, tmp_path / "b.pth")
-    assert [prefix for prefix, _ in open_checkpoint(tmp_path / "b.pth").strip_prefixes()] == [""]
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize(
+    "beside",
+    [
+        np.float64(0.9),
+        {"best": np.float32(0.5), "counts": np.arange(5), "names": np.array(["a", "b"])},
+        {
+            "loss": defaultdict(list, {"train": [np.float64(1)] * 9}),
+            "seen": {1, 2},
+            "q": deque([1]),
+        },
+        argparse.Namespace(lr=0.1, folder=Path("/data"), flags={"x": (None, True)}),
+        SimpleNamespace(started=datetime.datetime(2024, 5, 6, 7, 8), spent=datetime.timedelta(1)),
+        [
+            Counter("abca"),
+            OrderedDict(a=1),
+            frozenset([3]),
+            complex(1, 2),
+            range(4),
+            Decimal("0.1"),
+        ],
+        {"rng": np.random.RandomState(0).get_state(), "device": torch.device("cpu")},
+        {"types": [torch.float16, np.dtype("float64"), int, dict], (0, 1): "axes", 7: b"bytes"},
+    ],
+)
+def test_data_beside_the_weights_is_read_past(beside: Any, legacy: bool, tmp_path: Path) -> None:
+    path = tmp_path / "weights.ckpt"
+    content = {"epoch": 3, "beside": beside, "state_dict": weights()}
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+    file = open_checkpoint(path)
+    assert file.tensors.keys() == {f"state_dict.{name}" for name in weights()}
+    assert {name.partition(".")[0] for name in file.others} == {"epoch", "beside"}
+    loaded = file.load(["state_dict.0.weight"])
+    assert torch.equal(loaded["state_dict.0.weight"], weights()["0.weight"])
+
+
+def test_what_holds_itself_or_doubles_is_looked_into_once(tmp_path: Path) -> None:
+    ring: dict[str, Any] = {"a": torch.zeros(2)}
+    ring["again"] = ring
+    doubled: Any = [torch.ones(1)]
+    for _ in range(60):
+        doubled = (doubled, doubled)
+    torch.save({"ring": ring, "doubled": doubled, "ring2": ring}, tmp_path / "a.pth")
+    assert list(open_checkpoint(tmp_path / "a.pth").tensors) == ["ring.a"]
 
 
 def test_shared_and_strided_tensors_are_views(tmp_path: Path) -> None:
     whole = torch.arange(24.0).reshape(4, 6)
     torch.save({"a": whole.t(), "b": whole[1:3, ::2]}, tmp_path / "a.pth")
-    loaded = open_checkpoint(tmp_path / "a.pth").load()
+    loaded = open_checkpoint(tmp_path / "a.pth").load(["a", "b"])
     assert torch.equal(loaded["a"], whole.t())
     assert torch.equal(loaded["b"], whole[1:3, ::2])
 
@@ -142,6 +182,108 @@ def test_code_is_named_even_where_the_pickle_breaks_off(tmp_path: Path) -> None:
     path = tmp_path / "evil.pth"
     path.write_bytes(b"\x80\x02cbuiltins\nexec\nq\x00Q")
     with pytest.raises(ModelError, match=r"names builtins\.exec"):
+        open_checkpoint(path)
+
+
+def pickled_call(module: str, name: str, *arguments: bytes) -> bytes:
+    """Return the instructions that call a class or function, without their end."""
+    return f"c{module}\n{name}\n(".encode() + b"".join(arguments) + b"tR"
+
+
+def text(value: str) -> bytes:
+    return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+
+SYSTEM = pickled_call("os", "system", text("touch ran"))
+
+ATTACKS = {
+    "inside the arguments of an allowed call": (
+        pickled_call("collections", "OrderedDict", SYSTEM),
+        r"os\.system",
+    ),
+    "inside the arguments of arguments": (
+        pickled_call("builtins", "set", b"(" + pickled_call("builtins", "list", SYSTEM) + b"l"),
+        r"os\.system",
+    ),
+    "as the state of an allowed object": (
+        pickled_call("argparse", "Namespace") + b"}" + text("a") + SYSTEM + b"sb",
+        r"os\.system",
+    ),
+    "as the state of an allowed class itself": (
+        b"cargparse\nNamespace\n}" + text("__setattr__") + b"cbuiltins\nset\nsb",
+        r"argparse\.Namespace \(to give it a state\)",
+    ),
+    "as an item of an allowed class": (
+        b"ccollections\nOrderedDict\n" + text("a") + b"Ns",
+        r"collections\.OrderedDict \(to give it items\)",
+    ),
+    "what a call returns is called": (
+        pickled_call("types", "SimpleNamespace") + b"(tR",
+        r"Opaque \(to call it\)",
+    ),
+    "an array of objects": (
+        pickled_call("numpy", "dtype", text("O8"), b"I00\n", b"I01\n"),
+        r"numpy\.dtype of objects",
+    ),
+    "an array of objects by another name": (
+        pickled_call("numpy", "dtype", text("object")),
+        r"numpy\.dtype of objects",
+    ),
+    "a scalar of a class": (
+        pickled_call(
+            "numpy.core.multiarray", "scalar", pickled_call("numpy", "dtype", b"cos\nsystem\n")
+        ),
+        r"os\.system",
+    ),
+    "a pickle in bytes": (
+        pickled_call("torch.storage", "_load_from_bytes", text("x")),
+        r"torch\.storage\._load_from_bytes",
+    ),
+    "a pickle in a pickle": (pickled_call("_pickle", "loads", text("x")), r"_pickle\.loads"),
+    "an attribute of what is allowed": (
+        text("collections") + text("OrderedDict.__init__.__globals__") + b"\x93)R",
+        r"collections\.OrderedDict\.__init__\.__globals__",
+    ),
+    "a name out of the memo": (
+        text("os") + b"q\x00" + text("system") + b"q\x010h\x00h\x01\x93(" + text("ls") + b"tR",
+        r"os\.system",
+    ),
+    "a function that looks like data": (
+        pickled_call("builtins", "getattr", text("a"), text("b")),
+        r"builtins\.getattr",
+    ),
+    "by a number": (b"\x82\x01)R", r"copyreg\.extension-1"),
+}
+
+
+@pytest.mark.parametrize("kind", ["beside", "bare"])
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_attacks_are_named_and_refused(attack: str, kind: str, tmp_path: Path) -> None:
+    instructions, named = ATTACKS[attack]
+    pickled = b"\x80\x02" + instructions + b"."
+    path = tmp_path / "evil.pth"
+    if kind == "bare":
+        path.write_bytes(pickled)
+    else:
+        torch.save({"beside": None, **weights()}, tmp_path / "good.pth")
+        beside = pickled[2:-1]
+
+        def attacked(name: str, data: bytes) -> tuple[str, bytes]:
+            changed = data.replace(b"N", beside, 1) if name.endswith("data.pkl") else data
+            return name, changed
+
+        path = rewritten(tmp_path / "good.pth", attacked)
+    with pytest.raises(ModelError, match=rf"names .*{named}.*and loading it would run code"):
+        open_checkpoint(path)
+    assert not Path("ran").exists()
+
+
+def test_torch_storages_of_other_classes_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "evil.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        pickled = b"\x80\x02(" + text("storage") + b"cbuiltins\nset\n" + text("0") * 2 + b"K\x01tQ."
+        archive.writestr("evil/data.pkl", pickled)
+    with pytest.raises(ModelError, match="an unknown kind of storage"):
         open_checkpoint(path)
 
 
@@ -249,6 +391,12 @@ def test_shapes_that_a_storage_has_no_numbers_for_are_refused(
         b"\x80\x05\x96" + struct.pack("<Q", 2**40) + b"x.",
         b"\x80\x02\x8b" + struct.pack("<i", 2**30) + b"x.",
         b"\x80\x02cbuiltins\nbytearray\nJ\x00\x00\x00\x70\x85R.",
+        # copies of one list, as many as it has items
+        b"\x80\x02(" + b"N" * 3000 + b"lq\x00(" + b"cbuiltins\nset\nh\x00\x85R" * 3000 + b"l.",
+        # a tuple of two tuples of two tuples …, as a key, a name and a shape
+        b"\x80\x02)" + b"2\x86" * 99 + b"q\x00}h\x00Ns.",
+        b"\x80\x02)" + b"2\x86" * 99 + b"2\x93.",
+        b"\x80\x02)" + b"2\x86" * 99 + b"Q.",
     ],
 )
 def test_pickles_that_ask_for_memory_get_none(pickled: bytes, tmp_path: Path) -> None:
@@ -330,18 +478,19 @@ def test_damage_is_refused_or_loads_as_tensors(tmp_path: Path, data: st.DataObje
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(content)
     with suppress(ModelError):
-        loaded = open_checkpoint(path).load()
+        file = open_checkpoint(path)
+        loaded = file.load(file.tensors)
         assert all(isinstance(tensor, torch.Tensor) for tensor in loaded.values())
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"epoch": 3}, "its entry 'epoch' isn't a tensor"),
-        ([torch.zeros(1)], "no tensors by name"),
+        ({"epoch": 3}, "no tensors by name"),
         (torch.zeros(3), "no tensors by name"),
-        ({}, "0 tensors"),
-        ({3: torch.zeros(1)}, "its entry '3' isn't a tensor"),
+        ({}, "no tensors by name"),
+        ({"a.b": torch.zeros(1), "a": {"b": torch.zeros(1)}}, "two tensors called a.b"),
+        ({"a" * 999: torch.zeros(1)}, "a tensor of an endless name"),
     ],
 )
 def test_files_without_a_state_dict_are_refused(content: Any, message: str, tmp_path: Path) -> None:
@@ -352,7 +501,6 @@ def test_files_without_a_state_dict_are_refused(content: Any, message: str, tmp_
 
 def test_a_real_legacy_file_loads_as_tensors(shared_data: Path) -> None:
     file = open_checkpoint(shared_data / "foreign_models" / "cremi_dunet_em" / "state.nn")
-    assert file.kind == "legacy"
-    loaded = file.load()
+    loaded = file.load(file.tensors)
     assert loaded["output.conv.weight"].shape == (1, 241, 3, 3)
     assert all(bool(tensor.isfinite().all()) for tensor in loaded.values())

@@ -14,9 +14,18 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from models.named_weights import image_of, named_weights
-from models.reference_networks import JvanVugt, MateuszBuda, Milesial, Milesial2018, randomise
+from models.reference_networks import (
+    ConvolvedUpsampling,
+    JvanVugt,
+    MateuszBuda,
+    Milesial,
+    Milesial2018,
+    randomise,
+    with_norm,
+)
 from monai.networks.nets.basic_unet import BasicUNet
 from monai.networks.nets.unet import UNet
+from PIL import Image
 from support.probe import measure_border
 from torch import Tensor, nn
 
@@ -33,6 +42,7 @@ from wsi_unet.models.importing.checkpoints import (
 from wsi_unet.models.importing.hints import ImportHints
 from wsi_unet.models.networks.build import build_network
 from wsi_unet.models.networks.folding import fold_batch_norm
+from wsi_unet.models.spec import ModelSpec
 
 Make = Callable[[], nn.Module]
 
@@ -52,6 +62,15 @@ def residual_unet(**options: Any) -> nn.Module:
     return network
 
 
+NORMED: dict[str, Make] = {
+    "milesial, transposed": partial(Milesial, 3, 3, 4, bilinear=False),
+    "milesial, with biases": partial(Milesial, 3, 3, 4, bilinear=True, bias=True),
+    "milesial-1x1": partial(ConvolvedUpsampling, 3, 1, 4, late=False),
+    "mateuszbuda": partial(MateuszBuda, 3, 1, 4),
+    "jvanvugt": partial(JvanVugt, 3, 3, 4, padding=True, norm=True, upsample=True),
+}
+"""Networks whose batch norms may be replaced."""
+
 CASES: dict[str, tuple[Make, ImportHints, tuple[tuple[int, int], ...]]] = {
     "milesial, transposed": (lambda: Milesial(3, 3, 4, bilinear=False), ImportHints(), ODD),
     "milesial, bilinear": (lambda: Milesial(3, 3, 4, bilinear=True), ImportHints(), ODD),
@@ -63,6 +82,14 @@ CASES: dict[str, tuple[Make, ImportHints, tuple[tuple[int, int], ...]]] = {
         ImportHints(),
         ODD,
     ),
+    **{
+        f"milesial-1x1, {channels} channels, late {late}": (
+            partial(ConvolvedUpsampling, channels, 1, 4, late=late),
+            ImportHints(),
+            ODD,
+        )
+        for channels, late in ((3, False), (3, True), (1, False))
+    },
     **{
         f"jvanvugt, {padding}, norm {norm}, upsample {upsample}": (
             partial(JvanVugt, 3, 3, 4, padding=padding == "same", norm=norm, upsample=upsample),
@@ -82,14 +109,14 @@ CASES: dict[str, tuple[Make, ImportHints, tuple[tuple[int, int], ...]]] = {
     ),
     "monai-basic-unet, default": (
         lambda: basic_unet(norm=("instance", {"affine": True})),
-        ImportHints(),
+        ImportHints(norm="instance"),
         ODD,
     ),
     "monai-basic-unet, instance, nontrainable": (
         lambda: basic_unet(
             norm=("instance", {"affine": True}), upsample="nontrainable", bias=False
         ),
-        ImportHints(),
+        ImportHints(norm="instance"),
         ODD,
     ),
     "monai-basic-unet, no norm, ReLU": (
@@ -125,9 +152,37 @@ CASES: dict[str, tuple[Make, ImportHints, tuple[tuple[int, int], ...]]] = {
             norm=("instance", {"affine": True}),
             act=("leakyrelu", {"negative_slope": 0.2}),
         ),
-        ImportHints(activation="leaky-relu=0.2"),
+        ImportHints(activation="leaky-relu=0.2", norm="instance"),
         EVEN,
     ),
+    "monai-basic-unet, groups": (
+        lambda: basic_unet(
+            features=(4, 8, 12, 16, 20, 8), norm=("group", {"num_groups": 4}), act="relu"
+        ),
+        ImportHints(activation="relu", norm="group:4"),
+        ODD,
+    ),
+    "monai-basic-unet, groups without weights": (
+        lambda: basic_unet(
+            features=(4, 8, 12, 16, 20, 8), norm=("group", {"num_groups": 2, "affine": False})
+        ),
+        ImportHints(norm="group:2"),
+        ODD,
+    ),
+    "monai-unet, groups": (
+        lambda: residual_unet(num_res_units=2, norm=("group", {"num_groups": 2})),
+        ImportHints(norm="group:2"),
+        EVEN,
+    ),
+    **{
+        f"{name}, {norm}": (
+            partial(with_norm, make, norm),
+            ImportHints(norm=norm, padding="same" if name.startswith("jvanvugt") else None),
+            ((96, 64),),
+        )
+        for name, make in NORMED.items()
+        for norm in ("instance", "batch", "group:2")
+    },
 }
 
 
@@ -141,7 +196,7 @@ def test_the_import_computes_what_the_original_does(case: str, tmp_path: Path) -
     compute = getattr(original, "logits", original)
     with torch.inference_mode():
         for rows, columns in sizes:
-            image = torch.rand(2, spec.in_channels, rows, columns)
+            image = torch.rand(1, spec.in_channels, rows, columns)
             _assert_close(network(image), compute(image))
 
 
@@ -291,6 +346,12 @@ def test_depth_widths_and_classes_are_read_off_the_weights(
             "exact",
         ),
         (
+            partial(ConvolvedUpsampling, 3, 1, 4, late=False),
+            ImportHints(interpolation="global"),
+            (112, 112, 0),
+            "exact",
+        ),
+        (
             partial(JvanVugt, 3, 2, 4, depth=4, padding=False, norm=False, upsample=False),
             ImportHints(padding="valid"),
             (92, 96, 92),
@@ -317,17 +378,77 @@ def test_borders_are_the_known_ones(
 
 
 @pytest.mark.parametrize(
-    "make",
+    ("make", "norm"),
     [
-        partial(Milesial, 3, 2, 4, bilinear=True),
-        partial(basic_unet, norm=("instance", {"affine": True})),
-        residual_unet,
+        (partial(Milesial, 3, 2, 4, bilinear=True), None),
+        (partial(ConvolvedUpsampling, 3, 1, 4, late=False), None),
+        (partial(basic_unet, norm=("instance", {"affine": True})), "instance"),
+        (residual_unet, None),
+        (partial(with_norm, partial(Milesial, 3, 2, 4, bilinear=False), "group:2"), "group:2"),
+        (partial(residual_unet, norm=("group", {"num_groups": 2})), "group:2"),
     ],
 )
-def test_what_depends_on_the_window_gets_one_and_is_approximate(make: Make, tmp_path: Path) -> None:
+def test_what_depends_on_the_window_gets_one_and_is_approximate(
+    make: Make, norm: str | None, tmp_path: Path
+) -> None:
     torch.save(make().state_dict(), tmp_path / "weights.pth")
-    spec = infer_spec(recognise_checkpoint(tmp_path / "weights.pth"), ImportHints())
+    spec = infer_spec(recognise_checkpoint(tmp_path / "weights.pth"), ImportHints(norm=norm))
     assert (spec.window, spec.exactness) == (512, "approximate")
+    assert ModelSpec.model_validate_json(spec.to_text()) == spec
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch", "group:4"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(Milesial, 3, 2, 8, bilinear=False),
+        partial(Milesial2018, 1, 1, 8, bilinear=True),
+        partial(MateuszBuda, 3, 1, 8),
+    ],
+)
+def test_a_norm_without_running_statistics_is_asked_for(
+    make: Make, norm: str, tmp_path: Path
+) -> None:
+    torch.save(with_norm(make, norm).state_dict(), tmp_path / "weights.pth")
+    with pytest.raises(
+        OptionError, match=r"give `norm` \(instance or batch or group:G\)"
+    ) as raised:
+        import_checkpoint(tmp_path / "weights.pth")
+    assert raised.value.option == "norm"
+
+
+@pytest.mark.parametrize(
+    ("norm", "message"),
+    [
+        ("group:3", r"^`norm=group:3`: .* 8 channels don't make 3 groups of equal size$"),
+        ("none", r"^`norm=none`: .* has weights of a norm; give instance or batch or group:G$"),
+        ("group:0", "'group:0' is none of none, instance, batch, group:G"),
+        ("group", "'group' is none of"),
+        ("layer", "'layer' is none of"),
+    ],
+)
+def test_norms_that_do_not_fit_the_weights_are_refused(
+    norm: str, message: str, tmp_path: Path
+) -> None:
+    network = with_norm(partial(Milesial, 3, 2, 8, bilinear=False), "group:4")
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    with pytest.raises(OptionError, match=message) as raised:
+        import_checkpoint(tmp_path / "weights.pth", ImportHints(norm=norm))
+    assert raised.value.option == "norm"
+
+
+def test_groups_are_those_of_the_network_that_was_trained(shared_data: Path) -> None:
+    folder = shared_data.parent / "cases" / "groupnorm_checkpoint"
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}")
+    network, spec = import_checkpoint(folder / "groupnorm4.pth", ImportHints(norm="group=4"))
+    assert isinstance(spec.architecture, UNetConfig)
+    assert spec.architecture.norm == "group:4"
+    image = np.asarray(Image.open(folder / "image.png").convert("RGB"), np.float32) / 255
+    with torch.inference_mode():
+        found = network(torch.from_numpy(image).permute(2, 0, 1)[None])[0].argmax(0).numpy()
+    right = np.asarray(Image.open(folder / "labels_right.png"))
+    assert (found == right).mean() > 0.999
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module.net."])
@@ -423,7 +544,7 @@ def test_near_misses_of_a_family_are_distinguished(
             r"`padding` \(valid or same\)",
         ),
         (partial(residual_unet, act="relu"), r"`activation` \(relu or leaky-relu"),
-        (partial(basic_unet, norm="instance"), r"`norm` \(none or instance\)"),
+        (partial(basic_unet, norm="instance"), r"`norm` \(none or instance or batch or group:G\)"),
     ],
 )
 def test_variants_that_are_not_supported_are_refused(
@@ -442,8 +563,8 @@ def test_variants_that_are_not_supported_are_refused(
         (basic_unet, ImportHints(norm="instance"), "`norm`"),
         (partial(residual_unet, norm="batch"), ImportHints(norm="none"), "`norm`"),
         (
-            partial(residual_unet, norm=("instance", {"affine": True})),
-            ImportHints(norm="none"),
+            partial(residual_unet, norm="batch", act="relu"),
+            ImportHints(norm="group:2", activation="relu"),
             "`norm`",
         ),
         (residual_unet, ImportHints(padding="same"), "`padding`"),
@@ -460,6 +581,18 @@ def test_hints_about_what_the_weights_fix_are_refused(
 
 
 INSTANCE = ("instance", {"affine": True})
+MONAI_UNET = {
+    "strides of 2",
+    'adn_ordering "NDA" (norm before activation)',
+    "convolutions padded with zeros",
+}
+EPSILON = "norms with an epsilon of 1e-5"
+PLAIN = {
+    "2×2 max pooling",
+    "convolutions padded with zeros",
+    "skip connections joined before the upsampled map",
+}
+BASIC_UNET = PLAIN | {"odd sides filled up by their edge"}
 
 
 @pytest.mark.parametrize(
@@ -469,53 +602,91 @@ INSTANCE = ("instance", {"affine": True})
             partial(Milesial, 3, 2, 4, bilinear=True),
             ImportHints(),
             {
+                *PLAIN,
+                EPSILON,
                 "ReLU",
                 "odd sides filled up with zeros, as since the middle of 2018",
                 "bilinear upsampling with aligned corners",
             },
         ),
-        (partial(MateuszBuda, 3, 1, 4), ImportHints(activation="leaky-relu"), set()),
-        (basic_unet, ImportHints(), {"LeakyReLU of slope 0.1"}),
+        (
+            partial(MateuszBuda, 3, 1, 4),
+            ImportHints(activation="leaky-relu"),
+            {
+                "2×2 max pooling",
+                "convolutions padded with zeros",
+                "skip connections joined after the upsampled map",
+                EPSILON,
+            },
+        ),
+        (basic_unet, ImportHints(), {"LeakyReLU of slope 0.1", EPSILON, *BASIC_UNET}),
         (
             partial(basic_unet, norm=INSTANCE),
-            ImportHints(activation="relu"),
-            {"instance norm, not group norm"},
+            ImportHints(activation="relu", norm="instance"),
+            {EPSILON, *BASIC_UNET},
+        ),
+        (
+            partial(basic_unet, norm=INSTANCE),
+            ImportHints(activation="relu", norm="batch"),
+            {
+                EPSILON,
+                "batch norm by the statistics of each window, as instance norm",
+                *BASIC_UNET,
+            },
         ),
         (
             partial(basic_unet, norm="instance"),
             ImportHints(norm="instance", activation="relu"),
-            set(),
+            BASIC_UNET,
         ),
-        (
-            partial(residual_unet, norm="batch"),
-            ImportHints(),
-            {"strides of 2", 'adn_ordering "NDA" (norm before activation)'},
-        ),
+        (partial(residual_unet, norm="batch"), ImportHints(), {EPSILON, *MONAI_UNET}),
         (
             partial(residual_unet, norm=INSTANCE),
-            ImportHints(),
-            {
-                "strides of 2",
-                'adn_ordering "NDA" (norm before activation)',
-                "instance norm, not group norm",
-            },
+            ImportHints(norm="instance"),
+            {EPSILON, *MONAI_UNET},
         ),
-        (
-            residual_unet,
-            ImportHints(),
-            {
-                "strides of 2",
-                'adn_ordering "NDA" (norm before activation)',
-                "instance norm without weights",
-            },
-        ),
+        (residual_unet, ImportHints(), {*MONAI_UNET, "instance norm without weights"}),
     ],
 )
 def test_what_the_weights_dont_show_is_reported_as_assumed(
     make: Make, hints: ImportHints, assumed: set[str], tmp_path: Path
 ) -> None:
     torch.save(make().state_dict(), tmp_path / "weights.pth")
-    assert set(infer_spec(recognise_checkpoint(tmp_path / "weights.pth"), hints).assumed) == assumed
+    checkpoint = recognise_checkpoint(tmp_path / "weights.pth")
+    config = infer_spec(checkpoint, hints).architecture
+    assert set(checkpoint.assumptions(config, hints.shape_hints)) == assumed
+
+
+INPUT = {
+    "channels": ("rgb", "channels in the order red, green, blue"),
+    "scale": ("imagenet", "intensities from 0 to 1"),
+    "mpp": (0.5, "any pixel size: the slide's own"),
+    "head": ("softmax", "softmax over the classes"),
+    "classes": (("a", "b"), "classes by number"),
+    "background": ("class-0", "class-0 as background"),
+    "window": (512, "windows of 512 px"),
+}
+
+
+@pytest.mark.parametrize("said", INPUT)
+def test_what_the_user_does_not_say_is_reported_as_assumed(said: str, tmp_path: Path) -> None:
+    torch.save(Milesial(3, 2, 4, bilinear=True).state_dict(), tmp_path / "weights.pth")
+    checkpoint = recognise_checkpoint(tmp_path / "weights.pth")
+    everything = {words for _, words in INPUT.values()}
+    assert everything <= set(infer_spec(checkpoint, ImportHints()).assumed)
+    value, words = INPUT[said]
+    given: dict[str, Any] = {said: value}
+    assumed = infer_spec(checkpoint, ImportHints(**given)).assumed
+    assert words not in assumed
+
+
+def test_a_sigmoid_and_its_thresholds_are_reported_as_assumed(tmp_path: Path) -> None:
+    torch.save(Milesial(1, 1, 4, bilinear=False).state_dict(), tmp_path / "weights.pth")
+    checkpoint = recognise_checkpoint(tmp_path / "weights.pth")
+    assumed = infer_spec(checkpoint, ImportHints()).assumed
+    assert {"a grey image", "a sigmoid for each class", "thresholds of 0.5"} <= set(assumed)
+    assumed = infer_spec(checkpoint, ImportHints(thresholds=(0.4,))).assumed
+    assert "thresholds of 0.5" not in assumed
 
 
 def test_a_head_of_a_hundred_classes_wants_a_hundred_names(tmp_path: Path) -> None:

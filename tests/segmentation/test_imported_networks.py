@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from models.reference_networks import JvanVugt, Milesial, randomise
+from models.reference_networks import ConvolvedUpsampling, JvanVugt, Milesial, randomise
 from monai.networks.nets.basic_unet import BasicUNet
 from monai.networks.nets.unet import UNet as MonaiUNet
 from numpy.typing import NDArray
@@ -122,6 +122,39 @@ def test_the_labels_are_those_of_the_original(case: str, tmp_path: Path) -> None
     assert_same_labels(labels, truth)
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_one_sigmoid_over_the_whole_slide_is_exact(late: bool, tmp_path: Path) -> None:
+    image = textured(*SHAPE)
+    network = ConvolvedUpsampling(3, 1, 4, late=late)
+    randomise(network)
+    with torch.no_grad():
+        median = np.median(logits_of(Logits(network), image, nothing(*SHAPE)))
+        network.get_parameter("outc.conv.bias").sub_(float(median))
+    probabilities = logits_of(network, image, nothing(*SHAPE))[0]
+    right = (probabilities > 0.5).astype(np.uint8)
+    decided = np.abs(probabilities - 0.5) > MARGIN
+    truth = Truth(right, decided, probabilities)
+    assert 0.4 < right.mean() < 0.6
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    hints = TOLD(interpolation="global")
+    model = import_model(tmp_path / "weights.pth", tmp_path / "model", hints)
+    assert (model.spec.head, model.spec.exactness) == ("sigmoid", "exact")
+    slide = write_png(tmp_path / "slide.png", image)
+    labels = segment_labels(slide, tmp_path / "out.ome.zarr", model.path, tile=128)
+    assert_same_labels(labels, truth)
+
+
+class Logits(nn.Module):
+    """A network without its last sigmoid."""
+
+    def __init__(self, network: ConvolvedUpsampling) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network.logits(x)
+
+
 def test_a_network_with_a_resnet_is_exact(tmp_path: Path) -> None:
     config = ResNetUNetConfig(
         blocks=(1, 1, 1, 1), base_width=4, expanding=(8, 8, 8, 4, 4), classes=3
@@ -149,7 +182,10 @@ def test_a_network_with_a_resnet_is_exact(tmp_path: Path) -> None:
     ("make", "hints"),
     [
         (partial(Milesial, 3, 3, 4, bilinear=True), ImportHints()),
-        (partial(BasicUNet, 2, 3, 3, features=(4, 8, 8, 12, 12, 4)), ImportHints(window=256)),
+        (
+            partial(BasicUNet, 2, 3, 3, features=(4, 8, 8, 12, 12, 4)),
+            ImportHints(window=256, norm="instance"),
+        ),
         (partial(MonaiUNet, 2, 3, 3, (4, 8, 8), (2, 2), num_res_units=2), ImportHints()),
     ],
 )

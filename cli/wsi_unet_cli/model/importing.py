@@ -19,6 +19,7 @@ Examples:
   wsi-unet model import weights.pt --padding valid --scale imagenet
   wsi-unet model import unet.onnx --classes background,nuclei
   wsi-unet model import brain.pt --head sigmoid --classes tumour --thresholds 0.4
+  wsi-unet model import run.ckpt --entry ema.model --norm group:8
 """
 
 
@@ -62,14 +63,21 @@ def parse_numbers(
     "docs/guides/import-a-model.md.",
 )
 @click.option(
+    "--entry",
+    metavar="A.B",
+    help="Where in the file the network lies, if there are several: the keys that lead there; . is "
+    "the whole file.",
+)
+@click.option(
     "--padding",
     type=click.Choice(["valid", "same"]),
     help="Padding of its convolutions: none (valid), or zeros (same).",
 )
 @click.option(
     "--norm",
-    type=click.Choice(["none", "instance"]),
-    help="Normalisation layers that have no weights.",
+    metavar="none|instance|batch|group:G",
+    help="Normalisation, where it has no running statistics: instance norm, batch norm without "
+    "them, or group norm of G groups.",
 )
 @click.option(
     "--activation",
@@ -141,8 +149,9 @@ def import_(
     """Make a model from CHECKPOINT, a file saved by PyTorch or safetensors, or from a program.
 
     Depth, widths, classes and upsampling are found from the weights; if something can't be, an
-    error names the option that gives it. No code in the file is run; a file that holds more than
-    tensors is refused.
+    error names the option that gives it. What is assumed, and what is left out of the file, is
+    shown and kept with the model. No code in the file is run; a file that holds more than tensors
+    and plain data is refused.
 
     A program is an ONNX file or, with --trust, a TorchScript or torch.export file. Its border and
     period are measured, which takes about ten runs on images of a few hundred pixels.

@@ -19,21 +19,27 @@ EPILOG = """\
 Examples:
   wsi-unet model inspect nuclei-he
   wsi-unet model inspect unet.pth --json
+  wsi-unet model inspect run.ckpt --entry ema.model
 """
 
 
 @click.command(epilog=EPILOG, short_help="Show what a model or checkpoint is.")
 @click.argument("model", metavar="MODEL|CHECKPOINT")
+@click.option(
+    "--entry",
+    metavar="A.B",
+    help="Where in a checkpoint the network lies, if there are several.",
+)
 @trust_option
 @json_option
 @verbose_option
-def inspect(model: str, trust: bool, as_json: bool) -> None:
+def inspect(model: str, entry: str | None, trust: bool, as_json: bool) -> None:
     """Show family, shape, classes, border, period, tiles and exactness of MODEL.
 
     For a CHECKPOINT that hasn't been imported yet, also show the options that its import needs. No
     weights are loaded. A program that hasn't been imported yet is measured.
     """
-    spec, family, needed = _recognise(model, trust=trust)
+    spec, family, needed = _recognise(model, entry, trust=trust)
     choices = {f"--{hint.option}": list(hint.choices) for hint in needed}
     if as_json:
         document: dict[str, Any] = {"path": model, "family": family, "must_be_told": choices}
@@ -45,7 +51,9 @@ def inspect(model: str, trust: bool, as_json: bool) -> None:
     show_model(spec, title=model, needed=options)
 
 
-def _recognise(source: str, *, trust: bool) -> tuple[ModelSpec, str | None, tuple[NeededHint, ...]]:
+def _recognise(
+    source: str, entry: str | None, *, trust: bool
+) -> tuple[ModelSpec, str | None, tuple[NeededHint, ...]]:
     """Return the spec and, for a checkpoint, its family and the hints that it needs.
 
     The spec of a checkpoint that needs hints is inferred from their first choices.
@@ -61,7 +69,7 @@ def _recognise(source: str, *, trust: bool) -> tuple[ModelSpec, str | None, tupl
         return import_program(source, trust=trust)[1], "program", ()
     if not is_checkpoint(source):
         return read_spec(source), None, ()
-    checkpoint = recognise_checkpoint(source)
+    checkpoint = recognise_checkpoint(source, entry=entry)
     needed = checkpoint.needed_hints
     first: dict[str, Any] = {hint.option: hint.choices[0] for hint in needed}
     return infer_spec(checkpoint, ImportHints(**first)), checkpoint.family.name, needed

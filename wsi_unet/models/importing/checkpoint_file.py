@@ -1,21 +1,29 @@
-"""Reading other people's checkpoints: first which tensors a file holds, then only those tensors.
+"""Reading other people's checkpoints: first what a file holds, then the tensors that are needed.
 
-Anything but plain tensors is refused twice: by our own scan, before any of it is loaded
-(`pickle_scan`, `torch_file`), and by PyTorch's restricted loader. Nothing is fetched from anywhere.
+Pickles are followed without running them, and refused if they name anything but data
+(`pickle_scan`, `torch_file`). Numbers are then read straight from the file (`tensor_reading`):
+nothing is ever unpickled. Nothing is fetched from anywhere.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsi_unet.errors import ModelError, first_line
+from wsi_unet.errors import ModelError
 from wsi_unet.models import weights_file
-from wsi_unet.models.importing.pickled import TensorInFile
-from wsi_unet.models.importing.torch_file import scan_archive, scan_legacy
+from wsi_unet.models.importing.entries import find_entries
+from wsi_unet.models.importing.pickled import (
+    DamagedPickleError,
+    Storage,
+    TensorInFile,
+    contiguous_strides,
+)
+from wsi_unet.models.importing.tensor_reading import read_tensors
+from wsi_unet.models.importing.torch_file import TorchFile, scan_archive, scan_legacy
 from wsi_unet.models.number_types import TORCH_NAMES
 from wsi_unet.models.paths import AnyPath, parse_path
 from wsi_unet.models.stored_network import METADATA_KEY
@@ -24,26 +32,6 @@ from wsi_unet.regular_files import open_regular
 if TYPE_CHECKING:
     from torch import Tensor
 
-MOST_TENSORS = 20_000
-"""Tensors that a network may have at most; a large one has some thousand."""
-
-_WRAPPER_KEYS = (
-    "state_dict",
-    "model_state_dict",
-    "model_state",
-    "model",
-    "network",
-    "net",
-    "weights",
-)
-"""Keys under which training scripts store a network's state."""
-
-_WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
-"""Prefixes that wrappers (DataParallel, torch.compile, …) add to all names."""
-
-_IGNORED_KEYS = {"mask_values"}
-"""Entries beside the weights that say nothing about the network."""
-
 
 @dataclass(frozen=True)
 class CheckpointFile:
@@ -51,42 +39,25 @@ class CheckpointFile:
 
     Attributes:
         path: the file.
-        tensors: its tensors, by name.
-        wrapper_keys: keys that lead through nested dictionaries to the tensors, outermost first.
-        kind: "archive", "legacy" or "safetensors".
+        tensors: its tensors, by name: the keys of all dictionaries that lead there, joined by dots.
+        others: names of what else it holds.
+        content: all that it holds, with descriptions in place of tensors and unknown objects.
+        positions: where the numbers of each storage begin in the file, bytes, by the storage's key.
     """
 
     path: Path
     tensors: Mapping[str, TensorInFile]
-    wrapper_keys: tuple[str, ...]
-    kind: str
+    others: tuple[str, ...] = ()
+    content: Any = field(default=None, compare=False, repr=False)
+    positions: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
 
-    def strip_prefixes(self) -> Iterator[tuple[str, dict[str, TensorInFile]]]:
-        """Yield each prefix that can be stripped from all names, and the tensors by stripped names.
-
-        The first prefix is ""; each further one adds a prefix of wrappers that all names share,
-        as in "module." and "module.model.".
-        """
-        prefix, tensors = "", dict(self.tensors)
-        yield prefix, tensors
-        while shared := _shared_prefix(tensors):
-            prefix += shared
-            tensors = {name.removeprefix(shared): tensor for name, tensor in tensors.items()}
-            yield prefix, tensors
-
-    def load(self) -> dict[str, Tensor]:
-        """Return the tensors on the CPU, mapped into memory where the file allows it.
+    def load(self, names: Collection[str]) -> dict[str, Tensor]:
+        """Return tensors on the CPU, by name.
 
         Raises:
-            ModelError: PyTorch refuses the file, or finds something else in it.
+            ModelError: the file can't be read any more.
         """
-        loaded = _LOADERS[self.kind](self)
-        for name, described in self.tensors.items():
-            tensor = loaded.get(name)
-            actual = None if tensor is None else (str(tensor.dtype), tuple(tensor.shape))
-            if actual != (f"torch.{described.dtype}", described.shape):
-                raise ModelError(f"{self.path}: {name} has changed since the file was scanned")
-        return {name: loaded[name] for name in self.tensors}
+        return read_tensors(self.path, {name: self.tensors[name] for name in names}, self.positions)
 
 
 def open_checkpoint(path: AnyPath) -> CheckpointFile:
@@ -100,12 +71,17 @@ def open_checkpoint(path: AnyPath) -> CheckpointFile:
     try:
         with open_regular(path) as file:
             start = file.read(512)
-        kind = _detect_kind(path, start)
-        value = _SCANNERS[kind](path)
+        scanned = _SCANNERS[_detect_kind(path, start)](path)
+        entries = find_entries(scanned.value)
     except OSError as error:
         raise ModelError(f"can't read {path}: {error.strerror or error}") from error
-    tensors, wrapper_keys = _unwrap(path, value)
-    return CheckpointFile(path, tensors, wrapper_keys, kind)
+    except DamagedPickleError as error:
+        raise ModelError(f"{path} isn't a checkpoint that can be imported: {error}") from error
+    if not entries.tensors:
+        raise ModelError(f"{path} holds no tensors by name: it isn't a network's state_dict()")
+    return CheckpointFile(
+        path, entries.tensors, tuple(entries.others), scanned.value, scanned.positions
+    )
 
 
 def is_checkpoint(path: AnyPath) -> bool:
@@ -156,78 +132,18 @@ _OTHER_FILES = (
 )
 
 
-def _unwrap(path: Path, value: Any) -> tuple[dict[str, TensorInFile], tuple[str, ...]]:
-    """Find the dictionary of tensors in what a file holds, and the keys that lead to it."""
-    keys: tuple[str, ...] = ()
-    while isinstance(value, dict) and len(keys) < 4:
-        wrapper = next((key for key in _WRAPPER_KEYS if isinstance(value.get(key), dict)), None)
-        if wrapper is None:
-            return _check_tensors(path, value), keys
-        value, keys = value[wrapper], (*keys, wrapper)
-    raise ModelError(f"{path} holds no tensors by name: it isn't a network's state_dict()")
-
-
-def _check_tensors(path: Path, value: dict[Any, Any]) -> dict[str, TensorInFile]:
-    tensors = {key: entry for key, entry in value.items() if key not in _IGNORED_KEYS}
-    for key, entry in tensors.items():
-        if not isinstance(key, str) or not isinstance(entry, TensorInFile):
-            raise ModelError(
-                f"{path} isn't a network's state_dict(): its entry {str(key)[:60]!r} isn't a tensor"
-            )
-    if not tensors or len(tensors) > MOST_TENSORS:
-        raise ModelError(f"{path} holds {len(tensors)} tensors, too many for a network")
-    return tensors
-
-
-def _shared_prefix(names: Mapping[str, object]) -> str:
-    """Return the wrappers' prefix that all names have; "" if there is none."""
-    shared = (
-        prefix for prefix in _WRAPPER_PREFIXES if all(name.startswith(prefix) for name in names)
-    )
-    return next(shared, "")
-
-
-def _scan_safetensors(path: Path) -> dict[str, TensorInFile]:
+def _scan_safetensors(path: Path) -> TorchFile:
     header = weights_file.read_header(path, types=TORCH_NAMES)
-    return {
-        name: TensorInFile(TORCH_NAMES[entry.dtype], entry.shape)
-        for name, entry in header.tensors.items()
-    }
+    tensors, positions = {}, {}
+    for name, entry in header.tensors.items():
+        storage = Storage(name, TORCH_NAMES[entry.dtype], math.prod(entry.shape))
+        tensors[name] = TensorInFile(storage, 0, entry.shape, contiguous_strides(entry.shape))
+        positions[name] = entry.begin
+    return TorchFile(tensors, positions)
 
 
-def _load_torch(file: CheckpointFile) -> Mapping[str, Tensor]:
-    import torch
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about old pickles: they load or they don't
-            loaded = torch.load(
-                file.path, map_location="cpu", weights_only=True, mmap=file.kind == "archive"
-            )
-    except Exception as error:  # of any type: PyTorch loads an untrusted file
-        reason = first_line(error)
-        raise ModelError(f"PyTorch refuses {file.path}: {reason}") from error
-    for key in file.wrapper_keys:
-        loaded = loaded[key]
-    tensors: Mapping[str, Tensor] = loaded
-    return tensors
-
-
-def _load_safetensors(file: CheckpointFile) -> Mapping[str, Tensor]:
-    from safetensors.torch import load_file
-
-    tensors: Mapping[str, Tensor] = load_file(file.path)
-    return tensors
-
-
-_SCANNERS: dict[str, Callable[[Path], Any]] = {
-    "archive": lambda path: scan_archive(path).value,
-    "legacy": lambda path: scan_legacy(path).value,
+_SCANNERS: dict[str, Callable[[Path], TorchFile]] = {
+    "archive": scan_archive,
+    "legacy": scan_legacy,
     "safetensors": _scan_safetensors,
-}
-
-_LOADERS: dict[str, Callable[[CheckpointFile], Mapping[str, Tensor]]] = {
-    "archive": _load_torch,
-    "legacy": _load_torch,
-    "safetensors": _load_safetensors,
 }

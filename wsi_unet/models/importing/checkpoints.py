@@ -20,22 +20,25 @@ if TYPE_CHECKING:
     from wsi_unet.models.spec import Architecture, ModelSpec
 
 
-def recognise_checkpoint(path: AnyPath, family: str = "auto") -> RecognisedCheckpoint:
+def recognise_checkpoint(
+    path: AnyPath, family: str = "auto", entry: str | None = None
+) -> RecognisedCheckpoint:
     """Find out what a checkpoint is, without loading its weights.
 
     Args:
         path: the checkpoint.
         family: a family's name, or "auto" for all of them.
+        entry: where the network lies, if there are several; see `ImportHints`.
 
     Raises:
         ModelError: it isn't a checkpoint, isn't safe, or is of no known family.
-        OptionError: there is no such family.
+        OptionError: there is no such family or entry, or there are several networks.
     """
     candidates = [known for known in FAMILIES if family in {"auto", known.name}]
     if not candidates:
         names = ", ".join(known.name for known in FAMILIES)
         raise OptionError(f"`family`: {family!r} is none of auto, {names}", option="family")
-    return recognise_family(open_checkpoint(path), candidates)
+    return recognise_family(open_checkpoint(path), candidates, entry)
 
 
 def infer_spec(checkpoint: RecognisedCheckpoint, hints: ImportHints) -> ModelSpec:
@@ -80,7 +83,7 @@ def import_checkpoint(
         OptionError: a hint is missing, wrong or needless.
     """
     hints = hints or ImportHints()
-    checkpoint = recognise_checkpoint(path, hints.family)
+    checkpoint = recognise_checkpoint(path, hints.family, hints.entry)
     spec = infer_spec(checkpoint, hints)
     return _build_network(checkpoint, spec.architecture), spec
 
@@ -133,6 +136,8 @@ def _check_program_hints(path: Path, hints: ImportHints) -> None:
     needless = set(hints.shape_hints.given)
     if hints.family != "auto":
         needless.add("family")
+    if hints.entry is not None:
+        needless.add("entry")
     if hints.interpolation is not None:
         needless.add("interpolation")
     if needless:

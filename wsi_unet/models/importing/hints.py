@@ -25,8 +25,11 @@ class ImportHints:
 
     Attributes:
         family: name of the checkpoint's family, or "auto".
+        entry: where in the checkpoint the network lies, if there are several: the keys that lead
+            there, joined by dots ("ema.model"); "." for the whole file.
         padding: "valid" or "same".
-        norm: the normalisation where it has no weights: "none" or "instance".
+        norm: the normalisation, where it has no running statistics: "none", "instance", "batch"
+            (without running statistics: by those of each window) or "group:G" (G groups).
         activation: "relu", "leaky-relu", or "leaky-relu=SLOPE".
         mpp: µm per pixel that the network was trained at.
         classes: the names of its outputs, in order.
@@ -45,8 +48,9 @@ class ImportHints:
     """
 
     family: str = "auto"
+    entry: str | None = None
     padding: Literal["valid", "same"] | None = None
-    norm: Literal["none", "instance"] | None = None
+    norm: str | None = None
     activation: str | None = None
     mpp: float | None = None
     classes: tuple[str, ...] | None = None
@@ -65,10 +69,11 @@ class ImportHints:
         """The hints that decide the network's architecture.
 
         Raises:
-            OptionError: the activation is none of those that are known.
+            OptionError: the activation or norm is none of those that are known.
         """
         slope = None if self.activation is None else _negative_slope(self.activation)
-        return ShapeHints(self.padding, slope, self.norm)
+        norm = None if self.norm is None else _parse_norm(self.norm)
+        return ShapeHints(self.padding, slope, norm)
 
 
 def _negative_slope(activation: str) -> float:
@@ -79,3 +84,15 @@ def _negative_slope(activation: str) -> float:
             option="activation",
         )
     return 0.0 if activation == "relu" else float(match[1] or TORCH_LEAKY_SLOPE)
+
+
+def _parse_norm(norm: str) -> str:
+    """Return a norm as architectures write it."""
+    match = re.fullmatch(r"none|instance|batch|group[:=]([1-9][0-9]{0,4})", norm)
+    if match is None:
+        raise OptionError(
+            f"`norm`: {norm!r} is none of none, instance, batch, group:G (G is the number of "
+            "groups)",
+            option="norm",
+        )
+    return f"group:{match[1]}" if match[1] else norm

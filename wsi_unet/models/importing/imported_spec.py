@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -64,8 +65,16 @@ def make_spec(
         OptionError: the hints contradict each other or the network.
     """
     head = hints.head or facts.head or ("softmax" if architecture.classes > 1 else "sigmoid")
+    window = _choose_window(path, architecture, hints)
     order = hints.channels or _usual_order(path, architecture)
     classes = _make_classes(architecture.classes, hints.classes)
+    background = _choose_background(head, classes, hints.background)
+    assumed = (
+        *facts.assumed,
+        *_assumed_input(order, hints),
+        *_assumed_output(head, background, facts, hints),
+        *([f"windows of {window} px"] if window is not None and hints.window is None else []),
+    )
     try:
         return ModelSpec(
             name=hints.name or model_name(path),
@@ -73,18 +82,42 @@ def make_spec(
             head=head,
             activated=facts.activated,
             thresholds=hints.thresholds,
-            window=_choose_window(path, architecture, hints),
+            window=window,
             classes=classes,
-            background=_choose_background(head, classes, hints.background),
+            background=background,
             mpp=hints.mpp,
             channel_order=order,
             normalisation=_parse_scale(hints.scale or "0..1", order),
             license=hints.license,
             description=f"imported from {path.name} ({facts.title})",
-            assumed=facts.assumed,
+            assumed=assumed,
         )
     except ValidationError as error:
         raise OptionError(f"{path}: {first_problem(error)}") from error
+
+
+def _assumed_input(order: str, hints: ImportHints) -> Iterator[str]:
+    """Yield what is assumed about the image, since the user doesn't say it."""
+    if hints.channels is None:
+        yield "a grey image" if order == "gray" else "channels in the order red, green, blue"
+    if hints.scale is None:
+        yield "intensities from 0 to 1"
+    if hints.mpp is None:
+        yield "any pixel size: the slide's own"
+
+
+def _assumed_output(
+    head: str, background: str | None, facts: FileFacts, hints: ImportHints
+) -> Iterator[str]:
+    """Yield what is assumed about the classes, since neither user nor program says it."""
+    if hints.head is None and not facts.activated:
+        yield "softmax over the classes" if head == "softmax" else "a sigmoid for each class"
+    if hints.classes is None:
+        yield "classes by number"
+    if hints.background is None and background is not None:
+        yield f"{background} as background"
+    if hints.thresholds is None and head == "sigmoid":
+        yield "thresholds of 0.5"
 
 
 def model_name(path: Path) -> str:

@@ -1,60 +1,42 @@
 """Scanning a pickle without loading it: nothing runs, nothing large is allocated.
 
 A pickle is a program for a small stack machine. The machine here knows the instructions, but none
-of the classes and functions that a pickle may name. Those that PyTorch's checkpoints need become
-descriptions (a tensor's type and shape); any other is only noted by name, and nothing is called.
-This allow-list is the first of two fences: PyTorch's restricted loader is the second.
+of the classes and functions that a pickle may name: it never imports or calls one. Those that hold
+data (`pickle_names`) become descriptions, such as a tensor's type and shape; a pickle that names
+any other, or does to them what isn't done to data, is refused as code. No other reader of pickles
+comes after this one: numbers are read from where the descriptions say they lie.
 """
 
 from __future__ import annotations
 
 import pickletools
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
+from wsi_unet.models.importing import pickle_names
 from wsi_unet.models.importing.pickled import (
     DamagedPickleError,
+    Name,
     Opaque,
     Storage,
+    abbreviate,
     describe_view,
     is_size,
 )
-from wsi_unet.models.number_types import ITEM_BYTES
 
 MOST_INSTRUCTIONS = 2_000_000
 """Instructions that are followed; a large network's checkpoint has some ten thousand."""
 
-_STORAGE_TYPES = {
-    "torch.DoubleStorage": "float64",
-    "torch.FloatStorage": "float32",
-    "torch.HalfStorage": "float16",
-    "torch.BFloat16Storage": "bfloat16",
-    "torch.LongStorage": "int64",
-    "torch.IntStorage": "int32",
-    "torch.ShortStorage": "int16",
-    "torch.CharStorage": "int8",
-    "torch.ByteStorage": "uint8",
-    "torch.BoolStorage": "bool",
-}
+LONGEST_NAME = 200
+"""Characters of the longest name of a class or function."""
 
-_TENSORS = {"torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"}
-_PARAMETERS = {"torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"}
-_HARMLESS = {
-    *_STORAGE_TYPES,
-    *_TENSORS,
-    *_PARAMETERS,
-    *(f"torch.{name}" for name in ITEM_BYTES),
-    "_codecs.encode",
-    "builtins.set",
-    "__builtin__.set",
-    "collections.Counter",
-    "collections.OrderedDict",
-    "torch.Size",
-    "torch.device",
-    "torch.serialization._get_layout",
-}
-"""Names that PyTorch's restricted loader allows, and that take no more memory than the file."""
+MOST_FORBIDDEN = 100
+"""Forbidden names that are noted."""
+
+_PLAIN = (str, bytes, float, bool, type(None), Name, Opaque)
+"""Types of keys that dictionaries are read with, besides integers and tuples of these."""
 
 
 class Readable(Protocol):
@@ -75,8 +57,8 @@ class Scan:
         value: the content: dictionaries, lists, tuples, numbers and text as they are, tensors as
             `TensorInFile`, anything else as `Opaque`.
         storages: the storages of its tensors, by key.
-        forbidden: names of classes and functions that loading it would run, apart from the
-            harmless ones; in the order of the file, each once.
+        forbidden: what loading it would run, apart from what makes data: names of classes and
+            functions, in the order of the file, each once.
     """
 
     value: Any
@@ -112,7 +94,7 @@ class _Machine:
 
     Attributes:
         storages: the storages found so far, by key.
-        forbidden: the names found so far that aren't harmless.
+        forbidden: the names found so far that don't stand for data.
     """
 
     def __init__(self) -> None:
@@ -121,6 +103,7 @@ class _Machine:
         self._stack: list[Any] = []
         self._marked: list[list[Any]] = []  # the stacks below the marks
         self._memo: dict[int, Any] = {}
+        self._copied = 0  # items of lists and dictionaries so far
 
     def run(self, instructions: Iterator[tuple[Any, Any, Any]]) -> Any:
         """Follow the instructions; return what is on the stack at the end."""
@@ -169,7 +152,7 @@ class _Machine:
         self.extend([self.pop()])
 
     def extend(self, items: list[Any]) -> None:
-        target = self._stack[-1]
+        target = self._target("items")
         if isinstance(target, list):
             target.extend(items)
 
@@ -178,20 +161,29 @@ class _Machine:
         self.set_items([key, value])
 
     def set_items(self, items: list[Any]) -> None:
-        target = self._stack[-1]
+        target = self._target("items")
         if isinstance(target, dict):
-            target.update(zip(items[::2], items[1::2], strict=True))
+            target.update(_pairs(items))
+
+    def build(self, _: Any) -> None:
+        """Give an object its state, which isn't needed."""
+        self.pop()
+        self._target("a state")
 
     def name(self, argument: str) -> None:
         """Push a class or function; `argument` is its module and name with a blank between."""
         name = ".".join(argument.split(" ", 1))
-        if name not in _HARMLESS:
-            self.forbidden.append(name)
-        self.push(Opaque(name))
+        if len(name) > LONGEST_NAME:
+            raise DamagedPickleError("a class or function of an endless name")
+        if name not in pickle_names.DATA:
+            self._forbid(name)
+        self.push(Name(name))
 
     def name_on_stack(self, _: Any) -> None:
         name, module = self.pop(), self.pop()
-        self.name(f"{module} {name}")
+        if not isinstance(name, str) or not isinstance(module, str):
+            raise DamagedPickleError("a name that isn't text")
+        self.name(f"{module[: LONGEST_NAME + 1]} {name[: LONGEST_NAME + 1]}")
 
     def call(self, _: Any = None) -> None:
         arguments, function = self.pop(), self.pop()
@@ -220,25 +212,62 @@ class _Machine:
     def storage(self, _: Any) -> None:
         """Push the storage that a persistent id describes."""
         kind, storage_type, key, _, count, *view = self.pop()
-        known = isinstance(storage_type, Opaque) and storage_type.name in _STORAGE_TYPES
-        if kind != "storage" or not known or any(item is not None for item in view):
-            raise DamagedPickleError(f"an unknown kind of storage: {storage_type}")
+        dtype = None
+        if isinstance(storage_type, Name):
+            dtype = pickle_names.STORAGE_TYPES.get(storage_type.name)
+        if kind != "storage" or dtype is None or any(item is not None for item in view):
+            raise DamagedPickleError(f"an unknown kind of storage: {abbreviate(storage_type)}")
         if not is_size(count) or not isinstance(key, str):
-            raise DamagedPickleError(f"storage {key!r} of {count!r} numbers")
-        storage = Storage(key, _STORAGE_TYPES[storage_type.name], count)
+            raise DamagedPickleError(f"storage {abbreviate(key)} of {abbreviate(count)} numbers")
+        storage = Storage(key, dtype, count)
         if self.storages.setdefault(key, storage) != storage:
-            raise DamagedPickleError(f"storage {key!r} is described twice, differently")
+            raise DamagedPickleError(f"storage {key[:80]!r} is described twice, differently")
         self.push(storage)
+
+    def _target(self, what: str) -> Any:
+        """Return the object that is changed, on top of the stack; a class or function isn't."""
+        target = self._stack[-1]
+        if isinstance(target, Name):
+            self._forbid(f"{target.name} (to give it {what})")
+        return target
+
+    def _forbid(self, what: str) -> None:
+        if len(self.forbidden) < MOST_FORBIDDEN:
+            self.forbidden.append(what)
+
+    def _copy(self, content: Any) -> list[Any]:
+        """Return the items of a list or tuple; none of anything else.
+
+        Raises:
+            DamagedPickleError: the pickle has copied more than it has instructions.
+        """
+        if not isinstance(content, list | tuple):
+            return []
+        self._copied += len(content)
+        if self._copied > MOST_INSTRUCTIONS:
+            raise DamagedPickleError("it copies the same things again and again")
+        return list(content)
 
     def _describe_result(self, function: Any, arguments: Any) -> Any:
         """Return a description of what calling a class or function would make."""
-        name = function.name if isinstance(function, Opaque) else repr(type(function))
-        if name == "collections.OrderedDict":
-            return dict(*arguments)
-        if name in _TENSORS:
+        if not isinstance(function, Name):
+            self._forbid(f"{abbreviate(function)} (to call it)")
+            return Opaque("")
+        name = function.name
+        if name in pickle_names.DICTIONARIES:
+            content = arguments[-1] if arguments else ()
+            if isinstance(content, dict):
+                return content
+            pairs = [pair for pair in self._copy(content) if _is_pair(pair)]
+            return dict(_pairs([part for pair in pairs for part in pair]))
+        if name in pickle_names.SEQUENCES:
+            return self._copy(arguments[0] if arguments else ())
+        if name in pickle_names.TENSORS:
             return describe_view(*arguments[:4])
-        if name in _PARAMETERS:
+        if name in pickle_names.PARAMETERS:
             return arguments[0]
+        if name == pickle_names.DTYPE and not _is_plain_dtype(arguments):
+            self._forbid(f"{name} of objects")
         return Opaque(name)
 
 
@@ -269,7 +298,7 @@ _INSTRUCTIONS: dict[str, Callable[[_Machine, Any], object]] = {
     "TUPLE1": lambda machine, _: machine.wrap(1),
     "TUPLE2": lambda machine, _: machine.wrap(2),
     "TUPLE3": lambda machine, _: machine.wrap(3),
-    "DICT": lambda machine, _: machine.push(_dictionary(machine.pop_mark())),
+    "DICT": lambda machine, _: machine.push(dict(_pairs(machine.pop_mark()))),
     "APPEND": _Machine.append,
     "APPENDS": lambda machine, _: machine.extend(machine.pop_mark()),
     "ADDITEMS": lambda machine, _: machine.extend(machine.pop_mark()),
@@ -289,7 +318,7 @@ _INSTRUCTIONS: dict[str, Callable[[_Machine, Any], object]] = {
     "NEWOBJ": _Machine.call,
     "NEWOBJ_EX": _Machine.call_with_keywords,
     "REDUCE": _Machine.call,
-    "BUILD": _Machine.pop,  # the state of an object, which isn't needed
+    "BUILD": _Machine.build,
     "EXT1": _Machine.registered,
     "EXT2": _Machine.registered,
     "EXT4": _Machine.registered,
@@ -297,5 +326,27 @@ _INSTRUCTIONS: dict[str, Callable[[_Machine, Any], object]] = {
 }
 
 
-def _dictionary(items: list[Any]) -> dict[Any, Any]:
-    return dict(zip(items[::2], items[1::2], strict=True))
+def _pairs(items: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+    """Yield the keys and values that take turns in `items`, those with plain keys.
+
+    Other keys say nothing about a network, and hashing them may take for ever: a tuple may hold
+    another one twice, that a third one twice, and so on.
+    """
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        parts = key if isinstance(key, tuple) else (key,)
+        if len(parts) <= 8 and all(map(_is_plain, parts)):
+            yield key, value
+
+
+def _is_plain(key: Any) -> bool:
+    return isinstance(key, _PLAIN) or (isinstance(key, int) and key.bit_length() <= 64)
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2
+
+
+def _is_plain_dtype(arguments: Any) -> bool:
+    """Return whether a numpy type is of numbers or text, not of objects: these are pickles."""
+    kind = arguments[0] if arguments else None
+    return isinstance(kind, str) and re.fullmatch(r"[<>=|]?[?biufcmMSUV]\d*", kind) is not None

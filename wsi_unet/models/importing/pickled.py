@@ -35,26 +35,62 @@ class Storage:
 
 @dataclass(frozen=True)
 class TensorInFile:
-    """A tensor in a file, not loaded.
+    """A tensor in a file, not loaded: a view of a storage.
 
     Attributes:
-        dtype: its number type, by torch's name.
+        storage: the storage.
+        offset: index of its first number in the storage.
         shape: its shape.
+        strides: numbers of the storage from one index to the next, per axis.
     """
 
-    dtype: str
+    storage: Storage
+    offset: int
     shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @property
+    def dtype(self) -> str:
+        """Its number type, by torch's name."""
+        return self.storage.dtype
+
+
+@dataclass(frozen=True)
+class Name:
+    """A class or function that a pickle names.
+
+    Attributes:
+        name: its module and name.
+    """
+
+    name: str
 
 
 @dataclass(frozen=True)
 class Opaque:
-    """Anything else in a pickle.
+    """An object in a pickle of which nothing is known but what made it.
 
     Attributes:
         name: the class or function that would make it.
     """
 
     name: str
+
+
+def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the strides of a tensor whose numbers lie one after the other.
+
+    >>> contiguous_strides((2, 3, 4))
+    (12, 4, 1)
+    """
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
+def abbreviate(value: Any) -> str:
+    """Return a short text for a value in a pickle; containers, which may be endless, by type."""
+    if isinstance(value, str | bytes):
+        return repr(value[:80])
+    return repr(value) if isinstance(value, int | float) else type(value).__name__
 
 
 def describe_view(storage: Any, offset: Any, shape: Any, strides: Any) -> TensorInFile:
@@ -66,9 +102,13 @@ def describe_view(storage: Any, offset: Any, shape: Any, strides: Any) -> Tensor
     """
     if not isinstance(storage, Storage):
         raise DamagedPickleError("a tensor without a storage")
+    if not isinstance(shape, tuple | list) or not isinstance(strides, tuple | list):
+        raise DamagedPickleError("a tensor without a shape")
+    shape, strides = tuple(shape), tuple(strides)
     numbers = (offset, *shape, *strides)
     if len(shape) != len(strides) or len(shape) > 8 or not all(map(is_size, numbers)):
-        raise DamagedPickleError(f"a tensor of the shape {shape}")
+        sides = ", ".join(map(abbreviate, shape[:8]))
+        raise DamagedPickleError(f"a tensor of the shape [{sides}]")
     count = math.prod(shape)
     steps = zip(shape, strides, strict=True)
     last = offset + sum((side - 1) * stride for side, stride in steps)
@@ -76,7 +116,7 @@ def describe_view(storage: Any, offset: Any, shape: Any, strides: Any) -> Tensor
         raise DamagedPickleError(
             f"a tensor of the shape {list(shape)} in a storage of {storage.count} numbers"
         )
-    return TensorInFile(storage.dtype, tuple(shape))
+    return TensorInFile(storage, offset, shape, strides)
 
 
 def is_size(number: Any) -> bool:

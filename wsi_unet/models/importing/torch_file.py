@@ -1,13 +1,14 @@
-"""Checking files that torch.save wrote before torch loads them: archives, and older pickles."""
+"""Checking files that torch.save wrote without loading them: archives, and older pickles."""
 
 from __future__ import annotations
 
 import io
 import mmap
 import zipfile
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from wsi_unet.errors import ModelError
 from wsi_unet.models.importing.pickle_scan import Readable, Scan, scan_pickle
@@ -16,6 +17,9 @@ from wsi_unet.regular_files import open_regular
 
 LONGEST_PICKLE = 64 * 2**20
 """Bytes of the longest `data.pkl` that is read; it holds no numbers, real ones are some kB."""
+
+_LOCAL_HEADER = 30
+"""Bytes of the header of a zip archive's member, without its name and extra field."""
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
@@ -33,7 +37,20 @@ _OTHER_ARCHIVES = {"model.weights.h5": "a Keras model"}
 """Members of other archives."""
 
 
-def scan_archive(path: Path) -> Scan:
+@dataclass(frozen=True)
+class TorchFile:
+    """What a file holds.
+
+    Attributes:
+        value: its content, as in `Scan`.
+        positions: where the numbers of each storage begin in the file, bytes, by the storage's key.
+    """
+
+    value: Any
+    positions: Mapping[str, int]
+
+
+def scan_archive(path: Path) -> TorchFile:
     """Check a zip archive that torch.save wrote and return what it holds.
 
     Raises:
@@ -50,15 +67,33 @@ def scan_archive(path: Path) -> Scan:
                 raise ModelError(f"{path} was saved in another byte order; save it again here")
     except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError) as error:
         raise ModelError(f"{path} is a damaged or cut zip archive ({error}); {_RETRY}") from error
-    for storage in scan.storages.values():
-        member = members.get(f"{folder}data/{storage.key}")
-        if member is None or member.file_size != storage.bytes:
-            held = "nothing" if member is None else f"{member.file_size} bytes"
-            raise ModelError(_size_message(path, storage, held))
-    return scan
+    positions = {}
+    with open_regular(path) as file:
+        for storage in scan.storages.values():
+            member = members.get(f"{folder}data/{storage.key}")
+            if member is None or member.file_size != storage.bytes:
+                held = "nothing" if member is None else f"{member.file_size} bytes"
+                raise ModelError(_size_message(path, storage, held))
+            positions[storage.key] = _find_content(path, file, member)
+    return TorchFile(scan.value, positions)
 
 
-def scan_legacy(path: Path) -> Scan:
+def _find_content(path: Path, file: BinaryIO, member: zipfile.ZipInfo) -> int:
+    """Return where the content of an uncompressed member begins, bytes.
+
+    Raises:
+        ModelError: it isn't where the archive says.
+    """
+    file.seek(member.header_offset)
+    header = file.read(_LOCAL_HEADER)
+    lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+    position = member.header_offset + _LOCAL_HEADER + lengths
+    if header[:4] != b"PK\x03\x04" or position + member.file_size > path.stat().st_size:
+        raise ModelError(f"{path} is a damaged or cut zip archive ({member.filename}); {_RETRY}")
+    return position
+
+
+def scan_legacy(path: Path) -> TorchFile:
     """Check a file that torch.save wrote before version 1.6: pickles, then the bare numbers.
 
     Raises:
@@ -75,24 +110,35 @@ def scan_legacy(path: Path) -> Scan:
             raise ModelError(f"{path} was saved by an unknown version of PyTorch; save it again")
         scan = _scan(path, memory)
         keys = _scan(path, memory).value
-        if (
-            not isinstance(keys, list)
-            or set(keys) != set(scan.storages)
-            or len(keys) != len(scan.storages)
-        ):
+        if not _lists_all(keys, scan.storages):
             raise ModelError(f"{path} describes its storages inconsistently; {_RETRY}")
-        for key in keys:
-            _skip_storage(path, memory, scan.storages[key])
-    return scan
+        positions = {key: _skip_storage(path, memory, scan.storages[key]) for key in keys}
+    return TorchFile(scan.value, positions)
 
 
-def _skip_storage(path: Path, memory: mmap.mmap, storage: Storage) -> None:
-    """Check that the numbers of a storage come next, and go to what follows them."""
+def _lists_all(keys: Any, storages: Mapping[str, Storage]) -> bool:
+    """Return whether `keys` are those of the storages, each once."""
+    return (
+        isinstance(keys, list)
+        and len(keys) == len(storages)
+        and all(isinstance(key, str) for key in keys)
+        and set(keys) == set(storages)
+    )
+
+
+def _skip_storage(path: Path, memory: mmap.mmap, storage: Storage) -> int:
+    """Check that the numbers of a storage come next, go to what follows, return where they begin.
+
+    Raises:
+        ModelError: other numbers come next, or too few.
+    """
     count = int.from_bytes(memory.read(8), "little")
     left = memory.size() - memory.tell()
     if count != storage.count or storage.bytes > left:
         raise ModelError(_size_message(path, storage, f"{count} numbers in {left} bytes"))
+    position = memory.tell()
     memory.seek(storage.bytes, io.SEEK_CUR)
+    return position
 
 
 def _is_little_endian(system: Any) -> bool:

@@ -1,12 +1,9 @@
 """The families of U-Net checkpoints that can be imported, and how they are recognised."""
 
-from wsi_unet.models.importing.families.family import (
-    Family,
-    RecognisedCheckpoint,
-    recognise_family,
-)
+from wsi_unet.models.importing.families.family import Family, RecognisedCheckpoint
 from wsi_unet.models.importing.families.known import FAMILIES
 from wsi_unet.models.importing.families.layout import NeededHint, ShapeHints
+from wsi_unet.models.importing.families.recognising import recognise_family
 
 __all__ = [
     "FAMILIES",

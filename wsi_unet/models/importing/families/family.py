@@ -1,8 +1,7 @@
-"""Families of checkpoints, and recognising the family of a checkpoint."""
+"""Families of checkpoints, and what is made of a checkpoint of a known family."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -15,7 +14,6 @@ from wsi_unet.models.importing.families.layout import (
     Layout,
     NeededHint,
     ShapeHints,
-    match_keys,
 )
 from wsi_unet.models.validation_errors import first_problem
 
@@ -24,9 +22,6 @@ if TYPE_CHECKING:
 
     from wsi_unet.models.importing.checkpoint_file import CheckpointFile
     from wsi_unet.models.spec import Architecture
-
-LEAST_SHARE = 0.2
-"""Share of keys that must match for a family to be named as the nearest."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +34,7 @@ class Family:
         layouts: how its keys may be laid out; the best match counts.
         head: what the networks end in; None: a sigmoid if there is one class, else a softmax.
         assumptions: what its keys don't say, and the user needn't.
+        unused: beginnings of names that its networks may have and don't need for a segmentation.
     """
 
     name: str
@@ -46,6 +42,7 @@ class Family:
     layouts: tuple[Layout, ...]
     head: Literal["sigmoid", "softmax"] | None = None
     assumptions: tuple[Assumption, ...] = ()
+    unused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,8 +53,9 @@ class RecognisedCheckpoint:
         file: the checkpoint.
         family: its family.
         layout: how its keys are laid out.
-        prefix: what all its keys begin with, before the layout's names.
-        match: which of its keys is which of our tensors.
+        prefix: what the names of the network's tensors begin with, before the layout's names.
+        match: which of its tensors is which of ours.
+        left_out: the file's other entries, in words; "" where there are none.
     """
 
     file: CheckpointFile
@@ -65,6 +63,7 @@ class RecognisedCheckpoint:
     layout: Layout
     prefix: str
     match: KeyMatch
+    left_out: str = ""
 
     @property
     def needed_hints(self) -> tuple[NeededHint, ...]:
@@ -73,17 +72,24 @@ class RecognisedCheckpoint:
 
     def assumptions(self, config: Architecture, hints: ShapeHints) -> tuple[str, ...]:
         """Return what is assumed because neither file nor user says it, in words."""
-        return tuple(
+        assumed = [
             assumption.what
             for assumption in self.family.assumptions
             if assumption.applies(config, hints.given)
-        )
+        ]
+        if hints.norm == "batch":
+            assumed.append("batch norm by the statistics of each window, as instance norm")
+        if any("norm" in layer.kind for layer in self.match.layers):
+            assumed.append("norms with an epsilon of 1e-5")
+        if self.left_out:
+            assumed.append(f"left out of the file, as not part of the network: {self.left_out}")
+        return tuple(assumed)
 
     def check_hints(self, hints: ShapeHints) -> None:
         """Refuse hints about what the checkpoint and its family already decide.
 
         Raises:
-            OptionError: there is such a hint.
+            OptionError: there is such a hint, or one that they contradict.
         """
         needless = sorted(hints.given - self.layout.accepted_hints(self.match.layers))
         if needless:
@@ -93,12 +99,25 @@ class RecognisedCheckpoint:
                 "which leaves no choice there; leave it out",
                 option=needless[0] if len(needless) == 1 else None,
             )
+        for hint in self.needed_hints:
+            kinds = [choice.partition(":")[0] for choice in hint.choices]
+            if (
+                hint.option == "norm"
+                and hints.norm is not None
+                and hints.norm.partition(":")[0] not in kinds
+            ):
+                raise OptionError(
+                    f"`norm={hints.norm}`: {self.file.path} has weights of a norm; give "
+                    f"{' or '.join(hint.choices)}",
+                    option="norm",
+                )
 
     def infer_config(self, hints: ShapeHints) -> Architecture:
         """Infer the network's architecture from the shapes of the tensors.
 
         Raises:
             ModelError: these can't be such a network's tensors.
+            OptionError: the norm has groups that these widths can't be divided into.
         """
         shapes = {
             ours: self.file.tensors[self.prefix + theirs].shape
@@ -113,9 +132,15 @@ class RecognisedCheckpoint:
         try:
             return self.layout.config(shapes, hints)
         except ValidationError as error:
+            problem = first_problem(error)
+            if problem.startswith("norm: "):
+                problem = problem.removeprefix("norm: ")
+                raise OptionError(
+                    f"`norm={hints.norm}`: {self.file.path}: {problem}", option="norm"
+                ) from error
             raise ModelError(
                 f"{self.file.path} is a checkpoint of {self.family.title} that can't be imported: "
-                f"{first_problem(error)}"
+                f"{problem}"
             ) from error
         except (ValueError, IndexError, KeyError) as error:
             raise ModelError(
@@ -132,7 +157,7 @@ class RecognisedCheckpoint:
 
         from wsi_unet.models.finite import all_finite
 
-        loaded = self.file.load()
+        loaded = self.file.load([self.prefix + theirs for theirs in self.match.names])
         state = {}
         for theirs, ours in self.match.names.items():
             tensor = loaded.pop(self.prefix + theirs)
@@ -149,54 +174,3 @@ class RecognisedCheckpoint:
         """Return the checkpoint's name of one of our tensors; ours where it has none."""
         names = {mine: theirs for theirs, mine in self.match.names.items()}
         return self.prefix + names[ours] if ours in names else ours
-
-
-def recognise_family(file: CheckpointFile, families: Sequence[Family]) -> RecognisedCheckpoint:
-    """Find the family of a checkpoint.
-
-    Raises:
-        ModelError: it is of none of them; names the nearest one and what doesn't match.
-    """
-    best = max(_candidates(file, families), key=lambda candidate: candidate.match.share)
-    if best.match.complete:
-        return best
-    if best.match.share < LEAST_SHARE:
-        known = ", ".join(family.name for family in families)
-        raise ModelError(f"{file.path} is of no known family ({known}): {_describe_tensors(file)}")
-    reasons = []
-    if best.match.missing:
-        reasons.append(f"it lacks {_name_first(best.prefix, best.match.missing)}")
-    if best.match.unexpected:
-        reasons.append(f"it also has {_name_first(best.prefix, best.match.unexpected)}")
-    raise ModelError(
-        f"{file.path} is of no known family; the nearest is {best.family.name} "
-        f"({best.family.title}), but {' and '.join(reasons)}"
-    )
-
-
-def _candidates(file: CheckpointFile, families: Sequence[Family]) -> Iterator[RecognisedCheckpoint]:
-    for prefix, tensors in file.strip_prefixes():
-        for family in families:
-            for layout in family.layouts:
-                match = match_keys(layout, tensors)
-                yield RecognisedCheckpoint(file, family, layout, prefix, match)
-
-
-def _name_first(prefix: str, names: Sequence[str]) -> str:
-    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return f"{prefix}{names[0]}{more}"
-
-
-def _describe_tensors(file: CheckpointFile) -> str:
-    """Describe a checkpoint of unknown family."""
-    kernels = [
-        (name, tensor.shape) for name, tensor in file.tensors.items() if len(tensor.shape) >= 3
-    ]
-    if not kernels:
-        return "it has no weights of convolutions"
-    (first, first_shape), (last, last_shape) = kernels[0], kernels[-1]
-    sizes = sorted({"×".join(map(str, shape[2:])) for _, shape in kernels})
-    return (
-        f"{len(file.tensors)} tensors with {len(kernels)} convolutions ({', '.join(sizes)}), from "
-        f"{first} {list(first_shape)} to {last} {list(last_shape)}"
-    )

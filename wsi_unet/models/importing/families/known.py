@@ -35,6 +35,13 @@ _MILESIAL = PlainUNetLayout(
     odd="zeros",
 )
 
+_MILESIAL_2018 = replace(
+    _MILESIAL,
+    first="inc.conv.conv",
+    down="down{level}.mpconv.1.conv",
+    up="up{stage1}.conv.conv",
+)
+
 _MILESIAL_ASSUMPTIONS = (
     Assumption("odd sides filled up with zeros, as since the middle of 2018"),
     Assumption("bilinear upsampling with aligned corners", (("upsampling", "bilinear"),)),
@@ -101,7 +108,10 @@ _RESIDUAL = ResidualUNetLayout(
 )
 
 _RELU = Assumption("ReLU", option="activation")
-_NOT_GROUPS = "instance norm, not group norm"
+_MAX_POOLING = Assumption("2×2 max pooling")
+_ZEROS = Assumption("convolutions padded with zeros", (("padding", "same"),), "padding")
+_SKIP_FIRST = Assumption("skip connections joined before the upsampled map")
+_SKIP_LAST = Assumption("skip connections joined after the upsampled map")
 
 FAMILIES = (
     Family(
@@ -124,21 +134,31 @@ FAMILIES = (
         "milesial",
         "milesial/Pytorch-UNet",
         (_MILESIAL,),
-        assumptions=(_RELU, *_MILESIAL_ASSUMPTIONS),
+        assumptions=(_RELU, _MAX_POOLING, _ZEROS, _SKIP_FIRST, *_MILESIAL_ASSUMPTIONS),
     ),
     Family(
         "milesial-2018",
         "milesial/Pytorch-UNet before 2019",
-        (
-            replace(
-                _MILESIAL,
-                first="inc.conv.conv",
-                down="down{level}.mpconv.1.conv",
-                up="up{stage1}.conv.conv",
-            ),
+        (_MILESIAL_2018,),
+        head="sigmoid",
+        assumptions=(_RELU, _MAX_POOLING, _ZEROS, _SKIP_FIRST, *_MILESIAL_ASSUMPTIONS),
+    ),
+    Family(
+        "milesial-1x1",
+        "milesial/Pytorch-UNet with a 1×1 convolution and ReLU after bilinear upsampling",
+        tuple(
+            replace(layout, upsampling=("up{stage1}.up.1",), activated_upsampling=True)
+            for layout in (_MILESIAL_2018, _MILESIAL)
         ),
         head="sigmoid",
-        assumptions=(_RELU, *_MILESIAL_ASSUMPTIONS),
+        assumptions=(
+            _RELU,
+            Assumption("the same activation after the 1×1 convolutions of the upsampling"),
+            _MAX_POOLING,
+            _ZEROS,
+            _SKIP_FIRST,
+            *_MILESIAL_ASSUMPTIONS,
+        ),
     ),
     Family(
         "jvanvugt",
@@ -146,6 +166,8 @@ FAMILIES = (
         (_JVANVUGT, replace(_JVANVUGT, norm=".{norm}")),
         assumptions=(
             _RELU,
+            _MAX_POOLING,
+            _SKIP_LAST,
             Assumption(
                 "bilinear upsampling without aligned corners", (("upsampling", "bilinear"),)
             ),
@@ -156,7 +178,7 @@ FAMILIES = (
         "mateuszbuda/brain-segmentation-pytorch",
         (_MATEUSZBUDA,),
         head="sigmoid",
-        assumptions=(_RELU,),
+        assumptions=(_RELU, _MAX_POOLING, _ZEROS, _SKIP_LAST),
     ),
     Family(
         "monai-basic-unet",
@@ -164,7 +186,11 @@ FAMILIES = (
         (_BASIC, replace(_BASIC, norm=None, hidden_norm=True)),
         assumptions=(
             Assumption("LeakyReLU of slope 0.1", option="activation"),
-            Assumption(_NOT_GROUPS, (("norm", "instance"),), "norm"),
+            _MAX_POOLING,
+            _ZEROS,
+            _SKIP_FIRST,
+            Assumption("odd sides filled up by their edge"),
+            Assumption("bilinear upsampling with aligned corners", (("upsampling", "bilinear"),)),
         ),
     ),
     Family(
@@ -174,7 +200,7 @@ FAMILIES = (
         assumptions=(
             Assumption("strides of 2"),
             Assumption('adn_ordering "NDA" (norm before activation)'),
-            Assumption(_NOT_GROUPS, (("affine", True),)),
+            Assumption("convolutions padded with zeros"),
             Assumption(
                 "instance norm without weights",
                 (("norm", "instance"), ("affine", False)),
@@ -186,7 +212,11 @@ FAMILIES = (
         "smp-unet",
         "segmentation_models.pytorch's Unet with a ResNet",
         (_RESNET,),
-        assumptions=(Assumption("nearest-neighbour upsampling, no activation in the head"),),
+        assumptions=(
+            Assumption("nearest-neighbour upsampling, no activation in the head"),
+            Assumption("ReLU, 3×3 max pooling, convolutions padded with zeros"),
+        ),
+        unused=("classification_head.",),
     ),
 )
 """All families, in the order in which they are tried."""

@@ -57,11 +57,23 @@ class NeededHint:
 
     Attributes:
         option: the field of `ImportHints` that says it, like "padding".
-        choices: its possible values.
+        choices: its possible values, as they are shown; "group:G" stands for any number.
     """
 
     option: str
     choices: tuple[str, ...]
+
+
+WEIGHTED_NORM = NeededHint("norm", ("instance", "batch", "group:G"))
+"""Asks for the norm where it has weights and no running statistics."""
+
+UNWEIGHTED_NORM = NeededHint("norm", ("none", "instance", "batch", "group:G"))
+"""Asks for the norm where it has no keys at all, if there is one."""
+
+
+def has_weighted_norm(layers: Iterable[Layer]) -> bool:
+    """Return whether norms have weights and no running statistics: any norm but batch norm may."""
+    return any(layer.kind == "affine norm" for layer in layers)
 
 
 @dataclass(frozen=True)
@@ -71,12 +83,18 @@ class ShapeHints:
     Attributes:
         padding: "valid" or "same".
         negative_slope: slope of the activation below 0 (0: ReLU).
-        norm: the normalisation where it has no weights.
+        norm: what normalises where keys don't tell: "none", "instance", "batch" (by the statistics
+            of each image by itself) or "group:G".
     """
 
     padding: Literal["valid", "same"] | None = None
     negative_slope: float | None = None
-    norm: Literal["none", "instance"] | None = None
+    norm: str | None = None
+
+    @property
+    def config_norm(self) -> str | None:
+        """The norm as an architecture has it: batch norm of a single image is instance norm."""
+        return "instance" if self.norm == "batch" else self.norm
 
     @property
     def given(self) -> frozenset[str]:
@@ -164,6 +182,8 @@ class KeyMatch:
 def match_keys(layout: Layout, tensors: Tensors) -> KeyMatch:
     """Compare a checkpoint's names with those of a layout."""
     layers = tuple(layout.layers(tensors))
+    if not layers:
+        return KeyMatch((), {}, (), tuple(tensors))
     names: dict[str, str] = {}
     missing: list[str] = []
     for layer in layers:

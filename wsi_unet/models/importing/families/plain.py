@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from typing_extensions import override
 
+from wsi_unet.models.architectures.fields import norm_groups
 from wsi_unet.models.architectures.unet import Channels, UNetConfig
 from wsi_unet.models.importing.families.layout import (
+    UNWEIGHTED_NORM,
+    WEIGHTED_NORM,
     Layer,
     LayerKind,
     Layout,
@@ -17,6 +20,7 @@ from wsi_unet.models.importing.families.layout import (
     ShapeHints,
     Shapes,
     Tensors,
+    has_weighted_norm,
 )
 
 if TYPE_CHECKING:
@@ -50,8 +54,9 @@ class PlainUNetLayout(Layout):
         align_corners: see `UNetConfig`; for bilinear upsampling.
         odd: see `UNetConfig`; for same padding.
         padding: see `UNetConfig`; None: the user has to say it.
-        hidden_norm: whether there may be an instance normalisation without weights, so that the
-            user has to say whether there is.
+        hidden_norm: whether there may be a normalisation without weights, so that the user has to
+            say whether there is.
+        activated_upsampling: see `UNetConfig`.
     """
 
     first: str
@@ -70,6 +75,7 @@ class PlainUNetLayout(Layout):
     odd: Literal["none", "zeros", "replicate"] = "none"
     padding: Literal["valid", "same"] | None = "same"
     hidden_norm: bool = False
+    activated_upsampling: bool = False
 
     @override
     def layers(self, tensors: Tensors) -> Sequence[Layer]:
@@ -93,8 +99,9 @@ class PlainUNetLayout(Layout):
     @override
     def needed_hints(self, layers: Sequence[Layer]) -> tuple[NeededHint, ...]:
         padding = () if self.padding else (NeededHint("padding", ("valid", "same")),)
-        norm = (NeededHint("norm", ("none", "instance")),) if self.hidden_norm else ()
-        return (*padding, *norm)
+        if has_weighted_norm(layers):
+            return (*padding, WEIGHTED_NORM)
+        return (*padding, UNWEIGHTED_NORM) if self.hidden_norm else padding
 
     @override
     def accepted_hints(self, layers: Sequence[Layer]) -> frozenset[str]:
@@ -121,7 +128,8 @@ class PlainUNetLayout(Layout):
             "classes": shapes["head.weight"][0],
             "upsampling": upsampling,
             "align_corners": self.align_corners and upsampling == "bilinear",
-            "norm": (self.hidden_norm and hints.norm) or self._norm_type(shapes),
+            "activated_upsampling": self.activated_upsampling,
+            "norm": self._norm_type(shapes, hints),
             "norm_first": self.norm_first,
             "negative_slope": self.negative_slope
             if hints.negative_slope is None
@@ -150,10 +158,12 @@ class PlainUNetLayout(Layout):
             if shape.upsampled is not None and f"upsampling.{stage}.weight" not in state:
                 # Here the family has no layer: ours gets a convolution that changes nothing.
                 state[f"upsampling.{stage}.weight"] = torch.eye(width)[:, :, None, None]
-        if self.norm is not None and self.norm_first:
+        norm = cast("UNetConfig", config).norm
+        biased = norm_groups(norm) is not None
+        if self.norm is None and norm != "none":
+            self._add_norms(state, biased=biased)
+        elif self.norm is not None and self.norm_first and not biased:
             self._move_biases(state)
-        elif cast("UNetConfig", config).norm == "instance":
-            self._add_norms(state)
 
     def _move_biases(self, state: dict[str, Tensor]) -> None:
         """Subtract each convolution's bias from the mean of the norm that follows it.
@@ -168,20 +178,26 @@ class PlainUNetLayout(Layout):
             if mean in state:
                 state[mean] = state[mean] - bias
 
-    def _add_norms(self, state: dict[str, Tensor]) -> None:
+    def _add_norms(self, state: dict[str, Tensor], *, biased: bool) -> None:
         """Give each convolution a normalisation with weights that change nothing.
 
         Each becomes a layer of its own, so the indices of the layers shift; a convolution's bias
-        is dropped, since the normalisation undoes it.
+        is dropped where the normalisation undoes it.
+
+        Args:
+            state: the tensors, by our names.
+            biased: whether convolutions keep their biases.
         """
         import torch
 
         for name in sorted((key for key in state if key.count(".") == 3), reverse=True):
-            path, _, slot = name.removesuffix(".weight").rpartition(".")
-            if name.endswith(".bias"):
-                del state[name]
-                continue
+            path, slot, leaf = name.rsplit(".", 2)
             shifted = 3 * self._slots.index(int(slot))
+            if leaf == "bias":
+                bias = state.pop(name)
+                if biased:
+                    state[f"{path}.{shifted}.bias"] = bias
+                continue
             weight = state.pop(name)
             state[f"{path}.{shifted}.weight"] = weight
             state[f"{path}.{shifted + 1}.weight"] = torch.ones(len(weight))
@@ -193,11 +209,10 @@ class PlainUNetLayout(Layout):
         step = 2 if self.norm is None else 3
         return tuple(range(0, step * self.convolutions, step))
 
-    def _norm_type(self, shapes: Shapes) -> str:
-        if self.norm is None:
-            return "none"
-        moving = any(name.endswith("running_mean") for name in shapes)
-        return "batch" if moving else "instance"
+    def _norm_type(self, shapes: Shapes, hints: ShapeHints) -> str:
+        if any(name.endswith("running_mean") for name in shapes):
+            return "batch"
+        return hints.config_norm or "none"
 
     def _contracting(self, level: int, depth: int) -> str:
         if level == depth and self.bottom is not None:

@@ -11,6 +11,7 @@ from typing_extensions import override
 from wsi_unet.models.architectures.residual_unet import ResidualUNetConfig
 from wsi_unet.models.architectures.resnet_unet import ResNetUNetConfig
 from wsi_unet.models.importing.families.layout import (
+    WEIGHTED_NORM,
     Layer,
     LayerKind,
     Layout,
@@ -18,6 +19,7 @@ from wsi_unet.models.importing.families.layout import (
     ShapeHints,
     Shapes,
     Tensors,
+    has_weighted_norm,
 )
 
 if TYPE_CHECKING:
@@ -198,10 +200,11 @@ class ResidualUNetLayout(Layout):
 
     @override
     def needed_hints(self, layers: Sequence[Layer]) -> tuple[NeededHint, ...]:
-        """Return the activation, if it has no weights."""
+        """Return the activation, if it has no weights, and the norm, if weights don't tell."""
+        norm = (WEIGHTED_NORM,) if has_weighted_norm(layers) else ()
         if any(layer.kind == "activation" for layer in layers):
-            return ()
-        return (NeededHint("activation", ("relu", "leaky-relu[=SLOPE]")),)
+            return norm
+        return (NeededHint("activation", ("relu", "leaky-relu[=SLOPE]")), *norm)
 
     @override
     def accepted_hints(self, layers: Sequence[Layer]) -> frozenset[str]:
@@ -228,7 +231,7 @@ class ResidualUNetLayout(Layout):
                 "units": units if self.units else 0,
                 "in_channels": shapes["contracting.0.body.0.weight"][1],
                 "classes": shapes[last][0 if self.units else 1],
-                "norm": "batch" if moving else hints.norm or "instance",
+                "norm": "batch" if moving else hints.config_norm or "instance",
                 "affine": not moving and "contracting.0.body.1.weight" in shapes,
                 "negative_slope": hints.negative_slope,
             }
