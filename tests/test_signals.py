@@ -7,10 +7,14 @@ import threading
 
 import pytest
 
-from wsi_unet.signals import interruptions_held, interruptions_kept_from_children
+from wsi_unet.signals import (
+    interrupting_signals,
+    interruptions_held,
+    interruptions_kept_from_children,
+)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interruptions_arrive_after_what_must_be_atomic(number: signal.Signals) -> None:
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
@@ -32,23 +36,41 @@ def test_interruptions_arrive_after_what_must_be_atomic(number: signal.Signals) 
     assert done == ["all of it"]
 
 
-def test_children_never_see_ctrl_c() -> None:
-    code = (
-        "import signal\n"
-        "signal.raise_signal(signal.SIGINT)\n"
-        "print(signal.SIGINT in signal.sigpending())"
-    )
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_children_never_see_what_a_terminal_sends(number: signal.Signals) -> None:
+    code = f"import signal\nsignal.raise_signal({number})\nprint({number} in signal.sigpending())"
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(number, interrupt)
     children = []
 
     def start_child() -> None:
         with interruptions_kept_from_children():
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
             command = [sys.executable, "-c", code]
             children.append(subprocess.run(command, capture_output=True, text=True, check=False))
 
-    with pytest.raises(KeyboardInterrupt):
-        start_child()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            start_child()
+    finally:
+        signal.signal(number, previous)
     assert [(child.returncode, child.stdout.strip()) for child in children] == [(0, "True")]
+
+
+def test_an_ignored_hangup_stays_ignored() -> None:
+    """As nohup asks for."""
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert signal.SIGHUP not in interrupting_signals()
+        with interruptions_held():
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            signal.raise_signal(signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, previous)
 
 
 def test_other_threads_get_no_signals() -> None:

@@ -1,7 +1,7 @@
 """Interruptions: kept from child processes, and held back while something must be atomic.
 
-Everything that runs for long is interrupted by KeyboardInterrupt, which a signal (Ctrl-C or
-SIGTERM) or the caller's `on_progress` raises.
+Everything that runs for long is interrupted by KeyboardInterrupt, which a signal (Ctrl-C, SIGTERM,
+or SIGHUP when a terminal goes) or the caller's `on_progress` raises.
 """
 
 from __future__ import annotations
@@ -13,18 +13,24 @@ from contextlib import contextmanager
 from multiprocessing import resource_tracker
 
 
+def interrupting_signals() -> tuple[signal.Signals, ...]:
+    """Return the signals that end a run; SIGHUP isn't one if it is ignored, as under nohup."""
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return (signal.SIGINT, signal.SIGTERM, *(() if ignored else (signal.SIGHUP,)))
+
+
 @contextmanager
 def interruptions_kept_from_children() -> Iterator[None]:
-    """Delay Ctrl-C until the end, and keep it for good from the processes started inside.
+    """Delay Ctrl-C and SIGHUP until the end, and keep them from the processes started inside.
 
-    Those inherit that the signal is blocked. Only the main thread gets signals, so in others this
+    A terminal sends both to all its processes. These inherit that the signals are blocked. Only the main thread gets signals, so in others this
     does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    resource_tracker.ensure_running()  # started later, it would unblock the signal
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    resource_tracker.ensure_running()  # started later, it would unblock SIGINT
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
         yield
     finally:
@@ -33,7 +39,7 @@ def interruptions_kept_from_children() -> Iterator[None]:
 
 @contextmanager
 def interruptions_held() -> Iterator[None]:
-    """Delay Ctrl-C and SIGTERM until the end, for what must be atomic.
+    """Delay Ctrl-C, SIGTERM and SIGHUP until the end, for what must be atomic.
 
     Only the main thread gets signals, so in others this does nothing.
     """
@@ -41,7 +47,7 @@ def interruptions_held() -> Iterator[None]:
         yield
         return
     arrived: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = interrupting_signals()
     handlers = [signal.signal(number, lambda n, _: arrived.append(n)) for number in numbers]
     try:
         yield

@@ -5,12 +5,16 @@ from __future__ import annotations
 import errno
 import io
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
 
 from wsi_unet._version import __version__
 from wsi_unet_cli.common.failures import VERBOSE, exit_code, show_error
 from wsi_unet_cli.common.outcome import ARGUMENTS
+from wsi_unet_cli.common.text import printable
 from wsi_unet_cli.doctor import doctor
 from wsi_unet_cli.evaluate import evaluate
 from wsi_unet_cli.info import info
@@ -44,12 +48,14 @@ class CommandLine(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Keep the arguments as typed, so that an interrupted run can show how to resume it."""
         ctx.meta[ARGUMENTS] = tuple(args)
-        return super().parse_args(ctx, args)
+        with _printable_messages():
+            return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command; show an error that click doesn't handle, and exit."""
         try:
-            return super().invoke(ctx)
+            with _printable_messages():
+                return super().invoke(ctx)
         except (click.ClickException, click.Abort, click.exceptions.Exit):
             raise
         except Exception as error:
@@ -57,6 +63,16 @@ class CommandLine(click.Group):
                 raise  # the reader of our output is gone; click exits quietly
             show_error(error, verbose=ctx.meta.get(VERBOSE, False))
             ctx.exit(exit_code(error))
+
+
+@contextmanager
+def _printable_messages() -> Iterator[None]:
+    """Make click's messages printable: arguments may be file names that a shell's "*" found."""
+    try:
+        yield
+    except click.ClickException as error:
+        vars(error)["message"] = printable(error.message)
+        raise
 
 
 @click.group(
@@ -77,9 +93,21 @@ for command in (segment, info, status, overlay, evaluate, train, models, model, 
     cli.add_command(command)
 
 
+def _format_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """Write a library's warning as one printable line; it may quote a file."""
+    return printable(f"warning: {category.__name__}: {message}") + "\n"
+
+
 def main() -> None:
     """Run the command line of this process."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # an ASCII terminal has no µ
+    warnings.formatwarning = _format_warning
     cli(prog_name="wsi-unet")

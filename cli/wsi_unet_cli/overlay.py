@@ -8,7 +8,7 @@ import click
 
 import wsi_unet
 from wsi_unet_cli.common.options import verbose_option
-from wsi_unet_cli.common.text import printable
+from wsi_unet_cli.common.output import say
 
 EPILOG = """\
 \b
@@ -45,7 +45,7 @@ def overlay(result: str, output: str | None, name: str | None, max_side: int) ->
     """Draw the labels of the result OUT over its slide and write a PNG."""
     png = output if output is not None else f"{_stem(result)}-overlay.png"
     written = wsi_unet.write_overlay(result, png, name=name, max_side=max_side)
-    click.echo(f"overlay  {printable(str(written))}")
+    say(f"overlay  {written}")
 
 
 def _stem(result: str) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import signal
 from collections.abc import Iterator
 from typing import Any
 
+import click
 import pytest
 from support.standin import Calls, run
 
@@ -73,21 +75,45 @@ def test_an_interruption_of_the_search_for_slides_says_how_to_resume(
     ]
 
 
-def test_sigterm_interrupts_and_is_restored_afterwards(
-    calls: Calls, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_interrupts_and_is_restored_afterwards(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(number)
 
     def terminated(*_: Any, **__: Any) -> Iterator[SlideOutcome]:
-        signal.raise_signal(signal.SIGTERM)
-        raise AssertionError("SIGTERM was ignored")
+        signal.raise_signal(number)
+        raise AssertionError("the signal was ignored")
 
     monkeypatch.setattr(wsi_unet, "segment_cohort", terminated)
     done = run("a.svs")
     assert done.exit_code == 1
     assert "interrupted" in done.stderr
     assert done.stderr.splitlines()[-1] == "  wsi-unet segment a.svs"
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(number) is before
+
+
+def test_a_hangup_that_nohup_ignores_interrupts_nothing() -> None:
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interruptible() as check:
+            signal.raise_signal(signal.SIGHUP)
+            check()
+    finally:
+        signal.signal(signal.SIGHUP, previous)
+
+
+def test_a_terminal_that_is_gone_makes_no_more_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal, ours = os.openpty()
+    with os.fdopen(ours, "w") as stream:
+        monkeypatch.setattr("sys.stdout", stream)
+        os.close(terminal)
+        with pytest.raises(OSError, match="Input/output error"):
+            os.write(ours, b"lost")
+        with pytest.raises(KeyboardInterrupt), interruptible():
+            signal.raise_signal(signal.SIGHUP)
+        click.echo("lost")
+        monkeypatch.undo()
 
 
 def test_a_signal_is_remembered_whose_exception_python_drops(

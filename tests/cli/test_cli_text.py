@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import doctest
 import json
+import os
+import re
 import shlex
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,11 +18,15 @@ from click.testing import CliRunner
 from support.standin import Calls, report, run
 
 import wsi_unet
+import wsi_unet_cli
 from wsi_unet.errors import OptionError
 from wsi_unet.logs import warn
-from wsi_unet_cli.common import text
+from wsi_unet_cli.common import failures, outcome, output, text
+from wsi_unet_cli.common.cluster_options import logging_to
+from wsi_unet_cli.common.outcome import CommandOutcome
+from wsi_unet_cli.common.progress import Bar, Snapshot, open_display
 from wsi_unet_cli.common.text import COMMAND, speak_document, with_dashes
-from wsi_unet_cli.main import cli
+from wsi_unet_cli.main import _format_warning, cli
 
 
 @pytest.fixture
@@ -134,3 +142,80 @@ def test_an_error_of_the_library_is_spoken_by_every_command(
 
 def test_the_examples_in_the_docs() -> None:
     assert doctest.testmod(text).attempted
+
+
+HOSTILE = "\x1b[31mred\x9b1m\u202etxt\r\ndone\u2066\udce9\x07"
+"""Escape sequences of both kinds, text run backwards, a line of its own, a byte, a bell."""
+
+
+def is_safe(printed: str) -> bool:
+    return all(line.isprintable() for line in printed.split("\n"))
+
+
+def show_everywhere(text: str) -> Snapshot:
+    return Snapshot(text, text, state=text, active=((text, Snapshot(text, text)),))
+
+
+def test_whatever_is_printed_is_printable(capsys: pytest.CaptureFixture[str]) -> None:
+    output.say(HOSTILE)
+    output.say_lines(f"Traceback\n  {HOSTILE}", err=True)
+    output.print_facts(HOSTILE, [(HOSTILE, HOSTILE), ("name", "value")])
+    output.print_table([HOSTILE, "b"], [(HOSTILE, HOSTILE)])
+    output.print_json({HOSTILE: HOSTILE})
+    failures.show_error(ValueError(HOSTILE), verbose=True, subject=HOSTILE)
+    failures.show_error(OptionError(HOSTILE), verbose=False)
+    outcome.show_resume_command(CommandOutcome(1, HOSTILE), [HOSTILE])
+    with open_display(HOSTILE, show_everywhere, quiet=False) as lines:
+        lines(HOSTILE)
+    with logging_to(None, verbose=False):
+        warn(HOSTILE)
+    printed = capsys.readouterr()
+    assert is_safe(printed.out)
+    assert is_safe(printed.err)
+    assert printed.out.count("red") == 1 + 3 + 3 + 2
+    assert r"\x1b[31mred\x9b1m\u202etxt done\u2066\xe9\x07" in printed.out
+
+
+def test_the_bar_is_printable_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    shown: list[str] = []
+    bar = Bar(HOSTILE, show_everywhere)
+    with bar:
+        bar(HOSTILE)
+        assert bar._bars is not None
+        for task in bar._bars.tasks:
+            shown += [task.description, task.fields["figures"]]
+    assert len(shown) == 4
+    assert all(text.isprintable() for text in shown)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["info", f"--{HOSTILE}"], [HOSTILE], ["info", "a.svs", HOSTILE], ["info", HOSTILE]],
+)
+def test_messages_about_arguments_are_printable(arguments: list[str]) -> None:
+    done = CliRunner().invoke(cli, arguments)
+    assert done.exit_code == 2
+    assert "red" in done.stderr
+    assert is_safe(done.output)
+
+
+def test_a_librarys_warning_is_one_printable_line() -> None:
+    line = _format_warning(HOSTILE, UserWarning, HOSTILE, 1)
+    assert line.endswith("\n")
+    assert line[:-1].isprintable()
+
+
+def test_the_command_that_resumes_is_what_a_shell_reads(tmp_path: Path) -> None:
+    words = ["a b", "it's", HOSTILE, "\x1b1", "c\\", "\n", "\udcffa"]
+    command = "printf '%s\\0' " + " ".join(map(text.shell_word, words))
+    assert command.isprintable()
+    found = subprocess.run(["bash", "-c", command], capture_output=True, check=True).stdout
+    assert [os.fsdecode(word) for word in found.split(b"\0")[:-1]] == words
+
+
+def test_nothing_prints_but_the_module_for_it() -> None:
+    printing = re.compile(r"click\.s?echo|\bprint\(|console\.print|\bstd(out|err)\.write")
+    modules = Path(wsi_unet_cli.__file__).parent.rglob("*.py")
+    found = [path.name for path in modules if printing.search(path.read_text())]
+    assert found == ["output.py"]

@@ -12,6 +12,7 @@ import click
 
 import wsi_unet
 from wsi_unet.errors import OptionError
+from wsi_unet_cli.common.output import say
 from wsi_unet_cli.common.text import speak
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def logging_to(log_file: str | None, *, verbose: bool) -> Iterator[None]:
     from wsi_unet.logs import logging_to_terminal, writing_events
 
     def show(record: logging.LogRecord) -> None:
-        click.echo(f"warning: {speak(record.getMessage())}", err=True)
+        say(f"warning: {speak(record.getMessage())}", err=True)
 
     with ExitStack() as stack:
         stack.enter_context(logging_to_terminal(show, verbose=verbose))

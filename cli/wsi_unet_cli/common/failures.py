@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import traceback
 
-import click
-
 from wsi_unet.errors import WsiUnetError
+from wsi_unet_cli.common.output import say, say_lines
 from wsi_unet_cli.common.text import printable, speak
 
 VERBOSE = "wsi_unet.verbose"
@@ -37,6 +36,6 @@ def show_error(error: Exception, *, verbose: bool, subject: str = "") -> None:
         subject: what was being worked on; errors raised on purpose name it themselves.
     """
     if verbose:
-        click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+        say_lines("".join(traceback.format_exception(error)), err=True)
     named = isinstance(error, WsiUnetError) or not subject
-    click.echo(f"error: {'' if named else printable(subject) + ': '}{describe(error)}", err=True)
+    say(f"error: {'' if named else subject + ': '}{describe(error)}", err=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import click
+from wsi_unet_cli.common.output import say
+from wsi_unet_cli.common.text import shell_word
 
 EXIT_OK, EXIT_FAILED = 0, 1
 
@@ -44,5 +44,5 @@ def show_resume_command(outcome: CommandOutcome, arguments: Sequence[str]) -> No
     if outcome.reason is None:
         return
     again = [word for word in arguments if not (outcome.started and word == "--overwrite")]
-    click.echo(outcome.reason, err=True)
-    click.echo(f"  {shlex.join(['wsi-unet', *again])}", err=True)
+    say(outcome.reason, err=True)
+    say(f"  {' '.join(map(shell_word, ['wsi-unet', *again]))}", err=True)

@@ -1,4 +1,8 @@
-"""Printing of results on stdout, and how numbers are written."""
+"""Printing, and how numbers are written.
+
+Nothing else prints: whatever comes from files, be it a name, a value or a library's message, is
+made printable here, so that it can't send escape sequences to a terminal.
+"""
 
 from __future__ import annotations
 
@@ -15,41 +19,63 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+def say(line: str, *, err: bool = False) -> None:
+    """Print one line, whatever it holds.
+
+    Args:
+        line: the line; line breaks in it become blanks.
+        err: whether to print on stderr.
+    """
+    click.echo(printable(line), err=err)
+
+
+def say_lines(text: str, *, err: bool = False) -> None:
+    """Print several lines, such as a traceback."""
+    for line in text.splitlines():
+        say(line, err=err)
+
+
+def write_json(text: str, *, nl: bool = True) -> None:
+    """Print a part of a JSON document that `json.dumps` wrote: ASCII, escaped already."""
+    click.echo(text, nl=nl)
+
+
 def print_json(document: object) -> None:
     """Print one JSON document on stdout; options in its sentences are written as they are typed.
 
     Raises:
         ValueError: it holds a number that JSON can't express (NaN, infinity).
     """
-    click.echo(json.dumps(speak_document(document), indent=2, allow_nan=False))
+    write_json(json.dumps(speak_document(document), indent=2, allow_nan=False))
 
 
 def stdout_console() -> Console:
     """Return rich's console on stdout, with markup off: file names may hold brackets."""
     from rich.console import Console
 
-    return Console(markup=False, highlight=False, soft_wrap=True)
+    return Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def stderr_console() -> Console:
     """Return rich's console on stderr, with markup off."""
     from rich.console import Console
 
-    return Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+    return Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def print_facts(title: str, facts: Iterable[tuple[str, str]]) -> None:
     """Print a title and, indented below it, names with their values in one column."""
-    rows = [(name, value) for name, value in facts if value]
+    rows = [(printable(name), printable(value)) for name, value in facts if value]
     width = max((len(name) for name, _ in rows), default=0)
     console = stdout_console()
     console.print(printable(title), style="bold")
     for name, value in rows:
-        console.print(f"  {name:<{width}}  {printable(value)}")
+        console.print(f"  {name:<{width}}  {value}")
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print rows under headings; columns are never cut, whatever the width of the terminal."""
+    headings = [printable(heading) for heading in headings]
     cells = [[printable(cell) for cell in row] for row in rows]
     widths = [
         max([len(heading), *(len(row[i]) for row in cells)]) for i, heading in enumerate(headings)

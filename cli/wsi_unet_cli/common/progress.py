@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
-import click
 from typing_extensions import override
 
-from wsi_unet_cli.common.output import stderr_console
+from wsi_unet_cli.common.output import say, stderr_console
 from wsi_unet_cli.common.text import printable
 
 if TYPE_CHECKING:
@@ -111,7 +110,7 @@ class Lines(Silence[Moment]):
             return
         self._state, self._next = snapshot.state, snapshot.seconds + self._between
         words = (self._title, snapshot.phase, snapshot.figures)
-        click.echo(": ".join(filter(None, words)), err=True)
+        say(": ".join(filter(None, words)), err=True)
 
 
 class Bar(Silence[Moment]):
@@ -163,10 +162,10 @@ class Bar(Silence[Moment]):
         for task, (title, snapshot) in zip(bars.task_ids, shown, strict=False):
             bars.update(
                 task,
-                description=f"{title} {snapshot.phase}".rstrip(),
+                description=printable(f"{title} {snapshot.phase}".rstrip()),
                 completed=snapshot.done,
                 total=snapshot.total,
-                figures=snapshot.figures,
+                figures=printable(snapshot.figures),
                 visible=True,
             )
 

@@ -29,7 +29,35 @@ def printable(text: str) -> str:
     'a b\\x1b[2J'
     """
     line = " ".join(text.splitlines())
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    return line if line.isprintable() else "".join(map(_escape, line))
+
+
+def shell_word(word: str) -> str:
+    r"""Return `word` as a shell reads it, printable too.
+
+    >>> shell_word("a.svs"), shell_word("a b.svs"), shell_word("caf\udce9's.svs")
+    ('a.svs', "'a b.svs'", "$'caf\\xe9\\'s.svs'")
+    """
+    if word.isprintable():
+        return shlex.quote(word)
+    quoted = word.replace("\\", r"\\").replace("'", r"\'")
+    return "$'" + "".join(c if c.isprintable() else _write_bytes(c) for c in quoted) + "'"
+
+
+def _escape(character: str) -> str:
+    if character.isprintable():
+        return character
+    return _write_bytes(character) if _is_byte(character) else ascii(character)[1:-1]
+
+
+def _write_bytes(character: str) -> str:
+    errors = "surrogateescape" if _is_byte(character) else "surrogatepass"
+    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", errors))
+
+
+def _is_byte(character: str) -> bool:
+    """Return whether a character stands for a byte of a file name that isn't UTF-8."""
+    return "\udc80" <= character <= "\udcff"
 
 
 def with_dashes(text: str) -> str:

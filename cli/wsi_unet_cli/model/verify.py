@@ -9,7 +9,7 @@ import click
 
 from wsi_unet_cli.common.options import json_option, trust_option, verbose_option
 from wsi_unet_cli.common.outcome import EXIT_FAILED
-from wsi_unet_cli.common.output import duration, print_json, print_table
+from wsi_unet_cli.common.output import duration, print_json, print_table, say
 
 if TYPE_CHECKING:
     from wsi_unet.models.probing.verify import Verification
@@ -68,4 +68,4 @@ def _show(verification: Verification) -> None:
     )
     verdict = "is as declared" if verification.holds else "is NOT as declared"
     name, time = f"{verification.name} ({verification.exactness})", duration(verification.seconds)
-    click.echo(f"{name} {verdict}; {time}")
+    say(f"{name} {verdict}; {time}")

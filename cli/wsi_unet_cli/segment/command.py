@@ -31,7 +31,7 @@ from wsi_unet_cli.common.outcome import (
     CommandOutcome,
     show_resume_command,
 )
-from wsi_unet_cli.common.text import printable
+from wsi_unet_cli.common.output import say
 from wsi_unet_cli.segment.many_slides import segment_slides
 from wsi_unet_cli.segment.one_slide import plan_slide, segment_slide
 from wsi_unet_cli.segment.plans import plan_slides
@@ -52,7 +52,8 @@ Examples:
   wsi-unet segment slide.svs -m fold-1/ -m fold-2/ --ensemble mean --tta flips
   wsi-unet segment slide.svs --tissue tumour.geojson --outputs labels,probabilities
 
-An interrupted run continues where it stopped when the same command is given again.
+A run that is interrupted (Ctrl-C, SIGTERM, SIGHUP; not under nohup) exits with 1, and continues where
+it stopped when the same command is given again.
 """
 
 
@@ -214,7 +215,7 @@ def segment(
                 check_interrupted=check_interrupted,
             )
             for line in request.cohort.skipped:
-                click.echo(f"warning: {printable(line)}", err=True)
+                say(f"warning: {line}", err=True)
             outcome = _carry_out(request, only_plan=only_plan)
         except KeyboardInterrupt:  # while looking for slides, or importing
             outcome = CommandOutcome(EXIT_FAILED, INTERRUPTED)

@@ -7,8 +7,6 @@ from contextlib import suppress
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-import click
-
 import wsi_unet
 from wsi_unet.signals import interruptions_held
 from wsi_unet_cli.common.failures import show_error
@@ -19,10 +17,10 @@ from wsi_unet_cli.common.outcome import (
     UNFINISHED,
     CommandOutcome,
 )
-from wsi_unet_cli.common.output import duration, print_facts
+from wsi_unet_cli.common.output import duration, print_facts, say, write_json
 from wsi_unet_cli.common.progress import Silence, Snapshot, open_display
 from wsi_unet_cli.common.reports import exactness_in_words, show_report, warning_lines
-from wsi_unet_cli.common.text import count, printable, speak_document
+from wsi_unet_cli.common.text import count, speak_document
 from wsi_unet_cli.segment.progress import describe_cohort
 from wsi_unet_cli.segment.request import Request
 
@@ -136,7 +134,8 @@ class _CohortRun:
             self.started = True
             self._computed += report.blocks.done > report.blocks.resumed
             if not self._request.as_json or not self._request.quiet:
-                click.echo(_line(row, report), err=self._request.as_json)
+                for line in _lines(row, report):
+                    say(line, err=self._request.as_json)
             if self._request.verbose and not self._request.as_json:
                 show_report(report, verbose=True)
         if outcome.error is not None and str(outcome.error) not in self._shown_errors:
@@ -165,28 +164,28 @@ class _CohortRun:
         return progress.seconds / computed * left if computed else None
 
 
-def _line(row: Row, report: Report) -> str:
-    """Return how a slide ended, in one line."""
-    blocks, name = report.blocks, printable(PurePath(row["slide"]).name)
+def _lines(row: Row, report: Report) -> list[str]:
+    """Return how a slide ended, in one line, and its warnings."""
+    blocks, name = report.blocks, PurePath(row["slide"]).name
     because = report.inexact_because
     inexact = [exactness_in_words(report.exactness, because)] if because else []
     if report.state == "finished" and blocks.done == blocks.resumed:
-        return ", ".join([f"{name}: finished, nothing was left to compute", *inexact])
+        return [", ".join([f"{name}: finished, nothing was left to compute", *inexact])]
     words = [f"{blocks.done} of {count(blocks.total, 'block')}"]
     if blocks.failed:
         words.append(f"{blocks.failed} failed")
     words += [f"{duration(report.seconds)} at {report.mpx_per_s:.2f} Mpx/s", *inexact]
     line = f"{name}: {report.state}, {', '.join(words)}"
-    return "\n".join([line, *warning_lines(report.warnings)])
+    return [line, *warning_lines(report.warnings)]
 
 
 def _print_json(code: int, report: CohortReport) -> None:
     """Print one document, slide by slide: there may be many."""
-    click.echo(f'{{\n "exit_code": {code},\n "slides": [')
+    write_json(f'{{\n "exit_code": {code},\n "slides": [')
     separator = ""
     for line in report.lines():
         row = speak_document(json.loads(line))
         # A single slide's document calls its status "state".
-        click.echo(separator + json.dumps({"state": row["status"], **row}), nl=False)
+        write_json(separator + json.dumps({"state": row["status"], **row}), nl=False)
         separator = ",\n"
-    click.echo("\n ]\n}")
+    write_json("\n ]\n}")

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from wsi_unet_cli.common.failures import describe, show_error
 from wsi_unet_cli.common.outcome import EXIT_FAILED, EXIT_OK, CommandOutcome
-from wsi_unet_cli.common.output import duration, print_facts, size
+from wsi_unet_cli.common.output import duration, print_facts, say, size, write_json
 from wsi_unet_cli.common.reports import exactness_in_words, show_plan, warning_lines
-from wsi_unet_cli.common.text import count, printable, speak_document
+from wsi_unet_cli.common.text import count, speak_document
 from wsi_unet_cli.segment.request import Request
 
 if TYPE_CHECKING:
@@ -70,16 +68,17 @@ def plan_slides(request: Request) -> CommandOutcome:
             totals.add(planned)
         if request.as_json:
             document = json.dumps(_document(job.slide, planned), allow_nan=False)
-            click.echo(separator + document, nl=False)
+            write_json(separator + document, nl=False)
             separator = ",\n"
         elif not isinstance(planned, Exception):
-            click.echo(_line(job.slide, planned))
+            for line in _lines(job.slide, planned):
+                say(line)
             if request.verbose:
                 show_plan(planned)
     code = EXIT_FAILED if totals.failed else EXIT_OK
     if request.as_json:
         ending = json.dumps({"totals": vars(totals), "exit_code": code}, indent=1)
-        click.echo(f"\n ],{ending[1:]}")
+        write_json(f"\n ],{ending[1:]}")
     else:
         _show(totals, request.cohort.folder or "")
     return CommandOutcome(code)
@@ -92,7 +91,7 @@ def _document(slide: str, planned: Plan | Exception) -> dict[str, Any]:
     return {**document, "slide": slide, "state": "planned"}
 
 
-def _line(slide: str, plan: Plan) -> str:
+def _lines(slide: str, plan: Plan) -> list[str]:
     labels, costs = plan.labels, plan.costs
     words = [
         f"{count(len(labels.blocks()), 'block')}, {len(costs.tissue)} with tissue",
@@ -104,8 +103,8 @@ def _line(slide: str, plan: Plan) -> str:
         words.append(exactness_in_words(labels.exactness, labels.inexact_because))
     if plan.resumes:
         words.append("resumes")
-    line = f"{printable(PurePath(slide).name)}: {', '.join(words)}"
-    return "\n".join([line, *warning_lines(plan.warnings)])
+    line = f"{PurePath(slide).name}: {', '.join(words)}"
+    return [line, *warning_lines(plan.warnings)]
 
 
 def _show(totals: PlanTotals, folder: str) -> None:

@@ -20,7 +20,7 @@ from wsi_unet_cli.common.outcome import (
     CommandOutcome,
     show_resume_command,
 )
-from wsi_unet_cli.common.output import print_json
+from wsi_unet_cli.common.output import print_json, say_lines
 from wsi_unet_cli.common.progress import open_display
 from wsi_unet_cli.train.progress import SECONDS_BETWEEN_LINES, describe_training
 from wsi_unet_cli.train.reports import show_training, show_training_plan
@@ -57,7 +57,7 @@ def show_recipe(ctx: click.Context, param: click.Parameter, value: str | None) -
     shipped = shipped_recipes()
     if value not in shipped:
         raise click.BadParameter(f"{value!r} is none of {', '.join(shipped)}.")
-    click.echo(shipped[value].read_text(encoding="utf-8"), nl=False)
+    say_lines(shipped[value].read_text(encoding="utf-8"))
     ctx.exit()
 
 

@@ -246,7 +246,8 @@ def _set_up_worker(samples: SampleSource, slots: _Slots, finished: Connection) -
     global _samples, _slots
     _samples, _slots = samples, slots
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the fork server may be somebody else's
+    for number in (signal.SIGINT, signal.SIGHUP):  # the fork server may be somebody else's
+        signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_exit_with, args=(parent, finished), daemon=True).start()
