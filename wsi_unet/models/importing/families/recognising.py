@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from wsi_unet.errors import ModelError, OptionError
-from wsi_unet.models.importing.entries import group_by_prefix, list_entries
+from wsi_unet.models.importing.entries import MOST_LISTED, group_by_prefix, list_entries
 from wsi_unet.models.importing.families.family import Family, RecognisedCheckpoint
 from wsi_unet.models.importing.families.layout import match_keys
 from wsi_unet.models.importing.families.origin import describe_origin
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from wsi_unet.models.importing.checkpoint_file import CheckpointFile
 
 LEAST_SHARE = 0.2
-"""Share of keys that must match for a family to be named as the nearest."""
+"""Share of the keys below a prefix, and of all, that must match for a family to be called near."""
 
 WHOLE = "."
 """The entry that is the whole file."""
@@ -161,7 +161,7 @@ def _choose_entry(
     exact = [one for one in networks if _entry_name(one) == entry]
     chosen = exact or [one for one in networks if one.prefix.startswith(f"{entry}.")]
     if networks and not chosen:
-        names = ", ".join(map(_entry_name, networks))
+        names = ", ".join(map(_entry_name, networks[:MOST_LISTED]))
         raise OptionError(
             f"`entry`: {file.path} has no network of a known family at {entry!r}, but at {names}",
             option="entry",
@@ -176,11 +176,14 @@ def _entry_name(network: RecognisedCheckpoint) -> str:
 def _ask_which(
     file: CheckpointFile, networks: Sequence[RecognisedCheckpoint], unknown: Sequence[str]
 ) -> str:
-    listed = ", ".join(f"{_entry_name(one)} ({one.family.name})" for one in networks)
+    shown = networks[:MOST_LISTED]
+    listed = ", ".join(f"{_entry_name(one)} ({one.family.name})" for one in shown)
+    if len(networks) > len(shown):
+        listed += f" and {len(networks) - len(shown)} more"
     if unknown:
         prefix = networks[0].prefix if len(networks) == 1 else ""
         listed += f"; and weights of no known family: {list_entries(unknown, prefix)}"
-    choices = " or ".join(f"`entry={_entry_name(one)}`" for one in networks)
+    choices = " or ".join(f"`entry={_entry_name(one)}`" for one in shown)
     return (
         f"{file.path} holds more than one network: {listed}; give {choices} to wsi-unet model "
         "import"
@@ -195,8 +198,12 @@ def _explain_failure(
     if origin:
         return f"is a checkpoint of {origin}, which isn't among the known families"
     partial = [candidate for candidate in candidates if not candidate.match.complete]
-    best = max(partial, key=lambda candidate: candidate.match.share, default=None)
-    if best is None or best.match.share < LEAST_SHARE:
+    best = max(partial, key=lambda candidate: len(candidate.match.names), default=None)
+    if (
+        best is None
+        or best.match.share < LEAST_SHARE
+        or len(best.match.names) < LEAST_SHARE * len(file.tensors)  # a piece of another network
+    ):
         known = ", ".join(family.name for family in families)
         return f"is of no known family ({known}): {_describe_tensors(file)}"
     reasons = []
