@@ -26,10 +26,12 @@ wsi_unet_cli.main > wsi_unet_cli > wsi_unet_cli.common > wsi_unet > view trainin
   models.validation_errors > models.number_types models.paths
 > labels slides dask_cluster > predicted_area > slides.opening slides.tissue > slides.planes
 > slides.readers
-> slides.slide slides.fingerprint > slides.resample > slides.antialias > slides.levels
+> slides.slide slides.fingerprint > slides.series slides.resample > slides.antialias
+> slides.pixel_size > slides.levels
 > slides.sources slides.window_memory slides.library_messages slides.deadline > storage.locking
 > storage annotations metrics
-> logs locations signals colour image_files > geometry errors cores process_cache regular_files
+> logs locations signals colour image_files samples
+> geometry errors cores process_cache regular_files
   _version
 """
 """From the roof down; rooms on one floor don't know each other. `wsi_unet.` is left out."""

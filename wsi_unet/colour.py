@@ -21,12 +21,13 @@ CHANNEL_WEIGHTS: Mapping[ChannelOrder, Sequence[tuple[float, float, float]]] = {
 """The weights of R, G and B in each channel of a network."""
 
 
-def to_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def to_rgb(pixels: NDArray[np.uint8], *, premultiplied: bool = False) -> NDArray[np.uint8]:
     """Return pixels as RGB: grey is repeated, transparent pixels are put on white.
 
     Args:
-        pixels: (h, w, samples) uint8 with 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha,
-            not premultiplied) samples.
+        pixels: (h, w, samples) uint8 with 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha)
+            samples.
+        premultiplied: whether colours are multiplied by alpha already.
 
     Returns:
         (h, w, 3) uint8, which may share memory with `pixels` and may be read-only.
@@ -38,7 +39,9 @@ def to_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if samples not in (1, 2, 3, 4):
         raise ValueError(f"{samples} samples per pixel are neither grey nor RGB nor RGBA")
     if samples in (2, 4):
-        pixels = _blend_with_white(pixels[..., :-1], pixels[..., -1:])
+        colour, alpha = pixels[..., :-1], pixels[..., -1:]
+        blend = _add_white if premultiplied else _blend_with_white
+        pixels = blend(colour, alpha)
     return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
 
 
@@ -49,3 +52,8 @@ def _blend_with_white(colour: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> ND
     weight = alpha.astype(np.uint16)
     mixed = colour * weight + WHITE * (WHITE - weight)
     return ((mixed + 127) // 255).astype(np.uint8)
+
+
+def _add_white(colour: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return colour + white·(1 - alpha), for colours that are multiplied by alpha already."""
+    return np.minimum(colour.astype(np.uint16) + (WHITE - alpha), WHITE).astype(np.uint8)

@@ -95,7 +95,7 @@ def test_pixels_of_other_kinds_are_refused_clearly(tmp_path: Path, random_rgb: P
         (grey > 99, {}, "1 bits per sample"),
         (grey, {"photometric": "miniswhite"}, "MINISWHITE"),
         (np.stack([grey] * 5), {"photometric": "minisblack"}, "stack"),
-        (np.stack([grey] * 3), {"photometric": "rgb", "planarconfig": "separate"}, "planes"),
+        (np.stack([grey] * 2), {"photometric": "minisblack"}, "multi-channel fluorescence"),
     ]
     for pixels, options, match in cases:
         tifffile.imwrite(path, pixels, **options)
@@ -223,12 +223,10 @@ def without(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_tiff_that_tiffslide_does_not_understand_goes_to_openslide(
     example_slide_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import tiffslide
-
-    def fails(self: object) -> None:
+    def fails(tiff: object, images: object) -> None:
         raise NotImplementedError("a layout from the future")
 
-    monkeypatch.setattr(tiffslide.TiffSlide, "properties", property(fails))
+    monkeypatch.setattr("wsi_unet.slides.readers.tiff.describe_series", fails)
     with open_slide(example_slide_path) as slide:
         assert slide.reader == "openslide"
     refused(example_slide_path, "a layout from the future", reader="tiffslide")

@@ -10,6 +10,8 @@ from wsi_unet.errors import OptionError, SlideError, foreign_errors_as, os_error
 from wsi_unet.image_files import JPEG_HEAD, PNG_HEAD, TIFF_HEADS
 from wsi_unet.locations import Location
 from wsi_unet.slides.deadline import call_within
+from wsi_unet.slides.readers.dicom_files import find_dicom_files, is_dicom
+from wsi_unet.slides.readers.turned import read_upright
 from wsi_unet.slides.readers.zarr_metadata import DOCUMENTS, is_zarr
 from wsi_unet.slides.slide import Reader, Slide, UnknownLayoutError
 from wsi_unet.slides.sources.opening import open_folder, open_source
@@ -30,6 +32,9 @@ EXTRAS = {"openslide": "openslide", "dicom": "wsidicom"}
 FILE_READERS = ("tiffslide", "image")
 """The readers that are given an open file; the others are given its location."""
 
+SERIES_READERS = ("tiffslide", "zarr")
+"""The readers of files that may hold several images."""
+
 LOCAL_READERS = ("openslide", "dicom")
 """The readers whose libraries open files themselves, so only on a disk."""
 
@@ -44,7 +49,12 @@ _OPENSLIDE_ONLY = (".mrxs", ".vms", ".vmu", ".bif")
 """Formats that begin like another (MRXS like JPEG, BIF like TIFF), recognised by suffix."""
 
 
-def open_slide(path: str | os.PathLike[str] | Location, reader: str = "auto") -> Slide:
+def open_slide(
+    path: str | os.PathLike[str] | Location,
+    reader: str = "auto",
+    *,
+    series: str | int | None = None,
+) -> Slide:
     """Open a slide for reading.
 
     Args:
@@ -53,13 +63,16 @@ def open_slide(path: str | os.PathLike[str] | Location, reader: str = "auto") ->
             or of anything that OpenSlide reads.
         reader: "tiffslide", "zarr", "image", "openslide", "dicom", or "auto" to choose by the
             content. A TIFF that tiffslide can't read goes to OpenSlide where that is installed.
+        series: the number or the name of one of several images in the file (`Slide.series`); None
+            for the largest.
 
     Returns:
         An open slide, which the caller closes; its `reader` says what reads it.
 
     Raises:
-        SlideError: there is no such slide, it is damaged, too large or of an unsupported format, or
-            opening it takes longer than `OPENING_SECONDS`.
+        SlideError: there is no such slide, it is damaged, too large or of an unsupported format,
+            several of its images are of about the same size, or opening it takes longer than
+            `OPENING_SECONDS`.
         OptionError: there is no such reader, or URLs of this kind can't be read.
 
     >>> with open_slide("examples/CMU-1-Small-Region.svs") as slide:  # doctest: +SKIP
@@ -73,7 +86,10 @@ def open_slide(path: str | os.PathLike[str] | Location, reader: str = "auto") ->
         )
     location = Location.parse(path)
     try:
-        return call_within(OPENING_SECONDS, lambda: _open_with(reader, location), Slide.close)
+        wanted = None if series is None else str(series)
+        return call_within(
+            OPENING_SECONDS, lambda: _open_with(reader, location, wanted), Slide.close
+        )
     except TimeoutError as error:
         raise SlideError(
             f"{location}: not open after {OPENING_SECONDS:.0f} s; if other files can be read "
@@ -81,18 +97,18 @@ def open_slide(path: str | os.PathLike[str] | Location, reader: str = "auto") ->
         ) from error
 
 
-def _open_with(reader: str, location: Location) -> Slide:
+def _open_with(reader: str, location: Location, series: str | None) -> Slide:
     """Open a slide with a reader, or with the one that suits it ("auto")."""
     with foreign_errors_as(SlideError, f"{location}: can't be opened"):
         source = _open(location)
         try:
             chosen = choose_reader(location, source) if reader == "auto" else reader
-            return Slide(location, _read_with(chosen, location, source))
+            return Slide(location, _read_with(chosen, location, source, series))
         except UnknownLayoutError as error:
             if reader != "auto" or location.is_url or not _openslide_reads(location):
                 raise
             try:
-                return Slide(location, _read_with("openslide", location, None))
+                return Slide(location, _read_with("openslide", location, None, series))
             except SlideError:
                 raise error from None
         except BaseException:
@@ -123,7 +139,7 @@ def choose_reader(location: Location, source: ByteSource | None) -> str:
         return "tiffslide"
     if head.startswith(_IMAGE_HEADS):
         return "image"
-    if head[128:132] == b"DICM":
+    if is_dicom(head):
         return "dicom"
     if not location.is_url and _openslide_reads(location):
         return "openslide"
@@ -136,7 +152,7 @@ def choose_reader(location: Location, source: ByteSource | None) -> str:
 def _choose_for_folder(location: Location) -> str:
     if is_zarr(open_folder(location)):
         return "zarr"
-    if not location.is_url and next(location.path.rglob("*.dcm"), None):
+    if not location.is_url and next(find_dicom_files(location.path), None):
         return "dicom"
     raise SlideError(
         f"{location}: is a folder, but neither a Zarr ({', '.join(DOCUMENTS)}) nor one with DICOM "
@@ -165,7 +181,9 @@ def _open(location: Location) -> ByteSource | None:
             raise SlideError(f"{location}: {error.strerror}") from error
 
 
-def _read_with(reader: str, location: Location, source: ByteSource | None) -> Reader:
+def _read_with(
+    reader: str, location: Location, source: ByteSource | None, series: str | None
+) -> Reader:
     """Open a reader, which owns the source from here on.
 
     Raises:
@@ -176,6 +194,10 @@ def _read_with(reader: str, location: Location, source: ByteSource | None) -> Re
             f"{location}: the {reader} reader only reads files on a disk; copy the slide there "
             "first"
         )
+    if series is not None and reader not in SERIES_READERS:
+        raise SlideError(
+            f"{location}: the {reader} reader knows no series to choose from; leave `series` out"
+        )
     open_with = _import_reader(reader, location)
     if reader in FILE_READERS and source is None:
         raise SlideError(f"{location}: is a folder; give the path of a slide")
@@ -183,7 +205,11 @@ def _read_with(reader: str, location: Location, source: ByteSource | None) -> Re
         source.close()
     kind = UnknownLayoutError if reader == "tiffslide" else SlideError
     with foreign_errors_as(kind, f"{location}: the {reader} reader can't open it"):
-        return open_with(source if reader in FILE_READERS else location)
+        opened = open_with(
+            source if reader in FILE_READERS else location,
+            **({} if series is None else {"series": series}),
+        )
+        return read_upright(opened)
 
 
 def _import_reader(reader: str, location: Location) -> Callable[..., Reader]:

@@ -20,6 +20,7 @@ from wsi_unet.geometry import Box, Shape
 from wsi_unet.locations import Location
 from wsi_unet.slides.levels import Level, PixelSize, check_levels
 from wsi_unet.slides.resample import read_thumbnail
+from wsi_unet.slides.series import Series
 
 
 class UnknownLayoutError(SlideError):
@@ -36,6 +37,9 @@ class Reader(Protocol):
         levels: the pyramid, finest level first.
         mpp: µm per level-0 px as the file states it.
         properties: everything else that the file says about itself.
+        series: the images of the file, of which one is read; () if it can't hold several.
+        warnings: what was lost, or is doubtful, one line each.
+        orientation: how `levels` and `read` are turned, from 1 (upright) to 8 (TIFF 6.0).
     """
 
     name: str
@@ -44,6 +48,9 @@ class Reader(Protocol):
     levels: tuple[Level, ...]
     mpp: PixelSize | None
     properties: Mapping[str, str]
+    series: tuple[Series, ...] = ()
+    warnings: tuple[str, ...] = ()
+    orientation: int = 1
 
     def read(self, level: int, box: Box) -> NDArray[np.uint8]:
         """Return RGB (h, w, 3) of a box that lies inside an existing level.
@@ -126,6 +133,16 @@ class Slide:
     def properties(self) -> Mapping[str, str]:
         """Everything else that the file says about itself."""
         return self._reader.properties
+
+    @property
+    def series(self) -> tuple[Series, ...]:
+        """The images of the file, of which one is read; () if it can't hold several."""
+        return self._reader.series
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was lost or is doubtful about the file, one line each."""
+        return self._reader.warnings
 
     def read(self, level: int, box: Box) -> NDArray[np.uint8]:
         """Return the pixels of a box.

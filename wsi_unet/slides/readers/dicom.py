@@ -17,6 +17,7 @@ from wsi_unet.geometry import Box
 from wsi_unet.locations import Location
 from wsi_unet.slides.fingerprint import path_digest
 from wsi_unet.slides.levels import PixelSize, make_levels
+from wsi_unet.slides.readers.dicom_files import find_dicom_files
 from wsi_unet.slides.slide import Reader
 
 
@@ -33,7 +34,9 @@ class DicomReader(Reader):
         """
         self._path = location.path
         self._lock = threading.Lock()
-        self._files = sorted(self._path.rglob("*.dcm")) if self._path.is_dir() else [self._path]
+        self._files = [self._path]
+        if self._path.is_dir():
+            self._files = list(find_dicom_files(self._path))
         with foreign_errors_as(SlideError, f"{self._path}: wsidicom finds no whole-slide image"):
             self._slide = WsiDicom.open(self._files)
         try:

@@ -17,6 +17,7 @@ from wsi_unet.colour import to_rgb
 from wsi_unet.errors import SlideError, foreign_errors_as, os_errors_as
 from wsi_unet.geometry import Box, Shape
 from wsi_unet.image_files import JPEG_HEAD, PNG_HEAD, open_image
+from wsi_unet.samples import ORIENTATION, UPRIGHT, known_orientation
 from wsi_unet.slides.fingerprint import file_digest
 from wsi_unet.slides.levels import make_levels
 from wsi_unet.slides.slide import Reader
@@ -39,8 +40,7 @@ BEST_COMPRESSION = 1032
 class ImageReader(Reader):
     """Reads an image of one level, which is decoded when first needed and then kept as decoded.
 
-    Its resolution is meant for printers, so it isn't taken for a pixel size; and pixels are read
-    as stored: an orientation tag isn't applied.
+    Its resolution is meant for printers, so it isn't taken for a pixel size.
     """
 
     name = "image"
@@ -86,6 +86,7 @@ class ImageReader(Reader):
             shape = image.height, image.width
             self._refuse_impossible(shape, depth * _PNG_SAMPLES.get(colours, 1))
             self.levels = make_levels([shape], [shape])
+            self.orientation = _orientation(image)
             self.compression = image.format
             self.properties: Mapping[str, str] = {
                 "image.format": str(image.format),
@@ -130,21 +131,33 @@ class ImageReader(Reader):
                     SlideError, f"{location}: can't be decoded, the file is damaged"
                 ):
                     image.load()
+                if _orientation(image) != self.orientation:  # a PNG may say it after its pixels
+                    raise SlideError(
+                        f"{location}: says only behind its pixels that it is turned; save it again"
+                    )
                 self._decoded = image
             return self._decoded
 
     @override
     def read(self, level: int, box: Box) -> NDArray[np.uint8]:
         image = self._decode()
-        piece = image.crop((box.x0, box.y0, box.x1, box.y1)).convert(_CONVERTED_TO[image.mode])
-        pixels = np.asarray(piece)
+        # One colour may stand for transparency, beside the pixels.
+        mode = "RGBA" if "transparency" in image.info else _CONVERTED_TO[image.mode]
+        pixels = np.asarray(image.crop((box.x0, box.y0, box.x1, box.y1)).convert(mode))
         return np.array(to_rgb(pixels[..., None] if pixels.ndim == 2 else pixels))
 
     @override
     def fingerprint(self) -> str:
-        return file_digest(self._source, f"image {self.levels[0].shape}")
+        # Earlier versions turned no image; their runs aren't resumed.
+        turned = f" orientation {self.orientation}" if self.orientation != UPRIGHT else ""
+        return file_digest(self._source, f"image {self.levels[0].shape}{turned}")
 
     @override
     def close(self) -> None:
         self._source.close()
         self._decoded = None
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return how an image is turned; a PNG's own method would decode all of it to find out."""
+    return known_orientation(Image.Image.getexif(image).get(ORIENTATION))

@@ -1,6 +1,7 @@
-"""Whole-slide TIFFs: tiffslide interprets the file, `tiff_tiles.TileSource` reads its tiles.
+"""Whole-slide TIFFs: tifffile finds their images, `tiff_tiles.TileSource` reads their tiles.
 
-Slides that are composed of several images or files are read by tiffslide itself.
+What vendors say beside the pixels is told by tiffslide, which also reads slides that are composed
+of several images or files.
 """
 
 from __future__ import annotations
@@ -8,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,24 +18,42 @@ from tiffslide import TiffSlide
 from typing_extensions import override
 
 from wsi_unet.colour import to_rgb
-from wsi_unet.errors import SlideError, first_line, os_errors_as
+from wsi_unet.errors import SlideError, first_line, foreign_errors_as
 from wsi_unet.geometry import Box
+from wsi_unet.samples import ORIENTATION, UPRIGHT, UnclearSamplesError, known_orientation
 from wsi_unet.slides.fingerprint import file_digest
-from wsi_unet.slides.levels import PixelSize, make_levels
+from wsi_unet.slides.levels import make_levels
 from wsi_unet.slides.library_messages import capture_library_messages
-from wsi_unet.slides.readers.tiff_directories import walk_directories
+from wsi_unet.slides.pixel_size import choose_size
+from wsi_unet.slides.readers.tiff_directories import Directory, walk_directories
 from wsi_unet.slides.readers.tiff_levels import TiffLevel
+from wsi_unet.slides.readers.tiff_ome import read_ome_images
 from wsi_unet.slides.readers.tiff_pages import (
     compression_name,
     layout_bytes,
+    lost_tags,
     refuse_truncated,
-    refuse_unsuitable,
-    tiff_level,
+    tiff_planes,
     tile_shape,
 )
+from wsi_unet.slides.readers.tiff_pixel_size import (
+    misunderstood_sizes,
+    pixel_size_statements,
+    text_of,
+)
+from wsi_unet.slides.readers.tiff_series import (
+    SeriesPixels,
+    describe_series,
+    fill_gaps,
+    read_pixels,
+)
 from wsi_unet.slides.readers.tiff_tiles import TileSource
+from wsi_unet.slides.series import Series, choose_series, mention_others
 from wsi_unet.slides.slide import Reader, UnknownLayoutError
 from wsi_unet.slides.sources.source import ByteSource
+
+_DESCRIPTION = 270
+_SERIES = "tiffslide.series-index"
 
 
 class TiffReader(Reader):
@@ -43,34 +61,43 @@ class TiffReader(Reader):
 
     name = "tiffslide"
 
-    def __init__(self, source: ByteSource, threads: int | None = None) -> None:
+    def __init__(
+        self, source: ByteSource, series: str | None = None, *, threads: int | None = None
+    ) -> None:
         """Open a TIFF.
 
         Args:
             source: the file, which the reader owns from here on.
+            series: number or name of the image to read; None for the largest.
             threads: how many threads decode tiles; None for a few more than there are cores.
 
         Raises:
             SlideError: the file isn't a readable TIFF of 8-bit grey or RGB pixels.
+            UnknownLayoutError: another reader might read it.
         """
         self._source = source
+        self._location = source.location
         self._lock = threading.Lock()
         self._composed: TiffSlide | None = None
         self._tiles: TileSource | None = None
+        self._unread: tuple[str, ...] = ()
         try:
-            with capture_library_messages() as warnings, _slide_errors(source, warnings):
-                self._open(warnings, threads)
+            unknown = f"{source.location}: tiffslide can't read this TIFF, damaged or of a kind "
+            with (
+                capture_library_messages(),
+                foreign_errors_as(UnknownLayoutError, unknown + "that another `reader` may know"),
+            ):
+                self._open(series, threads)
         except BaseException:
             source.close()
             raise
 
-    def _open(self, warnings: list[str], threads: int | None) -> None:
-        walk_directories(self._source)
+    def _open(self, series: str | None, threads: int | None) -> None:
+        directories = walk_directories(self._source)
         file: Any = self._source.open()
-        name = self._source.location.name
-        slide = TiffSlide(file, tifffile_options={"name": name})
+        slide = TiffSlide(file, tifffile_options={"name": self._location.name})
         try:
-            levels = self._keep_metadata(slide, warnings)
+            levels = self._keep_metadata(slide, directories, series)
             if levels is None:
                 self._composed = slide
             else:
@@ -79,42 +106,101 @@ class TiffReader(Reader):
             if self._composed is None:
                 slide.close()
 
-    def _keep_metadata(self, slide: TiffSlide, warnings: list[str]) -> tuple[TiffLevel, ...] | None:
+    def _keep_metadata(
+        self, slide: TiffSlide, directories: list[Directory], wanted: str | None
+    ) -> tuple[tuple[TiffLevel, ...], ...] | None:
         """Keep the file's metadata; return its levels if their tiles can be read directly."""
-        properties: dict[str, Any] = slide.properties
-        file = slide.ts_tifffile
-        series = file.series[properties["tiffslide.series-index"]]
-        for level in series.levels:
-            refuse_unsuitable(self._source.location, level.keyframe, series.axes)
-        refuse_truncated(self._source, list(file.pages), warnings)
-        sides = [(rows, columns) for columns, rows in slide.level_dimensions]
-        direct = self._direct_levels(series, properties)
-        tiles = [level.tile for level in direct or ()]
-        self.levels = make_levels(
-            sides, tiles or [tile_shape(level.keyframe) for level in series.levels]
-        )
-        self.mpp = _mpp(properties)
-        self.vendor = _vendor(slide, properties)
-        self.compression = compression_name(series.levels[0].keyframe.compression)
+        tiff: Any = slide.ts_tifffile
+        pages = list(tiff.pages)
+        refuse_truncated(self._source, directories, pages)
+        self.warnings = lost_tags(directories)
+        description = text_of(pages[0], _DESCRIPTION)
+        # By it tifffile recognises vendors, and takes it only where it is Unicode.
+        tiff.pages.first.description = tiff.pages.first.description or description
+        # The images of a Leica SCN are parts of one slide, which tiffslide puts together.
+        composed = tiff.is_scn and wanted is None
+        properties = self._read_properties(slide, required=composed)
+        pixels = self._choose_series(tiff, properties, wanted, composed=composed)
+        frame = pixels.series.keyframe
+        direct = None if composed else self._direct_levels(pixels)
+        if direct is None and pixels.number != properties.get(_SERIES):
+            raise SlideError(f"{self._location}: `series` can't be chosen in a TIFF of this kind")
+        sides = [level.shape for (level, *_) in direct or ()] or [
+            (rows, columns) for columns, rows in slide.level_dimensions
+        ]
+        tiles = [level.tile for (level, *_) in direct or ()] or [
+            tile_shape(level.keyframe) for level in pixels.series.levels
+        ]
+        self.levels = make_levels(sides, tiles)
+        whole = pixels.number == _largest(self.series)
+        self._keep_size(tiff, pixels, properties, whole=whole)
+        self.vendor = _vendor(tiff, properties)
+        self.compression = compression_name(frame.compression)
         self.properties = {
-            key: str(value) for key, value in properties.items() if value is not None
+            key: str(value)
+            for key, value in properties.items()
+            if value is not None and (whole or not key.startswith("tiffslide."))
         }
-        layout = layout_bytes(series, list(file.pages), properties)
-        self._digest = hashlib.sha256(layout).hexdigest()
+        tag = frame.tags.get(ORIENTATION)
+        self.orientation = known_orientation(None if tag is None else tag.value)
+        self.warnings = self.warnings or self._unread
+        layout = layout_bytes(pixels.series, pages, description)
+        self._digest = hashlib.sha256(layout + _changed_meaning(pixels, direct)).hexdigest()
         return direct
 
-    def _direct_levels(
-        self, series: Any, properties: Mapping[str, Any]
-    ) -> tuple[TiffLevel, ...] | None:
+    def _read_properties(self, slide: TiffSlide, *, required: bool) -> dict[str, Any]:
+        """Return what tiffslide understands of the vendor's descriptions; pixels don't need it."""
+        try:
+            return dict(slide.properties)
+        except NotImplementedError:  # axes of length one, or colours in planes
+            if required:
+                raise
+        except Exception as error:  # whatever it raises on damaged descriptions
+            if required:
+                raise
+            self._unread = (
+                f"what it says beside its pixels can't all be read ({first_line(error)})",
+            )
+        return {}
+
+    def _choose_series(
+        self, tiff: Any, properties: Mapping[str, Any], wanted: str | None, *, composed: bool
+    ) -> SeriesPixels:
+        xml = tiff.ome_metadata if tiff.is_ome else None
+        images = read_ome_images(xml) if xml else []
+        if xml and not images:
+            self.warnings += ("its OME-XML is damaged and was left out",)
+        self.series = tuple(describe_series(tiff, images))
+        try:
+            number = int(properties[_SERIES]) if composed else choose_series(self.series, wanted)
+            pixels = read_pixels(tiff.series[number], number, images)
+        except (SlideError, UnclearSamplesError) as error:
+            raise SlideError(f"{self._location}: {error}") from error
+        for series in tiff.series if composed else [pixels.series]:
+            fill_gaps(series, pixels.meaning)
+        if wanted is None and not composed:
+            self.warnings += mention_others(self.series, number)
+        if pixels.meaning.ignored:
+            self.warnings += ("its fourth channel isn't stated to be alpha and was left out",)
+        return pixels
+
+    def _direct_levels(self, pixels: SeriesPixels) -> tuple[tuple[TiffLevel, ...], ...] | None:
         """Return the levels if their tiles can be read directly, None if tiffslide must."""
-        composed = properties.get("tiffslide.series-composition") is not None
-        if composed or series.is_multifile or series.transform is not None:
-            return None
-        if any(len(level.pages) != 1 or level.keyframe.imagedepth != 1 for level in series.levels):
+        if pixels.series.is_multifile or pixels.series.transform is not None:
             return None
         return tuple(
-            tiff_level(self._source.location, level.keyframe, level.pages[0])
-            for level in series.levels
+            tiff_planes(self._location, level, pixels.meaning, pixels.planes)
+            for level in pixels.series.levels
+        )
+
+    def _keep_size(
+        self, tiff: Any, pixels: SeriesPixels, properties: Mapping[str, Any], *, whole: bool
+    ) -> None:
+        frame = pixels.series.keyframe
+        statements = pixel_size_statements(tiff, frame, pixels.ome, properties, whole=whole)
+        self.mpp, contradictions = choose_size(statements)
+        self.warnings += contradictions or (
+            () if self.mpp else misunderstood_sizes(frame, pixels.ome)
         )
 
     @property
@@ -127,7 +213,7 @@ class TiffReader(Reader):
         if self._tiles is not None:
             return self._tiles.read(level, box)
         assert self._composed is not None
-        with self._lock, _slide_errors(self._source):
+        with self._lock:
             pixels = _read_composed(self._composed, level, box)
         return np.ascontiguousarray(to_rgb(pixels))
 
@@ -144,46 +230,36 @@ class TiffReader(Reader):
         self._source.close()
 
 
-@contextmanager
-def _slide_errors(source: ByteSource, warnings: Sequence[str] = ()) -> Iterator[None]:
-    """Turn whatever tifffile and tiffslide raise into a SlideError that says what to do.
+def _largest(series: Sequence[Series]) -> int:
+    return max(range(len(series)), key=lambda number: series[number].area)
 
-    Args:
-        source: the file.
-        warnings: what tifffile logged before; it says more than the error does.
+
+def _changed_meaning(
+    pixels: SeriesPixels, direct: tuple[tuple[TiffLevel, ...], ...] | None
+) -> bytes:
+    """Return what earlier versions read differently, so that their runs aren't resumed.
+
+    They showed gaps black, multiplied premultiplied colours by alpha, and turned no image.
     """
-    try:
-        with os_errors_as(SlideError, source.location):
-            yield
-    except SlideError:
-        raise
-    except Exception as error:  # damaged and forged files make them raise anything
-        refuse_truncated(source, [], warnings)
-        if "axes=" in str(error):
-            raise SlideError(
-                f"{source.location}: is a stack, or its colours lie in separate planes "
-                f"({first_line(error)}); export one RGB image first"
-            ) from error
-        raise UnknownLayoutError(
-            f"{source.location}: tiffslide can't read this TIFF ({first_line(error)}); it may be "
-            "damaged, or of a kind that only another reader knows (`reader='openslide'`)"
-        ) from error
+    tag = pixels.series.keyframe.tags.get(ORIENTATION)
+    orientation = known_orientation(None if tag is None else tag.value)
+    gaps = pixels.meaning.colours == 3 and (
+        direct is None or any(level.has_gaps for planes in direct for level in planes)
+    )
+    facts = {
+        "white gaps": gaps,
+        "premultiplied": pixels.meaning.alpha == "premultiplied",
+        "ignored": pixels.meaning.ignored,
+        "orientation": orientation if orientation != UPRIGHT else 0,
+    }
+    return "".join(f"{name} {value} " for name, value in facts.items() if value).encode()
 
 
-def _mpp(properties: Mapping[str, Any]) -> PixelSize | None:
-    stated = properties.get("tiffslide.mpp-y"), properties.get("tiffslide.mpp-x")
-    try:
-        y, x = (float(side) for side in stated if side is not None)
-    except ValueError:  # one of them is missing, or isn't a number
-        return None
-    return PixelSize(y, x)
-
-
-def _vendor(slide: TiffSlide, properties: Mapping[str, Any]) -> str:
+def _vendor(tiff: Any, properties: Mapping[str, Any]) -> str:
     stated = properties.get("tiffslide.vendor")
     if stated:
         return str(stated).lower()
-    return "ome-tiff" if slide.ts_tifffile.is_ome else "generic-tiff"
+    return "ome-tiff" if tiff.is_ome else "generic-tiff"
 
 
 def _read_composed(slide: TiffSlide, level: int, box: Box) -> NDArray[np.uint8]:

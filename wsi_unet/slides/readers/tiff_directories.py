@@ -47,19 +47,21 @@ class Directory:
 
     Attributes:
         offset: where it starts, bytes.
-        lost: codes of the tags whose values lie beyond the end of the file.
+        complete: whether all of it lies inside the file, and it is one.
+        lost: codes of the tags whose values lie beyond the end of the file or are of no known type.
         inner: offsets of the directories inside it (SubIFDs).
         following: offset of the next directory; 0 for the last.
     """
 
     offset: int
+    complete: bool
     lost: tuple[int, ...]
     inner: tuple[int, ...]
     following: int
 
 
 def walk_directories(source: ByteSource) -> list[Directory]:
-    """Return all directories that lie inside the file, those inside others too.
+    """Return all directories, those inside others too.
 
     Raises:
         SlideError: they run in a circle, there are too many, or the file can't be read.
@@ -75,7 +77,7 @@ def _walk(source: ByteSource) -> Iterator[Directory]:
     waiting = [(start, True)]
     while waiting:
         offset, outermost = waiting.pop()
-        if not 0 < offset < source.size:
+        if not offset:
             continue
         if offset in seen:
             raise SlideError(
@@ -89,8 +91,6 @@ def _walk(source: ByteSource) -> Iterator[Directory]:
             )
         seen.add(offset)
         directory = _read(source, layout, offset)
-        if directory is None:
-            continue
         yield directory
         waiting += [(inner, False) for inner in directory.inner]
         if outermost:  # what follows an inner directory, nobody reads
@@ -108,16 +108,16 @@ def _layout(head: bytes, name: str) -> tuple[_Format, int]:
     return layout, layout.unpack(layout.offset, head[4:].ljust(8, b"\0"))[0]
 
 
-def _read(source: ByteSource, layout: _Format, offset: int) -> Directory | None:
-    """Read a directory; return None if there is no sensible one."""
+def _read(source: ByteSource, layout: _Format, offset: int) -> Directory:
     length = struct.calcsize(layout.order + layout.count)
     data = source.read_at(offset, length)
     count = layout.unpack(layout.count, data)[0] if len(data) == length else 0
     if not 0 < count <= MAX_ENTRIES:
-        return None
+        return Directory(offset, complete=False, lost=(), inner=(), following=0)
     entries = count * layout.entry_bytes
     data = source.read_at(offset + length, entries + 8)
-    tail = data[entries:].ljust(8, b"\0")
+    tail = data[entries:]
+    complete = len(tail) >= struct.calcsize(layout.order + layout.offset)
     lost: list[int] = []
     inner: tuple[int, ...] = ()
     value_bytes = struct.calcsize(layout.order + layout.entry[-1])
@@ -128,11 +128,12 @@ def _read(source: ByteSource, layout: _Format, offset: int) -> Directory | None:
         code, kind, values, where = layout.unpack(layout.entry, entry)
         size = values * _BYTES.get(kind, 1)
         inline = size <= value_bytes
-        if not inline and where + size > source.size:
+        if kind not in _BYTES or (not inline and where + size > source.size):
             lost.append(code)
         elif code == _SUBIFDS and values <= MAX_DIRECTORIES:
             stored = entry[-value_bytes:] if inline else source.read_at(where, size)
             number = "Q" if _BYTES.get(kind) == 8 else "I"
             if kind in (4, 13, 16, 18):
                 inner = struct.unpack(f"{layout.order}{values}{number}", stored[:size])
-    return Directory(offset, tuple(lost), inner, layout.unpack(layout.offset, tail)[0])
+    following = layout.unpack(layout.offset, tail.ljust(8, b"\0"))[0]
+    return Directory(offset, complete, tuple(lost), inner, following)

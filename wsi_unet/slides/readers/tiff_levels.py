@@ -10,7 +10,9 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_unet.colour import to_rgb
 from wsi_unet.geometry import Shape
+from wsi_unet.samples import SampleMeaning
 from wsi_unet.slides.sources.source import Range
 
 Decode = Callable[..., tuple[NDArray[np.uint8] | None, Any, Any]]
@@ -67,6 +69,7 @@ class TiffLevel:
         offsets: position of each tile in the file, row by row, bytes; 0 for a missing tile.
         lengths: length of each tile, bytes; 0 for a missing tile.
         samples: values per pixel.
+        meaning: what they are.
         decode: tifffile's decoder for these tiles.
         arguments: further arguments of the decoder: JPEG tables and header.
         jpeg: how to decode JPEG tiles into existing memory; None for other tiles.
@@ -78,6 +81,7 @@ class TiffLevel:
     offsets: NDArray[np.int64]
     lengths: NDArray[np.int64]
     samples: int
+    meaning: SampleMeaning
     decode: Decode
     arguments: dict[str, bytes]
     jpeg: JpegTiles | None
@@ -94,3 +98,14 @@ class TiffLevel:
             return None  # Philips files may lack their last row of tiles
         offset, length = int(self.offsets[number]), int(self.lengths[number])
         return (offset, length) if offset and length else None
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether the file leaves out any tile."""
+        tiles = self.grid[0] * self.grid[1]
+        return len(self.offsets) < tiles or not (self.offsets.all() and self.lengths.all())
+
+    def to_rgb(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return decoded pixels (h, w, samples) as RGB, by what their samples mean."""
+        used = pixels[..., : pixels.shape[2] - self.meaning.ignored]
+        return to_rgb(used, premultiplied=self.meaning.alpha == "premultiplied")

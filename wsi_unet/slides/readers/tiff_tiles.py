@@ -17,7 +17,6 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_unet.colour import to_rgb
 from wsi_unet.cores import usable_cores
 from wsi_unet.errors import SlideError, foreign_errors_as
 from wsi_unet.geometry import Box
@@ -34,6 +33,10 @@ def default_threads() -> int:
     return max(2, min(8, 2 * usable_cores()))
 
 
+TileIndex = tuple[int, int, int]
+"""(plane, row, column) of a tile; planes are 0, or red, green and blue."""
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class _TileRead:
     """A read in progress.
@@ -42,31 +45,31 @@ class _TileRead:
         level: the level that is read.
         box: the box that is read, px of the level.
         result: (h, w, 3), to be filled.
-        queue: (row, column) of the tiles that no thread has taken yet. An iterator over a list
-            hands each of them to exactly one thread.
+        queue: (plane, row, column) of the tiles that no thread has taken yet. An iterator over a
+            list hands each of them to exactly one thread.
         encoded: the requested bytes of the tiles.
-        positions: which of the ranges in `encoded` a tile is, by the tile's number.
+        positions: which of the ranges in `encoded` a tile is, by its plane and number.
     """
 
     level: int
     box: Box
     result: NDArray[np.uint8]
-    queue: Iterator[tuple[int, int]]
+    queue: Iterator[TileIndex]
     encoded: Ranges
-    positions: dict[int, int]
+    positions: dict[tuple[int, int], int]
 
 
 class TileSource:
     """Reads boxes from the tiles of one file; several threads may read at once."""
 
     def __init__(
-        self, source: ByteSource, levels: tuple[TiffLevel, ...], threads: int | None
+        self, source: ByteSource, levels: Sequence[tuple[TiffLevel, ...]], threads: int | None
     ) -> None:
         """Read tiles from an open file, which is closed with this.
 
         Args:
             source: the TIFF file.
-            levels: its levels.
+            levels: its levels: each one table of tiles, or one for each of red, green and blue.
             threads: how many threads decode tiles, for all reads together; None for a few more
                 than there are cores.
         """
@@ -77,7 +80,7 @@ class TileSource:
         self._lock = threading.Lock()
         self._local = threading.local()
         self._memory = WindowMemory()
-        self._kept: dict[tuple[int, int], NDArray[np.uint8]] = {}
+        self._kept: dict[tuple[int, int, int], NDArray[np.uint8]] = {}
 
     @cached_property
     def _threads(self) -> int:
@@ -91,9 +94,11 @@ class TileSource:
             SlideError: a tile is truncated or can't be decoded; the message names it.
         """
         result = self._memory.empty((*box.shape, 3))
-        rows, columns = self._levels[level].tile
+        planes = self._levels[level]
+        rows, columns = planes[0].tile
         tiles = [
-            (i, j)
+            (plane, i, j)
+            for plane in range(len(planes))
             for i in range(box.y0 // rows, -(-box.y1 // rows))
             for j in range(box.x0 // columns, -(-box.x1 // columns))
         ]
@@ -116,19 +121,19 @@ class TileSource:
             del error, running, window
 
     def _request(
-        self, level: int, box: Box, result: NDArray[np.uint8], tiles: list[tuple[int, int]]
+        self, level: int, box: Box, result: NDArray[np.uint8], tiles: list[TileIndex]
     ) -> _TileRead:
         """Request the bytes of all tiles that aren't kept decoded."""
-        tiff_level = self._levels[level]
-        across = tiff_level.grid[1]
-        numbers = (i * across + j for i, j in tiles)
+        planes = self._levels[level]
+        across = planes[0].grid[1]
+        numbers = ((plane, i * across + j) for plane, i, j in tiles)
         ranges = {
-            number: tile_range
-            for number in numbers
-            if (level, number) not in self._kept
-            and (tile_range := tiff_level.tile_range(number)) is not None
+            (plane, number): tile_range
+            for plane, number in numbers
+            if (level, plane, number) not in self._kept
+            and (tile_range := planes[plane].tile_range(number)) is not None
         }
-        positions = {number: position for position, number in enumerate(ranges)}
+        positions = {tile: position for position, tile in enumerate(ranges)}
         encoded = self._source.request(list(ranges.values()))
         return _TileRead(level, box, result, iter(tiles), encoded, positions)
 
@@ -149,50 +154,57 @@ class TileSource:
             window.encoded.cancel()
             raise
 
-    def _copy_tile(self, window: _TileRead, index: tuple[int, int]) -> None:
-        tiff_level = self._levels[window.level]
+    def _copy_tile(self, window: _TileRead, index: TileIndex) -> None:
+        planes = self._levels[window.level]
+        tiff_level = planes[index[0]]
         rows, columns = tiff_level.tile
-        y, x = index[0] * rows, index[1] * columns
+        y, x = index[1] * rows, index[2] * columns
         tile = Box(y, x, y + rows, x + columns)
         common = tile.intersection(window.box)
         target = window.result[common.relative_to(window.box).slices()]
         source = common.relative_to(tile).slices()
         pixels = self._decoded_tile(window, index)
-        target[...] = tiff_level.fill if pixels is None else to_rgb(pixels[source])
+        if pixels is None:
+            target[..., index[0] if len(planes) > 1 else slice(None)] = tiff_level.fill
+        elif len(planes) > 1:
+            target[..., index[0]] = pixels[source][..., 0]
+        else:
+            target[...] = tiff_level.to_rgb(pixels[source])
 
-    def _decoded_tile(self, window: _TileRead, index: tuple[int, int]) -> NDArray[np.uint8] | None:
+    def _decoded_tile(self, window: _TileRead, index: TileIndex) -> NDArray[np.uint8] | None:
         """Return a decoded tile (rows, columns, samples); None if the file leaves it out.
 
         It may be in this thread's scratch memory, which the thread's next tile overwrites.
         """
-        tiff_level = self._levels[window.level]
-        number = index[0] * tiff_level.grid[1] + index[1]
+        plane, row, column = index
+        tiff_level = self._levels[window.level][plane]
+        number = row * tiff_level.grid[1] + column
         if tiff_level.tile_range(number) is None:
             return None
         if tiff_level.tile[0] * tiff_level.tile[1] < LARGE_TILE:
             return self._decode(window, number, index, scratch=True)
         with self._lock:
-            kept = self._kept.get((window.level, number))
+            kept = self._kept.get((window.level, plane, number))
             if kept is None:
                 kept = self._decode(window, number, index, scratch=False)
                 while self._kept and kept.nbytes + self._kept_size() > MAX_KEPT_BYTES:
                     self._kept.pop(next(iter(self._kept)))
-                self._kept[window.level, number] = kept
+                self._kept[window.level, plane, number] = kept
             return kept
 
     def _kept_size(self) -> int:
         return sum(pixels.nbytes for pixels in self._kept.values())
 
-    def _tile_name(self, level: int, index: tuple[int, int]) -> str:
-        row, column = index
+    def _tile_name(self, level: int, index: TileIndex) -> str:
+        _, row, column = index
         return f"{self._source.location}: the tile in row {row}, column {column} of level {level}"
 
-    def _data(self, window: _TileRead, number: int, index: tuple[int, int]) -> bytes:
+    def _data(self, window: _TileRead, number: int, index: TileIndex) -> bytes:
         """Return the encoded bytes of a tile."""
-        tiff_level = self._levels[window.level]
+        tiff_level = self._levels[window.level][index[0]]
         tile_range = tiff_level.tile_range(number)
         assert tile_range is not None
-        position = window.positions.get(number)
+        position = window.positions.get((index[0], number))
         try:
             if position is None:  # it was kept decoded when the read began
                 data = self._source.request([tile_range]).get(0)
@@ -210,10 +222,10 @@ class TileSource:
         return data
 
     def _decode(
-        self, window: _TileRead, number: int, index: tuple[int, int], scratch: bool
+        self, window: _TileRead, number: int, index: TileIndex, scratch: bool
     ) -> NDArray[np.uint8]:
         """Return a decoded tile, in this thread's scratch memory if allowed and possible."""
-        tiff_level = self._levels[window.level]
+        tiff_level = self._levels[window.level][index[0]]
         data = self._data(window, number, index)
         if tiff_level.jpeg and scratch:
             pixels = self._scratch((*tiff_level.tile, tiff_level.samples))

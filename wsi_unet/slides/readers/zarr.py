@@ -11,7 +11,7 @@ import json
 import math
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -25,18 +25,19 @@ from wsi_unet.errors import SlideError, foreign_errors_as, os_errors_as
 from wsi_unet.geometry import Box, Shape
 from wsi_unet.locations import Location
 from wsi_unet.slides.levels import make_levels
+from wsi_unet.slides.readers.zarr_gaps import LevelArray
 from wsi_unet.slides.readers.zarr_metadata import (
     Node,
     array_axes,
     compression_name,
     describe_zarr,
-    first_image,
     image_axes,
-    is_zarr,
     load_node,
     pixel_size,
     refuse_fluorescence,
 )
+from wsi_unet.slides.readers.zarr_series import ZarrImage, find_images, refuse_samples
+from wsi_unet.slides.series import choose_series, mention_others
 from wsi_unet.slides.slide import Reader
 from wsi_unet.slides.sources.folder import Folder
 from wsi_unet.slides.sources.opening import open_folder
@@ -59,50 +60,55 @@ class ZarrReader(Reader):
     name = "zarr"
     vendor = None
 
-    def __init__(self, location: Location) -> None:
-        """Open a folder that holds an OME-Zarr image or a plain array.
+    def __init__(self, location: Location, series: str | None = None) -> None:
+        """Open a folder that holds OME-Zarr images or a plain array.
+
+        Args:
+            location: the folder.
+            series: number or name of the image to read; None for the largest.
 
         Raises:
             SlideError: it holds neither, or the pixels aren't 8-bit grey or RGB in one plane.
         """
         self._location = location
         self._lock = threading.Lock()
-        node, folder = self._find_image(open_folder(location))
-        if node.is_array:
-            self._image: Mapping[str, Any] = {}
+        chosen = self._choose(find_images(open_folder(location)), series)
+        node, folder = chosen.node, chosen.folder
+        self._image = chosen.described
+        if not self._image:
             self._folders, self._nodes = [folder], [node]
             self._axes = array_axes(location, node)
         else:
-            self._image = first_image(node)
             names = [str(dataset["path"]) for dataset in self._image["datasets"][:MAX_LEVELS]]
             self._folders = [folder.subfolder(name) for name in names]
             self._nodes = list(map_concurrently(load_node, self._folders, location))
             self._axes = image_axes(location, self._image, self._nodes[0])
-            refuse_fluorescence(location, node)
         levels = zip(self._folders, self._nodes, strict=True)
-        self._arrays = list(map_concurrently(self._open, levels, location))
-        shapes = [self._shape(array) for array in self._arrays]
-        self.levels = make_levels(shapes, [self._tile(array) for array in self._arrays])
-        self.mpp = pixel_size(self._image, self._axes)
+        opened = list(map_concurrently(self._open, levels, location))
+        try:
+            refuse_fluorescence(node)
+        except SlideError as error:
+            raise SlideError(f"{location}: {error}") from error
+        self._arrays = [LevelArray(array, self._axes) for array in opened]
+        shapes = [self._shape(array) for array in opened]
+        self.levels = make_levels(shapes, [self._tile(array) for array in opened])
+        self.mpp, unclear = pixel_size(self._image, self._axes)
+        self.warnings += unclear
         self.compression = compression_name(self._nodes[0].document)
         self.properties = describe_zarr(self._image, node, self._axes)
 
-    def _find_image(self, folder: Folder) -> tuple[Node, Folder]:
-        node = load_node(folder)
-        if node.is_array or first_image(node):
-            return node, folder
-        inner = folder.subfolder("0")
-        attributes = node.attributes.get("ome", node.attributes)
-        if (
-            "bioformats2raw.layout" in attributes
-            and is_zarr(inner)
-            and first_image(load_node(inner))
-        ):
-            return load_node(inner), inner
-        kind = "an HCS plate" if "plate" in attributes else "a Zarr group without an OME-Zarr image"
-        raise SlideError(
-            f"{folder.location}: is {kind}; give the path of one image or array inside it"
-        )
+    def _choose(self, images: Sequence[ZarrImage], wanted: str | None) -> ZarrImage:
+        """Return the image to read, and keep the list of all."""
+        if len(images) == 1 and wanted is None:
+            return images[0]
+        self.series = tuple(image.series() for image in images)
+        try:
+            number = choose_series(self.series, wanted)
+        except SlideError as error:
+            raise SlideError(f"{self._location}: {error}") from error
+        if wanted is None:
+            self.warnings += mention_others(self.series, number)
+        return images[number]
 
     def _open(self, level: tuple[Folder, Node]) -> zarr.Array[Any]:
         folder, node = level
@@ -111,25 +117,12 @@ class ZarrReader(Reader):
             array = zarr.open_array(
                 folder.store(), mode="r", zarr_format=2 if node.version == 2 else 3
             )
-        if array.dtype != np.uint8:
-            raise SlideError(
-                f"{self._location}: its pixels are {array.dtype}; only uint8 is supported, so "
-                "convert it to 8-bit RGB first"
-            )
         if array.ndim != len(self._axes) or 0 in array.shape:
             raise SlideError(f"{location}: shape {array.shape} doesn't fit the axes {self._axes}")
-        sides = dict(zip(self._axes, array.shape, strict=True))
-        stacked = {axis: sides[axis] for axis in sides if axis not in "cyx" and sides[axis] != 1}
-        if stacked:
-            raise SlideError(
-                f"{self._location}: is a stack ({stacked}); only single planes are supported, so "
-                "extract one first"
-            )
-        if sides.get("c", 1) not in (1, 3, 4):
-            raise SlideError(
-                f"{self._location}: has {sides['c']} channels (multi-channel fluorescence?); only "
-                "grey, RGB and RGBA are supported, so make an RGB image of it first"
-            )
+        try:
+            refuse_samples(dict(zip(self._axes, array.shape, strict=True)), str(array.dtype))
+        except SlideError as error:
+            raise SlideError(f"{self._location}: {error}") from error
         # Whole chunks are decoded, whatever lies in them along the other axes.
         beside = math.prod(array.chunks) // max(1, math.prod(self._tile(array)))
         if beside > max(4, *array.shape):
@@ -147,7 +140,7 @@ class ZarrReader(Reader):
 
     @override
     def read(self, level: int, box: Box) -> NDArray[np.uint8]:
-        """Return RGB (h, w, 3) of a box; absent chunks hold the fill value."""
+        """Return RGB (h, w, 3) of a box; absent chunks are white if it is in colour."""
         down, across = self.levels[level].tile
         if down * across < LARGE_TILE:
             return self._read(level, box)
@@ -165,7 +158,7 @@ class ZarrReader(Reader):
         selection = tuple(picks.get(axis, 0) for axis in self._axes)
         where = self._folders[level].location
         with foreign_errors_as(SlideError, f"{where}: {box} can't be read, a chunk may be damaged"):
-            pixels = np.asarray(self._arrays[level][selection])
+            pixels = self._arrays[level].read(selection)
         kept = [axis for axis in self._axes if axis in picks]
         if "c" not in kept:
             return np.ascontiguousarray(to_rgb(pixels.transpose(_order(kept, "yx"))[..., None]))
@@ -179,9 +172,12 @@ class ZarrReader(Reader):
         chunks never change. Labels in the same folder don't count.
         """
         digest = hashlib.sha256(json.dumps(self._image, sort_keys=True).encode())
-        for folder, node in zip(self._folders, self._nodes, strict=True):
+        levels = zip(self._folders, self._nodes, self._arrays, strict=True)
+        for folder, node, array in levels:
             digest.update(json.dumps(node.document, sort_keys=True).encode())
             chunks = _chunks(folder)
+            if array.shows_gaps(len(chunks)):
+                digest.update(b"white gaps")  # earlier versions showed them black
             for name, size in chunks:
                 digest.update(f"{name} {size}\n".encode())
             sampled = [name for name, _ in chunks[:: -(-len(chunks) // SAMPLED_CHUNKS) or 1]]

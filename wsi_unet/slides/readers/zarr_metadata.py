@@ -14,21 +14,11 @@ from typing import Any
 from wsi_unet.errors import SlideError, os_errors_as
 from wsi_unet.locations import Location
 from wsi_unet.slides.levels import PixelSize
+from wsi_unet.slides.pixel_size import to_micrometres
 from wsi_unet.slides.sources.folder import Folder
 
 DOCUMENTS = ("zarr.json", ".zarray", ".zgroup")
 """A folder that holds one of these is a Zarr node."""
-
-MICROMETRES = {
-    "angstrom": 1e-4,
-    "nanometer": 1e-3,
-    "micrometer": 1.0,
-    "micron": 1.0,
-    "millimeter": 1e3,
-    "centimeter": 1e4,
-    "meter": 1e6,
-}
-"""µm per unit, for the units that OME-Zarr's axes have with microscopes."""
 
 _RGB = ["FF0000", "00FF00", "0000FF"]
 
@@ -97,17 +87,20 @@ def _parse(folder: Folder, name: str, data: bytes) -> dict[str, Any]:
     return document
 
 
-def first_image(node: Node) -> Mapping[str, Any]:
-    """Return the first image that a group describes; an empty mapping if there is none."""
+def list_images(node: Node) -> list[Mapping[str, Any]]:
+    """Return the images that a group describes; a malformed one is left out."""
     described = node.attributes.get("ome", node.attributes)
     images = described.get("multiscales") if isinstance(described, dict) else None
-    if not isinstance(images, list) or not images or not isinstance(images[0], dict):
-        return {}
-    datasets = images[0].get("datasets")
-    usable = isinstance(datasets, list) and all(
-        isinstance(dataset, dict) and "path" in dataset for dataset in datasets
+    return [image for image in images if _is_image(image)] if isinstance(images, list) else []
+
+
+def _is_image(image: object) -> bool:
+    datasets = image.get("datasets") if isinstance(image, dict) else None
+    return (
+        isinstance(datasets, list)
+        and bool(datasets)
+        and all(isinstance(dataset, dict) and "path" in dataset for dataset in datasets)
     )
-    return images[0] if usable and datasets else {}
 
 
 def image_axes(location: Location, image: Mapping[str, Any], finest: Node) -> str:
@@ -144,32 +137,42 @@ def array_axes(location: Location, node: Node) -> str:
     )
 
 
-def refuse_fluorescence(location: Location, node: Node) -> None:
-    """Refuse three channels whose colours, as the file states them, aren't red, green and blue."""
+def refuse_fluorescence(node: Node) -> None:
+    """Refuse channels whose colours, as the file states them, aren't red, green and blue.
+
+    Raises:
+        SlideError: without the path.
+    """
     described = node.attributes.get("ome", node.attributes)
     channels = described.get("omero", {}).get("channels", [])
     colours = [str(channel.get("color", "")).lstrip("#").upper()[:6] for channel in channels]
-    if len(colours) == 3 and all(colours) and colours != _RGB:
+    if len(colours) in (3, 4) and all(colours) and colours[:3] != _RGB:
         raise SlideError(
-            f"{location}: its three channels are coloured {', '.join(colours)}: fluorescence, not "
-            "RGB; make an RGB image of it first"
+            f"its channels are coloured {', '.join(colours)}: fluorescence, not RGB; make an RGB "
+            "image of it first"
         )
 
 
-def pixel_size(image: Mapping[str, Any], axes: str) -> PixelSize | None:
-    """Return µm per px of the finest level: its scale times the image's, in the axes' units."""
+def pixel_size(image: Mapping[str, Any], axes: str) -> tuple[PixelSize | None, tuple[str, ...]]:
+    """Return µm per px of the finest level: its scale times the image's, in the axes' units.
+
+    Returns:
+        The pixel size, None if it isn't stated; and a line if it is and can't be understood.
+    """
     if not image or not isinstance(image.get("axes"), list):
-        return None
+        return None, ()
     units = {axis["name"][:1]: axis.get("unit") for axis in image["axes"] if isinstance(axis, dict)}
-    sides = {axis: MICROMETRES.get(str(units.get(axis)).lower(), math.nan) for axis in "yx"}
     scales = list(_scales(image["datasets"][0])) + list(_scales(image))
     if not scales or any(len(scale) != len(axes) for scale in scales):
-        return None
-    for scale in scales:
-        sides = {axis: side * float(scale[axes.index(axis)]) for axis, side in sides.items()}
-    if math.isnan(sides["y"]) or math.isnan(sides["x"]):
-        return None
-    return PixelSize(sides["y"], sides["x"])
+        return None, ()
+    factors = {axis: math.prod(scale[axes.index(axis)] for scale in scales) for axis in "yx"}
+    sides = {axis: to_micrometres(factors[axis], units.get(axis)) for axis in "yx"}
+    if sides["y"] is not None and sides["x"] is not None:
+        return PixelSize(sides["y"], sides["x"]), ()
+    if not any(units.get(axis) for axis in "yx"):
+        return None, ()
+    stated = ", ".join(f"{axis} {factors[axis]:.6g} {units.get(axis)!r}" for axis in "yx")
+    return None, (f"its pixel size is unknown: its axes state {stated}",)
 
 
 def _scales(described: Mapping[str, Any]) -> Iterator[list[float]]:

@@ -1,0 +1,127 @@
+"""What the samples of an image mean: which are colours, which is alpha, and how it is turned.
+
+Decided here for slides, and for whatever else reads TIFFs, by what the file states
+(PhotometricInterpretation, ExtraSamples, Orientation; TIFF 6.0 and its supplement). What states
+nothing isn't guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_unet.geometry import Box, Shape
+
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6
+"""Values of PhotometricInterpretation."""
+UNSPECIFIED, PREMULTIPLIED, STRAIGHT = 0, 1, 2
+"""Values of ExtraSamples."""
+ORIENTATION = 274
+"""The tag, in TIFF and in EXIF, that says how an image is turned: 1, upright, to 8."""
+UPRIGHT = 1
+TRANSPOSED = 5
+"""The first orientation whose rows are the upright image's columns."""
+
+_STEPS = {1: (1, 1), 2: (1, -1), 3: (-1, -1), 4: (-1, 1)}
+_STEPS |= {5: (1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}
+"""Steps along rows and columns that make an image upright, after transposing it from 5 on."""
+
+Alpha = Literal["none", "straight", "premultiplied"]
+T = TypeVar("T", bound=np.generic)
+
+
+class UnclearSamplesError(ValueError):
+    """What samples mean isn't stated, or isn't supported; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class SampleMeaning:
+    """What the samples of a pixel mean.
+
+    Attributes:
+        colours: 1 for grey, 3 for red, green and blue: the first samples.
+        alpha: whether the next one is alpha, and whether colours are multiplied by it already.
+        ignored: how many samples follow that aren't stated to be anything.
+    """
+
+    colours: Literal[1, 3]
+    alpha: Alpha = "none"
+    ignored: int = 0
+
+
+def sample_meaning(photometric: int, samples: int, extra: Sequence[int]) -> SampleMeaning:
+    """Return what the samples of a TIFF's pixel mean.
+
+    Args:
+        photometric: PhotometricInterpretation, where decoders have made YCbCr RGB.
+        samples: number of samples per pixel.
+        extra: ExtraSamples; empty if the file states none.
+
+    Raises:
+        UnclearSamplesError: they are neither grey nor RGB, nor one of them with alpha.
+    """
+    if photometric not in (BLACK_IS_ZERO, RGB, YCBCR):
+        raise UnclearSamplesError(_other_colours(photometric))
+    colours: Literal[1, 3] = 1 if photometric == BLACK_IS_ZERO else 3
+    beside = samples - colours
+    stated = extra[0] if extra else None
+    if beside == 0:
+        return SampleMeaning(colours)
+    if beside == 1 and stated == PREMULTIPLIED:
+        return SampleMeaning(colours, "premultiplied")
+    if beside == 1 and (stated == STRAIGHT or (stated is None and colours == 3)):
+        return SampleMeaning(colours, "straight")
+    if beside == 1 and colours == 3:
+        return SampleMeaning(colours, ignored=1)
+    raise UnclearSamplesError(
+        f"has {samples} channels that aren't stated to be colours: multi-channel fluorescence? "
+        "Only grey and RGB are supported, so make an RGB image of it first"
+    )
+
+
+def _other_colours(photometric: int) -> str:
+    if photometric == WHITE_IS_ZERO:
+        return (
+            "stores white as zero (MINISWHITE), which programs read in two ways; save it with "
+            "black as zero"
+        )
+    name = {PALETTE: "PALETTE", 5: "CMYK", 8: "CIELAB"}.get(photometric, str(photometric))
+    return f"stores colours as {name}, which isn't supported; convert it to RGB first"
+
+
+def known_orientation(value: Any) -> int:
+    """Return an orientation as a tag states it, upright if it states none that exists."""
+    return value if isinstance(value, int) and value in _STEPS else UPRIGHT
+
+
+def turn_upright(pixels: NDArray[T], orientation: int) -> NDArray[T]:
+    """Return an image as it is shown, a view.
+
+    Args:
+        pixels: (h, w) or (h, w, samples) as stored.
+        orientation: the tag's value.
+    """
+    rows, columns = _STEPS[orientation]
+    turned = pixels.swapaxes(0, 1) if orientation >= TRANSPOSED else pixels
+    return turned[::rows, ::columns]
+
+
+def stored_box(box: Box, shape: Shape, orientation: int) -> Box:
+    """Return where a box of an upright image lies in the stored one.
+
+    Args:
+        box: px of the upright image.
+        shape: (rows, columns) of the upright image, px.
+        orientation: the tag's value.
+    """
+    y0, x0, y1, x1 = box.y0, box.x0, box.y1, box.x1
+    rows, columns = _STEPS[orientation]
+    if rows < 0:
+        y0, y1 = shape[0] - y1, shape[0] - y0
+    if columns < 0:
+        x0, x1 = shape[1] - x1, shape[1] - x0
+    return Box(x0, y0, x1, y1) if orientation >= TRANSPOSED else Box(y0, x0, y1, x1)

@@ -1,0 +1,102 @@
+"""The images of one file, of which one is the slide: the others are macros, labels, thumbnails."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wsi_unet.errors import SlideError
+from wsi_unet.geometry import Shape
+
+ALIKE = 0.5
+"""Images with at least this share of the largest one's pixels might be the slide as well."""
+WORTH_A_WORD = 1 / 16
+"""Share of the slide's pixels from which another image is mentioned: macros are smaller."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One of the images of a file.
+
+    Attributes:
+        name: what the file calls it; "" if it has no name.
+        shape: (rows, columns) of its finest level, px.
+        levels: number of its levels.
+        refusal: why its pixels can't be those of a slide; None if they can.
+    """
+
+    name: str
+    shape: Shape
+    levels: int
+    refusal: str | None = None
+
+    @property
+    def area(self) -> int:
+        """Pixels of the finest level."""
+        return self.shape[0] * self.shape[1]
+
+
+def choose_series(listed: Sequence[Series], wanted: str | None) -> int:
+    """Return the number of the image that is the slide: the largest, if none is named.
+
+    Args:
+        listed: the file's images.
+        wanted: the number or the name of one of them; None for the largest.
+
+    Raises:
+        SlideError: there is no such image, its pixels can't be a slide's, or several are of about
+            the same size; the message lists them.
+    """
+    if not listed:
+        raise SlideError("holds no image")
+    if wanted is not None:
+        number = _find(listed, wanted)
+        refusal = listed[number].refusal
+        if refusal is not None:
+            raise SlideError(f"series {number} {refusal}")
+        return number
+    largest = max(listed, key=lambda series: series.area)
+    alike = [n for n, series in enumerate(listed) if series.area >= ALIKE * largest.area]
+    usable = [number for number in alike if listed[number].refusal is None]
+    if not usable:
+        others = f"; its images are {list_series(listed)}" if len(listed) > len(alike) else ""
+        raise SlideError(f"{largest.refusal}{others}")
+    if len(usable) > 1:
+        raise SlideError(
+            f"holds {len(usable)} images of about the same size, {list_series(listed, usable)}; "
+            "choose one with `series`"
+        )
+    return usable[0]
+
+
+def mention_others(listed: Sequence[Series], chosen: int) -> tuple[str, ...]:
+    """Return a line about the images that aren't read, if one is too large for a macro."""
+    most = WORTH_A_WORD * listed[chosen].area
+    others = [
+        number
+        for number, series in enumerate(listed)
+        if number != chosen and series.area >= most and series.refusal is None
+    ]
+    if not others:
+        return ()
+    read = list_series(listed, [chosen])
+    return (f"read {read}, not {list_series(listed, others)}; `series` chooses",)
+
+
+def list_series(listed: Sequence[Series], numbers: Sequence[int] | None = None) -> str:
+    """Return numbers, names and sizes of images, for a message."""
+    return ", ".join(
+        f"{number}{f' {listed[number].name!r}' if listed[number].name else ''} "
+        f"({listed[number].shape[1]} x {listed[number].shape[0]} px)"
+        for number in (range(len(listed)) if numbers is None else numbers)
+    )
+
+
+def _find(listed: Sequence[Series], wanted: str) -> int:
+    named = [number for number, series in enumerate(listed) if series.name == wanted]
+    if len(named) == 1:
+        return named[0]
+    if wanted.isascii() and wanted.isdigit() and int(wanted) < len(listed):
+        return int(wanted)
+    problem = "several images have the name" if named else "there is no series"
+    raise SlideError(f"{problem} {wanted!r}; its images are {list_series(listed)}")
