@@ -36,8 +36,7 @@ from wsi_unet.models.inference.devices import (
 )
 from wsi_unet.models.inference.predictor import CPU_SLOTS
 from wsi_unet.models.networks.folding import fold_batch_norm
-from wsi_unet.segmentation.parameters import LabelParameters
-from wsi_unet.segmentation.planning.output_state import read_parameters
+from wsi_unet.segmentation.parameters import LabelParameters, read_parameters
 from wsi_unet.segmentation.worker.label_block import cut_tiles
 from wsi_unet.segmentation.worker.task import open_reference
 from wsi_unet.slides.resample import open_raster, read_mirrored

@@ -12,7 +12,7 @@ import click
 import wsi_unet
 from wsi_unet_cli.common.options import json_option, verbose_option
 from wsi_unet_cli.common.outcome import EXIT_FAILED, EXIT_OK
-from wsi_unet_cli.common.output import duration, print_facts, print_json
+from wsi_unet_cli.common.output import duration, print_facts, print_json, say, write_json
 from wsi_unet_cli.common.reports import (
     blocks_in_words,
     exactness_in_words,
@@ -20,7 +20,7 @@ from wsi_unet_cli.common.reports import (
     groups_in_words,
     waits_in_words,
 )
-from wsi_unet_cli.common.text import count, printable, speak, speak_document
+from wsi_unet_cli.common.text import count, speak, speak_document
 
 if TYPE_CHECKING:
     from wsi_unet import RunStatus
@@ -31,7 +31,7 @@ EPILOG = """\
 \b
 Examples:
   wsi-unet status slide.ome.zarr
-  wsi-unet status slide.ome.zarr --verify
+  wsi-unet status slide.ome.zarr --verify --forget
   wsi-unet status results/
 
 Exit codes: 0 everything is finished, 1 something is left to do, 2 wrong usage or no result.
@@ -43,12 +43,18 @@ Exit codes: 0 everything is finished, 1 something is left to do, 2 wrong usage o
 @click.option(
     "--verify",
     is_flag=True,
-    help="Read everything back and compare checksums; the next run computes damaged blocks again.",
+    help="Read everything back and compare checksums. Nothing is changed.",
+)
+@click.option(
+    "--forget",
+    is_flag=True,
+    help="With --verify: mark damaged blocks as not done, so that the next run computes them "
+    "again.",
 )
 @json_option
 @verbose_option
 @click.pass_context
-def status(ctx: click.Context, result: str, verify: bool, as_json: bool) -> None:
+def status(ctx: click.Context, result: str, verify: bool, forget: bool, as_json: bool) -> None:
     """Show what is done, failed and left in each label group of the result OUT.
 
     If OUT is a folder with the results of many slides, show a line for each, and the totals. The
@@ -56,18 +62,18 @@ def status(ctx: click.Context, result: str, verify: bool, as_json: bool) -> None
     """
     from wsi_unet.cohorts.status import is_cohort
 
-    if is_cohort(result):
-        finished = _show_cohort(result, verify=verify, as_json=as_json)
-    else:
-        finished = _show_result(result, verify=verify, as_json=as_json)
+    if forget and not verify:
+        raise click.UsageError("--forget needs --verify, which finds the damage")
+    show = _show_cohort if is_cohort(result) else _show_result
+    finished = show(result, verify=verify, forget=forget, as_json=as_json)
     ctx.exit(EXIT_OK if finished else EXIT_FAILED)
 
 
-def _show_result(result: str, *, verify: bool, as_json: bool) -> bool:
+def _show_result(result: str, *, verify: bool, forget: bool, as_json: bool) -> bool:
     """Show one result; return whether it is finished."""
     from wsi_unet.segmentation.status import read_writer
 
-    runs = wsi_unet.run_status(result, verify=verify)
+    runs = wsi_unet.run_status(result, verify=verify, forget=forget)
     writer = read_writer(result)
     if as_json:
         print_json(
@@ -79,14 +85,17 @@ def _show_result(result: str, *, verify: bool, as_json: bool) -> bool:
         )
     else:
         for run in runs:
-            _show(run)
+            _show(run, forgotten=forget)
         _show_writer(writer)
     return all(run.state == "finished" for run in runs)
 
 
-def _show(run: RunStatus) -> None:
+def _show(run: RunStatus, *, forgotten: bool) -> None:
     blocks = blocks_in_words(run.blocks, labels=run.model is not None)
     damaged = ", ".join(f"{row}.{column}" for row, column in run.damaged)
+    if damaged:
+        cure = "" if forgotten else "status OUT --verify --forget, then "
+        damaged = f"{damaged} ({cure}the same segment command computes them again)"
     speed = [f"{run.mpx_per_s:.2f} Mpx/s per thread"] if run.mpx_per_s else []
     if run.blocks_per_s:
         speed.append(f"{run.blocks_per_s:.2f} blocks/s")
@@ -110,7 +119,7 @@ def _show(run: RunStatus) -> None:
 
 def _show_writer(writer: Writer | None) -> None:
     if writer is not None:
-        click.echo(printable(_writer_in_words(writer)))
+        say(_writer_in_words(writer))
 
 
 def _writer_in_words(writer: Writer) -> str:
@@ -120,7 +129,7 @@ def _writer_in_words(writer: Writer) -> str:
     return f"was being written by {writer.who}, which is gone ({silent})"
 
 
-def _show_cohort(folder: str, *, verify: bool, as_json: bool) -> bool:
+def _show_cohort(folder: str, *, verify: bool, forget: bool, as_json: bool) -> bool:
     """Show every result of a folder as soon as it is read; return whether all are finished."""
     from wsi_unet.cohorts.status import read_cohort_header, read_cohort_status
     from wsi_unet.segmentation.status import read_writer
@@ -134,17 +143,17 @@ def _show_cohort(folder: str, *, verify: bool, as_json: bool) -> bool:
             "cohort": header,
             "writer": None if writer is None else vars(writer),
         }
-        click.echo(json.dumps(head, indent=1).removesuffix("\n}") + ',\n "outputs": [')
-    for output in read_cohort_status(folder, verify=verify):
+        write_json(json.dumps(head, indent=1).removesuffix("\n}") + ',\n "outputs": [')
+    for output in read_cohort_status(folder, verify=verify, forget=forget):
         totals.add(output)
         if as_json:
             document = json.dumps(speak_document(output.to_json()), allow_nan=False)
-            click.echo(separator + document, nl=False)
+            write_json(separator + document, nl=False)
             separator = ",\n"
         else:
-            click.echo(_line(output))
+            say(_line(output))
     if as_json:
-        click.echo(f'\n ],\n "totals": {json.dumps(totals.to_json())}\n}}')
+        write_json(f'\n ],\n "totals": {json.dumps(totals.to_json())}\n}}')
     else:
         totals.show(folder, header)
         _show_writer(writer)
@@ -220,4 +229,5 @@ def _line(output: OutputStatus) -> str:
         words.append(speak(output.error))
     if output.writer is not None:
         words.append(_writer_in_words(output.writer))
-    return printable(f"{PurePath(output.output).name}: {', '.join(words)}")
+    name = PurePath(output.output or output.slide).name
+    return f"{name}: {', '.join(words)}"

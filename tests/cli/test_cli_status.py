@@ -143,6 +143,19 @@ def test_verify_reads_everything_of_every_result(out: Path) -> None:
     assert "a.ome.zarr: finished" in done.stdout
     assert "b.ome.zarr: unfinished, 3 of 4 blocks" in done.stdout
     assert array_objects(out / "a.ome.zarr") == whole
+    assert "b.ome.zarr: finished" in run("status", out).stdout
+    alone = run("status", out / "b.ome.zarr", "--verify")
+    assert "--verify --forget" in alone.stdout
+    assert run("status", out, "--verify", "--forget").exit_code == 1
+    assert "b.ome.zarr: unfinished, 3 of 4 blocks" in run("status", out).stdout
+
+
+def test_forgetting_needs_to_know_the_damage_and_that_nobody_writes(out: Path) -> None:
+    done = run("status", out, "--forget")
+    assert (done.exit_code, "needs --verify" in done.stderr) == (2, True)
+    with acquire(open_store(out / "b.ome.zarr")):
+        done = run("status", out / "b.ome.zarr", "--verify", "--forget")
+    assert (done.exit_code, "is being written by" in done.stderr) == (1, True)
 
 
 def test_an_empty_folder_holds_no_results(tmp_path: Path) -> None:

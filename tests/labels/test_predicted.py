@@ -109,7 +109,7 @@ def test_markers_that_say_more_than_there_is_are_not_believed(tmp_path: Path) ->
     progress = Progress(LocalStore(tmp_path / "s"), "nuclei")
     facts: Any = {"signature": "0", "counts": (), "seconds": {}, "attempts": 1, "shards": {}}
     progress.write_marker(BlockMarker(block=(7, 7), **facts))
-    beyond = ((0, 0, 10**6, 600), (1024, 1024, 1050, 10**6))
+    beyond = ((0, 0, 1024, 600), (1024, 1024, 1050, 10**6))
     progress.write_marker(BlockMarker(block=(2, 2), boxes=beyond, **facts))
     progress.write_marker(BlockMarker(block=(1, 1), **(facts | {"signature": "another"})))
     expected = np.zeros(SHAPE, bool)

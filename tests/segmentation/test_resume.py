@@ -98,9 +98,14 @@ def test_only_checksums_find_silent_damage(study: Study, tmp_path: Path) -> None
     data[20] ^= 0xFF
     path.write_bytes(data)
     assert run_status(output)[0].state == "finished"
-    status = run_status(output, verify=True)[0]
-    assert status.state == "unfinished"
-    assert status.damaged == ((1, 1),)
+    before = every_file(output)
+    for _ in range(2):
+        status = run_status(output, verify=True)[0]
+        assert status.state == "unfinished"
+        assert status.damaged == ((1, 1),)
+    assert every_file(output) == before
+    assert study.run(output).blocks.resumed == study.blocks
+    assert run_status(output, verify=True, forget=True)[0].damaged == ((1, 1),)
     assert wsi_unet.open_labels(output).attrs["finished"] is None
     assert study.run(output).blocks.resumed == study.blocks - 1
     assert array_objects(output) == array_objects(study.whole)

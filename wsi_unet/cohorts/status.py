@@ -78,7 +78,7 @@ def read_cohort_header(folder: str | os.PathLike[str] | Location) -> Row | None:
 
 
 def read_cohort_status(
-    folder: str | os.PathLike[str] | Location, *, verify: bool = False
+    folder: str | os.PathLike[str] | Location, *, verify: bool = False, forget: bool = False
 ) -> Iterator[OutputStatus]:
     """Yield the status of each output of a folder.
 
@@ -88,6 +88,7 @@ def read_cohort_status(
     Args:
         folder: path or URL of the folder; in an object store only the report's outputs are known.
         verify: as for `run_status`, for every output.
+        forget: likewise.
 
     Raises:
         OutputError: something can't be read.
@@ -96,14 +97,16 @@ def read_cohort_status(
     known: set[str] = set()
     for row in read_report_rows(open_store(location)):
         known.add(row["output"])
-        yield _read_reported(row, verify=verify)
+        yield _read_reported(row, verify=verify, forget=forget)
     for output in _find_outputs(location):
         if output not in known:
-            yield _read_stored(Location.parse(output), verify=verify)
+            yield _read_stored(Location.parse(output), verify=verify, forget=forget)
 
 
-def _read_reported(row: Row, *, verify: bool) -> OutputStatus:
+def _read_reported(row: Row, *, verify: bool, forget: bool) -> OutputStatus:
     """Return the status of an output that the report lists."""
+    if row.get("refused"):
+        return OutputStatus(output="", slide=row["slide"], state="failed", error=row["error"])
     output, slide = Location.parse(row["output"]), Location.parse(row["slide"]).name
     store = open_store(output)
     if row["status"] == "finished" and not verify and is_finished(store, row["label"]):
@@ -117,7 +120,9 @@ def _read_reported(row: Row, *, verify: bool) -> OutputStatus:
             inexact_because=row["inexact_because"] or "",
         )
     if store.get("zarr.json") is not None:
-        return _read_stored(output, verify=verify, label=row["label"], error=row["error"])
+        return _read_stored(
+            output, verify=verify, forget=forget, label=row["label"], error=row["error"]
+        )
     failed = row["status"] == "failed"
     return OutputStatus(
         output=str(output),
@@ -129,19 +134,25 @@ def _read_reported(row: Row, *, verify: bool) -> OutputStatus:
 
 
 def _read_stored(
-    output: Location, *, verify: bool, label: str | None = None, error: str | None = None
+    output: Location,
+    *,
+    verify: bool,
+    forget: bool,
+    label: str | None = None,
+    error: str | None = None,
 ) -> OutputStatus:
     """Return the status of an output that exists.
 
     Args:
         output: where it is.
         verify: read every shard and compare its checksum.
+        forget: remove the markers of damaged blocks.
         label: the run that counts; None is all of them.
         error: what went wrong, according to the report.
     """
     writer = read_writer(output)
     try:
-        runs = run_status(output, verify=verify)
+        runs = run_status(output, verify=verify, forget=forget)
     except OutputError as refusal:  # being laid out, or of another version: no reason to stop
         return OutputStatus(
             str(output), output.name, "unfinished", error=str(refusal), writer=writer

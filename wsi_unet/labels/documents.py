@@ -19,14 +19,11 @@ from pydantic_core import from_json
 from wsi_unet.errors import OptionError, OutputError
 from wsi_unet.labels.metadata import describe_array
 from wsi_unet.labels.names import check_label_name
-from wsi_unet.labels.pyramid import LONGEST_SIDE, MOST_LEVELS, is_block_side
+from wsi_unet.labels.pyramid import LONGEST_BLOCK, LONGEST_SIDE, MOST_LEVELS, is_block_side
 from wsi_unet.storage.store import ByteStore, TooLargeError
 
 MOST_METADATA_BYTES = 1 << 24
 """The most bytes of a zarr.json; a group's describes every model of an ensemble."""
-
-LONGEST_BLOCK = 1 << 16
-"""The longest side of a block or shard, px; one such block is 4 Gpx."""
 
 MOST_CLASSES = 256
 """The most label values of a group, and the most channels of probabilities: labels are uint8."""

@@ -19,11 +19,11 @@ import hashlib
 import io
 import re
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field, JsonValue, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue, ValidationError
 
 from wsi_unet.geometry import BlockGrid, BlockIndex, Box
 from wsi_unet.labels.documents import (
@@ -54,6 +54,9 @@ MOST_FAILURE_BYTES = 1 << 16
 MOST_MASK_BYTES = MOST_MASK_CELLS // 8 + (1 << 16)
 """The most bytes of each kind of file; a mask of random cells can't be compressed."""
 
+MOST_BOXES = 4096
+"""The most boxes of a block's computed part."""
+
 TAIL_SHARD_BYTES = 256
 """The most bytes that a tail's marker has per shard."""
 
@@ -66,7 +69,24 @@ Seconds = Annotated[float, Field(ge=0, lt=1e12)]
 Signature = Annotated[str, Field(max_length=64)]
 ShardKey = Annotated[str, Field(max_length=200)]
 
-MarkedBoxes = tuple[tuple[Index, Index, Index, Index], ...] | None
+
+def _check_disjoint(boxes: tuple[tuple[int, int, int, int], ...]) -> Any:
+    """Return boxes that are what `merge_boxes` could return: in bands from top to bottom."""
+    last = (0, 0, 0, 0)
+    for box in boxes:
+        beside = (box[0], box[2]) == (last[0], last[2]) and box[1] >= last[3]
+        if box[0] >= box[2] or box[1] >= box[3] or not (beside or box[0] >= last[2]):
+            raise ValueError("boxes that overlap, or are empty or in another order")
+        last = box
+    return boxes
+
+
+_Boxes = Annotated[
+    tuple[tuple[Index, Index, Index, Index], ...],
+    Field(max_length=MOST_BOXES),
+    AfterValidator(_check_disjoint),
+]
+MarkedBoxes = _Boxes | None
 """Disjoint boxes (y0, x0, y1, x1) of a block, level-0 px, sorted; None is all of the block."""
 
 

@@ -26,6 +26,12 @@ LONGEST_SIDE = 1 << 26
 
 MOST_LEVELS = 32
 
+LONGEST_BLOCK = 1 << 16
+"""The longest side of a block or shard, px; one such block is 4 Gpx."""
+
+MOST_BLOCKS = 1 << 21
+"""The most blocks of an array: 8.8 Tpx in blocks of 2048 px. All of them are listed in memory."""
+
 STRIP = 128
 """Rows reduced at a time: the intermediate arrays of 4096 columns then stay in the CPU's cache."""
 

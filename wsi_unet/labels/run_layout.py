@@ -31,7 +31,7 @@ class Marker(Protocol):
 
     @property
     def boxes(self) -> tuple[tuple[int, int, int, int], ...] | None:
-        """What of the block was computed, as `merge_boxes` returns it; None for all of it."""
+        """What of the block was computed as disjoint boxes; None for all of it."""
         ...
 
     @property
@@ -128,10 +128,5 @@ def _count_covered(marker: Marker, core: Box) -> int | None:
     """Return how many pixels of its block a marker says were computed; None if it can't be true."""
     if marker.boxes is None:
         return core.area
-    covered, last = 0, Box(core.y0, core.x0, core.y0, core.x0)
-    for box in (Box(*box) for box in marker.boxes):
-        beside = (box.y0, box.y1) == (last.y0, last.y1) and box.x0 >= last.x1
-        if not (box.area and core.contains(box) and (beside or box.y0 >= last.y1)):
-            return None
-        covered, last = covered + box.area, box
-    return covered
+    boxes = [Box(*box) for box in marker.boxes]
+    return sum(box.area for box in boxes) if all(map(core.contains, boxes)) else None

@@ -4,21 +4,60 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+import math
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from typing_extensions import override
 
+from wsi_unet.errors import ModelError
 from wsi_unet.geometry import BlockGrid, BlockIndex, Box, Shape, find_pixels, merge_boxes
 from wsi_unet.labels.contents import FORMAT_VERSION
-from wsi_unet.labels.progress import BlockMarker, MarkedBoxes
-from wsi_unet.labels.pyramid import Pyramid
+from wsi_unet.labels.documents import (
+    MOST_CLASSES,
+    DamagedError,
+    LabelName,
+    Positive,
+    Side,
+    explain_invalid,
+)
+from wsi_unet.labels.progress import BlockMarker, MarkedBoxes, Progress, RunRecord
+from wsi_unet.labels.pyramid import (
+    LONGEST_BLOCK,
+    LONGEST_SIDE,
+    MOST_BLOCKS,
+    MOST_LEVELS,
+    Pyramid,
+    is_block_side,
+)
+from wsi_unet.labels.run_layout import RunLayout
 from wsi_unet.models.inference.augmentation import Tta
 from wsi_unet.models.inference.ensemble import Ensemble, IntensityStatistics
 from wsi_unet.models.number_types import Precision
 from wsi_unet.predicted_area import PredictedArea
 from wsi_unet.slides.resample import Resampling
 from wsi_unet.slides.tissue.mask import TissueMask
+
+MOST_REGIONS = 256
+"""The most regions of a run: every block is compared with each."""
+
+MOST_MEMBERS = 64
+"""The most models of an ensemble."""
+
+Levels = Annotated[int, Field(ge=1, le=MOST_LEVELS)]
+Edge = Annotated[int, Field(ge=0, le=LONGEST_SIDE)]
+
+StoredRegion = tuple[Edge, Edge, Edge, Edge]
+StoredOutput = Annotated[str, Field(pattern="^(labels|probabilities)$")]
 
 
 class SlideReference(BaseModel):
@@ -33,7 +72,7 @@ class SlideReference(BaseModel):
         mpp: (y, x) size of a level-0 pixel, µm: the caller's if given, or else the file's.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     path: str
     name: str
@@ -51,7 +90,9 @@ StoredResampling = Annotated[
 
 
 class _Parameters(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", serialize_by_alias=True, allow_inf_nan=False
+    )
 
     slide: SlideReference
 
@@ -67,9 +108,17 @@ class _Parameters(BaseModel):
             "reader": self.slide.reader,
             **self._pixels(),
         }
+def _check_block(side: int) -> int:
+    if side > LONGEST_BLOCK or not is_block_side(side):
+        raise ValueError("not the side of a block")
+    return side
         normalised: dict[str, Any] = json.loads(json.dumps(identity))
+
+StoredStatistics = Annotated[IntensityStatistics, AfterValidator(_check_statistics)]
+Block = Annotated[int, AfterValidator(_check_block)]
         return normalised
 
+    AfterValidator(_check_resampling),
     def signature(self) -> str:
         """Return the signature: the sha256 of the identity."""
         text = json.dumps(self.identity(), sort_keys=True)
@@ -80,6 +129,17 @@ class _Parameters(BaseModel):
         return None
 
     def covers_block(self, marker: BlockMarker) -> bool:
+    @property
+    def grid(self) -> BlockGrid:
+        """The blocks of the array."""
+        raise NotImplementedError
+
+    @model_validator(mode="after")
+    def _check_blocks(self) -> Self:
+        if len(self.grid) > MOST_BLOCKS:
+            raise ValueError(f"{len(self.grid)} blocks, more than {MOST_BLOCKS}")
+        return self
+
         """Return whether a marker with this signature says that all of its block's part is done."""
         return self.marked_boxes(marker.block) == marker.boxes
 
@@ -100,12 +160,19 @@ class ModelReference(BaseModel):
     path: str
     name: str
     sha256: str
-    members: tuple[ModelReference, ...] = ()
+    members: Annotated[tuple[ModelReference, ...], Field(max_length=MOST_MEMBERS)] = ()
     trust: bool = False
 
     @classmethod
     def from_ensemble(cls, ensemble: Ensemble) -> ModelReference:
-        """Return the reference to an ensemble, or to its only model."""
+        """Return the reference to an ensemble, or to its only model.
+
+        Raises:
+            ModelError: a path isn't UTF-8, so a run couldn't be recorded.
+        """
+        for model in ensemble.models:
+            if not is_utf8(str(model.path.absolute())):
+                raise ModelError(f"{model.path}: the path isn't valid UTF-8; rename it")
         members = tuple(
             cls(
                 path=str(model.path.absolute()),
@@ -156,23 +223,25 @@ class LabelParameters(_Parameters):
     """
 
     model: ModelReference
-    label: str
-    groups: tuple[str, ...] = ()
+    label: LabelName
+    groups: Annotated[tuple[LabelName, ...], Field(max_length=MOST_CLASSES)] = ()
     resampling: StoredResampling
-    levels: int
-    block: int
-    tile: int
+    levels: Levels
+    block: Block
+    tile: Annotated[int, Field(ge=1, le=LONGEST_BLOCK)]
     precision: Precision
-    device: str
-    tissue: str
-    outputs: tuple[str, ...]
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d{1,4})?)$")]
+    tissue: Annotated[str, Field(pattern=r"^(none|(auto|mask):[0-9a-f]{64})$")]
+    outputs: Annotated[tuple[StoredOutput, ...], Field(max_length=2)]
     tta: Tta = "none"
-    statistics: tuple[IntensityStatistics, ...] = ()
-    regions: tuple[tuple[int, int, int, int], ...] = ()
+    statistics: Annotated[tuple[StoredStatistics, ...], Field(max_length=MOST_MEMBERS)] = ()
+    regions: Annotated[tuple[StoredRegion, ...], Field(max_length=MOST_REGIONS)] = ()
     exactness: Literal["exact", "approximate"] = "exact"
     inexact_because: str = ""
-    agreement: float | None = None
-    processes_per_core: int = 1
+    agreement: Annotated[float, Field(ge=0, le=1)] | None = None
+    processes_per_core: Annotated[int, Field(ge=1)] = 1
+    label_values: Annotated[int, Field(ge=1, le=MOST_CLASSES)] | None = None
+    classes: Annotated[int, Field(ge=1, le=MOST_CLASSES)] | None = None
 
     def _pixels(self) -> dict[str, Any]:
         """Return everything that decides the labels; for float32, without tile and device."""
@@ -180,6 +249,10 @@ class LabelParameters(_Parameters):
             "mpp": self.slide.mpp,
             "sampling": [self.resampling.level, self.resampling.ratio, self.resampling.shape],
             "model": self.model.sha256,
+        label_values: number of label values of each group, 0 included; None in runs of earlier
+            versions.
+        classes: number of the models' classes, which probabilities have as channels; None in runs
+            of earlier versions.
             "tissue": self.tissue,
             "precision": self.precision,
             "outputs": self.outputs,
@@ -233,6 +306,7 @@ class LabelParameters(_Parameters):
 
     def blocks(self) -> tuple[BlockIndex, ...]:
         """Return the blocks of the run, row by row."""
+    @override
         grid = self.grid
         return tuple(sorted({i for box in self.region_boxes() for i in grid.touching(box)}))
 
@@ -242,8 +316,24 @@ class LabelParameters(_Parameters):
             return None
         core = self.grid.core(index)
         parts = merge_boxes(core.intersection(box) for box in self.region_boxes())
+    @property
+    def layout(self) -> RunLayout:
+        """What the markers of the run can say."""
+        channels = self.classes or MOST_CLASSES
+        return RunLayout(
+            self.pyramid,
+            labels=tuple(f"labels/{name}" for name in self.label_groups),
+            channels=((f"probability/{self.label}", channels),) if self.probabilities else (),
+            values=self.label_values,
+            masked=self.tissue != "none",
+        )
+
         return None if parts == (core,) else tuple((b.y0, b.x0, b.y1, b.x1) for b in parts)
 
+        return self._region_boxes
+
+    @cached_property
+    def _region_boxes(self) -> tuple[Box, ...]:
 
 class ImageParameters(_Parameters):
     """The parameters of a run that stores the slide's own pixels beside the labels.
@@ -258,8 +348,8 @@ class ImageParameters(_Parameters):
 
     mode: Literal["overview", "full"]
     resampling: StoredResampling
-    levels: int
-    block: int
+    levels: Levels
+    block: Block
 
     def _pixels(self) -> dict[str, Any]:
         return {
@@ -301,6 +391,12 @@ def find_region(region: Box, slide_shape: Shape, resampling: Resampling) -> Box:
     return Box(pixels.y0, pixels.x0, y1, x1).intersection(Box.from_shape(resampling.shape))
 
 
+    def layout(self) -> RunLayout:
+        """What the markers of the image can say."""
+        return RunLayout(self.pyramid, labels=(), channels=(("", 3),))
+
+    @property
+    @override
 def differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     """Name the differences between two identities, in words.
 
@@ -310,6 +406,50 @@ def differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     # Entries that only one of them has follow from others, like the tile from the precision.
     names = stored.keys() & wanted.keys()
     if all(stored[name] == wanted[name] for name in names):
+P = TypeVar("P", LabelParameters, ImageParameters)
+
+
+def parse_parameters(record: RunRecord, kind: type[P]) -> P:
+    """Return the parameters of a stored run; no type is converted into another.
+
+    Raises:
+        ValidationError: they are damaged, or were written by another version.
+    """
+    return kind.model_validate_json(json.dumps(record.parameters), strict=True)
+
+
+def read_parameters(progress: Progress, kind: type[P]) -> P | None:
+    """Return the parameters of a stored run; None where there is no run.
+
+    Raises:
+        DamagedError: they are damaged, or were written by another version.
+        OutputError: they can't be read.
+    """
+    record = progress.read_run()
+    if record is None:
+        return None
+    try:
+        parameters = parse_parameters(record, kind)
+        what = ""
+    except ValidationError as error:
+        what = explain_invalid(error)
+    if what or (isinstance(parameters, LabelParameters) and parameters.label != progress.name):
+        raise DamagedError(
+            f"{progress.store}: {progress.name!r} was computed by another version of wsi-unet, or "
+            f"is damaged ({what or 'it has another name'}); `overwrite=True` computes it again"
+        )
+    return parameters
+
+
+def is_utf8(text: str) -> bool:
+    """Return whether a path can be recorded; Linux allows file names that aren't text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
         names = stored.keys() | wanted.keys()
     return [
         f"{name} ({_short(stored.get(name))} stored, {_short(wanted.get(name))} requested)"

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from wsi_unet.errors import OutputError
+from wsi_unet.errors import OptionError, OutputError
 from wsi_unet.geometry import BlockIndex
 from wsi_unet.labels import contents
 from wsi_unet.labels.names import IMAGE_NAME
 from wsi_unet.labels.progress import BlockMarker, Progress
 from wsi_unet.locations import Location
-from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters
-from wsi_unet.segmentation.planning.output_state import read_parameters
+from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters, read_parameters
 from wsi_unet.segmentation.report import BlockCounts, Failure, Waits
 from wsi_unet.segmentation.runs.output import are_labels_described, is_finished, mark_unfinished
 from wsi_unet.storage.keys import LOCK_KEY
-from wsi_unet.storage.locking.lock import STALE_SECONDS, LockRecord
+from wsi_unet.storage.locking.lock import STALE_SECONDS, LockOwner, LockRecord, acquire
+from wsi_unet.storage.locking.record import MOST_LOCK_BYTES
 from wsi_unet.storage.opening import open_store
+from wsi_unet.storage.store import ByteStore
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def read_writer(output: str | os.PathLike[str] | Location) -> Writer | None:
     Raises:
         OutputError: it can't be read.
     """
-    record = LockRecord.parse(open_store(output).get(LOCK_KEY))
+    record = LockRecord.parse(open_store(output).get(LOCK_KEY, MOST_LOCK_BYTES))
     if record is None:
         return None
     owner, runs = record.owner, record.owner.is_running()
@@ -80,7 +82,8 @@ class RunStatus:
             in use, 0 to 1.
         waits: what `seconds` was spent on.
         failures: failed blocks.
-        damaged: blocks whose shards aren't what was written; their markers were removed.
+        damaged: blocks whose shards aren't what was written; with `forget` their markers were
+            removed.
     """
 
     label: str
@@ -105,43 +108,58 @@ class RunStatus:
 
 
 def run_status(
-    output: str | os.PathLike[str] | Location, *, verify: bool = False
+    output: str | os.PathLike[str] | Location, *, verify: bool = False, forget: bool = False
 ) -> list[RunStatus]:
     """Return the status of every run of an output, the label groups first, then the image.
 
+    Nothing is written unless `forget` is set.
+
     Args:
         output: path or URL of the output store.
-        verify: read every shard and compare its checksum. The markers of damaged blocks are
-            removed, so that the next run computes them again. Without `verify` only the shards'
+        verify: read every shard and compare its checksum. Without `verify` only the shards'
             lengths are compared.
+        forget: remove the markers of damaged blocks, so that the next run computes them again;
+            needs `verify`, and that no run is writing to the output.
 
     Raises:
-        OutputError: there is no output of wsi-unet.
+        OptionError: `forget` without `verify`.
+        OutputError: there is no output of wsi-unet, or it can't be written to.
+        LockedError: `forget`, and a run is writing to it.
     """
+    if forget and not verify:
+        raise OptionError("`forget` needs `verify`, which finds the damage", option="forget")
     store = open_store(output)
     if not contents.holds_output(store):
         raise OutputError(f"{output}: there is no result here; segment a slide to make one")
-    statuses = []
-    for name in contents.read_run_names(store):
-        progress = Progress(store, name)
-        labels = read_parameters(progress, LabelParameters)
-        if labels is not None:
-            statuses.append(_read_status(progress, labels, labels, verify))
-    image = Progress(store, IMAGE_NAME)
-    parameters = read_parameters(image, ImageParameters)
-    if parameters is not None:
-        statuses.append(_read_status(image, parameters, None, verify))
+    with acquire(store, owner=LockOwner.current("forget damage")) if forget else nullcontext():
+        statuses = [
+            _read_status(progress, parameters, verify=verify, forget=forget)
+            for progress, parameters in _find_runs(store)
+        ]
     if not statuses:
         raise OutputError(f"{output}: no run has started here; segment a slide to start one")
     return statuses
 
 
+def _find_runs(store: ByteStore) -> Iterator[tuple[Progress, LabelParameters | ImageParameters]]:
+    """Yield the progress and the parameters of every run, the image's last."""
+    for name in contents.read_run_names(store):
+        labels = read_parameters(Progress(store, name), LabelParameters)
+        if labels is not None:
+            yield Progress(store, name, labels.layout), labels
+    image = read_parameters(Progress(store, IMAGE_NAME), ImageParameters)
+    if image is not None:
+        yield Progress(store, IMAGE_NAME, image.layout), image
+
+
 def _read_status(
     progress: Progress,
     parameters: LabelParameters | ImageParameters,
-    labels: LabelParameters | None,
+    *,
     verify: bool,
+    forget: bool,
 ) -> RunStatus:
+    labels = parameters if isinstance(parameters, LabelParameters) else None
     indices, signature = set(parameters.blocks()), parameters.signature()
     found = progress.read_markers(signature)
     markers = [m for m in found if m.block in indices and parameters.covers_block(m)]
@@ -149,18 +167,19 @@ def _read_status(
     damaged: list[BlockMarker] = []
     for marker, sound in progress.check_shards(markers, contents=verify):
         (done if sound else damaged).append(marker)
-    if verify:
-        _forget(progress, damaged)
     tail = progress.read_tail(signature)
     tail_sound = tail is not None and all(
         sound for _, sound in progress.check_shards([tail], contents=verify)
     )
-    if verify and tail is not None and not tail_sound:
-        progress.forget_tail()
     finished = _is_finished(progress, parameters)
     complete = len(done) == len(indices) and tail_sound and finished
-    if verify and finished and labels is not None and not complete:
-        mark_unfinished(progress.store, progress.name)
+    if forget:
+        for marker in damaged:
+            progress.forget_block(marker.block)
+        if not tail_sound:
+            progress.forget_tail()
+        if finished and labels is not None and not complete:
+            mark_unfinished(progress.store, progress.name)
     failures = tuple(
         Failure(failure.block, failure.error)
         for failure in progress.read_failures()
@@ -234,8 +253,3 @@ def _is_finished(progress: Progress, parameters: LabelParameters | ImageParamete
         described = are_labels_described(progress.store, parameters)
         return described and is_finished(progress.store, progress.name)
     return contents.is_described(progress.store, "", parameters.pyramid, channels=3)
-
-
-def _forget(progress: Progress, markers: Iterable[BlockMarker]) -> None:
-    for marker in markers:
-        progress.forget_block(marker.block)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeVar
-
-from pydantic import ValidationError
+from typing import Any
 
 from wsi_unet.errors import OutputError
 from wsi_unet.labels import contents
@@ -13,12 +11,15 @@ from wsi_unet.labels.documents import DamagedError, read_group_attributes
 from wsi_unet.labels.names import IMAGE_NAME, check_label_name
 from wsi_unet.labels.progress import Progress
 from wsi_unet.locations import Location
-from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters, SlideReference
+from wsi_unet.segmentation.parameters import (
+    ImageParameters,
+    LabelParameters,
+    SlideReference,
+    read_parameters,
+)
 from wsi_unet.slides.tissue.mask import TissueMask
 from wsi_unet.storage.opening import open_store
 from wsi_unet.storage.store import ByteStore
-
-P = TypeVar("P", LabelParameters, ImageParameters)
 
 WHOLE_STORE = ""
 """The value of `OutputState.replaces` when everything is removed."""
@@ -112,24 +113,6 @@ def _check_owner(store: ByteStore, label: str, groups: tuple[str, ...]) -> None:
                 f"{store}: the labels {name!r} there belong to {owner!r}, not to {label!r}; "
                 "choose another `output`, or rename the model"
             )
-
-
-def read_parameters(progress: Progress, kind: type[P]) -> P | None:
-    """Return the parameters of a stored run; None where there is no run.
-
-    Raises:
-        OutputError: they are damaged, or were written by another version.
-    """
-    record = progress.read_run()
-    if record is None:
-        return None
-    try:
-        return kind.model_validate(record.parameters)
-    except ValidationError as error:
-        raise OutputError(
-            f"{progress.store}: {progress.name!r} was computed by another version of wsi-unet; "
-            "`overwrite=True` computes it again"
-        ) from error
 
 
 def describe_slide(slide: SlideReference) -> dict[str, Any]:

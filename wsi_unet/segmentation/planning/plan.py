@@ -146,6 +146,8 @@ def make_plan(
         inexact_because=ensemble.inexact_because,
         agreement=measured.agreement,
         processes_per_core=workers.per_core,
+        label_values=ensemble.label_count,
+        classes=len(ensemble.spec.classes),
     )
     _check_same_run(output, labels)
     costs = count_costs(

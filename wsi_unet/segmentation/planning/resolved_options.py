@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from wsi_unet.errors import OptionError, SignatureError, SlideError
-from wsi_unet.geometry import Box, round_up
-from wsi_unet.labels.pyramid import Pyramid
+from wsi_unet.geometry import BlockGrid, Box, round_up
+from wsi_unet.labels.pyramid import LONGEST_SIDE, MOST_BLOCKS, Pyramid
 from wsi_unet.locations import Location
 from wsi_unet.models.inference.ensemble import Ensemble, IntensityStatistics
 from wsi_unet.models.spec import ModelSpec
 from wsi_unet.segmentation.parameters import (
+    MOST_REGIONS,
     ImageParameters,
     LabelParameters,
     SlideReference,
+    differences,
     find_region,
 )
 from wsi_unet.segmentation.planning.options import DEFAULT_BLOCK, Options
@@ -76,8 +79,9 @@ def resolve_options(
     reference = make_slide_reference(slide, options.mpp)
     _check_same_slide(output, reference)
     resampling = fit_resampling(slide, reference, ensemble.spec)
-    levels = output.levels or Pyramid.count_levels(resampling.shape)
+    levels = _choose_levels(output, resampling)
     block = options.block or (stored.block if stored else DEFAULT_BLOCK)
+    _check_size(slide, resampling, block)
     tile = options.tile or ensemble.tile or (stored.tile if stored else None)
     _check_tile(tile, ensemble, block)
     regions = _choose_regions(slide, options, stored, resampling)
@@ -144,6 +148,29 @@ def _check_same_slide(output: OutputState, slide: SlideReference) -> None:
     if output.slide is None:
         return
     name, fingerprint = output.slide
+def _choose_levels(output: OutputState, resampling: Resampling) -> int:
+    """Return the number of levels: that of what stays in the store, or what the grid needs."""
+    needed = Pyramid.count_levels(resampling.shape)
+    if output.stored is not None and not output.other_runs:
+        return needed
+    return output.levels or needed
+
+
+def _check_size(slide: Slide, resampling: Resampling, block: int) -> None:
+    """Raise an error if what is recorded about the run could not be read again."""
+    if max(*slide.shape, *resampling.shape) > LONGEST_SIDE:
+        raise SlideError(
+            f"{slide}: {slide.shape[1]} x {slide.shape[0]} px are more than the {LONGEST_SIDE} px "
+            "a side that can be segmented; check the file"
+        )
+    blocks = max(len(BlockGrid(resampling.shape, block)), len(BlockGrid(slide.shape, IMAGE_BLOCK)))
+    if blocks > MOST_BLOCKS:
+        raise OptionError(
+            f"block {block} makes {blocks} blocks, more than {MOST_BLOCKS}; choose a larger one",
+            option="block",
+        )
+
+
     if fingerprint != slide.fingerprint:
         hint = "; choose another `output`, or `overwrite=True` replaces it"
         if output.other_runs:
@@ -254,26 +281,50 @@ def _choose_regions(
 
 
 def _choose_image(
+    if region not in stored.regions and len(stored.regions) >= MOST_REGIONS:
+        raise OptionError(
+            f"the output has {MOST_REGIONS} regions already, and no run can have more; segment the "
+            "whole slide, or choose another `output`",
+            option="region",
+        )
     slide: Slide, reference: SlideReference, output: OutputState, options: Options, levels: int
 ) -> ImageParameters | None:
     stored = output.stored_image
     if stored is not None or output.levels is not None:  # started with its image, or without one
-        mode = "none" if stored is None else stored.mode
-        if options.image not in (None, mode):
+        known = "none" if stored is None else stored.mode
+        if options.image not in (None, known):
             raise SignatureError(
-                f"{output.location}: its image ({mode} stored, {options.image} requested) can't "
+                f"{output.location}: its image ({known} stored, {options.image} requested) can't "
                 "be changed; choose another `output`, or `overwrite=True` replaces it"
             )
-        return stored
+        if stored is None:
+            return None
+        image = _make_image(slide, reference, stored.mode, levels)
+        changed = differences(stored.identity(), image.identity())
+        if changed or stored.block != image.block:
+            what = ", ".join(changed or ["block"])
+            raise SignatureError(
+                f"{output.location}: its image was stored with another {what}; choose another "
+                "`output`, or `overwrite=True` replaces it"
+            )
+        return image
     if options.image == "none":
         return None
     reduction = 1.0
-    if options.image != "full":
+    if mode != "full":
         while reduction < OVERVIEW_REDUCTION and max(slide.shape) >= 2 * reduction * OVERVIEW_SIDE:
             reduction *= 2
+    mode: Literal["overview", "full"] = "full" if options.image == "full" else "overview"
+    return _make_image(slide, reference, mode, levels)
+
+
+def _make_image(
+    slide: Slide, reference: SlideReference, mode: Literal["overview", "full"], levels: int
+) -> ImageParameters:
+    """Return how the slide's image is stored, which follows from the slide and the mode alone."""
     return ImageParameters(
         slide=reference,
-        mode="full" if options.image == "full" else "overview",
+        mode=mode,
         resampling=choose_resampling(slide, (reduction, reduction)),
         levels=levels,
         block=IMAGE_BLOCK,

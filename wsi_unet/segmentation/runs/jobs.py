@@ -6,8 +6,9 @@ import os
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from wsi_unet.errors import OptionError
+from wsi_unet.errors import OptionError, SlideError
 from wsi_unet.locations import Location
+from wsi_unet.segmentation.parameters import is_utf8
 from wsi_unet.segmentation.planning.options import Options
 from wsi_unet.segmentation.report import Report
 
@@ -70,9 +71,14 @@ def locate(job: SlideJob) -> tuple[Location, Location]:
     Raises:
         OptionError: one isn't a path or a URL of a known kind, or writing the result could destroy
             the slide.
+        SlideError: the slide's path isn't UTF-8.
     """
     output = Location.parse(name_output(job.slide) if job.output is None else job.output)
     slide = Location.parse(job.slide)
+    if not is_utf8(str(slide)):
+        raise SlideError(f"{slide}: the path isn't valid UTF-8, so it can't be recorded; rename it")
+    if not is_utf8(str(output)):
+        raise OptionError(f"{output}: the path isn't valid UTF-8; choose another", option="output")
     if output.is_url != slide.is_url:
         return slide, output
     inner, outer = (

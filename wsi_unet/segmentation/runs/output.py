@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
 from wsi_unet.labels import contents, layout
-from wsi_unet.labels.contents import FORMAT_VERSION
-from wsi_unet.labels.documents import read_group_attributes
-from wsi_unet.labels.metadata import Frame
+from wsi_unet.labels.contents import FORMAT_VERSION, parse_frame
+from wsi_unet.labels.documents import DamagedError, read_group_attributes
+from wsi_unet.labels.metadata import Frame, describe_classes
 from wsi_unet.labels.names import IMAGE_NAME
 from wsi_unet.labels.progress import Progress, RunRecord, ShardRecord
 from wsi_unet.labels.pyramid import reduce_mean, reduce_mode
+from wsi_unet.labels.run_layout import RunLayout
 from wsi_unet.labels.writer import build_tail
 from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters
 from wsi_unet.segmentation.planning.output_state import WHOLE_STORE, OutputState, describe_slide
@@ -41,15 +43,17 @@ class OpenOutput:
         store: the store.
         labels: the run that fills the label groups.
         image: the run that fills the slide's image; None where none is stored.
+        layouts: what the markers of each run can say.
     """
 
     store: ByteStore
     labels: Run
     image: Run | None
+    layouts: Mapping[Run, RunLayout]
 
     def open_progress(self, run: Run) -> Progress:
         """Return the progress files of a run."""
-        return Progress(self.store, run.name)
+        return Progress(self.store, run.name, self.layouts[run])
 
 
 def lay_out(plan: Plan, before: OutputState, ensemble: Ensemble) -> OpenOutput:
@@ -80,18 +84,21 @@ def lay_out(plan: Plan, before: OutputState, ensemble: Ensemble) -> OpenOutput:
         if not contents.is_described(store, "", plan.image.pyramid, channels=3):
             frame = Frame.from_downsample(plan.image.resampling.downsample, plan.image.slide.mpp)
             layout.create_image(store, plan.image.slide.name, plan.image.pyramid, frame)
-    if before.stored is None or not are_labels_described(store, plan.labels):
+    if before.stored is None or not (
+        are_labels_described(store, plan.labels) and _have_classes(store, plan.labels, ensemble)
+    ):
         _create_labels(store, plan, ensemble, created)
     if plan.mask is not None and not _same_mask(plan.mask, before.mask):
         Progress(store, plan.labels.label).write_mask(plan.mask)
     _record_run(store, plan.labels.label, plan.labels, created)
     session = uuid.uuid4().hex[:12]
-    image = plan.image
-    return OpenOutput(
-        store=store,
-        labels=Run(plan.output, plan.labels.label, plan.labels.signature(), session),
-        image=None if image is None else Run(plan.output, IMAGE_NAME, image.signature(), session),
-    )
+    labels = Run(plan.output, plan.labels.label, plan.labels.signature(), session)
+    layouts = {labels: plan.labels.layout}
+    image = None
+    if plan.image is not None:
+        image = Run(plan.output, IMAGE_NAME, plan.image.signature(), session)
+        layouts[image] = plan.image.layout
+    return OpenOutput(store, labels, image, layouts)
 
 
 def _create_labels(store: ByteStore, plan: Plan, ensemble: Ensemble, created: str) -> None:
@@ -109,6 +116,25 @@ def _create_labels(store: ByteStore, plan: Plan, ensemble: Ensemble, created: st
         )
 
 
+def _have_classes(store: ByteStore, labels: LabelParameters, ensemble: Ensemble) -> bool:
+    """Return whether the label groups name the models' classes, in the models' frame."""
+    frame = Frame.from_downsample(labels.resampling.downsample, labels.slide.mpp)
+    for name, group in zip(labels.label_groups, ensemble.groups, strict=True):
+        attributes = read_group_attributes(store, f"labels/{name}", "labels") or {}
+        if attributes.get("wsi_unet", {}).get("run") != labels.label:
+            return False
+        expected = describe_classes(group.classes, has_image=False)
+        found = attributes["ome"]["image-label"]
+        meanings = [
+            {key: item[key] for key in ("label-value", "class")} for item in found["properties"]
+        ]
+        if (meanings, found["colors"]) != (expected["properties"], expected["colors"]):
+            return False
+        if parse_frame(attributes) != frame:
+            return False
+    return True
+
+
 def _same_mask(mask: TissueMask, stored: TissueMask | None) -> bool:
     return stored is not None and mask_digest(mask) == mask_digest(stored)
 
@@ -119,12 +145,20 @@ def are_labels_described(store: ByteStore, labels: LabelParameters) -> bool:
         (f"labels/{name}", None) for name in labels.label_groups
     ]
     if labels.probabilities:
-        attributes = read_group_attributes(store, f"probability/{labels.label}") or {}
-        channels = attributes.get("ome", {}).get("omero", {}).get("channels", [])
-        groups.append((f"probability/{labels.label}", len(channels)))
+        group = f"probability/{labels.label}"
+        groups.append((group, labels.classes or _count_channels(store, group)))
     return {*labels.label_groups} <= {*contents.read_label_names(store)} and all(
         contents.is_described(store, group, labels.pyramid, channels) for group, channels in groups
     )
+
+
+def _count_channels(store: ByteStore, group: str) -> int:
+    """Return the number of channels that a group of probabilities describes; 0 if it doesn't."""
+    try:
+        attributes = read_group_attributes(store, group, "channels")
+    except DamagedError:
+        return 0
+    return 0 if attributes is None else len(attributes["ome"]["omero"]["channels"])
 
 
 def _record_run(
@@ -207,8 +241,11 @@ def is_finished(store: ByteStore, label: str) -> bool:
 
 
 def _is_finished(store: ByteStore, group: str) -> bool:
-    attributes: dict[str, Any] = read_group_attributes(store, f"labels/{group}") or {}
-    return attributes.get("wsi_unet", {}).get("finished") is not None
+    try:
+        attributes = read_group_attributes(store, f"labels/{group}", "labels")
+    except DamagedError:
+        return False
+    return attributes is not None and attributes["wsi_unet"]["finished"] is not None
 
 
 def count_label_pixels(progress: Progress, labels: LabelParameters) -> list[list[int]]:

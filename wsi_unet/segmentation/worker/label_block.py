@@ -22,7 +22,7 @@ from wsi_unet.labels.writer import write_block
 from wsi_unet.models.inference.ensemble import IntensityStatistics
 from wsi_unet.models.inference.predictor import Prediction, Predictor
 from wsi_unet.predicted_area import PredictedArea
-from wsi_unet.segmentation.parameters import LabelParameters
+from wsi_unet.segmentation.parameters import LabelParameters, parse_parameters
 from wsi_unet.segmentation.worker.run_once import (
     BlockRunner,
     Stopwatch,
@@ -82,7 +82,7 @@ class LabelBlockRunner(BlockRunner):
             pixels = self.compute(index, clock)
             with clock.measure("write"):
                 record = check_current(self.progress, signature)
-                wanted = LabelParameters.model_validate(record.parameters).marked_boxes(index)
+                wanted = parse_parameters(record, LabelParameters).marked_boxes(index)
                 if wanted != boxes:
                     raise OutputError(f"another run of {record.name!r} has grown its regions")
                 values = self.predictor.label_count

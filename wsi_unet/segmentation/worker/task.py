@@ -33,6 +33,7 @@ from wsi_unet.segmentation.parameters import (
     LabelParameters,
     ModelReference,
     SlideReference,
+    parse_parameters,
 )
 from wsi_unet.segmentation.worker.image_block import ImageBlockRunner
 from wsi_unet.segmentation.worker.label_block import LabelBlockRunner
@@ -170,8 +171,7 @@ def get_predictor(
 
 def _open_run(run: Run) -> BlockRunner:
     store = open_store(run.output)
-    progress = Progress(store, run.name)
-    record = progress.read_run()
+    record = Progress(store, run.name).read_run()
     if record is None:
         raise OutputError(
             f"{run.output} contains no run {run.name!r}; check that this worker sees the same "
@@ -179,13 +179,18 @@ def _open_run(run: Run) -> BlockRunner:
         )
     if record.signature != run.signature:
         raise OutputError(f"{run.output}: another run of {run.name!r} has replaced this one")
+    changed = f"{run.output}: the parameters of {run.name!r} were changed; start again"
     if run.kind == "image":
-        image = ImageParameters.model_validate(record.parameters)
+        image = parse_parameters(record, ImageParameters)
+        if image.signature() != run.signature:
+            raise OutputError(changed)
+        progress = Progress(store, run.name, image.layout)
         slide = open_reference(image.slide)
         return ImageBlockRunner(image, slide, open_raster(slide, image.resampling), store, progress)
-    labels = LabelParameters.model_validate(record.parameters)
+    labels = parse_parameters(record, LabelParameters)
     if labels.signature() != run.signature:  # above all the model, which may be trusted code
-        raise OutputError(f"{run.output}: the parameters of {run.name!r} were changed; start again")
+        raise OutputError(changed)
+    progress = Progress(store, run.name, labels.layout)
     mask = _read_mask(progress, labels)
     predictor = get_predictor(
         labels.model.sha256,
