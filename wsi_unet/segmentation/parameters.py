@@ -78,12 +78,43 @@ class SlideReference(BaseModel):
     name: str
     reader: str
     fingerprint: str
-    shape: Shape
-    mpp: tuple[float, float] | None
+    shape: tuple[Side, Side]
+    mpp: tuple[Positive, Positive] | None
 
 
+def _check_resampling(resampling: Resampling) -> Resampling:
+    factors = (*resampling.ratio, *resampling.downsample)
+    if not (
+        0 <= resampling.level < MOST_LEVELS
+        and all(1 <= side <= LONGEST_SIDE for side in resampling.shape)
+        and all(0 < factor < LONGEST_SIDE for factor in factors)
+    ):
+        raise ValueError("a level, a shape or factors that no slide has")
+    return resampling
+
+
+def _check_statistics(statistics: IntensityStatistics) -> IntensityStatistics:
+    numbers = (*statistics.mean, *statistics.std)
+    if not (
+        len(statistics.mean) == len(statistics.std)
+        and all(map(math.isfinite, numbers))
+        and min(statistics.std, default=0) > 0
+    ):
+        raise ValueError("not one finite mean and one deviation above 0 per channel")
+    return statistics
+
+
+def _check_block(side: int) -> int:
+    if side > LONGEST_BLOCK or not is_block_side(side):
+        raise ValueError("not the side of a block")
+    return side
+
+
+StoredStatistics = Annotated[IntensityStatistics, AfterValidator(_check_statistics)]
+Block = Annotated[int, AfterValidator(_check_block)]
 StoredResampling = Annotated[
     Resampling,
+    AfterValidator(_check_resampling),
     Field(validation_alias=AliasChoices("sampling", "resampling"), serialization_alias="sampling"),
 ]
 """A resampling, which is called `sampling` in run.json."""
@@ -95,6 +126,17 @@ class _Parameters(BaseModel):
     )
 
     slide: SlideReference
+
+    @property
+    def grid(self) -> BlockGrid:
+        """The blocks of the array."""
+        raise NotImplementedError
+
+    @model_validator(mode="after")
+    def _check_blocks(self) -> Self:
+        if len(self.grid) > MOST_BLOCKS:
+            raise ValueError(f"{len(self.grid)} blocks, more than {MOST_BLOCKS}")
+        return self
 
     def _pixels(self) -> dict[str, Any]:
         """Return everything besides the slide that decides the stored pixels, by name."""
@@ -108,17 +150,9 @@ class _Parameters(BaseModel):
             "reader": self.slide.reader,
             **self._pixels(),
         }
-def _check_block(side: int) -> int:
-    if side > LONGEST_BLOCK or not is_block_side(side):
-        raise ValueError("not the side of a block")
-    return side
         normalised: dict[str, Any] = json.loads(json.dumps(identity))
-
-StoredStatistics = Annotated[IntensityStatistics, AfterValidator(_check_statistics)]
-Block = Annotated[int, AfterValidator(_check_block)]
         return normalised
 
-    AfterValidator(_check_resampling),
     def signature(self) -> str:
         """Return the signature: the sha256 of the identity."""
         text = json.dumps(self.identity(), sort_keys=True)
@@ -129,17 +163,6 @@ Block = Annotated[int, AfterValidator(_check_block)]
         return None
 
     def covers_block(self, marker: BlockMarker) -> bool:
-    @property
-    def grid(self) -> BlockGrid:
-        """The blocks of the array."""
-        raise NotImplementedError
-
-    @model_validator(mode="after")
-    def _check_blocks(self) -> Self:
-        if len(self.grid) > MOST_BLOCKS:
-            raise ValueError(f"{len(self.grid)} blocks, more than {MOST_BLOCKS}")
-        return self
-
         """Return whether a marker with this signature says that all of its block's part is done."""
         return self.marked_boxes(marker.block) == marker.boxes
 
@@ -220,6 +243,10 @@ class LabelParameters(_Parameters):
         inexact_because: why tiling can change a label; "" if it can't.
         agreement: share of labels equal to float32's on real windows; None in float32.
         processes_per_core: worker processes that share a core.
+        label_values: number of label values of each group, 0 included; None in runs of earlier
+            versions.
+        classes: number of the models' classes, which probabilities have as channels; None in runs
+            of earlier versions.
     """
 
     model: ModelReference
@@ -249,10 +276,6 @@ class LabelParameters(_Parameters):
             "mpp": self.slide.mpp,
             "sampling": [self.resampling.level, self.resampling.ratio, self.resampling.shape],
             "model": self.model.sha256,
-        label_values: number of label values of each group, 0 included; None in runs of earlier
-            versions.
-        classes: number of the models' classes, which probabilities have as channels; None in runs
-            of earlier versions.
             "tissue": self.tissue,
             "precision": self.precision,
             "outputs": self.outputs,
@@ -279,6 +302,7 @@ class LabelParameters(_Parameters):
         return Pyramid(self.resampling.shape, self.block, self.levels)
 
     @property
+    @override
     def grid(self) -> BlockGrid:
         """The blocks of the whole slide."""
         return BlockGrid(self.resampling.shape, self.block)
@@ -288,8 +312,24 @@ class LabelParameters(_Parameters):
         """Whether class probabilities are stored too."""
         return "probabilities" in self.outputs
 
+    @property
+    def layout(self) -> RunLayout:
+        """What the markers of the run can say."""
+        channels = self.classes or MOST_CLASSES
+        return RunLayout(
+            self.pyramid,
+            labels=tuple(f"labels/{name}" for name in self.label_groups),
+            channels=((f"probability/{self.label}", channels),) if self.probabilities else (),
+            values=self.label_values,
+            masked=self.tissue != "none",
+        )
+
     def region_boxes(self) -> tuple[Box, ...]:
         """Return the computed regions as disjoint boxes, px of the model's grid."""
+        return self._region_boxes
+
+    @cached_property
+    def _region_boxes(self) -> tuple[Box, ...]:
         if not self.regions:
             return (Box.from_shape(self.resampling.shape),)
         return merge_boxes(
@@ -306,7 +346,6 @@ class LabelParameters(_Parameters):
 
     def blocks(self) -> tuple[BlockIndex, ...]:
         """Return the blocks of the run, row by row."""
-    @override
         grid = self.grid
         return tuple(sorted({i for box in self.region_boxes() for i in grid.touching(box)}))
 
@@ -316,24 +355,8 @@ class LabelParameters(_Parameters):
             return None
         core = self.grid.core(index)
         parts = merge_boxes(core.intersection(box) for box in self.region_boxes())
-    @property
-    def layout(self) -> RunLayout:
-        """What the markers of the run can say."""
-        channels = self.classes or MOST_CLASSES
-        return RunLayout(
-            self.pyramid,
-            labels=tuple(f"labels/{name}" for name in self.label_groups),
-            channels=((f"probability/{self.label}", channels),) if self.probabilities else (),
-            values=self.label_values,
-            masked=self.tissue != "none",
-        )
-
         return None if parts == (core,) else tuple((b.y0, b.x0, b.y1, b.x1) for b in parts)
 
-        return self._region_boxes
-
-    @cached_property
-    def _region_boxes(self) -> tuple[Box, ...]:
 
 class ImageParameters(_Parameters):
     """The parameters of a run that stores the slide's own pixels beside the labels.
@@ -364,6 +387,12 @@ class ImageParameters(_Parameters):
         return Pyramid(self.resampling.shape, self.block, self.levels)
 
     @property
+    def layout(self) -> RunLayout:
+        """What the markers of the image can say."""
+        return RunLayout(self.pyramid, labels=(), channels=(("", 3),))
+
+    @property
+    @override
     def grid(self) -> BlockGrid:
         """The blocks of the image."""
         return BlockGrid(self.resampling.shape, self.block)
@@ -373,39 +402,6 @@ class ImageParameters(_Parameters):
         return tuple(self.grid)
 
 
-def find_region(region: Box, slide_shape: Shape, resampling: Resampling) -> Box:
-    """Return the pixels of the model's grid that belong to a region.
-
-    They are those whose centres lie in it. A region that ends where the slide does goes on to the
-    end of the grid, whose last pixel may reach beyond the slide.
-
-    Args:
-        region: px of level 0, inside the slide.
-        slide_shape: (rows, columns) of level 0, px.
-        resampling: the model's grid.
-    """
-    pixels = find_pixels(region, resampling.downsample)
-    rows, columns = resampling.shape
-    y1 = rows if region.y1 >= slide_shape[0] else pixels.y1
-    x1 = columns if region.x1 >= slide_shape[1] else pixels.x1
-    return Box(pixels.y0, pixels.x0, y1, x1).intersection(Box.from_shape(resampling.shape))
-
-
-    def layout(self) -> RunLayout:
-        """What the markers of the image can say."""
-        return RunLayout(self.pyramid, labels=(), channels=(("", 3),))
-
-    @property
-    @override
-def differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """Name the differences between two identities, in words.
-
-    >>> differences({"block": 512}, {"block": 1024})
-    ['block (512 stored, 1024 requested)']
-    """
-    # Entries that only one of them has follow from others, like the tile from the precision.
-    names = stored.keys() & wanted.keys()
-    if all(stored[name] == wanted[name] for name in names):
 P = TypeVar("P", LabelParameters, ImageParameters)
 
 
@@ -450,6 +446,33 @@ def is_utf8(text: str) -> bool:
     return True
 
 
+def find_region(region: Box, slide_shape: Shape, resampling: Resampling) -> Box:
+    """Return the pixels of the model's grid that belong to a region.
+
+    They are those whose centres lie in it. A region that ends where the slide does goes on to the
+    end of the grid, whose last pixel may reach beyond the slide.
+
+    Args:
+        region: px of level 0, inside the slide.
+        slide_shape: (rows, columns) of level 0, px.
+        resampling: the model's grid.
+    """
+    pixels = find_pixels(region, resampling.downsample)
+    rows, columns = resampling.shape
+    y1 = rows if region.y1 >= slide_shape[0] else pixels.y1
+    x1 = columns if region.x1 >= slide_shape[1] else pixels.x1
+    return Box(pixels.y0, pixels.x0, y1, x1).intersection(Box.from_shape(resampling.shape))
+
+
+def differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """Name the differences between two identities, in words.
+
+    >>> differences({"block": 512}, {"block": 1024})
+    ['block (512 stored, 1024 requested)']
+    """
+    # Entries that only one of them has follow from others, like the tile from the precision.
+    names = stored.keys() & wanted.keys()
+    if all(stored[name] == wanted[name] for name in names):
         names = stored.keys() | wanted.keys()
     return [
         f"{name} ({_short(stored.get(name))} stored, {_short(wanted.get(name))} requested)"

@@ -144,10 +144,6 @@ def fit_resampling(slide: Slide, reference: SlideReference, spec: ModelSpec) -> 
     return choose_resampling(slide, (wanted / reference.mpp[0], wanted / reference.mpp[1]))
 
 
-def _check_same_slide(output: OutputState, slide: SlideReference) -> None:
-    if output.slide is None:
-        return
-    name, fingerprint = output.slide
 def _choose_levels(output: OutputState, resampling: Resampling) -> int:
     """Return the number of levels: that of what stays in the store, or what the grid needs."""
     needed = Pyramid.count_levels(resampling.shape)
@@ -171,6 +167,10 @@ def _check_size(slide: Slide, resampling: Resampling, block: int) -> None:
         )
 
 
+def _check_same_slide(output: OutputState, slide: SlideReference) -> None:
+    if output.slide is None:
+        return
+    name, fingerprint = output.slide
     if fingerprint != slide.fingerprint:
         hint = "; choose another `output`, or `overwrite=True` replaces it"
         if output.other_runs:
@@ -277,16 +277,16 @@ def _choose_regions(
         return (region,)
     if not stored.regions:
         return ()
-    return stored.regions if region in stored.regions else (*stored.regions, region)
-
-
-def _choose_image(
     if region not in stored.regions and len(stored.regions) >= MOST_REGIONS:
         raise OptionError(
             f"the output has {MOST_REGIONS} regions already, and no run can have more; segment the "
             "whole slide, or choose another `output`",
             option="region",
         )
+    return stored.regions if region in stored.regions else (*stored.regions, region)
+
+
+def _choose_image(
     slide: Slide, reference: SlideReference, output: OutputState, options: Options, levels: int
 ) -> ImageParameters | None:
     stored = output.stored_image
@@ -310,10 +310,6 @@ def _choose_image(
         return image
     if options.image == "none":
         return None
-    reduction = 1.0
-    if mode != "full":
-        while reduction < OVERVIEW_REDUCTION and max(slide.shape) >= 2 * reduction * OVERVIEW_SIDE:
-            reduction *= 2
     mode: Literal["overview", "full"] = "full" if options.image == "full" else "overview"
     return _make_image(slide, reference, mode, levels)
 
@@ -322,6 +318,10 @@ def _make_image(
     slide: Slide, reference: SlideReference, mode: Literal["overview", "full"], levels: int
 ) -> ImageParameters:
     """Return how the slide's image is stored, which follows from the slide and the mode alone."""
+    reduction = 1.0
+    if mode != "full":
+        while reduction < OVERVIEW_REDUCTION and max(slide.shape) >= 2 * reduction * OVERVIEW_SIDE:
+            reduction *= 2
     return ImageParameters(
         slide=reference,
         mode=mode,
