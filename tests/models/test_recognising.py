@@ -66,6 +66,21 @@ BESIDE: dict[str, tuple[Callable[[nn.Module], Any], str]] = {
         },
         "state_dict.criterion.weight, epoch, lr_schedulers, hyper_parameters",
     ),
+    "what Lightning keeps of its callbacks": (
+        lambda net: {
+            "callbacks": {
+                "ModelCheckpoint{'monitor': 'val_loss', 'mode': 'min'}": {
+                    "best_model_score": torch.tensor(0.5),
+                    "best_k_models": {"/data/" + 99 * "runs/" + "a.ckpt": torch.tensor(0.5)},
+                    "dirpath": "/data",
+                }
+            },
+            "loops": {"fit_loop": {"state_dict": {}, "epoch_progress": {"total": {"ready": 1}}}},
+            "optimizer_states": [optimiser_state(net)],
+            "state_dict": prefixed("_orig_mod.", net),
+        },
+        "callbacks (3), optimizer_states (",
+    ),
     "a count of averages": (
         lambda net: AveragedModel(net).state_dict(),
         "n_averaged",

@@ -12,7 +12,7 @@ MOST_TENSORS = 20_000
 """Tensors that a file may have at most; a large network has some thousand."""
 
 LONGEST_ENTRY = 500
-"""Characters of the longest name of an entry, its containers included."""
+"""Characters of the longest name of a tensor, its containers included; networks' are shorter."""
 
 MOST_LISTED = 6
 """Entries that are listed by name."""
@@ -44,7 +44,7 @@ def find_entries(value: Any) -> Entries:
     every level costs no more than its bytes.
 
     Raises:
-        DamagedPickleError: there are more tensors or longer names than a network's.
+        DamagedPickleError: there are more tensors than a network's, or two of one name.
     """
     entries, seen = Entries(), {id(value)}
     waiting: list[tuple[str, Iterator[tuple[Any, Any]]]] = [("", _children(value))]
@@ -56,7 +56,7 @@ def find_entries(value: Any) -> Entries:
             continue
         key, content = child
         name = path + str(key)[: LONGEST_ENTRY + 1]
-        if isinstance(content, TensorInFile):
+        if isinstance(content, TensorInFile) and len(name) <= LONGEST_ENTRY:
             _add_tensor(entries, name, content)
         elif id(content) in seen:
             continue
@@ -116,8 +116,6 @@ def _holds_more(value: Any) -> bool:
 
 
 def _add_tensor(entries: Entries, name: str, tensor: TensorInFile) -> None:
-    if len(name) > LONGEST_ENTRY:
-        raise DamagedPickleError(f"a tensor of an endless name, {name[:40]}…")
     name = _clean(name, entries.tensors)
     if name in entries.tensors:
         raise DamagedPickleError(f"two tensors called {name}")
