@@ -3,11 +3,13 @@
 A real `dask scheduler`, real `dask worker` processes with many threads and a client that streams
 blocks with the code of real runs are all on this machine; each block sleeps 0.2 s. The benchmark
 measures their processor time per block, and whether their memory grows. A whole cohort (10,000
-slides of 600 blocks) isn't run; its duration is extrapolated, as the row says.
+slides of 600 blocks) isn't run; its duration is extrapolated, as the row says. With `--tls` all of
+them speak TLS, as clusters on several machines do.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -16,10 +18,21 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
+from distributed import Security
 
-from benchmarks.common import ROOT, Row, Scale, emit, parse_scale, run_undisturbed, workspace
+from benchmarks.common import (
+    ROOT,
+    Row,
+    Scale,
+    add_scale,
+    emit,
+    read_scale,
+    run_undisturbed,
+    workspace,
+)
 
 NAME = "scheduler"
 LEAST_SPEED = 300.0
@@ -56,32 +69,44 @@ class Checkpoint:
     memory: dict[str, int]
 
 
-def measure(scale: Scale) -> list[Checkpoint]:
-    """Run the cohort once."""
+def measure(scale: Scale, *, tls: bool = False) -> list[Checkpoint]:
+    """Run the cohort once, with or without TLS."""
     threads = TINY_THREADS if scale.tiny else THREADS_PER_WORKER
     blocks, every = (TINY_BLOCKS, TINY_EVERY) if scale.tiny else (BLOCKS, EVERY)
     with workspace() as folder, ExitStack() as stack:
-        file = folder / "scheduler.json"
+        file, pem = folder / "scheduler.json", folder / "cluster.pem"
+        speak: tuple[object, ...] = ()
+        if tls:
+            write_certificate(pem)
+            speak = ("--protocol", "tls", "--tls-ca-file", pem, "--tls-cert", pem)
         scheduler = stack.enter_context(
             _running(
                 *("distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"),
-                *("--no-dashboard", "--scheduler-file", file),
+                *("--no-dashboard", "--scheduler-file", file, *speak),
             )
         )
         while not file.exists():
             time.sleep(0.05)
         worker = ("distributed.cli.dask_worker", "--scheduler-file", file, "--no-nanny")
-        options = ("--no-dashboard", "--nthreads", threads, "--memory-limit", "0")
+        options = ("--no-dashboard", "--nthreads", threads, "--memory-limit", "0", *speak)
         workers = [stack.enter_context(_running(*worker, *options)) for _ in range(WORKERS)]
         client = stack.enter_context(
             _running(
                 *("benchmarks.sleeping", file, "--blocks", blocks, "--every", every),
                 *("--threads", WORKERS * threads, *(["--tiny"] if scale.tiny else [])),
+                *(("--tls", pem) if tls else ()),
                 talks=True,
             )
         )
         processes = {"scheduler": [scheduler], "client": [client], "workers": workers}
         return list(_checkpoints(client, processes))
+
+
+def write_certificate(pem: Path) -> None:
+    """Write a certificate and its key to one file, for all processes of a cluster."""
+    security = Security.temporary()
+    pem.touch(mode=0o600)
+    pem.write_text(security.tls_ca_file + security.tls_worker_key)
 
 
 def _checkpoints(
@@ -131,8 +156,8 @@ def _running(*command: object, talks: bool = False) -> Iterator[subprocess.Popen
         process.communicate(timeout=30)
 
 
-def measure_rows(scale: Scale) -> Iterator[Row]:
-    checkpoints, others = run_undisturbed(lambda: measure(scale), scale)
+def measure_rows(scale: Scale, *, tls: bool = False) -> Iterator[Row]:
+    checkpoints, others = run_undisturbed(lambda: measure(scale, tls=tls), scale)
     yield from make_rows(checkpoints, others)
 
 
@@ -195,7 +220,11 @@ def make_rows(checkpoints: Sequence[Checkpoint], others: float = 0.0) -> Iterato
 
 
 def main() -> None:
-    emit(measure_rows(parse_scale()))
+    parser = argparse.ArgumentParser()
+    add_scale(parser)
+    parser.add_argument("--tls", action="store_true", help="encrypt and authenticate connections")
+    given = parser.parse_args()
+    emit(measure_rows(read_scale(given), tls=given.tls))
 
 
 if __name__ == "__main__":

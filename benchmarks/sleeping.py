@@ -101,9 +101,11 @@ def main() -> None:
     parser.add_argument("--every", type=int, required=True, help="blocks between checkpoints")
     parser.add_argument("--threads", type=int, required=True, help="task threads to wait for")
     parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--tls", metavar="PEM", help="certificate and key of the cluster")
     given = parser.parse_args()
     cohort = Cohort(given.blocks)
-    with open_client(ClusterOptions(scheduler=given.scheduler)) as client:
+    options = ClusterOptions(scheduler=given.scheduler, tls_ca=given.tls, tls_cert=given.tls)
+    with open_client(options) as client:
         while count_workers(client).total_threads < given.threads:
             time.sleep(0.1)
         start = time.perf_counter()

@@ -52,7 +52,7 @@ def test_every_bar_can_be_missed() -> None:
 
 def test_a_small_cohort_goes_through_a_real_scheduler() -> None:
     done = warm.run(
-        [sys.executable, "-m", "benchmarks.scheduler", "--tiny"],
+        [sys.executable, "-m", "benchmarks.scheduler", "--tiny", "--tls"],
         cwd=ROOT,
         capture_output=True,
         text=True,

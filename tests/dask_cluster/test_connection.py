@@ -16,6 +16,7 @@ from typing import Any
 
 import dask
 import pytest
+from click.testing import CliRunner
 from support import warm
 from support.clusters import running, scheduler, until, worker
 
@@ -23,6 +24,7 @@ from wsi_unet.dask_cluster import connection
 from wsi_unet.dask_cluster.cluster import count_workers, is_cluster_alive, open_client
 from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.errors import ClusterError, OptionError
+from wsi_unet_cli.main import cli
 
 
 def refusal(place: str | Path) -> str:
@@ -86,12 +88,12 @@ def test_something_else_listens() -> None:
 
 @pytest.mark.usefixtures("hurry")
 def test_a_scheduler_without_workers(tmp_path: Path) -> None:
-    with scheduler(tmp_path) as address:
-        with (
-            pytest.raises(ClusterError, match="has no workers; start some with `dask worker`"),
-            open_client(ClusterOptions(scheduler=address)),
-        ):
-            pass
+    with (
+        scheduler(tmp_path) as address,
+        pytest.raises(ClusterError, match="has no workers; start some with `dask worker`"),
+        open_client(ClusterOptions(scheduler=address)),
+    ):
+        pass
 
 
 @pytest.mark.usefixtures("hurry")
@@ -139,12 +141,10 @@ def names(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("names")
-@pytest.mark.parametrize(
-    "address",
-    ["tcp://there:1", "ws://there:1", "ucxx://there:1", "TLS://there:1", "there:1"]
-    + ["tcp://here-and-there:1", "tcp://anywhere:1", "tcp://link:1"],
-)
-def test_a_plain_connection_to_another_machine_is_refused(address: str) -> None:
+@pytest.mark.parametrize("protocol", ["tcp://", "ws://", "ucxx://", "TLS://", ""])
+@pytest.mark.parametrize("host", ["there", "here-and-there", "anywhere", "link"])
+def test_a_plain_connection_to_another_machine_is_refused(protocol: str, host: str) -> None:
+    address = f"{protocol}{host}:1"
     with pytest.raises(OptionError) as raised:
         connection.check_answer(address, None)
     message = str(raised.value)
@@ -171,6 +171,14 @@ def test_an_address_in_a_file_is_checked_too(tmp_path: Path) -> None:
     for address in ("nonsense", "", "tcp://127.0.0.1"):
         file.write_text(json.dumps({"address": address}))
         assert refusal(file).startswith(f"the scheduler file {file} holds {address!r}, which isn't")
+
+
+def test_the_command_says_how_to_allow_it() -> None:
+    done = CliRunner().invoke(cli, ["segment", "a.svs", "--scheduler", "tcp://192.0.2.1:8786"])
+    assert done.exit_code == 2
+    *_, line = done.stderr.splitlines()
+    assert line.startswith("error: the connection to tcp://192.0.2.1:8786 wouldn't be encrypted")
+    assert "give --tls-ca, --tls-cert and --tls-key, or allow it with --insecure" in line
 
 
 def test_settings_are_put_back(tmp_path: Path) -> None:

@@ -15,6 +15,11 @@ def environment(name: str) -> str | None:
     return os.environ.get(name)
 
 
+def scratch_folder(dask_worker: Any) -> str:
+    """Return the folder in which the worker keeps its files."""
+    return str(dask_worker.local_directory)
+
+
 def threads_of_a_forward(model: str, processes_per_core: int) -> int:
     """Return the number of threads that torch uses while the network runs in a task."""
     import numpy as np

@@ -109,8 +109,9 @@ def check_answer(address: str, security: Security | None, *, insecure: bool = Fa
     if not (protocol in _ENCRYPTED or local or insecure):
         raise OptionError(
             f"the connection to {address} wouldn't be encrypted, and whoever reaches that port can "
-            "run programs on the cluster and here; start it with TLS and give `tls_ca`, `tls_cert` "
-            "and `tls_key`, or allow it with `insecure` in a network where you trust everybody",
+            "run programs on the cluster and here; start the scheduler with TLS and give `tls_ca`, "
+            "`tls_cert` and `tls_key`, or allow it with `insecure` in a network where you trust "
+            "everybody",
             option="insecure",
         )
     if security is None and protocol in _ENCRYPTED:

@@ -87,8 +87,13 @@ def ask_workers(
     Returns:
         What each worker returned, or the exception that it raised, in the order of `workers`.
         TimeoutError means that it didn't answer, any other OSError that it has left.
+
+    Raises:
+        ClusterError: the scheduler went away.
     """
     workers = list(workers)
+    if not is_cluster_alive(client):
+        raise scheduler_lost_error(client, kept=False)
 
     async def ask(worker: Worker) -> Any:
         answers = client.run(question, *arguments, workers=[worker.address], on_error="return")

@@ -11,6 +11,7 @@ from distributed import Client
 
 from wsi_unet.dask_cluster.cluster import WorkerCounts, count_workers
 from wsi_unet.dask_cluster.file_visibility import check_paths
+from wsi_unet.dask_cluster.scheduler import scheduler_lost_error
 from wsi_unet.dask_cluster.waiting import wait_for_result
 from wsi_unet.dask_cluster.workers import processes_per_core, runs_in_this_process
 from wsi_unet.errors import ModelError
@@ -109,7 +110,8 @@ class Preparation:
         *,
         estimate: bool,
     ) -> Plan:
-        with open_slide(location, reader=job.options.reader) as slide:
+        options = job.options
+        with open_slide(location, reader=options.reader, series=options.series) as slide:
             self._check_paths(location, output.location, ensemble)
             return make_plan(
                 slide,
@@ -161,7 +163,10 @@ class Preparation:
         return replace(known, agreement=self._ask_worker(again, estimate=False).agreement)
 
     def _ask_worker(self, request: ProbeRequest, *, estimate: bool) -> WorkerMeasurement:
-        future = self._client.submit(measure_worker, request, estimate=estimate, pure=False)
+        try:
+            future = self._client.submit(measure_worker, request, estimate=estimate, pure=False)
+        except (OSError, RuntimeError) as error:  # the client has closed itself
+            raise scheduler_lost_error(self._client) from error
         measured: WorkerMeasurement = wait_for_result(self._client, future)
         return measured
 
