@@ -8,11 +8,25 @@ import click
 
 import wsi_unet
 from wsi_unet_cli.common.failures import VERBOSE
-from wsi_unet_cli.common.options import json_option, reader_option, verbose_option
-from wsi_unet_cli.common.output import micrometres, pixels, print_facts, print_json, print_table
+from wsi_unet_cli.common.options import (
+    json_option,
+    reader_option,
+    series_option,
+    verbose_option,
+)
+from wsi_unet_cli.common.output import (
+    micrometres,
+    pixels,
+    print_facts,
+    print_json,
+    print_table,
+    say,
+)
+from wsi_unet_cli.common.reports import warning_lines
 
 if TYPE_CHECKING:
     from wsi_unet import Slide
+    from wsi_unet.slides.series import Series
 
 EPILOG = """\
 \b
@@ -25,15 +39,17 @@ Examples:
 @click.command(epilog=EPILOG, short_help="Show what a slide is: size, levels, pixel size.")
 @click.argument("slide", metavar="SLIDE")
 @reader_option
+@series_option
 @json_option
 @verbose_option
 @click.pass_context
-def info(ctx: click.Context, slide: str, reader: str, as_json: bool) -> None:
+def info(ctx: click.Context, slide: str, reader: str, series: str | None, as_json: bool) -> None:
     """Show vendor, size, levels, pixel size, compression and reader of SLIDE.
 
-    With -v, also list the properties in the file itself.
+    If its file holds several images, they are listed, too. With -v, also list the properties in the
+    file itself.
     """
-    with wsi_unet.open_slide(slide, reader=reader) as opened:
+    with wsi_unet.open_slide(slide, reader=reader, series=series) as opened:
         if as_json:
             print_json(describe_slide(opened))
         else:
@@ -61,8 +77,23 @@ def describe_slide(slide: Slide) -> dict[str, object]:
             }
             for level in slide.levels
         ],
+        "series": [
+            {
+                "name": series.name,
+                "width": series.shape[1],
+                "height": series.shape[0],
+                "levels": series.levels,
+                "refusal": series.refusal,
+            }
+            for series in slide.series
+        ],
+        "warnings": list(slide.warnings),
         "properties": dict(slide.properties),
     }
+
+
+def _use(series: Series) -> str:
+    return "" if series.refusal is None else f"no slide: it {series.refusal}"
 
 
 def _show(slide: Slide, *, verbose: bool) -> None:
@@ -86,5 +117,15 @@ def _show(slide: Slide, *, verbose: bool) -> None:
             for number, level in enumerate(slide.levels)
         ],
     )
+    if len(slide.series) > 1:
+        print_table(
+            ("  series", "name", "size", "levels", "note"),
+            [
+                (f"  {number}", series.name, pixels(series.shape), str(series.levels), _use(series))
+                for number, series in enumerate(slide.series)
+            ],
+        )
+    for line in warning_lines(slide.warnings):
+        say(line)
     if verbose:
         print_facts("properties", sorted(slide.properties.items()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,10 @@ from wsi_unet.geometry import Shape
 ALIKE = 0.5
 """Images with at least this share of the largest one's pixels might be the slide as well."""
 WORTH_A_WORD = 1 / 16
-"""Share of the slide's pixels from which another image is mentioned: macros are smaller."""
+"""Share of the slide's pixels from which another image is mentioned: thumbnails are smaller."""
+_ASSOCIATED = re.compile(
+    r"(label|macro|thumbnail|thumb|overview|preview|map)([ _-]?image)?", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -22,18 +26,32 @@ class Series:
         name: what the file calls it; "" if it has no name.
         shape: (rows, columns) of its finest level, px.
         levels: number of its levels.
+        associated: whether the file says that it is no slide but a macro, a label or a thumbnail.
         refusal: why its pixels can't be those of a slide; None if they can.
     """
 
     name: str
     shape: Shape
     levels: int
+    associated: bool = False
     refusal: str | None = None
 
     @property
     def area(self) -> int:
         """Pixels of the finest level."""
         return self.shape[0] * self.shape[1]
+
+
+def is_associated(name: str) -> bool:
+    """Return whether an image with this name is a macro, a label or a thumbnail."""
+    return _ASSOCIATED.fullmatch(name.strip()) is not None
+
+
+def largest_series(listed: Sequence[Series]) -> int:
+    """Return the number of the largest image, an associated one only if there is no other."""
+    return max(
+        range(len(listed)), key=lambda number: (not listed[number].associated, listed[number].area)
+    )
 
 
 def choose_series(listed: Sequence[Series], wanted: str | None) -> int:
@@ -55,8 +73,12 @@ def choose_series(listed: Sequence[Series], wanted: str | None) -> int:
         if refusal is not None:
             raise SlideError(f"series {number} {refusal}")
         return number
-    largest = max(listed, key=lambda series: series.area)
-    alike = [n for n, series in enumerate(listed) if series.area >= ALIKE * largest.area]
+    largest = listed[largest_series(listed)]
+    alike = [
+        number
+        for number, series in enumerate(listed)
+        if series.area >= ALIKE * largest.area and series.associated == largest.associated
+    ]
     usable = [number for number in alike if listed[number].refusal is None]
     if not usable:
         others = f"; its images are {list_series(listed)}" if len(listed) > len(alike) else ""
@@ -75,7 +97,10 @@ def mention_others(listed: Sequence[Series], chosen: int) -> tuple[str, ...]:
     others = [
         number
         for number, series in enumerate(listed)
-        if number != chosen and series.area >= most and series.refusal is None
+        if number != chosen
+        and series.area >= most
+        and series.refusal is None
+        and not series.associated
     ]
     if not others:
         return ()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,7 @@ from wsi_unet.slides.readers.tiff_series import (
     read_pixels,
 )
 from wsi_unet.slides.readers.tiff_tiles import TileSource
-from wsi_unet.slides.series import Series, choose_series, mention_others
+from wsi_unet.slides.series import choose_series, largest_series, mention_others
 from wsi_unet.slides.slide import Reader, UnknownLayoutError
 from wsi_unet.slides.sources.source import ByteSource
 
@@ -132,14 +132,15 @@ class TiffReader(Reader):
             tile_shape(level.keyframe) for level in pixels.series.levels
         ]
         self.levels = make_levels(sides, tiles)
-        whole = pixels.number == _largest(self.series)
+        whole = composed or pixels.number == largest_series(self.series)
         self._keep_size(tiff, pixels, properties, whole=whole)
         self.vendor = _vendor(tiff, properties)
         self.compression = compression_name(frame.compression)
+        own = pixels.number == properties.get(_SERIES)
         self.properties = {
             key: str(value)
             for key, value in properties.items()
-            if value is not None and (whole or not key.startswith("tiffslide."))
+            if value is not None and (own or not key.startswith(("tiffslide.", "tiff.")))
         }
         tag = frame.tags.get(ORIENTATION)
         self.orientation = known_orientation(None if tag is None else tag.value)
@@ -228,10 +229,6 @@ class TiffReader(Reader):
         if self._composed is not None:
             self._composed.close()
         self._source.close()
-
-
-def _largest(series: Sequence[Series]) -> int:
-    return max(range(len(series)), key=lambda number: series[number].area)
 
 
 def _changed_meaning(

@@ -21,7 +21,7 @@ from wsi_unet.samples import (
     sample_meaning,
 )
 from wsi_unet.slides.readers.tiff_ome import OmeImage, match_image
-from wsi_unet.slides.series import Series
+from wsi_unet.slides.series import Series, is_associated
 
 JPEG = frozenset({6, 7, 33007, 34892})
 JPEG2000 = frozenset({33003, 33004, 33005, 34712})
@@ -63,7 +63,9 @@ def _describe(series: Any, number: int, images: Sequence[OmeImage]) -> Series:
         read_pixels(series, number, images)
     except UnclearSamplesError as error:
         refusal = str(error)
-    return Series(str(series.name or ""), _shape(frame), len(series.levels), refusal)
+    name = str(series.name or "")
+    associated = is_associated(name) or bool(frame.is_reduced)
+    return Series(name, _shape(frame), len(series.levels), associated, refusal)
 
 
 def _shape(frame: Any) -> Shape:

@@ -20,7 +20,7 @@ from wsi_unet.slides.readers.zarr_metadata import (
     load_node,
     refuse_fluorescence,
 )
-from wsi_unet.slides.series import Series
+from wsi_unet.slides.series import Series, is_associated
 from wsi_unet.slides.sources.folder import Folder
 
 MAX_IMAGES = 1000
@@ -68,7 +68,7 @@ class ZarrImage:
         except (SlideError, KeyError, TypeError, ValueError) as error:
             refusal = str(error).removeprefix(f"{location}: ")
         levels = len(self.described["datasets"]) if self.described else 1
-        return Series(name, shape, levels, refusal)
+        return Series(name, shape, levels, is_associated(name), refusal)
 
 
 def find_images(folder: Folder) -> list[ZarrImage]:
