@@ -52,6 +52,27 @@ def test_every_slide_gets_a_result_and_a_row(calls: Calls) -> None:
     assert done.stderr == ("cohort: 1/2 slides · 1.25 blocks/s · 2.50 Mpx/s · device 93 % busy\n")
 
 
+def test_a_wrong_row_of_a_manifest_fails_and_the_others_go_on(calls: Calls) -> None:
+    Path("m.csv").write_text("slide,mpp\na.svs,x\nb.svs,\n")
+    done = run("m.csv", "-o", "out")
+    assert done.exit_code == 1
+    assert calls.slides == ["b.svs"]
+    assert table() == {"a.svs": "failed", "b.svs": "finished"}
+    assert "error: m.csv, line 2: mpp 'x' isn't a number above 0" in done.stderr
+    assert "1 of 2 slides finished" in done.stdout
+
+
+def test_rows_that_write_elsewhere_say_how_to_allow_it(calls: Calls) -> None:
+    Path("m.csv").write_text("slide,output\na.svs,../a\nb.svs,\n")
+    done = run("m.csv", "-o", "out")
+    assert done.exit_code == 1
+    assert "line 2: the output ../a lies outside of out; name one inside, or --allow-outside" in (
+        done.stderr
+    )
+    assert run("m.csv", "-o", "out", "--allow-outside").exit_code == 0
+    assert [job.output for job in calls.jobs][-2:] == ["out/../a", "out/b.ome.zarr"]
+
+
 def test_without_a_folder_it_is_the_current_one(calls: Calls) -> None:
     assert run(*TWO).exit_code == 0
     assert [job.output for job in calls.jobs] == ["a.ome.zarr", "b.ome.zarr"]

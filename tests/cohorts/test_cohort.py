@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import tempfile
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 from wsi_unet.cohorts import cohort as cohort_module
 from wsi_unet.cohorts import manifest as manifest_module
 from wsi_unet.cohorts.cohort import Cohort, read_cohort
-from wsi_unet.cohorts.manifest import read_manifest
+from wsi_unet.cohorts.manifest import COLUMNS, read_manifest
+from wsi_unet.csv_cells import guard_cell
 from wsi_unet.errors import InputError, ModelError, WsiUnetError
 from wsi_unet.segmentation.planning.options import Options
 from wsi_unet.storage.local_store import LocalStore
@@ -124,7 +126,7 @@ def test_a_manifest_says_what_is_special(here: Path) -> None:
         "s3://bucket/e.svs, /abs/e.ome.zarr ,,,masks/e.png,P-3, c\n",
     )  # fmt: skip
     options = Options(tile=512, mpp=0.5)
-    cohort = read_cohort([name], None, options=options)
+    cohort = read_cohort([name], None, options=options, outside=True)
     first, second, third = cohort.slides
     assert cohort.folder == str(here)
     assert (first.job.slide, first.job.output) == ("list/../s/a.svs", "a.ome.zarr")
@@ -135,7 +137,7 @@ def test_a_manifest_says_what_is_special(here: Path) -> None:
     assert second.columns == {"patient": "P-2", "notes": ""}
     assert (third.job.slide, third.job.output) == ("s3://bucket/e.svs", "/abs/e.ome.zarr")
     assert third.job.options.tissue == "list/masks/e.png"
-    below = read_cohort([name], "out")
+    below = read_cohort([name], "out", outside=True)
     assert [slide.job.output for slide in below.slides] == [
         "out/a.ome.zarr",
         "out/x.ome.zarr",
@@ -182,10 +184,29 @@ def test_equal_options_are_one_object(here: Path) -> None:
     ("text", "message"),
     [
         ("", "has no column 'slide' (it is empty)"),
-        ("path,output\na.svs,\n", "has no column 'slide' (there are path, output)"),
+        ("path,output\na.svs,\n", "has no column 'slide' (there are 'path', 'output')"),
         ("slide;output\na.svs;b\n", "separated by commas"),
         ("slide,\n", "lists no slides"),
         ("slide,x,x\na.svs,1,2\n", "column 'x' appears twice"),
+        ("slide,a\na.svs,\"x\nb.svs,1\n", "line 2: isn't CSV"),
+        ("slide\n\0\n", "isn't text in UTF-8"),
+    ],
+)  # fmt: skip
+def test_contradictory_arguments_are_refused(here: Path, text: str, message: str) -> None:
+    name = manifest(here, text)
+    before = sorted(here.rglob("*"))
+    with pytest.raises(WsiUnetError) as caught:
+        read_cohort([name, "t"], None)
+    assert caught.value.exit_code == 2
+    assert message in str(caught.value)
+    assert "list/m.csv" in str(caught.value) or "inside another" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert sorted(here.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
         ("slide,patient\na.svs,1\n ,2\n", "line 3: the column 'slide' is empty"),
         ("slide,mpp\na.svs,0.5\nb.svs,\"0,5\"\n", "line 3: mpp '0,5' isn't a number above 0"),
         ("slide,mpp\na.svs,-1\n", "line 2: mpp '-1' isn't"),
@@ -201,18 +222,49 @@ def test_equal_options_are_one_object(here: Path) -> None:
         ("slide\na.svs\ngs://b/c.svs\n", "line 3: gs://b/c.svs: gs:// can't be read"),
         ("slide,output\na.svs,gs://b/c\n", "line 2: gs://b/c: gs:// can't be read"),
         ("slide,tissue\na.svs,gs://b/c\n", "line 2: gs://b/c: gs:// can't be read"),
+        ("slide\na.svs\n~no-such-user/b.svs\n", "line 3: ~no-such-user/b.svs: "),
     ],
 )  # fmt: skip
-def test_contradictory_arguments_are_refused(here: Path, text: str, message: str) -> None:
+def test_a_wrong_row_fails_itself(here: Path, text: str, message: str) -> None:
     name = manifest(here, text)
-    before = sorted(here.rglob("*"))
-    with pytest.raises(WsiUnetError) as caught:
-        read_cohort([name, "t"], None)
-    assert caught.value.exit_code == 2
-    assert message in str(caught.value)
-    assert "list/m.csv" in str(caught.value) or "inside another" in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert sorted(here.rglob("*")) == before
+    cohort = read_cohort([name, "t"], None)
+    (failed,) = (slide for slide in cohort.slides if slide.error is not None)
+    assert len(cohort.jobs) == len(cohort.slides) - 1
+    assert message in str(failed.error)
+    assert str(failed.error).startswith("list/m.csv, line ")
+    assert "\n" not in str(failed.error)
+    assert len(failed.given) == len(COLUMNS)
+
+
+@pytest.mark.parametrize("output", [None, "out", "out/"])
+@pytest.mark.parametrize(
+    ("place", "inside"),
+    [
+        ("x.ome.zarr", True),
+        ("below/../x", True),
+        ("HERE/out/list/x", None),
+        ("../x", False),
+        ("below/../../x", False),
+        ("/elsewhere/x", False),
+        ("..", False),
+        ("s3://bucket/x", False),
+        ("~/x", False),
+    ],
+)
+def test_an_output_stays_in_its_folder_unless_that_is_allowed(
+    here: Path, output: str | None, place: str, inside: bool | None
+) -> None:
+    (here / "deep").mkdir()
+    row = place.replace("HERE", str(here))
+    name = manifest(here, f"slide,output\na.svs,{row}\nb.svs,\n", "deep/m.csv")
+    if output is None and place in ("../x", "below/../../x"):
+        inside = True  # beside the manifest's folder, but in the current one
+    refused, other = read_cohort([name], output).slides
+    assert other.error is None
+    assert (refused.error is None) == (inside is not False)
+    if refused.error is not None:
+        assert f"line 2: the output {row} lies outside of" in str(refused.error)
+    assert read_cohort([name], output, outside=True).slides[0].error is None
 
 
 def test_a_slide_that_is_listed_and_named_is_refused(here: Path) -> None:
@@ -224,9 +276,23 @@ def test_a_slide_that_is_listed_and_named_is_refused(here: Path) -> None:
 def test_files_that_arent_manifests(here: Path) -> None:
     with pytest.raises(InputError, match=r"gone\.csv: can't be read: No such file"):
         read_cohort(["gone.csv"], None)
-    (here / "bin.csv").write_bytes(b"slide\n\xff\xfe.svs\n")
-    with pytest.raises(InputError, match=r"bin\.csv: isn't UTF-8 text \(byte 6\)"):
-        read_cohort(["bin.csv"], None)
+    for text in ("slide\na.svs\n", "\ufeffslide\na.svs\n"):
+        (here / "wide.csv").write_bytes(text.encode("utf-16-le"))
+        with pytest.raises(InputError, match=r"wide\.csv: isn't text in UTF-8; save it as CSV"):
+            read_cohort(["wide.csv"], None)
+    os.mkfifo(here / "pipe.csv")
+    with pytest.raises(InputError, match=r"pipe\.csv: can't be read: it is a named pipe"):
+        read_cohort(["pipe.csv"], None)
+
+
+def test_names_of_files_may_be_any_bytes(here: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.svs")
+    (here / "s" / name).touch()
+    (here / "m.csv").write_bytes(b"slide,note\ns/caf\xe9.svs,\xe9\n")
+    (slide,) = read_cohort(["m.csv"], "out").slides
+    assert slide.error is None
+    assert Path(slide.job.slide).exists()
+    assert slide.columns == {"note": "\udce9"}
 
 
 def test_a_model_that_is_not_there_is_one_refusal(here: Path) -> None:
@@ -260,7 +326,7 @@ def attempt(arguments: list[str], output: str) -> tuple[Cohort | None, str]:
 
 
 cells = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=8) | st.sampled_from(
-    ["a,b", 'say "so"', "two\nlines", " blanks ", "=1+1", "ünï"]
+    ["a,b", 'say "so"', "two\nlines", " blanks ", "=1+1", "'=1", "''-x", "-5", "\udce9", "ünï"]
 )
 
 
@@ -277,7 +343,7 @@ def test_any_table_comes_back_as_it_was(
     writer = csv.DictWriter(text, order, quoting=csv.QUOTE_ALL)
     writer.writeheader()
     written = [{"slide": f"{number}.svs", "one": one, "two": two} for number, one, two in rows]
-    writer.writerows(written)
+    writer.writerows({name: guard_cell(cell) for name, cell in row.items()} for row in written)
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "m.csv"
         path.write_bytes(text.getvalue().encode("utf-8-sig" if marked else "utf-8"))
@@ -295,8 +361,11 @@ def test_whatever_a_file_holds_it_is_rows_or_one_line(data: bytes) -> None:
     if cohort is None:
         assert len(refusal.splitlines()) == 1
     else:
-        outputs = [listed.job.output for listed in cohort.slides]
-        assert len(set(outputs)) == len(outputs) > 0
+        outputs = [job.output for job in cohort.jobs]
+        assert len(set(outputs)) == len(outputs)
+        refusals = [str(slide.error) for slide in cohort.slides if slide.error is not None]
+        assert len(refusals) + len(outputs) > 0
+        assert all(len(refusal.splitlines()) == 1 for refusal in refusals)
 
 
 stems = st.text("ab.", min_size=1, max_size=3).filter(lambda stem: stem.strip("."))

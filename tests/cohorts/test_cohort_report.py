@@ -12,6 +12,7 @@ from support.standin import cohort_progress, report
 from wsi_unet.cohorts.cohort import CohortSlide, read_cohort
 from wsi_unet.cohorts.report import CohortReport
 from wsi_unet.cohorts.rows import CSV_COLUMNS, read_header, read_report_rows
+from wsi_unet.cohorts.status import read_cohort_status
 from wsi_unet.errors import LockedError, OutputError, SlideError
 from wsi_unet.segmentation.planning.options import Options
 from wsi_unet.segmentation.runs.jobs import SlideJob, SlideOutcome
@@ -99,6 +100,56 @@ def test_the_table_is_a_manifest_again() -> None:
     second.close(interrupted=True)
     assert statuses() == ["finished", "waiting"]
     assert [row["patient"] for row in csv_file()] == ["P", "P"]
+
+
+FORMULAS = ("=1+1", "+cmd|x", "-2+3", "@SUM(1)", "\tx", "'=1", "-5", "+1.5e3", "a=b", "'quoted'")
+
+
+@pytest.mark.usefixtures("here")
+def test_what_a_spreadsheet_would_run_is_guarded_and_read_back() -> None:
+    names = ("=HYPERLINK(1)", "note")
+    slides = [
+        CohortSlide(SlideJob(slide=f"/s/{number}.svs", output=f"out/{number}"), names, (cell, cell))
+        for number, cell in enumerate(FORMULAS)
+    ]
+    table = CohortReport(FOLDER, slides, clock=CostlyClock())
+    list(table.jobs())
+    table.add_outcome(SlideOutcome(slides[0].job, None, SlideError("=error")))
+    table.close()
+    rows = csv_file()
+    assert rows[0]["error"] == "'=error"
+    assert "'=HYPERLINK(1)" in rows[0]
+    assert [row["note"] for row in rows] == [
+        *("'=1+1", "'+cmd|x", "'-2+3", "'@SUM(1)", "'\tx", "''=1"),
+        *("-5", "+1.5e3", "a=b", "'quoted'"),
+    ]
+    again = read_cohort(["out/cohort.csv"], FOLDER).slides
+    assert [slide.columns["note"] for slide in again] == list(FORMULAS)
+    assert [slide.columns["=HYPERLINK(1)"] for slide in again] == list(FORMULAS)
+
+
+@pytest.mark.usefixtures("here")
+def test_a_row_that_cant_be_carried_out_has_failed_from_the_beginning() -> None:
+    Path("m.csv").write_text("slide,mpp,output,who\na.svs,x,,A\nb.svs,,,B\nc.svs,,../d,C\n,,,D\n")
+    cohort = read_cohort(["m.csv"], FOLDER)
+    table = CohortReport(FOLDER, cohort.slides, clock=CostlyClock())
+    jobs = list(table.jobs())
+    assert [job.slide for job in jobs] == ["b.svs"]
+    assert statuses() == ["failed", "waiting", "failed", "failed"]
+    table.add_outcome(SlideOutcome(jobs[0], report("")))
+    assert not table.finished
+    table.close()
+    assert statuses() == ["failed", "finished", "failed", "failed"]
+    rows = csv_file()
+    assert rows[0]["error"].startswith("m.csv, line 2: mpp 'x' isn't a number")
+    assert (rows[0]["slide"], rows[0]["mpp"]) == (str(Path("a.svs").absolute()), "x")
+    assert rows[2]["error"].startswith("m.csv, line 4: the output ../d lies outside of out")
+    assert [row["who"] for row in rows] == ["A", "B", "C", "D"]
+    assert json_file()["counts"] == {"failed": 3, "finished": 1}
+    states = [(status.slide, status.state) for status in read_cohort_status(FOLDER)]
+    assert [state for _, state in states] == ["failed", "waiting", "failed", "failed"]
+    again = read_cohort(["out/cohort.csv"], FOLDER).slides
+    assert [slide.error is None for slide in again] == [False, True, False, True]
 
 
 @pytest.mark.usefixtures("here")

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Literal
+from typing import Any, Literal
 
 from wsi_unet.cohorts.cohort import CohortSlide
 from wsi_unet.cohorts.rows import (
@@ -38,6 +38,7 @@ from wsi_unet.cohorts.rows import (
     read_report_rows,
     summarise_report,
 )
+from wsi_unet.csv_cells import guard_cell
 from wsi_unet.errors import OutputError
 from wsi_unet.locations import Location
 from wsi_unet.segmentation.report import CohortProgress
@@ -127,10 +128,11 @@ class CohortReport:
         """
         for number, slide in enumerate(self._slides):
             row = make_waiting_row(slide)
-            before: Row = json.loads(earlier.pop(row["output"], b"{}"))
-            if before and not slide.job.overwrite and is_still_finished(before, row):
-                row |= {name: before[name] for name in before.keys() - {"columns"}}
-            self._numbers[slide.job.output] = number
+            if slide.error is None:
+                before: Row = json.loads(earlier.pop(row["output"], b"{}"))
+                if before and not slide.job.overwrite and is_still_finished(before, row):
+                    row |= {name: before[name] for name in before.keys() - {"columns"}}
+                self._numbers[slide.job.output] = number
             self._rows.append(encode_row(row))
             self._counts[row["status"]] += 1
             self._classes |= dict.fromkeys(area["name"] for area in row["classes"])
@@ -142,7 +144,7 @@ class CohortReport:
         When it takes the first, the report is begun: what goes wrong with the cluster before that
         changes nothing here. Each slide that is taken is noted as running.
         """
-        return _NotedJobs(self, self._slides)
+        return _NotedJobs(self, [slide.job for slide in self._slides if slide.error is None])
 
     def note_running(self, job: SlideJob) -> None:
         """Note that a slide is being worked on."""
@@ -258,27 +260,34 @@ class CohortReport:
         ours = dict.fromkeys((*CSV_COLUMNS, *classes))
         names = [*ours, *(name for name in self._names if name not in ours)]
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, names, restval="", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(flatten_row(row, ours) for row in map(json.loads, self._rows))
-        return text.getvalue().encode("utf-8", "backslashreplace")
+        writer = csv.writer(text)
+        writer.writerow(map(guard_cell, names))
+        for row in map(json.loads, self._rows):
+            cells = flatten_row(row, ours)
+            writer.writerow(_write_cell(cells.get(name)) for name in names)
+        return text.getvalue().encode()
+
+
+def _write_cell(value: Any) -> Any:
+    """Return a value as it is written into the table; what a spreadsheet would run is guarded."""
+    return guard_cell(value) if isinstance(value, str) else value
 
 
 class _NotedJobs(Collection[SlideJob]):
     """The jobs of a report's slides; notes in the report which were taken."""
 
-    def __init__(self, report: CohortReport, slides: Sequence[CohortSlide]) -> None:
+    def __init__(self, report: CohortReport, jobs: Sequence[SlideJob]) -> None:
         self._report = report
-        self._slides = slides
+        self._jobs = jobs
 
     def __len__(self) -> int:
-        return len(self._slides)
+        return len(self._jobs)
 
     def __contains__(self, job: object) -> bool:
-        return any(slide.job == job for slide in self._slides)
+        return job in self._jobs
 
     def __iter__(self) -> Iterator[SlideJob]:
         self._report.begin()
-        for slide in self._slides:
-            self._report.note_running(slide.job)
-            yield slide.job
+        for job in self._jobs:
+            self._report.note_running(job)
+            yield job

@@ -36,7 +36,9 @@ CLASS_COLUMNS = ("area_mm2", "pixels", "fraction")
 """These follow for each class, as "area_mm2:nuclei" and so on; then the manifest's columns."""
 
 EMPTY_ROW: Row = {
-    **dict.fromkeys(("slide", "output", "status", "error", "model", "mpp", "tissue", "label")),
+    **dict.fromkeys(
+        ("slide", "output", "status", "error", "model", "mpp", "tissue", "label")
+    ),
     **dict.fromkeys(("exactness", "inexact_because")),
     **dict.fromkeys(("blocks", *TIMES)),
     "classes": [],
@@ -80,7 +82,14 @@ def describe_error(error: Exception) -> str:
 
 
 def make_waiting_row(slide: CohortSlide) -> Row:
-    """Return the row of a slide of which nothing is known yet."""
+    """Return the row of a slide of which nothing is known yet.
+
+    One that a manifest describes wrongly is refused: its cells are as given, and may mean nothing.
+    """
+    if slide.error is not None:
+        given = {name: cell or None for name, cell in zip(COLUMNS, slide.given, strict=True)}
+        failed = {"status": "failed", "error": describe_error(slide.error), "refused": True}
+        return {**EMPTY_ROW, **given, **failed, "columns": slide.columns}
     job, tissue = slide.job, slide.job.options.tissue
     return {
         **EMPTY_ROW,
@@ -96,7 +105,7 @@ def make_waiting_row(slide: CohortSlide) -> Row:
 
 def is_still_finished(before: Row, row: Row) -> bool:
     """Return whether an earlier row says that the job of `row` was finished."""
-    return before["status"] == "finished" and all(before[name] == row[name] for name in COLUMNS)
+    return before["status"] == "finished" and all(before.get(name) == row[name] for name in COLUMNS)
 
 
 def summarise_report(report: Report) -> Row:

@@ -52,8 +52,8 @@ Examples:
   wsi-unet segment slide.svs -m fold-1/ -m fold-2/ --ensemble mean --tta flips
   wsi-unet segment slide.svs --tissue tumour.geojson --outputs labels,probabilities
 
-A run that is interrupted (Ctrl-C, SIGTERM, SIGHUP; not under nohup) exits with 1, and continues where
-it stopped when the same command is given again.
+A run that is interrupted (Ctrl-C, SIGTERM, or SIGHUP except under nohup) exits with 1, and
+continues where it stopped when the same command is given again.
 """
 
 
@@ -157,6 +157,12 @@ it stopped when the same command is given again.
 @trust_option
 @reader_option
 @cluster_options
+@click.option(
+    "--allow-outside",
+    "outside",
+    is_flag=True,
+    help="Let a manifest's column output name places outside of OUT.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace a result made with other parameters.")
 @click.option(
     "--plan",
@@ -174,6 +180,7 @@ def segment(
     output: str | None,
     models: tuple[str, ...],
     ensemble: str | None,
+    outside: bool,
     overwrite: bool,
     only_plan: bool,
     as_json: bool,
@@ -207,6 +214,7 @@ def segment(
                     wsi_unet.Options(**options),
                     other_models=models[1:],
                     overwrite=overwrite,
+                    outside=outside,
                 ),
                 cluster,
                 quiet=quiet,

@@ -92,6 +92,9 @@ class _CohortRun:
             self._report.add_progress(progress)
             display(progress)
 
+        for slide in self._request.cohort.slides:
+            if slide.error is not None:
+                show_error(slide.error, verbose=self._request.verbose)
         outcomes = wsi_unet.segment_cohort(
             self._report.jobs(), self._request.cluster, on_progress=on_progress
         )

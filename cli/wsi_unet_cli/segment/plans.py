@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -58,9 +59,10 @@ def plan_slides(request: Request) -> CommandOutcome:
     from wsi_unet.cohorts.planning import plan_cohort
 
     totals = PlanTotals()
-    jobs = (listed.job for listed in request.cohort.slides)
+    refused = [(slide.job, slide.error) for slide in request.cohort.slides if slide.error]
+    planned_jobs = plan_cohort(request.cohort.jobs, request.cluster)
     separator = '{\n "slides": [\n'
-    for job, planned in plan_cohort(jobs, request.cluster):
+    for job, planned in chain(refused, planned_jobs):
         if isinstance(planned, Exception):
             totals.failed += 1
             show_error(planned, subject=job.slide, verbose=request.verbose)
