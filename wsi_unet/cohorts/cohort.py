@@ -159,7 +159,7 @@ class _Listing:
         self._places: dict[Location, tuple[int, str]] = {}  # index in rows, manifest's line
         self._output = output
         self._defaults = defaults
-        self._options: dict[tuple[float | None, str], Options] = {}
+        self._options: dict[tuple[float | None, str, str | None], Options] = {}
         self._models: dict[tuple[str, str], str] = {}
 
     def add(self, argument: str) -> None:
@@ -217,7 +217,7 @@ class _Listing:
 
     def _make_job(self, manifest: str, cells: dict[str, str]) -> SlideJob:
         cells = {name: cells.get(name, "").strip() for name in COLUMNS}
-        slide, output, model, mpp, tissue = cells.values()
+        slide, output, model, mpp, tissue, series = cells.values()
         if not slide:
             raise InputError("the column 'slide' is empty")
         slide = resolve_path(manifest, slide)
@@ -234,6 +234,7 @@ class _Listing:
                 (tissue if tissue in ("auto", "none") else resolve_path(manifest, tissue))
                 if tissue
                 else self._defaults.options.tissue,
+                series or self._defaults.options.series,
             ),
         )
 
@@ -271,10 +272,11 @@ class _Listing:
             self._models[manifest, model] = known
         return known
 
-    def _change_options(self, mpp: float | None, tissue: str) -> Options:
+    def _change_options(self, mpp: float | None, tissue: str, series: str | None) -> Options:
         """Return the options with these changes; equal options are one object, to save memory."""
         return self._options.setdefault(
-            (mpp, tissue), replace(self._defaults.options, mpp=mpp, tissue=tissue)
+            (mpp, tissue, series),
+            replace(self._defaults.options, mpp=mpp, tissue=tissue, series=series),
         )
 
     def _add_slide(self, slide: CohortSlide, where: str = "") -> None:
@@ -316,7 +318,8 @@ class _Listing:
             job = self.rows[number].job
             mpp = "" if job.options.mpp is None else str(job.options.mpp)
             slide = str(Location.parse(job.slide))
-            given = (slide, str(output), job.model, mpp, job.options.tissue)
+            series = job.options.series or ""
+            given = (slide, str(output), job.model, mpp, job.options.tissue, series)
             self.rows[number] = replace(self.rows[number], error=refusal, given=given)
 
 

@@ -24,7 +24,7 @@ from wsi_unet.storage.opening import open_store
 
 SUFFIX = ".csv"
 
-COLUMNS = ("slide", "output", "model", "mpp", "tissue")
+COLUMNS = ("slide", "output", "model", "mpp", "tissue", "series")
 """The columns that have a meaning; others are carried into the cohort's report."""
 
 

@@ -26,7 +26,7 @@ TIMES = ("seconds", "startup_seconds", "mpx_per_s", "blocks_per_s", "device_busy
 """The columns that a run that finds nothing left to do takes over from the run before."""
 
 CSV_COLUMNS = (
-    *("slide", "output", "status", "error", "model", "mpp", "tissue", "label"),
+    *("slide", "output", "status", "error", "model", "mpp", "tissue", "series", "label"),
     *("exactness", "inexact_because"),
     *("blocks", "blocks_done", "blocks_failed", "seconds", "startup_seconds", "mpx_per_s"),
     *("blocks_per_s", "device_busy"),
@@ -37,7 +37,7 @@ CLASS_COLUMNS = ("area_mm2", "pixels", "fraction")
 
 EMPTY_ROW: Row = {
     **dict.fromkeys(
-        ("slide", "output", "status", "error", "model", "mpp", "tissue", "label")
+        ("slide", "output", "status", "error", "model", "mpp", "tissue", "series", "label")
     ),
     **dict.fromkeys(("exactness", "inexact_because")),
     **dict.fromkeys(("blocks", *TIMES)),
@@ -99,6 +99,7 @@ def make_waiting_row(slide: CohortSlide) -> Row:
         "model": job.model,
         "mpp": job.options.mpp,
         "tissue": tissue if tissue in ("auto", "none") else str(Location.parse(tissue)),
+        "series": job.options.series,
         "columns": slide.columns,
     }
 

@@ -67,6 +67,7 @@ class SlideReference(BaseModel):
         path: path or URL at which a worker finds it; not part of any signature.
         name: file name, for messages.
         reader: the reader that opens it.
+        series: the image of the file that was asked for; None if it was the largest.
         fingerprint: hash of its content (see `Slide.fingerprint`).
         shape: (rows, columns) of level 0, px.
         mpp: (y, x) size of a level-0 pixel, µm: the caller's if given, or else the file's.
@@ -80,6 +81,7 @@ class SlideReference(BaseModel):
     fingerprint: str
     shape: tuple[Side, Side]
     mpp: tuple[Positive, Positive] | None
+    series: str | None = None
 
 
 def _check_resampling(resampling: Resampling) -> Resampling:
@@ -150,6 +152,8 @@ class _Parameters(BaseModel):
             "reader": self.slide.reader,
             **self._pixels(),
         }
+        if self.slide.series is not None:  # runs keep the signatures they had before it existed
+            identity["series"] = self.slide.series
         normalised: dict[str, Any] = json.loads(json.dumps(identity))
         return normalised
 

@@ -124,3 +124,13 @@ def reader_option(command: Decorated) -> Decorated:
         show_default=True,
         help="Reader that opens the slide.",
     )(command)
+
+
+def series_option(command: Decorated) -> Decorated:
+    """Add `--series`."""
+    return click.option(
+        "--series",
+        metavar="N|NAME",
+        help="Image to read, of several in the slide's file: its number or name, as info lists "
+        "them.  [default: the largest]",
+    )(command)

@@ -21,6 +21,7 @@ from wsi_unet_cli.common.options import (
     parse_region,
     parse_tile,
     reader_option,
+    series_option,
     trust_option,
     verbose_option,
 )
@@ -156,6 +157,7 @@ continues where it stopped when the same command is given again.
 )
 @trust_option
 @reader_option
+@series_option
 @cluster_options
 @click.option(
     "--allow-outside",
@@ -193,7 +195,7 @@ def segment(
 
     A SLIDE is a file, an s3:// URL, a folder (which is searched for slides, with all folders
     below), a pattern in quotes ('slides/**/*.svs'), or a .csv manifest with a column "slide" and,
-    optionally, "output", "model", "mpp" and "tissue".
+    optionally, "output", "model", "mpp", "tissue" and "series".
 
     With several slides, a row for each is also written to cohort.csv and cohort.json in the output
     folder. A slide that fails doesn't stop the others. The same command, given again, does only

@@ -21,6 +21,7 @@ class OptionArguments(TypedDict, total=False):
     """The keyword arguments that `plan` and `segment` share; see `Options` for each."""
 
     reader: str
+    series: str | None
     mpp: float | None
     region: tuple[int, int, int, int] | None
     tissue: str
@@ -40,6 +41,8 @@ class Options:
 
     Attributes:
         reader: the reader that opens the slide; "auto" picks one.
+        series: number or name of the image to segment, of several in the slide's file; None is the
+            largest.
         mpp: size of the slide's level-0 pixels, µm; overrides what the file says.
         region: (x, y, width, height) in level-0 px; None is the whole slide. Labels of pixels whose
             centres lie inside are those of the whole slide; all others are 0.
@@ -58,6 +61,7 @@ class Options:
     """
 
     reader: str = "auto"
+    series: str | None = None
     mpp: float | None = None
     region: tuple[int, int, int, int] | None = None
     tissue: str = "auto"

@@ -164,7 +164,7 @@ def make_plan(
     warnings = check_affordable(
         labels, costs, measured, per_host=workers.per_host, free_disk=output.free_disk
     )
-    warnings += [*_warn(labels, costs, options), *resolved.warnings]
+    warnings += [*slide.warnings, *_warn(labels, costs, options), *resolved.warnings]
     return Plan(
         output=str(output.location),
         labels=labels,

@@ -76,7 +76,7 @@ def resolve_options(
         SignatureError: the output holds another slide, or another image than is wanted.
     """
     stored = output.stored
-    reference = make_slide_reference(slide, options.mpp)
+    reference = make_slide_reference(slide, options.mpp, options.series)
     _check_same_slide(output, reference)
     resampling = fit_resampling(slide, reference, ensemble.spec)
     levels = _choose_levels(output, resampling)
@@ -103,12 +103,15 @@ def resolve_options(
     )
 
 
-def make_slide_reference(slide: Slide, given_mpp: float | None) -> SlideReference:
+def make_slide_reference(
+    slide: Slide, given_mpp: float | None, series: str | None = None
+) -> SlideReference:
     """Return how workers find the slide.
 
     Args:
         slide: the open slide.
         given_mpp: size of its level-0 pixels, µm, that replaces what the file says.
+        series: the image of the file that was asked for; None if it was the largest.
 
     Raises:
         SlideError: the pixel size is absurd; the message says how to give it.
@@ -124,6 +127,7 @@ def make_slide_reference(slide: Slide, given_mpp: float | None) -> SlideReferenc
         fingerprint=slide.fingerprint(),
         shape=slide.shape,
         mpp=None if mpp is None else (mpp.y, mpp.x),
+        series=series,
     )
 
 

@@ -255,7 +255,7 @@ def open_reference(reference: SlideReference) -> Slide:
         SlideError: the slide can't be opened.
         OutputError: the slide has changed.
     """
-    slide = open_slide(reference.path, reader=reference.reader)
+    slide = open_slide(reference.path, reader=reference.reader, series=reference.series)
     if slide.fingerprint() != reference.fingerprint:
         slide.close()
         raise OutputError(f"{reference.path} is not the slide that this run was planned with")
