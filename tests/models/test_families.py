@@ -451,6 +451,31 @@ def test_groups_are_those_of_the_network_that_was_trained(shared_data: Path) -> 
     assert (found == right).mean() > 0.999
 
 
+@pytest.mark.parametrize(
+    "renamed",
+    [
+        {"inc.conv.conv.": "inc.conv.", "outc.conv.": "outc."},
+        {"mpconv.": "maxpool_conv."},
+        {"inc.conv.conv.": "inc.double_conv.", "conv.1.conv": "conv.1.double_conv"}
+        | {".conv.conv.": ".conv.double_conv."},
+    ],
+)
+def test_convolved_upsampling_is_known_by_the_names_people_give(
+    renamed: dict[str, str], tmp_path: Path
+) -> None:
+    original = randomise(ConvolvedUpsampling(3, 1, 4, late=False))
+    state = original.state_dict()
+    for old, new in renamed.items():
+        state = {name.replace(old, new): tensor for name, tensor in state.items()}
+    torch.save(state, tmp_path / "weights.pth")
+    network, spec = import_checkpoint(tmp_path / "weights.pth")
+    assert "1×1 convolution and ReLU after bilinear upsampling" in spec.description
+    assert "the same activation after the 1×1 convolutions of the upsampling" in spec.assumed
+    image = torch.rand(1, 3, 47, 64)
+    with torch.inference_mode():
+        _assert_close(network(image).sigmoid(), original(image))
+
+
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module.net."])
 def test_prefixes_of_wrappers_are_taken_off(prefix: str, tmp_path: Path) -> None:
     original = randomise(Milesial(3, 2, 4, bilinear=False))

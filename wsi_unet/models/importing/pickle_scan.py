@@ -10,8 +10,7 @@ comes after this one: numbers are read from where the descriptions say they lie.
 from __future__ import annotations
 
 import pickletools
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -23,7 +22,10 @@ from wsi_unet.models.importing.pickled import (
     Storage,
     abbreviate,
     describe_view,
+    is_pair,
+    is_plain_dtype,
     is_size,
+    plain_pairs,
 )
 
 MOST_INSTRUCTIONS = 2_000_000
@@ -34,9 +36,6 @@ LONGEST_NAME = 200
 
 MOST_FORBIDDEN = 100
 """Forbidden names that are noted."""
-
-_PLAIN = (str, bytes, float, bool, type(None), Name, Opaque)
-"""Types of keys that dictionaries are read with, besides integers and tuples of these."""
 
 
 class Readable(Protocol):
@@ -163,7 +162,7 @@ class _Machine:
     def set_items(self, items: list[Any]) -> None:
         target = self._target("items")
         if isinstance(target, dict):
-            target.update(_pairs(items))
+            target.update(plain_pairs(items))
 
     def build(self, _: Any) -> None:
         """Give an object its state, which isn't needed."""
@@ -258,15 +257,15 @@ class _Machine:
             content = arguments[-1] if arguments else ()
             if isinstance(content, dict):
                 return content
-            pairs = [pair for pair in self._copy(content) if _is_pair(pair)]
-            return dict(_pairs([part for pair in pairs for part in pair]))
+            pairs = [pair for pair in self._copy(content) if is_pair(pair)]
+            return dict(plain_pairs([part for pair in pairs for part in pair]))
         if name in pickle_names.SEQUENCES:
             return self._copy(arguments[0] if arguments else ())
         if name in pickle_names.TENSORS:
             return describe_view(*arguments[:4])
         if name in pickle_names.PARAMETERS:
             return arguments[0]
-        if name == pickle_names.DTYPE and not _is_plain_dtype(arguments):
+        if name == pickle_names.DTYPE and not is_plain_dtype(arguments):
             self._forbid(f"{name} of objects")
         return Opaque(name)
 
@@ -298,7 +297,7 @@ _INSTRUCTIONS: dict[str, Callable[[_Machine, Any], object]] = {
     "TUPLE1": lambda machine, _: machine.wrap(1),
     "TUPLE2": lambda machine, _: machine.wrap(2),
     "TUPLE3": lambda machine, _: machine.wrap(3),
-    "DICT": lambda machine, _: machine.push(dict(_pairs(machine.pop_mark()))),
+    "DICT": lambda machine, _: machine.push(dict(plain_pairs(machine.pop_mark()))),
     "APPEND": _Machine.append,
     "APPENDS": lambda machine, _: machine.extend(machine.pop_mark()),
     "ADDITEMS": lambda machine, _: machine.extend(machine.pop_mark()),
@@ -324,29 +323,3 @@ _INSTRUCTIONS: dict[str, Callable[[_Machine, Any], object]] = {
     "EXT4": _Machine.registered,
     "BINPERSID": _Machine.storage,
 }
-
-
-def _pairs(items: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
-    """Yield the keys and values that take turns in `items`, those with plain keys.
-
-    Other keys say nothing about a network, and hashing them may take for ever: a tuple may hold
-    another one twice, that a third one twice, and so on.
-    """
-    for key, value in zip(items[::2], items[1::2], strict=True):
-        parts = key if isinstance(key, tuple) else (key,)
-        if len(parts) <= 8 and all(map(_is_plain, parts)):
-            yield key, value
-
-
-def _is_plain(key: Any) -> bool:
-    return isinstance(key, _PLAIN) or (isinstance(key, int) and key.bit_length() <= 64)
-
-
-def _is_pair(value: Any) -> bool:
-    return isinstance(value, list | tuple) and len(value) == 2
-
-
-def _is_plain_dtype(arguments: Any) -> bool:
-    """Return whether a numpy type is of numbers or text, not of objects: these are pickles."""
-    kind = arguments[0] if arguments else None
-    return isinstance(kind, str) and re.fullmatch(r"[<>=|]?[?biufcmMSUV]\d*", kind) is not None

@@ -1,8 +1,10 @@
-"""Descriptions of what a pickle holds: tensors, and the storages that they are views of."""
+"""Descriptions of what a pickle holds: tensors, the storages that they are views of, plain data."""
 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +79,10 @@ class Opaque:
     name: str
 
 
+_PLAIN = (str, bytes, float, bool, type(None), Name, Opaque)
+"""Types of keys that dictionaries are read with, besides integers and tuples of these."""
+
+
 def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the strides of a tensor whose numbers lie one after the other.
 
@@ -104,10 +110,9 @@ def describe_view(storage: Any, offset: Any, shape: Any, strides: Any) -> Tensor
         raise DamagedPickleError("a tensor without a storage")
     if not isinstance(shape, tuple | list) or not isinstance(strides, tuple | list):
         raise DamagedPickleError("a tensor without a shape")
-    shape, strides = tuple(shape), tuple(strides)
-    numbers = (offset, *shape, *strides)
-    if len(shape) != len(strides) or len(shape) > 8 or not all(map(is_size, numbers)):
-        sides = ", ".join(map(abbreviate, shape[:8]))
+    shape, strides, axes = tuple(shape[:9]), tuple(strides[:9]), len(shape)
+    if axes != len(strides) or axes > 8 or not all(map(is_size, (offset, *shape, *strides))):
+        sides = ", ".join(map(abbreviate, shape))
         raise DamagedPickleError(f"a tensor of the shape [{sides}]")
     count = math.prod(shape)
     steps = zip(shape, strides, strict=True)
@@ -122,3 +127,30 @@ def describe_view(storage: Any, offset: Any, shape: Any, strides: Any) -> Tensor
 def is_size(number: Any) -> bool:
     """Return whether something is a whole number that can be a size or an offset."""
     return type(number) is int and 0 <= number < 2**62
+
+
+def plain_pairs(items: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+    """Yield the keys and values that take turns in `items`, those with plain keys.
+
+    Other keys say nothing about a network, and hashing them may take for ever: a tuple may hold
+    another one twice, that a third one twice, and so on.
+    """
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        parts = key if isinstance(key, tuple) else (key,)
+        if len(parts) <= 8 and all(map(_is_plain, parts)):
+            yield key, value
+
+
+def _is_plain(key: Any) -> bool:
+    return isinstance(key, _PLAIN) or (isinstance(key, int) and key.bit_length() <= 64)
+
+
+def is_pair(value: Any) -> bool:
+    """Return whether something is a list or tuple of two."""
+    return isinstance(value, list | tuple) and len(value) == 2
+
+
+def is_plain_dtype(arguments: Any) -> bool:
+    """Return whether a numpy type is of numbers or text, not of objects: these are pickles."""
+    kind = arguments[0] if arguments else None
+    return isinstance(kind, str) and re.fullmatch(r"[<>=|]?[?biufcmMSUV]\d*", kind) is not None

@@ -35,13 +35,6 @@ _MILESIAL = PlainUNetLayout(
     odd="zeros",
 )
 
-_MILESIAL_2018 = replace(
-    _MILESIAL,
-    first="inc.conv.conv",
-    down="down{level}.mpconv.1.conv",
-    up="up{stage1}.conv.conv",
-)
-
 _MILESIAL_ASSUMPTIONS = (
     Assumption("odd sides filled up with zeros, as since the middle of 2018"),
     Assumption("bilinear upsampling with aligned corners", (("upsampling", "bilinear"),)),
@@ -139,7 +132,14 @@ FAMILIES = (
     Family(
         "milesial-2018",
         "milesial/Pytorch-UNet before 2019",
-        (_MILESIAL_2018,),
+        (
+            replace(
+                _MILESIAL,
+                first="inc.conv.conv",
+                down="down{level}.mpconv.1.conv",
+                up="up{stage1}.conv.conv",
+            ),
+        ),
         head="sigmoid",
         assumptions=(_RELU, _MAX_POOLING, _ZEROS, _SKIP_FIRST, *_MILESIAL_ASSUMPTIONS),
     ),
@@ -147,8 +147,19 @@ FAMILIES = (
         "milesial-1x1",
         "milesial/Pytorch-UNet with a 1×1 convolution and ReLU after bilinear upsampling",
         tuple(
-            replace(layout, upsampling=("up{stage1}.up.1",), activated_upsampling=True)
-            for layout in (_MILESIAL_2018, _MILESIAL)
+            replace(
+                _MILESIAL,
+                first=f"{first}.{pair}",
+                down=f"down{{level}}.{down}.1.{pair}",
+                up=f"up{{stage1}}.conv.{pair}",
+                head=head,
+                upsampling=("up{stage1}.up.1",),
+                activated_upsampling=True,
+            )
+            for pair in ("conv", "double_conv")
+            for first in ("inc.conv", "inc")
+            for down in ("mpconv", "maxpool_conv")
+            for head in ("outc.conv", "outc")
         ),
         head="sigmoid",
         assumptions=(
