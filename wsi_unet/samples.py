@@ -65,7 +65,7 @@ def sample_meaning(photometric: int, samples: int, extra: Sequence[int]) -> Samp
         UnclearSamplesError: they are neither grey nor RGB, nor one of them with alpha.
     """
     if photometric not in (BLACK_IS_ZERO, RGB, YCBCR):
-        raise UnclearSamplesError(_other_colours(photometric))
+        raise UnclearSamplesError(describe_colours(photometric))
     colours: Literal[1, 3] = 1 if photometric == BLACK_IS_ZERO else 3
     beside = samples - colours
     stated = extra[0] if extra else None
@@ -83,11 +83,12 @@ def sample_meaning(photometric: int, samples: int, extra: Sequence[int]) -> Samp
     )
 
 
-def _other_colours(photometric: int) -> str:
+def describe_colours(photometric: int) -> str:
+    """Return why colours that are neither grey nor RGB aren't read, and what to do."""
     if photometric == WHITE_IS_ZERO:
         return (
             "stores white as zero (MINISWHITE), which programs read in two ways; save it with "
-            "black as zero"
+            "black as zero (in tifffile photometric='minisblack')"
         )
     name = {PALETTE: "PALETTE", 5: "CMYK", 8: "CIELAB"}.get(photometric, str(photometric))
     return f"stores colours as {name}, which isn't supported; convert it to RGB first"

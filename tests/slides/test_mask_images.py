@@ -251,7 +251,7 @@ def test_white_as_zero_and_other_colour_spaces_are_refused(tmp_path: Path) -> No
     Image.fromarray(mask).save(path, tiffinfo={262: 0})
     refused(path, "stores white as zero")
     tifffile.imwrite(path, np.dstack([mask.astype(np.uint8)] * 3), photometric="cielab")
-    refused(path, "in the colour space CIELAB")
+    refused(path, "stores colours as CIELAB")
 
 
 def test_palettes_mark_what_they_show_if_nothing_contradicts(tmp_path: Path) -> None:

@@ -17,13 +17,12 @@ from wsi_unet.errors import EvaluationError, foreign_errors_as, os_errors_as
 from wsi_unet.geometry import Box, Shape
 from wsi_unet.image_files import PNG_HEAD, TIFF_HEADS, check_size, open_image
 from wsi_unet.regular_files import open_regular
+from wsi_unet.samples import UnclearSamplesError, turn_upright
 from wsi_unet.slides.planes import (
-    UnclearImageError,
     check_photometric,
     image_orientation,
     open_tiff,
     page_orientation,
-    turn_upright,
 )
 
 MAX_WHOLE_BYTES = 1 << 29
@@ -123,7 +122,7 @@ def open_image_pixels(path: Path) -> tuple[WholePixels | TiledPixels, Shape]:
     with foreign_errors_as(EvaluationError, f"{path}: can't be decoded"):
         try:
             return _open_png(path) if head.startswith(PNG_HEAD) else _open_tiff(path)
-        except UnclearImageError as error:
+        except UnclearSamplesError as error:
             raise EvaluationError(f"{path}: {error}") from error
 
 
@@ -154,7 +153,7 @@ def _open_tiff(path: Path) -> tuple[WholePixels | TiledPixels, Shape]:
         if math.prod(shape) * page.dtype.itemsize <= MAX_WHOLE_BYTES:
             return _whole(path, turn_upright(level.asarray(), orientation))
         if orientation != 1:
-            raise UnclearImageError(
+            raise UnclearSamplesError(
                 f"is stored turned (orientation {orientation}), and too large to be decoded as a "
                 "whole; save it upright"
             )

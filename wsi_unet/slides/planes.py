@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,27 +17,27 @@ from PIL import Image
 
 from wsi_unet.errors import InputError, SlideError
 from wsi_unet.locations import Location
+from wsi_unet.samples import (
+    BLACK_IS_ZERO,
+    ORIENTATION,
+    PALETTE,
+    RGB,
+    UPRIGHT,
+    YCBCR,
+    UnclearSamplesError,
+    describe_colours,
+    known_orientation,
+)
 from wsi_unet.slides.library_messages import capture_library_messages
 from wsi_unet.slides.readers.tiff_directories import walk_directories
 from wsi_unet.slides.sources.opening import open_source
 
-WHITE_IS_ZERO, PALETTE, YCBCR = 0, 3, 6
-"""Values of the tag PhotometricInterpretation."""
-PLAIN = (1, 2, PALETTE, 4)
-"""Those whose samples are 0 where the image is black, or of a palette numbers."""
+TRANSPARENCY = 4
+"""PhotometricInterpretation of a transparency mask: 1 bit, 1 inside."""
+PLAIN = (BLACK_IS_ZERO, RGB, PALETTE, TRANSPARENCY)
+"""Those whose samples are 0 where the image is black, or numbers of a palette."""
 JPEG = 7
-ORIENTATION = 274
-"""The tag that says how an image is turned, in TIFF and in EXIF."""
-
-_FLIPS = {1: (1, 1), 2: (1, -1), 3: (-1, -1), 4: (-1, 1)}
-_FLIPS |= {5: (1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}
-"""Steps along rows and columns that make an image upright, from 5 on after transposing it."""
-
-T = TypeVar("T", bound=np.generic)
-
-
-class UnclearImageError(ValueError):
-    """Programs would read an image in different ways; the message says why and what to do."""
+"""Value of Compression whose decoder makes YCbCr RGB."""
 
 
 @contextmanager
@@ -69,18 +69,12 @@ def check_photometric(page: Any) -> None:
     """Refuse a TIFF's page whose samples aren't zero where the image is black, beyond doubt.
 
     Raises:
-        UnclearImageError: it is in a colour space like CMYK or Lab; or white is zero, which viewers
-            and Pillow honour, and tifffile, which writes bool arrays like that, doesn't.
+        UnclearSamplesError: it is in a colour space like CMYK or Lab; or white is zero, which
+            viewers and Pillow honour, and tifffile, which writes bool arrays like that, doesn't.
     """
-    if page.photometric == WHITE_IS_ZERO:
-        raise UnclearImageError(
-            "stores white as zero, which programs read in two ways; save it with black as zero "
-            "(PhotometricInterpretation 1, in tifffile photometric='minisblack')"
-        )
     if page.photometric in PLAIN or (page.photometric == YCBCR and page.compression == JPEG):
         return
-    name = getattr(page.photometric, "name", str(page.photometric))
-    raise UnclearImageError(f"is stored in the colour space {name}; save it as a grey image")
+    raise UnclearSamplesError(describe_colours(int(page.photometric)))
 
 
 def check_palette(shown: NDArray[np.bool_], indices: NDArray[Any]) -> None:
@@ -91,10 +85,10 @@ def check_palette(shown: NDArray[np.bool_], indices: NDArray[Any]) -> None:
         indices: their numbers in the palette.
 
     Raises:
-        UnclearImageError: the two disagree.
+        UnclearSamplesError: the two disagree.
     """
     if (shown != (indices != 0)).any():
-        raise UnclearImageError(
+        raise UnclearSamplesError(
             "has a palette that shows 0 as a colour, or another number as black, so that programs "
             "read it in two ways; save it as a grey image, 0 where nothing is marked"
         )
@@ -102,25 +96,10 @@ def check_palette(shown: NDArray[np.bool_], indices: NDArray[Any]) -> None:
 
 def image_orientation(image: Image.Image) -> int:
     """Return how an image that Pillow opened is turned, from 1, upright, to 8."""
-    return _known_orientation(image.getexif().get(ORIENTATION))
+    return known_orientation(image.getexif().get(ORIENTATION))
 
 
 def page_orientation(page: Any) -> int:
     """Return how a TIFF's page is turned, from 1, upright, to 8."""
     tag = page.tags.get(ORIENTATION)
-    return _known_orientation(None if tag is None else tag.value)
-
-
-def turn_upright(plane: NDArray[T], orientation: int) -> NDArray[T]:
-    """Return a plane (h, w) as it is shown, a view.
-
-    Args:
-        plane: as it is stored.
-        orientation: the tag's value (TIFF 6.0, section 8); 1 is upright.
-    """
-    rows, columns = _FLIPS[orientation]
-    return (plane.T if orientation >= 5 else plane)[::rows, ::columns]
-
-
-def _known_orientation(value: Any) -> int:
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+    return UPRIGHT if tag is None else known_orientation(tag.value)

@@ -23,15 +23,13 @@ from wsi_unet.errors import MaskError, foreign_errors_as
 from wsi_unet.geometry import Shape
 from wsi_unet.image_files import PNG_HEAD, TIFF_HEADS, check_size, open_image
 from wsi_unet.regular_files import open_regular
+from wsi_unet.samples import PALETTE, TRANSPOSED, UnclearSamplesError, turn_upright
 from wsi_unet.slides.planes import (
-    PALETTE,
-    UnclearImageError,
     check_palette,
     check_photometric,
     image_orientation,
     open_tiff,
     page_orientation,
-    turn_upright,
 )
 from wsi_unet.slides.tissue.mask import TissueMask
 
@@ -125,7 +123,7 @@ def read_mask_image(path: Path, head: bytes, slide: Shape) -> TissueMask:
     with foreign_errors_as(MaskError, f"{path}: the mask can't be decoded"):
         try:
             return read(path, slide)
-        except UnclearImageError as error:
+        except UnclearSamplesError as error:
             raise MaskError(f"{path}: the mask {error}") from error
         except UnidentifiedImageError as error:
             raise MaskError(
@@ -173,7 +171,7 @@ def _read_image(path: Path, slide: Shape) -> TissueMask:
         with open_image(file, png=is_png) as image:
             shape, orientation = (image.height, image.width), image_orientation(image)
             _check_decodable(path, shape)
-            check_shape(path, shape[::-1] if orientation >= 5 else shape, slide)
+            check_shape(path, shape[::-1] if orientation >= TRANSPOSED else shape, slide)
             reduced = ReducedMask(shape)
             rows = max(1, PIECE_PIXELS // shape[1])
             for y in range(0, shape[0], rows):
@@ -207,18 +205,18 @@ def _marked(pixels: NDArray[Any]) -> NDArray[np.bool_]:
     """Return which pixels aren't 0.
 
     Raises:
-        UnclearImageError: some are below 0, infinite or no numbers.
+        UnclearSamplesError: some are below 0, infinite or no numbers.
     """
     if pixels.dtype.kind in "if" and pixels.size:
         least = pixels.min()
         if not (least >= 0 and np.isfinite(pixels.max())):
             held = least if not least >= 0 else pixels.max()
-            raise UnclearImageError(
+            raise UnclearSamplesError(
                 f"holds {held}, and it is unclear whether that is tissue; save it with 0 where "
                 "there is none, and 1 where there is"
             )
     elif pixels.dtype.kind not in "biuf":
-        raise UnclearImageError(f"holds {pixels.dtype} numbers; save it as whole numbers from 0")
+        raise UnclearSamplesError(f"holds {pixels.dtype} numbers; save it as whole numbers from 0")
     return np.asarray(pixels != 0 if pixels.ndim == 2 else pixels.any(axis=2))
 
 
@@ -233,7 +231,7 @@ def _read_tiff(path: Path, slide: Shape) -> TissueMask:
         check_photometric(page)
         orientation = page_orientation(page)
         whole = tiff.series[0].levels[0].shape[:2]
-        check_shape(path, whole[::-1] if orientation >= 5 else whole, slide)
+        check_shape(path, whole[::-1] if orientation >= TRANSPOSED else whole, slide)
         reduced = ReducedMask(shape)
         for pixels, y, x in _tiff_pieces(path, level.pages[0], page):
             reduced.add(_marked_of(page, pixels), y, x)
