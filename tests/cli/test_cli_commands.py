@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
+from support.labelled import write_store
 
 from wsi_unet_cli.main import cli
 
@@ -114,3 +117,20 @@ def test_overlay_refuses_other_folders(tmp_path: Path) -> None:
     assert done.exit_code == 2
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_overlay_draws_a_part_of_the_slide_with_the_groups_that_are_named(tmp_path: Path) -> None:
+    for name, color in (("a", "#ff0000"), ("b", "#00ff00"), ("c", "#0000ff")):
+        write_store(tmp_path / "out", np.ones((300, 400), np.uint8), name=name, color=color)
+    part = ("--region", "300,200,500,500", "-o", tmp_path / "x.png")
+    done = run("overlay", tmp_path / "out", *part, "--label", "a", "--label", "c")
+    assert done.exit_code == 0, done.output
+    with Image.open(tmp_path / "x.png") as picture:
+        colors = {color for _, color in picture.getcolors(1 << 16) or []}
+        assert picture.width < 400
+    assert {(255, 0, 0), (0, 0, 255)} <= colors, "both are in the legend"
+    assert (0, 255, 0) not in colors
+    done = run("overlay", tmp_path / "out", "--region", "400,0,5,5", "-o", tmp_path / "y.png")
+    assert done.exit_code == 2
+    assert "--region 400,0,5,5 lies outside the slide, which is 400 x 300 px" in done.stderr
+    assert not (tmp_path / "y.png").exists()

@@ -79,6 +79,7 @@ def write_store(
     regions: list[list[int]] | None = None,
     tissue: NDArray[np.bool_] | None = None,
     name: str = "nuclei",
+    color: str = "#2a6fdb",
 ) -> Path:
     """Write labels as `segment` would have: one label group of a slide, finished.
 
@@ -96,7 +97,7 @@ def write_store(
         name,
         pyramid,
         Frame.from_downsample(downsample, mpp),
-        [NamedValue(value, class_name) for value, class_name in enumerate(classes)],
+        [NamedValue(value, class_name, color) for value, class_name in enumerate(classes)],
         {"slide": record},
     )
     progress = Progress(objects, name)

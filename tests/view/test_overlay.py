@@ -137,16 +137,15 @@ def test_the_legend_names_classes_and_areas_once_finished(tmp_path: Path) -> Non
 
 
 def test_many_classes_flow_over_the_lines(tmp_path: Path) -> None:
-    picture = Image.new("RGB", (300, 200))
     entries = [
         legend.LegendEntry((number, 0, 0), f"class number {number}", "1 mm²")
         for number in range(40)
     ]
-    sheet = legend.add_legend(picture, "título", entries)
+    sheet = legend.draw_legend((300, 200), "título", entries)
     assert sheet.width < 400
     colors = set(np.asarray(sheet)[:, :, 0].ravel().tolist())
     assert set(range(40)) <= colors
-    wide = legend.add_legend(picture, "a title " * 20, [])
+    wide = legend.draw_legend((300, 200), "a title " * 20, [])
     assert wide.width > 600
 
 

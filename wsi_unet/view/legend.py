@@ -17,11 +17,19 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 @dataclass(frozen=True)
 class LegendEntry:
-    """One item of a legend: a colour (R, G, B), a name, and a remark such as the area."""
+    """One item of a legend.
+
+    Attributes:
+        color: (R, G, B).
+        name: what has that colour.
+        remark: a remark, such as the area.
+        dashed: whether it is a dashed line, and not an area with a colour.
+    """
 
     color: tuple[int, int, int]
     name: str
     remark: str
+    dashed: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,14 +95,18 @@ def format_length(micrometres: float) -> str:
     return f"{micrometres / 1000:g} mm"
 
 
-def draw_scale_bar(picture: Image.Image, pixel_size: float) -> None:
-    """Draw a scale bar into the lower left corner.
+def draw_scale_bar(
+    band: Image.Image, pixel_size: float, picture: tuple[int, int], top: int
+) -> None:
+    """Draw what lies in a band of a scale bar in the lower left corner of a picture.
 
     Args:
-        picture: RGB; changed in place.
+        band: RGB rows of the picture; changed in place.
         pixel_size: size of its pixels, µm.
+        picture: (width, height) of the whole picture, px.
+        top: row of the picture that the band begins with.
     """
-    length = round_length(picture.width * pixel_size / 4)
+    length = round_length(picture[0] * pixel_size / 4)
     width = max(1, round(length / pixel_size))
     size = choose_font_size(picture)
     text = format_length(length)
@@ -102,20 +114,31 @@ def draw_scale_bar(picture: Image.Image, pixel_size: float) -> None:
     thick = max(3, size // 4)
     box_width = max(width, round(text_width)) + 2 * size
     box_height = 2 * size + thick + size // 2
-    left, top = size // 2, picture.height - box_height - size // 2
+    left, upper = size // 2, picture[1] - box_height - size // 2 - top
+    if upper >= band.height:
+        return
     # On a light sheet, because neither black nor white shows on every slide.
     sheet = Image.new("RGB", (box_width, box_height), PAPER)
-    below = picture.crop((left, top, left + box_width, top + box_height))
-    picture.paste(Image.blend(below, sheet, 0.8), (left, top))
-    draw = ImageDraw.Draw(picture)
+    below = band.crop((left, upper, left + box_width, upper + box_height))
+    band.paste(Image.blend(below, sheet, 0.8), (left, upper))
+    draw = ImageDraw.Draw(band)
     middle = left + box_width / 2
-    _Pen(draw, size).write(middle - text_width / 2, top + size * 0.85, text, INK)
-    y, start = top + box_height - size // 2 - thick, round(middle - width / 2)
+    _Pen(draw, size).write(middle - text_width / 2, upper + size * 0.85, text, INK)
+    y, start = upper + box_height - size // 2 - thick, round(middle - width / 2)
     draw.rectangle((start, y, start + width - 1, y + thick - 1), fill=INK)
 
 
-def add_legend(picture: Image.Image, title: str, entries: Sequence[LegendEntry]) -> Image.Image:
-    """Return the picture above a strip with a title and the legend's entries, line by line."""
+def draw_legend(
+    picture: tuple[int, int], title: str, entries: Sequence[LegendEntry]
+) -> Image.Image:
+    """Return a strip with a title and the legend's entries, line by line.
+
+    Args:
+        picture: (width, height) of the picture above it, px. The strip is as wide, or wider if its
+            texts need that.
+        title: the first line.
+        entries: what is explained.
+    """
     size = choose_font_size(picture)
     small = max(10, round(size * 0.85))
     line, swatch, space = round(size * 1.9), round(1.6 * size), size // 2
@@ -124,7 +147,7 @@ def add_legend(picture: Image.Image, title: str, entries: Sequence[LegendEntry])
         for entry in entries
     ]
     needed = max([*widths, round(measure_text(title, size))]) + 2 * MARGIN
-    width = max(picture.width, needed)
+    width = max(picture[0], needed)
     positions: list[tuple[int, int]] = []  # (x, line)
     x, row = MARGIN, 1
     for entry_width in widths:
@@ -132,19 +155,35 @@ def add_legend(picture: Image.Image, title: str, entries: Sequence[LegendEntry])
             x, row = MARGIN, row + 1
         positions.append((x, row))
         x += entry_width + 2 * size
-    sheet = Image.new("RGB", (width, picture.height + (row + 1) * line + MARGIN), PAPER)
-    sheet.paste(picture, ((width - picture.width) // 2, 0))
+    sheet = Image.new("RGB", (width, (row + 1) * line + MARGIN), PAPER)
     draw = ImageDraw.Draw(sheet)
-    middle = picture.height + MARGIN // 2 + line // 2
+    middle = MARGIN // 2 + line // 2
     _Pen(draw, size).write(MARGIN, middle, title, INK)
     for entry, (x, row) in zip(entries, positions, strict=True):
-        y, half = middle + row * line, size // 2
-        draw.rectangle((x, y - half, x + size, y + half), fill=entry.color, outline=INK)
+        y = middle + row * line
+        _draw_swatch(draw, entry, (x, y - size // 2, x + size, y + size // 2))
         end = _Pen(draw, size).write(x + swatch, y, entry.name, INK)
         _Pen(draw, small).write(end + space, y, entry.remark, FAINT)
     return sheet
 
 
-def choose_font_size(picture: Image.Image) -> int:
+def _draw_swatch(
+    draw: ImageDraw.ImageDraw, entry: LegendEntry, box: tuple[int, int, int, int]
+) -> None:
+    if not entry.dashed:
+        draw.rectangle(box, fill=entry.color, outline=INK)
+        return
+    x0, y0, x1, y1 = box
+    width = max(2, (x1 - x0) // 6)
+    for number in range(0, 6, 2):  # three dashes on each side, black, with white between
+        start, stop = (round(x0 + (x1 - x0) * (number + end) / 5) for end in (0, 1))
+        down = y0 - x0
+        for edge in (y0, y1 - width):
+            draw.rectangle((start, edge, stop - 1, edge + width), fill=entry.color)
+        for edge in (x0, x1 - width):
+            draw.rectangle((edge, start + down, edge + width, stop - 1 + down), fill=entry.color)
+
+
+def choose_font_size(picture: tuple[int, int]) -> int:
     """Return a text height, px, that can be read when the whole picture fills a screen."""
-    return max(12, round(max(picture.size) / 70))
+    return max(12, round(max(picture) / 70))

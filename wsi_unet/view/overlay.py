@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import numpy as np
 import xarray as xr
@@ -15,9 +16,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsi_unet.errors import OptionError, OutputError
+from wsi_unet.labels.contents import read_label_names, read_run_name
+from wsi_unet.labels.predicted import read_predicted_area
 from wsi_unet.labels.reading import open_image, open_labels
 from wsi_unet.locations import Location
-from wsi_unet.view.legend import LegendEntry, add_legend, draw_scale_bar
+from wsi_unet.predicted_area import PredictedArea
+from wsi_unet.storage.opening import open_store
+from wsi_unet.view.layers import Canvas, Edges, Layer, PixelGrid, array_reader, slide_mpp
+from wsi_unet.view.legend import PAPER, LegendEntry, draw_legend, draw_scale_bar
+from wsi_unet.view.painting import Band, paint_classes, paint_dashes
+from wsi_unet.view.png import PngWriter
 
 FILL = 0.28
 """Opacity of a class's colour inside its outline, over the slide's image."""
@@ -25,180 +33,290 @@ FILL = 0.28
 FILL_ON_WHITE = 0.55
 """Opacity of a class's colour inside its outline, on white."""
 
-OUTLINE = 0.95
-"""Opacity of outlines."""
-
 OVERSAMPLING = 1.5
 """Labels are read at least this much finer than the picture, so that outlines are smooth."""
 
-Plane = NDArray[np.float32]
+BAND_PIXELS = 1 << 20
+"""Pixels of the picture that are painted at once."""
+
+Region = tuple[int, int, int, int]
+"""(x, y, width, height), full-resolution px of the slide."""
+
+
+@dataclass(frozen=True)
+class LabelGroup:
+    """A label group that is drawn.
+
+    Attributes:
+        labels: its finest level.
+        run: name of the run that made it.
+        area: where the model looked; None where that isn't known.
+    """
+
+    labels: xr.DataArray
+    run: str
+    area: PredictedArea | None
+
+    @property
+    def name(self) -> str:
+        """The name of the group."""
+        return str(self.labels.name)
+
+    @property
+    def grid(self) -> PixelGrid:
+        """Where its pixels lie."""
+        return PixelGrid.of(self.labels)
 
 
 def write_overlay(
     output: str | os.PathLike[str] | Location,
     png: str | os.PathLike[str],
-    name: str | None = None,
+    name: str | Sequence[str] | None = None,
     max_side: int = 2048,
+    region: Region | None = None,
 ) -> Path:
     """Write a picture of the labels over the slide's stored image, or on white if there is none.
 
-    Only the pyramid levels near the picture's resolution are read, so memory depends on
-    `max_side` alone.
+    A dashed line surrounds what the model looked at, where that isn't the whole slide. The picture
+    is painted band by band from the pyramid levels near its resolution, so memory depends neither
+    on the slide's size nor, beyond some rows, on the picture's.
 
     Args:
         output: a folder or an s3:// URL with a result.
         png: the file to write.
-        name: name of the label group; may be left out if there is only one.
+        name: name of a label group, or names of several; None draws all there are.
         max_side: longest side of the picture without its legend, px; it is smaller if the labels
             have fewer pixels.
+        region: (x, y, width, height) of the part to draw, full-resolution px of the slide; None
+            draws the whole slide.
 
     Returns:
         The path of the file.
 
     Raises:
-        OptionError: `max_side` is unusable.
+        OptionError: `max_side` or `region` is unusable.
         OutputError: there are no such labels, or the file can't be written.
     """
     if not 64 <= max_side <= 32768:
         raise OptionError(f"`max_side={max_side}`: choose 64 to 32768 px", option="max_side")
     location = Location.parse(output)
-    labels = open_labels(location, name)
-    size = _picture_size(labels, max_side)
-    picture, fill = _read_image(location, labels, size), FILL
-    if picture is None:
-        picture, fill = np.full((size[1], size[0], 3), 255, np.float32), FILL_ON_WHITE
-    level = _choose_level(labels.attrs["levels"], labels.shape, round(OVERSAMPLING * max(size)))
-    values = open_labels(location, str(labels.name), level).values
-    painted = _paint(picture, values, labels.attrs["colors"], fill)
-    image = Image.fromarray(painted)
-    if labels.attrs["unit"] == "micrometer":
-        draw_scale_bar(image, _extent(labels)[1] / image.width)
-    title = f"{location.name}: {_describe(labels)}"
-    return _save(add_legend(image, title, _legend(labels)), Path(png))
+    groups = _open_groups(location, name)
+    canvas = _place_canvas(groups, region, max_side)
+    parts = ", ".join(group.name for group in groups)
+    finished = all(group.labels.attrs["finished"] for group in groups)
+    title = f"{location.name}: {parts}{'' if finished else '  (not finished: parts are missing)'}"
+    legend = draw_legend(canvas.size, title, _list_entries(groups, whole=region is None))
+    painter = _Painter(location, groups, canvas)
+
+    def write(file: BinaryIO) -> None:
+        width, height = canvas.size
+        writer = PngWriter(file, legend.width, height + legend.height)
+        left = (legend.width - width) // 2
+        rows = max(1, BAND_PIXELS // width)
+        for top in range(0, height, rows):
+            painted = painter.paint(range(top, min(top + rows, height)))
+            sheet = np.full((len(painted), legend.width, 3), PAPER, np.uint8)
+            sheet[:, left : left + width] = painted
+            writer.write(sheet)
+        writer.write(np.asarray(legend))
+        writer.close()
+
+    return _save(write, Path(png))
 
 
-def _extent(labels: xr.DataArray) -> tuple[float, float]:
-    """Return (height, width) in the unit of the coordinates."""
-    y, x = labels.attrs["pixel_size"]
-    return labels.shape[0] * y, labels.shape[1] * x
+def _open_groups(location: Location, name: str | Sequence[str] | None) -> list[LabelGroup]:
+    """Open label groups; all there are if none is named.
+
+    Raises:
+        OptionError: no name is given.
+        OutputError: there are no labels, or none of a name.
+    """
+    store = open_store(location)
+    names = [name] if isinstance(name, str) else name
+    if names is None:
+        names = read_label_names(store) or [str(open_labels(location).name)]  # says if none
+    if not names:
+        raise OptionError("`name` is empty; name at least one label group", option="name")
+    groups = []
+    for each in dict.fromkeys(names):
+        labels = open_labels(location, each)
+        shape = labels.shape[0], labels.shape[1]
+        area = read_predicted_area(store, each, shape, block=max(labels.data.chunksize))
+        groups.append(LabelGroup(labels, read_run_name(store, each), area))
+    return groups
 
 
-def _picture_size(labels: xr.DataArray, max_side: int) -> tuple[int, int]:
-    """Return (width, height) with square pixels and at most `max_side` px a side."""
-    height, width = _extent(labels)
-    longer = min(max_side, max(labels.shape))
+def _place_canvas(groups: Sequence[LabelGroup], region: Region | None, max_side: int) -> Canvas:
+    """Return the part of the slide to draw, and the size of the picture, with square pixels.
+
+    Raises:
+        OptionError: the region lies outside of the slide.
+    """
+    labels, grid = groups[0].labels, groups[0].grid
+    edges = grid.extent((labels.shape[0], labels.shape[1]))
+    if region is not None:
+        edges = _clip(region, edges)
+    y0, x0, y1, x1 = edges
+    (mpp_y, mpp_x), sides = slide_mpp(labels), []
+    for group in groups:
+        step_y, step_x = group.grid.step
+        sides += [(y1 - y0) / step_y, (x1 - x0) / step_x]
+    height, width = (y1 - y0) * mpp_y, (x1 - x0) * mpp_x
+    longer = max(1, min(max_side, round(max(sides))))
     pixel = max(height, width) / longer
-    return max(1, round(width / pixel)), max(1, round(height / pixel))
+    return Canvas(edges, (max(1, round(width / pixel)), max(1, round(height / pixel))))
 
 
-def _choose_level(levels: int, shape: tuple[int, ...], side: int) -> int:
-    """Return the coarsest level whose longer side is at least `side` px, or else the finest."""
-    longer = max(shape[-2:])
-    return max((level for level in range(levels) if -(-longer >> level) >= side), default=0)
+def _clip(region: Region, edges: Edges) -> Edges:
+    x, y, width, height = region
+    y0, x0, y1, x1 = max(y, edges[0]), max(x, edges[1]), y + height, x + width
+    clipped = (y0, x0, min(y1, edges[2]), min(x1, edges[3]))
+    if clipped[2] <= y0 or clipped[3] <= x0:
+        rows, columns = (round(edges[i + 2] - edges[i]) for i in (0, 1))
+        raise OptionError(
+            f"`region={region}` lies outside the slide, which is {columns} x {rows} px; give "
+            "full-resolution pixels X,Y,W,H inside it",
+            option="region",
+        )
+    return clipped
 
 
-def _read_image(
-    location: Location, labels: xr.DataArray, size: tuple[int, int]
-) -> NDArray[np.float32] | None:
-    """Return the stored image on the picture's grid, float32 (h, w, 3) from 0 to 255."""
+class _Painter:
+    """Paints the bands of a picture, from top to bottom."""
+
+    def __init__(self, location: Location, groups: Sequence[LabelGroup], canvas: Canvas) -> None:
+        self._canvas = canvas
+        self._image = _open_image_layer(location, canvas)
+        self._fill = FILL_ON_WHITE if self._image is None else FILL
+        self._labels = [(_open_label_layer(location, group, canvas), group) for group in groups]
+        by_run = {group.run: group for group in groups}.values()
+        self._areas = [_open_area_layer(group, canvas) for group in by_run if _is_outlined(group)]
+        labels = groups[0].labels
+        known = labels.attrs["unit"] == "micrometer"
+        extent = (canvas.edges[3] - canvas.edges[1]) * slide_mpp(labels)[1]
+        self._pixel_size = extent / canvas.size[0] if known else None
+
+    def paint(self, rows: range) -> NDArray[np.uint8]:
+        """Return RGB of some rows, uint8 (rows, width, 3)."""
+        band: Band = np.full((3, len(rows), self._canvas.size[0]), 255, np.float32)
+        if self._image is not None:
+            enlarged = max(self._canvas.scale_of(self._image.grid)) < 1
+            method = Image.Resampling.BICUBIC if enlarged else Image.Resampling.LANCZOS
+            band = self._image.read(rows).resize_colours(method)
+        for layer, group in self._labels:
+            width, colors = _line_width(layer), group.labels.attrs["colors"]
+            paint_classes(band, layer.read(rows), colors, self._fill, width)
+        for layer in self._areas:
+            paint_dashes(band, layer.read(rows), _line_width(layer), rows.start)
+        np.rint(band, out=band)
+        painted = np.ascontiguousarray(np.moveaxis(band.astype(np.uint8), 0, -1))
+        if self._pixel_size is None:
+            return painted
+        image = Image.fromarray(painted)
+        draw_scale_bar(image, self._pixel_size, self._canvas.size, rows.start)
+        return np.asarray(image)
+
+
+def _open_image_layer(location: Location, canvas: Canvas) -> Layer | None:
     finest = open_image(location)
     if finest is None:
         return None
-    level = _choose_level(finest.attrs["levels"], finest.shape, max(size))
-    stored = open_image(location, level) if level else finest
-    assert stored is not None
-    pixels = np.moveaxis(stored.values, 0, -1)
-    edges = []  # where the labels begin and end, in px of the stored image
-    for dim, index in (("x", 1), ("y", 0)):
-        step = stored.attrs["pixel_size"][index]
-        first = float(stored[dim][0]) - step / 2
-        label_step = labels.attrs["pixel_size"][index]
-        start = float(labels[dim][0]) - label_step / 2
-        stop = start + label_step * labels.sizes[dim]
-        edges.append([(edge - first) / step for edge in (start, stop)])
-    (x0, x1), (y0, y1) = edges
-    box = (max(0.0, x0), max(0.0, y0), min(x1, pixels.shape[1]), min(y1, pixels.shape[0]))
-    enlarged = size[0] > pixels.shape[1]
-    method = Image.Resampling.BICUBIC if enlarged else Image.Resampling.LANCZOS
-    resized = Image.fromarray(pixels).resize(size, method, box=box)
-    return np.asarray(resized, np.float32)
+    level = canvas.choose_level(PixelGrid.of(finest), finest.attrs["levels"], 1)
+    image = open_image(location, level) if level else finest
+    assert image is not None
+    grid, shape = PixelGrid.of(image), (image.shape[1], image.shape[2])
+    margin = math.ceil(3 * max(1.0, *canvas.scale_of(grid))) + 1  # what Lanczos' filter reaches
+    return Layer(array_reader(image), shape, grid, canvas, margin, planes=3)
 
 
-def _paint(
-    picture: NDArray[np.float32], labels: NDArray[np.uint8], colors: dict[int, str], fill: float
-) -> NDArray[np.uint8]:
-    """Blend the classes' colours over `picture` (h, w, 3), with darker outlines.
+def _open_label_layer(location: Location, group: LabelGroup, canvas: Canvas) -> Layer:
+    level = canvas.choose_level(group.grid, group.labels.attrs["levels"], OVERSAMPLING)
+    labels = open_labels(location, group.name, level) if level else group.labels
+    shape = labels.shape[0], labels.shape[1]
+    return _with_margin(Layer(array_reader(labels), shape, PixelGrid.of(labels), canvas, 0))
+
+
+def _open_area_layer(group: LabelGroup, canvas: Canvas) -> Layer:
+    area, levels = group.area, group.labels.attrs["levels"]
+    assert area is not None
+    level = canvas.choose_level(group.grid, levels, OVERSAMPLING)
+    shape = -(-area.shape[0] >> level), -(-area.shape[1] >> level)
+    grid = group.grid.at_level(level)
+    return _with_margin(Layer(lambda box: area.read(box, level), shape, grid, canvas, 0))
+
+
+def _with_margin(layer: Layer) -> Layer:
+    layer.margin = _line_width(layer) + 2
+    return layer
+
+
+def _line_width(layer: Layer) -> int:
+    """Return the width of outlines, px of the layer."""
+    scale = layer.canvas.scale_of(layer.grid)[0]
+    return max(1, math.ceil(scale * max(1.0, max(layer.canvas.size) / 1400)))
+
+
+def _is_outlined(group: LabelGroup) -> bool:
+    return group.area is not None and not group.area.whole
+
+
+def _list_entries(groups: Sequence[LabelGroup], *, whole: bool) -> list[LegendEntry]:
+    """Return the legend's entries.
 
     Args:
-        picture: 0 to 255; changed in place.
-        labels: (rows, columns) of the same area, usually finer.
-        colors: "#rrggbb" by label value.
-        fill: opacity inside the outlines.
+        groups: what is drawn.
+        whole: whether the picture shows the whole slide, as which areas are known.
     """
-    size = (picture.shape[1], picture.shape[0])
-    width = max(1, math.ceil(labels.shape[0] / size[1] * max(1.0, max(size) / 1400)))
-    for value in np.unique(labels):
-        if value == 0 or int(value) not in colors:
-            continue
-        color = np.array(list(bytes.fromhex(colors[int(value)][1:])), np.float32)
-        inside = labels == value
-        inside_share = _downscale_mask(inside, size)
-        outline_share = _downscale_mask(inside & ~_erode(inside, width), size)
-        for opacity in (inside_share * fill, outline_share * OUTLINE):
-            picture += opacity[..., None] * (color - picture)
-    return np.clip(np.rint(picture), 0, 255).astype(np.uint8)
-
-
-def _downscale_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> Plane:
-    """Return the share of each of the picture's pixels that `mask` covers, float32 0 to 1."""
-    grey = Image.fromarray(mask.view(np.uint8) * np.uint8(255))
-    shares = np.asarray(grey.resize(size, Image.Resampling.BOX), np.float32)
-    return shares / np.float32(255)
-
-
-def _erode(mask: NDArray[np.bool_], times: int) -> NDArray[np.bool_]:
-    """Return `mask` without its outermost `times` pixels; the slide's edge isn't an outline."""
-    for _ in range(times):
-        smaller = mask.copy()
-        smaller[1:] &= mask[:-1]
-        smaller[:-1] &= mask[1:]
-        smaller[:, 1:] &= mask[:, :-1]
-        smaller[:, :-1] &= mask[:, 1:]
-        mask = smaller
-    return mask
-
-
-def _describe(labels: xr.DataArray) -> str:
-    state = "" if labels.attrs["finished"] else "  (not finished: parts are missing)"
-    return f"{labels.name}{state}"
-
-
-def _legend(labels: xr.DataArray) -> list[LegendEntry]:
-    attributes: dict[str, Any] = labels.attrs
     entries = []
-    for value, name in attributes["classes"].items():
-        if value == 0:
-            continue
-        area = attributes["areas_mm2"].get(value)
-        color = bytes.fromhex(attributes["colors"][value][1:])
-        pixels = attributes["pixels"].get(value)
-        remark = "" if pixels is None else f"{100 * pixels / labels.size:.3g} % of the pixels"
-        if area is not None:
-            remark = f"{area:.3g} mm²"
-        entries.append(LegendEntry((color[0], color[1], color[2]), name, remark))
+    names = [name for group in groups for name in _class_names(group).values()]
+    for group in groups:
+        for value, class_name in _class_names(group).items():
+            color = bytes.fromhex(group.labels.attrs["colors"][value][1:])
+            name = class_name if names.count(class_name) == 1 else f"{class_name} ({group.name})"
+            remark = _describe_amount(group, [value], whole=whole)
+            entries.append(LegendEntry((color[0], color[1], color[2]), name, remark))
+    for group in {group.run: group for group in groups}.values():
+        if _is_outlined(group):
+            remark = _describe_amount(group, [*group.labels.attrs["classes"]], whole=whole)
+            name = "where the model looked"
+            if len({group.run for group in groups}) > 1:
+                name += f" ({group.run})"
+            entries.append(LegendEntry((0, 0, 0), name, remark, dashed=True))
     return entries
 
 
-def _save(image: Image.Image, path: Path) -> Path:
-    encoded = io.BytesIO()
-    image.save(encoded, "png")
+def _class_names(group: LabelGroup) -> dict[int, str]:
+    classes: dict[int, str] = group.labels.attrs["classes"]
+    return {value: name for value, name in classes.items() if value}
+
+
+def _describe_amount(group: LabelGroup, values: Sequence[int], *, whole: bool) -> str:
+    """Return the area of classes together, or the number of pixels where their size isn't known."""
+    pixels, areas = group.labels.attrs["pixels"], group.labels.attrs["areas_mm2"]
+    if all(value in areas for value in values):
+        amount = f"{sum(areas[value] for value in values):.3g} mm²"
+    elif all(value in pixels for value in values):
+        amount = f"{sum(pixels[value] for value in values)} px"
+    else:
+        return ""
+    return amount if whole else f"{amount} in the whole slide"
+
+
+def _save(write: Callable[[BinaryIO], None], path: Path) -> Path:
+    """Write a file by way of a temporary one, so that it is whole or not there.
+
+    Raises:
+        OutputError: it can't be written.
+    """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
-        temporary.write_bytes(encoded.getvalue())
+        with temporary.open("wb") as file:
+            write(file)
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise OutputError(
             f"{path}: can't write the picture: {error.strerror or error}; choose another file"
         ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
     return path
