@@ -50,11 +50,12 @@ def test_a_name_that_looks_like_a_pattern(tmp_path: Path) -> None:
 def test_annotations_may_lie_beside_the_slides(tmp_path: Path) -> None:
     touch(tmp_path, "s/a.ome.tif", "s/a.geojson", "s/b.svs", "s/b.xml")
     (tmp_path / "s" / "c.ome.zarr").mkdir()
-    touch(tmp_path, "s/c.json")
+    touch(tmp_path, "s/c.json", "s/d.svs", "s/d.geojson.gz")
     assert found(tmp_path, images="s", labels="s") == [
         ("s/a.ome.tif", "s/a.geojson"),
         ("s/b.svs", "s/b.xml"),
         ("s/c.ome.zarr", "s/c.json"),
+        ("s/d.svs", "s/d.geojson.gz"),
     ]
 
 

@@ -22,7 +22,7 @@ from distributed.utils import LoopRunner
 from distributed.versions import VersionMismatchWarning
 
 from wsi_unet.errors import ClusterError, OptionError
-from wsi_unet.regular_files import read_regular
+from wsi_unet.regular_files import check_regular, read_regular
 
 CONNECT_SECONDS = 10.0
 """How long a scheduler may take to answer, at first and after the connection was lost."""
@@ -224,7 +224,7 @@ def _make_security(address: str, tls_files: dict[str, str]) -> Security | None:
         return None
     for path in tls_files.values():
         try:
-            Path(path).read_bytes()
+            check_regular(path)
         except OSError as error:
             raise OptionError(f"the TLS file {path} can't be read: {error.strerror}") from error
     security = Security(**tls_files, require_encryption=True) if tls_files else Security()

@@ -14,7 +14,7 @@ from wsi_unet.training.recipe_sections import DataSource
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
 """Suffixes of images that aren't slides."""
-ANNOTATIONS = (".geojson", ".json", ".xml")
+ANNOTATIONS = (".geojson", ".json", ".xml", ".geojson.gz", ".json.gz", ".xml.gz")
 TRUTHS = (".png", ".tif", ".tiff", ZARR, *ANNOTATIONS)
 
 
@@ -70,10 +70,19 @@ def find_files(source: DataSource, number: int, folder: Path) -> list[DataFile]:
 def stem_of(path: Path) -> str:
     """Return the stem, which the names of an image and its truth have in common.
 
-    >>> stem_of(Path("a.png")), stem_of(Path("b.v2.ome.tif")), stem_of(Path("c.ome.zarr"))
+    >>> stem_of(Path("a.png")), stem_of(Path("b.v2.ome.tif")), stem_of(Path("c.geojson.gz"))
     ('a', 'b.v2', 'c')
     """
-    return path.stem.removesuffix(".ome")
+    return path.name.removesuffix(suffix_of(path)).removesuffix(".ome")
+
+
+def suffix_of(path: Path) -> str:
+    """Return the suffix, with that of the packed file before ".gz".
+
+    >>> suffix_of(Path("a.png")), suffix_of(Path("b.v2.GeoJSON.gz"))
+    ('.png', '.GeoJSON.gz')
+    """
+    return "".join(path.suffixes[-2:]) if path.suffix.lower() == ".gz" else path.suffix
 
 
 def natural_order(name: str) -> list[tuple[int, int, str]]:
@@ -138,7 +147,7 @@ def _find_partners(
     partners = _group_by_stem(
         file
         for file in _list_folder(path, key)
-        if file.suffix.lower() in suffixes and file not in images
+        if suffix_of(file).lower() in suffixes and file not in images
     )
     _refuse_ambiguous(images, partners, key)
     missing = [image.name for image in images if stem_of(image) not in partners]
