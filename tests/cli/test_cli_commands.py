@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from click.testing import CliRunner, Result
 from PIL import Image
 from support.labelled import write_store
@@ -26,6 +27,23 @@ def test_info_says_what_the_slide_is(example_slide_path: Path) -> None:
         assert part in done.stdout
     assert "aperio.AppMag" not in done.stdout
     assert "aperio.AppMag" in run("info", "-v", example_slide_path).stdout
+
+
+def test_info_lists_the_images_of_a_file_and_what_is_doubtful(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as writer:
+        for rows in (50, 90):
+            writer.write(np.zeros((rows, 70, 3), np.uint8), photometric="rgb", metadata=None)
+    done = run("info", path)
+    assert done.exit_code == 2
+    assert "0 (70 x 50 px), 1 (70 x 90 px); choose one with --series" in done.stderr
+    shown = run("info", path, "--series", "1")
+    assert shown.exit_code == 0
+    assert "series" in shown.stdout
+    assert "70 × 50 px" in shown.stdout
+    document = json.loads(run("info", path, "--series", "0", "--json").stdout)
+    assert document["height"] == 50
+    assert [series["height"] for series in document["series"]] == [50, 90]
 
 
 def test_info_as_json(example_slide_path: Path) -> None:

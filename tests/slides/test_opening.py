@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import builtins
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -181,10 +182,16 @@ def test_dicom_is_a_slide(shared_data: Path, tmp_path: Path) -> None:
         fingerprint = slide.fingerprint()
     series = tmp_path / "series"
     series.mkdir()
-    (series / "renamed.dcm").write_bytes(path.read_bytes())
-    with open_slide(series) as slide:
-        assert slide.reader == "dicom"
-        assert slide.fingerprint() == fingerprint
+    (series / "notes.txt").write_text("no DICOM")
+    os.mkfifo(series / "a pipe.dcm")
+    for name in ("renamed.dcm", "IM000001", "A.DCM", "inner"):
+        stored = series / name / "1.2.3" if name == "inner" else series / name
+        stored.parent.mkdir(exist_ok=True)
+        stored.write_bytes(path.read_bytes())
+        with open_slide(series) as slide:
+            assert slide.reader == "dicom"
+            assert slide.fingerprint() == fingerprint
+        stored.unlink()
 
 
 @pytest.mark.parametrize(("reader", "package"), [("openslide", "openslide"), ("dicom", "wsidicom")])

@@ -1,0 +1,292 @@
+"""What samples mean: alpha, channels that are no colours, planes, turned images, and gaps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from wsi_unet.errors import SlideError
+from wsi_unet.geometry import Box
+from wsi_unet.samples import UnclearSamplesError, sample_meaning, stored_box, turn_upright
+from wsi_unet.slides import Slide, open_slide
+
+Pixels = NDArray[np.uint8]
+
+
+def all_pixels(slide: Slide, level: int = 0) -> Pixels:
+    return slide.read(level, Box.from_shape(slide.levels[level].shape))
+
+
+def on_white(colour: Pixels, alpha: Pixels) -> NDArray[np.float64]:
+    return colour * (alpha / 255.0) + 255.0 - alpha
+
+
+@pytest.fixture
+def alpha() -> Pixels:
+    """Return an uneven alpha channel (90, 70, 1) from 0 to 255."""
+    return np.linspace(0, 255, 90 * 70).astype(np.uint8).reshape(90, 70, 1)
+
+
+@pytest.mark.parametrize("tile", [None, (32, 32)])
+@pytest.mark.parametrize("colours", [1, 3])
+def test_alpha_is_multiplied_once(
+    tmp_path: Path, random_rgb: Pixels, alpha: Pixels, tile: Any, colours: int
+) -> None:
+    colour = random_rgb[..., :colours]
+    premultiplied = np.rint(colour * (alpha / 255.0)).astype(np.uint8)
+    for name, stored in (("unassalpha", colour), ("assocalpha", premultiplied)):
+        path = tmp_path / f"{name}.tif"
+        tifffile.imwrite(
+            path,
+            np.concatenate([stored, alpha], axis=2),
+            photometric="rgb" if colours == 3 else "minisblack",
+            extrasamples=[name],
+            tile=tile,
+        )
+        with open_slide(path) as slide:
+            difference = all_pixels(slide) - on_white(colour, alpha)
+            assert np.abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize("samples", [2, 3, 4, 5])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_channels_that_are_no_colours_are_refused(
+    tmp_path: Path, random_rgb: Pixels, samples: int, planar: Any
+) -> None:
+    channels = np.concatenate([random_rgb, random_rgb], axis=2)[..., :samples]
+    if planar == "separate":
+        channels = np.ascontiguousarray(np.moveaxis(channels, 2, 0))
+    tifffile.imwrite(tmp_path / "a.tif", channels, photometric="minisblack", planarconfig=planar)
+    with pytest.raises(SlideError, match=r"channels that aren't stated|stack"):
+        open_slide(tmp_path / "a.tif")
+
+
+def test_a_fourth_sample_of_unknown_meaning_is_left_out_and_said(
+    tmp_path: Path, random_rgb: Pixels, alpha: Pixels
+) -> None:
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        np.concatenate([random_rgb, alpha], axis=2),
+        photometric="rgb",
+        extrasamples=["unspecified"],
+    )
+    with open_slide(tmp_path / "a.tif") as slide:
+        assert (all_pixels(slide) == random_rgb).all()
+        assert slide.warnings == ("its fourth channel isn't stated to be alpha and was left out",)
+
+
+def test_meanings_that_nobody_states_are_refused() -> None:
+    assert sample_meaning(2, 4, ()).alpha == "straight"  # as Pillow reads it
+    assert sample_meaning(6, 3, ()).colours == 3
+    for photometric, samples, extra in ((1, 2, (0,)), (1, 4, ()), (2, 5, (2, 0)), (2, 2, ())):
+        with pytest.raises(UnclearSamplesError, match="channels"):
+            sample_meaning(photometric, samples, extra)
+    for photometric, match in ((0, "MINISWHITE"), (3, "PALETTE"), (5, "CMYK"), (9, "9")):
+        with pytest.raises(UnclearSamplesError, match=match):
+            sample_meaning(photometric, 1, ())
+
+
+@pytest.mark.parametrize("compression", [None, "zlib", "jpeg"])
+@pytest.mark.parametrize("tile", [None, (32, 48)])
+def test_colours_in_separate_planes(
+    tmp_path: Path, random_rgb: Pixels, compression: str | None, tile: Any
+) -> None:
+    path = tmp_path / "a.tif"
+    planes = np.ascontiguousarray(np.moveaxis(random_rgb, 2, 0))
+    options: dict[str, Any] = {"photometric": "rgb", "planarconfig": "separate"}
+    tifffile.imwrite(path, planes, tile=tile, compression=compression, **options)
+    expected = np.moveaxis(tifffile.imread(path), 0, 2)
+    with open_slide(path) as slide:
+        assert (all_pixels(slide) == expected).all()
+        assert (slide.read(0, Box(31, 40, 70, 66)) == expected[31:70, 40:66]).all()
+        assert slide.warnings == ()
+
+
+def channels_tiff(path: Path, pixels: Pixels, **described: Any) -> Path:
+    planes = np.ascontiguousarray(np.moveaxis(pixels, 2, 0))
+    with tifffile.TiffWriter(path, ome=True) as writer:
+        options: dict[str, Any] = {"photometric": "minisblack", "tile": (32, 32)}
+        metadata = {"axes": "CYX", "Channel": described}
+        writer.write(planes, subifds=1, metadata=metadata, **options)
+        writer.write(planes[:, ::2, ::2], subfiletype=1, **options)
+    return path
+
+
+RED, GREEN, BLUE = -16776961, 16711935, 65535
+"""As OME-XML states colours: RGBA in 32 bits, signed."""
+
+
+@pytest.mark.parametrize(
+    ("described", "order"),
+    [
+        ({"Color": [RED, GREEN, BLUE]}, [0, 1, 2]),
+        ({"Name": ["Red", "Green", "Blue"]}, [0, 1, 2]),
+        ({"Color": [BLUE, GREEN, RED]}, [2, 1, 0]),
+        ({"Color": [BLUE, GREEN, GREEN]}, None),
+        ({"Name": ["DAPI", "FITC", "Cy3"]}, None),
+        ({}, None),
+    ],
+)
+def test_three_channels_are_a_slide_if_they_are_red_green_and_blue(
+    tmp_path: Path, random_rgb: Pixels, described: dict[str, Any], order: list[int] | None
+) -> None:
+    path = channels_tiff(tmp_path / "a.ome.tif", random_rgb, **described)
+    if order is None:
+        with pytest.raises(SlideError, match="multi-channel fluorescence"):
+            open_slide(path)
+        return
+    with open_slide(path) as slide:
+        assert (all_pixels(slide) == random_rgb[..., order]).all()
+        assert (all_pixels(slide, 1) == random_rgb[::2, ::2, order]).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 90, 70, 3), (1, 90, 70), (1, 1, 90, 70, 3)])
+@pytest.mark.parametrize("kind", ["shaped", "ome", "imagej"])
+def test_axes_of_length_one(
+    tmp_path: Path, random_rgb: Pixels, shape: tuple[int, ...], kind: str
+) -> None:
+    colours = 3 if shape[-1] == 3 else 1
+    pixels = random_rgb[..., :colours].reshape(shape)
+    options: dict[str, Any] = {"ome": {"ome": True}, "imagej": {"imagej": True}}.get(kind, {})
+    path = tmp_path / ("a.ome.tif" if kind == "ome" else "a.tif")
+    photometric: Any = "rgb" if colours == 3 else "minisblack"
+    tifffile.imwrite(path, pixels, photometric=photometric, **options)
+    with open_slide(path) as slide:
+        assert (all_pixels(slide) == random_rgb[..., :colours]).all()
+        assert slide.warnings == ()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+def test_turned_images_are_read_upright(
+    tmp_path: Path, random_rgb: Pixels, orientation: int, suffix: str
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "tif":
+        tags = [(274, 3, 1, orientation, True)]
+        tifffile.imwrite(path, random_rgb, tile=(32, 32), extratags=tags, photometric="rgb")
+    else:
+        exif = Image.Exif()
+        exif[274] = orientation
+        Image.fromarray(random_rgb).save(path, exif=exif)
+    with Image.open(path) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    with open_slide(path) as slide:
+        assert slide.shape == expected.shape[:2]
+        assert (all_pixels(slide) == expected).all()
+        assert (slide.read(0, Box(3, 5, 33, 60)) == expected[3:33, 5:60]).all()
+        assert bool(slide.warnings) == (orientation != 1)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_boxes_of_turned_images(orientation: int) -> None:
+    stored = np.arange(5 * 7).reshape(5, 7)
+    shown = turn_upright(stored, orientation)
+    box = Box(1, 2, 4, 5)
+    there = stored_box(box, (shown.shape[0], shown.shape[1]), orientation)
+    assert (turn_upright(stored[there.slices()], orientation) == shown[box.slices()]).all()
+
+
+def test_one_colour_that_stands_for_transparency_is_white(
+    tmp_path: Path, random_rgb: Pixels
+) -> None:
+    random_rgb[:20] = 7
+    Image.fromarray(random_rgb).save(tmp_path / "a.png", transparency=(7, 7, 7))
+    with open_slide(tmp_path / "a.png") as slide:
+        assert (all_pixels(slide)[:20] == 255).all()
+        assert (all_pixels(slide)[20:] == random_rgb[20:]).all()
+
+
+@pytest.mark.parametrize("compression", [None, "zlib", "jpeg"])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_tiles_that_nobody_scanned_are_white(
+    tmp_path: Path, random_rgb: Pixels, compression: str | None, planar: Any
+) -> None:
+    tile = np.ascontiguousarray(random_rgb[:32, :32])
+
+    def tiles() -> Any:
+        for number in range(12 if planar == "contig" else 36):
+            plane = tile if planar == "contig" else tile[..., number // 12]
+            yield None if number % 3 else plane
+
+    path = tmp_path / "a.tif"
+    shape = (90, 128, 3) if planar == "contig" else (3, 90, 128)
+    options: dict[str, Any] = {"photometric": "rgb", "planarconfig": planar}
+    tifffile.imwrite(
+        path,
+        tiles(),
+        shape=shape,
+        dtype=np.uint8,
+        tile=(32, 32),
+        compression=compression,
+        **options,
+    )
+    with open_slide(path) as slide:
+        pixels = all_pixels(slide)
+    assert (pixels[:32, 32:96] == 255).all()
+    assert (pixels[:32, :32] < 250).any()
+    if planar == "contig":
+        with open_slide(path, "openslide") as theirs:
+            assert np.abs(pixels.astype(int) - all_pixels(theirs)).max() <= 1
+
+
+def test_gaps_of_grey_slides_stay_black(tmp_path: Path, random_rgb: Pixels) -> None:
+    tiles = (tile for tile in (random_rgb[:32, :32, 0], None))
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        tiles,
+        shape=(32, 64),
+        dtype=np.uint8,
+        tile=(32, 32),
+        photometric="minisblack",
+    )
+    with open_slide(tmp_path / "a.tif") as slide:
+        assert not all_pixels(slide)[:, 32:].any()
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {"chunks": (32, 32, 3)},
+        {"chunks": (32, 32, 3), "shards": (64, 64, 3)},
+        {"chunks": (32, 32, 1)},
+    ],
+)
+def test_chunks_that_nobody_scanned_are_white(
+    tmp_path: Path, random_rgb: Pixels, version: Any, layout: dict[str, Any]
+) -> None:
+    if version == 2:
+        layout = {"chunks": layout["chunks"]}
+    array = zarr.create_array(
+        tmp_path / "a", shape=(90, 70, 3), dtype="u1", zarr_format=version, **layout
+    )
+    red = np.zeros((32, 32, 3), np.uint8)  # whose other colours may have no chunks of their own
+    red[..., 0] = 255
+    array[:32, :32] = red
+    array[:32, 32:64] = random_rgb[:32, 32:64]
+    with open_slide(tmp_path / "a") as slide:
+        pixels = all_pixels(slide)
+        sparse = slide.fingerprint()
+    assert (pixels[:32, :32] == red).all()
+    assert (pixels[:32, 32:64] == random_rgb[:32, 32:64]).all()
+    assert (pixels[32:] == 255).all()
+    array[:] = random_rgb
+    with open_slide(tmp_path / "a") as slide:
+        assert (all_pixels(slide) == random_rgb).all()
+        assert slide.fingerprint() != sparse
+
+
+def test_a_fill_value_that_somebody_chose_is_kept(tmp_path: Path) -> None:
+    zarr.create_array(tmp_path / "a", shape=(90, 70, 3), dtype="u1", fill_value=240)
+    zarr.create_array(tmp_path / "b", shape=(90, 70), dtype="u1")
+    for name, value in (("a", 240), ("b", 0)):
+        with open_slide(tmp_path / name) as slide:
+            assert (all_pixels(slide) == value).all()
