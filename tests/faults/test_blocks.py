@@ -93,7 +93,7 @@ def test_a_block_that_fails_twice_and_a_second_client(
         while trial.account().begun < 4:
             trial.tick()
         started = time.monotonic()
-        second = study.run(output, "--scheduler", cluster.address, log=tmp_path / "second.log")
+        second = study.run(output, *cluster.connection, log=tmp_path / "second.log")
         assert second.code == 1
         assert f"is being written by process {trial.client.pid} " in second.said
         assert second.said.count("error: ") == 1

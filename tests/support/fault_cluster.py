@@ -1,5 +1,7 @@
 """A Dask cluster on loopback of which every process may be killed: scheduler, nannies, workers.
 
+All of them speak TLS.
+
 Unlike in `support.clusters`, a process that dies is restarted at the same address, as by a service
 manager. One worker has a nanny for that; the others are restarted from here. Workers are
 bound to one core each, so that every run computes with the same number of threads and gives the
@@ -98,7 +100,9 @@ class Cluster:
         self.orders = Orders(self.folder / "orders")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            self.address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+            self.address = f"tls://127.0.0.1:{free.getsockname()[1]}"
+        self._security = distributed.Security.temporary()
+        self._write_certificates()
         self.scheduler: subprocess.Popen[bytes] | None = None
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -118,6 +122,12 @@ class Cluster:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    @property
+    def connection(self) -> list[str]:
+        """Options of `wsi-unet` that use this cluster."""
+        tls = zip(("--tls-ca", "--tls-cert", "--tls-key"), self._certificates, strict=True)
+        return ["--scheduler", self.address, *(word for pair in tls for word in pair)]
 
     def close(self) -> None:
         """Kill all processes."""
@@ -143,7 +153,8 @@ class Cluster:
         self.workers[name] = start(
             "dask", "worker", self.address, "--name", name, "--nthreads", str(THREADS),
             "--no-dashboard", "--memory-limit", "0", "--death-timeout", "60",
-            "--local-directory", self.folder / name, "--preload", "support.fault_preload",
+            *self._tls, "--local-directory", self.folder / name,
+            "--preload", "support.fault_preload",
             "--preload-nanny", "support.warm",
             log=self.folder / f"{name}.log",
             core=int(name.strip("latew")),
@@ -173,7 +184,9 @@ class Cluster:
 
     def set_allowed_failures(self, number: int) -> None:
         """Set how many deaths of workers a task survives before the scheduler gives it up."""
-        with distributed.Client(self.address, set_as_default=False) as client:
+        with distributed.Client(
+            self.address, security=self._security, set_as_default=False
+        ) as client:
             client.run_on_scheduler(_set_allowed_failures, number)
 
     def worker_processes(self) -> dict[int, str]:
@@ -194,10 +207,20 @@ class Cluster:
             ends += [f"--- {path.name}", *found[-30:]]
         return "\n".join(ends)
 
+    def _write_certificates(self) -> None:
+        """Write the certificates of the cluster, which only its processes and clients have."""
+        made = self._security.get_tls_config_for_role("client")
+        self._certificates = [str(self.folder / f"{name}.pem") for name in ("ca", "cert", "key")]
+        words = ("ca_file", "cert", "key")
+        for path, word in zip(self._certificates, words, strict=True):
+            Path(path).write_text(made[word])
+        names = ("--tls-ca-file", "--tls-cert", "--tls-key")
+        self._tls = [word for pair in zip(names, self._certificates, strict=True) for word in pair]
+
     def _start_scheduler(self) -> subprocess.Popen[bytes]:
-        host, port = self.address.removeprefix("tcp://").split(":")
+        host, _, port = self.address.rpartition(":")
         return start(
-            "dask", "scheduler", "--host", host, "--port", port, "--no-dashboard",
+            "dask", "scheduler", "--host", host, "--port", port, "--no-dashboard", *self._tls,
             log=self.folder / "scheduler.log", environment=self.settings,
         )  # fmt: skip
 

@@ -213,7 +213,7 @@ class Trial:
     def _begin(self) -> Client:
         log = self.cluster.folder / f"{self.output.name}-{len(self.ends)}.log"
         return self.study.start(
-            self.output, "--scheduler", self.cluster.address, *self.options,
+            self.output, *self.cluster.connection, *self.options,
             log=log, orders=self.cluster.orders.folder, deadline=self.deadline, slow=self.slow,
         )  # fmt: skip
 
