@@ -178,7 +178,7 @@ def _open_level(
     levels = len(attributes["ome"]["multiscales"][0]["datasets"])
     if not 0 <= level < levels:
         raise OutputError(f"{store}: no level {level} of {name!r}; there are 0 to {levels - 1}")
-    stored = open_level(store, group, level, channels="c" in dims)
+    stored = open_level(store, group, level, levels, channels="c" in dims)
     frame = parse_frame(attributes, level)
     coordinates = {
         dim: start + step * np.arange(size)

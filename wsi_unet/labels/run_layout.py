@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
-from wsi_unet.geometry import BlockIndex, Box
+from wsi_unet.geometry import BlockGrid, BlockIndex, Box
 from wsi_unet.labels.pyramid import Pyramid, shard_key
 from wsi_unet.labels.shards import ShardRecord, most_shard_bytes
 
@@ -66,7 +67,7 @@ class RunLayout:
         in what the run's regions cover; a shard that isn't stored has background only.
         """
         row, column = marker.block
-        rows, columns = self.pyramid.grid.size
+        rows, columns = self._grid.size
         if not (0 <= row < rows and 0 <= column < columns):
             return False
         levels = range(self.pyramid.task_levels)
@@ -84,6 +85,14 @@ class RunLayout:
         grids = map(self.pyramid.level_grid, range(self.pyramid.task_levels, self.pyramid.levels))
         return sum(map(len, grids)) * (len(self.labels) + len(self.channels))
 
+    @cached_property
+    def _grid(self) -> BlockGrid:
+        return self.pyramid.grid
+
+    @cached_property
+    def _arrays(self) -> tuple[tuple[str, int | None], ...]:
+        return (*((group, None) for group in self.labels), *self.channels)
+
     def _tail(self) -> Iterable[tuple[int, BlockIndex]]:
         for level in range(self.pyramid.task_levels, self.pyramid.levels):
             for index in self.pyramid.level_grid(level):
@@ -92,11 +101,10 @@ class RunLayout:
     def _fits_shards(
         self, shards: Mapping[str, ShardRecord], blocks: Iterable[tuple[int, BlockIndex]]
     ) -> bool:
-        arrays = [*((group, None) for group in self.labels), *self.channels]
         expected = 0
         for level, index in blocks:
             side = self.pyramid.shard_side(level)
-            for group, channels in arrays:
+            for group, channels in self._arrays:
                 shard = shards.get(shard_key(group, level, index, channels is not None))
                 if shard is None or shard.length > most_shard_bytes(side, channels or 1):
                     return False
@@ -107,7 +115,7 @@ class RunLayout:
         counts, predicted = marker.counts, marker.predicted
         if not self.labels:
             return not counts and not predicted and marker.boxes is None
-        core = self.pyramid.grid.core(marker.block)
+        core = self._grid.core(marker.block)
         area, covered = core.area, _count_covered(marker, core)
         values, rest = divmod(len(counts), len(self.labels))
         if rest or values < 1 or self.values not in (None, values):

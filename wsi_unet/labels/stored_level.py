@@ -13,7 +13,7 @@ import numpy as np
 
 from wsi_unet.geometry import BlockGrid, Box, Shape
 from wsi_unet.labels.documents import DamagedError, read_array_shape
-from wsi_unet.labels.pyramid import Pixels
+from wsi_unet.labels.pyramid import Pixels, Pyramid
 from wsi_unet.labels.writer import read_shards
 from wsi_unet.storage.store import ByteStore
 
@@ -74,13 +74,21 @@ class StoredLevel:
         return array
 
 
-def open_level(store: ByteStore, group: str, level: int, channels: bool) -> StoredLevel:
+MOST_LEVELS_LESS = 4
+"""How many levels fewer a pyramid may have than its size needs: all arrays of an output have as
+many as the first, whose pixels may be up to 16 times as large."""
+
+
+def open_level(
+    store: ByteStore, group: str, level: int, levels: int, channels: bool
+) -> StoredLevel:
     """Return a level of a pyramid; its pixels aren't read yet.
 
     Args:
         store: the output.
         group: the group's key, or "" for the root.
         level: the level.
+        levels: number of levels of the pyramid.
         channels: whether the arrays are (c, y, x).
 
     Raises:
@@ -90,7 +98,9 @@ def open_level(store: ByteStore, group: str, level: int, channels: bool) -> Stor
     key = f"{group}/{level}" if group else str(level)
     shape, side = read_array_shape(store, key)
     expected = (*finest[:-2], *(-(-edge // (1 << level)) for edge in finest[-2:]))
-    if shape != expected or (len(shape) == 3) != channels:
+    needed = Pyramid.count_levels((finest[-2], finest[-1]))
+    sound = shape == expected and (len(shape) == 3) == channels
+    if not sound or needed > levels + MOST_LEVELS_LESS:
         raise DamagedError(
             f"{store}: {key!r} isn't a level of its pyramid; compute the labels again with "
             "`overwrite=True`"

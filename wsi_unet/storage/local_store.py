@@ -82,11 +82,14 @@ class LocalStore(ByteStore):
     def get(self, key: str, most: int = MOST_BYTES) -> bytes | None:
         check_key(key)
         try:
-            with os.fdopen(open_file(resolve_key(self.root, key)), "rb", 0) as file:
-                size = os.fstat(file.fileno()).st_size
+            descriptor = open_file(resolve_key(self.root, key))
+            try:
+                size = os.fstat(descriptor).st_size
                 if size > most:
                     raise too_large(self, key, size, most)
-                return file.readall()
+                return _read(descriptor, size)
+            finally:
+                os.close(descriptor)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -300,6 +303,14 @@ class LocalStore(ByteStore):
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             return OutputError(f"{what}; choose an output folder that you may write to")
         return OutputError(what)
+
+
+def _read(descriptor: int, size: int) -> bytes:
+    """Return the bytes of an open file, at most `size`."""
+    data = os.read(descriptor, size)
+    while len(data) < size and (more := os.read(descriptor, size - len(data))):
+        data += more
+    return data
 
 
 def _writer_name() -> str:
