@@ -252,6 +252,24 @@ def test_few_bytes_that_claim_many_pixels_are_refused(tmp_path: Path, random_rgb
     refused(tmp_path / "a.png", "bytes can't hold them")
 
 
+@pytest.mark.parametrize("compression", ["jpeg", "jpeg2000"])
+def test_streams_larger_than_their_tile_are_refused(
+    tmp_path: Path, random_rgb: Pixels, compression: str
+) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, random_rgb, tile=(48, 48), compression=compression, photometric="rgb")
+    data = path.read_bytes()
+    small, large = (
+        (struct.pack(">HH", 48, 48), struct.pack(">HH", 65_000, 65_000))
+        if compression == "jpeg"
+        else (struct.pack(">II", 48, 48), struct.pack(">II", 65_000, 65_000))
+    )
+    assert small in data
+    path.write_bytes(data.replace(small, large))
+    with open_slide(path) as slide, pytest.raises(SlideError, match="has 65000 x 65000 px"):
+        slide.read(0, Box(0, 0, 90, 70))
+
+
 @pytest.mark.parametrize("version", [2, 3])
 def test_zarr_chunks_too_large_to_decode_are_refused(tmp_path: Path, version: Any) -> None:
     for name, shape, chunks, match in (

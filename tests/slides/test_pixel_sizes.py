@@ -232,6 +232,18 @@ def test_a_description_that_is_no_text_is_read_byte_for_byte(
         assert (slide.read(0, Box(0, 0, 90, 70)) == random_rgb).all()
 
 
+def test_a_description_that_misleads_tifffile_is_left_out_and_said(
+    tmp_path: Path, random_rgb: Pixels
+) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, random_rgb, tile=(32, 32))
+    data = path.read_bytes()
+    assert b'{"shape": [90, 70, 3]}' in data
+    path.write_bytes(data.replace(b'{"shape": [90, 70, 3]}', b'{"shape": [9e, 70, 3]}'))
+    with open_slide(path, "tiffslide") as slide:
+        assert (slide.read(0, Box(0, 0, 90, 70)) == random_rgb).all()
+
+
 def test_a_damaged_xml_is_left_out_and_said(tmp_path: Path, random_rgb: Pixels) -> None:
     path = tmp_path / "a.ome.tif"
     tifffile.imwrite(path, random_rgb, tile=(32, 32), **CENTIMETRES)

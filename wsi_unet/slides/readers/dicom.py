@@ -16,7 +16,8 @@ from wsi_unet.errors import SlideError, foreign_errors_as
 from wsi_unet.geometry import Box
 from wsi_unet.locations import Location
 from wsi_unet.slides.fingerprint import path_digest
-from wsi_unet.slides.levels import PixelSize, make_levels
+from wsi_unet.slides.levels import make_levels
+from wsi_unet.slides.pixel_size import choose_size, parse_number, stated_size
 from wsi_unet.slides.readers.dicom_files import find_dicom_files
 from wsi_unet.slides.slide import Reader
 
@@ -52,7 +53,8 @@ class DicomReader(Reader):
             [(level.size.height, level.size.width) for level in levels],
             [(level.tile_size.height, level.tile_size.width) for level in levels],
         )
-        self.mpp = PixelSize(float(levels[0].mpp.height), float(levels[0].mpp.width))
+        y, x = (parse_number(side) for side in (levels[0].mpp.height, levels[0].mpp.width))
+        self.mpp, _ = choose_size(stated_size("its pixel spacing", y, x))
         dataset = levels[0].datasets[0]
         self._bits = int(dataset.bits)
         if self._bits != 8:

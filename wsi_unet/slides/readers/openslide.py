@@ -17,6 +17,7 @@ from wsi_unet.geometry import Box
 from wsi_unet.locations import Location
 from wsi_unet.slides.fingerprint import path_digest
 from wsi_unet.slides.levels import PixelSize, make_levels
+from wsi_unet.slides.pixel_size import choose_size, parse_number, stated_size
 from wsi_unet.slides.slide import Reader
 
 PIECE_SIDE = 512
@@ -122,7 +123,5 @@ class OpenSlideReader(Reader):
 
 
 def _mpp(properties: dict[str, str]) -> PixelSize | None:
-    try:
-        return PixelSize(float(properties["openslide.mpp-y"]), float(properties["openslide.mpp-x"]))
-    except (KeyError, ValueError):
-        return None
+    y, x = (parse_number(properties.get(f"openslide.mpp-{axis}")) for axis in "yx")
+    return choose_size(stated_size("OpenSlide", y, x))[0]

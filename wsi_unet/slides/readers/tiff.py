@@ -32,6 +32,7 @@ from wsi_unet.slides.readers.tiff_pages import (
     compression_name,
     layout_bytes,
     lost_tags,
+    refuse_damaged,
     refuse_truncated,
     tiff_planes,
     tile_shape,
@@ -54,6 +55,8 @@ from wsi_unet.slides.sources.source import ByteSource
 
 _DESCRIPTION = 270
 _SERIES = "tiffslide.series-index"
+_NO_DESCRIPTION = {"is_shaped": False, "is_ome": False, "is_imagej": False}
+"""Options that let tifffile read pages as they are, for descriptions that aren't a vendor's."""
 
 
 class TiffReader(Reader):
@@ -94,8 +97,8 @@ class TiffReader(Reader):
 
     def _open(self, series: str | None, threads: int | None) -> None:
         directories = walk_directories(self._source)
-        file: Any = self._source.open()
-        slide = TiffSlide(file, tifffile_options={"name": self._location.name})
+        refuse_damaged(self._source, directories)
+        slide = self._open_tifffile({"name": self._location.name})
         try:
             levels = self._keep_metadata(slide, directories, series)
             if levels is None:
@@ -106,17 +109,32 @@ class TiffReader(Reader):
             if self._composed is None:
                 slide.close()
 
+    def _open_tifffile(self, options: dict[str, Any]) -> TiffSlide:
+        """Return the file, opened by tifffile; without its description if that misleads it."""
+        file: Any = self._source.open()
+        slide = TiffSlide(file, tifffile_options=options)
+        try:
+            first: Any = slide.ts_tifffile.pages.first
+            # By it tifffile recognises vendors, and takes it only where it is Unicode.
+            first.description = first.description or text_of(first, _DESCRIPTION)
+            _ = slide.ts_tifffile.series
+        except Exception as error:  # whatever a damaged description leads to
+            slide.close()
+            if _NO_DESCRIPTION.items() <= options.items():
+                raise
+            self._unread = (f"its description can't be used ({first_line(error)})",)
+            return self._open_tifffile(options | _NO_DESCRIPTION)
+        return slide
+
     def _keep_metadata(
         self, slide: TiffSlide, directories: list[Directory], wanted: str | None
     ) -> tuple[tuple[TiffLevel, ...], ...] | None:
         """Keep the file's metadata; return its levels if their tiles can be read directly."""
         tiff: Any = slide.ts_tifffile
         pages = list(tiff.pages)
-        refuse_truncated(self._source, directories, pages)
+        refuse_truncated(self._source, pages)
         self.warnings = lost_tags(directories)
         description = text_of(pages[0], _DESCRIPTION)
-        # By it tifffile recognises vendors, and takes it only where it is Unicode.
-        tiff.pages.first.description = tiff.pages.first.description or description
         # The images of a Leica SCN are parts of one slide, which tiffslide puts together.
         composed = tiff.is_scn and wanted is None
         properties = self._read_properties(slide, required=composed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,10 @@ Decode = Callable[..., tuple[NDArray[np.uint8] | None, Any, Any]]
 """tifffile's `TiffPage.decode`: (data, index, jpegtables=, jpegheader=) to a decoded segment."""
 
 _END_OF_IMAGE = b"\xff\xd9"
+_JPEG_HEAD = b"\xff\xd8"
+_J2K_HEAD = b"\xff\x4f\xff\x51"
+_LONGEST_HEAD = 4096
+"""Bytes in front of a JPEG 2000 codestream, at most."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,25 @@ class JpegTiles:
             outcolorspace=self.outcolorspace,
             out=out,
         )
+
+
+def stream_shape(data: bytes) -> Shape | None:
+    """Return (rows, columns) that a JPEG or JPEG 2000 stream says it has; None if it is neither.
+
+    Decoders take memory for whatever it says, be it far more than a tile has.
+    """
+    start = data.find(_J2K_HEAD, 0, _LONGEST_HEAD)
+    if start >= 0 and len(data) >= start + 16:
+        columns, rows = struct.unpack_from(">II", data, start + 8)
+        return rows, columns
+    position = 2 if data.startswith(_JPEG_HEAD) else len(data)
+    while position + 9 <= len(data) and data[position] == 0xFF:
+        marker, length = struct.unpack_from(">BH", data, position + 1)
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            rows, columns = struct.unpack_from(">HH", data, position + 5)
+            return rows, columns
+        position += 2 + length
+    return None
 
 
 @dataclass(frozen=True, eq=False)

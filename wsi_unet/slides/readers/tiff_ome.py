@@ -39,7 +39,7 @@ def read_ome_images(xml: str) -> list[OmeImage]:
     """Return the images of an OME-XML in its order; none if it is damaged."""
     try:
         root = ET.fromstring(xml)
-    except ET.ParseError:
+    except (ET.ParseError, ValueError, LookupError):
         return []
     return [
         _read_image(image, pixels)

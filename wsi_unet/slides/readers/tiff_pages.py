@@ -179,28 +179,38 @@ def _jpeg(frame: Any, page: Any) -> JpegTiles:
     return JpegTiles(page.jpegtables, frame.jpegheader, colorspace, outcolorspace)
 
 
-def refuse_truncated(
-    source: ByteSource, directories: Sequence[Directory], pages: Sequence[Any]
-) -> None:
-    """Refuse a file that was cut off.
-
-    Args:
-        source: the file.
-        directories: all its directories.
-        pages: all its pages.
+def refuse_damaged(source: ByteSource, directories: Sequence[Directory]) -> None:
+    """Refuse a file some of whose directories, or tags that pixels need, lie beyond its end.
 
     Raises:
-        SlideError: some of its directories, pixels, or tags that pixels need, lie beyond its end.
+        SlideError: it was cut off, or is damaged.
     """
-    size = source.size
-    beyond = [f"pixels reach to byte {end}" for page in pages if (end := _end(page)) > size]
+    beyond: list[str] = []
     for directory in directories:
         if not directory.complete:
             beyond.append(f"byte {directory.offset} has no whole list of an image's tags")
         beyond += [f"tag {code} can't be read" for code in directory.lost if code in _PIXEL_TAGS]
+    _refuse(source, beyond)
+
+
+def refuse_truncated(source: ByteSource, pages: Sequence[Any]) -> None:
+    """Refuse a file some of whose pixels lie beyond its end.
+
+    Args:
+        source: the file.
+        pages: all its pages.
+
+    Raises:
+        SlideError: it was cut off.
+    """
+    ends = (_end(page) for page in pages)
+    _refuse(source, [f"pixels reach to byte {end}" for end in ends if end > source.size])
+
+
+def _refuse(source: ByteSource, beyond: Sequence[str]) -> None:
     if beyond:
         raise SlideError(
-            f"{source.location}: the file is truncated or damaged: it has {size} bytes, but "
+            f"{source.location}: the file is truncated or damaged: it has {source.size} bytes, but "
             f"{beyond[0]}; fetch it again"
         )
 

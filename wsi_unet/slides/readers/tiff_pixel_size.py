@@ -85,7 +85,7 @@ def _perkin_elmer(description: str) -> Iterator[Statement]:
 def _elements(xml: str, name: str) -> Iterator[ET.Element]:
     try:
         root = ET.fromstring(xml.strip("\0 \r\n\t"))
-    except (ET.ParseError, ValueError):
+    except (ET.ParseError, ValueError, LookupError):
         return
     yield from root.iterfind(f".//{{*}}{name}")
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from wsi_unet.cores import usable_cores
 from wsi_unet.errors import SlideError, foreign_errors_as
 from wsi_unet.geometry import Box
-from wsi_unet.slides.readers.tiff_levels import TiffLevel
+from wsi_unet.slides.readers.tiff_levels import TiffLevel, stream_shape
 from wsi_unet.slides.sources.source import ByteSource, Ranges
 from wsi_unet.slides.window_memory import LARGE_TILE, WindowMemory
 
@@ -234,6 +234,12 @@ class TileSource:
                 tiff_level.jpeg.decode_into(data, pixels)
                 return pixels
         name = self._tile_name(window.level, index)
+        area, shape = tiff_level.tile[0] * tiff_level.tile[1], stream_shape(data)
+        if shape is not None and shape[0] * shape[1] > max(LARGE_TILE, 2 * area):
+            raise SlideError(
+                f"{name} can't be decoded: it says that it has {shape[1]} x {shape[0]} px; the "
+                "file is damaged, fetch it again"
+            )
         with foreign_errors_as(SlideError, f"{name} can't be decoded"):
             decoded = tiff_level.decode(data, number, **tiff_level.arguments)[0]
         if decoded is None or decoded.ndim != 4 or decoded.dtype != np.uint8:
