@@ -123,6 +123,13 @@ def test_a_region_between_the_centres_of_pixels_is_refused(tmp_path: Path) -> No
     assert not (tmp_path / "out").exists()
 
 
+def test_tiles_that_a_region_does_not_touch_are_not_planned(study: Study, tmp_path: Path) -> None:
+    options: dict[str, Any] = OPTIONS | {"region": (500, 130, 20, 20)}  # of tiles of 128 px
+    plan = wsi_unet.plan(study.slide, tmp_path / "out", study.folder / "model", **options)
+    assert plan.to_json()["blocks"] == 2
+    assert (plan.costs.tiles, plan.costs.predicted_pixels) == (2, 2 * 128**2)
+
+
 def test_only_blocks_of_which_the_regions_cover_more_are_computed_again(
     study: Study, tmp_path: Path
 ) -> None:

@@ -137,7 +137,7 @@ def test_a_marker_of_another_run_does_not_count(study: Study, tmp_path: Path) ->
     """A straggler of the run before --overwrite may store its block late."""
     output, earlier = tmp_path / "out", tmp_path / "earlier"
     study.run(earlier, "other", image="none")
-    study.run(output, image="none", region=(0, 0, 10, 10))
+    study.run(output, image="none", region=(0, 0, 512, 512))
     key = "labels/random/0/c/1/1"
     (output / key).parent.mkdir(exist_ok=True)
     (output / key).write_bytes((earlier / key).read_bytes())
@@ -157,7 +157,7 @@ def test_a_missing_mask_is_an_error_not_a_whole_slide_of_tissue(
     chosen = "auto"
     if tissue == "mask":
         chosen = str(tmp_path / "mask.png")
-        Image.fromarray(np.eye(8, dtype=bool)).save(chosen)
+        Image.fromarray(np.eye(17, 13, dtype=bool)).save(chosen)
     study.run(output, tissue=chosen, region=(0, 0, 10, 10))
     progress = Progress(open_store(output), "random")
     record = progress.read_run()

@@ -21,7 +21,7 @@ class ClassArea:
         color: the class's colour, "#rrggbb".
         pixels: level-0 pixels of the label array.
         area_mm2: the area in mm²; None where the slide's pixel size is unknown.
-        fraction: share of the predicted pixels (those inside the tissue mask), 0 to 1.
+        fraction: share of the predicted pixels (tissue inside the regions), 0 to 1.
         group: the label group that the class is in.
     """
 

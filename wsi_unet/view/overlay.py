@@ -6,24 +6,19 @@ import math
 import os
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 from PIL import Image
 
 from wsi_unet.errors import OptionError, OutputError
-from wsi_unet.labels.contents import read_label_names, read_run_name
-from wsi_unet.labels.predicted import read_predicted_area
 from wsi_unet.labels.reading import open_image, open_labels
 from wsi_unet.locations import Location
-from wsi_unet.predicted_area import PredictedArea
-from wsi_unet.storage.opening import open_store
+from wsi_unet.view.groups import LabelGroup, find_outlined, list_entries, open_groups
 from wsi_unet.view.layers import Canvas, Edges, Layer, PixelGrid, array_reader, slide_mpp
-from wsi_unet.view.legend import PAPER, LegendEntry, draw_legend, draw_scale_bar
+from wsi_unet.view.legend import PAPER, draw_legend, draw_scale_bar
 from wsi_unet.view.painting import Band, paint_classes, paint_dashes
 from wsi_unet.view.png import PngWriter
 
@@ -41,31 +36,6 @@ BAND_PIXELS = 1 << 20
 
 Region = tuple[int, int, int, int]
 """(x, y, width, height), full-resolution px of the slide."""
-
-
-@dataclass(frozen=True)
-class LabelGroup:
-    """A label group that is drawn.
-
-    Attributes:
-        labels: its finest level.
-        run: name of the run that made it.
-        area: where the model looked; None where that isn't known.
-    """
-
-    labels: xr.DataArray
-    run: str
-    area: PredictedArea | None
-
-    @property
-    def name(self) -> str:
-        """The name of the group."""
-        return str(self.labels.name)
-
-    @property
-    def grid(self) -> PixelGrid:
-        """Where its pixels lie."""
-        return PixelGrid.of(self.labels)
 
 
 def write_overlay(
@@ -100,12 +70,12 @@ def write_overlay(
     if not 64 <= max_side <= 32768:
         raise OptionError(f"`max_side={max_side}`: choose 64 to 32768 px", option="max_side")
     location = Location.parse(output)
-    groups = _open_groups(location, name)
+    groups = open_groups(location, name)
     canvas = _place_canvas(groups, region, max_side)
     parts = ", ".join(group.name for group in groups)
     finished = all(group.labels.attrs["finished"] for group in groups)
     title = f"{location.name}: {parts}{'' if finished else '  (not finished: parts are missing)'}"
-    legend = draw_legend(canvas.size, title, _list_entries(groups, whole=region is None))
+    legend = draw_legend(canvas.size, title, list_entries(groups, whole=region is None))
     painter = _Painter(location, groups, canvas)
 
     def write(file: BinaryIO) -> None:
@@ -122,28 +92,6 @@ def write_overlay(
         writer.close()
 
     return _save(write, Path(png))
-
-
-def _open_groups(location: Location, name: str | Sequence[str] | None) -> list[LabelGroup]:
-    """Open label groups; all there are if none is named.
-
-    Raises:
-        OptionError: no name is given.
-        OutputError: there are no labels, or none of a name.
-    """
-    store = open_store(location)
-    names = [name] if isinstance(name, str) else name
-    if names is None:
-        names = read_label_names(store) or [str(open_labels(location).name)]  # says if none
-    if not names:
-        raise OptionError("`name` is empty; name at least one label group", option="name")
-    groups = []
-    for each in dict.fromkeys(names):
-        labels = open_labels(location, each)
-        shape = labels.shape[0], labels.shape[1]
-        area = read_predicted_area(store, each, shape, block=max(labels.data.chunksize))
-        groups.append(LabelGroup(labels, read_run_name(store, each), area))
-    return groups
 
 
 def _place_canvas(groups: Sequence[LabelGroup], region: Region | None, max_side: int) -> Canvas:
@@ -189,8 +137,7 @@ class _Painter:
         self._image = _open_image_layer(location, canvas)
         self._fill = FILL_ON_WHITE if self._image is None else FILL
         self._labels = [(_open_label_layer(location, group, canvas), group) for group in groups]
-        by_run = {group.run: group for group in groups}.values()
-        self._areas = [_open_area_layer(group, canvas) for group in by_run if _is_outlined(group)]
+        self._areas = [_open_area_layer(group, canvas) for group in find_outlined(groups)]
         labels = groups[0].labels
         known = labels.attrs["unit"] == "micrometer"
         extent = (canvas.edges[3] - canvas.edges[1]) * slide_mpp(labels)[1]
@@ -254,52 +201,6 @@ def _line_width(layer: Layer) -> int:
     """Return the width of outlines, px of the layer."""
     scale = layer.canvas.scale_of(layer.grid)[0]
     return max(1, math.ceil(scale * max(1.0, max(layer.canvas.size) / 1400)))
-
-
-def _is_outlined(group: LabelGroup) -> bool:
-    return group.area is not None and not group.area.whole
-
-
-def _list_entries(groups: Sequence[LabelGroup], *, whole: bool) -> list[LegendEntry]:
-    """Return the legend's entries.
-
-    Args:
-        groups: what is drawn.
-        whole: whether the picture shows the whole slide, as which areas are known.
-    """
-    entries = []
-    names = [name for group in groups for name in _class_names(group).values()]
-    for group in groups:
-        for value, class_name in _class_names(group).items():
-            color = bytes.fromhex(group.labels.attrs["colors"][value][1:])
-            name = class_name if names.count(class_name) == 1 else f"{class_name} ({group.name})"
-            remark = _describe_amount(group, [value], whole=whole)
-            entries.append(LegendEntry((color[0], color[1], color[2]), name, remark))
-    for group in {group.run: group for group in groups}.values():
-        if _is_outlined(group):
-            remark = _describe_amount(group, [*group.labels.attrs["classes"]], whole=whole)
-            name = "where the model looked"
-            if len({group.run for group in groups}) > 1:
-                name += f" ({group.run})"
-            entries.append(LegendEntry((0, 0, 0), name, remark, dashed=True))
-    return entries
-
-
-def _class_names(group: LabelGroup) -> dict[int, str]:
-    classes: dict[int, str] = group.labels.attrs["classes"]
-    return {value: name for value, name in classes.items() if value}
-
-
-def _describe_amount(group: LabelGroup, values: Sequence[int], *, whole: bool) -> str:
-    """Return the area of classes together, or the number of pixels where their size isn't known."""
-    pixels, areas = group.labels.attrs["pixels"], group.labels.attrs["areas_mm2"]
-    if all(value in areas for value in values):
-        amount = f"{sum(areas[value] for value in values):.3g} mm²"
-    elif all(value in pixels for value in values):
-        amount = f"{sum(pixels[value] for value in values)} px"
-    else:
-        return ""
-    return amount if whole else f"{amount} in the whole slide"
 
 
 def _save(write: Callable[[BinaryIO], None], path: Path) -> Path:

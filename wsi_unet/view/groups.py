@@ -1,0 +1,111 @@
+"""The label groups that a picture shows, and what its legend says about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import xarray as xr
+
+from wsi_unet.errors import OptionError
+from wsi_unet.labels.contents import read_label_names, read_run_name
+from wsi_unet.labels.predicted import read_predicted_area
+from wsi_unet.labels.reading import open_labels
+from wsi_unet.locations import Location
+from wsi_unet.predicted_area import PredictedArea
+from wsi_unet.storage.opening import open_store
+from wsi_unet.view.layers import PixelGrid
+from wsi_unet.view.legend import LegendEntry
+
+
+@dataclass(frozen=True)
+class LabelGroup:
+    """A label group that is drawn.
+
+    Attributes:
+        labels: its finest level.
+        run: name of the run that made it.
+        area: where the model looked; None where that isn't known.
+    """
+
+    labels: xr.DataArray
+    run: str
+    area: PredictedArea | None
+
+    @property
+    def name(self) -> str:
+        """The name of the group."""
+        return str(self.labels.name)
+
+    @property
+    def grid(self) -> PixelGrid:
+        """Where its pixels lie."""
+        return PixelGrid.of(self.labels)
+
+    @property
+    def class_names(self) -> dict[int, str]:
+        """The names of the classes that are drawn, by value."""
+        return {value: name for value, name in self.labels.attrs["classes"].items() if value}
+
+
+def open_groups(location: Location, name: str | Sequence[str] | None) -> list[LabelGroup]:
+    """Open label groups; all there are if none is named.
+
+    Raises:
+        OptionError: no name is given.
+        OutputError: there are no labels, or none of a name.
+    """
+    store = open_store(location)
+    names = [name] if isinstance(name, str) else name
+    if names is None:
+        names = read_label_names(store) or [str(open_labels(location).name)]  # says if none
+    if not names:
+        raise OptionError("`name` is empty; name at least one label group", option="name")
+    groups = []
+    for each in dict.fromkeys(names):
+        labels = open_labels(location, each)
+        shape = labels.shape[0], labels.shape[1]
+        area = read_predicted_area(store, each, shape, block=max(labels.data.chunksize))
+        groups.append(LabelGroup(labels, read_run_name(store, each), area))
+    return groups
+
+
+def find_outlined(groups: Sequence[LabelGroup]) -> list[LabelGroup]:
+    """Return one group of each run whose model didn't look at the whole slide."""
+    by_run = {group.run: group for group in groups}.values()
+    return [group for group in by_run if group.area is not None and not group.area.whole]
+
+
+def list_entries(groups: Sequence[LabelGroup], *, whole: bool) -> list[LegendEntry]:
+    """Return the legend's entries.
+
+    Args:
+        groups: what is drawn.
+        whole: whether the picture shows the whole slide; amounts are always the whole slide's.
+    """
+    entries = []
+    names = [name for group in groups for name in group.class_names.values()]
+    for group in groups:
+        for value, class_name in group.class_names.items():
+            color = bytes.fromhex(group.labels.attrs["colors"][value][1:])
+            name = class_name if names.count(class_name) == 1 else f"{class_name} ({group.name})"
+            remark = _describe_amount(group, [value], whole=whole)
+            entries.append(LegendEntry((color[0], color[1], color[2]), name, remark))
+    several = len({group.run for group in groups}) > 1
+    for group in find_outlined(groups):
+        name = f"where the model looked{f' ({group.run})' if several else ''}"
+        remark = _describe_amount(group, [*group.labels.attrs["classes"]], whole=whole)
+        entries.append(LegendEntry((0, 0, 0), name, remark, dashed=True))
+    return entries
+
+
+def _describe_amount(group: LabelGroup, values: Sequence[int], *, whole: bool) -> str:
+    """Return the area of classes together, or the number of pixels where their size isn't known."""
+    pixels, areas = group.labels.attrs["pixels"], group.labels.attrs["areas_mm2"]
+    if all(value in areas for value in values):
+        amount = f"{sum(areas[value] for value in values):.3g} mm²"
+    elif all(value in pixels for value in values):
+        amount = f"{sum(pixels[value] for value in values)} px"
+    else:
+        return ""
+    return amount if whole else f"{amount} in the whole slide"
