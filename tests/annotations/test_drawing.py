@@ -35,16 +35,17 @@ def draw_one_by_one(polygons: list[Polygon], box: Box) -> np.ndarray:
 
 
 @settings(max_examples=300, deadline=None)
-@given(POLYGONS, BOXES, st.sampled_from([(1 << 22, 1 << 21), (40, 1 << 21), (1 << 22, 3)]))
+@given(POLYGONS, BOXES, st.sampled_from([1 << 22, 40]), st.sampled_from([1 << 21, 30, 3]))
 def test_all_at_once_is_one_by_one(
-    polygons: list[Polygon], box: Box, limits: tuple[int, int]
+    polygons: list[Polygon], box: Box, pixels: int, crossings: int
 ) -> None:
-    """However the rows are cut into bands."""
+    """However the rows are cut into bands, and however many polygons are looked at together."""
     expected = draw_one_by_one(polygons, box)
     edges = PolygonEdges.from_polygons(polygons)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drawing, "BAND_PIXELS", limits[0])
-        patch.setattr(drawing, "BAND_CROSSINGS", limits[1])
+        patch.setattr(drawing, "BAND_PIXELS", pixels)
+        patch.setattr(drawing, "FIRST_CROSSINGS", crossings)
+        patch.setattr(drawing, "MOST_CROSSINGS", crossings)
         assert (draw_numbers(edges, box) == expected).all()
         assert (draw_union(edges, box) == (expected > 0)).all()
 
@@ -65,6 +66,7 @@ def test_crossings_are_counted_before_anything_is_drawn() -> None:
     edges = PolygonEdges.from_polygons([(square,)] * 5)
     assert edges.count_crossings(Box(0, 0, 100, 100)) == 5 * 2 * 48
     assert edges.count_crossings(Box(49, 0, 100, 1)) == 5 * 2
+    assert edges.count_crossings(Box(0, 0, 100, 100), side=40) == 5 * 2 * 48 * 3
     assert PolygonEdges.from_polygons([]).count_crossings(Box(0, 0, 9, 9)) == 0
 
 
@@ -73,6 +75,28 @@ def test_outlines_too_intricate_to_draw_are_refused(monkeypatch: pytest.MonkeyPa
     comb = np.array([[y, x] for x in range(30) for y in (0.0, 90.0)])
     edges, box = PolygonEdges.from_polygons([(comb,)]), Box(0, 0, 90, 90)
     assert edges.count_crossings(box) == 60 * 90
-    with pytest.raises(AnnotationError, match=r"90 x 90 px 5,400 times, more than 2,025; merge"):
+    with pytest.raises(
+        AnnotationError, match=r"90 x 90 px looks at 5,400 .* more than 2,025; merge"
+    ):
         check_drawable(Path("a.geojson"), edges, box)
     check_drawable(Path("a.geojson"), PolygonEdges.from_polygons([(comb[:20],)]), box)
+
+
+def test_what_is_out_of_sight_isnt_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawing, "FIRST_CROSSINGS", 400)
+    looked: set[int] = set()
+    find = PolygonEdges._find_spans
+
+    def find_spans(edges: PolygonEdges, band: Box) -> drawing.Spans:
+        looked.update(edges.polygon.tolist())
+        return find(edges, band)
+
+    monkeypatch.setattr(PolygonEdges, "_find_spans", find_spans)
+    square = np.array([[5.0, 5], [5, 70], [70, 70], [70, 5]])
+    beside = np.array([[72.0, 5], [72, 9], [75, 9]])
+    edges = PolygonEdges.from_polygons([(square,)] * 20 + [(beside,)] + [(square,)] * 30)
+    numbers = draw_numbers(edges, Box(0, 0, 80, 80))
+    assert (numbers[5:70, 5:70] == 51).all()
+    assert np.unique(numbers).tolist() == [0, 21, 51]
+    assert draw_union(edges, Box(0, 0, 80, 80)).sum() == (numbers > 0).sum()
+    assert looked == {20, 48, 49, 50}

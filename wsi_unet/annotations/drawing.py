@@ -3,8 +3,9 @@
 The rule is that of `polygons.rasterise`: a pixel is inside a polygon if its centre is inside an odd
 number of the polygon's rings. A polygon's edges cross the line through a row's pixel centres an
 even number of times, so every second interval between crossings is inside. These intervals are
-found for all polygons together, in bands of rows, and drawn at a cost that doesn't depend on how
-long they are. Drawing a box costs its pixels and the crossings in it, however large the polygons.
+found for many polygons together, in bands of rows, and drawn at a cost that doesn't depend on how
+long they are; polygons below others that already cover everything aren't looked at. Drawing a box
+costs its pixels and the crossings in its rows, however large the polygons.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from wsi_unet.geometry import Box
 
 BAND_PIXELS = 1 << 22
 """Pixels of a band of rows that is drawn at once."""
-BAND_CROSSINGS = 1 << 21
-"""Crossings that are sorted at once, unless a single row has more."""
+FIRST_CROSSINGS, MOST_CROSSINGS = 1 << 19, 1 << 21
+"""Crossings that are looked at at once, at first and later, unless a single row has more."""
 FREE_CROSSINGS = 1 << 25
 """Crossings that any drawing may have; they take a few seconds."""
 
@@ -83,36 +84,92 @@ class PolygonEdges:
         return cls(start, start[after], np.repeat(owners, lengths), offsets)
 
     def take(self, polygons: Indices) -> PolygonEdges:
-        """Return the edges of some polygons, given by rising index; they keep their indices."""
+        """Return the edges of some of all polygons, by rising index; they keep their indices."""
         first, count = self.offsets[polygons], np.diff(self.offsets)[polygons]
         chosen = np.repeat(first - np.cumsum(count) + count, count) + np.arange(count.sum())
         return PolygonEdges(
             self.start[chosen], self.stop[chosen], self.polygon[chosen], self.offsets
         )
 
-    def count_crossings(self, box: Box) -> int:
-        """Return how often edges cross the lines through the centres of a box's rows."""
-        first, last = self._rows(box.y0, box.y1)
-        return int((last - first).sum())
+    def count_crossings(self, box: Box, side: int | None = None) -> int:
+        """Return how often edges cross the lines through the centres of a box's rows.
 
-    def find_spans(self, box: Box) -> Iterator[tuple[Box, Spans]]:
-        """Yield the intervals of pixels inside each polygon, in bands of a box's rows.
+        Args:
+            box: px.
+            side: side of smaller boxes, px; crossings count once for each column of these that
+                their polygon reaches into. None counts them once.
+        """
+        begins, counts = self._count_by_polygon(box)
+        if side is None or not len(begins):
+            return int(counts.sum())
+        column = np.clip(self.start[:, 1], box.x0, box.x1) // side
+        low, high = np.minimum.reduceat(column, begins), np.maximum.reduceat(column, begins)
+        return int((counts * (high - low + 1)).sum())
 
-        Yields:
-            A band as wide as the box, and the intervals in it; bands without any are left out.
+    def find_bands(self, box: Box) -> Iterator[Box]:
+        """Cut a box into bands of rows that are drawn one by one; those without edges are left out.
+
+        Pixels, and crossings with a single polygon, are bounded in each.
         """
         step = max(1, BAND_PIXELS // max(1, box.shape[1]))
         bands = [Box(y, box.x0, min(y + step, box.y1), box.x1) for y in range(box.y0, box.y1, step)]
         while bands:
             band = bands.pop()
-            crossings = self.count_crossings(band)
+            most = int(self._count_by_polygon(band)[1].max(initial=0))
             rows = band.shape[0]
-            if crossings > BAND_CROSSINGS and rows > 1:
+            if most > MOST_CROSSINGS and rows > 1:
                 middle = band.y0 + rows // 2
                 bands.append(Box(band.y0, band.x0, middle, band.x1))
                 bands.append(Box(middle, band.x0, band.y1, band.x1))
-            elif crossings:
-                yield band, self._spans(band)
+            elif most:
+                yield band
+
+    def find_layers(self, band: Box, drawn: NDArray[np.generic]) -> Iterator[Spans]:
+        """Yield the intervals of pixels inside polygons, the last polygons first.
+
+        Args:
+            band: rows that are drawn at once.
+            drawn: (h, w) of the band, not 0 where something is drawn. Whoever takes the intervals
+                draws them; polygons that are out of sight then are left out.
+        """
+        left, limit = self, FIRST_CROSSINGS
+        while len(left.polygon):
+            begins, counts = left._count_by_polygon(band)
+            sums = np.concatenate([[0], np.cumsum(counts)])
+            first = min(len(counts) - 1, int(np.searchsorted(sums, sums[-1] - limit)))
+            if sums[first] < sums[-1]:
+                yield left._select(slice(begins[first], None))._find_spans(band)
+            left, limit = left._select(slice(0, begins[first])), MOST_CROSSINGS
+            if len(left.polygon):
+                left = left._select(left._are_in_sight(band, drawn))
+
+    def _select(self, edges: slice | NDArray[np.bool_]) -> PolygonEdges:
+        return PolygonEdges(self.start[edges], self.stop[edges], self.polygon[edges], self.offsets)
+
+    def _are_in_sight(self, band: Box, drawn: NDArray[np.generic]) -> NDArray[np.bool_]:
+        """Return of which polygons' edges the bounding box isn't fully drawn yet."""
+        free = np.zeros((band.shape[0] + 1, band.shape[1] + 1), np.int32)
+        np.cumsum(np.cumsum(drawn == 0, axis=0, dtype=np.int32), axis=1, out=free[1:, 1:])
+        begins = self._begins()
+        (top, bottom), (left, right) = (
+            (
+                _clip(np.floor(np.minimum.reduceat(self.start[:, axis], begins)), start, stop),
+                _clip(np.ceil(np.maximum.reduceat(self.start[:, axis], begins)), start, stop),
+            )
+            for axis, (start, stop) in enumerate(((band.y0, band.y1), (band.x0, band.x1)))
+        )
+        inside = free[bottom, right] - free[top, right] - free[bottom, left] + free[top, left]
+        return np.repeat(inside > 0, np.diff(begins, append=len(self.polygon)))
+
+    def _begins(self) -> Indices:
+        """Return the first edge of each polygon that has any."""
+        return np.flatnonzero(np.diff(self.polygon, prepend=-1))
+
+    def _count_by_polygon(self, box: Box) -> tuple[Indices, Indices]:
+        """Return each polygon's first edge, and how often it crosses the rows of a box."""
+        first, last = self._rows(box.y0, box.y1)
+        begins = self._begins()
+        return begins, np.add.reduceat(last - first, begins) if len(begins) else begins
 
     def _rows(self, top: int, bottom: int) -> tuple[Indices, Indices]:
         """Return the first row that each edge crosses, and the row after the last one."""
@@ -122,7 +179,7 @@ class PolygonEdges:
         last = np.clip(np.ceil(np.maximum(y0, y1) - 0.5), top, bottom).astype(np.intp)
         return first, last
 
-    def _spans(self, band: Box) -> Spans:
+    def _find_spans(self, band: Box) -> Spans:
         first, last = self._rows(band.y0, band.y1)
         count = last - first
         edge = np.repeat(np.arange(len(count)), count)
@@ -138,36 +195,41 @@ class PolygonEdges:
         return spans.select(spans.end > spans.begin)
 
 
-def check_drawable(path: Path, edges: PolygonEdges, box: Box) -> None:
+def _clip(ends: NDArray[np.float64], start: int, stop: int) -> Indices:
+    """Return whole numbers clipped to [start, stop], counted from start."""
+    return (np.clip(ends, start, stop) - start).astype(np.intp)
+
+
+def check_drawable(path: Path, edges: PolygonEdges, box: Box, side: int | None = None) -> None:
     """Refuse polygons whose edges are so many, and so long, that drawing them takes too long.
 
     Args:
         path: the file they come from, for the message.
         edges: the polygons.
         box: what is to be drawn, px.
+        side: side of the boxes in which it is drawn, px, each of which looks at all edges of the
+            polygons that it meets; None draws all at once.
 
     Raises:
         AnnotationError: they are.
     """
-    crossings, most = edges.count_crossings(box), FREE_CROSSINGS + box.area // 4
+    crossings, most = edges.count_crossings(box, side), FREE_CROSSINGS + box.area // 4
     if crossings > most:
         rows, columns = box.shape
         raise AnnotationError(
-            f"{path}: its outlines cross the rows of a grid of {columns} x {rows} px {crossings:,} "
-            f"times, more than {most:,}; merge outlines that overlap, or simplify them"
+            f"{path}: drawing its outlines on {columns} x {rows} px looks at {crossings:,} "
+            f"crossings of edges and rows, more than {most:,}; merge outlines that overlap, or "
+            "simplify them"
         )
 
 
 def draw_union(edges: PolygonEdges, box: Box) -> NDArray[np.bool_]:
     """Return which pixels (h, w) of a box have their centre in any of the polygons."""
     inside = np.zeros(box.shape, np.bool_)
-    for band, spans in edges.find_spans(box):
-        rows, columns = band.shape[0], band.shape[1] + 1
-        starts, ends = spans.row * columns + spans.begin, spans.row * columns + spans.end
-        switches = np.bincount(starts, minlength=rows * columns).astype(np.int32)
-        switches -= np.bincount(ends, minlength=rows * columns).astype(np.int32)
-        covering = np.cumsum(switches.reshape(rows, columns)[:, :-1], axis=1, dtype=np.int32)
-        inside[band.relative_to(box).slices()] = covering > 0
+    for band in edges.find_bands(box):
+        drawn = inside[band.relative_to(box).slices()]
+        for spans in edges.find_layers(band, drawn):
+            drawn |= _cover_band(spans, *band.shape)
     return inside
 
 
@@ -182,12 +244,24 @@ def draw_numbers(edges: PolygonEdges, box: Box) -> NDArray[np.int32]:
         (h, w).
     """
     numbers = np.zeros(box.shape, np.int32)
-    for band, spans in edges.find_spans(box):
-        numbers[band.relative_to(box).slices()] = _draw_band(spans, *band.shape)
+    for band in edges.find_bands(box):
+        drawn = numbers[band.relative_to(box).slices()]
+        for spans in edges.find_layers(band, drawn):
+            np.maximum(drawn, _number_band(spans, *band.shape), out=drawn)
     return numbers
 
 
-def _draw_band(spans: Spans, rows: int, columns: int) -> NDArray[np.int32]:
+def _cover_band(spans: Spans, rows: int, columns: int) -> NDArray[np.bool_]:
+    """Return which pixels (rows, columns) lie in any interval."""
+    wide = columns + 1
+    switches = np.bincount(spans.row * wide + spans.begin, minlength=rows * wide).astype(np.int32)
+    switches -= np.bincount(spans.row * wide + spans.end, minlength=rows * wide).astype(np.int32)
+    covering = np.cumsum(switches.reshape(rows, wide)[:, :-1], axis=1, dtype=np.int32)
+    covered: NDArray[np.bool_] = covering > 0
+    return covered
+
+
+def _number_band(spans: Spans, rows: int, columns: int) -> NDArray[np.int32]:
     """Return the largest number of an interval at each pixel (rows, columns), 0 for none."""
     # Intervals of whole rows are common, as inside a large region, and hide what lies below.
     whole = (spans.begin == 0) & (spans.end == columns)

@@ -21,6 +21,9 @@ from wsi_unet.ground_truth.grids import Grid
 from wsi_unet.locations import Location
 from wsi_unet.regular_files import open_regular
 
+SIDE = 2048
+"""About the side of the boxes that are read, px."""
+
 
 @dataclass(frozen=True)
 class AnnotationFacts:
@@ -80,7 +83,7 @@ class AnnotationRaster:
         self._bounds = np.array([bounds(polygon) for polygon in self.polygons])
         self._edges = PolygonEdges.from_polygons(self.polygons)
         self._refuse_outside(grid)
-        check_drawable(path, self._edges, Box.from_shape(grid.shape))
+        check_drawable(path, self._edges, Box.from_shape(grid.shape), SIDE)
 
     @cached_property
     def facts(self) -> AnnotationFacts:
