@@ -119,10 +119,10 @@ def test_a_clash_names_both_and_the_way_out(here: Path) -> None:
 def test_a_manifest_says_what_is_special(here: Path) -> None:
     name = manifest(
         here,
-        " slide, output ,model,mpp,tissue,patient, notes\n"
+        " slide, output ,model,mpp,tissue,patient, notes,series\n"
         "../s/a.svs,,,,,P-1,\"a, b\"\n"
         "\n"
-        "/abs/d.svs,x.ome.zarr,nuclei-he,0.25,none,P-2\n"
+        "/abs/d.svs,x.ome.zarr,nuclei-he,0.25,none,P-2,,macro image\n"
         "s3://bucket/e.svs, /abs/e.ome.zarr ,,,masks/e.png,P-3, c\n",
     )  # fmt: skip
     options = Options(tile=512, mpp=0.5)
@@ -133,7 +133,7 @@ def test_a_manifest_says_what_is_special(here: Path) -> None:
     assert first.job.options == options
     assert first.columns == {"patient": "P-1", "notes": "a, b"}
     assert (second.job.slide, second.job.output) == ("/abs/d.svs", "list/x.ome.zarr")
-    assert second.job.options == Options(tile=512, mpp=0.25, tissue="none")
+    assert second.job.options == Options(tile=512, mpp=0.25, tissue="none", series="macro image")
     assert second.columns == {"patient": "P-2", "notes": ""}
     assert (third.job.slide, third.job.output) == ("s3://bucket/e.svs", "/abs/e.ome.zarr")
     assert third.job.options.tissue == "list/masks/e.png"

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box
-from wsi_unet.slides import Slide, open_slide
+from wsi_unet.segmentation.parameters import ImageParameters
+from wsi_unet.segmentation.planning.resolved_options import make_slide_reference
+from wsi_unet.slides import Slide, choose_resampling, open_slide
 from wsi_unet.slides.series import Series, choose_series, mention_others
 
 Pixels = NDArray[np.uint8]
@@ -206,9 +208,19 @@ def test_what_is_passed_over_is_mentioned_unless_it_is_a_macro() -> None:
     )
 
 
-def test_the_series_is_part_of_the_signature(tmp_path: Path, rgb: Pixels) -> None:
-    from wsi_unet.segmentation.planning.resolved_options import make_slide_reference
-
+def test_the_chosen_series_is_part_of_the_signature(tmp_path: Path, rgb: Pixels) -> None:
+    """Mirrored, the two images have the same levels: only the choice tells them apart."""
     path = ome_tiff(tmp_path / "a.ome.tif", ("left", rgb, 1), ("right", rgb[:, ::-1], 1))
-    with open_slide(path, series=1) as slide:
-        assert make_slide_reference(slide, None, "1").series == "1"
+    signatures = set()
+    for series in (0, 1):
+        with open_slide(path, series=series) as slide:
+            reference = make_slide_reference(slide, None, series)
+            resampling = choose_resampling(slide, (1, 1))
+        image = ImageParameters(
+            slide=reference, mode="full", resampling=resampling, levels=1, block=512
+        )
+        signatures.add(image.signature())
+        assert image.identity()["series"] == str(series)
+    assert len(signatures) == 2
+    unnamed = image.model_copy(update={"slide": reference.model_copy(update={"series": None})})
+    assert "series" not in unnamed.identity()

@@ -104,7 +104,7 @@ def resolve_options(
 
 
 def make_slide_reference(
-    slide: Slide, given_mpp: float | None, series: str | None = None
+    slide: Slide, given_mpp: float | None, series: str | int | None = None
 ) -> SlideReference:
     """Return how workers find the slide.
 
@@ -127,7 +127,7 @@ def make_slide_reference(
         fingerprint=slide.fingerprint(),
         shape=slide.shape,
         mpp=None if mpp is None else (mpp.y, mpp.x),
-        series=series,
+        series=None if series is None else str(series),
     )
 
 
