@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,3 +106,26 @@ def test_sizes_that_differ(pair: tuple[Path, Path], tmp_path: Path) -> None:
     done = run(pair[0], tmp_path / "a.png")
     assert done.exit_code == 2
     assert "differ in size (120 x 90 px and 120 x 91 px)" in done.stderr
+
+
+def test_an_outline_that_covers_nothing_is_left_out_and_said(tmp_path: Path) -> None:
+    """The area is that of the others, 52,500 px."""
+    boxes = [Box(50, 50, 200, 250), Box(300, 300, 450, 450)]
+    prediction = np.zeros((768, 1024), np.uint8)
+    for box in boxes:
+        prediction[box.slices()] = 1
+    Image.fromarray(prediction).save(tmp_path / "p.png")
+    path = write_geojson(tmp_path / "t.geojson", [("nuclei", rectangle(box)) for box in boxes])
+    document = json.loads(path.read_text())
+    empties: list[list[Any]] = [[], [[]], [[[1, 1], [5, 5]]]]
+    for empty in empties:
+        polygon = {"type": "Polygon", "coordinates": empty}
+        document["features"].append({**document["features"][0], "geometry": polygon})
+    path.write_text(json.dumps(document))
+    arguments = (tmp_path / "p.png", path, "--classes", "nuclei=1:nuclei")
+    found = json.loads(run(*arguments, "--json").stdout)
+    left_out = "3 outlines that cover nothing are left out, first in feature 3 ('nuclei')"
+    assert found["classes"][1]["truth_pixels"] == 52_500
+    assert found["classes"][1]["dice"] == 1
+    assert found["truth_annotations"] == {"annotations": 2, "polygons": 2, "left_out": left_out}
+    assert f"2 annotations of 2 polygons; {left_out}" in run(*arguments).stdout

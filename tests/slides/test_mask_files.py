@@ -176,3 +176,17 @@ def test_real_annotations(example_slide_path: Path, shared_data: Path) -> None:
                 load_mask(folder / name, slide)
     assert mask_files.read_mask(folder / "qupath05.geojson", (30_000, 40_000)).any()
     assert mask_files.read_mask(folder / "large_image_sample.geojson", (60_000, 60_000)).any()
+
+
+def test_a_mask_of_another_shape_is_refused_whatever_holds_it(tmp_path: Path, slide: Slide) -> None:
+    turned = np.ones((8, 6), np.uint8)
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(turned).save(tmp_path / "turned.png")
+    Image.fromarray(turned.T).save(tmp_path / "exif.png", exif=exif)
+    tifffile.imwrite(tmp_path / "turned.tif", turned, photometric="minisblack")
+    for name in ("turned.png", "exif.png", "turned.tif"):
+        with pytest.raises(MaskError, match=r"6 x 8 px, has another shape .* 80 x 60 px.*by 90°"):
+            load_mask(tmp_path / name, slide)
+    Image.fromarray(turned).save(tmp_path / "upright.png", exif=exif)
+    assert load_mask(tmp_path / "upright.png", slide).shape == (6, 8)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from support.labelled import rectangle, write_geojson, write_store
 from support.training_data import (
@@ -254,3 +256,40 @@ def test_a_class_that_nothing_is_of(folder: Path) -> None:
     recipe = make_recipe(ONE, classes=classes)
     with pytest.raises(InputError, match=r"classes: no pixel .* is of the class 'gland'"):
         split_fields(recipe, open_fields(recipe, folder))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"images": "~no-such-user/a.png"},
+        {"images": "a\0.png"},
+        {"labels": "~no-such-user/t"},
+        {"labels": "t\0"},
+        {"group": "(a{99999999999999999999})"},
+        {"group": "(" * 5000 + ")" * 5000},
+    ],
+)
+def test_whatever_a_recipe_names_is_refused_in_one_line(
+    folder: Path, changes: dict[str, str]
+) -> None:
+    assert refusal(folder, ONE | changes).startswith("data.0")
+
+
+def test_labels_whose_meaning_is_unclear_are_refused(folder: Path) -> None:
+    labels = np.zeros(SHAPE, np.bool_)
+    labels[3:9, 4:20] = True
+    tifffile.imwrite(folder / "t.tif", labels)  # white is zero, as tifffile writes it
+    data = {"images": "one.png", "labels": "t.tif", "kind": "instances"}
+    assert "t.tif: stores white as zero" in refusal(folder, data)
+
+
+def test_outlines_that_cover_nothing_are_left_out_with_a_warning(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    document = json.loads((folder / "one.geojson").read_text())
+    features = document["features"] if isinstance(document, dict) else document
+    features.append({**features[0], "geometry": {"type": "Polygon", "coordinates": [[]]}})
+    (folder / "two.geojson").write_text(json.dumps(document))
+    (field,) = open_fields(make_recipe({"images": "one.png", "labels": "two.geojson"}), folder)
+    assert "1 outline that covers nothing is left out, in feature 2 ('cell')" in caplog.text
+    assert (field.read(Box(0, 0, *SHAPE)).labels == 1).sum() == 17 * 26

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_unet.cohorts.search import DICOM, SUFFIXES, ZARR
-from wsi_unet.errors import RecipeError
+from wsi_unet.errors import RecipeError, foreign_errors_as
 from wsi_unet.training.recipe_sections import DataSource
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
@@ -51,6 +51,12 @@ def find_files(source: DataSource, number: int, folder: Path) -> list[DataFile]:
         RecipeError: nothing matches, an image has no truth, or it is unclear which files belong
             together.
     """
+    # A recipe may hold anything: "~nobody", a zero byte, a regular expression beyond all limits.
+    with foreign_errors_as(RecipeError, f"data.{number}: its files can't be found"):
+        return _find_files(source, number, folder)
+
+
+def _find_files(source: DataSource, number: int, folder: Path) -> list[DataFile]:
     key = f"data.{number}"
     images = _find_images(source.images, f"{key}.images", folder)
     labels = _find_partners(source.labels, f"{key}.labels", folder, images, TRUTHS)
