@@ -15,6 +15,7 @@ from support.locks import START, dead, elsewhere, record_of, release_all
 
 from wsi_unet.errors import LockedError, OptionError, OutputError
 from wsi_unet.labels import contents, layout
+from wsi_unet.labels.names import check_label_name
 from wsi_unet.labels.progress import Progress, RunRecord
 from wsi_unet.storage.keys import LOCK_KEY
 from wsi_unet.storage.local_store import LocalStore
@@ -53,7 +54,7 @@ def test_the_lock_is_no_part_of_the_output(tmp_path: Path) -> None:
 
 def test_no_label_group_can_take_its_place() -> None:
     with pytest.raises(OptionError, match="can't name a label group"):
-        contents.check_label_name("lock.json")
+        check_label_name("lock.json")
 
 
 def test_what_was_made_for_the_lock_goes_with_it(tmp_path: Path) -> None:
