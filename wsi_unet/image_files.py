@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 import warnings
 from pathlib import Path
 from typing import IO
@@ -17,19 +16,6 @@ PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 JPEG_HEAD = b"\xff\xd8\xff"
 TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """The first bytes of TIFF and BigTIFF, of either byte order."""
-
-MALFORMED = (
-    OSError,
-    ValueError,  # also tifffile's own
-    KeyError,
-    IndexError,
-    TypeError,
-    RuntimeError,  # imagecodecs
-    AssertionError,
-    SyntaxError,  # Pillow on a broken PNG
-    struct.error,
-)
-"""What tifffile, imagecodecs and Pillow raise on damaged or forged files."""
 
 MAX_PIXELS_VARIABLE = "WSI_UNET_MAX_PIXELS"
 """The environment variable that sets `max_pixels`, for workers on other machines there too."""

@@ -170,6 +170,13 @@ def test_json_that_isnt_geojson_says_what_it_looks_like(
         read_annotations(written(tmp_path / "a.geojson", document))
 
 
+def test_a_document_per_line_is_recognised(tmp_path: Path) -> None:
+    path = tmp_path / "a.geojson"
+    path.write_text("\n".join([json.dumps(feature({}))] * 3))
+    with pytest.raises(AnnotationError, match="looks like GeoJSON lines"):
+        read_annotations(path)
+
+
 def test_packed_files_are_read_up_to_a_bound(tmp_path: Path) -> None:
     document = json.dumps([feature({"name": "a"})]).encode()
     path = tmp_path / "a.geojson.gz"

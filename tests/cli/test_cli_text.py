@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import doctest
 import json
+import logging
 import os
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -198,6 +200,20 @@ def test_messages_about_arguments_are_printable(arguments: list[str]) -> None:
     assert done.exit_code == 2
     assert "red" in done.stderr
     assert is_safe(done.output)
+
+
+def test_the_log_of_dask_is_printable(capsys: pytest.CaptureFixture[str]) -> None:
+    logger, handler = logging.getLogger("distributed"), logging.StreamHandler(sys.stderr)
+    logger.addHandler(handler)
+    try:
+        with logging_to(None, verbose=True):
+            logger.error("failed: %s", HOSTILE)
+        assert handler.formatter is None
+    finally:
+        logger.removeHandler(handler)
+    printed = capsys.readouterr().err
+    assert "failed: " in printed
+    assert is_safe(printed)
 
 
 def test_a_librarys_warning_is_one_printable_line() -> None:

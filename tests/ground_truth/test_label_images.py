@@ -102,6 +102,15 @@ def test_palettes_of_tiffs_are_indices_too(tmp_path: Path) -> None:
     assert (pixels.read(Box(0, 0, 150, 203)) == LABELS).all()
 
 
+def test_the_largest_of_several_images_is_the_labels(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        writer.write(LABELS[:9, :7])
+        writer.write(LABELS)
+        writer.write(LABELS[::2, ::2])
+    pixels, shape = open_image_pixels(tmp_path / "a.tif")
+    assert (pixels.read(Box.from_shape(shape)) == LABELS).all()
+
+
 @pytest.mark.parametrize("values", [LABELS, LABELS > 2])
 def test_white_as_zero_is_refused(tmp_path: Path, values: NDArray[Any]) -> None:
     tifffile.imwrite(tmp_path / "a.tif", values, photometric="miniswhite")

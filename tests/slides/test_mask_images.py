@@ -339,3 +339,15 @@ def test_a_list_of_images_that_runs_in_a_circle_is_refused(tmp_path: Path) -> No
     content[following : following + 4] = content[4:8]
     path.write_bytes(content)
     refused(path, "runs in a circle")
+
+
+def test_the_largest_of_several_images_is_the_mask(tmp_path: Path) -> None:
+    mask = np.random.default_rng(0).random((90, 70)) < 0.3
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        writer.write(np.ones((9, 7), np.uint8))
+        writer.write(mask.astype(np.uint8) * 255)
+    assert (read_mask(tmp_path / "a.tif", (90, 70)) == mask).all()
+    frames = [Image.fromarray((part * 255).astype(np.uint8)) for part in (mask, ~mask)]
+    for name in ("a.gif", "a.png"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+        refused(tmp_path / name, "holds several images")

@@ -43,8 +43,7 @@ def parse_geojson(path: Path, data: bytes) -> Annotations:
     Raises:
         AnnotationError: it isn't GeoJSON.
     """
-    with foreign_errors_as(AnnotationError, f"{path}: isn't valid GeoJSON"):
-        document = json.loads(data)
+    document = _load(path, data)
     collector = AnnotationCollector(path)
     for number, (name, geometry) in enumerate(_features(path, document, 0), 1):
         if geometry is None:
@@ -53,6 +52,19 @@ def parse_geojson(path: Path, data: bytes) -> Annotations:
         areas = _areas(path, geometry, 0, where)
         collector.add(name, where, (_rings(path, rings, where) for rings in areas))
     return collector.collected
+
+
+def _load(path: Path, data: bytes) -> Any:
+    with foreign_errors_as(AnnotationError, f"{path}: isn't valid GeoJSON"):
+        try:
+            return json.loads(data)
+        except json.JSONDecodeError as error:
+            if error.msg != "Extra data" or error.doc[error.pos] != "{":
+                raise
+            raise AnnotationError(
+                f"{path}: is several JSON documents one after the other; it looks like GeoJSON "
+                "lines: make one FeatureCollection of them"
+            ) from error
 
 
 def _features(path: Path, node: Any, depth: int) -> Iterator[tuple[str, Any]]:

@@ -20,6 +20,7 @@ from wsi_unet.regular_files import open_regular
 from wsi_unet.samples import UnclearSamplesError, turn_upright
 from wsi_unet.slides.planes import (
     check_photometric,
+    find_largest,
     image_orientation,
     open_tiff,
     page_orientation,
@@ -137,7 +138,8 @@ def _open_png(path: Path) -> tuple[WholePixels, Shape]:
 
 def _open_tiff(path: Path) -> tuple[WholePixels | TiledPixels, Shape]:
     with open_tiff(path, EvaluationError) as tiff:
-        level: Any = tiff.series[0].levels[0] if tiff.series else None
+        series = find_largest(tiff)
+        level: Any = None if series is None else series.levels[0]
         page: Any = level.pages[0] if level is not None else None
         if page is None or len(level.pages) != 1 or len(level.shape) != 2:
             planes = "none" if level is None else f"shape {level.shape}"

@@ -65,6 +65,19 @@ def open_tiff(path: Path, kind: type[InputError]) -> Iterator[Any]:
         yield tiff
 
 
+def find_largest(tiff: Any) -> Any:
+    """Return the largest of a TIFF's images, of which the others are thumbnails; None without any.
+
+    Args:
+        tiff: tifffile's object; images of one size, which it takes for one stack, are one series.
+    """
+    return max(
+        tiff.series,
+        key=lambda series: series.keyframe.imagelength * series.keyframe.imagewidth,
+        default=None,
+    )
+
+
 def check_photometric(page: Any) -> None:
     """Refuse a TIFF's page whose samples aren't zero where the image is black, beyond doubt.
 

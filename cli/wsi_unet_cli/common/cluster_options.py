@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import click
+from typing_extensions import override
 
 import wsi_unet
 from wsi_unet.errors import OptionError
 from wsi_unet_cli.common.output import say
-from wsi_unet_cli.common.text import speak
-
-if TYPE_CHECKING:
-    import logging
+from wsi_unet_cli.common.text import printable, speak
 
 PEM = click.Path(exists=True, dir_okay=False, readable=True)
 
@@ -123,6 +122,36 @@ def logging_to(log_file: str | None, *, verbose: bool) -> Iterator[None]:
 
     with ExitStack() as stack:
         stack.enter_context(logging_to_terminal(show, verbose=verbose))
+        if verbose:
+            stack.enter_context(_printable_dask_log())
         if log_file is not None:
             stack.enter_context(writing_events(log_file))
         yield
+
+
+@contextmanager
+def _printable_dask_log() -> Iterator[None]:
+    """Make what Dask logs printable inside; it quotes errors of tasks, and so of files."""
+    import distributed  # noqa: F401 (it sets up its handlers)
+
+    handlers = logging.getLogger("distributed").handlers
+    formatters = [handler.formatter for handler in handlers]
+    for handler, formatter in zip(handlers, formatters, strict=True):
+        handler.setFormatter(_PrintableFormatter(formatter or logging.Formatter()))
+    try:
+        yield
+    finally:
+        for handler, formatter in zip(handlers, formatters, strict=True):
+            handler.setFormatter(formatter)
+
+
+class _PrintableFormatter(logging.Formatter):
+    """Formats as another formatter, in printable lines."""
+
+    def __init__(self, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self._formatter = formatter
+
+    @override
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(printable, self._formatter.format(record).splitlines()))

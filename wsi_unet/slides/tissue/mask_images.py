@@ -11,7 +11,7 @@ the slide whose centre lies in tissue of the full mask lies in tissue of the red
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from wsi_unet.samples import PALETTE, TRANSPOSED, UnclearSamplesError, turn_upri
 from wsi_unet.slides.planes import (
     check_palette,
     check_photometric,
+    find_largest,
     image_orientation,
     open_tiff,
     page_orientation,
@@ -170,6 +171,8 @@ def _read_image(path: Path, slide: Shape) -> TissueMask:
         file.seek(0)
         with open_image(file, png=is_png) as image:
             shape, orientation = (image.height, image.width), image_orientation(image)
+            if getattr(image, "n_frames", 1) > 1:
+                raise UnclearSamplesError("holds several images; save the one that is meant alone")
             _check_decodable(path, shape)
             check_shape(path, shape[::-1] if orientation >= TRANSPOSED else shape, slide)
             reduced = ReducedMask(shape)
@@ -226,11 +229,13 @@ def _size(shape: Shape) -> str:
 
 def _read_tiff(path: Path, slide: Shape) -> TissueMask:
     with open_tiff(path, MaskError) as tiff:
-        level = _choose_level(path, tiff)
+        series = find_largest(tiff)
+        levels = [] if series is None else series.levels
+        level = _choose_level(path, levels)
         page, shape = level.keyframe, level.shape[:2]
         check_photometric(page)
         orientation = page_orientation(page)
-        whole = tiff.series[0].levels[0].shape[:2]
+        whole = levels[0].shape[:2]
         check_shape(path, whole[::-1] if orientation >= TRANSPOSED else whole, slide)
         reduced = ReducedMask(shape)
         for pixels, y, x in _tiff_pieces(path, level.pages[0], page):
@@ -249,9 +254,8 @@ def _marked_of(page: Any, pixels: NDArray[Any]) -> NDArray[np.bool_]:
     return _marked(pixels)
 
 
-def _choose_level(path: Path, tiff: Any) -> Any:
+def _choose_level(path: Path, levels: Sequence[Any]) -> Any:
     """Return the finest level that is read quickly, else the coarsest that is fine enough."""
-    levels = tiff.series[0].levels if tiff.series else []
     for level in levels:
         shape, pages = level.shape, level.pages
         flat = len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3))
