@@ -88,6 +88,7 @@ def test_it_is_lazy_and_goes_along_with_a_selection(
     assert sum(reads) == piece.size, "nothing is computed but what is selected"
     for key in (np.s_[::7, 5], np.s_[::-3], np.s_[3:3], np.s_[[900, 2, 2], 300:400:9], np.s_[-1]):
         assert np.array_equal(labels[key].predicted.values, inside[key])
+        assert np.array_equal(labels[key].values, blobs(SHAPE)[key])
     kept = labels.where(labels.predicted)
     assert int(kept.notnull().sum()) == inside.sum()
 

@@ -16,6 +16,7 @@ from wsi_unet.labels.layout import create_labels, ensure_root, mark_finished
 from wsi_unet.labels.metadata import Frame
 from wsi_unet.labels.pyramid import Pyramid, reduce_mean, reduce_mode
 from wsi_unet.labels.reading import open_image, open_labels, open_probabilities
+from wsi_unet.labels.writer import read_shards
 from wsi_unet.storage.opening import open_store
 
 
@@ -103,6 +104,32 @@ def test_probabilities_have_named_channels(make_output: Any) -> None:
     assert probabilities.attrs["finished"] is None
     labels = open_labels(output.path, level=3)
     assert np.array_equal(probabilities.x.values, labels.x.values)
+
+
+def test_what_is_selected_is_what_numpy_selects_and_no_more_is_decoded(
+    make_output: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = make_output()
+    decoded = []
+
+    def watched(store: Any, group: str, level: int, grid: Any, box: Any, *rest: Any) -> Any:
+        decoded.append(box.area)
+        return read_shards(store, group, level, grid, box, *rest)
+
+    monkeypatch.setattr("wsi_unet.labels.stored_level.read_shards", watched)
+    opened = open_probabilities(output.path)
+    piece = np.s_[1, 500:530, 1020:1030]
+    assert np.array_equal(opened[piece].values, output.probabilities[piece])
+    assert sum(decoded) == 30 * 10
+    keys: list[Any] = [
+        np.s_[[1, 0, 1], ::7, 5],
+        np.s_[::-1, ::-300, [7, 3, 2000]],
+        np.s_[:, 40:40, :],
+        np.s_[0, -1, -1],
+        np.s_[...],
+    ]
+    for key in keys:
+        assert np.array_equal(opened[key].values, output.probabilities[key])
 
 
 def test_the_image_lies_under_the_labels(make_output: Any) -> None:

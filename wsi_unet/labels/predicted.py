@@ -15,6 +15,7 @@ from wsi_unet.geometry import BlockGrid, Box, Shape, merge_boxes
 from wsi_unet.labels.contents import read_run_name
 from wsi_unet.labels.documents import read_group_attributes
 from wsi_unet.labels.progress import Progress, RunRecord
+from wsi_unet.labels.stored_level import read_selection
 from wsi_unet.predicted_area import PredictedArea, is_mask_of
 from wsi_unet.storage.store import ByteStore
 
@@ -83,17 +84,10 @@ class _AreaArray:
     dtype: ClassVar = np.dtype(np.bool_)
     ndim: ClassVar = 2
 
-    def __getitem__(self, key: tuple[Any, Any]) -> NDArray[np.bool_]:
-        rows, columns = (np.arange(side)[part] for side, part in zip(self.shape, key, strict=True))
-        if not rows.size or not columns.size:
-            return np.zeros((*rows.shape, *columns.shape), np.bool_)
-        y0, x0 = int(rows.min()), int(columns.min())
-        box = Box(y0, x0, int(rows.max()) + 1, int(columns.max()) + 1)
-        read = self.area.read(box, self.level)
-        if rows.ndim and columns.ndim:
-            rows = rows[:, None]
-        part: NDArray[np.bool_] = read[rows - y0, columns - x0]
-        return part
+    def __getitem__(self, key: tuple[slice | int | NDArray[np.intp], ...]) -> NDArray[np.bool_]:
+        return read_selection(
+            self.shape, key, self.dtype, lambda box: self.area.read(box, self.level)
+        )
 
 
 def to_lazy_array(

@@ -5,11 +5,13 @@ zarr-python would follow whatever an array's metadata says: links, any codec, ch
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import dask.array as da
 import numpy as np
+from numpy.typing import NDArray
 
 from wsi_unet.geometry import BlockGrid, Box, Shape
 from wsi_unet.labels.documents import DamagedError, read_array_shape
@@ -47,28 +49,25 @@ class StoredLevel:
         """(rows, columns), px of the level."""
         return self.shape[-2], self.shape[-1]
 
-    def __getitem__(self, key: tuple[slice | int, ...]) -> Pixels:
+    def __getitem__(self, key: tuple[slice | int | NDArray[np.intp], ...]) -> Pixels:
         """Return a part of the level.
 
         Raises:
             OutputError: a shard is damaged or can't be read.
         """
-        *leading, rows, columns = key
-        (y0, y1, row), (x0, x1, column) = (
-            _find_range(part, side) for part, side in zip((rows, columns), self.plane, strict=True)
-        )
         channels = self.shape[0] if self.ndim == 3 else None
         grid = BlockGrid(self.plane, self.side)
-        box = Box(y0, x0, y1, x1)
-        pixels = read_shards(self.store, self.group, self.level, grid, box, channels)
-        return pixels[(*leading, row, column)]
+
+        def read(box: Box) -> Pixels:
+            return read_shards(self.store, self.group, self.level, grid, box, channels)
+
+        return read_selection(self.shape, key, self.dtype, read)
 
     def to_dask(self) -> da.Array:
         """Return the level as a lazy array with one chunk per shard."""
         array: da.Array = da.from_array(
             self,
             chunks=(*self.shape[:-2], self.side, self.side),
-            fancy=False,
             meta=np.empty((0,) * self.ndim, np.uint8),
         )
         return array
@@ -108,12 +107,34 @@ def open_level(
     return StoredLevel(store, group, level, shape, side)
 
 
-def _find_range(part: slice | int, side: int) -> tuple[int, int, slice | int]:
-    """Return first and last + 1 of the pixels to read, and what to take from them."""
-    if not isinstance(part, slice):
-        return part, part + 1, 0
-    wanted = range(side)[part]
-    if not wanted:
-        return 0, 0, slice(0, 0)
-    first, last = min(wanted), max(wanted)
-    return first, last + 1, slice(None, None, wanted.step)
+def read_selection(
+    shape: tuple[int, ...],
+    key: tuple[slice | int | NDArray[np.intp], ...],
+    dtype: np.dtype[Any],
+    read: Callable[[Box], NDArray[Any]],
+) -> NDArray[Any]:
+    """Return a selection from an array that is read box by box.
+
+    Dask asks for selections rather than chunks, so that a small piece costs little.
+
+    Args:
+        shape: shape of the array, (..., rows, columns).
+        key: what is selected along each dimension, independently of the others.
+        dtype: type of the values.
+        read: returns a box of rows and columns, of everything along the dimensions before.
+    """
+    selected = [np.arange(side)[part] for side, part in zip(shape, key, strict=True)]
+    result = [len(positions) for positions in selected if positions.ndim]
+    *leading, rows, columns = map(np.atleast_1d, selected)
+    if not all(positions.size for positions in (*leading, rows, columns)):
+        return np.zeros(result, dtype)
+    y0, x0 = int(rows.min()), int(columns.min())
+    pixels = read(Box(y0, x0, int(rows.max()) + 1, int(columns.max()) + 1))
+    within = [*leading, rows - y0, columns - x0]
+    if not all(map(_is_everything, within, pixels.shape)):  # which would copy
+        pixels = pixels[np.ix_(*within)]
+    return pixels.reshape(result)
+
+
+def _is_everything(positions: NDArray[np.intp], side: int) -> bool:
+    return len(positions) == side and bool((np.diff(positions) == 1).all())
