@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
+from support import warm
 from support.oracle import balanced_model, textured, write_png
 from support.runs import OPTIONS, array_objects
 
@@ -191,9 +192,7 @@ def test_a_worker_that_hangs_does_not_hold_up_an_interruption(
 
     def stop(progress: CohortProgress) -> None:
         if progress.blocks_done:
-            children = psutil.Process().children(recursive=True)
-            spawned = [child for child in children if "--multiprocessing-fork" in child.cmdline()]
-            worker = max(spawned, key=psutil.Process.create_time)
+            worker = warm.find_dask_workers()[-1]
             worker.suspend()
             stopped.append(worker)
             raise KeyboardInterrupt

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import dask
-import psutil
 import pytest
+from support import warm
 from support.runs import Study, array_objects, marker_times
 
 import wsi_unet
@@ -33,8 +33,8 @@ def test_workers_killed_more_than_three_times(
     def kill_a_worker(progress: wsi_unet.RunProgress) -> None:
         if progress.phase != "segmenting" or len(killed) >= KILLS:
             return
-        for process in psutil.Process().children(recursive=True):
-            if process.pid not in killed and is_worker(process):
+        for process in warm.find_dask_workers():
+            if process.pid not in killed:
                 process.kill()
                 killed.append(process.pid)
                 return
@@ -51,11 +51,3 @@ def test_workers_killed_more_than_three_times(
         assert report.failures
         assert study.run(output, tile=SLOW).state == "finished"
     assert array_objects(output) == array_objects(undisturbed)
-
-
-def is_worker(process: psutil.Process) -> bool:
-    """Return whether a process is one of Dask's workers and not a helper."""
-    try:
-        return "--multiprocessing-fork" in process.cmdline()
-    except psutil.Error:
-        return False

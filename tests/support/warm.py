@@ -22,8 +22,11 @@ import subprocess
 import sys
 import threading
 import types
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 TESTS = Path(__file__).resolve().parents[1]
 MODULES = (
@@ -48,6 +51,20 @@ def fork_dask_workers() -> None:
     dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
     distributed.utils.get_mp_context()  # chooses what to import, the first time
     multiprocessing.get_context("forkserver").set_forkserver_preload([*MODULES])
+
+
+def find_dask_workers() -> list[psutil.Process]:
+    """Return the worker processes that this process has started, forked or not, oldest first."""
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it has ended
+            parent = " ".join(psutil.Process(child.ppid()).cmdline())
+            if (
+                "--multiprocessing-fork" in child.cmdline()
+                or "multiprocessing.forkserver" in parent
+            ):
+                found.append(child)
+    return sorted(found, key=psutil.Process.create_time)
 
 
 def dask_setup(nanny: Any) -> None:
@@ -203,7 +220,8 @@ def _run(job: dict[str, Any]) -> None:
     os.chdir(job["folder"])
     os.environ.clear()
     os.environ.update(job["environment"])
-    dask.config.refresh()
+    named = [os.environ[name] for name in ("DASK_CONFIG",) if name in os.environ]
+    dask.config.refresh(paths=[*dask.config.paths, *named])
     if threads := os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(int(threads))
     how, *rest = job["program"]
