@@ -23,8 +23,8 @@ def interrupting_signals() -> tuple[signal.Signals, ...]:
 def interruptions_kept_from_children() -> Iterator[None]:
     """Delay Ctrl-C and SIGHUP until the end, and keep them from the processes started inside.
 
-    A terminal sends both to all its processes. These inherit that the signals are blocked. Only the main thread gets signals, so in others this
-    does nothing.
+    A terminal sends both to all its processes. These inherit that the signals are blocked. Only
+    the main thread gets signals, so in others this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

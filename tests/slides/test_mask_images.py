@@ -351,3 +351,12 @@ def test_the_largest_of_several_images_is_the_mask(tmp_path: Path) -> None:
     for name in ("a.gif", "a.png"):
         frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
         refused(tmp_path / name, "holds several images")
+
+
+def test_black_is_no_tissue_in_any_colour_space(tmp_path: Path) -> None:
+    mask = np.zeros((96, 64), np.bool_)
+    mask[16:48, 8:40] = True
+    grey = Image.fromarray(mask.astype(np.uint8) * 255)
+    grey.convert("RGB").convert("CMYK").save(tmp_path / "a.jpg", quality=100)
+    found = read_mask(tmp_path / "a.jpg", (96, 64))
+    assert (found[::8, ::8] == mask[::8, ::8]).all()

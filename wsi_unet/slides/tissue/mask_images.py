@@ -44,6 +44,8 @@ MAX_DECODED = 1 << 29
 """Bytes of a TIFF's tile or strip that may be decoded in one go."""
 PIECE_PIXELS = 1 << 24
 """Pixels that are reduced at once."""
+GREY_MODES = ("1", "L", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+"""Pillow's names of images with one number per pixel, which is 0 where they are black."""
 _ADVICE = f"save it as a tiled TIFF, or smaller: {MAX_CELLS} px along its longer side are enough"
 
 
@@ -198,7 +200,9 @@ def _marked_in(image: Image.Image) -> NDArray[np.bool_]:
         shown = _marked_in(image.convert("RGBA"))
         check_palette(shown, np.asarray(image))
         return shown
-    pixels = np.asarray(image)
+    # In other colour spaces (CMYK, YCbCr, Lab), black isn't zero.
+    plain = image.mode in GREY_MODES or image.mode in ("RGB", "RGBA", "LA")
+    pixels = np.asarray(image if plain else image.convert("RGBA"))
     # An alpha channel says where the image has content; by itself it marks nothing.
     alpha = pixels.shape[2] in (2, 4) if pixels.ndim == 3 else False
     return _marked(pixels[..., :-1]) & (pixels[..., -1] > 0) if alpha else _marked(pixels)
