@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box
 from wsi_unet.samples import UnclearSamplesError, sample_meaning, stored_box, turn_upright
-from wsi_unet.slides import Slide, open_slide
+from wsi_unet.slides import PixelSize, Slide, open_slide
 
 Pixels = NDArray[np.uint8]
 
@@ -290,3 +290,43 @@ def test_a_fill_value_that_somebody_chose_is_kept(tmp_path: Path) -> None:
     for name, value in (("a", 240), ("b", 0)):
         with open_slide(tmp_path / name) as slide:
             assert (all_pixels(slide) == value).all()
+
+
+SCN = """<?xml version="1.0"?>
+<scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01"><collection name="c" sizeX="100000"
+sizeY="100000">{images}</collection></scn>"""
+SCN_IMAGE = """<image name="image_{first}"><creationDate>2011</creationDate><device model="m"
+version="1"/><pixels sizeX="{side}" sizeY="{side}"><dimension sizeX="{side}" sizeY="{side}" r="0"
+ifd="{first}"/><dimension sizeX="{half}" sizeY="{half}" r="1" ifd="{second}"/></pixels>
+<view sizeX="{nm}" sizeY="{nm}" offsetX="{x}" offsetY="{y}" spacingZ="0"/><scanSettings>
+<objectiveSettings><objective>20</objective></objectiveSettings><illuminationSettings>
+<numericalAperture>0.4</numericalAperture><illuminationSource>brightfield</illuminationSource>
+</illuminationSettings></scanSettings></image>"""
+
+
+def test_the_images_of_a_leica_slide_lie_on_white(tmp_path: Path, random_rgb: Pixels) -> None:
+    """Two scanned regions on a slide of 100 x 100 µm, 0.5 µm per px, and its macro."""
+    macro = SCN_IMAGE.format(first=0, second=1, side=20, half=10, nm=100_000, x=0, y=0)
+    regions = [
+        SCN_IMAGE.format(first=first, second=first + 1, side=64, half=32, nm=32_000, x=x, y=y)
+        for first, x, y in ((2, 10_000, 20_000), (4, 60_000, 50_000))
+    ]
+    path = tmp_path / "a.scn"
+    parts = [random_rgb[:64, :64], random_rgb[-64:, -64:]]
+    with tifffile.TiffWriter(path, bigtiff=True) as writer:
+        options: dict[str, Any] = {"photometric": "rgb", "metadata": None}
+        description = SCN.format(images="".join([macro, *regions]))
+        writer.write(random_rgb[:20, :20], description=description, **options)
+        writer.write(random_rgb[:10, :10], subfiletype=1, **options)
+        for part in parts:
+            writer.write(part, tile=(32, 32), **options)
+            writer.write(part[::2, ::2], tile=(32, 32), subfiletype=1, **options)
+    expected = np.full((200, 200, 3), 255, np.uint8)
+    expected[40:104, 20:84], expected[100:164, 120:184] = parts
+    with open_slide(path, "tiffslide") as slide:
+        assert (slide.vendor, slide.mpp) == ("leica", PixelSize(0.5, 0.5))
+        assert [level.shape for level in slide.levels] == [(200, 200), (100, 100)]
+        assert (all_pixels(slide) == expected).all()
+        assert (all_pixels(slide, 1)[20:52, 10:42] == parts[0][::2, ::2]).all()
+    with open_slide(path, "tiffslide", series=1) as slide:
+        assert (all_pixels(slide) == parts[0]).all()

@@ -17,16 +17,21 @@ from numpy.typing import NDArray
 from tiffslide import TiffSlide
 from typing_extensions import override
 
-from wsi_unet.colour import to_rgb
 from wsi_unet.errors import SlideError, first_line, foreign_errors_as
 from wsi_unet.geometry import Box
-from wsi_unet.samples import ORIENTATION, UPRIGHT, UnclearSamplesError, known_orientation
+from wsi_unet.samples import (
+    ORIENTATION,
+    UPRIGHT,
+    SampleMeaning,
+    UnclearSamplesError,
+    known_orientation,
+)
 from wsi_unet.slides.fingerprint import file_digest
 from wsi_unet.slides.levels import make_levels
 from wsi_unet.slides.library_messages import capture_library_messages
 from wsi_unet.slides.pixel_size import choose_size
 from wsi_unet.slides.readers.tiff_directories import Directory, walk_directories
-from wsi_unet.slides.readers.tiff_levels import TiffLevel
+from wsi_unet.slides.readers.tiff_levels import TiffLevel, as_rgb
 from wsi_unet.slides.readers.tiff_ome import read_ome_images
 from wsi_unet.slides.readers.tiff_pages import (
     compression_name,
@@ -55,6 +60,9 @@ from wsi_unet.slides.sources.source import ByteSource
 
 _DESCRIPTION = 270
 _SERIES = "tiffslide.series-index"
+_VENDORS = {"is_svs": "aperio", "is_ndpi": "hamamatsu", "is_philips": "philips"}
+_VENDORS |= {"is_scn": "leica", "is_bif": "ventana", "is_ome": "ome-tiff"}
+"""Who made a file, by what tifffile recognises."""
 _NO_DESCRIPTION = {"is_shaped": False, "is_ome": False, "is_imagej": False}
 """Options that let tifffile read pages as they are, for descriptions that aren't a vendor's."""
 
@@ -163,8 +171,10 @@ class TiffReader(Reader):
         tag = frame.tags.get(ORIENTATION)
         self.orientation = known_orientation(None if tag is None else tag.value)
         self.warnings = self.warnings or self._unread
+        self._meaning = pixels.meaning
         layout = layout_bytes(pixels.series, pages, description)
-        self._digest = hashlib.sha256(layout + _changed_meaning(pixels, direct)).hexdigest()
+        changed = _changed_meaning(pixels.meaning, direct, self.orientation)
+        self._digest = hashlib.sha256(layout + changed).hexdigest()
         return direct
 
     def _read_properties(self, slide: TiffSlide, *, required: bool) -> dict[str, Any]:
@@ -234,7 +244,7 @@ class TiffReader(Reader):
         assert self._composed is not None
         with self._lock:
             pixels = _read_composed(self._composed, level, box)
-        return np.ascontiguousarray(to_rgb(pixels))
+        return np.ascontiguousarray(as_rgb(pixels, self._meaning))
 
     @override
     def fingerprint(self) -> str:
@@ -250,21 +260,19 @@ class TiffReader(Reader):
 
 
 def _changed_meaning(
-    pixels: SeriesPixels, direct: tuple[tuple[TiffLevel, ...], ...] | None
+    meaning: SampleMeaning, direct: tuple[tuple[TiffLevel, ...], ...] | None, orientation: int
 ) -> bytes:
     """Return what earlier versions read differently, so that their runs aren't resumed.
 
     They showed gaps black, multiplied premultiplied colours by alpha, and turned no image.
     """
-    tag = pixels.series.keyframe.tags.get(ORIENTATION)
-    orientation = known_orientation(None if tag is None else tag.value)
-    gaps = pixels.meaning.colours == 3 and (
+    gaps = meaning.colours == 3 and (
         direct is None or any(level.has_gaps for planes in direct for level in planes)
     )
     facts = {
         "white gaps": gaps,
-        "premultiplied": pixels.meaning.alpha == "premultiplied",
-        "ignored": pixels.meaning.ignored,
+        "premultiplied": meaning.alpha == "premultiplied",
+        "ignored": meaning.ignored,
         "orientation": orientation if orientation != UPRIGHT else 0,
     }
     return "".join(f"{name} {value} " for name, value in facts.items() if value).encode()
@@ -274,7 +282,7 @@ def _vendor(tiff: Any, properties: Mapping[str, Any]) -> str:
     stated = properties.get("tiffslide.vendor")
     if stated:
         return str(stated).lower()
-    return "ome-tiff" if tiff.is_ome else "generic-tiff"
+    return next((name for kind, name in _VENDORS.items() if getattr(tiff, kind)), "generic-tiff")
 
 
 def _read_composed(slide: TiffSlide, level: int, box: Box) -> NDArray[np.uint8]:

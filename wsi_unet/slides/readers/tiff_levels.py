@@ -64,6 +64,12 @@ class JpegTiles:
         )
 
 
+def as_rgb(pixels: NDArray[np.uint8], meaning: SampleMeaning) -> NDArray[np.uint8]:
+    """Return decoded pixels (h, w, samples) as RGB (h, w, 3), by what their samples mean."""
+    used = pixels[..., : pixels.shape[2] - meaning.ignored]
+    return to_rgb(used, premultiplied=meaning.alpha == "premultiplied")
+
+
 def stream_shape(data: bytes) -> Shape | None:
     """Return (rows, columns) that a JPEG or JPEG 2000 stream says it has; None if it is neither.
 
@@ -128,8 +134,3 @@ class TiffLevel:
         """Whether the file leaves out any tile."""
         tiles = self.grid[0] * self.grid[1]
         return len(self.offsets) < tiles or not (self.offsets.all() and self.lengths.all())
-
-    def to_rgb(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return decoded pixels (h, w, samples) as RGB, by what their samples mean."""
-        used = pixels[..., : pixels.shape[2] - self.meaning.ignored]
-        return to_rgb(used, premultiplied=self.meaning.alpha == "premultiplied")

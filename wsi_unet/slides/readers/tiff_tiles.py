@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from wsi_unet.cores import usable_cores
 from wsi_unet.errors import SlideError, foreign_errors_as
 from wsi_unet.geometry import Box
-from wsi_unet.slides.readers.tiff_levels import TiffLevel, stream_shape
+from wsi_unet.slides.readers.tiff_levels import TiffLevel, as_rgb, stream_shape
 from wsi_unet.slides.sources.source import ByteSource, Ranges
 from wsi_unet.slides.window_memory import LARGE_TILE, WindowMemory
 
@@ -169,7 +169,7 @@ class TileSource:
         elif len(planes) > 1:
             target[..., index[0]] = pixels[source][..., 0]
         else:
-            target[...] = tiff_level.to_rgb(pixels[source])
+            target[...] = as_rgb(pixels[source], tiff_level.meaning)
 
     def _decoded_tile(self, window: _TileRead, index: TileIndex) -> NDArray[np.uint8] | None:
         """Return a decoded tile (rows, columns, samples); None if the file leaves it out.
