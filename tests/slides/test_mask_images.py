@@ -18,6 +18,7 @@ from wsi_unet.geometry import Box
 from wsi_unet.slides import mask_in_box
 from wsi_unet.slides.tissue import mask_images
 from wsi_unet.slides.tissue.mask_files import read_mask
+from wsi_unet.slides.tissue.mask_shapes import check_shape
 
 Mask = NDArray[np.bool_]
 
@@ -205,7 +206,7 @@ def test_a_damaged_tile_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_reduced_slide_is_a_masks_shape(mask: tuple[int, int], slide: tuple[int, int]) -> None:
-    mask_images.check_shape(Path("a.png"), mask, slide)
+    check_shape(Path("a.png"), mask, slide)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +222,7 @@ def test_a_mask_of_another_shape_is_refused(
     mask: tuple[int, int], slide: tuple[int, int], match: str
 ) -> None:
     with pytest.raises(MaskError, match=match):
-        mask_images.check_shape(Path("a.png"), mask, slide)
+        check_shape(Path("a.png"), mask, slide)
 
 
 @pytest.mark.parametrize("number", [np.nan, -1.0, np.inf, -np.inf])

@@ -37,7 +37,7 @@ def describe_json(document: dict[str, Any]) -> str:
     >>> describe_json({"shapes": [], "imagePath": "a.png"})
     "it looks like labelme's annotations; export the annotations as GeoJSON"
     >>> describe_json({"type": "polygon"})
-    "its type is 'polygon'; did you mean 'Polygon'?"
+    "its type is 'polygon'; did you mean 'Polygon' or 'MultiPolygon'?"
     """
     kind = document.get("type")
     if isinstance(kind, str) and kind in TYPES:

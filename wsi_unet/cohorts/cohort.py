@@ -8,7 +8,6 @@ number.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from wsi_unet.cohorts.manifest import (
     read_manifest,
     resolve_path,
 )
+from wsi_unet.cohorts.places import is_inside, is_same_file, join_place, normalise_location
 from wsi_unet.cohorts.search import find_slides
 from wsi_unet.errors import InputError, first_line
 from wsi_unet.locations import Location
@@ -241,7 +241,7 @@ class _Listing:
     def _place_output(self, slide: str) -> str:
         """Return where a slide's result goes unless its manifest names it."""
         name = name_output(slide)
-        return name if self._output is None else _join(self._output, name)
+        return name if self._output is None else join_place(self._output, name)
 
     def _place_named_output(self, manifest: str, output: str) -> str:
         """Return the result that a manifest names: below the output folder, if there is one.
@@ -252,9 +252,9 @@ class _Listing:
         if self._output is None or is_absolute(output):
             place = resolve_path(manifest, output)
         else:
-            place = _join(self._output, output)
+            place = join_place(self._output, output)
         folders = [manifest_folder(manifest), "."] if self._output is None else [self._output]
-        if self._outside or any(_is_inside(place, folder) for folder in folders):
+        if self._outside or any(is_inside(place, folder) for folder in folders):
             return place
         where = "the manifest's folder and the current one" if self._output is None else folders[0]
         raise InputError(
@@ -281,7 +281,7 @@ class _Listing:
 
     def _add_slide(self, slide: CohortSlide, where: str = "") -> None:
         output = slide.job.output or ""
-        location = _normalise(Location.parse(output))
+        location = normalise_location(Location.parse(output))
         for path in (slide.job.slide, slide.job.options.tissue):  # refused now, not when opened
             Location.parse(path)
         if location not in self._places:
@@ -290,7 +290,7 @@ class _Listing:
             return
         number, other_where = self._places[location]
         other = self.rows[number]
-        if not where and not other_where and _same_file(other, slide):
+        if not where and not other_where and is_same_file(other.job.slide, slide.job.slide):
             return
         raise InputError(
             f"{_describe(other, other_where)} and {_describe(slide, where)} would both be written "
@@ -331,29 +331,6 @@ def _parse_mpp(text: str) -> float:
     if not (math.isfinite(value) and value > 0):
         raise InputError(f"mpp {text[:40]!r} isn't a number above 0, in µm per pixel")
     return value
-
-
-def _join(folder: str, name: str) -> str:
-    return f"{folder.rstrip('/')}/{name}"  # plain text: may be a URL
-
-
-def _is_inside(place: str, folder: str) -> bool:
-    """Return whether a path or URL lies below a folder, once its ".." are worked out."""
-    inner, outer = _normalise(Location.parse(place)), _normalise(Location.parse(folder))
-    return inner.text.startswith(outer.text.rstrip("/") + "/")
-
-
-def _normalise(location: Location) -> Location:
-    """Return the form that all spellings of a location have in common."""
-    return location if location.is_url else Location(os.path.normpath(location.path))
-
-
-def _same_file(one: CohortSlide, other: CohortSlide) -> bool:
-    """Return whether two arguments name one file, so that it is to be segmented once."""
-    first, second = (Location.parse(slide.job.slide) for slide in (one, other))
-    if first.is_url or second.is_url:
-        return first == second
-    return first.path.resolve() == second.path.resolve()
 
 
 def _describe(slide: CohortSlide, where: str) -> str:

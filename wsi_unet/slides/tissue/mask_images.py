@@ -33,6 +33,7 @@ from wsi_unet.slides.planes import (
     page_orientation,
 )
 from wsi_unet.slides.tissue.mask import TissueMask
+from wsi_unet.slides.tissue.mask_shapes import check_shape, format_size
 
 MAX_CELLS = 8192
 """Cells along the longer side of a mask."""
@@ -137,36 +138,6 @@ def read_mask_image(path: Path, head: bytes, slide: Shape) -> TissueMask:
             raise MaskError(f"{path}: the mask is too large ({error}); {_ADVICE}") from error
 
 
-def check_shape(path: Path, mask: Shape, slide: Shape) -> None:
-    """Refuse a mask whose sides aren't the slide's reduced by one factor, rounded up or down.
-
-    Args:
-        path: the mask, for the message.
-        mask: its (rows, columns).
-        slide: the slide's (rows, columns), px.
-
-    Raises:
-        MaskError: the mask would be stretched more along one side than along the other.
-    """
-    if _fits(mask, slide):
-        return
-    rows = max(1, round(slide[0] * mask[1] / slide[1]))
-    turned = ", or turn it by 90°" if _fits(mask[::-1], slide) else ""
-    raise MaskError(
-        f"{path}: the mask, {_size(mask)}, has another shape than the slide, {_size(slide)}: it is "
-        f"turned, cropped, or of another slide; give one that covers the whole slide, such as "
-        f"{_size((rows, mask[1]))}{turned}"
-    )
-
-
-def _fits(mask: Shape, slide: Shape) -> bool:
-    """Return whether some reduction makes the slide's sides the mask's, less than 1 px off each."""
-    pairs = tuple(zip(mask, slide, strict=True))
-    least = max(long / (short + 1) for short, long in pairs)
-    most = min(long / (short - 1) if short > 1 else math.inf for short, long in pairs)
-    return least <= most
-
-
 def _read_image(path: Path, slide: Shape) -> TissueMask:
     with open_regular(path) as file:
         is_png = file.read(len(PNG_HEAD)) == PNG_HEAD
@@ -227,10 +198,6 @@ def _marked(pixels: NDArray[Any]) -> NDArray[np.bool_]:
     return np.asarray(pixels != 0 if pixels.ndim == 2 else pixels.any(axis=2))
 
 
-def _size(shape: Shape) -> str:
-    return f"{shape[1]} x {shape[0]} px"
-
-
 def _read_tiff(path: Path, slide: Shape) -> TissueMask:
     with open_tiff(path, MaskError) as tiff:
         series = find_largest(tiff)
@@ -272,8 +239,8 @@ def _choose_level(path: Path, levels: Sequence[Any]) -> Any:
     chosen = next((number for number, area in enumerate(areas) if area <= QUICK_PIXELS), -1)
     if areas[chosen] > MAX_PIXELS:
         raise MaskError(
-            f"{path}: the mask, {_size(fine[chosen].shape[:2])}, is larger than any slide; check "
-            "the file"
+            f"{path}: the mask, {format_size(fine[chosen].shape[:2])}, is larger than any slide; "
+            "check the file"
         )
     return fine[chosen]
 
