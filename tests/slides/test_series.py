@@ -180,6 +180,15 @@ def test_several_images_in_one_group(tmp_path: Path, rgb: Pixels) -> None:
         assert (all_pixels(slide) == rgb).all()
 
 
+def test_the_largest_image_that_can_be_a_slide_is_taken() -> None:
+    deep = Series("deep", (100, 1), 1, refusal="has 16 bits")
+    assert choose_series([Series("rgb", (30, 1), 1), deep], None) == 0
+    assert choose_series([deep, Series("", (99, 1), 1), Series("", (30, 1), 1)], None) == 1
+    for other in (Series("overview of it", (24, 1), 1), Series("macro", (90, 1), 1, True)):
+        with pytest.raises(SlideError, match="has 16 bits; its images are"):
+            choose_series([other, deep], None)
+
+
 @pytest.mark.parametrize(
     ("areas", "wanted", "chosen"),
     [
@@ -204,7 +213,7 @@ def test_what_is_passed_over_is_mentioned_unless_it_is_a_macro() -> None:
         Series("deep", (40, 1), 1, refusal="has 16 bits"),
     ]
     assert mention_others(listed, 0) == (
-        "read 0 (1 x 100 px), not 1 'other' (1 x 30 px); `series` chooses",
+        "read 0 (1 x 100 px), not 1 'other' (1 x 30 px), 4 'deep' (1 x 40 px); `series` chooses",
     )
 
 

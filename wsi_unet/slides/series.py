@@ -11,6 +11,8 @@ from wsi_unet.geometry import Shape
 
 ALIKE = 0.5
 """Images with at least this share of the largest one's pixels might be the slide as well."""
+OVERVIEW = 1 / 4
+"""With less than this share an image is a picture of the largest, whose pixels can't be read."""
 WORTH_A_WORD = 1 / 16
 """Share of the slide's pixels from which another image is mentioned: thumbnails are smaller."""
 _ASSOCIATED = re.compile(
@@ -74,21 +76,22 @@ def choose_series(listed: Sequence[Series], wanted: str | None) -> int:
             raise SlideError(f"series {number} {refusal}")
         return number
     largest = listed[largest_series(listed)]
-    alike = [
+    usable = [
         number
         for number, series in enumerate(listed)
-        if series.area >= ALIKE * largest.area and series.associated == largest.associated
+        if series.refusal is None and series.associated == largest.associated
     ]
-    usable = [number for number in alike if listed[number].refusal is None]
-    if not usable:
-        others = f"; its images are {list_series(listed)}" if len(listed) > len(alike) else ""
+    most = max((listed[number].area for number in usable), default=0)
+    if most < OVERVIEW * largest.area:
+        others = f"; its images are {list_series(listed)}" if len(listed) > 1 else ""
         raise SlideError(f"{largest.refusal}{others}")
-    if len(usable) > 1:
+    alike = [number for number in usable if listed[number].area >= ALIKE * most]
+    if len(alike) > 1:
         raise SlideError(
-            f"holds {len(usable)} images of about the same size, {list_series(listed, usable)}; "
+            f"holds {len(alike)} images of about the same size, {list_series(listed, alike)}; "
             "choose one with `series`"
         )
-    return usable[0]
+    return alike[0]
 
 
 def mention_others(listed: Sequence[Series], chosen: int) -> tuple[str, ...]:
@@ -97,10 +100,7 @@ def mention_others(listed: Sequence[Series], chosen: int) -> tuple[str, ...]:
     others = [
         number
         for number, series in enumerate(listed)
-        if number != chosen
-        and series.area >= most
-        and series.refusal is None
-        and not series.associated
+        if number != chosen and series.area >= most and not series.associated
     ]
     if not others:
         return ()

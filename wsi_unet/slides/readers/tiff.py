@@ -158,7 +158,7 @@ class TiffReader(Reader):
             tile_shape(level.keyframe) for level in pixels.series.levels
         ]
         self.levels = make_levels(sides, tiles)
-        whole = composed or pixels.number == largest_series(self.series)
+        whole = wanted is None or pixels.number == largest_series(self.series)
         self._keep_size(tiff, pixels, properties, whole=whole)
         self.vendor = _vendor(tiff, properties)
         self.compression = compression_name(frame.compression)
