@@ -25,10 +25,10 @@ def test_one_of_two_stores_fails_for_good(
             raise OutputError(f"{self.root}: can't write {key!r}: Input/output error")
         put(self, key, data)
 
-    def failing_get(self: LocalStore, key: str) -> bytes | None:
+    def failing_get(self: LocalStore, key: str, *limits: int) -> bytes | None:
         if failing and self.root.name == "bad":
             raise OutputError(f"{self.root}: can't read {key!r}: Input/output error")
-        return get(self, key)
+        return get(self, key, *limits)
 
     monkeypatch.setattr(LocalStore, "put", failing_put)
     monkeypatch.setattr(LocalStore, "get", failing_get)
