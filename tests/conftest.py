@@ -65,6 +65,14 @@ def forked_workers() -> None:
     warm.fork_dask_workers()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let nothing be remembered from other runs, nor for them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def example_slide_path() -> Path:
     """Return the example slide: Aperio JPEG, 2967 x 2220 px (rows, columns), 0.499 µm/px."""

@@ -30,7 +30,7 @@ wsi_unet_cli.main > wsi_unet_cli > wsi_unet_cli.common > wsi_unet > view trainin
 > slides.pixel_size > slides.levels
 > slides.sources slides.window_memory slides.library_messages slides.deadline > storage.locking
 > storage annotations metrics
-> logs locations signals colour image_files samples
+> logs locations signals colour image_files samples user_cache
 > geometry errors cores process_cache regular_files csv_cells
   _version
 """

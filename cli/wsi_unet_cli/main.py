@@ -14,6 +14,7 @@ import click
 from wsi_unet._version import __version__
 from wsi_unet_cli.common.failures import VERBOSE, exit_code, show_error
 from wsi_unet_cli.common.outcome import ARGUMENTS
+from wsi_unet_cli.common.quick_imports import leave_quickly
 from wsi_unet_cli.common.text import printable
 from wsi_unet_cli.doctor import doctor
 from wsi_unet_cli.evaluate import evaluate
@@ -110,4 +111,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # an ASCII terminal has no µ
     warnings.formatwarning = _format_warning
-    cli(prog_name="wsi-unet")
+    try:
+        cli(prog_name="wsi-unet")
+    finally:
+        leave_quickly()

@@ -190,7 +190,9 @@ def test_a_cluster_lost_during_the_run_keeps_the_report(
 def test_plan_writes_nothing_and_never_segments(
     calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(jobs: Iterable[SlideJob], *_: Any) -> Iterator[tuple[SlideJob, Exception]]:
+    def refuse(
+        jobs: Iterable[SlideJob], *_: Any, **__: Any
+    ) -> Iterator[tuple[SlideJob, Exception]]:
         return ((job, OutputError("belongs to somebody else")) for job in jobs)
 
     monkeypatch.setattr(planning, "plan_cohort", refuse)

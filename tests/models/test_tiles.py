@@ -11,15 +11,24 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from typing_extensions import override
 
 from wsi_unet.errors import OptionError
 from wsi_unet.geometry import Box
 from wsi_unet.models.architectures.costs import largest_map, tile_memory, window_side
 from wsi_unet.models.architectures.unet import UNetConfig
 from wsi_unet.models.inference import devices, tiles
+from wsi_unet.models.inference.agreement import measure_agreement
 from wsi_unet.models.inference.device_names import DeviceName, parse_device_name
 from wsi_unet.models.inference.predictor import Predictor
-from wsi_unet.models.inference.tiles import choose_tile, measure_agreement
+from wsi_unet.models.inference.tiles import (
+    SearchLimit,
+    TileChoice,
+    choose_tile,
+    count_search_flops,
+    find_fitting_tiles,
+    measure_speed,
+)
 from wsi_unet.models.model import Model
 
 MakeModel = Callable[..., Model]
@@ -33,11 +42,12 @@ def predictor(make_model: MakeModel) -> Predictor:
 class FakeTrial(tiles._Trial):
     """A trial in which a tile takes the seconds that the test sets."""
 
-    seconds: dict[int, float]
+    times: dict[int, float]
 
-    def run(self, side: int) -> float:
-        self.best[side] = self.seconds[side]
-        return self.seconds[side]
+    @override
+    def time(self, side: int) -> float:
+        self.tried = [*getattr(self, "tried", ()), side]
+        return self.times[side]
 
 
 @pytest.mark.parametrize(
@@ -46,41 +56,69 @@ class FakeTrial(tiles._Trial):
         ({256: 2.5, 512: 2.4, 1024: 2.3}, 512),
         ({256: 2.4, 512: 2.4, 1024: 2.6}, 512),  # within the noise of the preferred one
         ({256: 2.4, 512: 2.4, 1024: 2.9}, 1024),
-        ({256: 2.9, 1024: 2.4}, 256),
+        ({256: 2.9, 512: 2.0, 1024: 2.4}, 256),
     ],
 )
 def test_choice_is_stable_under_noise(
     predictor: Predictor, speeds: dict[int, float], expected: int
 ) -> None:
     trial = FakeTrial(predictor, False)
-    trial.seconds = {side: side * side / 1e6 / speed for side, speed in speeds.items()}
-    choice = tiles._choose_fastest(trial, sorted(speeds), 512, budget=60)
+    trial.times = {side: side * side / 1e6 / speed for side, speed in speeds.items()}
+    choice = tiles._choose_fastest(trial, sorted(speeds), 512, SearchLimit())
     assert choice.tile == expected
+    assert choice.source == "searched"
     assert choice.speeds == pytest.approx(speeds)
 
 
 def test_preferred_tile_is_tried_first_when_time_is_short(predictor: Predictor) -> None:
     trial = FakeTrial(predictor, False)
-    trial.seconds = {256: 10.0, 512: 40.0, 1024: 160.0}
-    choice = tiles._choose_fastest(trial, [256, 512, 1024], 512, budget=5)
+    trial.times = {256: 1.0, 512: 4.0, 1024: 16.0}
+    choice = tiles._choose_fastest(trial, [256, 512, 1024], 512, SearchLimit(seconds=12))
     assert choice.tile == 512
-    assert set(choice.speeds) == {512}
+    assert set(choice.speeds) == {256, 512}
+
+
+@pytest.mark.parametrize("tiles_of_the_run", [1, 23, 60, 200, 1000, 10**6])
+@pytest.mark.parametrize("slow", [0.8, 1.0, 1.25])
+def test_a_search_takes_a_small_share_of_the_run(
+    predictor: Predictor, tiles_of_the_run: int, slow: float
+) -> None:
+    """Also where the tiles that are tried take up to 2.4 times as long per operation."""
+    flops = predictor.ensemble.flops
+    sides = [256, 384, 512, 768, 1024]
+    limit = SearchLimit(tiles_of_the_run * flops(512), seconds=math.inf)
+    if count_search_flops(predictor, sides) > limit.most_flops:
+        assert tiles_of_the_run < 200
+        assert choose_tile(predictor, sides, limit=limit).source == "default"
+        return
+    assert tiles_of_the_run > 60
+    trial = FakeTrial(predictor, False)
+    trial.times = {side: slow**i * flops(side) / 1e9 for i, side in enumerate(sides)}
+    choice = tiles._choose_fastest(trial, sides, 512, limit)
+    run_seconds = tiles_of_the_run * (512 / choice.tile) ** 2 * trial.times[choice.tile]
+    assert sum(trial.times[side] for side in trial.tried) == trial.seconds == choice.seconds
+    assert choice.seconds <= run_seconds / 20
+    assert trial.flops <= limit.most_flops
 
 
 def test_fastest_tile_for_real(predictor: Predictor) -> None:
-    choice = choose_tile(predictor, (30, 64), budget_seconds=2)
-    assert choice.tile in (32, 64)  # 30 isn't a multiple of the period
+    fitting = find_fitting_tiles(predictor, (30, 64))
+    assert fitting == [32, 64]  # 30 isn't a multiple of the period
+    choice = choose_tile(predictor, fitting)
+    assert choice.tile in fitting
     assert set(choice.speeds) <= {32, 64}
     assert all(speed > 0 for speed in choice.speeds.values())
+    measured = measure_speed(predictor, 64, probabilities=False)
+    assert measured.speeds[64] > 0
 
 
 def test_tiles_that_do_not_fit_are_left_out_or_refused(predictor: Predictor) -> None:
     config = predictor.ensemble.spec.architecture
     limit = tile_memory(config, 64)
-    choice = choose_tile(predictor, (64, 256), memory=limit, budget_seconds=1)
-    assert choice.tile == 64
+    assert find_fitting_tiles(predictor, (64, 256), memory=limit) == [64]
+    assert choose_tile(predictor, [64]) == TileChoice(64, "default")
     with pytest.raises(OptionError, match=r"a tile of 64 px needs about \d+ MiB.*smaller `tile`"):
-        choose_tile(predictor, (64,), memory=limit - 1)
+        find_fitting_tiles(predictor, (64,), memory=limit - 1)
 
 
 MEASURE = """

@@ -11,6 +11,8 @@ from support.oracle import whole_image_forward, write_png
 import wsi_unet
 from wsi_unet.geometry import Box
 from wsi_unet.models import UNetConfig, load_model
+from wsi_unet.models.inference import devices
+from wsi_unet.segmentation.planning import plan
 from wsi_unet.segmentation.worker import probe
 from wsi_unet.slides import open_slide
 
@@ -65,12 +67,14 @@ def test_bfloat16_says_how_far_it_agrees(
     """Labels may differ from float32's where two classes tie, and the run says how often."""
     # A CPU without the instructions takes twenty times as long in bfloat16.
     monkeypatch.setattr(probe, "AGREEMENT_TILE", 128)
+    monkeypatch.setattr(devices, "has_matrix_units", lambda _: True)
+    monkeypatch.setattr(plan, "_count_pixels", lambda _: 10**12)  # else it isn't worth it
     region = (512, 1024, 512, 512)
     reports = {
         precision: wsi_unet.segment(
             example_slide_path,
             tmp_path / precision,
-            precision=precision,
+            precision={"bfloat16": "auto"}.get(precision, precision),
             region=region,
             block=512,
             tile=128,

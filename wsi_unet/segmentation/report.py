@@ -161,7 +161,7 @@ class RunProgress:
     """The progress of a run.
 
     Attributes:
-        phase: "opening", "segmenting", "finishing".
+        phase: "opening", "choosing a tile", "comparing with float32", "segmenting", "finishing".
         blocks_done: done blocks, those of earlier runs included.
         blocks_total: blocks of the run.
         blocks_failed: failed blocks.

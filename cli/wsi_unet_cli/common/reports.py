@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from wsi_unet.segmentation.parameters import ModelReference
     from wsi_unet.segmentation.planning.plan import Plan
     from wsi_unet.segmentation.report import BlockCounts, ClassArea, Failure, Report, Waits
+    from wsi_unet.segmentation.worker.probe import WorkerMeasurement
 
 VIEWS_IN_WORDS = {"none": "", "flips": "4 flips, averaged", "d4": "8 flips and rotations, averaged"}
 """Views that each kind of test-time augmentation averages."""
@@ -48,6 +49,7 @@ def show_plan(plan: Plan) -> None:
                 f"{costs.tiles} of {labels.tile} px; the network sees {costs.overhead:.2f} times "
                 "the pixels it labels",
             ),
+            ("chosen", _search_in_words(plan.measured)),
             ("runs on", f"{labels.device} in {labels.precision}"),
             (
                 "exactness",
@@ -67,6 +69,23 @@ def show_plan(plan: Plan) -> None:
             *(("warning", speak(warning)) for warning in plan.warnings),
         ],
     )
+
+
+def _search_in_words(measured: WorkerMeasurement) -> str:
+    """Return how tile and number type were chosen, and how long that took."""
+    choice, words = measured.choice, []
+    tried = ", ".join(map(str, choice.speeds))
+    if choice.source == "default":
+        words.append("the tile untried, since a search would take too much of the run")
+    elif choice.source == "remembered":
+        words.append("the tile as an earlier search found it")
+    elif choice.source == "searched":
+        words.append(f"the tile out of {tried} px, tried in {duration(choice.seconds)}")
+    if choice.source != "searched" and choice.seconds:
+        words.append(f"the speed measured in {duration(choice.seconds)}")
+    if measured.compared_seconds:
+        words.append(f"labels compared with float32 in {duration(measured.compared_seconds)}")
+    return "; ".join(words)
 
 
 def _resampling_in_words(plan: Plan) -> str:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
-import wsi_unet
 from wsi_unet.segmentation.planning.options import IMAGES, PRECISIONS
 from wsi_unet_cli.common.cluster_options import cluster_options, logging_to
 from wsi_unet_cli.common.failures import VERBOSE
@@ -33,6 +32,7 @@ from wsi_unet_cli.common.outcome import (
     show_resume_command,
 )
 from wsi_unet_cli.common.output import say
+from wsi_unet_cli.common.quick_imports import quick_imports
 from wsi_unet_cli.segment.many_slides import segment_slides
 from wsi_unet_cli.segment.one_slide import plan_slide, segment_slide
 from wsi_unet_cli.segment.plans import plan_slides
@@ -206,7 +206,9 @@ def segment(
         raise click.UsageError("Several models: add --ensemble mean to average their predictions.")
     with interruptible() as check_interrupted, logging_to(log_file, verbose=verbose):
         try:
-            from wsi_unet.cohorts.cohort import read_cohort
+            with quick_imports():
+                import wsi_unet.segmentation.runs.cohort
+                from wsi_unet.cohorts.cohort import read_cohort
 
             request = Request(
                 read_cohort(

@@ -18,7 +18,7 @@ from wsi_unet_cli.common.outcome import (
 from wsi_unet_cli.common.output import print_json
 from wsi_unet_cli.common.progress import open_display
 from wsi_unet_cli.common.reports import show_plan, show_report
-from wsi_unet_cli.segment.progress import describe_run
+from wsi_unet_cli.segment.progress import describe_planning, describe_run
 from wsi_unet_cli.segment.request import Request
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ def plan_slide(request: Request) -> CommandOutcome:
 
     job = _job(request)
     try:
-        ((_, planned),) = plan_cohort([job], request.cluster)
+        with open_display("plan", describe_planning, quiet=request.quiet) as display:
+            ((_, planned),) = plan_cohort([job], request.cluster, on_progress=display)
     except KeyboardInterrupt:
         return _report_interruption(request)
     except Exception as error:

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from wsi_unet_cli.common.failures import describe, show_error
 from wsi_unet_cli.common.outcome import EXIT_FAILED, EXIT_OK, CommandOutcome
 from wsi_unet_cli.common.output import duration, print_facts, say, size, write_json
+from wsi_unet_cli.common.progress import open_display
 from wsi_unet_cli.common.reports import exactness_in_words, show_plan, warning_lines
 from wsi_unet_cli.common.text import count, speak_document
+from wsi_unet_cli.segment.progress import describe_planning
 from wsi_unet_cli.segment.request import Request
 
 if TYPE_CHECKING:
@@ -60,23 +62,13 @@ def plan_slides(request: Request) -> CommandOutcome:
 
     totals = PlanTotals()
     refused = [(slide.job, slide.error) for slide in request.cohort.slides if slide.error]
-    planned_jobs = plan_cohort(request.cohort.jobs, request.cluster)
-    separator = '{\n "slides": [\n'
-    for job, planned in chain(refused, planned_jobs):
-        if isinstance(planned, Exception):
-            totals.failed += 1
-            show_error(planned, subject=job.slide, verbose=request.verbose)
-        else:
-            totals.add(planned)
-        if request.as_json:
-            document = json.dumps(_document(job.slide, planned), allow_nan=False)
-            write_json(separator + document, nl=False)
+    with open_display("plan", describe_planning, quiet=request.quiet) as display:
+        planned_jobs = plan_cohort(request.cohort.jobs, request.cluster, on_progress=display)
+        separator = '{\n "slides": [\n'
+        for job, planned in chain(refused, planned_jobs):
+            with display.aside():
+                _show_one(request, totals, job.slide, planned, separator)
             separator = ",\n"
-        elif not isinstance(planned, Exception):
-            for line in _lines(job.slide, planned):
-                say(line)
-            if request.verbose:
-                show_plan(planned)
     code = EXIT_FAILED if totals.failed else EXIT_OK
     if request.as_json:
         ending = json.dumps({"totals": vars(totals), "exit_code": code}, indent=1)
@@ -84,6 +76,24 @@ def plan_slides(request: Request) -> CommandOutcome:
     else:
         _show(totals, request.cohort.folder or "")
     return CommandOutcome(code)
+
+
+def _show_one(
+    request: Request, totals: PlanTotals, slide: str, planned: Plan | Exception, separator: str
+) -> None:
+    """Add a slide's plan to the totals and show it."""
+    if isinstance(planned, Exception):
+        totals.failed += 1
+        show_error(planned, subject=slide, verbose=request.verbose)
+    else:
+        totals.add(planned)
+    if request.as_json:
+        write_json(separator + json.dumps(_document(slide, planned), allow_nan=False), nl=False)
+    elif not isinstance(planned, Exception):
+        for line in _lines(slide, planned):
+            say(line)
+        if request.verbose:
+            show_plan(planned)
 
 
 def _document(slide: str, planned: Plan | Exception) -> dict[str, Any]:

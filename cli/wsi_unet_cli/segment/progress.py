@@ -25,6 +25,12 @@ def describe_run(progress: RunProgress) -> Snapshot:
     )
 
 
+def describe_planning(progress: RunProgress) -> Snapshot:
+    """Describe what is done to plan one of many slides; only what takes a while has a line."""
+    state = None if progress.phase == "opening" else progress.phase
+    return Snapshot(figures=progress.slide, phase=progress.phase, state=state)
+
+
 def describe_cohort(progress: CohortProgress, seconds_left: float | None) -> Snapshot:
     """Describe how far a cohort is, and each of the slides being worked on.
 

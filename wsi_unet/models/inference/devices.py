@@ -7,6 +7,8 @@ how many threads need them (`_FULL_FLOAT32`, module state for that reason).
 from __future__ import annotations
 
 import ctypes
+import hashlib
+import json
 import threading
 import time
 from collections.abc import Collection, Iterator
@@ -125,9 +127,26 @@ def resolve_precision(
     return cast("Precision", name)
 
 
+def describe_device(device: str) -> str:
+    """Return the processor's own name of "cpu" or "cuda:<index>"."""
+    if device == "cpu":
+        return str(torch.cpu.get_capabilities().get("cpu_name", "CPU"))
+    return str(torch.cuda.get_device_properties(device).name)
+
+
+def identify_device(device: str) -> str:
+    """Return the processor's name and a hash of all that torch knows of it."""
+    known: Any = torch.cpu.get_capabilities() if device == "cpu" else None
+    if known is None:
+        properties = torch.cuda.get_device_properties(device)
+        known = [properties.total_memory, properties.major, properties.minor]
+    digest = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()
+    return f"{describe_device(device)} {digest[:16]}"
+
+
 def describe_devices() -> list[DeviceInfo]:
     """Return every device of this machine, first the one that "auto" means."""
-    cpu = str(torch.cpu.get_capabilities().get("cpu_name", "CPU"))
+    cpu = describe_device("cpu")
     devices: list[tuple[str, str, int | None]] = []
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         properties = torch.cuda.get_device_properties(index)

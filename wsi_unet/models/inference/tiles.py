@@ -1,18 +1,18 @@
-"""Choosing the tile size for a device by trying, and comparing number types on real windows."""
+"""Choosing the tile size for a device: by trying, where that takes little beside the run."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from wsi_unet.errors import OptionError
-from wsi_unet.geometry import Box, Shape, round_up
-from wsi_unet.models.inference.ensemble import IntensityStatistics
+from wsi_unet.geometry import Box, round_up
 from wsi_unet.models.inference.predictor import Predictor
 
 CPU_TILES = (256, 384, 512, 768, 1024)
@@ -20,6 +20,21 @@ GPU_TILES = (256, 512, 1024, 2048, 4096)
 
 PREFERRED = 512
 """Side of the tile that was (nearly) fastest on all CPUs tried, px; noise mustn't outweigh that."""
+
+GPU_PREFERRED = 1024
+"""Side of the tile that is taken on a GPU where trying larger ones doesn't pay, px."""
+
+SMALL_TILE = 256
+"""Side of the tile that a speed is estimated from, px."""
+
+GPU_TRIALS = 3
+"""Runs of a tile on a GPU, to see whether it fits."""
+
+SEARCH_SHARE = 1 / 40
+"""Part of a run that choosing its tile may take; comparing number types may take as much."""
+
+SEARCH_SECONDS = 15.0
+"""How long choosing a tile may take however long the run is."""
 
 CLEAR_GAIN = 1.1
 """How many times as fast as the preferred tile another must be to be chosen."""
@@ -33,35 +48,67 @@ MOST_VALUES = 2**31 - 1
 
 @dataclass(frozen=True)
 class TileChoice:
-    """A tile size and the speeds that led to it.
+    """A tile size, and what led to it.
 
     Attributes:
         tile: side of the chosen tile's core, px.
+        source: "given" (by the user, an earlier run or the model), "default" (not tried, since that
+            would have taken too long beside the run), "searched" or "remembered" (from a search of
+            an earlier run).
         speeds: millions of core pixels per second by side, for all sides that were tried.
+        seconds: how long trying took.
     """
 
     tile: int
-    speeds: dict[int, float]
+    source: Literal["given", "default", "searched", "remembered"]
+    speeds: dict[int, float] = field(default_factory=dict)
+    seconds: float = 0.0
 
 
-def choose_tile(
+@dataclass(frozen=True)
+class SearchLimit:
+    """How much a search may take beside the run that it serves.
+
+    What a trial takes is known before it is made, in floating-point operations; since speeds differ
+    with the tile, the seconds that were taken are compared with those of the run too.
+
+    Attributes:
+        flops: floating-point operations of the run in one of its processes.
+        share: part of the run that the search may take.
+        seconds: how long it may take however long the run is.
+    """
+
+    flops: float = math.inf
+    share: float = SEARCH_SHARE
+    seconds: float = SEARCH_SECONDS
+
+    @property
+    def most_flops(self) -> float:
+        """Floating-point operations that all trials together may take."""
+        return self.share * self.flops
+
+    def most_seconds(self, rate: float | None) -> float:
+        """Return how long all trials together may take.
+
+        Args:
+            rate: floating-point operations per second of the run; None if that isn't known yet.
+        """
+        return self.seconds if rate is None else min(self.seconds, self.most_flops / rate)
+
+
+def find_fitting_tiles(
     predictor: Predictor,
     candidates: Sequence[int] | None = None,
     *,
     memory: int | None = None,
-    budget_seconds: float = 15.0,
     probabilities: bool = False,
-) -> TileChoice:
-    """Choose a tile size by trying some on the predictor's device.
-
-    On a CPU the fastest wins (its caches decide), on a GPU the largest that fits, since it spends
-    the least on borders.
+) -> list[int]:
+    """Return the tile sizes that fit the predictor's device, ascending.
 
     Args:
         predictor: the models on their device.
-        candidates: sides of cores to try, px; they are rounded up to the network's period.
+        candidates: sides of cores, px; they are rounded up to the network's period.
         memory: bytes that a tile may take; None for no limit.
-        budget_seconds: about how long to try; at least one tile is tried.
         probabilities: whether probabilities will be wanted too.
 
     Raises:
@@ -89,10 +136,92 @@ def choose_tile(
             f"more than the limit{limit}; use a smaller `tile` or `precision=bfloat16`",
             option="tile",
         )
+    return fitting
+
+
+def default_tile(predictor: Predictor, fitting: Sequence[int]) -> int:
+    """Return the tile that is taken without trying any: about the fastest on most devices.
+
+    Args:
+        predictor: the models on their device.
+        fitting: sides that fit the device, px, ascending.
+    """
+    preferred = round_up(
+        PREFERRED if predictor.device == "cpu" else GPU_PREFERRED, predictor.border.period
+    )
+    return max([side for side in fitting if side <= preferred] or fitting[:1])
+
+
+def count_search_flops(predictor: Predictor, fitting: Sequence[int]) -> float:
+    """Return the floating-point operations of the shortest search among tiles; inf if it's idle.
+
+    Args:
+        predictor: the models on their device.
+        fitting: sides that fit the device, px, ascending.
+    """
+    default = default_tile(predictor, fitting)
+    if predictor.device != "cpu":
+        larger = min((side for side in fitting if side > default), default=None)
+        return math.inf if larger is None else GPU_TRIALS * _trial_flops(predictor, larger)
+    others = [side for side in fitting if side != default]
+    if not others:
+        return math.inf
+    pair = _trial_flops(predictor, default) + _trial_flops(predictor, others[0])
+    return _trial_flops(predictor, fitting[0]) + 2 * pair
+
+
+def choose_tile(
+    predictor: Predictor,
+    fitting: Sequence[int],
+    *,
+    limit: SearchLimit | None = None,
+    probabilities: bool = False,
+) -> TileChoice:
+    """Choose a tile size by trying some on the predictor's device, or without where that is dear.
+
+    On a CPU the fastest wins (its caches decide), on a GPU the largest that fits, since it spends
+    the least on borders.
+
+    Args:
+        predictor: the models on their device.
+        fitting: sides that fit the device, px, ascending (`find_fitting_tiles`).
+        limit: what trying may take; None is `SearchLimit()`.
+        probabilities: whether probabilities will be wanted too.
+
+    Raises:
+        OptionError: the device has too little memory even for the smallest.
+    """
+    limit = limit or SearchLimit()
+    default = default_tile(predictor, fitting)
+    if count_search_flops(predictor, fitting) > limit.most_flops:
+        return TileChoice(default, "default")
     trial = _Trial(predictor, probabilities)
-    if on_cpu:
-        return _choose_fastest(trial, fitting, round_up(PREFERRED, period), budget_seconds)
-    return _choose_largest(trial, fitting)
+    if predictor.device == "cpu":
+        return _choose_fastest(trial, fitting, default, limit)
+    return _choose_largest(trial, fitting, default, limit)
+
+
+def measure_speed(predictor: Predictor, tile: int, *, probabilities: bool) -> TileChoice:
+    """Estimate a given tile's speed, from one of a small tile unless that is the only size.
+
+    Args:
+        predictor: the models on their device.
+        tile: side of a tile's core, px.
+        probabilities: whether probabilities will be wanted too.
+    """
+    fixed, period = predictor.border.tile, predictor.border.period
+    side = fixed or min(tile, round_up(SMALL_TILE, period))
+    trial = _Trial(predictor, probabilities)
+    trial.run(side)  # not counted: the first forward pass of a process builds kernels
+    trial.run(side)
+    rate = _trial_flops(predictor, side) / trial.best[side]
+    speed = tile * tile * rate / _trial_flops(predictor, tile) / 1e6
+    return TileChoice(tile, "given", {tile: speed}, trial.seconds)
+
+
+def _trial_flops(predictor: Predictor, side: int) -> int:
+    """Return the floating-point operations of one trial of a side, px."""
+    return predictor.slots * predictor.ensemble.flops(side)
 
 
 class _Trial:
@@ -100,19 +229,34 @@ class _Trial:
 
     Attributes:
         best: seconds per core, by the core's side in px.
+        flops: floating-point operations of all runs so far.
+        seconds: how long all runs took.
     """
 
     def __init__(self, predictor: Predictor, probabilities: bool) -> None:
         self._predictor = predictor
         self._probabilities = probabilities
         self.best: dict[int, float] = {}
+        self.flops = self.seconds = 0.0
 
-    def run(self, side: int) -> float:
-        """Predict as many cores inside a large slide as the device takes at once.
+    def cost(self, side: int) -> int:
+        """Return the floating-point operations of one run of a side, px."""
+        return _trial_flops(self._predictor, side)
 
-        Returns:
-            The seconds per core.
-        """
+    @property
+    def rate(self) -> float | None:
+        """Floating-point operations per second of the fastest tile; None if none was timed."""
+        return max((self.cost(side) / s for side, s in self.best.items() if s), default=None)
+
+    def run(self, side: int) -> None:
+        """Predict as many cores inside a large slide as the device takes at once; time them."""
+        self.flops += self.cost(side)
+        seconds = self.time(side)
+        self.seconds += seconds
+        self.best[side] = min(seconds, self.best.get(side, seconds))
+
+    def time(self, side: int) -> float:
+        """Return the seconds that it takes to predict these cores."""
         border, slots = self._predictor.border, self._predictor.slots
         origin = round_up(border.before, border.period)
         core = Box(origin, origin, origin + side, origin + side)
@@ -126,48 +270,60 @@ class _Trial:
         start = time.perf_counter()
         with ThreadPoolExecutor(slots) as pool:
             list(pool.map(predict, range(slots)))
-        seconds = (time.perf_counter() - start) / slots
-        self.best[side] = min(seconds, self.best.get(side, seconds))
-        return seconds
+        return time.perf_counter() - start
 
-    def estimate(self, side: int) -> float:
-        """Return the seconds that a core of `side` px should take, from the sides tried."""
-        nearest = min(self.best, key=lambda tried: abs(tried - side))
-        return self.best[nearest] * (side / nearest) ** 2
+    def affords(self, sides: Sequence[int], limit: SearchLimit) -> bool:
+        """Return whether one more run of each of these sides is within the limit."""
+        more = sum(map(self.cost, sides))
+        if self.flops + more > limit.most_flops:
+            return False
+        seconds = more / self.rate if self.rate else 0.0
+        return self.seconds + seconds <= limit.most_seconds(self.rate)
+
+    def speeds(self) -> dict[int, float]:
+        """Return millions of core pixels per second by side."""
+        slots = self._predictor.slots
+        return {side: slots * side**2 / s / 1e6 for side, s in sorted(self.best.items())}
 
     def choose(self, tile: int) -> TileChoice:
         """Return the choice of `tile`, with the speeds of all sides that were tried."""
-        speeds = {side: side * side / seconds / 1e6 for side, seconds in self.best.items()}
-        return TileChoice(tile, dict(sorted(speeds.items())))
+        return TileChoice(tile, "searched", self.speeds(), self.seconds)
 
 
 def _choose_fastest(
-    trial: _Trial, sides: Sequence[int], preferred: int, budget: float
+    trial: _Trial, sides: Sequence[int], preferred: int, limit: SearchLimit
 ) -> TileChoice:
-    deadline = time.perf_counter() + budget
     trial.run(sides[0])  # not counted: the first forward pass of a process builds kernels
     trial.best.clear()
     # The preferred tile first: if no time is left after it, it is chosen.
     order = sorted(sides, key=lambda side: (side != preferred, side))
     for _ in range(3):  # in turns, so that a busy moment doesn't hit one tile alone
         for side in order:
-            if trial.best and time.perf_counter() + 2 * trial.estimate(side) > deadline:
-                continue  # time for two runs: the first run of a side also allocates
-            if side not in trial.best:
+            # The first run of a side allocates too, and isn't counted.
+            runs = [side] if side in trial.best else [side, side]
+            if not trial.affords(runs, limit):
+                continue
+            for _ in runs[1:]:
                 trial.run(side)
-                trial.best.pop(side)
+                del trial.best[side]
             trial.run(side)
-    speeds = trial.choose(0).speeds
+    speeds = trial.speeds()
+    if preferred not in speeds:
+        return replace(trial.choose(preferred), source="default")
     fastest = max(speeds, key=speeds.__getitem__)
-    if preferred in speeds and speeds[fastest] < CLEAR_GAIN * speeds[preferred]:
+    if speeds[fastest] < CLEAR_GAIN * speeds[preferred]:
         fastest = preferred
     return trial.choose(fastest)
 
 
-def _choose_largest(trial: _Trial, sides: Sequence[int]) -> TileChoice:
+def _choose_largest(
+    trial: _Trial, sides: Sequence[int], default: int, limit: SearchLimit
+) -> TileChoice:
     for side in reversed(sides):
+        if side > default and not trial.affords([side] * GPU_TRIALS, limit):
+            continue
         try:
-            for _ in range(3):
+            for _ in range(GPU_TRIALS):
                 trial.run(side)
         except OptionError:
             if side == sides[0]:
@@ -175,36 +331,3 @@ def _choose_largest(trial: _Trial, sides: Sequence[int]) -> TileChoice:
             continue
         return trial.choose(side)
     raise AssertionError("no candidates")
-
-
-def measure_agreement(
-    predictor: Predictor,
-    windows: Iterable[tuple[NDArray[np.uint8], Box, Box]],
-    shape: Shape,
-    statistics: tuple[IntensityStatistics, ...] = (),
-) -> float | None:
-    """Return the share of pixels that get the same label as in float32; None without pixels.
-
-    Args:
-        predictor: the models in the precision to judge; for float32, 1 is returned at once.
-        windows: arguments for `Predictor.predict`: pixels of the slide, their window, its core.
-        shape: (rows, columns) of the slide on the model's grid, px.
-        statistics: how the models' intensities are normalised; () for their own constants.
-    """
-    if predictor.precision == "float32":
-        return 1.0
-    reference = Predictor(
-        predictor.ensemble,
-        device=predictor.device,
-        precision="float32",
-        threads=predictor.threads,
-    )
-    same = total = 0
-    for pixels, window, core in windows:
-        labels, exact = (
-            p.predict(pixels, window, core, shape, statistics=statistics).labels
-            for p in (predictor, reference)
-        )
-        same += int(np.count_nonzero(labels == exact))
-        total += labels.size
-    return same / total if total else None

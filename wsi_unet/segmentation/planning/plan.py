@@ -8,12 +8,14 @@ from typing import Any
 
 from wsi_unet.dask_cluster.cluster import WorkerCounts
 from wsi_unet.errors import SignatureError
+from wsi_unet.geometry import Box
 from wsi_unet.models.inference.ensemble import Ensemble
 from wsi_unet.segmentation.parameters import (
     ImageParameters,
     LabelParameters,
     ModelReference,
     differences,
+    find_region,
 )
 from wsi_unet.segmentation.planning.costs import Costs, check_affordable, count_costs
 from wsi_unet.segmentation.planning.options import Options
@@ -97,6 +99,7 @@ class Plan:
             "warnings": list(self.warnings),
             **self.costs.to_json(),
             "mpx_per_s": self.measured.mpx_per_s,
+            "search": self.measured.describe_search(),
         }
 
 
@@ -225,7 +228,23 @@ def _make_request(
         agreement=stored.agreement if stored else None,
         processes_per_host=workers.per_host,
         processes_per_core=workers.per_core,
+        # A number type that was asked for isn't ours to justify.
+        compares=options.precision == "auto" and stored is None,
+        pixels=_count_pixels(resolved),
+        processes=workers.processes,
     )
+
+
+def _count_pixels(resolved: ResolvedOptions) -> int:
+    """Return about how many pixels of the model's grid are tissue inside the regions."""
+    shape = resolved.resampling.shape
+    area = shape[0] * shape[1]
+    if resolved.regions:
+        area = sum(
+            find_region(Box(*region), resolved.slide.shape, resolved.resampling).area
+            for region in resolved.regions
+        )
+    return int(area * (1.0 if resolved.mask is None else resolved.mask.mean()))
 
 
 def _check_same_run(output: OutputState, labels: LabelParameters) -> None:

@@ -25,7 +25,7 @@ from wsi_unet.errors import ClusterError, OutputError
 from wsi_unet.segmentation.dispatch.in_flight import BlockDone, BlockFailed
 from wsi_unet.segmentation.dispatch.policy import Limits
 from wsi_unet.segmentation.dispatch.stream import stream
-from wsi_unet.segmentation.report import Report, RunProgress
+from wsi_unet.segmentation.report import Report
 from wsi_unet.segmentation.runs.execution import Execution
 from wsi_unet.segmentation.runs.jobs import SlideJob, SlideOutcome
 from wsi_unet.segmentation.runs.meter import CohortCallback, CohortMeter
@@ -259,7 +259,7 @@ class _CohortRun:
         active = [
             slide.execution.measure_progress() for slide in (*running, *self._finishing.values())
         ]
-        active += [RunProgress("opening", slide=job.slide) for job in self._ahead.jobs]
+        active += self._ahead.progress
         self._meter.report(active, blocks_in_flight=sum(slide.in_flight for slide in running))
 
 

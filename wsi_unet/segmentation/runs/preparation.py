@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from threading import Event, Lock
-from typing import Any
+from typing import Any, TypeVar
 
 from distributed import Client
 
+from wsi_unet import logs
 from wsi_unet.dask_cluster.cluster import WorkerCounts, count_workers
 from wsi_unet.dask_cluster.file_visibility import check_paths
 from wsi_unet.dask_cluster.scheduler import scheduler_lost_error
@@ -26,10 +28,24 @@ from wsi_unet.segmentation.planning.plan import Plan, make_plan
 from wsi_unet.segmentation.runs.execution import Execution
 from wsi_unet.segmentation.runs.jobs import SlideJob, locate
 from wsi_unet.segmentation.runs.output import lay_out
-from wsi_unet.segmentation.worker.probe import ProbeRequest, WorkerMeasurement, measure_worker
+from wsi_unet.segmentation.worker.probe import (
+    ProbeRequest,
+    WorkerMeasurement,
+    compare_with_float32,
+    measure_worker,
+)
 from wsi_unet.slides.opening import open_slide
 from wsi_unet.storage.locking.lock import LockOwner, acquire
 from wsi_unet.storage.opening import open_store
+
+CHOOSING_TILE = "choosing a tile"
+MEASURING = "measuring the speed"
+COMPARING = "comparing with float32"
+
+ShowPhase = Callable[[str], None]
+"""Is told what a preparation does now, in a few words."""
+
+T = TypeVar("T")
 
 
 class Preparation:
@@ -54,8 +70,12 @@ class Preparation:
         self._folders: set[tuple[Location, Location]] = set()
         self._checking = Lock()
 
-    def plan(self, job: SlideJob) -> Plan:
+    def plan(self, job: SlideJob, show: ShowPhase = lambda _: None) -> Plan:
         """Plan a run and its cost; nothing is written.
+
+        Args:
+            job: the slide.
+            show: told what takes a while.
 
         Raises:
             InputError: the slide, the model or an option is unusable.
@@ -65,10 +85,14 @@ class Preparation:
         slide, location = locate(job)
         ensemble = self._load_ensemble(job)
         output = _inspect(job, location, ensemble)
-        return self._plan(job, slide, output, ensemble, estimate=True)
+        return self._plan(job, slide, output, ensemble, estimate=True, show=show)
 
-    def prepare(self, job: SlideJob) -> Execution:
+    def prepare(self, job: SlideJob, show: ShowPhase = lambda _: None) -> Execution:
         """Open, plan, lock and lay out a run; its caller must `close` it.
+
+        Args:
+            job: the slide.
+            show: told what takes a while.
 
         Raises:
             InputError: the slide, the model or an option is unusable.
@@ -85,7 +109,7 @@ class Preparation:
         try:
             # Again, now that nobody else can change it.
             output = _inspect(job, location, ensemble)
-            plan = self._plan(job, slide, output, ensemble, estimate=False)
+            plan = self._plan(job, slide, output, ensemble, estimate=False, show=show)
             if self._stop.is_set():
                 raise KeyboardInterrupt
             return Execution(
@@ -109,6 +133,7 @@ class Preparation:
         ensemble: Ensemble,
         *,
         estimate: bool,
+        show: ShowPhase,
     ) -> Plan:
         options = job.options
         with open_slide(location, reader=options.reader, series=options.series) as slide:
@@ -118,7 +143,7 @@ class Preparation:
                 ensemble,
                 output,
                 job.options,
-                probe=lambda request: self._measure(request, estimate=estimate),
+                probe=lambda request: self._measure(request, estimate=estimate, show=show),
                 workers=self._count_workers(),
             )
 
@@ -148,27 +173,39 @@ class Preparation:
             raise ModelError(OTHER_PROCESS)
         return model
 
-    def _measure(self, request: ProbeRequest, *, estimate: bool) -> WorkerMeasurement:
+    def _measure(
+        self, request: ProbeRequest, *, estimate: bool, show: ShowPhase
+    ) -> WorkerMeasurement:
         """Return what a worker measures; slides of about one size are measured only once."""
         key = (request.model.sha256, *request.speed_key(), estimate)
         with self._measuring:
             known = self._measured.get(key)
             if known is None:
-                known = self._measured[key] = self._ask_worker(request, estimate=estimate)
-                return known
+                known = self._ask_worker(measure_worker, request, search=False, estimate=False)
+            if request.pixels >= known.search_pixels:
+                show(CHOOSING_TILE)
+                known = self._ask_worker(measure_worker, request, search=True, estimate=False)
+            if estimate and known.mpx_per_s is None:
+                show(MEASURING)
+                known = self._ask_worker(measure_worker, request, search=False, estimate=True)
+            self._measured[key] = known
         known = known.adapt_to(request)
-        if known.agreement is None:
-            return known
-        again = replace(request, tile=known.tile)
-        return replace(known, agreement=self._ask_worker(again, estimate=False).agreement)
+        if request.compares and request.pixels >= known.comparison_pixels:
+            show(COMPARING)
+            found = self._ask_worker(compare_with_float32, request)
+            known = replace(known, agreement=found.agreement, compared_seconds=found.seconds)
+        logs.event(
+            "worker measured", slide=request.slide.name, tile=known.tile, **known.describe_search()
+        )
+        return known
 
-    def _ask_worker(self, request: ProbeRequest, *, estimate: bool) -> WorkerMeasurement:
+    def _ask_worker(self, measure: Callable[..., T], request: ProbeRequest, **how: bool) -> T:
+        """Return what a worker answers to a request."""
         try:
-            future = self._client.submit(measure_worker, request, estimate=estimate, pure=False)
+            future = self._client.submit(measure, request, **how, pure=False)
         except (OSError, RuntimeError) as error:  # the client has closed itself
             raise scheduler_lost_error(self._client) from error
-        measured: WorkerMeasurement = wait_for_result(self._client, future)
-        return measured
+        return wait_for_result(self._client, future)
 
     def _check_paths(self, slide: Location, output: Location, ensemble: Ensemble) -> None:
         """Check that the workers see the same files, once for every pair of folders."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
 from threading import Thread
 from typing import Any, TypeVar
 
 from distributed.comm.core import CommClosedError
 
 from wsi_unet.errors import ClusterError
+from wsi_unet.segmentation.report import RunProgress
 from wsi_unet.segmentation.runs.execution import Execution
 from wsi_unet.segmentation.runs.jobs import SlideJob
 from wsi_unet.segmentation.runs.preparation import Preparation
@@ -24,6 +27,22 @@ A = TypeVar("A")
 T = TypeVar("T")
 
 
+@dataclass(eq=False)
+class _Preparing:
+    """A slide that is being prepared.
+
+    Attributes:
+        job: the slide.
+        phase: what is being done with it.
+    """
+
+    job: SlideJob
+    phase: str = "opening"
+
+    def show(self, phase: str) -> None:
+        self.phase = phase
+
+
 class SlidesAhead:
     """Takes jobs one by one and prepares each in a thread.
 
@@ -35,15 +54,15 @@ class SlidesAhead:
     def __init__(self, jobs: Iterable[SlideJob], preparation: Preparation) -> None:
         self._jobs = iter(jobs)
         self._preparation = preparation
-        self._preparing: dict[Future[Execution], SlideJob] = {}
+        self._preparing: dict[Future[Execution], _Preparing] = {}
 
     def __len__(self) -> int:
         return len(self._preparing)
 
     @property
-    def jobs(self) -> Iterable[SlideJob]:
-        """The slides that are being prepared."""
-        return self._preparing.values()
+    def progress(self) -> list[RunProgress]:
+        """What is being done with the slides that are being prepared."""
+        return [RunProgress(one.phase, slide=one.job.slide) for one in self._preparing.values()]
 
     @property
     def futures(self) -> list[Future[Any]]:
@@ -60,7 +79,9 @@ class SlidesAhead:
             job = next(self._jobs, None)
             if job is None:
                 return
-            self._preparing[run_in_background(self._preparation.prepare, job)] = job
+            one = _Preparing(job)
+            prepare = partial(self._preparation.prepare, show=one.show)
+            self._preparing[run_in_background(prepare, job)] = one
 
     def take_prepared(self) -> Iterator[tuple[SlideJob, Execution | Exception]]:
         """Yield the slides that are prepared by now, or what was wrong with them.
@@ -71,7 +92,7 @@ class SlidesAhead:
             KeyboardInterrupt: somebody ended the run.
         """
         for future in [future for future in self._preparing if future.done()]:
-            job = self._preparing.pop(future)
+            job = self._preparing.pop(future).job
             error = future.exception()
             if error is None:
                 yield job, future.result()
