@@ -12,7 +12,7 @@ import wsi_unet
 from wsi_unet.errors import ModelError
 from wsi_unet_cli.common.failures import VERBOSE
 from wsi_unet_cli.common.options import json_option, verbose_option
-from wsi_unet_cli.common.output import print_facts, print_json, print_table, size
+from wsi_unet_cli.common.output import micrometres, print_facts, print_json, print_table, size
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -100,12 +100,12 @@ def _entry(source: str, bundled: dict[str, Path]) -> Entry:
 
 def _show_list(entries: list[Entry]) -> None:
     print_table(
-        ("name", "classes", "µm/px", "Dice", "licence", "size"),
+        ("name", "classes", "pixel size", "Dice", "licence", "size"),
         [
             (
                 entry.spec.name,
                 ", ".join(item.name for item in entry.spec.classes),
-                "any" if entry.spec.mpp is None else f"{entry.spec.mpp:.4g}",
+                "any" if entry.spec.mpp is None else micrometres(entry.spec.mpp),
                 "" if entry.dice is None else f"{entry.dice:.3f}",
                 entry.spec.license or "not stated",
                 size(entry.bytes),
@@ -123,7 +123,7 @@ def _show_card(entry: Entry) -> None:
             ("description", spec.description),
             ("classes", ", ".join(item.name for item in spec.classes)),
             ("background", spec.background or ""),
-            ("pixel size", "any" if spec.mpp is None else f"{spec.mpp:.4g} µm/px"),
+            ("pixel size", "any" if spec.mpp is None else micrometres(spec.mpp)),
             ("architecture", ", ".join(f"{k} {v}" for k, v in spec.architecture)),
             ("training data", spec.training_data),
             ("trained", _describe({k: v for k, v in spec.training.items() if k != "recipe"})),

@@ -111,7 +111,7 @@ def test_errors_have_dashes_on_stderr_and_in_the_document(calls: Calls) -> None:
 
 
 @pytest.mark.parametrize("slides", [("a.svs",), ("a.svs", "b.svs")])
-def test_warnings_have_dashes_when_they_come_and_in_the_report(
+def test_warnings_have_dashes_when_they_come_and_in_the_document(
     calls: Calls, monkeypatch: pytest.MonkeyPatch, slides: tuple[str, ...]
 ) -> None:
     from dataclasses import replace
@@ -120,14 +120,15 @@ def test_warnings_have_dashes_when_they_come_and_in_the_report(
 
     def with_warning(*arguments: Any) -> Any:
         warn("give `mpp` soon")
-        return replace(report(*arguments), warnings=("approximate; use `precision=float32`",))
+        return replace(report(*arguments), warnings=("rough; use `precision=float32`",))
 
     monkeypatch.setattr(standin, "report", with_warning)
     done = run(*slides, "-o", "out/")
     assert done.stderr.count("warning: give --mpp soon\n") == len(slides)
-    lines = [line.split() for line in done.stdout.splitlines()]
-    warning = ["warning", "approximate;", "use", "--precision", "float32"]
-    assert lines.count(warning) == len(slides)
+    assert "rough" not in done.stdout  # it was said when the slide began
+    done = run(*slides, "-o", "out/", "--json")
+    for slide in json.loads(done.stdout)["slides"]:
+        assert slide["warnings"] == ["rough; use --precision float32"]
 
 
 def test_an_error_of_the_library_is_spoken_by_every_command(

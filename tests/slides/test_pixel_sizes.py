@@ -82,7 +82,7 @@ def test_statements_that_disagree_are_both_named() -> None:
     size, lines = choose_size([first, other])
     assert size == first.size
     assert lines == (
-        "its XML states pixels of 0.5 µm, which was taken, but tags 0.5 x 0.25 µm; give `mpp` if "
+        "its XML states pixels of 0.5 µm, which was taken, but tags 0.5 × 0.25 µm; give `mpp` if "
         "that is right",
     )
 

@@ -82,6 +82,8 @@ class CohortReport:
         self._lock: OutputLock | None = None
         self._rows: list[bytes] = []
         self._numbers: dict[str | None, int] = {}
+        self._by_output: dict[str, int] = {}
+        self._warned: set[int] = set()
         self._before: dict[int, bytes] = {}
         self._counts: Counter[Status] = Counter()
         self._classes: dict[str, None] = {}
@@ -133,6 +135,7 @@ class CohortReport:
                 if before and not slide.job.overwrite and is_still_finished(before, row):
                     row |= {name: before[name] for name in before.keys() - {"columns"}}
                 self._numbers[slide.job.output] = number
+                self._by_output[row["output"]] = number
             self._rows.append(encode_row(row))
             self._counts[row["status"]] += 1
             self._classes |= dict.fromkeys(area["name"] for area in row["classes"])
@@ -172,6 +175,11 @@ class CohortReport:
     def add_progress(self, progress: CohortProgress) -> None:
         """Note how far the whole cohort is; update the files if it is time."""
         before, self._progress = self._progress, progress
+        for run in progress.active:
+            number = self._by_output.get(run.output)
+            if number is not None and run.warnings and number not in self._warned:
+                self._warned.add(number)
+                self._change_row(number, {"warnings": list(run.warnings)})
         self._changed |= before is not None and before.blocks_done != progress.blocks_done
         self._update()
 

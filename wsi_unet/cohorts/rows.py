@@ -31,6 +31,7 @@ CSV_COLUMNS = (
     *("blocks", "blocks_done", "blocks_failed", "seconds", "startup_seconds", "mpx_per_s"),
     *("blocks_per_s", "device_busy"),
     *("read_seconds", "device_wait_seconds", "predict_seconds", "write_seconds"),
+    "warnings",
 )
 CLASS_COLUMNS = ("area_mm2", "pixels", "fraction")
 """These follow for each class, as "area_mm2:nuclei" and so on; then the manifest's columns."""
@@ -158,6 +159,7 @@ def flatten_row(row: Row, ours: Mapping[str, None]) -> Row:
         "device_wait_seconds": waits.get("device"),
         "predict_seconds": waits.get("predict"),
         "write_seconds": waits.get("write"),
+        "warnings": "; ".join(row["warnings"]) or None,
     }
     for area in row["classes"]:
         cells |= {f"{kind}:{area['name']}": area[kind] for kind in CLASS_COLUMNS}

@@ -171,6 +171,8 @@ class RunProgress:
         seconds_left: estimated time left; None while there is no estimate.
         device_busy: share of the time that the devices were in use, 0 to 1.
         slide: the slide's file name; while it is being opened, as the caller wrote it.
+        output: path or URL of the output store; "" while the slide is being opened.
+        warnings: the plan's warnings, one line each.
     """
 
     phase: str
@@ -183,6 +185,8 @@ class RunProgress:
     seconds_left: float | None = None
     device_busy: float = 0.0
     slide: str = ""
+    output: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 ProgressCallback = Callable[[RunProgress], None]

@@ -57,6 +57,19 @@ class LevelSource(Protocol):
         """Return RGB (h, w, 3) of a box that lies inside an existing level."""
 
 
+def format_mpp(*sides: float) -> str:
+    """Write a pixel size, µm, with as many digits everywhere; both sides only if they differ.
+
+    Args:
+        sides: (y, x), or one number for both.
+
+    >>> format_mpp(0.4990), format_mpp(0.25, 0.252525)
+    ('0.499', '0.2525 × 0.25')
+    """
+    y, x = (f"{side:.4g}" for side in (sides[0], sides[-1]))
+    return x if y == x else f"{x} × {y}"
+
+
 def check_mpp(mpp: PixelSize | float) -> None:
     """Refuse a pixel size that no microscope slide has.
 

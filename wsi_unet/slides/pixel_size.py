@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from wsi_unet.slides.levels import PixelSize
+from wsi_unet.slides.levels import PixelSize, format_mpp
 
 TOLERANCE = 0.01
 """Share by which two statements may differ before it is said."""
@@ -103,4 +103,4 @@ def _agree(one: PixelSize, other: PixelSize) -> bool:
 
 
 def _text(size: PixelSize) -> str:
-    return f"{size.x:.4g}" if size.x == size.y else f"{size.x:.4g} x {size.y:.4g}"
+    return format_mpp(size.y, size.x)

@@ -8,7 +8,7 @@ from pathlib import Path
 from wsi_unet.errors import RecipeError, SlideError
 from wsi_unet.geometry import Shape
 from wsi_unet.ground_truth.grids import Grid, PixelCentres
-from wsi_unet.slides.levels import PixelSize, check_mpp
+from wsi_unet.slides.levels import PixelSize, check_mpp, format_mpp
 from wsi_unet.slides.opening import open_slide
 from wsi_unet.slides.resample import Raster, Resampling, choose_resampling, open_raster
 from wsi_unet.slides.slide import Slide
@@ -102,8 +102,8 @@ def downsample_to(
     mpp = slide.mpp if given is None else PixelSize(given, given)
     if mpp is None:
         raise RecipeError(
-            f"{slide.path}: has no pixel size, which is needed to train at {wanted:g} µm; give "
-            f"{key}.mpp, or {key}.object_diameter if it isn't known"
+            f"{slide.path}: has no pixel size, which is needed to train at {format_mpp(wanted)} "
+            f"µm; give {key}.mpp, or {key}.object_diameter if it isn't known"
         )
     try:
         check_mpp(mpp)

@@ -142,13 +142,15 @@ def pixels(shape: Sequence[int]) -> str:
     return f"{columns} × {rows} px"
 
 
-def micrometres(y: float, x: float) -> str:
-    """Write a pixel size; both sides only if they differ.
+def micrometres(y: float, x: float | None = None) -> str:
+    """Write a pixel size; both sides only if they differ; x is y where it isn't given.
 
     >>> micrometres(0.499, 0.499), micrometres(0.25, 0.5)
     ('0.499 µm/px', '0.5 × 0.25 µm/px')
     """
-    return f"{x:.4g} µm/px" if y == x else f"{x:.4g} × {y:.4g} µm/px"
+    from wsi_unet.slides.levels import format_mpp
+
+    return f"{format_mpp(y, y if x is None else x)} µm/px"
 
 
 def score(value: float) -> str:

@@ -97,7 +97,10 @@ def _resampling_in_words(plan: Plan) -> str:
 
 
 def show_report(report: Report, *, verbose: bool) -> None:
-    """Print on stdout how a run ended and what it found; when `verbose`, its parameters too."""
+    """Print on stdout how a run ended and what it found; when `verbose`, its parameters too.
+
+    Its warnings were shown when it began.
+    """
     computed = report.blocks.done - report.blocks.resumed
     print_facts(
         f"{report.slide}: {report.state}",
@@ -116,7 +119,6 @@ def show_report(report: Report, *, verbose: bool) -> None:
                     report.parameters["agreement"],
                 ),
             ),
-            *(("warning", speak(warning)) for warning in report.warnings),
             *failures_in_words(report.failures),
         ],
     )

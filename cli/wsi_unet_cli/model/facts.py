@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from wsi_unet_cli.common.output import print_facts
+from wsi_unet_cli.common.output import micrometres, print_facts
 from wsi_unet_cli.common.text import speak
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _facts(spec: ModelSpec, summary: ModelSummary) -> Iterator[tuple[str, str]]:
     yield "classes", ", ".join(summary.classes)
     yield "background", spec.background or "none"
     yield "head", spec.head + ("" if spec.thresholds is None else f" above {spec.thresholds}")
-    yield "pixel size", "any" if spec.mpp is None else f"{spec.mpp:.4g} µm/px"
+    yield "pixel size", "any" if spec.mpp is None else micrometres(spec.mpp)
     yield "input", f"{spec.channel_order}, {_normalisation(spec)}"
     yield "border", _border(summary)
     yield "beyond the slide", _EDGES[summary.edge]

@@ -90,6 +90,12 @@ continues where it stopped when the same command is given again.
     help="The slide's pixel size in µm, instead of what the file says.",
 )
 @click.option(
+    "--allow-scale",
+    is_flag=True,
+    help="Segment although the slide's pixels are more than 4 times as large or as small as the "
+    "model's.",
+)
+@click.option(
     "--region",
     callback=parse_region,
     metavar="X,Y,W,H",

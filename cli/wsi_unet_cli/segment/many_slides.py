@@ -19,7 +19,7 @@ from wsi_unet_cli.common.outcome import (
 )
 from wsi_unet_cli.common.output import duration, print_facts, say, write_json
 from wsi_unet_cli.common.progress import Silence, Snapshot, open_display
-from wsi_unet_cli.common.reports import exactness_in_words, show_report, warning_lines
+from wsi_unet_cli.common.reports import exactness_in_words, show_report
 from wsi_unet_cli.common.text import count, speak_document
 from wsi_unet_cli.segment.progress import describe_cohort
 from wsi_unet_cli.segment.request import Request
@@ -137,8 +137,7 @@ class _CohortRun:
             self.started = True
             self._computed += report.blocks.done > report.blocks.resumed
             if not self._request.as_json or not self._request.quiet:
-                for line in _lines(row, report):
-                    say(line, err=self._request.as_json)
+                say(_line(row, report), err=self._request.as_json)
             if self._request.verbose and not self._request.as_json:
                 show_report(report, verbose=True)
         if outcome.error is not None and str(outcome.error) not in self._shown_errors:
@@ -167,19 +166,18 @@ class _CohortRun:
         return progress.seconds / computed * left if computed else None
 
 
-def _lines(row: Row, report: Report) -> list[str]:
-    """Return how a slide ended, in one line, and its warnings."""
+def _line(row: Row, report: Report) -> str:
+    """Return how a slide ended; its warnings were shown when it began."""
     blocks, name = report.blocks, PurePath(row["slide"]).name
     because = report.inexact_because
     inexact = [exactness_in_words(report.exactness, because)] if because else []
     if report.state == "finished" and blocks.done == blocks.resumed:
-        return [", ".join([f"{name}: finished, nothing was left to compute", *inexact])]
+        return ", ".join([f"{name}: finished, nothing was left to compute", *inexact])
     words = [f"{blocks.done} of {count(blocks.total, 'block')}"]
     if blocks.failed:
         words.append(f"{blocks.failed} failed")
     words += [f"{duration(report.seconds)} at {report.mpx_per_s:.2f} Mpx/s", *inexact]
-    line = f"{name}: {report.state}, {', '.join(words)}"
-    return [line, *warning_lines(report.warnings)]
+    return f"{name}: {report.state}, {', '.join(words)}"
 
 
 def _print_json(code: int, report: CohortReport) -> None:

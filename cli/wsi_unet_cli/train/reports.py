@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from wsi_unet_cli.common.output import duration, percent, print_facts, score
+from wsi_unet_cli.common.output import duration, micrometres, percent, print_facts, score
 from wsi_unet_cli.common.text import count
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def show_training_plan(plan: TrainingPlan) -> None:
         f"{plan.name}: checked, nothing written",
         [
             *(("data", str(portion)) for portion in plan.portions),
-            ("pixel size", "as it is" if plan.mpp is None else f"{plan.mpp:.4g} µm/px"),
+            ("pixel size", "as it is" if plan.mpp is None else micrometres(plan.mpp)),
             ("network", f"{plan.parameters / 1e6:.2f} million parameters"),
             (
                 "samples",

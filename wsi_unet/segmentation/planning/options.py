@@ -13,6 +13,9 @@ from wsi_unet.models.inference.device_names import parse_device_name
 
 DEFAULT_BLOCK = 4096
 OUTPUTS = ("labels", "probabilities")
+MOST_SCALED = 4.0
+"""How many times as large or as small as the model's a slide's pixels may be unless the caller
+allows more."""
 IMAGES = ("overview", "full", "none")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
@@ -23,6 +26,7 @@ class OptionArguments(TypedDict, total=False):
     reader: str
     series: str | None
     mpp: float | None
+    allow_scale: bool
     region: tuple[int, int, int, int] | None
     tissue: str
     outputs: tuple[str, ...]
@@ -44,6 +48,8 @@ class Options:
         series: number or name of the image to segment, of several in the slide's file; None is the
             largest.
         mpp: size of the slide's level-0 pixels, µm; overrides what the file says.
+        allow_scale: whether the slide's pixels may be more than `MOST_SCALED` times as large or as
+            small as the model's.
         region: (x, y, width, height) in level-0 px; None is the whole slide. Labels of pixels whose
             centres lie inside are those of the whole slide; all others are 0.
         tissue: "auto", "none" (predict everywhere) or the path of a mask.
@@ -63,6 +69,7 @@ class Options:
     reader: str = "auto"
     series: str | None = None
     mpp: float | None = None
+    allow_scale: bool = False
     region: tuple[int, int, int, int] | None = None
     tissue: str = "auto"
     outputs: tuple[str, ...] = ("labels",)

@@ -168,6 +168,7 @@ def make_plan(
         labels, costs, measured, per_host=workers.per_host, free_disk=output.free_disk
     )
     warnings += [*slide.warnings, *_warn(labels, costs, options), *resolved.warnings]
+    warnings += _warn_of_models(ensemble)
     return Plan(
         output=str(output.location),
         labels=labels,
@@ -196,6 +197,22 @@ def _warn(labels: LabelParameters, costs: Costs, options: Options) -> list[str]:
         warnings.append(
             "the output was started for the whole slide, so `region` doesn't make it smaller"
         )
+    return warnings
+
+
+def _warn_of_models(ensemble: Ensemble) -> list[str]:
+    """Return why tiling can change labels, and what was assumed about the models."""
+    warnings = []
+    if ensemble.inexact_because:
+        warnings.append(
+            f"labels are approximate, tiles may show in them: {ensemble.inexact_because}"
+        )
+    for model in ensemble.models:
+        if model.spec.assumed:
+            warnings.append(
+                f"what nobody said about {model.spec.name} was assumed: "
+                f"{'; '.join(model.spec.assumed)}"
+            )
     return warnings
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,10 +20,10 @@ from wsi_unet.segmentation.parameters import (
     differences,
     find_region,
 )
-from wsi_unet.segmentation.planning.options import DEFAULT_BLOCK, Options
+from wsi_unet.segmentation.planning.options import DEFAULT_BLOCK, MOST_SCALED, Options
 from wsi_unet.segmentation.planning.output_state import OutputState
 from wsi_unet.slides.colour_statistics import ColourSums, measure_colours
-from wsi_unet.slides.levels import PixelSize, check_mpp
+from wsi_unet.slides.levels import PixelSize, check_mpp, format_mpp
 from wsi_unet.slides.resample import Resampling, choose_resampling, open_raster
 from wsi_unet.slides.slide import Slide
 from wsi_unet.slides.tissue.detection import find_tissue
@@ -31,6 +32,8 @@ from wsi_unet.slides.tissue.mask_files import load_mask
 
 IMAGE_BLOCK = 2048
 OVERVIEW_REDUCTION = 8
+SCALE_TOLERANCE = 0.01
+"""By what share a level's pixel size may differ and still be read as it is."""
 OVERVIEW_SIDE = 2048
 """Longer side, px, that the overview of a small slide keeps if it has it."""
 
@@ -79,6 +82,8 @@ def resolve_options(
     reference = make_slide_reference(slide, options.mpp, options.series)
     _check_same_slide(output, reference)
     resampling = fit_resampling(slide, reference, ensemble.spec)
+    if not options.allow_scale:
+        check_scale(reference, ensemble.spec)
     levels = _choose_levels(output, resampling)
     block = options.block or (stored.block if stored else DEFAULT_BLOCK)
     _check_size(slide, resampling, block)
@@ -143,9 +148,29 @@ def fit_resampling(slide: Slide, reference: SlideReference, spec: ModelSpec) -> 
     if reference.mpp is None:
         raise SlideError(
             f"{reference.name} doesn't say how large its pixels are, and {spec.name} needs "
-            f"{wanted} µm; give the slide's pixel size as `mpp`"
+            f"{format_mpp(wanted)} µm; give the slide's pixel size as `mpp`"
         )
     return choose_resampling(slide, (wanted / reference.mpp[0], wanted / reference.mpp[1]))
+
+
+def check_scale(reference: SlideReference, spec: ModelSpec) -> None:
+    """Raise an error if slide and model are made for pixels of very different sizes.
+
+    Raises:
+        SlideError: one is more than `MOST_SCALED` times the other; the message says what may be
+            wrong.
+    """
+    wanted = spec.mpp
+    if reference.mpp is None or wanted is None:
+        return
+    size = max(reference.mpp, key=lambda side: abs(math.log(side / wanted)))
+    factor, compared = max((size / wanted, "large"), (wanted / size, "small"))
+    if factor > MOST_SCALED * (1 + SCALE_TOLERANCE):
+        raise SlideError(
+            f"{reference.name}: the slide's pixels are {factor:.3g} times as {compared} as those "
+            f"that {spec.name} is for ({format_mpp(size)} and {format_mpp(wanted)} µm); if the "
+            "slide's pixel size is wrong, give `mpp`; `allow_scale=True` segments it all the same"
+        )
 
 
 def _choose_levels(output: OutputState, resampling: Resampling) -> int:

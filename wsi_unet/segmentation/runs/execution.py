@@ -98,12 +98,14 @@ class Execution:
         return self._lock.lost
 
     def start(self) -> None:
-        """Start the clock; the first block is about to be submitted."""
+        """Start the clock and warn; the first block is about to be submitted."""
         self._started = time.perf_counter()
         blocks = self._labels.count_blocks()
         logs.event(
             "slide started", slide=self.slide, output=self._plan.output, blocks=asdict(blocks)
         )
+        for warning in self._plan.warnings:
+            logs.warn(f"{self.slide}: {warning}", slide=self.slide, output=self._plan.output)
 
     def next_task(self) -> Task | None:
         """Return the next block to do; None when there is none left.
@@ -155,6 +157,8 @@ class Execution:
         return RunProgress(
             phase=self._phase,
             slide=self.slide,
+            output=self._plan.output,
+            warnings=self._plan.warnings,
             blocks_done=tally.resumed + tally.done,
             blocks_total=tally.total,
             blocks_failed=len(tally.failures),
