@@ -81,7 +81,7 @@ def list_entries(groups: Sequence[LabelGroup], *, whole: bool) -> list[LegendEnt
 
     Args:
         groups: what is drawn.
-        whole: whether the picture shows the whole slide; amounts are always the whole slide's.
+        whole: whether the picture shows the whole slide; amounts are always those of all labels.
     """
     entries = []
     names = [name for group in groups for name in group.class_names.values()]
@@ -108,4 +108,4 @@ def _describe_amount(group: LabelGroup, values: Sequence[int], *, whole: bool) -
         amount = f"{sum(pixels[value] for value in values)} px"
     else:
         return ""
-    return amount if whole else f"{amount} in the whole slide"
+    return amount if whole else f"{amount} in all"
