@@ -14,9 +14,9 @@ from torch import Tensor
 
 from wsi_unet.errors import ModelError, OptionError, first_line
 from wsi_unet.geometry import Border, Box, round_up
+from wsi_unet.models.inference.agreement import measure_agreement
 from wsi_unet.models.inference.devices import resolve_precision
 from wsi_unet.models.inference.predictor import Predictor
-from wsi_unet.models.inference.tiles import measure_agreement
 from wsi_unet.models.networks.interpolation import Placement
 from wsi_unet.models.probing.probed_network import (
     ProbedNetwork,
