@@ -228,12 +228,12 @@ def test_a_signal_while_a_row_is_noted_waits_until_it_is(
             on_progress(cohort_progress((segmenting(job.slide),)))
             raise AssertionError("the wish to end was forgotten")
 
-    def lines(*_: Any) -> list[str]:
+    def line(*_: Any) -> str:
         signal.raise_signal(signal.SIGINT)
-        return ["a line"]
+        return "a line"
 
     monkeypatch.setattr(wsi_unet, "segment_cohort", work)
-    monkeypatch.setattr(many_slides, "_lines", lines)
+    monkeypatch.setattr(many_slides, "_line", line)
     done = run(*TWO, "-o", "out", "-q")
     assert done.exit_code == 1
     assert done.stdout.startswith("a line\n1 of 2 slides finished")

@@ -200,12 +200,11 @@ def a_file(here: Path) -> list[str]:
 
 
 def two_places(here: Path) -> list[str]:
-    (here / "m.csv").write_text("slide,output\nslides/a.tif,x\nslides/d.tif,x\n")
-    return ["m.csv", "-o", "out"]
+    return ["slides", "elsewhere/a.tif", "-o", "out"]
 
 
-def no_model(here: Path) -> list[str]:
-    (here / "m.csv").write_text("slide,model\nslides/a.tif,\nslides/d.tif,nobody\n")
+def no_manifest(here: Path) -> list[str]:
+    (here / "m.csv").write_text("path,model\nslides/a.tif,\n")
     return ["m.csv", "-o", "out"]
 
 
@@ -219,7 +218,7 @@ def no_certificate(here: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "make", [nowhere, a_file, two_places, no_model, no_scheduler, no_certificate]
+    "make", [nowhere, a_file, two_places, no_manifest, no_scheduler, no_certificate]
 )
 def test_what_is_refused_before_the_start_is_one_line_and_changes_nothing(
     good: Path, here: Path, make: Callable[[Path], list[str]]
