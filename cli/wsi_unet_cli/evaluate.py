@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 import wsi_unet
+from wsi_unet.wording import count
 from wsi_unet_cli.common.cluster_options import cluster_options, logging_to
 from wsi_unet_cli.common.failures import VERBOSE
 from wsi_unet_cli.common.options import json_option, parse_region, verbose_option
 from wsi_unet_cli.common.output import print_facts, print_json, print_table, score
-from wsi_unet_cli.common.text import count
 
 if TYPE_CHECKING:
     from wsi_unet import Evaluation

@@ -35,7 +35,7 @@ SUFFIXES = (".zarr", ".ome")
 )
 @click.option(
     "--label",
-    "names",
+    "labels",
     multiple=True,
     metavar="NAME",
     help="Label group to draw; may be given several times.  [default: all that the result holds]",
@@ -59,7 +59,7 @@ SUFFIXES = (".zarr", ".ome")
 def overlay(
     result: str,
     output: str | None,
-    names: tuple[str, ...],
+    labels: tuple[str, ...],
     region: Region | None,
     max_side: int,
 ) -> None:
@@ -69,7 +69,7 @@ def overlay(
     """
     png = output if output is not None else f"{_stem(result)}-overlay.png"
     written = wsi_unet.write_overlay(
-        result, png, name=names or None, max_side=max_side, region=region
+        result, png, label=labels or None, max_side=max_side, region=region
     )
     say(f"overlay  {written}")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import wsi_unet
+from wsi_unet.wording import count
 from wsi_unet_cli.common.options import json_option, verbose_option
 from wsi_unet_cli.common.outcome import EXIT_FAILED, EXIT_OK
 from wsi_unet_cli.common.output import duration, print_facts, print_json, say, write_json
@@ -20,7 +21,7 @@ from wsi_unet_cli.common.reports import (
     groups_in_words,
     waits_in_words,
 )
-from wsi_unet_cli.common.text import count, speak, speak_document
+from wsi_unet_cli.common.text import speak, speak_document
 
 if TYPE_CHECKING:
     from wsi_unet import RunStatus

@@ -139,7 +139,7 @@ def test_check_says_what_would_be_done_and_writes_nothing(recipe: Path) -> None:
     done = train(recipe, "--check")
     assert done.exit_code == 0, done.output
     for part in ("tiny: checked, nothing written", "training: 2 images of 2 patients",
-                 "validation: 1 images of 1 patients", "0.5 µm/px", "60 iterations of 4",
+                 "validation: 1 image of 1 patient", "0.5 µm/px", "60 iterations of 4",
                  "1 thread; samples are made by this process"):  # fmt: skip
         assert part in done.stdout
     document = json.loads(train(recipe, "--check", "--json").stdout)

@@ -148,7 +148,7 @@ def test_what_is_not_there_is_one_clear_line(make_output: Any, tmp_path: Path) -
         output.store, "tumour", output.pyramid, Frame.from_downsample((1, 1), None), [], {}
     )
     cases: list[tuple[Callable[[], object], str]] = [
-        (lambda: open_labels(output.path), "by name; there are nuclei, tumour"),
+        (lambda: open_labels(output.path), "several labels; give `label` one of nuclei, tumour"),
         (lambda: open_labels(output.path, "x"), "no labels 'x', only nuclei, tumour"),
         (lambda: open_labels(output.path, "nuclei", 4), "no level 4 of 'nuclei'; there are 0 to 3"),
         (lambda: open_labels(output.path, "nuclei", -1), "no level -1"),

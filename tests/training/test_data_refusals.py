@@ -54,7 +54,7 @@ ONE = {"images": "one.png", "labels": "one.geojson"}
         ("nothing/*.png", "data.0.images: no image matches 'nothing/*.png' in"),
         ("nothing", "no image matches 'nothing'"),
         ("instances/*.tif", "no image matches"),
-        (".", "with their stem"),
+        (".", "no file with the stem of 1 of 1 image "),
     ],
 )
 def test_images_that_arent_there(folder: Path, images: str, match: str) -> None:
@@ -66,13 +66,13 @@ def test_an_empty_folder(folder: Path) -> None:
     (folder / "empty" / "notes.txt").write_text("x")
     assert "no image matches 'empty'" in refusal(folder, {**INSTANCES, "images": "empty"})
     message = refusal(folder, {**INSTANCES, "labels": "empty"})
-    assert "data.0.labels: 3 of 3 images have no file with their stem" in message
+    assert "data.0.labels: no file with the stem of 3 of 3 images" in message
     assert "first 0.png" in message
 
 
 def test_images_without_labels_are_counted(folder: Path) -> None:
     (folder / "instances" / "1.png").unlink()
-    assert "1 of 3 images have no file with their stem" in (message := refusal(folder, INSTANCES))
+    assert "no file with the stem of 1 of 3 images" in (message := refusal(folder, INSTANCES))
     assert "first 1.png" in message
     assert "data.0.labels: there is no 'nowhere'" in refusal(
         folder, {**INSTANCES, "labels": "nowhere"}

@@ -150,7 +150,7 @@ def test_impossible_splits_are_refused() -> None:
     with pytest.raises(RecipeError, match=r"'b' is in data.1, which is held out .*in data.0"):
         split_fields(recipe_of(2, folds=2, hold_out=[1]), shared)
     empty = [Named("x", "x", 0, amounts={0: 3.0, 1: 0.0})]
-    with pytest.raises(RecipeError, match=r"no pixel of the 1 images .* is of the class 'cell'"):
+    with pytest.raises(RecipeError, match=r"no pixel of the 1 image .* is of the class 'cell'"):
         split_fields(recipe_of(1, folds=1), empty)
 
 

@@ -125,8 +125,8 @@ def test_several_groups_lie_over_each_other(tmp_path: Path) -> None:
     coarse[45:90, 45:90] = 1
     fine[200:250, 300:350] = 1
     slide: dict[str, Any] = {"mpp": (0.5, 0.5), "slide_shape": SHAPE, "color": "#ff0000"}
-    output = write_store(tmp_path / "out", coarse, name="a", downsample=(2.0, 2.0), **slide)
-    write_store(output, fine, name="b", downsample=(1.8, 1.8), **slide)
+    output = write_store(tmp_path / "out", coarse, label="a", downsample=(2.0, 2.0), **slide)
+    write_store(output, fine, label="b", downsample=(1.8, 1.8), **slide)
 
     def find_colored(**options: Any) -> NDArray[np.bool_]:
         picture = draw(output, **options)[:300]  # above the scale bar
@@ -135,17 +135,17 @@ def test_several_groups_lie_over_each_other(tmp_path: Path) -> None:
         return colored
 
     for name, labels in (("a", coarse), ("b", fine)):
-        alone = find_colored(name=name)
+        alone = find_colored(label=name)
         assert np.array_equal(alone[:, : labels.shape[1]], labels[:300] > 0)
     both = find_colored()
-    assert np.array_equal(both, find_colored(name=["a", "b"]))
+    assert np.array_equal(both, find_colored(label=["a", "b"]))
     expected = fine[:300] > 0
     expected[50:100, 50:100] = True
     assert np.array_equal(both[:, :500], expected)
     with pytest.raises(OutputError, match="no labels 'c', only a, b"):
-        draw(output, name=["a", "c"])
+        draw(output, label=["a", "c"])
     with pytest.raises(OptionError, match="at least one label group"):
-        draw(output, name=[])
+        draw(output, label=[])
 
 
 def test_memory_does_not_follow_the_picture(

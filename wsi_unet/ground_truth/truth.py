@@ -11,6 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from typing_extensions import override
 
+from wsi_unet.errors import OutputError
 from wsi_unet.geometry import Box
 from wsi_unet.ground_truth.annotation_rasters import (
     AnnotationFacts,
@@ -163,6 +164,9 @@ def open_truth(labels: LabelsLike, prediction: LabelRaster, name: str | None = N
     """
     if not isinstance(labels, xr.DataArray) and is_annotation_file(labels):
         return AnnotationTruth(open_annotation_raster(annotation_path(labels), prediction.grid))
-    raster = open_label_raster(labels, name)
+    try:
+        raster = open_label_raster(labels, name)
+    except OutputError as error:  # its option has another name here
+        raise OutputError(str(error).replace("`label`", "`truth_label`")) from error
     nearest = match_grids(prediction.grid, raster.grid, prediction.name, raster.name)
     return LabelTruth(raster, nearest)

@@ -48,6 +48,7 @@ from wsi_unet.labels.pyramid import MOST_LEVELS, Pyramid
 from wsi_unet.storage.concurrent import map_concurrently
 from wsi_unet.storage.keys import BOOKKEEPING
 from wsi_unet.storage.store import ByteStore
+from wsi_unet.wording import count
 
 
 def ensure_root(store: ByteStore, provenance: Mapping[str, JsonValue]) -> None:
@@ -269,8 +270,8 @@ def _check_levels(store: ByteStore, pyramid: Pyramid) -> None:
     levels = read_level_count(store)
     if levels not in (None, pyramid.levels):
         raise OutputError(
-            f"{store}: what is stored has {levels} levels, not {pyramid.levels}; all arrays of "
-            "an output must have the same number of levels"
+            f"{store}: what is stored has {count(levels, 'level')}, not {pyramid.levels}; all "
+            "arrays of an output must have the same number of levels"
         )
 
 

@@ -32,7 +32,7 @@ Output = str | os.PathLike[str] | Location
 """An output: a folder or an s3:// URL."""
 
 
-def open_labels(path: Output, name: str | None = None, level: int = 0) -> xr.DataArray:
+def open_labels(path: Output, label: str | None = None, level: int = 0) -> xr.DataArray:
     """Open the labels of an output lazily.
 
     >>> labels = open_labels("slide.ome.zarr")                     # doctest: +SKIP
@@ -40,7 +40,7 @@ def open_labels(path: Output, name: str | None = None, level: int = 0) -> xr.Dat
 
     Args:
         path: the output: a folder or an s3:// URL.
-        name: name of the label group; may be left out if there is only one. Each class of a
+        label: name of the label group; may be left out if there is only one. Each class of a
             multi-label model has a group, called `model.class`.
         level: pyramid level, 0 is the finest.
 
@@ -63,7 +63,7 @@ def open_labels(path: Output, name: str | None = None, level: int = 0) -> xr.Dat
     """
     store = _open_output(path)
     names = read_label_names(store)
-    name = _choose_name(path, "labels", names, name)
+    name = _choose_name(path, "labels", names, label)
     attributes = _read_attributes(store, f"labels/{name}", "labels")
     array = _open_level(store, f"labels/{name}", attributes, name, ("y", "x"), level)
     properties = attributes["ome"]["image-label"]["properties"]
@@ -82,12 +82,12 @@ def open_labels(path: Output, name: str | None = None, level: int = 0) -> xr.Dat
     return _add_predicted(store, array)
 
 
-def open_probabilities(path: Output, name: str | None = None, level: int = 0) -> xr.DataArray:
+def open_probabilities(path: Output, label: str | None = None, level: int = 0) -> xr.DataArray:
     """Open the probabilities of an output lazily.
 
     Args:
         path: the output: a folder or an s3:// URL.
-        name: name of the label group that they belong to, or of the run if each class has a group;
+        label: name of the label group that they belong to, or of the run if each class has a group;
             may be left out if there is only one.
         level: pyramid level, 0 is the finest.
 
@@ -100,11 +100,11 @@ def open_probabilities(path: Output, name: str | None = None, level: int = 0) ->
     """
     store = _open_output(path)
     names = [
-        label
-        for label in read_run_names(store)
-        if read_group_attributes(store, f"probability/{label}") is not None
+        run
+        for run in read_run_names(store)
+        if read_group_attributes(store, f"probability/{run}") is not None
     ]
-    name = _choose_name(path, "probabilities", names, name)
+    name = _choose_name(path, "probabilities", names, label)
     attributes = _read_attributes(store, f"probability/{name}", "channels")
     array = _open_level(store, f"probability/{name}", attributes, name, ("c", "y", "x"), level)
     channels = [channel["label"] for channel in attributes["ome"]["omero"]["channels"]]
@@ -145,7 +145,7 @@ def _choose_name(path: Output, what: str, names: Sequence[str], name: str | None
         raise OutputError(f"{path}: there are no {what} here")
     known = ", ".join(names)
     if name is None:
-        raise OutputError(f"{path}: say which {what} by name; there are {known}")
+        raise OutputError(f"{path}: there are several {what}; give `label` one of {known}")
     raise OutputError(f"{path}: there are no {what} {name!r}, only {known}")
 
 

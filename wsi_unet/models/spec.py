@@ -33,6 +33,7 @@ from wsi_unet.models.architectures.residual_unet import ResidualUNetConfig
 from wsi_unet.models.architectures.resnet_unet import ResNetUNetConfig
 from wsi_unet.models.architectures.unet import UNetConfig
 from wsi_unet.models.number_types import Precision
+from wsi_unet.wording import count
 
 FORMAT_VERSION = 1
 BACKGROUND_NAME = "background"
@@ -183,8 +184,8 @@ class ModelSpec(_Frozen):
             )
         if len(names) != self.architecture.classes:
             raise ValueError(
-                f"classes: {len(names)} names for a network with "
-                f"{self.architecture.classes} outputs"
+                f"classes: {count(len(names), 'name')} for a network with "
+                f"{count(self.architecture.classes, 'output')}"
             )
         self._check_head()
         self._check_window()
@@ -196,7 +197,10 @@ class ModelSpec(_Frozen):
             )
         for key, numbers in (("mean", self.normalisation.mean), ("std", self.normalisation.std)):
             if len(numbers) != channels:
-                raise ValueError(f"scaling.{key}: {len(numbers)} numbers for {channels} channels")
+                raise ValueError(
+                    f"scaling.{key}: {count(len(numbers), 'number')} for "
+                    f"{count(channels, 'channel')}"
+                )
         return self
 
     def _check_head(self) -> None:
@@ -209,7 +213,8 @@ class ModelSpec(_Frozen):
             raise ValueError("background: with a sigmoid head it must be null (none)")
         elif self.thresholds is not None and len(self.thresholds) != len(self.classes):
             raise ValueError(
-                f"thresholds: {len(self.thresholds)} numbers for {len(self.classes)} classes"
+                f"thresholds: {count(len(self.thresholds), 'number')} for "
+                f"{count(len(self.classes), 'class', 'classes')}"
             )
 
     def _check_window(self) -> None:

@@ -21,6 +21,7 @@ from wsi_unet.locations import Location
 from wsi_unet.slides.levels import Level, PixelSize, check_levels
 from wsi_unet.slides.resample import read_thumbnail
 from wsi_unet.slides.series import Series
+from wsi_unet.wording import count
 
 
 class UnknownLayoutError(SlideError):
@@ -236,6 +237,6 @@ class Slide:
     def __repr__(self) -> str:
         rows, columns = self.shape
         return (
-            f"<Slide {self.name}: {columns} x {rows} px, {len(self.levels)} levels, "
+            f"<Slide {self.name}: {columns} x {rows} px, {count(len(self.levels), 'level')}, "
             f"reader {self.reader}>"
         )

@@ -60,7 +60,7 @@ def open_groups(location: Location, name: str | Sequence[str] | None) -> list[La
     if names is None:
         names = read_label_names(store) or [str(open_labels(location).name)]  # says if none
     if not names:
-        raise OptionError("`name` is empty; name at least one label group", option="name")
+        raise OptionError("`label` is empty; name at least one label group", option="label")
     groups = []
     for each in dict.fromkeys(names):
         labels = open_labels(location, each)

@@ -41,7 +41,7 @@ Region = tuple[int, int, int, int]
 def write_overlay(
     output: str | os.PathLike[str] | Location,
     png: str | os.PathLike[str],
-    name: str | Sequence[str] | None = None,
+    label: str | Sequence[str] | None = None,
     max_side: int = 2048,
     region: Region | None = None,
 ) -> Path:
@@ -54,7 +54,7 @@ def write_overlay(
     Args:
         output: a folder or an s3:// URL with a result.
         png: the file to write.
-        name: name of a label group, or names of several; None draws all there are.
+        label: name of a label group, or names of several; None draws all there are.
         max_side: longest side of the picture without its legend, px; it is smaller if the labels
             have fewer pixels.
         region: (x, y, width, height) of the part to draw, full-resolution px of the slide; None
@@ -70,7 +70,7 @@ def write_overlay(
     if not 64 <= max_side <= 32768:
         raise OptionError(f"`max_side={max_side}`: choose 64 to 32768 px", option="max_side")
     location = Location.parse(output)
-    groups = open_groups(location, name)
+    groups = open_groups(location, label)
     canvas = _place_canvas(groups, region, max_side)
     parts = ", ".join(group.name for group in groups)
     finished = all(group.labels.attrs["finished"] for group in groups)

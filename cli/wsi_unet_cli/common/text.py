@@ -1,4 +1,4 @@
-"""Text for people: one printable line, options as they are typed, singular and plural."""
+"""Text for people: one printable line, options as they are typed."""
 
 from __future__ import annotations
 
@@ -99,15 +99,6 @@ def speak_document(document: Any) -> Any:
     if isinstance(document, list | tuple):
         return [speak_document(item) for item in document]
     return document
-
-
-def count(number: int, noun: str, plural: str = "") -> str:
-    """Write a number of things, whose plural has an s at the end unless it is given.
-
-    >>> count(1, "block"), count(2, "block"), count(0, "process", "processes")
-    ('1 block', '2 blocks', '0 processes')
-    """
-    return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
 def _dash_all(value: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import wsi_unet
 from wsi_unet.signals import interruptions_held
+from wsi_unet.wording import count
 from wsi_unet_cli.common.failures import show_error
 from wsi_unet_cli.common.outcome import (
     EXIT_FAILED,
@@ -20,7 +21,7 @@ from wsi_unet_cli.common.outcome import (
 from wsi_unet_cli.common.output import duration, print_facts, say, write_json
 from wsi_unet_cli.common.progress import Silence, Snapshot, open_display
 from wsi_unet_cli.common.reports import exactness_in_words, show_report
-from wsi_unet_cli.common.text import count, speak_document
+from wsi_unet_cli.common.text import speak_document
 from wsi_unet_cli.segment.progress import describe_cohort
 from wsi_unet_cli.segment.request import Request
 

@@ -8,12 +8,13 @@ from itertools import chain
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from wsi_unet.wording import count
 from wsi_unet_cli.common.failures import describe, show_error
 from wsi_unet_cli.common.outcome import EXIT_FAILED, EXIT_OK, CommandOutcome
 from wsi_unet_cli.common.output import duration, print_facts, say, size, write_json
 from wsi_unet_cli.common.progress import open_display
 from wsi_unet_cli.common.reports import exactness_in_words, show_plan, warning_lines
-from wsi_unet_cli.common.text import count, speak_document
+from wsi_unet_cli.common.text import speak_document
 from wsi_unet_cli.segment.progress import describe_planning
 from wsi_unet_cli.segment.request import Request
 

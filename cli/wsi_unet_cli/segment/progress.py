@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from wsi_unet.wording import count
 from wsi_unet_cli.common.output import duration
 from wsi_unet_cli.common.progress import Snapshot
-from wsi_unet_cli.common.text import count
 
 if TYPE_CHECKING:
     from wsi_unet import CohortProgress

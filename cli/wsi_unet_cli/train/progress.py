@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from wsi_unet.wording import count
 from wsi_unet_cli.common.output import duration
 from wsi_unet_cli.common.progress import Snapshot
 
@@ -33,7 +34,7 @@ def _figures(progress: TrainingProgress) -> str:
     """Return iterations, loss, Dice and time left, as far as they are known."""
     if not progress.iteration:
         return ""
-    words = [f"{progress.iteration}/{progress.iterations} iterations"]
+    words = [f"{progress.iteration}/{count(progress.iterations, 'iteration')}"]
     if progress.loss is not None:
         words.append(f"loss {progress.loss:.3f}")
     if progress.dice is not None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from wsi_unet.wording import count
 from wsi_unet_cli.common.output import duration, micrometres, percent, print_facts, score
-from wsi_unet_cli.common.text import count
 
 if TYPE_CHECKING:
     from wsi_unet import Training

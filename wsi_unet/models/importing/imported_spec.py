@@ -15,6 +15,7 @@ from wsi_unet.errors import OptionError
 from wsi_unet.models.importing.hints import NO_BACKGROUND, ImportHints
 from wsi_unet.models.spec import BACKGROUND_NAME, ModelClass, ModelSpec, Normalisation
 from wsi_unet.models.validation_errors import first_problem
+from wsi_unet.wording import count
 
 if TYPE_CHECKING:
     from wsi_unet.models.spec import Architecture
@@ -145,18 +146,18 @@ def choose_colours(count: int) -> tuple[str, ...]:
     return tuple(colors)
 
 
-def _make_classes(count: int, names: tuple[str, ...] | None) -> tuple[ModelClass, ...]:
+def _make_classes(outputs: int, names: tuple[str, ...] | None) -> tuple[ModelClass, ...]:
     if names is None:
-        names = tuple(f"class-{index}" for index in range(count))
-    if len(names) != count:
+        names = tuple(f"class-{index}" for index in range(outputs))
+    if len(names) != outputs:
         raise OptionError(
-            f"`classes`: {len(names)} names for a network with {count} outputs; name each, in "
-            "order",
+            f"`classes`: {count(len(names), 'name')} for a network with "
+            f"{count(outputs, 'output')}; name each, in order",
             option="classes",
         )
     return tuple(
         ModelClass(name=name, color=color)
-        for name, color in zip(names, choose_colours(count), strict=True)
+        for name, color in zip(names, choose_colours(outputs), strict=True)
     )
 
 

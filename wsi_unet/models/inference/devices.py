@@ -22,6 +22,7 @@ from wsi_unet.cores import usable_cores
 from wsi_unet.errors import OptionError
 from wsi_unet.models.inference.device_names import parse_device_name
 from wsi_unet.models.number_types import Precision
+from wsi_unet.wording import count
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,15 @@ def resolve_device(name: str = "auto") -> str:
         OptionError: the name is none of these, or there is no such device here.
     """
     wanted = parse_device_name(name)
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if wanted.kind == "cpu" or (wanted.kind == "auto" and not count):
+    devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted.kind == "cpu" or (wanted.kind == "auto" and not devices):
         return "cpu"
     index = wanted.index or 0
-    if index >= count:
+    if index >= devices:
         raise OptionError(
-            f"device {name!r} isn't here: torch {torch.__version__} sees {count} CUDA "
-            "devices; use `device=cpu`, or install a torch built for the GPU's driver",
+            f"device {name!r} isn't here: torch {torch.__version__} sees "
+            f"{count(devices, 'CUDA device')}; use `device=cpu`, or install a torch built for the "
+            "GPU's driver",
             option="device",
         )
     return f"cuda:{index}"
@@ -151,7 +153,7 @@ def describe_devices() -> list[DeviceInfo]:
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         properties = torch.cuda.get_device_properties(index)
         devices.append((f"cuda:{index}", properties.name, properties.total_memory))
-    devices.append(("cpu", f"{cpu}, {usable_cores()} cores", None))
+    devices.append(("cpu", f"{cpu}, {count(usable_cores(), 'core')}", None))
     return [
         DeviceInfo(
             name, description, memory, has_matrix_units(name), resolve_precision("auto", name)

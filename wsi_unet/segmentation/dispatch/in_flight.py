@@ -25,6 +25,7 @@ from wsi_unet.segmentation.dispatch.policy import (
     judge_loss,
 )
 from wsi_unet.segmentation.worker.task import Run, Task
+from wsi_unet.wording import count
 
 DIED = "every worker process that ran it died (out of memory, or a broken library)"
 
@@ -233,7 +234,7 @@ class BlocksInFlight:
         block.losses += 1
         logs.event("block lost by the cluster", block=block.task.key, times=block.losses)
         verdict = judge_loss(block.losses, block.task.attempt, self._limits)
-        return self._carry_out(verdict, block, f"the cluster lost it {block.losses} times")
+        return self._carry_out(verdict, block, f"the cluster lost it {count(block.losses, 'time')}")
 
     def _carry_out(self, verdict: Verdict, block: _BlockInFlight, error: str) -> list[Event]:
         """Carry out what was decided about a block; return its failure if it is given up."""

@@ -14,6 +14,7 @@ from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters
 from wsi_unet.segmentation.worker.label_block import cut_tiles
 from wsi_unet.segmentation.worker.probe import WorkerMeasurement
 from wsi_unet.slides.tissue.mask import TissueMask
+from wsi_unet.wording import count
 
 GIB = 2**30
 MIB = 2**20
@@ -201,8 +202,10 @@ def _check_memory(
         fewer = f"a smaller `block` (now {labels.block})"
     if 2 * costs.decoding_bytes * per_host > need:
         fewer += ", or convert the slide, which is decoded as a whole, to a tiled TIFF"
+    needs = "needs" if per_host == 1 else "need"
     raise PlanError(
-        f"memory: {per_host} worker process(es) need {_format_size(need)} more, but "
+        f"memory: {count(per_host, 'worker process', 'worker processes')} "
+        f"{needs} {_format_size(need)} more, but "
         f"{measured.host} has {_format_size(measured.host_memory)} free; use a smaller `tile` "
         f"(now {labels.tile}) or {fewer}"
     )
@@ -216,8 +219,8 @@ def _check_device_memory(
     need = costs.device_bytes * per_host
     if need > measured.device_memory:
         raise PlanError(
-            f"device memory: {per_host} process(es) with tiles of {labels.tile} px need "
-            f"{_format_size(need)}, but {measured.device} has "
+            f"device memory: {count(per_host, 'process', 'processes')} with tiles of "
+            f"{labels.tile} px: {_format_size(need)}, but {measured.device} has "
             f"{_format_size(measured.device_memory)} free; use a smaller `tile` or `device='cpu'`"
         )
 

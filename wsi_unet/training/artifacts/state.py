@@ -20,6 +20,7 @@ from wsi_unet.models.spec import Normalisation
 from wsi_unet.regular_files import read_regular
 from wsi_unet.training.artifacts.atomic import replace_file
 from wsi_unet.training.recipe import Recipe
+from wsi_unet.wording import count
 
 MAY_DIFFER = ("running", "iterations")
 """The key of a recipe that may change when a training is resumed."""
@@ -195,8 +196,8 @@ def check_same(state: TrainingState, recipe: Recipe, data: str, path: Path) -> N
             )
     if recipe.running.iterations < state.iteration:
         raise SignatureError(
-            f"{path} has been trained for {state.iteration} iterations already, which is more than "
-            f"the recipe's {recipe.running.iterations}; raise running.iterations"
+            f"{path} has been trained for {count(state.iteration, 'iteration')} already, which is "
+            f"more than the recipe's {recipe.running.iterations}; raise running.iterations"
         )
     if data != state.data:
         raise SignatureError(

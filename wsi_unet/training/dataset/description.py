@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from wsi_unet.training.dataset.field import DataField
 from wsi_unet.training.dataset.splitting import FieldSplit
 from wsi_unet.training.recipe import Recipe
+from wsi_unet.wording import count
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Portion:
         """Return a line for people."""
         classes = ", ".join(f"{name} {pixels}" for name, pixels in self.pixels.items())
         return (
-            f"data.{self.source} ({self.images}), {self.part}: {self.files} images of "
-            f"{self.patients} patients, {self.megapixels:.1f} Mpx ({classes})"
+            f"data.{self.source} ({self.images}), {self.part}: {count(self.files, 'image')} of "
+            f"{count(self.patients, 'patient')}, {self.megapixels:.1f} Mpx ({classes})"
         )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from wsi_unet.cohorts.search import DICOM, SUFFIXES, ZARR
 from wsi_unet.errors import RecipeError, foreign_errors_as
 from wsi_unet.training.recipe_sections import DataSource
+from wsi_unet.wording import count
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
 """Suffixes of images that aren't slides."""
@@ -159,8 +160,8 @@ def _find_partners(
     missing = [image.name for image in images if stem_of(image) not in partners]
     if missing:
         raise RecipeError(
-            f"{key}: {len(missing)} of {len(images)} images have no file with their stem "
-            f"({', '.join(suffixes)}) in {path}, first {missing[0]}"
+            f"{key}: no file with the stem of {len(missing)} of {count(len(images), 'image')} "
+            f"({', '.join(suffixes)}) is in {path}, first {missing[0]}"
         )
     return [partners[stem_of(image)][0] for image in images]
 

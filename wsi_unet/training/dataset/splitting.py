@@ -13,6 +13,7 @@ import numpy as np
 from wsi_unet.errors import RecipeError
 from wsi_unet.training.fields import TrainingField
 from wsi_unet.training.recipe import Recipe
+from wsi_unet.wording import count
 
 F = TypeVar("F", bound=TrainingField)
 
@@ -106,6 +107,7 @@ def _refuse_empty_class(recipe: Recipe, training: Sequence[F]) -> None:
     for index, recipe_class in enumerate(recipe.classes):
         if not math.fsum(field.amounts.get(index, 0) for field in training):
             raise RecipeError(
-                f"classes: no pixel of the {len(training)} images trained on is of the class "
-                f"{recipe_class.name!r}; check its values or annotations, or leave the class out"
+                f"classes: no pixel of the {count(len(training), 'image')} trained on is of the "
+                f"class {recipe_class.name!r}; check its values or annotations, or leave the class "
+                "out"
             )

@@ -25,6 +25,7 @@ from wsi_unet.training.loop.batches import Batch
 from wsi_unet.training.loop.losses import Loss
 from wsi_unet.training.loop.optimisers import Average, build_optimiser, rate_at, set_rate
 from wsi_unet.training.recipe import Recipe
+from wsi_unet.wording import count
 
 _START = 2**32 - 1
 """Stands for the iteration in the seed of the initial weights."""
@@ -101,9 +102,9 @@ class Learner:
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            count, side = len(batch.where), batch.images.shape[-1]
+            images, side = count(len(batch.where), "image"), batch.images.shape[-1]
             raise TrainingError(
-                f"{self.device} has too little memory to learn from {count} images of {side}×{side}"
+                f"{self.device} has too little memory to learn from {images} of {side}×{side}"
                 " px at once; use a smaller sampling.tile or sampling.batch, or a smaller network"
             ) from error
 

@@ -14,6 +14,7 @@ from wsi_unet.models.importing.families.family import Family, RecognisedCheckpoi
 from wsi_unet.models.importing.families.layout import match_keys
 from wsi_unet.models.importing.families.origin import describe_origin
 from wsi_unet.models.importing.pickled import TensorInFile
+from wsi_unet.wording import count
 
 if TYPE_CHECKING:
     from wsi_unet.models.importing.checkpoint_file import CheckpointFile
@@ -228,10 +229,10 @@ def _describe_tensors(file: CheckpointFile) -> str:
         (name, tensor.shape) for name, tensor in file.tensors.items() if len(tensor.shape) >= 3
     ]
     if not kernels:
-        return f"it has {len(file.tensors)} tensors, but no weights of convolutions"
+        return f"it has {count(len(file.tensors), 'tensor')}, but no weights of convolutions"
     (first, first_shape), (last, last_shape) = kernels[0], kernels[-1]
     sizes = sorted({"×".join(map(str, shape[2:])) for _, shape in kernels})
     return (
-        f"{len(file.tensors)} tensors with {len(kernels)} convolutions ({', '.join(sizes)}), from "
-        f"{first} {list(first_shape)} to {last} {list(last_shape)}"
+        f"{count(len(file.tensors), 'tensor')} with {count(len(kernels), 'convolution')} "
+        f"({', '.join(sizes)}), from {first} {list(first_shape)} to {last} {list(last_shape)}"
     )

@@ -1,0 +1,33 @@
+"""How messages write numbers of things, and values of Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """Write a number of things, whose plural has an s at the end unless it is given.
+
+    >>> count(1, "block"), count(2, "block"), count(0, "process", "processes")
+    ('1 block', '2 blocks', '0 processes')
+    """
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def plain(value: object) -> str:
+    """Write a value of Python or JSON without brackets, quotes and names of types.
+
+    >>> plain((0.5, 0.25)), plain({"a": 1, "b": None}), plain("x"), plain(True), plain([])
+    ('0.5, 0.25', 'a 1, b none', 'x', 'yes', 'none')
+    """
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {plain(item)}" for key, item in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(plain, value)) or "none"
+    return str(value)
