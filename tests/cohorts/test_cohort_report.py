@@ -40,11 +40,15 @@ def test_every_slide_has_a_row_from_the_beginning_to_the_end() -> None:
     table.add_outcome(finished(slides[0]))
     table.add_outcome(SlideOutcome(slides[1].job, None, SlideError("bad\nslide")))
     table.add_outcome(SlideOutcome(slides[2].job, report("out/2", "incomplete")))
+    table.add_progress(cohort_progress())  # late, and of two slides
     table.close()
     assert statuses() == ["finished", "failed", "incomplete", "waiting"]
     document = json_file()
     assert document["state"] == "unfinished"
     assert document["counts"] == {"finished": 1, "failed": 1, "incomplete": 1, "waiting": 1}
+    progress = document["progress"]
+    numbers = [progress[f"slides_{what}"] for what in ("total", "done", "failed")]
+    assert (numbers, progress["blocks_in_flight"]) == ([4, 3, 2], 0)
     good, bad, part, _ = document["slides"]
     assert good["slide"] == "/s/0.svs"
     assert good["output"] == str(Path("out/0.ome.zarr").absolute())

@@ -63,6 +63,8 @@ def states(outcomes: list[SlideOutcome]) -> dict[str, str]:
 def test_every_slide_is_as_if_it_were_alone(folder: Path, tmp_path: Path) -> None:
     reported: list[CohortProgress] = []
     outcomes = list(segment_cohort(jobs(folder, tmp_path), on_progress=reported.append))
+    last = reported[-1]
+    assert (last.slides_done, last.blocks_in_flight, last.active) == (len(outcomes), 0, ())
     assert states(outcomes) == {f"{number}.png": "finished" for number in range(len(SIZES))}
     for number in range(len(SIZES)):
         alone, together = folder / "alone" / f"{number}", tmp_path / f"{number}"

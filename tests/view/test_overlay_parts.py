@@ -125,8 +125,8 @@ def test_several_groups_lie_over_each_other(tmp_path: Path) -> None:
     coarse[45:90, 45:90] = 1
     fine[200:250, 300:350] = 1
     slide: dict[str, Any] = {"mpp": (0.5, 0.5), "slide_shape": SHAPE, "color": "#ff0000"}
-    output = write_store(tmp_path / "out", coarse, label="a", downsample=(2.0, 2.0), **slide)
-    write_store(output, fine, label="b", downsample=(1.8, 1.8), **slide)
+    output = write_store(tmp_path / "out", coarse, name="a", downsample=(2.0, 2.0), **slide)
+    write_store(output, fine, name="b", downsample=(1.8, 1.8), **slide)
 
     def find_colored(**options: Any) -> NDArray[np.bool_]:
         picture = draw(output, **options)[:300]  # above the scale bar

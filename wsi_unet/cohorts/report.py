@@ -248,9 +248,7 @@ class CohortReport:
         self._next = ended + max(SHORTEST_PAUSE, (ended - started) / LARGEST_SHARE)
 
     def _encode_json(self, state: CohortState) -> bytes:
-        progress = None if self._progress is None else asdict(self._progress)
-        if progress is not None:
-            del progress["active"]
+        progress = None if self._progress is None else self._describe_progress(self._progress, state)
         header = {
             "format_version": FORMAT_VERSION,
             "wsi_unet": version("wsi-unet"),
@@ -262,6 +260,19 @@ class CohortReport:
         }
         head = json.dumps(header, indent=1).removesuffix("\n}").encode()
         return head + BEFORE_ROWS + b",\n".join(self._rows) + b"\n]}\n"
+
+    def _describe_progress(self, progress: CohortProgress, state: CohortState) -> dict[str, Any]:
+        """Return the progress; its slides are those of the counts, whoever finished them."""
+        document = asdict(progress)
+        del document["active"]
+        left = self._counts["waiting"] + self._counts["running"]
+        ended = len(self._slides) - left
+        document |= {
+            "slides_total": len(self._slides),
+            "slides_done": ended,
+            "slides_failed": ended - self._counts["finished"],
+        }
+        return document if state == "running" else document | {"blocks_in_flight": 0}
 
     def _encode_csv(self) -> bytes:
         classes = [f"{kind}:{name}" for name in self._classes for kind in CLASS_COLUMNS]

@@ -126,6 +126,7 @@ class _CohortRun:
                 time.sleep(0.01)
                 yield from self._take_ended()
             yield from self._take_ended()
+            self._report_progress(last=True)
         except KeyboardInterrupt:
             yield from self._interrupt()
         except ClusterError as error:
@@ -251,9 +252,9 @@ class _CohortRun:
     def _running_slides(self) -> list[_RunningSlide]:
         return list({id(slide): slide for slide in self._running.values()}.values())
 
-    def _report_progress(self) -> None:
-        """Call `on_progress`, if the last call is long enough ago."""
-        if not self._meter.is_due():
+    def _report_progress(self, *, last: bool = False) -> None:
+        """Call `on_progress`, if the last call is long enough ago or this is the last one."""
+        if not (last or self._meter.is_due()):
             return
         running = self._running_slides()
         active = [
