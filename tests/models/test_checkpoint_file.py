@@ -370,6 +370,83 @@ def test_a_storage_that_is_not_as_long_as_declared_is_refused(checkpoint: Path) 
         open_checkpoint(missing)
 
 
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_negated_tensor_is_refused(legacy: bool, tmp_path: Path) -> None:
+    """Its storage holds other numbers than it."""
+    path = tmp_path / "weights.pth"
+    tensor = torch.complex(torch.ones(4), torch.ones(4)).conj().imag
+    assert tensor.is_neg()
+    torch.save({"weight": tensor}, path, _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(ModelError, match="stored in another form"):
+        open_checkpoint(path)
+
+
+def test_a_tensor_that_is_changed_after_it_was_made_is_refused(checkpoint: Path) -> None:
+    def change(name: str, data: bytes) -> tuple[str, bytes]:
+        if name.endswith("data.pkl"):
+            hooks = data.index(b")R", data.index(b"_rebuild_tensor_v2")) + 2
+            made = data.index(b"R", hooks) + 1
+            data = data[:made] + b"K\x00G?\xf0\x00\x00\x00\x00\x00\x00s" + data[made:]
+        return name, data
+
+    with pytest.raises(ModelError, match="a tensor that is given items"):
+        open_checkpoint(rewritten(checkpoint, change))
+
+
+def test_numbers_without_their_checksum_are_refused(checkpoint: Path) -> None:
+    content = checkpoint.read_bytes()
+    numbers = weights()["0.weight"].numpy().tobytes()
+    assert content.count(numbers) == 1
+    checkpoint.write_bytes(content.replace(numbers, numbers[:-1] + bytes([numbers[-1] ^ 1])))
+    file = open_checkpoint(checkpoint)
+    with pytest.raises(ModelError, match="storage 0 aren't those that were written"):
+        file.load(["0.weight"])
+
+
+@pytest.mark.parametrize("wrap", [b"", b"\x85"])
+def test_long_text_as_a_key_is_used_once_only(checkpoint: Path, wrap: bytes) -> None:
+    """Showing these 8 MB 20 thousand times would take minutes."""
+
+    def change(name: str, data: bytes) -> tuple[str, bytes]:
+        long = b"B" + struct.pack("<I", 1 << 23) + bytes(1 << 23) + b"q\x010"
+        nested = (b"}h\x01" + wrap + b"]s") * 20_000
+        return name, b"\x80\x02](" + long + nested + b"e." if name.endswith("data.pkl") else data
+
+    with pytest.raises(ModelError, match="holds no tensors by name"):
+        open_checkpoint(rewritten(checkpoint, change))
+
+
+def test_a_safetensors_header_of_any_length_is_known(tmp_path: Path) -> None:
+    """Its first byte is "<" with 60 bytes, as a web page's is."""
+    header = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'.ljust(60)
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(struct.pack("<Q", 60) + header + struct.pack("<f", 2.5))
+    assert open_checkpoint(path).load(["a"])["a"].tolist() == [2.5]
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        ",".join(["9" * 4200] * 3000),  # whose product would take an hour
+        "9" * 5000,
+        "true",
+        "0,4611686018427387903,4611686018427387903",
+        ",".join("1" * 100),
+    ],
+    ids=["product", "digits", "type", "empty", "axes"],
+)
+def test_absurd_shapes_in_safetensors_are_refused(tmp_path: Path, shape: str) -> None:
+    header = f'{{"a":{{"dtype":"F32","shape":[{shape}],"data_offsets":[0,4]}}}}'.encode()
+    if shape.startswith("0"):
+        header = header.replace(b"[0,4]", b"[0,0]")
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(
+        struct.pack("<Q", len(header)) + header + bytes(0 if b"[0,0]" in header else 4)
+    )
+    with pytest.raises(ModelError, match=r"damaged|a tensor of the shape"):
+        open_checkpoint(path)
+
+
 def test_a_legacy_storage_is_held_against_the_file(tmp_path: Path) -> None:
     path = tmp_path / "old.pth"
     torch.save(weights(), path, _use_new_zipfile_serialization=False)

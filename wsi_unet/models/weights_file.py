@@ -23,6 +23,12 @@ LONGEST_HEADER = 16 * 2**20
 Real headers are some kB.
 """
 
+MOST_AXES = 8
+"""The most axes that a tensor may have."""
+
+LONGEST_NAME = 1000
+"""Characters of the longest name of a tensor."""
+
 
 @dataclass(frozen=True)
 class TensorEntry:
@@ -124,12 +130,18 @@ def _parse(header: Any, data_start: int) -> tuple[dict[str, TensorEntry], dict[s
     for name, entry in header.items():
         begin, end = entry["data_offsets"]
         shape = tuple(entry["shape"])
-        if not all(isinstance(size, int) and size >= 0 for size in (*shape, begin, end)):
+        if len(shape) > MOST_AXES or not all(map(_is_size, (*shape, begin, end))):
             raise ValueError(f"{name}: sizes must be whole numbers")
+        if len(name) > LONGEST_NAME:
+            raise ValueError("names must be short")
         tensors[name] = TensorEntry(
             str(entry["dtype"]), shape, data_start + begin, data_start + end
         )
     return tensors, metadata
+
+
+def _is_size(number: Any) -> bool:
+    return type(number) is int and 0 <= number < 2**62
 
 
 def _check_layout(

@@ -18,9 +18,11 @@ from wsi_unet.models import weights_file
 from wsi_unet.models.importing.entries import find_entries
 from wsi_unet.models.importing.pickled import (
     DamagedPickleError,
+    Place,
     Storage,
     TensorInFile,
     contiguous_strides,
+    describe_view,
 )
 from wsi_unet.models.importing.tensor_reading import read_tensors
 from wsi_unet.models.importing.torch_file import TorchFile, scan_archive, scan_legacy
@@ -42,14 +44,14 @@ class CheckpointFile:
         tensors: its tensors, by name: the keys of all dictionaries that lead there, joined by dots.
         others: names of what else it holds.
         content: all that it holds, with descriptions in place of tensors and unknown objects.
-        positions: where the numbers of each storage begin in the file, bytes, by the storage's key.
+        places: where the numbers of each storage lie in the file, by the storage's key.
     """
 
     path: Path
     tensors: Mapping[str, TensorInFile]
     others: tuple[str, ...] = ()
     content: Any = field(default=None, compare=False, repr=False)
-    positions: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
+    places: Mapping[str, Place] = field(default_factory=dict, compare=False, repr=False)
 
     def load(self, names: Collection[str]) -> dict[str, Tensor]:
         """Return tensors on the CPU, by name.
@@ -57,7 +59,7 @@ class CheckpointFile:
         Raises:
             ModelError: the file can't be read any more.
         """
-        return read_tensors(self.path, {name: self.tensors[name] for name in names}, self.positions)
+        return read_tensors(self.path, {name: self.tensors[name] for name in names}, self.places)
 
 
 def open_checkpoint(path: AnyPath) -> CheckpointFile:
@@ -80,7 +82,7 @@ def open_checkpoint(path: AnyPath) -> CheckpointFile:
     if not entries.tensors:
         raise ModelError(f"{path} holds no tensors by name: it isn't a network's state_dict()")
     return CheckpointFile(
-        path, entries.tensors, tuple(entries.others), scanned.value, scanned.positions
+        path, entries.tensors, tuple(entries.others), scanned.value, scanned.places
     )
 
 
@@ -104,6 +106,8 @@ def _detect_kind(path: Path, start: bytes) -> str:
     Raises:
         ModelError: it can't be imported; says what it looks like.
     """
+    if start[4:9] == b"\0\0\0\0{":  # whatever the length says that it begins with
+        return "safetensors"
     for magic, title in _OTHER_FILES:
         if start.startswith(magic):
             raise ModelError(f"{path} is {title}; only PyTorch checkpoints are imported")
@@ -134,12 +138,12 @@ _OTHER_FILES = (
 
 def _scan_safetensors(path: Path) -> TorchFile:
     header = weights_file.read_header(path, types=TORCH_NAMES)
-    tensors, positions = {}, {}
+    tensors, places = {}, {}
     for name, entry in header.tensors.items():
         storage = Storage(name, TORCH_NAMES[entry.dtype], math.prod(entry.shape))
-        tensors[name] = TensorInFile(storage, 0, entry.shape, contiguous_strides(entry.shape))
-        positions[name] = entry.begin
-    return TorchFile(tensors, positions)
+        tensors[name] = describe_view(storage, 0, entry.shape, contiguous_strides(entry.shape))
+        places[name] = Place(entry.begin)
+    return TorchFile(tensors, places)
 
 
 _SCANNERS: dict[str, Callable[[Path], TorchFile]] = {

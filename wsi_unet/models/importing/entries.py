@@ -6,12 +6,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from wsi_unet.models.importing.pickled import DamagedPickleError, TensorInFile
+from wsi_unet.models.importing.pickled import LONGEST_KEY, DamagedPickleError, TensorInFile
 
 MOST_TENSORS = 20_000
 """Tensors that a file may have at most; a large network has some thousand."""
 
-LONGEST_ENTRY = 500
+LONGEST_ENTRY = LONGEST_KEY
 """Characters of the longest name of a tensor, its containers included; networks' are shorter."""
 
 MOST_LISTED = 6

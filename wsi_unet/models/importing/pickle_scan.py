@@ -20,6 +20,7 @@ from wsi_unet.models.importing.pickled import (
     Name,
     Opaque,
     Storage,
+    TensorInFile,
     abbreviate,
     describe_view,
     is_pair,
@@ -224,8 +225,14 @@ class _Machine:
         self.push(storage)
 
     def _target(self, what: str) -> Any:
-        """Return the object that is changed, on top of the stack; a class or function isn't."""
+        """Return the object that is changed, on top of the stack; a class or function isn't.
+
+        Raises:
+            DamagedPickleError: it is a tensor, whose numbers would be others afterwards.
+        """
         target = self._stack[-1]
+        if isinstance(target, TensorInFile | Storage):
+            raise DamagedPickleError(f"a tensor that is given {what} after it was made")
         if isinstance(target, Name):
             self._forbid(f"{target.name} (to give it {what})")
         return target
@@ -262,6 +269,8 @@ class _Machine:
         if name in pickle_names.SEQUENCES:
             return self._copy(arguments[0] if arguments else ())
         if name in pickle_names.TENSORS:
+            if any(arguments[6:]):  # negated, say: the numbers aren't those of the storage
+                raise DamagedPickleError("a tensor whose numbers are stored in another form")
             return describe_view(*arguments[:4])
         if name in pickle_names.PARAMETERS:
             return arguments[0]

@@ -79,8 +79,24 @@ class Opaque:
     name: str
 
 
-_PLAIN = (str, bytes, float, bool, type(None), Name, Opaque)
-"""Types of keys that dictionaries are read with, besides integers and tuples of these."""
+@dataclass(frozen=True)
+class Place:
+    """Where the numbers of a storage lie.
+
+    Attributes:
+        begin: their first byte in the file.
+        crc32: the checksum that the file states for them; None if it states none.
+    """
+
+    begin: int
+    crc32: int | None = None
+
+
+LONGEST_KEY = 500
+"""Characters or bytes of the longest text that dictionaries are read with as a key."""
+
+_PLAIN = (float, bool, type(None), Name, Opaque)
+"""Types of keys that are kept, besides short text, integers and tuples of these."""
 
 
 def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -132,8 +148,9 @@ def is_size(number: Any) -> bool:
 def plain_pairs(items: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
     """Yield the keys and values that take turns in `items`, those with plain keys.
 
-    Other keys say nothing about a network, and hashing them may take for ever: a tuple may hold
-    another one twice, that a third one twice, and so on.
+    Other keys say nothing about a network, and using them may take for ever: a tuple may hold
+    another one twice, that a third one twice, and so on; a few instructions may compare or show
+    a long text once more.
     """
     for key, value in zip(items[::2], items[1::2], strict=True):
         parts = key if isinstance(key, tuple) else (key,)
@@ -142,6 +159,8 @@ def plain_pairs(items: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
 
 
 def _is_plain(key: Any) -> bool:
+    if isinstance(key, str | bytes):
+        return len(key) <= LONGEST_KEY
     return isinstance(key, _PLAIN) or (isinstance(key, int) and key.bit_length() <= 64)
 
 

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from wsi_unet.errors import ModelError
 from wsi_unet.models.importing.pickle_scan import Readable, Scan, scan_pickle
-from wsi_unet.models.importing.pickled import DamagedPickleError, Storage
+from wsi_unet.models.importing.pickled import DamagedPickleError, Place, Storage
 from wsi_unet.regular_files import open_regular
 
 LONGEST_PICKLE = 64 * 2**20
@@ -43,11 +43,11 @@ class TorchFile:
 
     Attributes:
         value: its content, as in `Scan`.
-        positions: where the numbers of each storage begin in the file, bytes, by the storage's key.
+        places: where the numbers of each storage lie in the file, by the storage's key.
     """
 
     value: Any
-    positions: Mapping[str, int]
+    places: Mapping[str, Place]
 
 
 def scan_archive(path: Path) -> TorchFile:
@@ -67,15 +67,15 @@ def scan_archive(path: Path) -> TorchFile:
                 raise ModelError(f"{path} was saved in another byte order; save it again here")
     except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError) as error:
         raise ModelError(f"{path} is a damaged or cut zip archive ({error}); {_RETRY}") from error
-    positions = {}
+    places = {}
     with open_regular(path) as file:
         for storage in scan.storages.values():
             member = members.get(f"{folder}data/{storage.key}")
             if member is None or member.file_size != storage.bytes:
                 held = "nothing" if member is None else f"{member.file_size} bytes"
                 raise ModelError(_size_message(path, storage, held))
-            positions[storage.key] = _find_content(path, file, member)
-    return TorchFile(scan.value, positions)
+            places[storage.key] = Place(_find_content(path, file, member), member.CRC)
+    return TorchFile(scan.value, places)
 
 
 def _find_content(path: Path, file: BinaryIO, member: zipfile.ZipInfo) -> int:
@@ -112,8 +112,8 @@ def scan_legacy(path: Path) -> TorchFile:
         keys = _scan(path, memory).value
         if not _lists_all(keys, scan.storages):
             raise ModelError(f"{path} describes its storages inconsistently; {_RETRY}")
-        positions = {key: _skip_storage(path, memory, scan.storages[key]) for key in keys}
-    return TorchFile(scan.value, positions)
+        places = {key: Place(_skip_storage(path, memory, scan.storages[key])) for key in keys}
+    return TorchFile(scan.value, places)
 
 
 def _lists_all(keys: Any, storages: Mapping[str, Storage]) -> bool:
