@@ -83,6 +83,7 @@ def open_image(
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.filterwarnings("ignore", "Corrupt EXIF", UserWarning)  # we say it
         if png:
             return PngImagePlugin.PngImageFile(file)
         return JpegImagePlugin.JpegImageFile(file) if jpeg else Image.open(file)

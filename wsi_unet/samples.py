@@ -7,12 +7,15 @@ nothing isn't guessed.
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from wsi_unet.geometry import Box, Shape
 
@@ -29,6 +32,13 @@ TRANSPOSED = 5
 _STEPS = {1: (1, 1), 2: (1, -1), 3: (-1, -1), 4: (-1, 1)}
 _STEPS |= {5: (1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}
 """Steps along rows and columns that make an image upright, after transposing it from 5 on."""
+
+_COLOUR_NAME = re.compile(
+    r"(r|g|b|a|red|green|blue|alpha|rgba?|bf|bright[ _-]?field)?[ _:#-]*"
+    r"(channel|chan|ch|c|band|component|sample|s)?[ _:#-]*(\d+[ _:#-]*)*",
+    re.IGNORECASE,
+)
+"""Names of channels that are colours, or that say nothing: "Red", "Channel 0", "C:1"."""
 
 Alpha = Literal["none", "straight", "premultiplied"]
 T = TypeVar("T", bound=np.generic)
@@ -94,9 +104,35 @@ def describe_colours(photometric: int) -> str:
     return f"stores colours as {name}, which isn't supported; convert it to RGB first"
 
 
+def find_other_names(names: Sequence[str]) -> list[str]:
+    """Return the names of channels that say that they are something else than colours.
+
+    >>> find_other_names(["Red", "Channel 1", "", "DAPI", "Texas Red"])
+    ['DAPI', 'Texas Red']
+    """
+    return [name for name in names if not _COLOUR_NAME.fullmatch(name.strip())]
+
+
 def known_orientation(value: Any) -> int:
     """Return an orientation as a tag states it, upright if it states none that exists."""
     return value if isinstance(value, int) and value in _STEPS else UPRIGHT
+
+
+def image_orientation(image: Image.Image) -> int | None:
+    """Return how an image that Pillow opened is turned, from 1 to 8; None if its EXIF is damaged.
+
+    A PNG may say so behind its pixels, which are decoded by then or not looked at: its own method
+    would decode all of it to find out.
+    """
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        try:
+            if image.info.get("exif"):  # what a JPEG holds, Pillow has tried in vain and forgotten
+                Image.Exif().load(image.info["exif"])
+            value = Image.Image.getexif(image).get(ORIENTATION)
+        except Exception:  # whatever Pillow raises on damaged EXIF
+            return None
+    return None if heard and value is None else known_orientation(value)
 
 
 def turn_upright(pixels: NDArray[T], orientation: int) -> NDArray[T]:

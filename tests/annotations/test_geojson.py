@@ -63,6 +63,25 @@ def test_a_feature_of_several_polygons_is_one_annotation(tmp_path: Path) -> None
     assert found[0].polygons[0][0].tolist() == [[y, x] for x, y in SQUARE]
 
 
+@pytest.mark.parametrize(
+    "empty",
+    [
+        None,
+        {"type": "Feature", "geometry": None},
+        {"type": "Feature", "geometry": {}},
+        {"type": "Feature"},
+        {"type": "GeometryCollection"},
+        {"type": "GeometryCollection", "geometries": None},
+        {"type": "Feature", "geometry": {"type": "GeometryCollection", "geometries": []}},
+    ],
+)
+def test_features_without_a_geometry_dont_refuse_the_others(tmp_path: Path, empty: Any) -> None:
+    features = [empty, {"type": "Polygon", "coordinates": [SQUARE]}]
+    path = written(tmp_path / "a.geojson", {"type": "FeatureCollection", "features": features})
+    (one,) = read_annotations(path).annotations
+    assert one.polygons[0][0].tolist() == [[y, x] for x, y in SQUARE]
+
+
 def test_what_cant_be_read_is_one_line(tmp_path: Path) -> None:
     for number, (content, match) in enumerate(
         [

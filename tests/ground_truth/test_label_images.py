@@ -52,6 +52,23 @@ def test_every_tiff_is_read_box_by_box(
         assert (pixels.read(box) == values[box.slices()]).all()
 
 
+@pytest.mark.parametrize("shape", [(1, 150, 203), (150, 203, 1), (1, 1, 150, 203)])
+@pytest.mark.parametrize("most", [1000, 1 << 29])
+@pytest.mark.parametrize("stored", [{}, {"compression": "zlib", "tile": (64, 48)}])
+def test_axes_of_length_one_dont_count(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shape: tuple[int, ...],
+    most: int,
+    stored: dict[str, Any],
+) -> None:
+    monkeypatch.setattr(label_images, "MAX_WHOLE_BYTES", most)
+    tifffile.imwrite(tmp_path / "a.tif", LABELS.reshape(shape), photometric="minisblack", **stored)
+    pixels, found = open_image_pixels(tmp_path / "a.tif")
+    assert found == LABELS.shape
+    assert (pixels.read(Box(10, 40, 150, 203)) == LABELS[10:150, 40:203]).all()
+
+
 def test_a_large_image_in_one_piece_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 from wsi_unet.errors import MaskError
 from wsi_unet.geometry import Box
@@ -296,6 +296,40 @@ def test_masks_that_are_stored_turned_are_read_as_they_are_shown(
     assert (read_mask(paths[0], shown.shape) == shown).all()
     assert (read_mask(paths[2], shown.shape) == shown).all()
     assert (read_mask(paths[1], shown.shape) >= shown).all()  # JPEG blurs
+
+
+@pytest.mark.parametrize("shape", [(1, 40, 60), (40, 60, 1), (1, 1, 40, 60), (1, 40, 60, 3)])
+@pytest.mark.parametrize("stored", [{}, {"compression": "zlib", "tile": (16, 16)}])
+def test_axes_of_length_one_dont_count(
+    tmp_path: Path, shape: tuple[int, ...], stored: dict[str, Any]
+) -> None:
+    mask = np.random.default_rng(0).random((40, 60)) < 0.3
+    pixels = np.repeat(mask[..., None], 3, axis=2) if shape[-1] == 3 else mask
+    kind = "rgb" if shape[-1] == 3 else "minisblack"
+    tifffile.imwrite(
+        tmp_path / "a.tif", pixels.astype(np.uint8).reshape(shape), photometric=kind, **stored
+    )
+    assert (read_mask(tmp_path / "a.tif", (40, 60)) == mask).all()
+
+
+def test_damaged_exif_is_left_out_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mask = np.random.default_rng(0).random((40, 60)) < 0.3
+    Image.fromarray(mask).save(tmp_path / "a.png", exif=b"Exif\0\0junk")
+    with caplog.at_level("WARNING"):
+        assert (read_mask(tmp_path / "a.png", (40, 60)) == mask).all()
+    assert "its EXIF is damaged" in caplog.text
+
+
+def test_masks_too_large_are_refused_before_they_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(np.ones((40, 60), np.uint8)).save(tmp_path / "a.png")
+    monkeypatch.setenv("WSI_UNET_MAX_PIXELS", "2000")
+    monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("decoded"))
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda _: pytest.fail("decoded"))
+    refused(tmp_path / "a.png", "too large")
 
 
 def test_pieces_that_arent_stored_mark_what_their_value_says(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_pixels_of_other_kinds_are_refused_clearly(tmp_path: Path, random_rgb: P
     cases: list[tuple[NDArray[Any], dict[str, Any], str]] = [
         (random_rgb.astype(np.uint16), {}, "16 bits per sample"),
         (grey.astype(np.float32), {}, "32 bits per sample"),
-        (grey > 99, {}, "1 bits per sample"),
+        (grey > 99, {}, "1 bit per sample"),
         (grey, {"photometric": "miniswhite"}, "MINISWHITE"),
         (np.stack([grey] * 5), {"photometric": "minisblack"}, "stack"),
         (np.stack([grey] * 2), {"photometric": "minisblack"}, "multi-channel fluorescence"),

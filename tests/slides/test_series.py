@@ -167,6 +167,21 @@ def test_bioformats2raw_with_a_macro_in_front(tmp_path: Path, rgb: Pixels, versi
         open_slide(alike)
 
 
+@pytest.mark.parametrize("version", [2, 3])
+def test_bioformats2raw_with_a_list_of_its_images(
+    tmp_path: Path, rgb: Pixels, version: int
+) -> None:
+    """Of converted parts, numbers are missing, or groups have names."""
+    path = bioformats2raw(tmp_path / "a.zarr", version, rgb[:60, :100], rgb)
+    (path / "1").rename(path / "7")
+    ome = zarr.open_group(path / "OME", mode="w", zarr_format=2 if version == 2 else 3)
+    listed = {"series": ["0", "../a.zarr/7", "7"]}
+    ome.attrs.update(listed if version == 2 else {"ome": {"version": "0.5", **listed}})
+    with open_slide(path) as slide:
+        assert [series.shape for series in slide.series] == [(60, 100), (256, 320)]
+        assert (all_pixels(slide) == rgb).all()
+
+
 def test_several_images_in_one_group(tmp_path: Path, rgb: Pixels) -> None:
     group = zarr.open_group(tmp_path / "a.zarr", mode="w")
     for name, pixels in (("small", rgb[:60, :100]), ("large", rgb)):

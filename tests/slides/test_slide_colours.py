@@ -131,6 +131,8 @@ RED, GREEN, BLUE = -16776961, 16711935, 65535
         ({"Color": [BLUE, GREEN, RED]}, [2, 1, 0]),
         ({"Color": [BLUE, GREEN, GREEN]}, None),
         ({"Name": ["DAPI", "FITC", "Cy3"]}, None),
+        ({"Name": ["DAPI", "FITC", "Texas Red"], "Color": [BLUE, GREEN, RED]}, None),
+        ({"Name": ["Channel 0", "Channel 1", "C:2"], "Color": [RED, GREEN, BLUE]}, [0, 1, 2]),
         ({}, None),
     ],
 )
@@ -183,6 +185,18 @@ def test_turned_images_are_read_upright(
         assert (all_pixels(slide) == expected).all()
         assert (slide.read(0, Box(3, 5, 33, 60)) == expected[3:33, 5:60]).all()
         assert bool(slide.warnings) == (orientation != 1)
+
+
+@pytest.mark.parametrize("exif", [b"junk", b"II*\0\x08\0\0\0\xff\xff", b"II*\0\xff\xff\xff\x7f"])
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_damaged_exif_is_left_out_and_said(
+    tmp_path: Path, random_rgb: Pixels, exif: bytes, suffix: str
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(random_rgb).save(path, exif=b"Exif\0\0" + exif)
+    with open_slide(path) as slide:
+        assert np.abs(all_pixels(slide).astype(int) - random_rgb).mean() < 60  # JPEG of noise
+        assert slide.warnings == ("its EXIF is damaged and was left out",)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -127,8 +127,40 @@ def test_pixel_sizes_follow_the_unit(
             assert (slide.mpp.y, slide.mpp.x) == pytest.approx((expected, expected))
 
 
+def named(*names: str) -> dict[str, Any]:
+    """Return channels as converters describe them: red, green and blue whatever they are."""
+    colours = ("FF0000", "00FF00", "0000FF", "FFFFFF")
+    padded = (*names, "", "", "")[: max(3, len(names))]
+    channels = [{"label": n, "color": c} for n, c in zip(padded, colours, strict=False)]
+    return {"omero": {"channels": channels}}
+
+
+@pytest.mark.parametrize("axes", ["cyx", "yxc"])
+def test_a_fourth_channel_is_alpha_if_it_is_called_so_or_lies_beside_the_colours(
+    tmp_path: Path, random_rgb: Pixels, axes: str
+) -> None:
+    pixels = np.concatenate([random_rgb, np.full((90, 70, 1), 255, np.uint8)], axis=2)
+    pixels[:30, :, 3] = 0
+    more = named("Red", "Green", "Blue", "Alpha") if axes == "cyx" else None
+    stored = np.ascontiguousarray(np.moveaxis(pixels, -1, 0)) if axes == "cyx" else pixels
+    with open_slide(image(tmp_path / "a.zarr", [stored], "0.5", axes, more=more)) as slide:
+        shown = slide.read(0, Box(0, 0, 90, 70))
+    assert (shown[:30] == 255).all()
+    assert (shown[30:] == random_rgb[30:]).all()
+
+
+@pytest.mark.parametrize("names", [(), ("Channel 0", "Channel 1", "Channel 2"), ("r", "g", "b")])
+def test_channels_with_names_of_colours_or_numbers_are_colours(
+    tmp_path: Path, random_rgb: Pixels, names: tuple[str, ...]
+) -> None:
+    first = np.ascontiguousarray(np.moveaxis(random_rgb, -1, 0))
+    with open_slide(image(tmp_path / "a.zarr", [first], "0.4", more=named(*names))) as slide:
+        assert (slide.read(0, Box(0, 0, 90, 70)) == random_rgb).all()
+
+
 def test_arrays_that_arent_rgb_planes_are_refused(tmp_path: Path, random_rgb: Pixels) -> None:
     first = np.ascontiguousarray(np.moveaxis(random_rgb, -1, 0))
+    four = np.concatenate([first, first[:1]])
     colours = {"omero": {"channels": [{"color": one} for one in ("0000FF", "00FF00", "FF0000")]}}
     zarr.create_group(str(tmp_path / "group.zarr")).create_group("inner")
     cases = [
@@ -136,6 +168,10 @@ def test_arrays_that_arent_rgb_planes_are_refused(tmp_path: Path, random_rgb: Pi
         (image(tmp_path / "5c.zarr", [np.concatenate([first, first[:2]])], "0.5"), "5 channels"),
         (image(tmp_path / "stack.zarr", [np.stack([first[0]] * 4)], "0.5", "zyx"), "is a stack"),
         (image(tmp_path / "dapi.zarr", [first], "0.5", more=colours), "fluorescence, not RGB"),
+        (image(tmp_path / "cy5.zarr", [first], "0.5", more=named("DAPI", "FITC")), "DAPI, FITC"),
+        (image(tmp_path / "4.zarr", [four], "0.4"), "4 channels, and the last isn't called alpha"),
+        (image(tmp_path / "rgbx.zarr", [four], "0.5", more=named(*"RGB", "Cy5")), "called Cy5"),
+        (plain(tmp_path / "4c.zarr", four, 3), "4 channels, and the last isn't called alpha"),
         (plain(tmp_path / "1d.zarr", random_rgb[0, :, 0], 3), "isn't an image"),
         (tmp_path / "group.zarr", "without an OME-Zarr image"),
     ]

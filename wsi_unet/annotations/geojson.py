@@ -46,7 +46,7 @@ def parse_geojson(path: Path, data: bytes) -> Annotations:
     document = _load(path, data)
     collector = AnnotationCollector(path)
     for number, (name, geometry) in enumerate(_features(path, document, 0), 1):
-        if geometry is None:
+        if not geometry:
             continue
         where = f"feature {number} ({name[:40]!r})"
         areas = _areas(path, geometry, 0, where)
@@ -70,6 +70,8 @@ def _load(path: Path, data: bytes) -> Any:
 def _features(path: Path, node: Any, depth: int) -> Iterator[tuple[str, Any]]:
     """Yield class name and geometry of every feature (RFC 7946, section 3)."""
     _check_depth(path, depth)
+    if node is None:
+        return
     if isinstance(node, list):  # QuPath exports may be a bare list of features
         for item in node:
             yield from _features(path, item, depth + 1)
@@ -95,7 +97,7 @@ def _areas(path: Path, node: Any, depth: int, where: str) -> Iterator[Any]:
     elif kind == "MultiPolygon":
         yield from _items(path, node.get("coordinates") or [[]], where)
     elif kind == "GeometryCollection":
-        for item in _items(path, node.get("geometries"), where):
+        for item in _items(path, node.get("geometries") or [], where):
             yield from _areas(path, item, depth + 1, where)
     elif kind not in WITHOUT_AREA:
         known = ", ".join((*AREAS, *WITHOUT_AREA))

@@ -20,10 +20,11 @@ from wsi_unet.regular_files import open_regular
 from wsi_unet.samples import UnclearSamplesError, turn_upright
 from wsi_unet.slides.planes import (
     check_photometric,
+    decoded_orientation,
     find_largest,
-    image_orientation,
     open_tiff,
     page_orientation,
+    plane_shape,
 )
 
 MAX_WHOLE_BYTES = 1 << 29
@@ -132,7 +133,7 @@ def _open_png(path: Path) -> tuple[WholePixels, Shape]:
         if image.mode not in _ONE_CHANNEL:
             raise _refuse_channels(path, len(image.getbands()))
         check_size((image.height, image.width), (image.height, image.width))
-        values = turn_upright(np.asarray(image), image_orientation(image))
+        values = turn_upright(np.asarray(image), decoded_orientation(image, path))
     return _whole(path, values)
 
 
@@ -140,11 +141,11 @@ def _open_tiff(path: Path) -> tuple[WholePixels | TiledPixels, Shape]:
     with open_tiff(path, EvaluationError) as tiff:
         series = find_largest(tiff)
         level: Any = None if series is None else series.levels[0]
-        page: Any = level.pages[0] if level is not None else None
-        if page is None or len(level.pages) != 1 or len(level.shape) != 2:
+        shape = None if level is None else plane_shape(level)
+        if shape is None:
             planes = "none" if level is None else f"shape {level.shape}"
             raise EvaluationError(f"{path}: labels are one plane of pixels, not {planes}")
-        shape = int(level.shape[0]), int(level.shape[1])
+        page: Any = level.pages[0]
         _check_dtype(path, np.dtype(page.dtype))
         check_photometric(page)
         orientation = page_orientation(page)
@@ -153,7 +154,7 @@ def _open_tiff(path: Path) -> tuple[WholePixels | TiledPixels, Shape]:
             mapped = np.memmap(path, stored, "r", page.dataoffsets[0], shape)
             return _whole(path, turn_upright(mapped, orientation))
         if math.prod(shape) * page.dtype.itemsize <= MAX_WHOLE_BYTES:
-            return _whole(path, turn_upright(level.asarray(), orientation))
+            return _whole(path, turn_upright(level.asarray().reshape(shape), orientation))
         if orientation != 1:
             raise UnclearSamplesError(
                 f"is stored turned (orientation {orientation}), and too large to be decoded as a "

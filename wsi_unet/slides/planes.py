@@ -6,7 +6,8 @@ white (PhotometricInterpretation), what a palette makes of it, and how the image
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsi_unet.errors import InputError, SlideError
+from wsi_unet.geometry import Shape
 from wsi_unet.locations import Location
+from wsi_unet.logs import warn
 from wsi_unet.samples import (
     BLACK_IS_ZERO,
     ORIENTATION,
@@ -26,6 +29,7 @@ from wsi_unet.samples import (
     YCBCR,
     UnclearSamplesError,
     describe_colours,
+    image_orientation,
     known_orientation,
 )
 from wsi_unet.slides.library_messages import capture_library_messages
@@ -36,6 +40,8 @@ TRANSPARENCY = 4
 """PhotometricInterpretation of a transparency mask: 1 bit, 1 inside."""
 PLAIN = (BLACK_IS_ZERO, RGB, PALETTE, TRANSPARENCY)
 """Those whose samples are 0 where the image is black, or numbers of a palette."""
+TOGETHER = 1
+"""PlanarConfiguration of samples that lie one after the other, pixel by pixel."""
 JPEG = 7
 """Value of Compression whose decoder makes YCbCr RGB."""
 
@@ -107,9 +113,35 @@ def check_palette(shown: NDArray[np.bool_], indices: NDArray[Any]) -> None:
         )
 
 
-def image_orientation(image: Image.Image) -> int:
-    """Return how an image that Pillow opened is turned, from 1, upright, to 8."""
-    return known_orientation(image.getexif().get(ORIENTATION))
+def plane_shape(level: Any, samples: Sequence[int] = (1,)) -> Shape | None:
+    """Return (rows, columns) of a TIFF's level that is a single plane; None if it is anything else.
+
+    Axes of length one, which writers add in front or behind, don't count.
+
+    Args:
+        level: tifffile's level.
+        samples: how many samples a pixel may have, one after the other.
+    """
+    frame = level.keyframe
+    shape, stored = (int(frame.imagelength), int(frame.imagewidth)), int(frame.samplesperpixel)
+    single = len(level.pages) == 1 and level.pages[0] is not None and 0 not in shape
+    together = stored == 1 or int(frame.planarconfig) == TOGETHER
+    whole = math.prod(level.shape) == math.prod(shape) * stored
+    return shape if single and together and whole and stored in samples else None
+
+
+def decoded_orientation(image: Image.Image, path: Path) -> int:
+    """Decode an image that Pillow opened, and return how it is turned, from 1, upright, to 8.
+
+    Args:
+        image: the image, whose size was checked.
+        path: the file, for a warning that its EXIF is damaged.
+    """
+    image.load()  # a PNG may say it behind its pixels
+    orientation = image_orientation(image)
+    if orientation is None:
+        warn(f"{path}: its EXIF is damaged and was left out")
+    return orientation or UPRIGHT
 
 
 def page_orientation(page: Any) -> int:

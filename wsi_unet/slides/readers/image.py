@@ -17,7 +17,7 @@ from wsi_unet.colour import to_rgb
 from wsi_unet.errors import SlideError, foreign_errors_as, os_errors_as
 from wsi_unet.geometry import Box, Shape
 from wsi_unet.image_files import JPEG_HEAD, PNG_HEAD, open_image
-from wsi_unet.samples import ORIENTATION, UPRIGHT, known_orientation
+from wsi_unet.samples import UPRIGHT, image_orientation
 from wsi_unet.slides.fingerprint import file_digest
 from wsi_unet.slides.levels import make_levels
 from wsi_unet.slides.slide import Reader
@@ -86,7 +86,10 @@ class ImageReader(Reader):
             shape = image.height, image.width
             self._refuse_impossible(shape, depth * _PNG_SAMPLES.get(colours, 1))
             self.levels = make_levels([shape], [shape])
-            self.orientation = _orientation(image)
+            orientation = image_orientation(image)
+            self.orientation = orientation or UPRIGHT
+            if orientation is None:
+                self.warnings = ("its EXIF is damaged and was left out",)
             self.compression = image.format
             self.properties: Mapping[str, str] = {
                 "image.format": str(image.format),
@@ -131,7 +134,8 @@ class ImageReader(Reader):
                     SlideError, f"{location}: can't be decoded, the file is damaged"
                 ):
                     image.load()
-                if _orientation(image) != self.orientation:  # a PNG may say it after its pixels
+                # A PNG may say it after its pixels.
+                if (image_orientation(image) or UPRIGHT) != self.orientation:
                     raise SlideError(
                         f"{location}: says only behind its pixels that it is turned; save it again"
                     )
@@ -156,8 +160,3 @@ class ImageReader(Reader):
     def close(self) -> None:
         self._source.close()
         self._decoded = None
-
-
-def _orientation(image: Image.Image) -> int:
-    """Return how an image is turned; a PNG's own method would decode all of it to find out."""
-    return known_orientation(Image.Image.getexif(image).get(ORIENTATION))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from wsi_unet.geometry import Shape
+from wsi_unet.samples import find_other_names
 from wsi_unet.slides.pixel_size import Statement, parse_number, stated_size, to_micrometres
 
 COLOURS = {(255, 0, 0): 0, (0, 255, 0): 1, (0, 0, 255): 2}
@@ -76,6 +77,9 @@ def _read_image(image: ET.Element, pixels: ET.Element) -> OmeImage:
 
 
 def _find_colours(pixels: ET.Element) -> tuple[int, ...]:
+    names = [channel.get("Name", "") for channel in pixels.iterfind("{*}Channel")]
+    if find_other_names(names):  # blue, green and red are the colours of usual stains, too
+        return ()
     channels = list(_read_colours(pixels))
     found = {colour: number for number, colour in enumerate(channels) if colour is not None}
     return tuple(found[colour] for colour in range(3)) if len(channels) == len(found) == 3 else ()

@@ -22,6 +22,7 @@ from wsi_unet.samples import (
 )
 from wsi_unet.slides.readers.tiff_ome import OmeImage, match_image
 from wsi_unet.slides.series import Series, is_associated
+from wsi_unet.wording import count
 
 JPEG = frozenset({6, 7, 33007, 34892})
 JPEG2000 = frozenset({33003, 33004, 33005, 34712})
@@ -97,8 +98,9 @@ def _level_meaning(
 ) -> tuple[SampleMeaning, tuple[int, ...]]:
     frame = level.keyframe
     if frame.dtype != np.uint8 or frame.bitspersample != 8:
+        bits = count(frame.bitspersample, "bit")
         raise UnclearSamplesError(
-            f"has pixels of {frame.bitspersample} bits per sample ({frame.dtype}); only 8 bits are "
+            f"has pixels of {bits} per sample ({frame.dtype}); only 8 bits are "
             "supported, so convert it to 8-bit RGB first"
         )
     photometric = int(frame.photometric)
@@ -118,8 +120,8 @@ def _level_meaning(
     if pages == 3 and samples == 1 and photometric == BLACK_IS_ZERO and len(colours) == 3:
         return sample_meaning(RGB, 3, ()), colours
     raise UnclearSamplesError(
-        f"has axes {axes} of {tuple(level.shape)}: multi-channel fluorescence or a stack; only "
-        "single planes of grey or RGB are supported, so export an RGB image first"
+        f"has axes {axes} of {tuple(level.shape)}: multi-channel fluorescence, a stack, or several "
+        "images of one size; only single planes of grey or RGB are supported, so export one first"
     )
 
 

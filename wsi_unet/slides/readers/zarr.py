@@ -86,7 +86,7 @@ class ZarrReader(Reader):
         levels = zip(self._folders, self._nodes, strict=True)
         opened = list(map_concurrently(self._open, levels, location))
         try:
-            refuse_fluorescence(node)
+            refuse_fluorescence(node, self._axes, opened[0].shape)
         except SlideError as error:
             raise SlideError(f"{location}: {error}") from error
         self._arrays = [LevelArray(array, self._axes) for array in opened]

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from wsi_unet.errors import SlideError, os_errors_as
 from wsi_unet.locations import Location
+from wsi_unet.samples import find_other_names
 from wsi_unet.slides.levels import PixelSize
 from wsi_unet.slides.pixel_size import to_micrometres
 from wsi_unet.slides.sources.folder import Folder
@@ -137,20 +138,47 @@ def array_axes(location: Location, node: Node) -> str:
     )
 
 
-def refuse_fluorescence(node: Node) -> None:
-    """Refuse channels whose colours, as the file states them, aren't red, green and blue.
+def refuse_fluorescence(node: Node, axes: str, shape: Sequence[int]) -> None:
+    """Refuse three or four channels that aren't red, green and blue, or that with alpha.
+
+    Args:
+        node: the image, which may state colours and names of its channels.
+        axes: one letter for each of its dimensions.
+        shape: its lengths along them.
 
     Raises:
-        SlideError: without the path.
+        SlideError: without the path. Four channels must be the last axis, as in arrays of pixels,
+            or the last one must be called alpha.
     """
-    described = node.attributes.get("ome", node.attributes)
-    channels = described.get("omero", {}).get("channels", [])
+    channels = list(_stated_channels(node))
     colours = [str(channel.get("color", "")).lstrip("#").upper()[:6] for channel in channels]
+    names = [str(channel.get("label") or "") for channel in channels]
+    others = find_other_names(names)
+    if len(names) in (3, 4) and others:
+        raise SlideError(
+            f"its channels are called {', '.join(others)}: fluorescence, not RGB? Make an RGB "
+            "image of it first"
+        )
+    alpha = names[3:] and names[3].strip().lower() in ("a", "alpha")
+    if dict(zip(axes, shape, strict=True)).get("c") == 4 and axes[-1] != "c" and not alpha:
+        raise SlideError(
+            "has 4 channels, and the last isn't called alpha: multi-channel fluorescence? Make an "
+            "RGB image of it first"
+        )
     if len(colours) in (3, 4) and all(colours) and colours[:3] != _RGB:
         raise SlideError(
             f"its channels are coloured {', '.join(colours)}: fluorescence, not RGB; make an RGB "
             "image of it first"
         )
+
+
+def _stated_channels(node: Node) -> Iterator[Mapping[str, Any]]:
+    described = node.attributes.get("ome", node.attributes)
+    omero = described.get("omero") if isinstance(described, dict) else None
+    channels = omero.get("channels") if isinstance(omero, dict) else None
+    for channel in channels if isinstance(channels, list) else ():
+        if isinstance(channel, dict):
+            yield channel
 
 
 def pixel_size(image: Mapping[str, Any], axes: str) -> tuple[PixelSize | None, tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""The images of a Zarr: one array, the images that a group lists, or those that converters number.
+"""The images of a Zarr: one array, those that a group lists, or those that converters number.
 
 bioformats2raw writes every image of its source, macros and labels too, into a group of its own.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import count
+from itertools import takewhile
 from typing import Any
 
 from wsi_unet.errors import SlideError
@@ -64,7 +64,7 @@ class ZarrImage:
             refuse_samples(
                 sides, str(finest.document.get("data_type", finest.document.get("dtype")))
             )
-            refuse_fluorescence(self.node)
+            refuse_fluorescence(self.node, axes, finest.document["shape"])
         except (SlideError, KeyError, TypeError, ValueError) as error:
             refusal = str(error).removeprefix(f"{location}: ")
         levels = len(self.described["datasets"]) if self.described else 1
@@ -83,7 +83,7 @@ def find_images(folder: Folder) -> list[ZarrImage]:
     own = [ZarrImage(folder, node, described) for described in list_images(node)]
     attributes = node.attributes.get("ome", node.attributes)
     if not own and "bioformats2raw.layout" in attributes:
-        own = list(_numbered(folder))
+        own = list(_converted(folder))
     if not own:
         kind = "an HCS plate" if "plate" in attributes else "a Zarr group without an OME-Zarr image"
         raise SlideError(
@@ -92,14 +92,30 @@ def find_images(folder: Folder) -> list[ZarrImage]:
     return own
 
 
-def _numbered(folder: Folder) -> Iterator[ZarrImage]:
-    for number in count():
-        inner = folder.subfolder(str(number))
-        if number >= MAX_IMAGES or not is_zarr(inner):
-            return
+def _converted(folder: Folder) -> Iterator[ZarrImage]:
+    """Yield the images of bioformats2raw: those that it lists, else those numbered from 0 on."""
+    for name in _listed(folder) or _numbered(folder):
+        inner = folder.subfolder(name)
         node = load_node(inner)
         for described in list_images(node)[:1]:
             yield ZarrImage(inner, node, described)
+
+
+def _listed(folder: Folder) -> list[str]:
+    """Return the paths of images as the group OME lists them; none if it doesn't."""
+    ome = folder.subfolder("OME")
+    attributes = load_node(ome).attributes if is_zarr(ome) else {}
+    paths = attributes.get("ome", attributes).get("series")
+    return [
+        path
+        for path in (paths if isinstance(paths, list) else [])[:MAX_IMAGES]
+        if isinstance(path, str) and not {"", ".", ".."} & set(path.split("/"))
+    ]
+
+
+def _numbered(folder: Folder) -> Iterator[str]:
+    names = map(str, range(MAX_IMAGES))
+    return takewhile(lambda name: is_zarr(folder.subfolder(name)), names)
 
 
 def refuse_samples(sides: Mapping[str, int], dtype: str) -> None:

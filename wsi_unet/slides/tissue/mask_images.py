@@ -27,10 +27,11 @@ from wsi_unet.samples import PALETTE, TRANSPOSED, UnclearSamplesError, turn_upri
 from wsi_unet.slides.planes import (
     check_palette,
     check_photometric,
+    decoded_orientation,
     find_largest,
-    image_orientation,
     open_tiff,
     page_orientation,
+    plane_shape,
 )
 from wsi_unet.slides.tissue.mask import TissueMask
 from wsi_unet.slides.tissue.mask_shapes import check_shape, format_size
@@ -143,10 +144,11 @@ def _read_image(path: Path, slide: Shape) -> TissueMask:
         is_png = file.read(len(PNG_HEAD)) == PNG_HEAD
         file.seek(0)
         with open_image(file, png=is_png) as image:
-            shape, orientation = (image.height, image.width), image_orientation(image)
+            shape = image.height, image.width
             if getattr(image, "n_frames", 1) > 1:
                 raise UnclearSamplesError("holds several images; save the one that is meant alone")
             _check_decodable(path, shape)
+            orientation = decoded_orientation(image, path)
             check_shape(path, shape[::-1] if orientation >= TRANSPOSED else shape, slide)
             reduced = ReducedMask(shape)
             rows = max(1, PIECE_PIXELS // shape[1])
@@ -203,10 +205,10 @@ def _read_tiff(path: Path, slide: Shape) -> TissueMask:
         series = find_largest(tiff)
         levels = [] if series is None else series.levels
         level = _choose_level(path, levels)
-        page, shape = level.keyframe, level.shape[:2]
+        page, shape = level.keyframe, _shape(level)
         check_photometric(page)
         orientation = page_orientation(page)
-        whole = levels[0].shape[:2]
+        whole = _shape(levels[0])
         check_shape(path, whole[::-1] if orientation >= TRANSPOSED else whole, slide)
         reduced = ReducedMask(shape)
         for pixels, y, x in _tiff_pieces(path, level.pages[0], page):
@@ -225,21 +227,24 @@ def _marked_of(page: Any, pixels: NDArray[Any]) -> NDArray[np.bool_]:
     return _marked(pixels)
 
 
+def _shape(level: Any) -> Shape:
+    """Return (rows, columns) of a level of a TIFF."""
+    return int(level.keyframe.imagelength), int(level.keyframe.imagewidth)
+
+
 def _choose_level(path: Path, levels: Sequence[Any]) -> Any:
     """Return the finest level that is read quickly, else the coarsest that is fine enough."""
     for level in levels:
-        shape, pages = level.shape, level.pages
-        flat = len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3))
-        if not flat or len(pages) != 1 or pages[0] is None or 0 in shape:
-            raise MaskError(f"{path}: a mask has one plane of pixels, not shape {shape}")
+        if plane_shape(level, samples=(1, 3)) is None:
+            raise MaskError(f"{path}: a mask has one plane of pixels, not shape {level.shape}")
     if not levels:
         raise MaskError(f"{path}: a mask has one plane of pixels; this TIFF has none")
-    fine = [level for level in levels if level is levels[0] or max(level.shape[:2]) >= MAX_CELLS]
-    areas = [math.prod(level.shape[:2]) for level in fine]
+    fine = [level for level in levels if level is levels[0] or max(_shape(level)) >= MAX_CELLS]
+    areas = [math.prod(_shape(level)) for level in fine]
     chosen = next((number for number, area in enumerate(areas) if area <= QUICK_PIXELS), -1)
     if areas[chosen] > MAX_PIXELS:
         raise MaskError(
-            f"{path}: the mask, {format_size(fine[chosen].shape[:2])}, is larger than any slide; "
+            f"{path}: the mask, {format_size(_shape(fine[chosen]))}, is larger than any slide; "
             "check the file"
         )
     return fine[chosen]
