@@ -107,12 +107,12 @@ def _normalised(url: str, scheme: str, rest: str) -> str:
     scheme, rest = scheme.lower(), rest.rstrip("/")
     if scheme not in SCHEMES:
         raise OptionError(
-            f"{url}: {scheme}:// can't be read or written; paths and {', '.join(_PREFIXES)} can, "
-            "so copy it there first"
+            f"{scheme}://{rest}: {scheme}:// can't be read or written; paths and "
+            f"{', '.join(_PREFIXES)} can, so copy it there first"
         )
     if any(part in ("", ".", "..") for part in rest.split("/")):
         raise OptionError(
-            f"{url}: isn't a complete URL; one looks like {scheme}://bucket/folder/name, "
-            "with nothing empty between the slashes"
+            f"{scheme}://{rest}: isn't a complete URL; one looks like "
+            f"{scheme}://bucket/folder/name, with nothing empty between the slashes"
         )
     return f"{scheme}://{rest}"

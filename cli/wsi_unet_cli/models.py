@@ -10,6 +10,7 @@ import click
 
 import wsi_unet
 from wsi_unet.errors import ModelError
+from wsi_unet.wording import plain
 from wsi_unet_cli.common.failures import VERBOSE
 from wsi_unet_cli.common.options import json_option, verbose_option
 from wsi_unet_cli.common.output import micrometres, print_facts, print_json, print_table, size
@@ -124,7 +125,7 @@ def _show_card(entry: Entry) -> None:
             ("classes", ", ".join(item.name for item in spec.classes)),
             ("background", spec.background or ""),
             ("pixel size", "any" if spec.mpp is None else micrometres(spec.mpp)),
-            ("architecture", ", ".join(f"{k} {v}" for k, v in spec.architecture)),
+            ("architecture", plain({k: v for k, v in spec.architecture if v is not None})),
             ("training data", spec.training_data),
             ("trained", _describe({k: v for k, v in spec.training.items() if k != "recipe"})),
             *((name.replace("_", " "), _describe(value)) for name, value in spec.metrics.items()),

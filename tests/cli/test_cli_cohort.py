@@ -127,7 +127,7 @@ def test_quiet_leaves_only_what_came_of_it(calls: Calls) -> None:
 
 
 def test_verbose_adds_each_report(calls: Calls) -> None:
-    assert "agreement  None" in run(*TWO, "-v").stdout
+    assert "agreement  none" in run(*TWO, "-v").stdout
     assert "agreement" not in run(*TWO).stdout
 
 

@@ -141,7 +141,7 @@ def test_verbose_shows_the_traceback(calls: Calls) -> None:
 
 
 def test_verbose_adds_the_parameters(calls: Calls) -> None:
-    assert "agreement  None" in run("a.svs", "-v").stdout
+    assert "agreement  none" in run("a.svs", "-v").stdout
     assert "agreement" not in run("a.svs").stdout
 
 

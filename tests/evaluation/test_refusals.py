@@ -137,3 +137,28 @@ def test_too_much_for_thinning_at_once(monkeypatch: pytest.MonkeyPatch, make_sto
     store = make_store(blobs(SHAPE))
     refused("give a `region`", store, store, em=True)
     assert wsi_unet.evaluate(store, store, em=True, region=(0, 0, 20, 20)).pixels == 400
+
+
+def test_given_classes_without_a_pixel_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A class by a wrong value would score 0, or nothing, unsaid."""
+    values = np.zeros((40, 50), np.uint8)
+    values[5:20, 5:20] = 2
+    one, two = (image(tmp_path / name, values) for name in ("a.png", "b.png"))
+    wsi_unet.evaluate(one, two, classes={"x": 1, "y": 2})
+    assert f"class 'x' (value 1) is nowhere in {one} and {two}, so it has no score" in caplog.text
+    assert "'y'" not in caplog.text
+    caplog.clear()
+    values[30:, 40:] = 7  # in the truth only
+    image(two, values)
+    wsi_unet.evaluate(one, two, classes={"x": 7, "y": 2})
+    assert f"class 'x': {one} has no pixel of value 7; check `classes`" in caplog.text
+    caplog.clear()
+    wsi_unet.evaluate(one, two, classes={"y": 2}, ignore=[7])
+    assert not [record for record in caplog.records if record.name == "wsi_unet"]
+
+
+def test_a_value_that_the_model_has_not_is_refused(make_store: Any) -> None:
+    store = make_store(blobs(SHAPE))
+    refused(r"x=9: .* has no class of value 9 \(", store, store, classes={"x": 9})

@@ -79,7 +79,7 @@ def test_long_names_are_cut_so_that_the_end_stays(make: MakeModel) -> None:
 def test_thresholds_are_common(make: MakeModel) -> None:
     sigmoid = {"head": "sigmoid", "background": None}
     one = make(sigmoid | {"thresholds": (0.5, 0.5, 0.4)})
-    with pytest.raises(OptionError, match=r"in its thresholds \(None instead of"):
+    with pytest.raises(OptionError, match=r"in its thresholds \(none instead of"):
         Ensemble((one, make(sigmoid)))
 
 

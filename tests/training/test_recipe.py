@@ -162,8 +162,8 @@ def test_wrong_values_are_refused(text: str, said: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("left_out", "said"),
     [
-        ('name = "cells"\n', "name: is missing"),
-        ('labels = "labels"\n', "data.0.labels: is missing"),
+        ('name = "cells"\n', "name: is missing, and every recipe needs it; write name = "),
+        ('labels = "labels"\n', "data.0.labels: is missing, and every recipe needs it; "),
         ('background = "ground"\n', ""),
     ],
 )

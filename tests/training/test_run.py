@@ -291,7 +291,7 @@ def test_urls_are_refused_by_the_option_that_gives_them(tmp_path: Path) -> None:
         wsi_unet.train(small_recipe(), "s3://bucket/model")
     assert caught.value.option == "output"
     with pytest.raises(OptionError, match="s3://bucket/slides: recipe, data and model") as caught:
-        wsi_unet.train(small_recipe(), tmp_path / "m", data="s3://bucket/slides")
+        wsi_unet.train(small_recipe(), tmp_path / "m", data=Path("s3://bucket/slides"))
     assert caught.value.option == "data"
     with pytest.raises(OptionError, match="must be on this machine"):
         read_recipe("s3://bucket/recipe.toml")

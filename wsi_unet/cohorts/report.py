@@ -248,7 +248,7 @@ class CohortReport:
         self._next = ended + max(SHORTEST_PAUSE, (ended - started) / LARGEST_SHARE)
 
     def _encode_json(self, state: CohortState) -> bytes:
-        progress = None if self._progress is None else self._describe_progress(self._progress, state)
+        progress = self._progress and self._describe_progress(self._progress, state)
         header = {
             "format_version": FORMAT_VERSION,
             "wsi_unet": version("wsi-unet"),

@@ -99,7 +99,7 @@ def map_classes(
     lookup: dict[int, int] = {}
     for name, key in given.items():
         own, true = key if isinstance(key, tuple) else (key, name)
-        value = _find_value(own, known, prediction, name)
+        value = _find_value(own, known, names or {}, prediction, name)
         known.setdefault(value, name)
         aliases[fold_name(name)] = value
         if isinstance(true, int):
@@ -156,8 +156,18 @@ def _map_by_value(prediction: str, truth: Truth) -> ClassMapping:
     return ClassMapping(_add_background(names), _lookup_table({}, CLASS_VALUES))
 
 
-def _find_value(key: ClassId, known: Mapping[int, str], prediction: str, given: str) -> int:
-    """Return the prediction's value of the class that the caller gave as `given`."""
+def _find_value(
+    key: ClassId, known: Mapping[int, str], names: Mapping[int, str], prediction: str, given: str
+) -> int:
+    """Return the prediction's value of the class that the caller gave as `given`.
+
+    Args:
+        key: the value, or the name.
+        known: the classes so far by value, those that the caller gave among them.
+        names: the prediction's own.
+        prediction: name of the prediction.
+        given: name of the class.
+    """
     if isinstance(key, str):
         for value, name in known.items():
             if fold_name(name) == fold_name(key):
@@ -170,6 +180,12 @@ def _find_value(key: ClassId, known: Mapping[int, str], prediction: str, given: 
     if not 0 <= key < CLASS_VALUES:
         raise OptionError(
             f"`classes`: {given}={key}: values of classes are 0 to {CLASS_VALUES - 1}",
+            option="classes",
+        )
+    if names and key not in names and key != 0:
+        classes = ", ".join(f"{value} {item!r}" for value, item in sorted(names.items()))
+        raise OptionError(
+            f"`classes`: {given}={key}: {prediction} has no class of value {key} ({classes})",
             option="classes",
         )
     return key

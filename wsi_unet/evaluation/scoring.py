@@ -22,6 +22,7 @@ from wsi_unet.evaluation.map_reduce import MapReduce
 from wsi_unet.evaluation.pairs import Pair
 from wsi_unet.evaluation.report import score_classes, summarise_classes
 from wsi_unet.geometry import Box
+from wsi_unet.logs import warn
 from wsi_unet.metrics.boundaries import count_boundaries
 from wsi_unet.metrics.confusion import confusion_matrix
 from wsi_unet.metrics.instances import score_objects
@@ -61,7 +62,28 @@ def evaluate_classes(
     matrix = confusion_matrix(counts.overlaps, list(names))
     boundaries = None if tolerance is None else counts.boundaries
     scores = score_classes(names, matrix, boundaries)
+    _warn_of_absent_classes(pair, given, names, matrix)
     return {**summarise_classes(scores, matrix), **_report_unpredicted(counts.unpredicted)}
+
+
+def _warn_of_absent_classes(
+    pair: Pair, given: GivenClasses, names: Mapping[int, str], matrix: NDArray[np.int64]
+) -> None:
+    """Warn of classes that the caller gave and that have no pixel, which may be a slip."""
+    prediction, truth = pair.prediction.name, pair.truth.name
+    said = {key[0] if isinstance(key, tuple) else key for key in given.values()}
+    for (value, name), true, predicted in zip(
+        names.items(), matrix.sum(axis=1), matrix.sum(axis=0), strict=True
+    ):
+        if predicted or not {value, name} & said:
+            continue
+        if not true:
+            warn(
+                f"class {name!r} (value {value}) is nowhere in {prediction} and {truth}, so it has "
+                "no score and isn't in the mean"
+            )
+        elif pair.prediction.classes is None:
+            warn(f"class {name!r}: {prediction} has no pixel of value {value}; check `classes`")
 
 
 def evaluate_objects(pair: Pair, tolerance: float | None, map_reduce: MapReduce) -> Fields:

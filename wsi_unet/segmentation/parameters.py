@@ -466,25 +466,3 @@ def find_region(region: Box, slide_shape: Shape, resampling: Resampling) -> Box:
     y1 = rows if region.y1 >= slide_shape[0] else pixels.y1
     x1 = columns if region.x1 >= slide_shape[1] else pixels.x1
     return Box(pixels.y0, pixels.x0, y1, x1).intersection(Box.from_shape(resampling.shape))
-
-
-def differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """Name the differences between two identities, in words.
-
-    >>> differences({"block": 512}, {"block": 1024})
-    ['block (512 stored, 1024 requested)']
-    """
-    # Entries that only one of them has follow from others, like the tile from the precision.
-    names = stored.keys() & wanted.keys()
-    if all(stored[name] == wanted[name] for name in names):
-        names = stored.keys() | wanted.keys()
-    return [
-        f"{name} ({_short(stored.get(name))} stored, {_short(wanted.get(name))} requested)"
-        for name in sorted(names)
-        if stored.get(name) != wanted.get(name)
-    ]
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 24 else f"{text[:12]}…"

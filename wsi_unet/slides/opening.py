@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 
 from wsi_unet.errors import OptionError, SlideError, foreign_errors_as, os_errors_as
 from wsi_unet.image_files import JPEG_HEAD, PNG_HEAD, TIFF_HEADS
@@ -143,9 +144,14 @@ def choose_reader(location: Location, source: ByteSource | None) -> str:
         return "dicom"
     if not location.is_url and _openslide_reads(location):
         return "openslide"
+    more = "what OpenSlide reads"
+    if location.is_url:
+        more = "on a disk what OpenSlide reads"
+    elif find_spec("openslide") is None:
+        more = "with pip install 'wsi-unet[openslide]' what OpenSlide reads"
     raise SlideError(
-        f"{location}: isn't a slide in a known format (TIFF, Zarr, PNG, JPEG, DICOM, or with "
-        "pip install 'wsi-unet[openslide]' what OpenSlide reads); check the file"
+        f"{location}: isn't a slide in a known format (TIFF, Zarr, PNG, JPEG, DICOM, or {more}); "
+        "check the file"
     )
 
 
@@ -226,9 +232,11 @@ def _import_reader(reader: str, location: Location) -> Callable[..., Reader]:
     except (ImportError, OSError) as error:
         if reader not in EXTRAS:
             raise
+        cure = f"pip install 'wsi-unet[{reader}]'"
+        if find_spec(EXTRAS[reader]) is not None:
+            cure = "it is installed, but can't be loaded: install it anew"
         raise SlideError(
-            f"{location}: the {reader} reader needs {EXTRAS[reader]} ({error}); "
-            f"pip install 'wsi-unet[{reader}]'"
+            f"{location}: the {reader} reader needs {EXTRAS[reader]} ({error}); {cure}"
         ) from error
     return loaded
 

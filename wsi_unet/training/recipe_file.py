@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,6 +25,19 @@ LARGEST_RECIPE = 1 << 24
 """Bytes of the largest recipe that is read; real ones are some kB."""
 
 Table = dict[str, Any]
+
+REQUIRED = {
+    "name": 'name = "my-model"',
+    "classes": 'a [[classes]] with name = "…" and color = "#rrggbb" for each class',
+    "data": 'a [[data]] with images = "…" and labels = "…" for each source',
+    "images": 'images = "…", a folder, a file or a pattern',
+    "labels": 'labels = "…", a folder or a file',
+    "color": 'color = "#rrggbb"',
+}
+"""What to write for the keys that a recipe can't do without."""
+
+LONGEST_VALUE = 60
+"""Characters of a wrong value that a message shows."""
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -76,9 +90,10 @@ def local_path(given: str | os.PathLike[str], option: str) -> Path:
     Raises:
         OptionError: it is a URL: training reads and writes files of this machine only.
     """
-    if Location.parse(given).is_url:
+    location = Location.parse(given)
+    if location.is_url:  # a Path of it has lost a slash
         raise OptionError(
-            f"{os.fspath(given)}: recipe, data and model of a training must be on this machine; "
+            f"{location}: recipe, data and model of a training must be on this machine; "
             "copy what is to be read, and give a path",
             option=option,
         )
@@ -185,8 +200,8 @@ def _complete_network(table: Table, network: Table, path: Path) -> None:
     for key, value in derived.items():
         if network.setdefault(key, value) != value:
             raise RecipeError(
-                f"{path}: network.{key}: is {network[key]!r}, but follows from the recipe's "
-                f"channels and classes as {value}; leave it out"
+                f"{path}: network.{key}: is {_write_value(network[key])}, but follows from the "
+                f"recipe's channels and classes as {value}; leave it out"
             )
 
 
@@ -194,9 +209,10 @@ def _explain(error: ErrorDetails) -> str:
     """Return pydantic's error as a message: the key, what is wrong, and what to write instead."""
     key = ".".join(str(step) for step in error["loc"])
     if error["type"] == "missing":
-        return f"{key}: is missing"
+        example = REQUIRED.get(str(error["loc"][-1]), "")
+        return f"{key}: is missing, and every recipe needs it{example and f'; write {example}'}"
     if error["type"] == "model_type":
-        return f"{key}: must be a table, not {error['input']!r}"
+        return f"{key}: must be a table, not {_write_value(error['input'])}"
     if error["type"] == "tuple_type":
         return f"{key}: must be a list{_advise_on_list(key, error['input'])}"
     if error["type"] != "extra_forbidden":
@@ -215,7 +231,13 @@ def _describe_value_error(error: ErrorDetails) -> str:
         return error["msg"].removeprefix("Value error, ")
     if error["type"].startswith("int_"):
         wanted = "a whole number"
-    return f"must be {wanted.partition(', unable')[0]}, not {error['input']!r}"
+    return f"must be {wanted.partition(', unable')[0]}, not {_write_value(error['input'])}"
+
+
+def _write_value(value: object) -> str:
+    """Return a value about as TOML has it, cut short."""
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
 
 
 def _advise_on_list(key: str, given: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from wsi_unet.wording import plain
 from wsi_unet_cli.common.output import (
     duration,
     micrometres,
@@ -137,7 +138,7 @@ def _flatten(prefix: str, parameters: Mapping[str, Any]) -> Iterator[tuple[str, 
         if isinstance(value, dict):
             yield from _flatten(f"{prefix}{name}.", value)
         else:
-            yield f"{prefix}{name}", str(value)
+            yield f"{prefix}{name}", plain(value)
 
 
 def show_classes(classes: Sequence[ClassArea]) -> None:

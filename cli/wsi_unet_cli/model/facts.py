@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from wsi_unet.wording import plain
 from wsi_unet_cli.common.output import micrometres, print_facts
 from wsi_unet_cli.common.text import speak
 
@@ -51,7 +52,8 @@ def _facts(spec: ModelSpec, summary: ModelSummary) -> Iterator[tuple[str, str]]:
     yield "parameters", f"{summary.parameters:,}" if summary.parameters else "unknown"
     yield "classes", ", ".join(summary.classes)
     yield "background", spec.background or "none"
-    yield "head", spec.head + ("" if spec.thresholds is None else f" above {spec.thresholds}")
+    above = "" if spec.thresholds is None else f" above {plain(spec.thresholds)}"
+    yield "head", spec.head + above
     yield "pixel size", "any" if spec.mpp is None else micrometres(spec.mpp)
     yield "input", f"{spec.channel_order}, {_normalisation(spec)}"
     yield "border", _border(summary)

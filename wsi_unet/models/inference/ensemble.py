@@ -22,6 +22,7 @@ from wsi_unet.models.architectures.border import fix_border
 from wsi_unet.models.architectures.exactness import explain_inexactness
 from wsi_unet.models.inference.augmentation import VIEWS, Tta, widen_for_views
 from wsi_unet.models.inference.label_groups import LONGEST_NAME, LabelGroup, list_label_groups
+from wsi_unet.wording import plain
 
 if TYPE_CHECKING:
     from wsi_unet.models.architectures.costs import ForwardCost
@@ -315,6 +316,7 @@ def _check_alike(first: ModelSpec, other: ModelSpec) -> None:
     ):
         if one != two:
             raise OptionError(
-                f"ensemble: {other.name} differs from {first.name} in its {what} ({two} instead of "
-                f"{one}); only models that answer the same question can be averaged"
+                f"ensemble: {other.name} differs from {first.name} in its {what} ({plain(two)} "
+                f"instead of {plain(one)}); only models that answer the same question can be "
+                "averaged"
             )

@@ -10,6 +10,7 @@ from wsi_unet.geometry import Box
 from wsi_unet.labels.pyramid import CHUNK, is_block_side
 from wsi_unet.models.inference.augmentation import VIEWS, Tta
 from wsi_unet.models.inference.device_names import parse_device_name
+from wsi_unet.wording import plain
 
 DEFAULT_BLOCK = 4096
 OUTPUTS = ("labels", "probabilities")
@@ -84,8 +85,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.region is not None and (len(self.region) != 4 or min(self.region[2:]) < 1):
             raise OptionError(
-                f"region {self.region} is not (x, y, width, height) with a width and height of at "
-                "least 1",
+                f"region {plain(self.region)} is not (x, y, width, height) with a width and height "
+                "of at least 1",
                 option="region",
             )
         self._check_outputs()

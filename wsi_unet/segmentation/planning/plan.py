@@ -10,11 +10,11 @@ from wsi_unet.dask_cluster.cluster import WorkerCounts
 from wsi_unet.errors import SignatureError
 from wsi_unet.geometry import Box
 from wsi_unet.models.inference.ensemble import Ensemble
+from wsi_unet.segmentation.differences import describe_differences
 from wsi_unet.segmentation.parameters import (
     ImageParameters,
     LabelParameters,
     ModelReference,
-    differences,
     find_region,
 )
 from wsi_unet.segmentation.planning.costs import Costs, check_affordable, count_costs
@@ -267,7 +267,7 @@ def _count_pixels(resolved: ResolvedOptions) -> int:
 def _check_same_run(output: OutputState, labels: LabelParameters) -> None:
     if output.stored is None:
         return
-    changed = differences(output.stored.identity(), labels.identity())
+    changed = describe_differences(output.stored.identity(), labels.identity())
     if changed:
         raise SignatureError(
             f"{output.location}: {output.label!r} was computed with another {', '.join(changed)}; "

@@ -12,12 +12,12 @@ from wsi_unet.labels.pyramid import LONGEST_SIDE, MOST_BLOCKS, Pyramid
 from wsi_unet.locations import Location
 from wsi_unet.models.inference.ensemble import Ensemble, IntensityStatistics
 from wsi_unet.models.spec import ModelSpec
+from wsi_unet.segmentation.differences import describe_differences
 from wsi_unet.segmentation.parameters import (
     MOST_REGIONS,
     ImageParameters,
     LabelParameters,
     SlideReference,
-    differences,
     find_region,
 )
 from wsi_unet.segmentation.planning.options import DEFAULT_BLOCK, MOST_SCALED, Options
@@ -329,7 +329,7 @@ def _choose_image(
         if stored is None:
             return None
         image = _make_image(slide, reference, stored.mode, levels)
-        changed = differences(stored.identity(), image.identity())
+        changed = describe_differences(stored.identity(), image.identity())
         if changed or stored.block != image.block:
             what = ", ".join(changed or ["block"])
             raise SignatureError(

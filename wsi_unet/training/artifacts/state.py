@@ -20,7 +20,7 @@ from wsi_unet.models.spec import Normalisation
 from wsi_unet.regular_files import read_regular
 from wsi_unet.training.artifacts.atomic import replace_file
 from wsi_unet.training.recipe import Recipe
-from wsi_unet.wording import count
+from wsi_unet.wording import count, plain
 
 MAY_DIFFER = ("running", "iterations")
 """The key of a recipe that may change when a training is resumed."""
@@ -190,9 +190,9 @@ def check_same(state: TrainingState, recipe: Recipe, data: str, path: Path) -> N
     for key, (before, after) in _differences(state.recipe, now):
         if key != MAY_DIFFER:
             raise SignatureError(
-                f"{path} was trained with another recipe: {'.'.join(key)} was {before!r} and is "
-                f"{after!r}; only {'.'.join(MAY_DIFFER)} may be raised. Use that recipe, choose "
-                "another `output`, or give `overwrite=True`"
+                f"{path} was trained with another recipe: {'.'.join(key)} was {plain(before)} and "
+                f"is {plain(after)}; only {'.'.join(MAY_DIFFER)} may be raised. Use that recipe, "
+                "choose another `output`, or give `overwrite=True`"
             )
     if recipe.running.iterations < state.iteration:
         raise SignatureError(

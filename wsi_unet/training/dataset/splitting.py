@@ -70,14 +70,24 @@ def _assign_folds(recipe: Recipe, fields: Sequence[F]) -> dict[str, int]:
     for source in sorted({field.source for field in fields}):
         patients = list(dict.fromkeys(field.patient for field in fields if field.source == source))
         if len(patients) < recipe.split.folds:
+            cures = _advise_on_folds(recipe, source, len(patients))
             raise RecipeError(
                 f"split.folds: data.{source} ({recipe.data[source].images}) can't be cut into "
-                f"{recipe.split.folds} folds, as its number of patients is {len(patients)}; use "
-                f"{len(patients)} at most, or hold the source out"
+                f"{count(recipe.split.folds, 'fold')}, as it has only "
+                f"{count(len(patients), 'patient')}; {cures}"
             )
         new = [patient for patient in patients if patient not in fold_of]
         fold_of |= zip(new, _divide(recipe, source, len(new)), strict=True)
     return fold_of
+
+
+def _advise_on_folds(recipe: Recipe, source: int, patients: int) -> str:
+    """Return what to write where a source has fewer patients than there are folds."""
+    cures = [f"split.folds = {patients}"] if patients > 1 else []
+    cures.append("split.folds = 1 to train on all without measuring")
+    if len(recipe.data) > 1:
+        cures.append(f"split.hold_out = [{source}] to measure this source alone")
+    return f"write {', or '.join(cures)}"
 
 
 def _divide(recipe: Recipe, source: int, patients: int) -> list[int]:
