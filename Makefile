@@ -66,6 +66,8 @@ format: $(VENV)/.test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Compiled once, not by each of the processes that tests start.
+test: export PYTHONDONTWRITEBYTECODE =
 test: lint
 	$(BIN)/pytest $(PYTEST_ARGS)
 

@@ -44,6 +44,8 @@ class Input:
 
 SLIDE_COMMANDS = (
     ("info", "-v", "{it}"),
+    ("info", "{it}", "--json"),
+    ("info", "{it}"),
     ("segment", "{it}", "-m", "{here}/model", "-o", "{out}", *OPTIONS),
 )
 MASK_COMMANDS = (
