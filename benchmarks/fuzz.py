@@ -117,7 +117,9 @@ def main() -> None:
         each = range(-(-given.cases // len(kinds))) if given.only is None else [given.only]
         for number in each:
             for kind in kinds:
-                fuzzer.run(kind, number)
+                ending = fuzzer.run(kind, number)
+                if ending.how not in GOOD:
+                    tell(f"{kind} {number}: {ending.how}: {ending.command}\n  {ending.said}")
             if number % 100 == 99:
                 cases = fuzzer.totals.ends.total()
                 tell(
