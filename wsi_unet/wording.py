@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+
+MOST_ITEMS = 4
+"""Items of a list that a message shows."""
 
 
 def count(number: int, noun: str, plural: str = "") -> str:
@@ -31,3 +35,22 @@ def plain(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(plain, value)) or "none"
     return str(value)
+
+
+def write_short(value: object, most: int = 40) -> str:
+    """Write a value of a JSON or TOML document as it stands there, cut short.
+
+    >>> write_short(None), write_short([1, True]), write_short("x" * 9, most=5)
+    ('null', '[1, true]', "'xxxxx'")
+    >>> write_short({"a": 1, "b": 2}), write_short([[]])
+    ('a table with 2 keys', 'a list of 1 item')
+    """
+    if isinstance(value, str):
+        return repr(value[:most])
+    if isinstance(value, dict):
+        return f"a table with {count(len(value), 'key')}"
+    if isinstance(value, list | tuple) and (
+        len(value) > MOST_ITEMS or any(isinstance(item, list | tuple | dict) for item in value)
+    ):
+        return f"a list of {count(len(value), 'item')}"
+    return json.dumps(value, default=str, ensure_ascii=False)

@@ -21,6 +21,7 @@ from wsi_unet.annotations.annotation import (
 )
 from wsi_unet.annotations.other_json import describe_json
 from wsi_unet.errors import AnnotationError, foreign_errors_as
+from wsi_unet.wording import write_short
 
 MAX_DEPTH = 32
 """How deep GeometryCollections may be nested."""
@@ -102,7 +103,7 @@ def _areas(path: Path, node: Any, depth: int, where: str) -> Iterator[Any]:
     elif kind not in WITHOUT_AREA:
         known = ", ".join((*AREAS, *WITHOUT_AREA))
         raise AnnotationError(
-            f"{path}: {where}: its geometry's type is {str(kind)[:40]!r}, none of {known}"
+            f"{path}: {where}: its geometry's type is {write_short(kind)}, none of {known}"
         )
 
 
@@ -114,7 +115,7 @@ def _check_depth(path: Path, depth: int) -> None:
 def _kind(path: Path, node: Any) -> Any:
     if not isinstance(node, dict):
         raise AnnotationError(
-            f"{path}: the GeoJSON holds {str(node)[:40]!r} where a JSON object should be"
+            f"{path}: the GeoJSON holds {write_short(node)} where a JSON object should be"
         )
     kind = node.get("type")
     return kind if isinstance(kind, str) else None
@@ -123,7 +124,7 @@ def _kind(path: Path, node: Any) -> Any:
 def _items(path: Path, value: Any, where: str) -> list[Any]:
     if not isinstance(value, list):
         raise AnnotationError(
-            f"{path}: {where}: there is {str(value)[:40]!r} where a list should be"
+            f"{path}: {where}: there is {write_short(value)} where a list should be"
         )
     return value
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ from wsi_unet.errors import OptionError, RecipeError, first_line
 from wsi_unet.locations import Location
 from wsi_unet.regular_files import read_regular
 from wsi_unet.training.recipe import Recipe
+from wsi_unet.wording import write_short
 
 SHIPPED = Path(__file__).parent / "recipes"
 LARGEST_RECIPE = 1 << 24
@@ -35,9 +35,6 @@ REQUIRED = {
     "color": 'color = "#rrggbb"',
 }
 """What to write for the keys that a recipe can't do without."""
-
-LONGEST_VALUE = 60
-"""Characters of a wrong value that a message shows."""
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -200,7 +197,7 @@ def _complete_network(table: Table, network: Table, path: Path) -> None:
     for key, value in derived.items():
         if network.setdefault(key, value) != value:
             raise RecipeError(
-                f"{path}: network.{key}: is {_write_value(network[key])}, but follows from the "
+                f"{path}: network.{key}: is {write_short(network[key])}, but follows from the "
                 f"recipe's channels and classes as {value}; leave it out"
             )
 
@@ -212,7 +209,7 @@ def _explain(error: ErrorDetails) -> str:
         example = REQUIRED.get(str(error["loc"][-1]), "")
         return f"{key}: is missing, and every recipe needs it{example and f'; write {example}'}"
     if error["type"] == "model_type":
-        return f"{key}: must be a table, not {_write_value(error['input'])}"
+        return f"{key}: must be a table, not {write_short(error['input'])}"
     if error["type"] == "tuple_type":
         return f"{key}: must be a list{_advise_on_list(key, error['input'])}"
     if error["type"] != "extra_forbidden":
@@ -231,13 +228,7 @@ def _describe_value_error(error: ErrorDetails) -> str:
         return error["msg"].removeprefix("Value error, ")
     if error["type"].startswith("int_"):
         wanted = "a whole number"
-    return f"must be {wanted.partition(', unable')[0]}, not {_write_value(error['input'])}"
-
-
-def _write_value(value: object) -> str:
-    """Return a value about as TOML has it, cut short."""
-    text = json.dumps(value, default=str, ensure_ascii=False)
-    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
+    return f"must be {wanted.partition(', unable')[0]}, not {write_short(error['input'])}"
 
 
 def _advise_on_list(key: str, given: object) -> str:

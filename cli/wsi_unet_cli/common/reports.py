@@ -50,7 +50,7 @@ def show_plan(plan: Plan) -> None:
                 f"{costs.tiles} of {labels.tile} px; the network sees {costs.overhead:.2f} times "
                 "the pixels it labels",
             ),
-            ("chosen", _search_in_words(plan.measured)),
+            ("search", _search_in_words(plan.measured)),
             ("runs on", f"{labels.device} in {labels.precision}"),
             (
                 "exactness",
@@ -73,15 +73,17 @@ def show_plan(plan: Plan) -> None:
 
 
 def _search_in_words(measured: WorkerMeasurement) -> str:
-    """Return how tile and number type were chosen, and how long that took."""
+    """Return what was tried to choose tile and number type, and how long that took."""
     choice, words = measured.choice, []
     tried = ", ".join(map(str, choice.speeds))
-    if choice.source == "default":
-        words.append("the tile untried, since a search would take too much of the run")
+    if choice.source == "given":
+        words.append("none, the tile is given")
+    elif choice.source == "default":
+        words.append("none, since it would take too much of the run")
     elif choice.source == "remembered":
-        words.append("the tile as an earlier search found it")
+        words.append("none, the tile is remembered from an earlier one")
     elif choice.source == "searched":
-        words.append(f"the tile out of {tried} px, tried in {duration(choice.seconds)}")
+        words.append(f"tiles of {tried} px tried in {duration(choice.seconds)}")
     if choice.source != "searched" and choice.seconds:
         words.append(f"the speed measured in {duration(choice.seconds)}")
     if measured.compared_seconds:
