@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Mapping
+import struct
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
+import numcodecs
 import numpy as np
 import pytest
 import zarr
@@ -14,6 +18,7 @@ from numpy.typing import NDArray
 from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box
 from wsi_unet.slides import PixelSize, open_slide
+from wsi_unet.slides.readers import zarr_codecs
 
 Pixels = NDArray[np.uint8]
 
@@ -217,3 +222,126 @@ def test_fingerprints_follow_the_image_not_its_place_nor_its_labels(
     zarr.open_array(str(copy / "1"), mode="r+")[:20] = 7
     with open_slide(copy) as slide:
         assert slide.fingerprint() != original
+
+
+def read_corner(path: Path) -> NDArray[np.uint8]:
+    with open_slide(path) as slide:
+        return slide.read(0, Box(0, 0, 8, 8))
+
+
+def chunk_file(path: Path) -> Path:
+    (found,) = (file for file in (path / "c").rglob("*") if file.is_file())
+    return found
+
+
+def packed_array(path: Path, name: str) -> Path:
+    """Write an array of zeros that is one chunk, packed by a codec of Zarr format 2."""
+    document = {
+        "zarr_format": 2,
+        "shape": [64, 64, 3],
+        "chunks": [64, 64, 3],
+        "dtype": "|u1",
+        "compressor": {"id": name},
+        "filters": None,
+        "fill_value": 0,
+        "order": "C",
+    }
+    path.mkdir()
+    (path / ".zarray").write_text(json.dumps(document))
+    codec = numcodecs.registry.get_codec({"id": name})
+    (path / "0.0.0").write_bytes(codec.encode(np.ones((64, 64, 3), np.uint8)))
+    return path
+
+
+@pytest.mark.parametrize("name", ["blosc", "bz2", "gzip", "lz4", "lzma", "zlib", "zstd"])
+def test_a_chunk_is_unpacked_to_its_size_at_most(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """zarr would unpack all that a chunk claims to be, before it looks at its shape."""
+    path = packed_array(tmp_path / "slide.zarr", name)
+    assert (read_corner(path) == 1).all()
+    codec = numcodecs.registry.get_codec({"id": name})
+    (path / "0.0.0").write_bytes(codec.encode(np.ones(1 << 24, np.uint8)))
+    sizes = []
+    codecs = dict(zarr_codecs._UNPACK)
+
+    def unpack(packed: bytes, out: int) -> bytes | bytearray:
+        unpacked = codecs[name](packed, out=out)
+        sizes.append(len(unpacked))
+        return unpacked
+
+    monkeypatch.setitem(zarr_codecs._UNPACK, name, unpack)
+    with pytest.raises(SlideError, match="a chunk may be damaged"):
+        read_corner(path)
+    assert max(sizes, default=0) <= 2 * 64 * 64 * 3 + 65536
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_a_packed_chunk_of_format_3_is_bounded_too(tmp_path: Path, sharded: bool) -> None:
+    path = tmp_path / "slide.zarr"
+    zarr.create_array(
+        str(path),
+        shape=(64, 64, 3),
+        dtype="uint8",
+        chunks=(32, 32, 3) if sharded else (64, 64, 3),
+        shards=(64, 64, 3) if sharded else None,
+        compressors=zarr.codecs.ZstdCodec(),
+    )[:] = 1
+    assert (read_corner(path) == 1).all()
+    bomb = bytes(numcodecs.Zstd().encode(bytes(1 << 24)))
+    if sharded:
+        index = struct.pack("<8Q", *(4 * (0, len(bomb))))
+        bomb += index + google_crc32c.value(index).to_bytes(4, "little")
+    chunk_file(path).write_bytes(bomb)
+    with pytest.raises(SlideError, match="too small"):
+        read_corner(path)
+
+
+def test_a_codec_that_cannot_be_bounded_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SlideError, match="its codec 'packbits' isn't one of"):
+        open_slide(packed_array(tmp_path / "slide.zarr", "packbits"))
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/full")])
+def test_a_chunk_that_is_no_file_is_not_read(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    path = packed_array(tmp_path / "slide.zarr", "zstd")
+    (path / "0.0.0").unlink()
+    make(path / "0.0.0")
+    with pytest.raises(SlideError, match="not a file"):
+        read_corner(path)
+
+
+def test_files_larger_than_what_belongs_there_are_not_read(tmp_path: Path) -> None:
+    path = packed_array(tmp_path / "slide.zarr", "zstd")
+    os.truncate(path / "0.0.0", 1 << 33)
+    with pytest.raises(SlideError, match="more bytes than belong there"):
+        read_corner(path)
+    (path / ".zattrs").touch()
+    os.truncate(path / ".zattrs", 1 << 33)
+    with pytest.raises(SlideError, match="more than 16 MiB"):
+        open_slide(path)
+
+
+@pytest.mark.parametrize("name", ["../other.zarr/0", "..", "0/../../other.zarr/0", "/tmp", "0\n"])
+def test_a_level_outside_of_the_slide_is_refused(tmp_path: Path, name: str) -> None:
+    for folder in ("slide.zarr", "other.zarr"):
+        image(tmp_path / folder, [np.zeros((3, 64, 64), np.uint8)], "0.5")
+    document = tmp_path / "slide.zarr" / "zarr.json"
+    described = json.loads(document.read_bytes())
+    described["attributes"]["ome"]["multiscales"][0]["datasets"][0]["path"] = name
+    document.write_text(json.dumps(described))
+    with pytest.raises(SlideError, match="isn't a folder inside it"):
+        open_slide(tmp_path / "slide.zarr")
+
+
+def test_a_shard_without_end_is_refused(tmp_path: Path) -> None:
+    """zarr would find that the array has no chunks, and return memory that nobody filled."""
+    path = tmp_path / "slide.zarr"
+    zarr.create_array(
+        str(path), shape=(64, 64, 3), dtype="uint8", chunks=(32, 32, 3), shards=(64, 64, 3)
+    )
+    document = json.loads((path / "zarr.json").read_bytes())
+    document["chunk_grid"]["configuration"]["chunk_shape"][0] = 32 * 10**400
+    (path / "zarr.json").write_text(json.dumps(document))
+    with pytest.raises(SlideError, match="can't be those of an image"):
+        open_slide(path)

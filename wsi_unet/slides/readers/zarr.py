@@ -25,6 +25,7 @@ from wsi_unet.errors import SlideError, foreign_errors_as, os_errors_as
 from wsi_unet.geometry import Box, Shape
 from wsi_unet.locations import Location
 from wsi_unet.slides.levels import make_levels
+from wsi_unet.slides.readers.zarr_codecs import bound_unpacking
 from wsi_unet.slides.readers.zarr_gaps import LevelArray
 from wsi_unet.slides.readers.zarr_metadata import (
     Node,
@@ -47,6 +48,8 @@ from wsi_unet.storage.concurrent import map_concurrently
 _NOT_A_CHUNK = re.compile(r"(^|/)(\.[^/]*|zarr\.json|[^/]*\.partial)$")
 """Names of files that hold metadata, or that are being written."""
 
+LONGEST_SIDE = 1 << 40
+"""Of arrays, chunks and shards along any axis; zarr divides by them in floating point."""
 MAX_LEVELS = 64
 """Levels that are looked at: each has at most half the side of the one before."""
 SAMPLED_CHUNKS = 64
@@ -117,8 +120,11 @@ class ZarrReader(Reader):
             array = zarr.open_array(
                 folder.store(), mode="r", zarr_format=2 if node.version == 2 else 3
             )
+        sides = (*array.shape, *array.chunks, *(array.shards or ()))
         if array.ndim != len(self._axes) or 0 in array.shape:
             raise SlideError(f"{location}: shape {array.shape} doesn't fit the axes {self._axes}")
+        if not all(0 < side <= LONGEST_SIDE for side in sides):
+            raise SlideError(f"{location}: its shape, chunks or shards can't be those of an image")
         try:
             refuse_samples(dict(zip(self._axes, array.shape, strict=True)), str(array.dtype))
         except SlideError as error:
@@ -130,7 +136,10 @@ class ZarrReader(Reader):
                 f"{location}: its chunks {array.chunks} are far larger than its shape "
                 f"{array.shape}; write it again with smaller chunks"
             )
-        return array
+        try:
+            return bound_unpacking(array)
+        except SlideError as error:
+            raise SlideError(f"{location}: {error}") from error
 
     def _shape(self, array: zarr.Array[Any]) -> Shape:
         return array.shape[self._axes.index("y")], array.shape[self._axes.index("x")]

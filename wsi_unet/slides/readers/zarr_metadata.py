@@ -21,6 +21,9 @@ from wsi_unet.slides.sources.folder import Folder
 DOCUMENTS = ("zarr.json", ".zarray", ".zgroup")
 """A folder that holds one of these is a Zarr node."""
 
+MOST_BYTES = 1 << 24
+"""The most bytes of a document."""
+
 _RGB = ["FF0000", "00FF00", "0000FF"]
 
 
@@ -35,7 +38,13 @@ def is_zarr(folder: Folder) -> bool:
 
 def _read(folder: Folder, name: str) -> bytes | None:
     with os_errors_as(SlideError, folder.location / name):
-        return folder.read(name)
+        data = folder.read(name, MOST_BYTES + 1)
+    if data is not None and len(data) > MOST_BYTES:
+        raise SlideError(
+            f"{folder.location / name}: has more than {MOST_BYTES >> 20} MiB, which no document of "
+            "a Zarr has; the Zarr is damaged"
+        )
+    return data
 
 
 @dataclass(frozen=True)

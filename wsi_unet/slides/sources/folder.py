@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from typing_extensions import override
 
+from wsi_unet.errors import SlideError
 from wsi_unet.locations import Location
 from wsi_unet.regular_files import open_regular
 
@@ -28,7 +29,11 @@ class Folder(Protocol):
     location: Location
 
     def subfolder(self, name: str) -> Folder:
-        """Return a folder inside this one."""
+        """Return a folder inside this one ("0", "labels/0").
+
+        Raises:
+            SlideError: the name, which the slide states, leads out of it.
+        """
 
     def read(self, name: str, length: int | None = None) -> bytes | None:
         """Return a file, or its first `length` bytes; None if there is no such file."""
@@ -40,6 +45,18 @@ class Folder(Protocol):
         """Return the store through which zarr reads the folder."""
 
 
+def locate_below(folder: Location, name: str) -> Location:
+    """Return the location of a folder inside another one.
+
+    Raises:
+        SlideError: the name leads out of it, or can't be a name.
+    """
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if name.startswith("/") or ".." in parts or not name.isprintable():
+        raise SlideError(f"{folder}: names {name[:80]!r}, which isn't a folder inside it")
+    return folder / "/".join(parts) if parts else folder
+
+
 class LocalFolder(Folder):
     """A folder on a disk."""
 
@@ -48,7 +65,7 @@ class LocalFolder(Folder):
 
     @override
     def subfolder(self, name: str) -> LocalFolder:
-        return LocalFolder(self.location / name)
+        return LocalFolder(locate_below(self.location, name))
 
     @override
     def read(self, name: str, length: int | None = None) -> bytes | None:

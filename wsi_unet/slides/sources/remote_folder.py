@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from typing_extensions import override
 
 from wsi_unet.locations import Location
-from wsi_unet.slides.sources.folder import Folder
+from wsi_unet.slides.sources.folder import Folder, locate_below
 from wsi_unet.storage.s3.client import open_bucket
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class RemoteFolder(Folder):
 
     @override
     def subfolder(self, name: str) -> RemoteFolder:
-        return RemoteFolder(self.location / name)
+        return RemoteFolder(locate_below(self.location, name))
 
     @override
     def read(self, name: str, length: int | None = None) -> bytes | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from typing_extensions import override
@@ -19,6 +21,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
 
 from wsi_unet.locations import Location
+from wsi_unet.regular_files import check_regular
 from wsi_unet.storage.s3.client import Bucket
 
 if TYPE_CHECKING:
@@ -28,7 +31,44 @@ if TYPE_CHECKING:
 def open_zarr_store(location: str | os.PathLike[str] | Location) -> Store:
     """Return the store of a folder or a URL, for zarr to read from."""
     parsed = Location.parse(location)
-    return BucketReadStore(parsed) if parsed.is_url else LocalStore(parsed.path, read_only=True)
+    return BucketReadStore(parsed) if parsed.is_url else FolderReadStore(parsed.path)
+
+
+class FolderReadStore(LocalStore):
+    """A Zarr store for reading the regular files below a folder: no pipes, no devices.
+
+    Attributes:
+        most_bytes: the most bytes that a file may have which is read as a whole; None for any
+            number.
+    """
+
+    def __init__(self, root: Path, *, most_bytes: int | None = None) -> None:
+        """Take the files below `root`; nothing is read yet."""
+        super().__init__(root, read_only=True)
+        self.most_bytes = most_bytes
+
+    @override
+    async def get(
+        self,
+        key: str,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
+    ) -> Buffer | None:
+        try:
+            await asyncio.to_thread(self._check, self.root / key, whole=byte_range is None)
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            return None
+        return await super().get(key, prototype, byte_range)
+
+    def _check(self, path: Path, *, whole: bool) -> None:
+        """Check that a file may be read.
+
+        Raises:
+            OSError: it isn't a regular file, or is too large.
+        """
+        check_regular(path)
+        if whole and self.most_bytes is not None and path.stat().st_size > self.most_bytes:
+            raise OSError(errno.EFBIG, "it has more bytes than belong there", str(path))
 
 
 class BucketReadStore(Store):
