@@ -69,6 +69,12 @@ def test_axes_of_length_one_dont_count(
     assert (pixels.read(Box(10, 40, 150, 203)) == LABELS[10:150, 40:203]).all()
 
 
+def test_labels_that_jpeg_changed_are_refused(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", LABELS * 50, compression="jpeg", tile=(64, 64))
+    with pytest.raises(EvaluationError, match="compressed by JPEG, which changes the numbers"):
+        open_image_pixels(tmp_path / "a.tif")
+
+
 def test_a_large_image_in_one_piece_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

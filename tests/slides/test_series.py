@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 import tifffile
 import zarr
@@ -127,6 +128,14 @@ def test_series_of_other_kinds_are_refused(
     with open_slide(example_slide_path) as slide:
         names = [series.name for series in slide.series]
         assert names == ["Baseline", "Thumbnail", "Label", "Macro"]
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        for pixels in (rgb[:60, :100], rgb):
+            writer.write(pixels, photometric="rgb", metadata=None)
+    with pytest.raises(SlideError, match="holds several images, of which this reader can't"):
+        open_slide(tmp_path / "a.tif", "image")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(99))
+    with pytest.raises(SlideError, match="isn't a TIFF, by its first bytes"):
+        open_slide(tmp_path / "a.png", "tiffslide")
 
 
 def bioformats2raw(path: Path, version: int, *images: Pixels) -> Path:
@@ -180,6 +189,32 @@ def test_bioformats2raw_with_a_list_of_its_images(
     with open_slide(path) as slide:
         assert [series.shape for series in slide.series] == [(60, 100), (256, 320)]
         assert (all_pixels(slide) == rgb).all()
+
+
+def test_of_several_dicom_series_the_largest_is_the_slide(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    dataset = pydicom.dcmread(shared_data / "slides" / "camelyon_jpeg.dcm")
+    dataset.SeriesDescription = "first"
+    dataset.save_as(tmp_path / "1")
+    dataset.SeriesDescription, dataset.SeriesInstanceUID = "second", "1.2.3"
+    dataset.save_as(tmp_path / "2")
+    alike = r"2 images of about the same size, 0 'first' \(1152 x 700 px\), 1 'second' .* `series`"
+    with pytest.raises(SlideError, match=alike):
+        open_slide(tmp_path)
+    for name in ("1", "second"):
+        with open_slide(tmp_path, series=name) as slide, open_slide(tmp_path / "2") as alone:
+            assert [series.name for series in slide.series] == ["first", "second"]
+            assert slide.fingerprint() == alone.fingerprint()
+    dataset.TotalPixelMatrixRows = 256
+    dataset.TotalPixelMatrixColumns = 512
+    dataset.NumberOfFrames = 2
+    dataset.save_as(tmp_path / "2")
+    with open_slide(tmp_path) as slide:
+        assert slide.shape == (700, 1152)
+        assert slide.warnings == (
+            "read 0 'first' (1152 x 700 px), not 1 'second' (512 x 256 px); `series` chooses",
+        )
 
 
 def test_several_images_in_one_group(tmp_path: Path, rgb: Pixels) -> None:

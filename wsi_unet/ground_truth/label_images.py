@@ -19,6 +19,7 @@ from wsi_unet.image_files import PNG_HEAD, TIFF_HEADS, check_size, open_image
 from wsi_unet.regular_files import open_regular
 from wsi_unet.samples import UnclearSamplesError, turn_upright
 from wsi_unet.slides.planes import (
+    check_kept_numbers,
     check_photometric,
     decoded_orientation,
     find_largest,
@@ -148,6 +149,7 @@ def _open_tiff(path: Path) -> tuple[WholePixels | TiledPixels, Shape]:
         page: Any = level.pages[0]
         _check_dtype(path, np.dtype(page.dtype))
         check_photometric(page)
+        check_kept_numbers(page)
         orientation = page_orientation(page)
         if page.is_final:  # uncompressed: can be mapped into memory
             stored = page.dtype.newbyteorder(tiff.byteorder)

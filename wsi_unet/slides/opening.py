@@ -33,8 +33,8 @@ EXTRAS = {"openslide": "openslide", "dicom": "wsidicom"}
 FILE_READERS = ("tiffslide", "image")
 """The readers that are given an open file; the others are given its location."""
 
-SERIES_READERS = ("tiffslide", "zarr")
-"""The readers of files that may hold several images."""
+SERIES_READERS = ("tiffslide", "zarr", "dicom")
+"""The readers of files and folders that may hold several images."""
 
 LOCAL_READERS = ("openslide", "dicom")
 """The readers whose libraries open files themselves, so only on a disk."""
@@ -64,8 +64,8 @@ def open_slide(
             or of anything that OpenSlide reads.
         reader: "tiffslide", "zarr", "image", "openslide", "dicom", or "auto" to choose by the
             content. A TIFF that tiffslide can't read goes to OpenSlide where that is installed.
-        series: the number or the name of one of several images in the file (`Slide.series`); None
-            for the largest.
+        series: the number or the name of one of several images in the file or folder
+            (`Slide.series`); None for the largest.
 
     Returns:
         An open slide, which the caller closes; its `reader` says what reads it.

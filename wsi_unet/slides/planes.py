@@ -44,6 +44,8 @@ TOGETHER = 1
 """PlanarConfiguration of samples that lie one after the other, pixel by pixel."""
 JPEG = 7
 """Value of Compression whose decoder makes YCbCr RGB."""
+ALL_JPEG = frozenset({6, JPEG, 33007, 34892})
+"""Values of Compression that change the numbers of pixels: JPEG, old and new."""
 
 
 @contextmanager
@@ -94,6 +96,19 @@ def check_photometric(page: Any) -> None:
     if page.photometric in PLAIN or (page.photometric == YCBCR and page.compression == JPEG):
         return
     raise UnclearSamplesError(describe_colours(int(page.photometric)))
+
+
+def check_kept_numbers(page: Any) -> None:
+    """Refuse a TIFF's page whose compression doesn't keep the numbers of its pixels.
+
+    Raises:
+        UnclearSamplesError: it is JPEG, which makes a 7 or a 9 of an 8.
+    """
+    if int(page.compression) in ALL_JPEG:
+        raise UnclearSamplesError(
+            "is compressed by JPEG, which changes the numbers of classes; export it again, "
+            "uncompressed or compressed by LZW or deflate"
+        )
 
 
 def check_palette(shown: NDArray[np.bool_], indices: NDArray[Any]) -> None:

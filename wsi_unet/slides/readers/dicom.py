@@ -19,6 +19,8 @@ from wsi_unet.slides.fingerprint import path_digest
 from wsi_unet.slides.levels import make_levels
 from wsi_unet.slides.pixel_size import choose_size, parse_number, stated_size
 from wsi_unet.slides.readers.dicom_files import find_dicom_files
+from wsi_unet.slides.readers.dicom_series import find_series
+from wsi_unet.slides.series import choose_series, mention_others
 from wsi_unet.slides.slide import Reader
 
 
@@ -27,17 +29,22 @@ class DicomReader(Reader):
 
     name = "dicom"
 
-    def __init__(self, location: Location) -> None:
+    def __init__(self, location: Location, series: str | None = None) -> None:
         """Open a file or a folder.
 
+        Args:
+            location: the file or folder.
+            series: number or name of the series to read; None for the largest.
+
         Raises:
-            SlideError: it holds no whole-slide image.
+            SlideError: it holds no whole-slide image, or several of about the same size.
         """
         self._path = location.path
         self._lock = threading.Lock()
         self._files = [self._path]
         if self._path.is_dir():
             self._files = list(find_dicom_files(self._path))
+        self._choose(series)
         with foreign_errors_as(SlideError, f"{self._path}: wsidicom finds no whole-slide image"):
             self._slide = WsiDicom.open(self._files)
         try:
@@ -45,6 +52,20 @@ class DicomReader(Reader):
         except BaseException:
             self._slide.close()
             raise
+
+    def _choose(self, wanted: str | None) -> None:
+        """Keep the files of one series, if there are several or one is wanted."""
+        found = find_series(self._files)
+        if wanted is None and len(found) < 2:
+            return
+        self.series = tuple(series.describe() for series in found)
+        try:
+            number = choose_series(self.series, wanted)
+        except SlideError as error:
+            raise SlideError(f"{self._path}: {error}") from error
+        if wanted is None:
+            self.warnings += mention_others(self.series, number)
+        self._files = found[number].files
 
     def _keep_metadata(self) -> None:
         levels = list(self._slide.levels)

@@ -83,6 +83,11 @@ class ImageReader(Reader):
                     f"{location}: its colour mode is {image.mode!r}; only 8-bit grey and RGB are "
                     "supported, so convert it first"
                 )
+            if getattr(image, "n_frames", 1) > 1:
+                raise SlideError(
+                    f"{location}: holds several images, of which this reader can't choose one; "
+                    "save the one that is meant alone, or leave out `reader`"
+                )
             shape = image.height, image.width
             self._refuse_impossible(shape, depth * _PNG_SAMPLES.get(colours, 1))
             self.levels = make_levels([shape], [shape])

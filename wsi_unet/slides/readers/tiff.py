@@ -184,12 +184,10 @@ class TiffReader(Reader):
         except NotImplementedError:  # axes of length one, or colours in planes
             if required:
                 raise
-        except Exception as error:  # whatever it raises on damaged descriptions
+        except Exception:  # whatever it raises on damaged descriptions
             if required:
                 raise
-            self._unread = (
-                f"what it says beside its pixels can't all be read ({first_line(error)})",
-            )
+            self._unread = ("what its maker says beside its pixels can't all be understood",)
         return {}
 
     def _choose_series(

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from wsi_unet.errors import SlideError, os_errors_as
+from wsi_unet.image_files import TIFF_HEADS
 from wsi_unet.slides.sources.source import ByteSource
 
 MAX_DIRECTORIES = 10_000
@@ -72,6 +73,8 @@ def walk_directories(source: ByteSource) -> list[Directory]:
 
 def _walk(source: ByteSource) -> Iterator[Directory]:
     head = source.read_at(0, 16)
+    if not head.startswith(TIFF_HEADS):
+        raise SlideError(f"{source.location}: isn't a TIFF, by its first bytes; check the file")
     layout, start = _layout(head, source.location.name)
     seen: set[int] = set()
     waiting = [(start, True)]

@@ -20,6 +20,8 @@ _APERIO = re.compile(r"\|\s*MPP\s*=\s*([^|\s]+)")
 _VENTANA = re.compile(r"\bScanRes\s*=\s*[\"']([^\"']+)")
 _UNITS = {2: "inch", 3: "cm", 4: "mm", 5: "µm"}
 """Values of ResolutionUnit."""
+NO_UNIT = 1
+"""That of resolutions that only say how pixels' sides compare."""
 _RESOLUTION_UNIT, _X_RESOLUTION, _Y_RESOLUTION, _XMP = 296, 282, 283, 700
 
 
@@ -110,9 +112,14 @@ def misunderstood_sizes(frame: Any, ome: OmeImage | None) -> tuple[str, ...]:
     if ome is not None and ome.unclear:
         return (f"its pixel size is unknown: its OME-XML states {ome.unclear}",)
     tags = [frame.tags.get(code) for code in (_X_RESOLUTION, _Y_RESOLUTION)]
+    unit = frame.tags.get(_RESOLUTION_UNIT)
     if all(tag is None or _unit_per_pixel(tag) is not None for tag in tags):
-        return ()
-    stated = " and ".join("/".join(map(str, np.ravel(tag.value))) for tag in tags if tag)
+        if None in tags or unit is None or _whole(unit.value) in (NO_UNIT, *_UNITS):
+            return ()
+        value = "/".join(map(str, np.ravel(unit.value))) or "nothing"
+        return (f"its pixel size is unknown: the unit of its resolution tags is {value}",)
+    values = ("/".join(map(str, np.ravel(tag.value))) or "nothing" for tag in tags if tag)
+    stated = " and ".join(values)
     return (f"its pixel size is unknown: its resolution tags state {stated}",)
 
 
