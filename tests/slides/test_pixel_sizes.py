@@ -255,4 +255,4 @@ def test_a_damaged_xml_is_left_out_and_said(tmp_path: Path, random_rgb: Pixels) 
         assert (slide.read(0, Box(0, 0, 90, 70)) == random_rgb).all()
         assert slide.mpp is not None
         assert slide.mpp.x == pytest.approx(0.5)
-        assert slide.warnings == ("its OME-XML is damaged and was left out",)
+        assert slide.warnings == ("its OME-XML describes no image and was left out",)

@@ -138,6 +138,37 @@ def test_series_of_other_kinds_are_refused(
         open_slide(tmp_path / "a.png", "tiffslide")
 
 
+def test_numbers_come_before_names(tmp_path: Path, rgb: Pixels) -> None:
+    path = ome_tiff(tmp_path / "a.ome.tif", ("1", rgb, 1), ("0", rgb[:200], 1), ("7", rgb[:210], 1))
+    for wanted, rows in (("0", 256), (1, 200), ("7", 210)):
+        with open_slide(path, series=wanted) as slide:
+            assert slide.shape[0] == rows
+
+
+OME = """<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">
+<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint8" SizeX="320"
+SizeY="256" SizeC="3" SizeZ="1" SizeT="1" PhysicalSizeX="0.25" PhysicalSizeY="0.25"
+Interleaved="true"><Channel ID="Channel:0:0" SamplesPerPixel="3"/><TiffData IFD="0" PlaneCount="1">
+<UUID FileName="b.ome.tif">urn:uuid:00000000-0000-0000-0000-000000000002</UUID></TiffData></Pixels>
+</Image></OME>"""
+
+
+def test_pixels_in_another_file_are_not_looked_for_in_this_one(tmp_path: Path, rgb: Pixels) -> None:
+    for name, pixels in (("a", rgb[:40, :50]), ("b", rgb)):
+        tifffile.imwrite(
+            tmp_path / f"{name}.ome.tif", pixels, photometric="rgb", description=OME, metadata=None
+        )
+    with open_slide(tmp_path / "b.ome.tif") as slide:
+        assert (all_pixels(slide) == rgb).all()
+        assert slide.mpp == PixelSize(0.25, 0.25)
+    with pytest.raises(SlideError, match=r"a.ome.tif: .* another file; give the path of b.ome.tif"):
+        open_slide(tmp_path / "a.ome.tif")
+    (tmp_path / "b.ome.tif").unlink()
+    with open_slide(tmp_path / "a.ome.tif") as slide:
+        assert (all_pixels(slide) == rgb[:40, :50]).all()
+        assert slide.warnings == ("its OME-XML describes no image of this size and was left out",)
+
+
 def bioformats2raw(path: Path, version: int, *images: Pixels) -> Path:
     """Write images as bioformats2raw does: a group for each, numbered from 0."""
     group = zarr.open_group(path, mode="w", zarr_format=2 if version == 2 else 3)

@@ -118,10 +118,11 @@ def list_series(listed: Sequence[Series], numbers: Sequence[int] | None = None) 
 
 
 def _find(listed: Sequence[Series], wanted: str) -> int:
+    # Numbers first: every image has one of its own, and may be called by that of another.
+    if wanted.isascii() and wanted.isdigit() and int(wanted) < len(listed):
+        return int(wanted)
     named = [number for number, series in enumerate(listed) if series.name == wanted]
     if len(named) == 1:
         return named[0]
-    if wanted.isascii() and wanted.isdigit() and int(wanted) < len(listed):
-        return int(wanted)
     problem = "several images have the name" if named else "there is no series"
     raise SlideError(f"{problem} {wanted!r}; its images are {list_series(listed)}")

@@ -196,13 +196,16 @@ class TiffReader(Reader):
         xml = tiff.ome_metadata if tiff.is_ome else None
         images = read_ome_images(xml) if xml else []
         if xml and not images:
-            self.warnings += ("its OME-XML is damaged and was left out",)
+            self.warnings += ("its OME-XML describes no image and was left out",)
         self.series = tuple(describe_series(tiff, images))
         try:
             number = int(properties[_SERIES]) if composed else choose_series(self.series, wanted)
             pixels = read_pixels(tiff.series[number], number, images)
         except (SlideError, UnclearSamplesError) as error:
             raise SlideError(f"{self._location}: {error}") from error
+        self._check_place(tiff, pixels)
+        if images and pixels.ome is None:
+            self.warnings += ("its OME-XML describes no image of this size and was left out",)
         for series in tiff.series if composed else [pixels.series]:
             fill_gaps(series, pixels.meaning)
         if wanted is None and not composed:
@@ -210,6 +213,15 @@ class TiffReader(Reader):
         if pixels.meaning.ignored:
             self.warnings += ("its fourth channel isn't stated to be alpha and was left out",)
         return pixels
+
+    def _check_place(self, tiff: Any, pixels: SeriesPixels) -> None:
+        """Refuse an image all of whose pixels are in another file, which the OME-XML names."""
+        there = pixels.series.keyframe.parent
+        if there is not tiff and not pixels.series.is_multifile:
+            raise SlideError(
+                f"{self._location}: its pixels are in another file; give the path of "
+                f"{there.filehandle.name}"
+            )
 
     def _direct_levels(self, pixels: SeriesPixels) -> tuple[tuple[TiffLevel, ...], ...] | None:
         """Return the levels if their tiles can be read directly, None if tiffslide must."""
