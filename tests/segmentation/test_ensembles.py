@@ -159,10 +159,10 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
         r"from one in its background \(class-1 instead of class-0\)",
     ),
     ({"head": "sigmoid", "background": None}, "in its background"),
-    ({"mpp": 0.5}, r"from one in its pixel size \(0.5 instead of None\)"),
+    ({"mpp": 0.5}, r"from one in its pixel size \(0.5 instead of none\)"),
     (
         {"classes": [{"name": name, "color": "#000000"} for name in ("class-0", "b", "class-2")]},
-        r"in its classes \(\['class-0', 'b', 'class-2'\] instead of",
+        r"in its classes \(class-0, b, class-2 instead of",
     ),
 ]
 

@@ -204,9 +204,7 @@ def _warn_of_models(ensemble: Ensemble) -> list[str]:
     """Return why tiling can change labels, and what was assumed about the models."""
     warnings = []
     if ensemble.inexact_because:
-        warnings.append(
-            f"labels are approximate, tiles may show in them: {ensemble.inexact_because}"
-        )
+        warnings.append(f"tiles may show in the labels: {ensemble.inexact_because}")
     for model in ensemble.models:
         if model.spec.assumed:
             warnings.append(
