@@ -21,6 +21,9 @@ from wsi_unet.geometry import Box, Shape
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6
 """Values of PhotometricInterpretation."""
+_COLOUR_SPACES = {PALETTE: "PALETTE", 4: "a transparency mask", 5: "CMYK", YCBCR: "YCBCR"}
+_COLOUR_SPACES |= {8: "CIELAB", 9: "ICCLAB", 10: "ITULAB", 32803: "CFA", 32844: "LOGL"}
+"""Names of those that aren't read everywhere."""
 UNSPECIFIED, PREMULTIPLIED, STRAIGHT = 0, 1, 2
 """Values of ExtraSamples."""
 ORIENTATION = 274
@@ -100,7 +103,7 @@ def describe_colours(photometric: int) -> str:
             "stores white as zero (MINISWHITE), which programs read in two ways; save it with "
             "black as zero (in tifffile photometric='minisblack')"
         )
-    name = {PALETTE: "PALETTE", 5: "CMYK", 8: "CIELAB"}.get(photometric, str(photometric))
+    name = _COLOUR_SPACES.get(photometric, f"PhotometricInterpretation {photometric}")
     return f"stores colours as {name}, which isn't supported; convert it to RGB first"
 
 

@@ -216,6 +216,7 @@ def test_a_reduced_slide_is_a_masks_shape(mask: tuple[int, int], slide: tuple[in
         ((100, 128), (768, 1024), r"such as 128 x 96 px$"),
         ((600, 1024), (768, 1024), r"such as 1024 x 768 px$"),
         ((1, 200), (768, 1024), r"such as 200 x 150 px$"),
+        ((3, 2), (400, 600), r"or turn it by 90°$"),
     ],
 )
 def test_a_mask_of_another_shape_is_refused(

@@ -16,7 +16,7 @@ from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box
 from wsi_unet.segmentation.parameters import ImageParameters
 from wsi_unet.segmentation.planning.resolved_options import make_slide_reference
-from wsi_unet.slides import Slide, choose_resampling, open_slide
+from wsi_unet.slides import PixelSize, Slide, choose_resampling, open_slide
 from wsi_unet.slides.series import Series, choose_series, mention_others
 
 Pixels = NDArray[np.uint8]

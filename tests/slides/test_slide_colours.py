@@ -88,7 +88,13 @@ def test_meanings_that_nobody_states_are_refused() -> None:
     for photometric, samples, extra in ((1, 2, (0,)), (1, 4, ()), (2, 5, (2, 0)), (2, 2, ())):
         with pytest.raises(UnclearSamplesError, match="channels"):
             sample_meaning(photometric, samples, extra)
-    for photometric, match in ((0, "MINISWHITE"), (3, "PALETTE"), (5, "CMYK"), (9, "9")):
+    for photometric, match in (
+        (0, "MINISWHITE"),
+        (3, "PALETTE"),
+        (5, "CMYK"),
+        (9, "ICCLAB"),
+        (99, "99"),
+    ):
         with pytest.raises(UnclearSamplesError, match=match):
             sample_meaning(photometric, 1, ())
 

@@ -36,7 +36,7 @@ def _fits(mask: Shape, slide: Shape) -> bool:
     pairs = tuple(zip(mask, slide, strict=True))
     least = max(long / (short + 1) for short, long in pairs)
     most = min(long / (short - 1) if short > 1 else math.inf for short, long in pairs)
-    return least <= most
+    return least < most
 
 
 def format_size(shape: Shape) -> str:
