@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -240,6 +241,91 @@ def test_a_torn_row_is_a_slide_of_which_nothing_is_known() -> None:
     path.write_bytes(path.read_bytes().replace(b'"label":"nuclei-he"', b'"label":"nucl', 1))
     assert [row["slide"] for row in read_report_rows(open_store("out"))] == ["/s/1.svs"]
     assert (read_header(path.read_bytes()) or {})["counts"] == {"finished": 2}
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"output": 5},
+        {"output": None},
+        {"output": "ftp://somewhere/a"},
+        {"status": ["finished"]},
+        {"status": "finished", "blocks": None},
+        {"blocks": {"total": 1}},
+        {"blocks": {"total": 1, "done": -1, "resumed": 0, "failed": 0, "empty": 0}},
+        {"waits": {"read": "x"}},
+        {"mpx_per_s": float("nan")},
+        {"classes": [5]},
+        {"warnings": "x"},
+        {"columns": [1]},
+        {"columns": {"a": [[[]]]}},
+    ],
+)
+def test_a_forged_row_is_a_slide_of_which_nothing_is_known(change: dict[str, object]) -> None:
+    (slide,) = listed(1)
+    table = CohortReport(FOLDER, [slide])
+    list(table.jobs())
+    table.add_outcome(finished(slide))
+    table.close()
+    path = Path("out/cohort.json")
+    head, row = path.read_text().split('"slides": [')
+    forged = {**json.loads(row.removesuffix("]}\n")), **change}
+    path.write_text(head + '"slides": [\n' + json.dumps(forged) + "\n]}\n")
+    assert list(read_report_rows(open_store(FOLDER))) == []
+    assert list(read_cohort_status(FOLDER, verify=True)) == []
+    CohortReport(FOLDER, [slide]).begin()
+    assert statuses() == ["waiting"]
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"progress": 5', b'{"updated": NaN'])
+def test_a_forged_head_is_no_report(content: bytes) -> None:
+    store = open_store(FOLDER)
+    store.put("cohort.json", content + b', "format_version": 1,\n "slides": [\n{}\n]}')
+    assert list(read_report_rows(store)) == []
+    assert list(read_cohort_status(FOLDER)) == []
+
+
+def test_names_that_are_no_text_are_read_back(tmp_path: Path) -> None:
+    name = "/s/caf\udce9\\udce9😀.png"
+    table = CohortReport(
+        tmp_path / "out", [CohortSlide(SlideJob(slide=name, output="/o/a.ome.zarr"))]
+    )
+    table.begin()
+    table.close()
+    (row,) = read_report_rows(open_store(tmp_path / "out"))
+    assert row["slide"] == name
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_forgetting_stays_in_the_folder(
+    tmp_path: Path, linked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A report from somebody else may name any result of its reader's."""
+    (tmp_path / "out").mkdir()
+    other = open_store(tmp_path / "other.ome.zarr")
+    other.put("zarr.json", b"{}")
+    named = tmp_path / "other.ome.zarr"
+    if linked:
+        named = tmp_path / "out" / "linked.ome.zarr"
+        named.symlink_to(tmp_path / "other.ome.zarr")
+    table = CohortReport(
+        tmp_path / "out", [CohortSlide(SlideJob(slide="/s/a.png", output=str(named)))]
+    )
+    table.begin()
+    table.close()
+    asked = []
+
+    def note(output: object, *, verify: bool, forget: bool) -> list[object]:
+        asked.append((verify, forget))
+        raise OutputError("nothing")
+
+    monkeypatch.setattr("wsi_unet.cohorts.status.run_status", note)
+    (status,) = read_cohort_status(tmp_path / "out", verify=True, forget=True)
+    assert asked == [(True, False)]
+    assert status.error is not None
+    assert "nothing of it is forgotten" in status.error
 
 
 @pytest.mark.usefixtures("here")

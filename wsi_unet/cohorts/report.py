@@ -25,11 +25,9 @@ from wsi_unet.cohorts.rows import (
     BEFORE_ROWS,
     CLASS_COLUMNS,
     CSV_COLUMNS,
-    FORMAT_VERSION,
     JSON_NAME,
     TIMES,
     Row,
-    Status,
     describe_error,
     encode_row,
     flatten_row,
@@ -38,6 +36,7 @@ from wsi_unet.cohorts.rows import (
     read_report_rows,
     summarise_report,
 )
+from wsi_unet.cohorts.stored import FORMAT_VERSION, Status
 from wsi_unet.csv_cells import guard_cell
 from wsi_unet.errors import OutputError
 from wsi_unet.locations import Location

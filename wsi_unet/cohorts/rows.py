@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any
 
 from wsi_unet.cohorts.cohort import CohortSlide
 from wsi_unet.cohorts.manifest import COLUMNS
+from wsi_unet.cohorts.stored import StoredHeader, StoredRow, read_document
 from wsi_unet.errors import WsiUnetError
 from wsi_unet.locations import Location
 from wsi_unet.segmentation.report import Report
 from wsi_unet.storage.store import ByteStore
 
 JSON_NAME = "cohort.json"
-FORMAT_VERSION = 1
+MOST_BYTES = 1 << 30
+"""The most bytes of a report: hundreds of thousands of rows."""
+
 BEFORE_ROWS = b',\n "slides": [\n'
 """Separates the header, which is about the whole cohort, from the rows, one per line."""
 
-Status = Literal["waiting", "running", "finished", "incomplete", "failed", "interrupted"]
 Row = dict[str, Any]
 
 TIMES = ("seconds", "startup_seconds", "mpx_per_s", "blocks_per_s", "device_busy", "waits")
@@ -54,26 +56,18 @@ def read_report_rows(store: ByteStore) -> Iterator[Row]:
     Raises:
         OutputError: it can't be read.
     """
-    head, _, rows = (store.get(JSON_NAME) or b"").partition(BEFORE_ROWS)
+    head, _, rows = (store.get(JSON_NAME, MOST_BYTES) or b"").partition(BEFORE_ROWS)
     if read_header(head) is None:
         return
     for line in rows.splitlines():
-        try:
-            row = json.loads(line.removesuffix(b","))
-        except ValueError:
-            continue
-        if isinstance(row, dict) and EMPTY_ROW.keys() <= row.keys():
+        row = read_document(StoredRow, line.removesuffix(b","))
+        if row is not None:
             yield row
 
 
 def read_header(head: bytes) -> Row | None:
     """Return what a report's bytes say about the whole cohort; None if they aren't a report."""
-    try:
-        header = json.loads(head.partition(BEFORE_ROWS)[0] + b"}")
-    except ValueError:
-        return None
-    known = isinstance(header, dict) and header.get("format_version") == FORMAT_VERSION
-    return header if known else None
+    return read_document(StoredHeader, head.partition(BEFORE_ROWS)[0] + b"}")
 
 
 def describe_error(error: Exception) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from wsi_unet.cohorts.rows import JSON_NAME, Row, read_header, read_report_rows
+from wsi_unet.cohorts.rows import JSON_NAME, MOST_BYTES, Row, read_header, read_report_rows
 from wsi_unet.errors import OutputError
 from wsi_unet.locations import Location
 from wsi_unet.segmentation.report import BlockCounts, Waits
@@ -73,7 +73,7 @@ def read_cohort_header(folder: str | os.PathLike[str] | Location) -> Row | None:
     Raises:
         OutputError: it can't be read.
     """
-    content = open_store(folder).get(JSON_NAME)
+    content = open_store(folder).get(JSON_NAME, MOST_BYTES)
     return None if content is None else read_header(content)
 
 
@@ -88,7 +88,7 @@ def read_cohort_status(
     Args:
         folder: path or URL of the folder; in an object store only the report's outputs are known.
         verify: as for `run_status`, for every output.
-        forget: likewise.
+        forget: likewise, of those that lie in the folder.
 
     Raises:
         OutputError: something can't be read.
@@ -97,17 +97,34 @@ def read_cohort_status(
     known: set[str] = set()
     for row in read_report_rows(open_store(location)):
         known.add(row["output"])
-        yield _read_reported(row, verify=verify, forget=forget)
+        yield _read_reported(row, verify=verify, forget=forget, folder=location)
     for output in _find_outputs(location):
         if output not in known:
             yield _read_stored(Location.parse(output), verify=verify, forget=forget)
 
 
-def _read_reported(row: Row, *, verify: bool, forget: bool) -> OutputStatus:
-    """Return the status of an output that the report lists."""
+def _is_below(output: Location, folder: Location) -> bool:
+    """Return whether an output lies below a folder, wherever links lead."""
+    if output.is_url or folder.is_url:
+        return str(output).startswith(f"{folder}/")
+    return output.path.resolve().is_relative_to(folder.path.resolve())
+
+
+def _read_reported(row: Row, *, verify: bool, forget: bool, folder: Location) -> OutputStatus:
+    """Return the status of an output that the report lists.
+
+    Whoever wrote the report may have named any output; one outside of the folder isn't changed.
+    """
     if row.get("refused"):
-        return OutputStatus(output="", slide=row["slide"], state="failed", error=row["error"])
+        slide = row["slide"] or ""
+        return OutputStatus(output="", slide=slide, state="failed", error=row["error"])
     output, slide = Location.parse(row["output"]), Location.parse(row["slide"]).name
+    if forget and not _is_below(output, folder):
+        status = _read_reported(row, verify=verify, forget=False, folder=folder)
+        if status.state == "finished":
+            return status
+        where = f"{output} isn't below {folder}, so nothing of it is forgotten; give it by itself"
+        return replace(status, error=where)
     store = open_store(output)
     if row["status"] == "finished" and not verify and is_finished(store, row["label"]):
         return OutputStatus(
