@@ -18,7 +18,8 @@ wsi_unet_cli.main > wsi_unet_cli > wsi_unet_cli.common > wsi_unet > view trainin
 > training.recipe > training.recipe_sections training.report > cohorts
 > evaluation segmentation
 > segmentation.runs > segmentation.dispatch > segmentation.planning > segmentation.worker
-> segmentation.parameters segmentation.report segmentation.differences > ground_truth models
+> segmentation.parameters segmentation.report segmentation.differences > segmentation.references
+> ground_truth models
 > models.importing > models.probing > models.inference > models.saving models.summary
 > models.model models.destination > models.stored_network > models.exported
 > models.networks > models.spec

@@ -116,3 +116,12 @@ def _normalised(url: str, scheme: str, rest: str) -> str:
             f"{scheme}://bucket/folder/name, with nothing empty between the slashes"
         )
     return f"{scheme}://{rest}"
+
+
+def is_utf8(text: str) -> bool:
+    """Return whether a path can be recorded; Linux allows file names that aren't text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -9,8 +9,9 @@ import pytest
 
 from wsi_unet.errors import PlanError
 from wsi_unet.geometry import Border
-from wsi_unet.segmentation.parameters import LabelParameters, ModelReference, SlideReference
+from wsi_unet.segmentation.parameters import LabelParameters
 from wsi_unet.segmentation.planning.costs import GIB, check_affordable, count_costs
+from wsi_unet.segmentation.references import ModelReference, SlideReference
 from wsi_unet.slides.resample import Resampling
 from wsi_unet.slides.window_memory import decoding_bytes
 

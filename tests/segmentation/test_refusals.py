@@ -16,7 +16,7 @@ import wsi_unet
 from wsi_unet.errors import OptionError, OutputError, PlanError, SlideError
 from wsi_unet.models import UNetConfig
 from wsi_unet.models.inference.ensemble import Ensemble
-from wsi_unet.segmentation.parameters import ModelReference
+from wsi_unet.segmentation.references import ModelReference
 from wsi_unet.segmentation.worker.task import load_ensemble
 
 

@@ -99,7 +99,7 @@ def test_tta_is_part_of_what_a_run_is(
     report = run(tta="flips")
     assert report.parameters["tta"] == "flips"
     assert report.exactness == "exact"
-    with pytest.raises(SignatureError, match=r"test-time augmentation \(flips stored, none requested\)"):
+    with pytest.raises(SignatureError, match=r"augmentation \(flips stored, none requested\)"):
         run()
     assert run(tta="flips").blocks.resumed == 1
     with pytest.raises(OptionError, match=r"tta 'rotations' is none of none, flips, d4"):

@@ -19,15 +19,12 @@ from pydantic import (
 )
 from typing_extensions import override
 
-from wsi_unet.errors import ModelError
 from wsi_unet.geometry import BlockGrid, BlockIndex, Box, Shape, find_pixels, merge_boxes
 from wsi_unet.labels.contents import FORMAT_VERSION
 from wsi_unet.labels.documents import (
     MOST_CLASSES,
     DamagedError,
     LabelName,
-    Positive,
-    Side,
     explain_invalid,
 )
 from wsi_unet.labels.progress import BlockMarker, MarkedBoxes, Progress, RunRecord
@@ -41,47 +38,21 @@ from wsi_unet.labels.pyramid import (
 )
 from wsi_unet.labels.run_layout import RunLayout
 from wsi_unet.models.inference.augmentation import Tta
-from wsi_unet.models.inference.ensemble import Ensemble, IntensityStatistics
+from wsi_unet.models.inference.ensemble import IntensityStatistics
 from wsi_unet.models.number_types import Precision
 from wsi_unet.predicted_area import PredictedArea
+from wsi_unet.segmentation.references import MOST_MEMBERS, ModelReference, SlideReference
 from wsi_unet.slides.resample import Resampling
 from wsi_unet.slides.tissue.mask import TissueMask
 
 MOST_REGIONS = 256
 """The most regions of a run: every block is compared with each."""
 
-MOST_MEMBERS = 64
-"""The most models of an ensemble."""
-
 Levels = Annotated[int, Field(ge=1, le=MOST_LEVELS)]
 Edge = Annotated[int, Field(ge=0, le=LONGEST_SIDE)]
 
 StoredRegion = tuple[Edge, Edge, Edge, Edge]
 StoredOutput = Annotated[str, Field(pattern="^(labels|probabilities)$")]
-
-
-class SlideReference(BaseModel):
-    """A slide and how it is opened.
-
-    Attributes:
-        path: path or URL at which a worker finds it; not part of any signature.
-        name: file name, for messages.
-        reader: the reader that opens it.
-        series: the image of the file that was asked for; None if it was the largest.
-        fingerprint: hash of its content (see `Slide.fingerprint`).
-        shape: (rows, columns) of level 0, px.
-        mpp: (y, x) size of a level-0 pixel, µm: the caller's if given, or else the file's.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    path: str
-    name: str
-    reader: str
-    fingerprint: str
-    shape: tuple[Side, Side]
-    mpp: tuple[Positive, Positive] | None
-    series: str | None = None
 
 
 def _check_resampling(resampling: Resampling) -> Resampling:
@@ -169,56 +140,6 @@ class _Parameters(BaseModel):
     def covers_block(self, marker: BlockMarker) -> bool:
         """Return whether a marker with this signature says that all of its block's part is done."""
         return self.marked_boxes(marker.block) == marker.boxes
-
-
-class ModelReference(BaseModel):
-    """A model or an ensemble: where a worker finds it, and the hash that identifies it.
-
-    Attributes:
-        path: path of the model; for an ensemble, of its first model.
-        name: name of the model or the ensemble.
-        sha256: hash of the model or the ensemble.
-        members: the models of an ensemble; empty for a single model.
-        trust: whether the model may be a program that can run code, as the caller allowed.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    path: str
-    name: str
-    sha256: str
-    members: Annotated[tuple[ModelReference, ...], Field(max_length=MOST_MEMBERS)] = ()
-    trust: bool = False
-
-    @classmethod
-    def from_ensemble(cls, ensemble: Ensemble) -> ModelReference:
-        """Return the reference to an ensemble, or to its only model.
-
-        Raises:
-            ModelError: a path isn't UTF-8, so a run couldn't be recorded.
-        """
-        for model in ensemble.models:
-            if not is_utf8(str(model.path.absolute())):
-                raise ModelError(f"{model.path}: the path isn't valid UTF-8; rename it")
-        members = tuple(
-            cls(
-                path=str(model.path.absolute()),
-                name=model.spec.name,
-                sha256=model.sha256,
-                trust=model.trusted,
-            )
-            for model in ensemble.models
-        )
-        if len(members) == 1:
-            return members[0]
-        return cls(
-            path=members[0].path, name=ensemble.name, sha256=ensemble.sha256, members=members
-        )
-
-    @property
-    def each(self) -> tuple[ModelReference, ...]:
-        """All models: an ensemble's members, or the single model."""
-        return self.members or (self,)
 
 
 class LabelParameters(_Parameters):
@@ -439,15 +360,6 @@ def read_parameters(progress: Progress, kind: type[P]) -> P | None:
             f"is damaged ({what or 'it has another name'}); `overwrite=True` computes it again"
         )
     return parameters
-
-
-def is_utf8(text: str) -> bool:
-    """Return whether a path can be recorded; Linux allows file names that aren't text."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def find_region(region: Box, slide_shape: Shape, resampling: Resampling) -> Box:

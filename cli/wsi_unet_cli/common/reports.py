@@ -19,8 +19,8 @@ from wsi_unet_cli.common.text import speak
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from wsi_unet.segmentation.parameters import ModelReference
     from wsi_unet.segmentation.planning.plan import Plan
+    from wsi_unet.segmentation.references import ModelReference
     from wsi_unet.segmentation.report import BlockCounts, ClassArea, Failure, Report, Waits
     from wsi_unet.segmentation.worker.probe import WorkerMeasurement
 

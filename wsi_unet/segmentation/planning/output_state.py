@@ -11,12 +11,8 @@ from wsi_unet.labels.documents import DamagedError, read_group_attributes
 from wsi_unet.labels.names import IMAGE_NAME, check_label_name
 from wsi_unet.labels.progress import Progress
 from wsi_unet.locations import Location
-from wsi_unet.segmentation.parameters import (
-    ImageParameters,
-    LabelParameters,
-    SlideReference,
-    read_parameters,
-)
+from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters, read_parameters
+from wsi_unet.segmentation.references import SlideReference
 from wsi_unet.slides.tissue.mask import TissueMask
 from wsi_unet.storage.opening import open_store
 from wsi_unet.storage.store import ByteStore

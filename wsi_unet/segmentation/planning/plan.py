@@ -11,16 +11,12 @@ from wsi_unet.errors import SignatureError
 from wsi_unet.geometry import Box
 from wsi_unet.models.inference.ensemble import Ensemble
 from wsi_unet.segmentation.differences import describe_differences
-from wsi_unet.segmentation.parameters import (
-    ImageParameters,
-    LabelParameters,
-    ModelReference,
-    find_region,
-)
+from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters, find_region
 from wsi_unet.segmentation.planning.costs import Costs, check_affordable, count_costs
 from wsi_unet.segmentation.planning.options import Options
 from wsi_unet.segmentation.planning.output_state import OutputState
 from wsi_unet.segmentation.planning.resolved_options import ResolvedOptions, resolve_options
+from wsi_unet.segmentation.references import ModelReference
 from wsi_unet.segmentation.worker.probe import ProbeRequest, WorkerMeasurement
 from wsi_unet.slides.slide import Slide
 from wsi_unet.slides.tissue.mask import TissueMask

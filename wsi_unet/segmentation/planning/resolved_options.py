@@ -17,11 +17,11 @@ from wsi_unet.segmentation.parameters import (
     MOST_REGIONS,
     ImageParameters,
     LabelParameters,
-    SlideReference,
     find_region,
 )
 from wsi_unet.segmentation.planning.options import DEFAULT_BLOCK, MOST_SCALED, Options
 from wsi_unet.segmentation.planning.output_state import OutputState
+from wsi_unet.segmentation.references import SlideReference
 from wsi_unet.slides.colour_statistics import ColourSums, measure_colours
 from wsi_unet.slides.levels import PixelSize, check_mpp, format_mpp
 from wsi_unet.slides.resample import Resampling, choose_resampling, open_raster

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from wsi_unet.errors import OptionError, SlideError
-from wsi_unet.locations import Location
-from wsi_unet.segmentation.parameters import is_utf8
+from wsi_unet.locations import Location, is_utf8
 from wsi_unet.segmentation.planning.options import Options
 from wsi_unet.segmentation.report import Report
 

@@ -40,7 +40,7 @@ from wsi_unet.models.inference.tiles import (
     measure_speed,
 )
 from wsi_unet.models.number_types import Precision
-from wsi_unet.segmentation.parameters import ModelReference, SlideReference
+from wsi_unet.segmentation.references import ModelReference, SlideReference
 from wsi_unet.segmentation.worker.task import get_predictor, load_ensemble, open_reference
 from wsi_unet.slides.resample import Resampling, open_raster, read_mirrored
 from wsi_unet.slides.tissue.mask import TissueMask, mask_digest, mask_touches

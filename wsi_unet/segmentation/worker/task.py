@@ -28,13 +28,8 @@ from wsi_unet.models.inference.predictor import Predictor
 from wsi_unet.models.model import load_model
 from wsi_unet.predicted_area import is_mask_of
 from wsi_unet.process_cache import ProcessCache
-from wsi_unet.segmentation.parameters import (
-    ImageParameters,
-    LabelParameters,
-    ModelReference,
-    SlideReference,
-    parse_parameters,
-)
+from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters, parse_parameters
+from wsi_unet.segmentation.references import ModelReference, SlideReference
 from wsi_unet.segmentation.worker.image_block import ImageBlockRunner
 from wsi_unet.segmentation.worker.label_block import LabelBlockRunner
 from wsi_unet.segmentation.worker.run_once import BlockRunner
