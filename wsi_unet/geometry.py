@@ -45,6 +45,14 @@ class Box:
     y1: int
     x1: int
 
+    def __str__(self) -> str:
+        """Return how messages name it.
+
+        >>> str(Box(0, 10, 4, 60))
+        'the box of columns 10 to 60 and rows 0 to 4'
+        """
+        return f"the box of columns {self.x0} to {self.x1} and rows {self.y0} to {self.y1}"
+
     @classmethod
     def from_shape(cls, shape: Shape) -> Box:
         """Return the box that covers a whole raster of `shape`."""

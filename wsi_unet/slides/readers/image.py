@@ -86,7 +86,7 @@ class ImageReader(Reader):
             if getattr(image, "n_frames", 1) > 1:
                 raise SlideError(
                     f"{location}: holds several images, of which this reader can't choose one; "
-                    "save the one that is meant alone, or leave out `reader`"
+                    "save the one that is meant alone"
                 )
             shape = image.height, image.width
             self._refuse_impossible(shape, depth * _PNG_SAMPLES.get(colours, 1))
