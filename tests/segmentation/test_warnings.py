@@ -101,7 +101,7 @@ def test_a_cohort_knows_them_while_a_slide_runs(made: Path, tmp_path: Path) -> N
     [
         (2.5, r"5 times as large as those that random is for \(2.5 and 0.5 µm\)"),
         (29.0, "58 times as large"),
-        (0.1, r"5 times as small as those that random is for \(0.1 and 0.5 µm\)"),
+        (0.005, r"100 times as small as those that random is for \(0.005 and 0.5 µm\)"),
     ],
 )
 def test_very_different_scales_need_permission(
@@ -117,12 +117,14 @@ def test_very_different_scales_need_permission(
     assert done.stderr.splitlines()[-1].endswith(
         "if the slide's pixel size is wrong, give --mpp; --allow-scale segments it all the same"
     )
-    if mpp < 29:
+    if mpp == 2.5:
         wsi_unet.plan(*arguments, allow_scale=True, **options)
 
 
-@pytest.mark.parametrize("mpp", [0.125, 2.0])
-def test_four_times_is_allowed(made: Path, tmp_path: Path, mpp: float) -> None:
+@pytest.mark.parametrize("mpp", [0.05, 2.0])
+def test_four_times_as_large_is_allowed_and_much_smaller(
+    made: Path, tmp_path: Path, mpp: float
+) -> None:
     wsi_unet.plan(
         *(made / "slide.png", tmp_path / "out", made / "model"), mpp=mpp, tissue="none", block=512
     )

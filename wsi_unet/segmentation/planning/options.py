@@ -14,9 +14,8 @@ from wsi_unet.wording import plain
 
 DEFAULT_BLOCK = 4096
 OUTPUTS = ("labels", "probabilities")
-MOST_SCALED = 4.0
-"""How many times as large or as small as the model's a slide's pixels may be unless the caller
-allows more."""
+MOST_ENLARGED = 4.0
+"""How many times as large as the model's a slide's pixels may be unless the caller allows more."""
 IMAGES = ("overview", "full", "none")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
@@ -49,8 +48,8 @@ class Options:
         series: number or name of the image to segment, of several in the slide's file; None is the
             largest.
         mpp: size of the slide's level-0 pixels, µm; overrides what the file says.
-        allow_scale: whether the slide's pixels may be more than `MOST_SCALED` times as large or as
-            small as the model's.
+        allow_scale: whether the slide's pixels may be more than `MOST_ENLARGED` times as large as
+            the model's. They may always be smaller: they are averaged then.
         region: (x, y, width, height) in level-0 px; None is the whole slide. Labels of pixels whose
             centres lie inside are those of the whole slide; all others are 0.
         tissue: "auto", "none" (predict everywhere) or the path of a mask.

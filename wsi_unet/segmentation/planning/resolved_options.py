@@ -19,7 +19,12 @@ from wsi_unet.segmentation.parameters import (
     LabelParameters,
     find_region,
 )
-from wsi_unet.segmentation.planning.options import DEFAULT_BLOCK, MOST_SCALED, Options
+from wsi_unet.segmentation.planning.options import (
+    DEFAULT_BLOCK,
+    MOST_ENLARGED,
+    MOST_REDUCED,
+    Options,
+)
 from wsi_unet.segmentation.planning.output_state import OutputState
 from wsi_unet.segmentation.references import SlideReference
 from wsi_unet.slides.colour_statistics import ColourSums, measure_colours
@@ -157,15 +162,18 @@ def check_scale(reference: SlideReference, spec: ModelSpec) -> None:
     """Raise an error if slide and model are made for pixels of very different sizes.
 
     Raises:
-        SlideError: one is more than `MOST_SCALED` times the other; the message says what may be
-            wrong.
+        SlideError: the slide's are more than `MOST_ENLARGED` times as large, or more than
+            `MOST_REDUCED` times as small; the message says what may be wrong.
     """
     wanted = spec.mpp
     if reference.mpp is None or wanted is None:
         return
     size = max(reference.mpp, key=lambda side: abs(math.log(side / wanted)))
-    factor, compared = max((size / wanted, "large"), (wanted / size, "small"))
-    if factor > MOST_SCALED * (1 + SCALE_TOLERANCE):
+    enlarged = size > wanted
+    most = MOST_ENLARGED if enlarged else MOST_REDUCED
+    factor = size / wanted if enlarged else wanted / size
+    if factor > most * (1 + SCALE_TOLERANCE):
+        compared = "large" if enlarged else "small"
         raise SlideError(
             f"{reference.name}: the slide's pixels are {factor:.3g} times as {compared} as those "
             f"that {spec.name} is for ({format_mpp(size)} and {format_mpp(wanted)} µm); if the "
