@@ -92,8 +92,7 @@ continues where it stopped when the same command is given again.
 @click.option(
     "--allow-scale",
     is_flag=True,
-    help="Segment although the slide's pixels are more than 4 times as large, or 64 times as "
-    "small, as the model's.",
+    help="Segment although the slide's pixels are more than 4 times as large as the model's.",
 )
 @click.option(
     "--region",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -22,7 +21,6 @@ from wsi_unet.segmentation.parameters import (
 from wsi_unet.segmentation.planning.options import (
     DEFAULT_BLOCK,
     MOST_ENLARGED,
-    MOST_REDUCED,
     Options,
 )
 from wsi_unet.segmentation.planning.output_state import OutputState
@@ -159,23 +157,20 @@ def fit_resampling(slide: Slide, reference: SlideReference, spec: ModelSpec) -> 
 
 
 def check_scale(reference: SlideReference, spec: ModelSpec) -> None:
-    """Raise an error if slide and model are made for pixels of very different sizes.
+    """Raise an error if the slide shows far less detail than the model was made for.
 
     Raises:
-        SlideError: the slide's are more than `MOST_ENLARGED` times as large, or more than
-            `MOST_REDUCED` times as small; the message says what may be wrong.
+        SlideError: the slide's are more than `MOST_ENLARGED` times as large; the message says
+            what may be wrong.
     """
     wanted = spec.mpp
     if reference.mpp is None or wanted is None:
         return
-    size = max(reference.mpp, key=lambda side: abs(math.log(side / wanted)))
-    enlarged = size > wanted
-    most = MOST_ENLARGED if enlarged else MOST_REDUCED
-    factor = size / wanted if enlarged else wanted / size
-    if factor > most * (1 + SCALE_TOLERANCE):
-        compared = "large" if enlarged else "small"
+    size = max(reference.mpp)
+    factor = size / wanted
+    if factor > MOST_ENLARGED * (1 + SCALE_TOLERANCE):
         raise SlideError(
-            f"{reference.name}: the slide's pixels are {factor:.3g} times as {compared} as those "
+            f"{reference.name}: the slide's pixels are {factor:.3g} times as large as those "
             f"that {spec.name} is for ({format_mpp(size)} and {format_mpp(wanted)} µm); if the "
             "slide's pixel size is wrong, give `mpp`; `allow_scale=True` segments it all the same"
         )
