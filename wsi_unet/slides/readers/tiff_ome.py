@@ -77,16 +77,24 @@ def _read_image(image: ET.Element, pixels: ET.Element) -> OmeImage:
 
 
 def _find_colours(pixels: ET.Element) -> tuple[int, ...]:
-    names = [channel.get("Name", "") for channel in pixels.iterfind("{*}Channel")]
-    if find_other_names(names):  # blue, green and red are the colours of usual stains, too
+    # Blue, green and red are the colours of usual stains, too.
+    stated = list(pixels.iterfind("{*}Channel"))
+    if find_other_names([one.get("Name", "") for one in stated]) or any(map(_glows, stated)):
         return ()
-    channels = list(_read_colours(pixels))
+    channels = list(_read_colours(stated))
     found = {colour: number for number, colour in enumerate(channels) if colour is not None}
     return tuple(found[colour] for colour in range(3)) if len(channels) == len(found) == 3 else ()
 
 
-def _read_colours(pixels: ET.Element) -> Iterator[int | None]:
-    for channel in pixels.iterfind("{*}Channel"):
+def _glows(channel: ET.Element) -> bool:
+    """Return whether a channel is stated to be fluorescence."""
+    named = any(key in channel.attrib for key in ("Fluor", "ExcitationWavelength"))
+    return named or channel.get("ContrastMethod") == "Fluorescence"
+
+
+def _read_colours(channels: Sequence[ET.Element]) -> Iterator[int | None]:
+    """Yield which of red, green and blue each channel is; None if it isn't clear."""
+    for channel in channels:
         name = NAMES.get(channel.get("Name", "").strip().lower())
         try:
             number = int(channel.get("Color", "")) & 0xFFFFFFFF  # RGBA, signed
@@ -94,4 +102,5 @@ def _read_colours(pixels: ET.Element) -> Iterator[int | None]:
             yield name
         else:
             colour = number >> 24, number >> 16 & 255, number >> 8 & 255
-            yield COLOURS.get(colour, name if colour == (255, 255, 255) else None)
+            shown = COLOURS.get(colour, name if colour == (255, 255, 255) else None)
+            yield shown if name in (None, shown) else None
