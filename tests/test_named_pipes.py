@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import wsi_unet
+from wsi_unet import logs
 from wsi_unet.annotations.reading import read_annotations
 from wsi_unet.cohorts.cohort import read_cohort
 from wsi_unet.errors import WsiUnetError
@@ -46,6 +47,23 @@ def load_folder_without_weights(path: Path) -> object:
     (path / "model.json").write_bytes(bundled.read_bytes())
     os.mkfifo(path / "weights.safetensors")
     return load_or_import_model(path)
+
+
+def test_a_log_is_never_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    os.mkfifo(path)
+    with (
+        pytest.raises(WsiUnetError, match="it is a named pipe that nobody reads"),
+        logs.writing_events(str(path)),
+    ):
+        pass
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with logs.writing_events(str(path)):
+            logs.warn("somebody reads")
+        assert b"somebody reads" in os.read(reader, 10_000)
+    finally:
+        os.close(reader)
 
 
 @pytest.mark.parametrize(

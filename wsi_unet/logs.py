@@ -8,13 +8,14 @@ fields are in the record's attribute `fields`. Events are shown only if somebody
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, TextIO
 
 from typing_extensions import override
@@ -103,14 +104,28 @@ def _opened(target: str) -> Iterator[TextIO]:
         yield sys.stderr
         return
     try:
-        stream = Path(target).open("a", encoding="utf-8")  # noqa: SIM115
+        stream = os.fdopen(_open_to_append(target), "a", encoding="utf-8")
     except OSError as error:
+        nobody = error.errno == errno.ENXIO
+        reason = "it is a named pipe that nobody reads" if nobody else error.strerror
         raise OptionError(
-            f"the log {target} can't be written: {error.strerror}; choose another `log`",
+            f"the log {target} can't be written: {reason}; choose another `log`",
             option="log",
         ) from error
     with stream:
         yield stream
+
+
+def _open_to_append(target: str) -> int:
+    """Return a descriptor; one of a pipe only if somebody reads it, who is not waited for.
+
+    Raises:
+        OSError: it can't be opened.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    descriptor = os.open(target, flags, 0o666)
+    os.set_blocking(descriptor, True)
+    return descriptor
 
 
 class _CallbackHandler(logging.Handler):

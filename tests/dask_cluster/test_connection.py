@@ -289,6 +289,14 @@ def test_a_report_that_cannot_be_written(tmp_path: Path) -> None:
         pass
 
 
+def test_a_report_is_no_pipe(tmp_path: Path) -> None:
+    """Dask would wait at the end of the run for somebody to read it."""
+    os.mkfifo(tmp_path / "report.html")
+    options = ClusterOptions(performance_report=str(tmp_path / "report.html"))
+    with pytest.raises(OptionError, match="a named pipe, not a file"), open_client(options):
+        pass
+
+
 def test_a_report_of_a_scheduler_without_bokeh(tmp_path: Path) -> None:
     preload = ("--preload", "support.on_workers")
     env = {"WSI_UNET_TEST_WORKER": "bokeh=none"}

@@ -228,6 +228,35 @@ def spoil_external(model: onnx.ModelProto) -> None:
     tensor.external_data.add(key="location", value="../../etc/passwd")
 
 
+def spoil_external_in_function(model: onnx.ModelProto) -> None:
+    """A tensor of a branch of a function."""
+    tensor = TensorProto(name="hidden", data_type=TensorProto.FLOAT, dims=[1])
+    tensor.external_data.add(key="location", value="../../etc/passwd")
+    value = helper.make_tensor_value_info("o", TensorProto.FLOAT, [1])
+    node = helper.make_node("Identity", ["hidden"], ["o"])
+    branch = helper.make_graph([node], "branch", [], [value], [tensor])
+    choice = helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)
+    model.functions.append(
+        helper.make_function("own", "F", ["c"], ["y"], [choice], [helper.make_opsetid("", 17)])
+    )
+
+
+def spoil_external_sparse(model: onnx.ModelProto) -> None:
+    node = model.graph.node.add(op_type="Constant", output=["k"])
+    attribute = node.attribute.add(name="sparse_value", type=onnx.AttributeProto.SPARSE_TENSOR)
+    attribute.sparse_tensor.values.name = "hidden"
+    attribute.sparse_tensor.values.data_location = TensorProto.EXTERNAL
+
+
+def spoil_numbers(model: onnx.ModelProto) -> None:
+    model.graph.initializer.add(name="torn", data_type=TensorProto.INT64, dims=[1], raw_data=b"1")
+    model.graph.node.insert(0, helper.make_node("ConstantOfShape", ["torn"], ["t"]))
+
+
+def spoil_arguments(model: onnx.ModelProto) -> None:
+    model.graph.node.insert(0, helper.make_node("Expand", [], ["t"]))
+
+
 def spoil_domain(model: onnx.ModelProto) -> None:
     model.graph.node[1].domain = "evil.ops"
 
@@ -259,6 +288,10 @@ def spoil_shape(model: onnx.ModelProto) -> None:
     ("spoil", "message"),
     [
         (spoil_external, "stores 'first.weight' in another file"),
+        (spoil_external_in_function, "stores 'hidden' in another file"),
+        (spoil_external_sparse, "stores 'hidden' in another file"),
+        (spoil_numbers, "isn't an ONNX program that can be run"),
+        (spoil_arguments, "isn't an ONNX program that can be run"),
         (spoil_domain, "operator evil.ops.Relu, which isn't a standard one"),
         (spoil_loop, "contains the operator Loop, which may never end"),
         (spoil_type, "another number type than float32"),

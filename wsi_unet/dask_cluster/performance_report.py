@@ -11,6 +11,7 @@ from distributed.versions import get_versions
 
 from wsi_unet import logs
 from wsi_unet.errors import OptionError
+from wsi_unet.regular_files import check_regular
 
 
 @contextmanager
@@ -31,6 +32,7 @@ def write_performance_report(client: Client, path: str) -> Iterator[None]:
         )
     try:
         Path(path).touch()
+        check_regular(path)
     except OSError as error:
         raise OptionError(
             f"the performance report {path} can't be written: {error.strerror}"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsi_unet.errors import ModelError, OptionError
+from wsi_unet.errors import ModelError, OptionError, foreign_errors_as
 
 if TYPE_CHECKING:
     from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
@@ -64,7 +64,8 @@ def check_onnx(path: Path, content: bytes) -> OnnxSignature:
             raise ModelError(
                 f"{path} stores {tensor.name[:60]!r} in another file; save the program as one file"
             )
-    _check_constants(path, model.graph)
+    with foreign_errors_as(ModelError, f"{path} isn't an ONNX program that can be run"):
+        _check_constants(path, model.graph)
     return _read_signature(path, model)
 
 
@@ -104,8 +105,8 @@ def _nodes(graph: GraphProto | FunctionProto) -> Iterator[NodeProto]:
 def _check_node(path: Path, node: NodeProto, own: set[str]) -> None:
     if node.domain not in STANDARD | own:
         raise ModelError(
-            f"{path} uses the operator {node.domain}.{node.op_type}, which isn't a standard one; "
-            "export the network with standard operators"
+            f"{path} uses the operator {node.domain[:60]}.{node.op_type[:60]}, which isn't a "
+            "standard one; export the network with standard operators"
         )
     if node.op_type in ENDLESS:
         raise ModelError(
@@ -115,34 +116,16 @@ def _check_node(path: Path, node: NodeProto, own: set[str]) -> None:
 
 
 def _tensors(model: ModelProto) -> Iterator[Any]:
-    """Yield every stored tensor."""
-    pending: list[Any] = [model.graph]
+    """Yield every stored tensor, wherever in the program it is."""
+    pending: list[Any] = [model]
     while pending:
-        graph = pending.pop()
-        yield from graph.initializer
-        for sparse in graph.sparse_initializer:
-            yield from (sparse.values, sparse.indices)
-        pending += _nested_graphs(graph.node)
-        yield from _attribute_tensors(graph.node)
-    for function in model.functions:
-        yield from _attribute_tensors(_nodes(function))
-
-
-def _nested_graphs(nodes: Iterable[NodeProto]) -> list[Any]:
-    return [
-        graph
-        for node in nodes
-        for attribute in node.attribute
-        for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else []))
-    ]
-
-
-def _attribute_tensors(nodes: Iterable[NodeProto]) -> Iterator[Any]:
-    for node in nodes:
-        for attribute in node.attribute:
-            yield from attribute.tensors
-            if attribute.HasField("t"):
-                yield attribute.t
+        message = pending.pop()
+        if message.DESCRIPTOR.name == "TensorProto":
+            yield message
+            continue
+        for field, value in message.ListFields():
+            if field.message_type is not None:
+                pending += value if isinstance(value, Sequence) else [value]
 
 
 def _check_constants(path: Path, graph: GraphProto) -> None:
