@@ -56,4 +56,5 @@ def _blend_with_white(colour: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> ND
 
 def _add_white(colour: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return colour + white·(1 - alpha), for colours that are multiplied by alpha already."""
-    return np.minimum(colour.astype(np.uint16) + (WHITE - alpha), WHITE).astype(np.uint8)
+    mixed: NDArray[np.uint16] = colour.astype(np.uint16) + (WHITE - alpha)
+    return np.minimum(mixed, WHITE).astype(np.uint8)

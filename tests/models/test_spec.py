@@ -55,7 +55,10 @@ def test_without_background_classes_start_at_1(make_spec: MakeSpec) -> None:
         ({"classes": (*classes("a", "b"), {"name": "c", "color": "red"})}, "color"),
         ({"channel_order": "gray"}, "in_channels: 3, but channel order 'gray' has 1"),
         ({"channel_order": "hsv"}, "channel_order"),
-        ({"scaling": Normalisation(mean=(0.5,), std=(1.0, 1.0, 1.0))}, "scaling.mean: 1 number for 3 channels"),
+        (
+            {"scaling": Normalisation(mean=(0.5,), std=(1.0, 1.0, 1.0))},
+            "scaling.mean: 1 number for 3 channels",
+        ),
         ({"scaling": {"mean": (0.5,) * 3, "std": (1.0, 0.0, 1.0)}}, "greater than 0"),
         ({"scaling": {"mean": (0.5, 0.5, float("nan")), "std": (1.0,) * 3}}, "finite"),
         ({"mpp": 264.6}, "mpp"),

@@ -37,7 +37,9 @@ class Run:
 
     def __init__(self, output: Path | str, heartbeat: float = 5, stale: float = 30) -> None:
         command = [sys.executable, "-c", HOLD, str(output), str(heartbeat), str(stale)]
-        self.process = warm.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process: subprocess.Popen[str] = warm.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
     def heard(self) -> str:
         assert self.process.stdout is not None
@@ -123,7 +125,7 @@ def stored(store: ByteStore) -> LockRecord:
 def competing(number: int) -> Iterator[list[subprocess.Popen[str]]]:
     """Run processes that `take` the lock at a given time and `release` it on request."""
     command = [sys.executable, "-c", COMPETE]
-    processes = [
+    processes: list[subprocess.Popen[str]] = [
         warm.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(number)
     ]
