@@ -66,6 +66,18 @@ def test_a_log_is_never_waited_for(tmp_path: Path) -> None:
         os.close(reader)
 
 
+def test_a_log_that_cannot_be_written_any_more_ends_no_run() -> None:
+    warnings: list[str] = []
+    with (
+        logs.logging_to_terminal(lambda record: warnings.append(record.getMessage())),
+        logs.writing_events("/dev/full"),
+    ):
+        logs.event("one")
+        logs.event("two")
+    (warning,) = warnings
+    assert "the log /dev/full can't be written any more (No space left on device)" in warning
+
+
 @pytest.mark.parametrize(
     ("name", "read"),
     [

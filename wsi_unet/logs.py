@@ -14,7 +14,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -75,6 +75,27 @@ class JsonLines(logging.Formatter):
         return json.dumps(head | getattr(record, _FIELDS, {}), default=str)
 
 
+class _EventHandler(logging.StreamHandler[TextIO]):
+    """Writes until that fails, as on a full disk, which is no reason to end a run."""
+
+    _failed = False
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self._failed:
+            super().emit(record)
+
+    @override
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        self._failed = True
+        name = getattr(self.stream, "name", "")
+        warn(f"the log {name} can't be written any more ({error.strerror}); the run goes on")
+
+
 @contextmanager
 def writing_events(target: str) -> Iterator[None]:
     """Append the events and warnings that are logged inside to a file, or write them to stderr.
@@ -86,7 +107,7 @@ def writing_events(target: str) -> Iterator[None]:
         OptionError: the file can't be written.
     """
     with _opened(target) as stream:
-        handler = logging.StreamHandler(stream)
+        handler = _EventHandler(stream)
         handler.setFormatter(JsonLines())
         level = log.level
         log.addHandler(handler)
@@ -104,7 +125,7 @@ def _opened(target: str) -> Iterator[TextIO]:
         yield sys.stderr
         return
     try:
-        stream = os.fdopen(_open_to_append(target), "a", encoding="utf-8")
+        stream = open(target, "a", encoding="utf-8", opener=_open_to_append)  # noqa: SIM115
     except OSError as error:
         nobody = error.errno == errno.ENXIO
         reason = "it is a named pipe that nobody reads" if nobody else error.strerror
@@ -112,11 +133,14 @@ def _opened(target: str) -> Iterator[TextIO]:
             f"the log {target} can't be written: {reason}; choose another `log`",
             option="log",
         ) from error
-    with stream:
+    try:
         yield stream
+    finally:
+        with suppress(OSError):  # what is left can't be written, as was said
+            stream.close()
 
 
-def _open_to_append(target: str) -> int:
+def _open_to_append(target: str, _: int) -> int:
     """Return a descriptor; one of a pipe only if somebody reads it, who is not waited for.
 
     Raises:
