@@ -188,6 +188,7 @@ def test_equal_options_are_one_object(here: Path) -> None:
         ("slide;output\na.svs;b\n", "separated by commas"),
         ("slide,\n", "lists no slides"),
         ("slide,x,x\na.svs,1,2\n", "column 'x' appears twice"),
+        (",".join(["slide", "x", *map(str, range(50_000)), "x"]), "column 'x' appears twice"),
         ("slide,a\na.svs,\"x\nb.svs,1\n", "line 2: isn't CSV"),
         ("slide\n\0\n", "isn't text in UTF-8"),
     ],

@@ -14,6 +14,7 @@ import csv
 import errno
 import io
 import os
+from collections import Counter
 from collections.abc import Iterator
 
 from wsi_unet.csv_cells import restore_cell
@@ -60,7 +61,7 @@ def read_manifest(manifest: str) -> Iterator[tuple[int, dict[str, str] | InputEr
             f"{manifest}: has no column 'slide' ({columns}); the first line names the columns, "
             "separated by commas"
         )
-    twice = {name for name in names if name and names.count(name) > 1}
+    twice = {name for name, count in Counter(names).items() if name and count > 1}
     if twice:
         raise InputError(f"{manifest}: the column {min(twice)!r} appears twice")
     for line, cells in rows:
