@@ -8,7 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsi_unet.models.architectures.costs import parameter_count, window_flops
+from wsi_unet.models.architectures.residual_unet import ResidualUNetConfig
 from wsi_unet.models.architectures.unet import UNetConfig
+from wsi_unet.models.exported.loading import prepare_network
+from wsi_unet.models.networks.build import build_network
 from wsi_unet.models.networks.unet import UNet
 
 
@@ -122,3 +125,24 @@ def test_skip_comes_before_the_upsampled_map_and_is_cropped_to_the_middle() -> N
     skip = first(image).relu()  # 4, 18, 18, of which the upsampled map covers 14, 14
     kept = torch.nn.functional.conv2d(skip[:, :, 2:-2, 2:-2], joined.weight[:, :4], joined.bias)
     assert torch.allclose(network(image), network.head(kept.relu()), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        UNetConfig(depth=2, base_width=4, norm="group:4"),
+        ResidualUNetConfig(channels=(4, 8), norm="group:2"),
+    ],
+)
+def test_group_norm_is_exact_where_an_image_is_nearly_even(
+    config: UNetConfig | ResidualUNetConfig,
+) -> None:
+    """As it runs, with channels last, against float64."""
+    torch.manual_seed(0)
+    network = build_network(config).eval()
+    glass = 0.95 + 0.002 * torch.rand(1, 3, 128, 128)
+    prepared = prepare_network(network, device="cpu", dtype=torch.float32, threads=1)
+    with torch.inference_mode():
+        found = prepared(glass)
+        expected = network.double()(glass.double())
+    assert (found - expected).abs().max() < 0.01 * expected.std()

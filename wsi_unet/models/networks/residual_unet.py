@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from wsi_unet.models.architectures.fields import norm_groups
 from wsi_unet.models.architectures.residual_unet import ResidualUNetConfig
+from wsi_unet.models.networks.group_norm import GroupNorm
 
 
 class ResidualUNet(nn.Module):
@@ -124,7 +125,7 @@ def _normed_and_activated(width: int, config: ResidualUNetConfig) -> list[nn.Mod
     norm: nn.Module = nn.Identity()
     groups = norm_groups(config.norm)
     if groups is not None:
-        norm = nn.GroupNorm(groups, width, affine=config.affine)
+        norm = GroupNorm(groups, width, affine=config.affine)
     elif config.norm == "batch":
         norm = nn.BatchNorm2d(width)
     elif config.norm == "instance":

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from wsi_unet.models.architectures.fields import norm_groups
 from wsi_unet.models.architectures.unet import UNetConfig, check_side
+from wsi_unet.models.networks.group_norm import GroupNorm
 from wsi_unet.models.networks.interpolation import Placement, interpolate
 
 
@@ -120,7 +121,7 @@ def _norm(width: int, config: UNetConfig) -> nn.Module:
         return nn.BatchNorm2d(width)
     groups = norm_groups(config.norm)
     if groups is not None:
-        return nn.GroupNorm(groups, width)
+        return GroupNorm(groups, width)
     return nn.InstanceNorm2d(width, affine=True)
 
 
