@@ -17,7 +17,7 @@ from PIL import Image
 
 from wsi_unet.errors import OptionError, SlideError
 from wsi_unet.geometry import Box
-from wsi_unet.slides import PixelSize, check_mpp, open_slide
+from wsi_unet.slides import PixelSize, check_mpp, open_slide, opening
 from wsi_unet.slides.sources import folder
 
 Pixels = NDArray[np.uint8]
@@ -225,6 +225,7 @@ def without(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
         return original(name, *rest, **options)
 
     monkeypatch.setattr(builtins, "__import__", without_it)
+    monkeypatch.setattr(opening, "find_spec", lambda name: None if name == package else object())
 
 
 def test_a_tiff_that_tiffslide_does_not_understand_goes_to_openslide(
