@@ -1,4 +1,4 @@
-"""Opening files that somebody names: only regular files, which end and never keep a reader waiting.
+"""Opening files that the user names, if they are regular files.
 
 A named pipe blocks whoever opens it, and a device may deliver bytes without end.
 """
@@ -16,6 +16,7 @@ KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+"""What messages call other files, by the type in their mode."""
 
 
 def open_regular(path: str | os.PathLike[str]) -> BufferedReader:

@@ -28,6 +28,8 @@ UNSPECIFIED, PREMULTIPLIED, STRAIGHT = 0, 1, 2
 """Values of ExtraSamples."""
 ORIENTATION = 274
 """The tag, in TIFF and in EXIF, that says how an image is turned: 1, upright, to 8."""
+JPEG = frozenset({6, 7, 33007, 34892})
+"""Values of Compression that are JPEG, old and new: it changes the numbers of pixels."""
 UPRIGHT = 1
 TRANSPOSED = 5
 """The first orientation whose rows are the upright image's columns."""

@@ -73,9 +73,9 @@ class StoredLevel:
         return array
 
 
-MOST_LEVELS_LESS = 4
+MOST_MISSING_LEVELS = 4
 """How many levels fewer a pyramid may have than its size needs: all arrays of an output have as
-many as the first, whose pixels may be up to 16 times as large."""
+many levels as the first, whose pixels may be up to 16 times as large."""
 
 
 def open_level(
@@ -99,7 +99,7 @@ def open_level(
     expected = (*finest[:-2], *(-(-edge // (1 << level)) for edge in finest[-2:]))
     needed = Pyramid.count_levels((finest[-2], finest[-1]))
     sound = shape == expected and (len(shape) == 3) == channels
-    if not sound or needed > levels + MOST_LEVELS_LESS:
+    if not sound or needed > levels + MOST_MISSING_LEVELS:
         raise DamagedError(
             f"{store}: {key!r} isn't a level of its pyramid; compute the labels again with "
             "`overwrite=True`"

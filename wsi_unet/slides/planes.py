@@ -22,6 +22,7 @@ from wsi_unet.locations import Location
 from wsi_unet.logs import warn
 from wsi_unet.samples import (
     BLACK_IS_ZERO,
+    JPEG,
     ORIENTATION,
     PALETTE,
     RGB,
@@ -42,10 +43,8 @@ PLAIN = (BLACK_IS_ZERO, RGB, PALETTE, TRANSPARENCY)
 """Those whose samples are 0 where the image is black, or numbers of a palette."""
 TOGETHER = 1
 """PlanarConfiguration of samples that lie one after the other, pixel by pixel."""
-JPEG = 7
+NEW_JPEG = 7
 """Value of Compression whose decoder makes YCbCr RGB."""
-ALL_JPEG = frozenset({6, JPEG, 33007, 34892})
-"""Values of Compression that change the numbers of pixels: JPEG, old and new."""
 
 
 @contextmanager
@@ -93,7 +92,7 @@ def check_photometric(page: Any) -> None:
         UnclearSamplesError: it is in a colour space like CMYK or Lab; or white is zero, which
             viewers and Pillow honour, and tifffile, which writes bool arrays like that, doesn't.
     """
-    if page.photometric in PLAIN or (page.photometric == YCBCR and page.compression == JPEG):
+    if page.photometric in PLAIN or (page.photometric == YCBCR and page.compression == NEW_JPEG):
         return
     raise UnclearSamplesError(describe_colours(int(page.photometric)))
 
@@ -104,7 +103,7 @@ def check_kept_numbers(page: Any) -> None:
     Raises:
         UnclearSamplesError: it is JPEG, which makes a 7 or a 9 of an 8.
     """
-    if int(page.compression) in ALL_JPEG:
+    if int(page.compression) in JPEG:
         raise UnclearSamplesError(
             "is compressed by JPEG, which changes the numbers of classes; export it again, "
             "uncompressed or compressed by LZW or deflate"
@@ -152,7 +151,7 @@ def decoded_orientation(image: Image.Image, path: Path) -> int:
         image: the image, whose size was checked.
         path: the file, for a warning that its EXIF is damaged.
     """
-    image.load()  # a PNG may say it behind its pixels
+    image.load()  # a PNG may state its orientation after its pixels
     orientation = image_orientation(image)
     if orientation is None:
         warn(f"{path}: its EXIF is damaged and was left out")

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Shape
 
-ALIKE = 0.5
+SIMILAR = 0.5
 """Images with at least this share of the largest one's pixels might be the slide as well."""
 OVERVIEW = 1 / 4
-"""With less than this share an image is a picture of the largest, whose pixels can't be read."""
-WORTH_A_WORD = 1 / 16
+"""With less than this share an image is only an overview of the largest, which can't be read."""
+MENTIONED = 1 / 16
 """Share of the slide's pixels from which another image is mentioned: thumbnails are smaller."""
 _ASSOCIATED = re.compile(
     r"(label|macro|thumbnail|thumb|overview|preview|map)([ _-]?image)?", re.IGNORECASE
@@ -85,7 +85,7 @@ def choose_series(listed: Sequence[Series], wanted: str | None) -> int:
     if most < OVERVIEW * largest.area:
         others = f"; its images are {list_series(listed)}" if len(listed) > 1 else ""
         raise SlideError(f"{largest.refusal}{others}")
-    alike = [number for number in usable if listed[number].area >= ALIKE * most]
+    alike = [number for number in usable if listed[number].area >= SIMILAR * most]
     if len(alike) > 1:
         raise SlideError(
             f"holds {len(alike)} images of about the same size, {list_series(listed, alike)}; "
@@ -96,7 +96,7 @@ def choose_series(listed: Sequence[Series], wanted: str | None) -> int:
 
 def mention_others(listed: Sequence[Series], chosen: int) -> tuple[str, ...]:
     """Return a line about the images that aren't read, if one is too large for a macro."""
-    most = WORTH_A_WORD * listed[chosen].area
+    most = MENTIONED * listed[chosen].area
     others = [
         number
         for number, series in enumerate(listed)

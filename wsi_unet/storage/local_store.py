@@ -28,7 +28,7 @@ from wsi_unet.storage.made_folders import (
     remove_unused_folders,
 )
 from wsi_unet.storage.no_links import (
-    OddFileError,
+    IrregularFileError,
     open_file,
     resolve_folder,
     resolve_key,
@@ -295,7 +295,7 @@ class LocalStore(ByteStore):
 
     def _explain(self, verb: str, key: str, error: OSError) -> OutputError:
         """Return the error that says what can't be done, and what to do."""
-        if isinstance(error, OddFileError):
+        if isinstance(error, IrregularFileError):
             return OutputError(str(error.strerror))
         what = f"{self.root}: can't {verb} {key!r}: {error.strerror or error}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -13,17 +13,12 @@ import os
 import stat
 from pathlib import Path
 
-_KINDS = {
-    stat.S_IFDIR: "a folder",
-    stat.S_IFLNK: "a link",
-    stat.S_IFIFO: "a pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
+from wsi_unet.regular_files import KINDS
+
+_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link", **KINDS}
 
 
-class OddFileError(OSError):
+class IrregularFileError(OSError):
     """Something is neither a regular file nor a folder, where only these are expected."""
 
     def __init__(self, path: str | os.PathLike[str], mode: int) -> None:
@@ -46,7 +41,7 @@ def resolve_key(root: Path, key: str) -> str:
         key: a key that `check_key` accepts.
 
     Raises:
-        OddFileError: a folder is a link.
+        IrregularFileError: a folder is a link.
         OSError: a folder can't be looked at.
     """
     path = str(root)
@@ -58,7 +53,7 @@ def resolve_key(root: Path, key: str) -> str:
         except (FileNotFoundError, NotADirectoryError):
             return "/".join((path, *folders[index + 1 :], name))
         if stat.S_ISLNK(mode):
-            raise OddFileError(path, mode)
+            raise IrregularFileError(path, mode)
     return f"{path}/{name}"
 
 
@@ -66,7 +61,7 @@ def resolve_folder(root: Path, key: str) -> str:
     """Return the path of a folder ("" is `root`), as `resolve_key`; it mustn't be a link either.
 
     Raises:
-        OddFileError: a folder on the way, or the folder itself, is a link.
+        IrregularFileError: a folder on the way, or the folder itself, is a link.
         OSError: a folder can't be looked at.
     """
     return resolve_key(root, f"{key}/.").removesuffix("/.") if key else str(root)
@@ -80,7 +75,7 @@ def open_file(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
         flags: as for `os.open`.
 
     Raises:
-        OddFileError: it is something else.
+        IrregularFileError: it is something else.
         OSError: it can't be opened.
     """
     try:
@@ -89,12 +84,12 @@ def open_file(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
         if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
             mode = os.lstat(path).st_mode
             if not stat.S_ISREG(mode):
-                raise OddFileError(path, mode) from error
+                raise IrregularFileError(path, mode) from error
         raise
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
-        raise OddFileError(path, mode)
+        raise IrregularFileError(path, mode)
     return descriptor
 
 
@@ -102,10 +97,10 @@ def stat_file(path: str | os.PathLike[str]) -> os.stat_result:
     """Return the facts about a regular file.
 
     Raises:
-        OddFileError: it is something else.
+        IrregularFileError: it is something else.
         OSError: it can't be looked at.
     """
     found = os.lstat(path)
     if not stat.S_ISREG(found.st_mode):
-        raise OddFileError(path, found.st_mode)
+        raise IrregularFileError(path, found.st_mode)
     return found

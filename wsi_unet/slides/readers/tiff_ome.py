@@ -25,7 +25,7 @@ class OmeImage:
         name: its name; "" if it has none.
         shape: (rows, columns), px; (0, 0) if the XML doesn't say so in numbers.
         size: what it states about the size of its pixels; none or one.
-        unclear: what it states about that in vain; "" if it doesn't.
+        unclear: what it states about that and isn't understood; "" if there is nothing.
         colours: which channels are red, green and blue; () if it doesn't say so of three channels.
     """
 
@@ -79,14 +79,15 @@ def _read_image(image: ET.Element, pixels: ET.Element) -> OmeImage:
 def _find_colours(pixels: ET.Element) -> tuple[int, ...]:
     # Blue, green and red are the colours of usual stains, too.
     stated = list(pixels.iterfind("{*}Channel"))
-    if find_other_names([one.get("Name", "") for one in stated]) or any(map(_glows, stated)):
+    names = [one.get("Name", "") for one in stated]
+    if find_other_names(names) or any(map(_is_fluorescence, stated)):
         return ()
     channels = list(_read_colours(stated))
     found = {colour: number for number, colour in enumerate(channels) if colour is not None}
     return tuple(found[colour] for colour in range(3)) if len(channels) == len(found) == 3 else ()
 
 
-def _glows(channel: ET.Element) -> bool:
+def _is_fluorescence(channel: ET.Element) -> bool:
     """Return whether a channel is stated to be fluorescence."""
     named = any(key in channel.attrib for key in ("Fluor", "ExcitationWavelength"))
     return named or channel.get("ContrastMethod") == "Fluorescence"

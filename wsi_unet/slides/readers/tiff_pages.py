@@ -16,10 +16,10 @@ from tifffile.tifffile import jpeg_decode_colorspace
 from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Shape
 from wsi_unet.locations import Location
-from wsi_unet.samples import SampleMeaning
+from wsi_unet.samples import JPEG, SampleMeaning
 from wsi_unet.slides.readers.tiff_directories import Directory
 from wsi_unet.slides.readers.tiff_levels import Decode, JpegTiles, TiffLevel
-from wsi_unet.slides.readers.tiff_series import JPEG, JPEG2000, SEPARATE
+from wsi_unet.slides.readers.tiff_series import JPEG2000, SEPARATE
 from wsi_unet.slides.sources.source import ByteSource
 
 BAND_PIXELS = 1 << 20
@@ -103,7 +103,7 @@ def tiff_level(location: Location, frame: Any, page: Any, meaning: SampleMeaning
     Raises:
         SlideError: the table lacks more than the last row of tiles (which Philips leaves out).
     """
-    if _lies_as_it_is(frame, page):
+    if _is_contiguous(frame, page):
         return _in_bands(frame, page, meaning)
     return _tile_table(location, frame, page, meaning, planes=1)
 
@@ -134,8 +134,8 @@ def _tile_table(
     return level
 
 
-def _lies_as_it_is(frame: Any, page: Any) -> bool:
-    """Return whether a page's pixels lie in the file one after the other."""
+def _is_contiguous(frame: Any, page: Any) -> bool:
+    """Return whether a page's pixels lie in the file one after the other, uncompressed."""
     pixels = int(frame.imagelength) * int(frame.imagewidth) * int(frame.samplesperpixel)
     whole = page.dataoffsets[0] > 0 and sum(page.databytecounts) >= pixels
     chunky = int(frame.samplesperpixel) == 1 or int(frame.planarconfig) != SEPARATE

@@ -14,14 +14,15 @@ from wsi_unet.slides.pixel_size import Statement, parse_number, stated_size, to_
 from wsi_unet.slides.readers.tiff_ome import OmeImage
 
 PRINTED = 10.0
-"""µm from which resolution tags are for printers (2540 dots per inch) if anything else is said."""
+"""Pixel size, µm, from which resolution tags are taken to be for printing (2540 dots per inch),
+where the file states another size."""
 
 _APERIO = re.compile(r"\|\s*MPP\s*=\s*([^|\s]+)")
 _VENTANA = re.compile(r"\bScanRes\s*=\s*[\"']([^\"']+)")
 _UNITS = {2: "inch", 3: "cm", 4: "mm", 5: "µm"}
 """Values of ResolutionUnit."""
 NO_UNIT = 1
-"""That of resolutions that only say how pixels' sides compare."""
+"""ResolutionUnit of resolutions that only give the ratio of a pixel's sides."""
 _RESOLUTION_UNIT, _X_RESOLUTION, _Y_RESOLUTION, _XMP = 296, 282, 283, 700
 
 
@@ -101,7 +102,7 @@ def _imagej_unit(tiff: Any) -> str | None:
 def _resolution(frame: Any, imagej_unit: str | None) -> list[Statement]:
     """Return what the resolution tags state: pixels per unit of length."""
     unit = frame.tags.get(_RESOLUTION_UNIT)
-    name = imagej_unit or (_UNITS.get(_whole(unit.value)) if unit is not None else None)
+    name = imagej_unit or (_UNITS.get(_as_int(unit.value)) if unit is not None else None)
     sides = (_unit_per_pixel(frame.tags.get(code)) for code in (_Y_RESOLUTION, _X_RESOLUTION))
     y, x = (to_micrometres(side, name) for side in sides)
     return stated_size("the resolution in its tags", y, x)
@@ -114,7 +115,7 @@ def misunderstood_sizes(frame: Any, ome: OmeImage | None) -> tuple[str, ...]:
     tags = [frame.tags.get(code) for code in (_X_RESOLUTION, _Y_RESOLUTION)]
     unit = frame.tags.get(_RESOLUTION_UNIT)
     if all(tag is None or _unit_per_pixel(tag) is not None for tag in tags):
-        if None in tags or unit is None or _whole(unit.value) in (NO_UNIT, *_UNITS):
+        if None in tags or unit is None or _as_int(unit.value) in (NO_UNIT, *_UNITS):
             return ()
         value = "/".join(map(str, np.ravel(unit.value))) or "nothing"
         return (f"its pixel size is unknown: the unit of its resolution tags is {value}",)
@@ -123,7 +124,7 @@ def misunderstood_sizes(frame: Any, ome: OmeImage | None) -> tuple[str, ...]:
     return (f"its pixel size is unknown: its resolution tags state {stated}",)
 
 
-def _whole(value: Any) -> int:
+def _as_int(value: Any) -> int:
     return int(value) if isinstance(value, int) else 0
 
 

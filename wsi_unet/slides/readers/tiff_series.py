@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tifffile import PHOTOMETRIC
 
 from wsi_unet.colour import WHITE
 from wsi_unet.geometry import Shape
 from wsi_unet.samples import (
     BLACK_IS_ZERO,
+    JPEG,
     RGB,
     YCBCR,
     SampleMeaning,
@@ -24,9 +24,8 @@ from wsi_unet.slides.readers.tiff_ome import OmeImage, match_image
 from wsi_unet.slides.series import Series, is_associated
 from wsi_unet.wording import count
 
-JPEG = frozenset({6, 7, 33007, 34892})
 JPEG2000 = frozenset({33003, 33004, 33005, 34712})
-"""Values of Compression."""
+"""Values of Compression that are JPEG 2000."""
 _COLOUR_CONVERTING = JPEG | JPEG2000 | {50001, 50002, 52546}
 """Compressions whose decoders convert YCbCr to RGB themselves."""
 SEPARATE = 2
@@ -106,8 +105,7 @@ def _level_meaning(
     photometric = int(frame.photometric)
     if photometric == YCBCR and int(frame.compression) not in _COLOUR_CONVERTING:
         raise UnclearSamplesError(
-            f"stores colours as {PHOTOMETRIC(photometric).name} without JPEG, which isn't "
-            "supported; convert it to RGB first"
+            "stores colours as YCBCR without JPEG, which isn't supported; convert it to RGB first"
         )
     samples = int(frame.samplesperpixel)
     pages = len(level.pages)
