@@ -203,8 +203,12 @@ def test_messages_about_arguments_are_printable(arguments: list[str]) -> None:
     assert is_safe(done.output)
 
 
-def test_the_log_of_dask_is_printable(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_log_of_dask_is_printable(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     logger, handler = logging.getLogger("distributed"), logging.StreamHandler(sys.stderr)
+    # What pytest captures must be valid UTF-8 where tests run in several processes.
+    monkeypatch.setattr(logger, "propagate", False)
     logger.addHandler(handler)
     try:
         with logging_to(None, verbose=True):
