@@ -141,7 +141,7 @@ def _opened(target: str) -> Iterator[TextIO]:
 
 
 def _open_to_append(target: str, _: int) -> int:
-    """Return a descriptor; one of a pipe only if somebody reads it, who is not waited for.
+    """Return a descriptor; one of a pipe only if it has a reader, without waiting for one.
 
     Raises:
         OSError: it can't be opened.
@@ -189,7 +189,7 @@ def logging_to_terminal(
 
 
 def keep_dask_silent() -> None:
-    """Silence Dask inside `logging_to_terminal`, again once it was imported: that sets levels."""
+    """Silence Dask inside `logging_to_terminal`; once more after its import, which sets levels."""
     if not is_verbose() and any(isinstance(handler, _CallbackHandler) for handler in log.handlers):
         for name in _DASK_LOGGERS:
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)

@@ -126,13 +126,13 @@ def known_orientation(value: Any) -> int:
 def image_orientation(image: Image.Image) -> int | None:
     """Return how an image that Pillow opened is turned, from 1 to 8; None if its EXIF is damaged.
 
-    A PNG may say so behind its pixels, which are decoded by then or not looked at: its own method
-    would decode all of it to find out.
+    A PNG may state it after its pixels. That counts only if these are decoded already: Pillow's own
+    method for PNGs would decode them to find out.
     """
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         try:
-            if image.info.get("exif"):  # what a JPEG holds, Pillow has tried in vain and forgotten
+            if image.info.get("exif"):  # not of a JPEG, whose damaged EXIF Pillow drops
                 Image.Exif().load(image.info["exif"])
             value = Image.Image.getexif(image).get(ORIENTATION)
         except Exception:  # whatever Pillow raises on damaged EXIF

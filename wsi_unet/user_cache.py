@@ -1,7 +1,7 @@
-"""What is remembered between runs: small JSON documents in the user's cache folder.
+"""Remembering measurements between runs, as small JSON documents in the user's cache folder.
 
-Nothing depends on it. What is missing, damaged, or not ours alone to write counts as not there, and
-what can't be written isn't remembered.
+No result depends on them. A document that is missing, damaged, or that other users could have
+written is ignored, and one that can't be written isn't remembered.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How messages write numbers of things, and values of Python."""
+"""Writing counts and values in messages."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import click
 from wsi_unet._version import __version__
 from wsi_unet_cli.common.failures import VERBOSE, exit_code, show_error
 from wsi_unet_cli.common.outcome import ARGUMENTS
-from wsi_unet_cli.common.quick_imports import leave_quickly
+from wsi_unet_cli.common.quick_imports import skip_last_collection
 from wsi_unet_cli.common.text import printable
 from wsi_unet_cli.doctor import doctor
 from wsi_unet_cli.evaluate import evaluate
@@ -114,4 +114,4 @@ def main() -> None:
     try:
         cli(prog_name="wsi-unet")
     finally:
-        leave_quickly()
+        skip_last_collection()

@@ -20,7 +20,7 @@ from wsi_unet_cli.main import cli
 EXPECTED = (
     "slide.png: the slide's pixels are 2 times as large as the model's",
     "slide.png: tiles may show in the labels: its result depends on all of",
-    "slide.png: what nobody said about random was assumed: classes by number; any norm",
+    "slide.png: assumed about random, as nothing states it: classes by number; any norm",
 )
 
 

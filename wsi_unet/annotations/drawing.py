@@ -36,7 +36,7 @@ class Spans:
     """Intervals of pixels inside polygons: columns [begin, end) of rows, from 0 on in a band.
 
     Attributes:
-        polygon: (n,) index of the polygon; it never falls.
+        polygon: (n,) index of the polygon, ascending.
         row: (n,) row.
         begin: (n,) first column.
         end: (n,) column after the last one.
@@ -60,7 +60,7 @@ class PolygonEdges:
         start: (n, 2) where each edge starts, (y, x) in px; the centre of pixel (i, j) is
             (i + 1/2, j + 1/2).
         stop: (n, 2) where it stops.
-        polygon: (n,) index of its polygon; it never falls.
+        polygon: (n,) index of its polygon, ascending.
         offsets: (polygons + 1,) each polygon's first edge.
     """
 

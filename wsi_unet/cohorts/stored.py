@@ -1,4 +1,4 @@
-"""What a cohort's report may say: it is read back, and somebody else may have written it."""
+"""Models that check a cohort's report when it is read back; anybody may have written it."""
 
 from __future__ import annotations
 

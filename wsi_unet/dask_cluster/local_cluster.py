@@ -1,4 +1,4 @@
-"""Starting a scheduler and its workers on this machine, for nobody but this process.
+"""Starting a scheduler and its workers on this machine, for this process alone.
 
 Whoever may talk to a scheduler or a worker can run code as its user, and loopback is open to every
 user of a machine. So worker processes speak TLS with a certificate that is made for this cluster
@@ -23,7 +23,7 @@ NO_ROUTES: dict[str, object] = {
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
 }
-"""Settings without which Dask's HTTP servers tell anybody what runs, where they are started."""
+"""Settings by which Dask's HTTP servers, where they are started, have no pages about what runs."""
 
 
 class SchedulerWithoutHttp(Scheduler):
@@ -69,7 +69,8 @@ def _find_private_folder(parent: str | None) -> str:
     others_may_write = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not others_may_write:
         return str(folder)
-    return tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent)  # somebody was there first
+    # Another user made it first.
+    return tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent)
 
 
 def start_threads(threads: int, *, silence: str | None) -> SpecCluster:

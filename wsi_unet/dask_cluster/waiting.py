@@ -1,4 +1,4 @@
-"""Waiting for a cluster, with an end: for results, and for workers where there are none."""
+"""Waiting for results and workers of a cluster, for a limited time where there are no workers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class WorkerWatch:
-    """Says when a cluster has no workers any more, and ends the wait for new ones.
+    """Warns when a cluster has lost all workers, and ends the wait for new ones.
 
     Args:
         kept: whether finished blocks are stored.

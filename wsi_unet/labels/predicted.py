@@ -23,9 +23,9 @@ from wsi_unet.storage.store import ByteStore
 def read_predicted_area(
     store: ByteStore, label: str, shape: Shape, block: int
 ) -> PredictedArea | None:
-    """Return the pixels of a label group that were predicted; None where nothing says so.
+    """Return the pixels of a label group that were predicted; None if that isn't known.
 
-    They are those of finished blocks that lie in the run's regions and in tissue. Nothing says so
+    They are those of finished blocks that lie in the run's regions and in tissue. It isn't known
     where the progress of the run isn't kept beside the labels.
 
     Args:

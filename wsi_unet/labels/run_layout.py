@@ -1,4 +1,4 @@
-"""What the markers of a run can say, as follows from its arrays alone. No I/O."""
+"""Checking what the markers of a run say against its arrays. No I/O."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What two runs differ in, in words."""
+"""Describing how two runs differ."""
 
 from __future__ import annotations
 

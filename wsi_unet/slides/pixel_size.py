@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from wsi_unet.slides.levels import PixelSize, format_mpp
 
 TOLERANCE = 0.01
-"""Share by which two statements may differ before it is said."""
+"""Share by which two statements may differ without a warning."""
 
 _PREFIXES = {"": 1e6, "d": 1e5, "c": 1e4, "m": 1e3, "µ": 1.0, "u": 1.0, "n": 1e-3, "p": 1e-6}
 _PREFIXES |= {"f": 1e-9, "da": 1e7, "h": 1e8, "k": 1e9, "M": 1e12}

@@ -37,7 +37,7 @@ def interruptible() -> Iterator[Check]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         arrived.append(number)
         if number == signal.SIGHUP:
-            _leave_lost_terminal()
+            _redirect_lost_output()
         raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
@@ -52,8 +52,8 @@ def interruptible() -> Iterator[Check]:
             signal.signal(number, handler)
 
 
-def _leave_lost_terminal() -> None:
-    """Write nowhere what was meant for a terminal that is gone, as each write to it would fail."""
+def _redirect_lost_output() -> None:
+    """Send output to /dev/null if its terminal is gone, as each write would fail."""
     for stream in (sys.stdout, sys.stderr):
         try:
             descriptor = stream.fileno()

@@ -1,4 +1,4 @@
-"""Importing large packages and leaving them at the end, without looking for garbage in them."""
+"""Importing large packages, and exiting, without collecting garbage."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quick_imports() -> Iterator[None]:
-    """Import packages inside without collecting garbage, of which importing makes next to none.
+    """Import packages inside without collecting garbage, as importing makes next to none.
 
     torch and distributed are millions of objects that stay, and each collection would look at all
     of them again: that is a third of the time that importing takes.
@@ -24,6 +24,6 @@ def quick_imports() -> Iterator[None]:
             gc.enable()
 
 
-def leave_quickly() -> None:
-    """Spare the last collection of a process that ends now: its memory is freed as a whole."""
+def skip_last_collection() -> None:
+    """Skip the last collection of a process that is about to end and so frees all its memory."""
     gc.freeze()

@@ -174,7 +174,7 @@ class _Machine:
         """Push a class or function; `argument` is its module and name with a blank between."""
         name = ".".join(argument.split(" ", 1))
         if len(name) > LONGEST_NAME:
-            raise DamagedPickleError("a class or function of an endless name")
+            raise DamagedPickleError("a class or function whose name is too long")
         if name not in pickle_names.DATA:
             self._forbid(name)
         self.push(Name(name))

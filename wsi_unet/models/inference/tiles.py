@@ -153,7 +153,7 @@ def default_tile(predictor: Predictor, fitting: Sequence[int]) -> int:
 
 
 def count_search_flops(predictor: Predictor, fitting: Sequence[int]) -> float:
-    """Return the floating-point operations of the shortest search among tiles; inf if it's idle.
+    """Return the floating-point operations of the shortest search; inf if there is nothing to try.
 
     Args:
         predictor: the models on their device.
@@ -177,7 +177,7 @@ def choose_tile(
     limit: SearchLimit | None = None,
     probabilities: bool = False,
 ) -> TileChoice:
-    """Choose a tile size by trying some on the predictor's device, or without where that is dear.
+    """Choose a tile size, by trying some on the device unless that would take too long.
 
     On a CPU the fastest wins (its caches decide), on a GPU the largest that fits, since it spends
     the least on borders.

@@ -9,8 +9,8 @@ from typing_extensions import override
 class GroupNorm(nn.GroupNorm):
     """PyTorch's group norm, on maps whose channels lie one after the other.
 
-    With channels last, PyTorch 2.13 on CPUs takes the variance for E[x²] - E[x]² in float32. Where
-    the mean is a hundred times the deviation, as on empty glass, nothing true is left of it.
+    With channels last, PyTorch 2.13 on CPUs computes the variance as E[x²] - E[x]² in float32.
+    Where the mean is a hundred times the deviation, as on empty glass, all its digits are lost.
     """
 
     @override

@@ -204,7 +204,7 @@ def _warn_of_models(ensemble: Ensemble) -> list[str]:
     for model in ensemble.models:
         if model.spec.assumed:
             warnings.append(
-                f"what nobody said about {model.spec.name} was assumed: "
+                f"assumed about {model.spec.name}, as nothing states it: "
                 f"{'; '.join(model.spec.assumed)}"
             )
     return warnings
@@ -239,7 +239,7 @@ def _make_request(
         agreement=stored.agreement if stored else None,
         processes_per_host=workers.per_host,
         processes_per_core=workers.per_core,
-        # A number type that was asked for isn't ours to justify.
+        # A number type that the caller chose needs no comparison to justify it.
         compares=options.precision == "auto" and stored is None,
         pixels=_count_pixels(resolved),
         processes=workers.processes,

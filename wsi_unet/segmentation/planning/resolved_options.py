@@ -160,8 +160,8 @@ def check_scale(reference: SlideReference, spec: ModelSpec) -> None:
     """Raise an error if the slide shows far less detail than the model was made for.
 
     Raises:
-        SlideError: the slide's are more than `MOST_ENLARGED` times as large; the message says
-            what may be wrong.
+        SlideError: its pixels are more than `MOST_ENLARGED` times as large as the model's; the
+            message says what may be wrong.
     """
     wanted = spec.mpp
     if reference.mpp is None or wanted is None:

@@ -43,7 +43,7 @@ MEASURING = "measuring the speed"
 COMPARING = "comparing with float32"
 
 ShowPhase = Callable[[str], None]
-"""Is told what a preparation does now, in a few words."""
+"""Called with what a preparation does now, in a few words."""
 
 T = TypeVar("T")
 
@@ -75,7 +75,7 @@ class Preparation:
 
         Args:
             job: the slide.
-            show: told what takes a while.
+            show: called before each step that takes a while.
 
         Raises:
             InputError: the slide, the model or an option is unusable.
@@ -92,7 +92,7 @@ class Preparation:
 
         Args:
             job: the slide.
-            show: told what takes a while.
+            show: called before each step that takes a while.
 
         Raises:
             InputError: the slide, the model or an option is unusable.

@@ -53,7 +53,7 @@ AGREEMENT_TILE = 512
 AGREEMENT_WINDOWS = 4
 
 MOST_SPEED = 1e6
-"""Millions of pixels per second that nothing computes; a remembered speed beyond it is none."""
+"""Millions of pixels per second that no device reaches; a larger remembered speed is ignored."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class WorkerMeasurement:
         device_memory: bytes available on the device; None if it uses the host's memory.
         period: the network's period, px; tiles are multiples of it.
         choice: what led to the tile.
-        search_pixels: from how many pixels on trying other tiles takes little of a run; inf where
+        search_pixels: pixels of a run from which trying other tiles takes little of it; inf where
             there is nothing to try.
         comparison_pixels: the same of comparing with float32; inf in float32.
         compared_seconds: how long comparing took.
@@ -348,7 +348,7 @@ def _comparison_key(predictor: Predictor, request: ProbeRequest) -> dict[str, An
 
 
 def _comparison_flops(predictor: Predictor) -> float:
-    """Return the FLOPs that comparing a window is as dear as, in the predictor's precision."""
+    """Return the FLOPs of the predictor's precision that take as long as comparing a window."""
     return predictor.ensemble.flops(_window_tile(predictor)) * (1 + FLOAT32_COST)
 
 

@@ -30,7 +30,7 @@ PIECE_BYTES = 4 << 20
 """Bytes that are requested at once."""
 
 _PNG_DEPTH_OFFSET = 24
-"""Where in a PNG its bits per sample stand, bytes; its kind of colours stands behind them."""
+"""Where in a PNG its bits per sample stand, bytes; its kind of colours comes after them."""
 _PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """Samples per pixel, by a PNG's kind of colours."""
 BEST_COMPRESSION = 1032
@@ -142,7 +142,7 @@ class ImageReader(Reader):
                 # A PNG may say it after its pixels.
                 if (image_orientation(image) or UPRIGHT) != self.orientation:
                     raise SlideError(
-                        f"{location}: says only behind its pixels that it is turned; save it again"
+                        f"{location}: says only after its pixels that it is turned; save it again"
                     )
                 self._decoded = image
             return self._decoded

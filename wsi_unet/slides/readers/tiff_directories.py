@@ -96,7 +96,7 @@ def _walk(source: ByteSource) -> Iterator[Directory]:
         directory = _read(source, layout, offset)
         yield directory
         waiting += [(inner, False) for inner in directory.inner]
-        if outermost:  # what follows an inner directory, nobody reads
+        if outermost:  # libraries don't read what follows an inner directory
             waiting.append((directory.following, True))
 
 

@@ -124,7 +124,7 @@ def _level_meaning(
 
 
 def fill_gaps(series: Any, meaning: SampleMeaning) -> None:
-    """Let tiles that the file leaves out, which nobody scanned, be white where it is in colour."""
+    """Make tiles that the file leaves out white if it is in colour: they weren't scanned."""
     if meaning.colours == 3:
         for level in series.levels:
             level.keyframe.nodata = WHITE

@@ -49,7 +49,7 @@ _NOT_A_CHUNK = re.compile(r"(^|/)(\.[^/]*|zarr\.json|[^/]*\.partial)$")
 """Names of files that hold metadata, or that are being written."""
 
 LONGEST_SIDE = 1 << 40
-"""Of arrays, chunks and shards along any axis; zarr divides by them in floating point."""
+"""Longest side of an array, chunk or shard, px; zarr divides by sides in floating point."""
 MAX_LEVELS = 64
 """Levels that are looked at: each has at most half the side of the one before."""
 SAMPLED_CHUNKS = 64

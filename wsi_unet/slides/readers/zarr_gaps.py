@@ -1,4 +1,4 @@
-"""Zarr arrays whose absent chunks, which nobody scanned, are white where the image is in colour.
+"""Zarr arrays whose absent chunks, which weren't scanned, are white if the image is in colour.
 
 Writers leave out chunks that hold nothing but the fill value, which is 0 unless somebody chose it.
 """
