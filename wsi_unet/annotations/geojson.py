@@ -28,7 +28,6 @@ MAX_DEPTH = 32
 AREAS = ("Polygon", "MultiPolygon", "GeometryCollection")
 WITHOUT_AREA = ("Point", "MultiPoint", "LineString", "MultiLineString")
 """The types of geometries that are left out."""
-CONTAINERS = ("Feature", "FeatureCollection")
 
 
 def parse_geojson(path: Path, data: bytes) -> Annotations:

@@ -95,7 +95,8 @@ def read_cohort(
             otherwise the folder (or URL) that gets one `<stem>.ome.zarr` per slide. None is the
             current folder.
         model: the model of slides whose manifest names none.
-        options: the options of every slide; a manifest's `mpp` and `tissue` replace those in here.
+        options: the options of every slide; a manifest's `mpp`, `tissue` and `series` come
+            first.
         other_models: more models, whose probabilities are averaged with those of `model`; not for
             slides whose manifest names a model.
         overwrite: whether stored results are replaced.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from wsi_unet.segmentation.planning.plan import Plan
     from wsi_unet.segmentation.references import ModelReference
     from wsi_unet.segmentation.report import BlockCounts, ClassArea, Failure, Report, Waits
-    from wsi_unet.segmentation.worker.probe import WorkerMeasurement
+    from wsi_unet.segmentation.worker.measurement import WorkerMeasurement
 
 VIEWS_IN_WORDS = {"none": "", "flips": "4 flips, averaged", "d4": "8 flips and rotations, averaged"}
 """Views that each kind of test-time augmentation averages."""

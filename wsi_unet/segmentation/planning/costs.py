@@ -12,7 +12,7 @@ from wsi_unet.geometry import BlockIndex, Border
 from wsi_unet.labels.pyramid import Pyramid
 from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters
 from wsi_unet.segmentation.worker.label_block import cut_tiles
-from wsi_unet.segmentation.worker.probe import WorkerMeasurement
+from wsi_unet.segmentation.worker.measurement import WorkerMeasurement
 from wsi_unet.slides.tissue.mask import TissueMask
 from wsi_unet.wording import count
 

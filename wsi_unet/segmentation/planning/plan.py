@@ -17,12 +17,12 @@ from wsi_unet.segmentation.planning.options import Options
 from wsi_unet.segmentation.planning.output_state import OutputState
 from wsi_unet.segmentation.planning.resolved_options import ResolvedOptions, resolve_options
 from wsi_unet.segmentation.references import ModelReference
-from wsi_unet.segmentation.worker.probe import ProbeRequest, WorkerMeasurement
+from wsi_unet.segmentation.worker.measurement import ProbeRequest, WorkerMeasurement
 from wsi_unet.slides.slide import Slide
 from wsi_unet.slides.tissue.mask import TissueMask
 from wsi_unet.slides.window_memory import decoding_bytes
 
-MOST_ENLARGED = 1.5
+ENLARGED_WARNING = 1.5
 """How much larger than the model's a slide's pixels may be before a warning."""
 
 
@@ -183,7 +183,7 @@ def _warn(labels: LabelParameters, costs: Costs, options: Options) -> list[str]:
     if not costs.tissue:
         warnings.append("no tissue was found; `tissue='none'` predicts everywhere")
     enlarged = 1 / min(labels.resampling.downsample)
-    if enlarged > MOST_ENLARGED:
+    if enlarged > ENLARGED_WARNING:
         warnings.append(
             f"the slide's pixels are {enlarged:.3g} times as large as the model's, so it will be "
             "enlarged and lacks the detail that the model was trained on; if its pixel size is "

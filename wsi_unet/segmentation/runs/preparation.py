@@ -28,12 +28,8 @@ from wsi_unet.segmentation.planning.plan import Plan, make_plan
 from wsi_unet.segmentation.runs.execution import Execution
 from wsi_unet.segmentation.runs.jobs import SlideJob, locate
 from wsi_unet.segmentation.runs.output import lay_out
-from wsi_unet.segmentation.worker.probe import (
-    ProbeRequest,
-    WorkerMeasurement,
-    compare_with_float32,
-    measure_worker,
-)
+from wsi_unet.segmentation.worker.measurement import ProbeRequest, WorkerMeasurement
+from wsi_unet.segmentation.worker.probe import compare_with_float32, measure_worker
 from wsi_unet.slides.opening import open_slide
 from wsi_unet.storage.locking.lock import LockOwner, acquire
 from wsi_unet.storage.opening import open_store
