@@ -1,0 +1,1 @@
+"""Objects: the components of labels, each once, with an identity, measured, in a table."""

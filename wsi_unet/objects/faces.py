@@ -1,0 +1,206 @@
+"""Components that reach the faces of blocks, and joining them across.
+
+A block says which of its components touch a face that it shares with another block, and in which
+runs of pixels. From that alone follows which of them are one, its first pixel and bounding box, and
+so which block finishes it; memory is proportional to the runs.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_unet.geometry import BlockGrid, BlockIndex, Box
+from wsi_unet.metrics.components import CHUNK_BITS, ChunkEdges, JoinedComponents
+from wsi_unet.objects.regions import label_components
+
+
+@dataclass(frozen=True, eq=False)
+class Faces:
+    """The k components of a block that touch faces it shares with other blocks.
+
+    Attributes:
+        numbers: (k,) their numbers in the block, ascending.
+        values: (k,) label values.
+        first: (k, 2) first pixels (y, x), px of the labels.
+        boxes: (k, 4) bounding boxes of what lies in the block (y0, x0, y1, x1), px of the labels.
+        runs: (r, 4) side (0 top, 1 bottom, 2 left, 3 right), start and stop along it from the
+            block's corner, and which of the k components it is.
+    """
+
+    numbers: NDArray[np.int32]
+    values: NDArray[np.uint8]
+    first: NDArray[np.int64]
+    boxes: NDArray[np.int64]
+    runs: NDArray[np.int32]
+
+    @classmethod
+    def find(cls, labels: NDArray[np.uint8], grid: BlockGrid, index: BlockIndex) -> Faces:
+        """Find them among the labels (h, w) of block `index`."""
+        regions, core = label_components(labels), grid.core(index)
+        (row, column), (rows, columns) = index, grid.size
+        numbers = regions.numbers
+        sides = (
+            (row > 0, numbers[0]),
+            (row + 1 < rows, numbers[-1]),
+            (column > 0, numbers[:, 0]),
+            (column + 1 < columns, numbers[:, -1]),
+        )
+        runs = [_find_runs(side, line) for side, (shared, line) in enumerate(sides) if shared]
+        found = np.concatenate([*runs, np.zeros((0, 4), np.int32)])
+        touching, positions = np.unique(found[:, 3], return_inverse=True)
+        found[:, 3] = positions
+        origin = np.array([core.y0, core.x0])
+        return cls(
+            numbers=touching,
+            values=regions.values[touching - 1],
+            first=regions.first[touching - 1] + origin,
+            boxes=regions.boxes[touching - 1] + np.tile(origin, 2),
+            runs=found,
+        )
+
+    def to_edges(self, block: Box, number: int) -> ChunkEdges:
+        """Return the pixels along the faces of a block with a number of its own."""
+        lines, labels = [], []
+        for side, length in enumerate((block.shape[1], block.shape[1], *(2 * block.shape[:1]))):
+            runs = self.runs[self.runs[:, 0] == side]
+            line, values = np.zeros(length, np.int64), np.zeros(length, np.uint8)
+            for _, start, stop, which in runs.tolist():
+                line[start:stop] = ((number + 1) << CHUNK_BITS) + int(self.numbers[which])
+                values[start:stop] = self.values[which]
+            lines.append(line)
+            labels.append(values)
+        return ChunkEdges(tuple(lines), tuple(labels))
+
+    def to_bytes(self) -> bytes:
+        """Return them as bytes, for `from_bytes`."""
+        file = io.BytesIO()
+        np.savez(file, **{each.name: getattr(self, each.name) for each in fields(self)})
+        return file.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, core: Box) -> Faces | None:
+        """Return what `to_bytes` wrote of a block; None if it can't be that."""
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+                found = cls(**{each.name: stored[each.name] for each in fields(cls)})
+        except Exception:  # numpy may raise anything on a forged file
+            return None
+        return found if found._is_sound(core) else None
+
+    def _is_sound(self, core: Box) -> bool:
+        k = len(self.numbers)
+        shapes: dict[str, tuple[tuple[int, ...], type[Any]]] = {
+            "numbers": ((k,), np.int32),
+            "values": ((k,), np.uint8),
+            "first": ((k, 2), np.int64),
+            "boxes": ((k, 4), np.int64),
+            "runs": ((len(self.runs), 4), np.int32),
+        }
+        for name, (shape, kind) in shapes.items():
+            array = getattr(self, name)
+            if array.shape != shape or array.dtype != kind:
+                return False
+        side, start, stop, which = self.runs.T
+        longest = max(core.shape)
+        return bool(
+            ((side >= 0) & (side < 4) & (start >= 0) & (start < stop) & (stop <= longest)).all()
+            and ((which >= 0) & (which < k)).all()
+            and all(core.contains(Box(*box)) and Box(*box).area for box in self.boxes.tolist())
+        )
+
+
+NO_FACES = Faces(
+    np.zeros(0, np.int32),
+    np.zeros(0, np.uint8),
+    np.zeros((0, 2), np.int64),
+    np.zeros((0, 4), np.int64),
+    np.zeros((0, 4), np.int32),
+)
+
+
+def _find_runs(side: int, line: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return the runs (r, 4) of equal numbers above 0 along a side; the last column is theirs."""
+    starts = np.flatnonzero(np.diff(line, prepend=-1))
+    stops = np.append(starts[1:], len(line))
+    own = line[starts] > 0
+    runs = np.stack([np.full(len(starts), side), starts, stops, line[starts]], axis=1)
+    return runs[own].astype(np.int32)
+
+
+@dataclass(frozen=True, order=True)
+class Component:
+    """A component that touches a shared face of a block.
+
+    Attributes:
+        first: its first pixel (y, x), px of the labels.
+        box: its bounding box, px of the labels.
+        members: (block, number in it) of its parts.
+    """
+
+    first: tuple[int, int]
+    box: Box
+    members: tuple[tuple[BlockIndex, int], ...] = field(repr=False)
+
+    @property
+    def blocks(self) -> list[BlockIndex]:
+        """The blocks that it lies in."""
+        return sorted({block for block, _ in self.members})
+
+
+def join_faces(
+    grid: BlockGrid, faces: Mapping[BlockIndex, Faces]
+) -> dict[BlockIndex, list[Component]]:
+    """Join the components of blocks; return them by the block of their first pixel, in order.
+
+    Args:
+        grid: the blocks.
+        faces: what touches the faces of each block; blocks that are left out are background.
+    """
+    _, columns = grid.size
+    joined = JoinedComponents.from_rows(_rows_of_edges(grid, faces))
+    blocks = sorted(faces)
+    if not blocks:
+        return {}
+    chunks = np.concatenate(
+        [np.full(len(faces[i].numbers), i[0] * columns + i[1], np.int64) for i in blocks]
+    )
+    numbers = np.concatenate([faces[i].numbers for i in blocks]).astype(np.int64)
+    first = np.concatenate([faces[i].first for i in blocks])
+    boxes = np.concatenate([faces[i].boxes for i in blocks])
+    roots = joined.find_objects(((chunks + 1) << CHUNK_BITS) + numbers)
+    order = np.argsort(roots, kind="stable")
+    owned: dict[BlockIndex, list[Component]] = {}
+    for several in np.split(order, np.flatnonzero(np.diff(roots[order])) + 1):
+        if not len(several):
+            continue
+        y, x = min(map(tuple, first[several].tolist()))
+        low, high = boxes[several, :2].min(axis=0), boxes[several, 2:].max(axis=0)
+        box = Box(*low.tolist(), *high.tolist())
+        members = tuple(
+            (divmod(chunk, columns), number)
+            for chunk, number in zip(
+                chunks[several].tolist(), numbers[several].tolist(), strict=True
+            )
+        )
+        owner = y // grid.side, x // grid.side
+        owned.setdefault(owner, []).append(Component((y, x), box, members))
+    return {index: sorted(components) for index, components in owned.items()}
+
+
+def _rows_of_edges(
+    grid: BlockGrid, faces: Mapping[BlockIndex, Faces]
+) -> Iterator[dict[BlockIndex, ChunkEdges]]:
+    rows, columns = grid.size
+    for row in range(rows):
+        yield {
+            (row, column): faces.get((row, column), NO_FACES).to_edges(
+                grid.core((row, column)), row * columns + column
+            )
+            for column in range(columns)
+        }
