@@ -27,6 +27,9 @@ from .models.model import Model as Model
 from .models.model import bundled_models as bundled_models
 from .models.model import load_model as load_model
 from .models.saving import save_model as save_model
+from .objects.reading import open_objects as open_objects
+from .objects.report import ObjectsReport as ObjectsReport
+from .objects.run import find_objects as find_objects
 from .segmentation.map_unet import map_unet as map_unet
 from .segmentation.planning.options import Options as Options
 from .segmentation.planning.plan import Plan as Plan
@@ -60,6 +63,7 @@ __all__ = [
     "MaskError",
     "Model",
     "ModelError",
+    "ObjectsReport",
     "OptionError",
     "Options",
     "OutputError",
@@ -80,9 +84,11 @@ __all__ = [
     "__version__",
     "bundled_models",
     "evaluate",
+    "find_objects",
     "load_model",
     "map_unet",
     "open_labels",
+    "open_objects",
     "open_probabilities",
     "open_slide",
     "plan",

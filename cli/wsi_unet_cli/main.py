@@ -21,6 +21,7 @@ from wsi_unet_cli.evaluate import evaluate
 from wsi_unet_cli.info import info
 from wsi_unet_cli.model.command import model
 from wsi_unet_cli.models import models
+from wsi_unet_cli.objects import objects
 from wsi_unet_cli.overlay import overlay
 from wsi_unet_cli.segment.command import segment
 from wsi_unet_cli.status import status
@@ -90,7 +91,7 @@ def cli() -> None:
     """
 
 
-for command in (segment, info, status, overlay, evaluate, train, models, model, doctor):
+for command in (segment, info, status, objects, overlay, evaluate, train, models, model, doctor):
     cli.add_command(command)
 
 

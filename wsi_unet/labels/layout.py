@@ -228,6 +228,7 @@ def remove_run(store: ByteStore, name: str) -> None:
         _put_names(store, [other for other in names if other not in groups])
     for group in groups or [name]:
         store.delete_all(f"labels/{group}")
+        store.delete_all(f"objects/{group}")
     store.delete_all(f"probability/{name}")
 
 
@@ -249,7 +250,7 @@ def remove_all(store: ByteStore) -> None:
         levels = MOST_LEVELS
     for level in range(levels):
         store.delete_all(str(level))
-    for group in ("labels", "probability"):
+    for group in ("labels", "objects", "probability"):
         store.delete_all(group)
     ours: Document = {"format_version": FORMAT_VERSION}
     _put_json(store, "zarr.json", describe_group({"wsi_unet": ours}))

@@ -288,7 +288,7 @@ class Progress:
 
         Other files stay.
         """
-        for kind in ("blocks", "failures"):
+        for kind in ("blocks", "failures", "objects"):
             self.store.delete_all(f"{self._root}/{kind}")
         for name in ("tail.json", "mask.png", "run.json"):
             self.store.delete(f"{self._root}/{name}")

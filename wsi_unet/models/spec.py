@@ -20,7 +20,9 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    SerializerFunctionWrapHandler,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -33,6 +35,7 @@ from wsi_unet.models.architectures.residual_unet import ResidualUNetConfig
 from wsi_unet.models.architectures.resnet_unet import ResNetUNetConfig
 from wsi_unet.models.architectures.unet import UNetConfig
 from wsi_unet.models.number_types import Precision
+from wsi_unet.objects.rule import ObjectRule
 from wsi_unet.wording import count
 
 FORMAT_VERSION = 1
@@ -128,6 +131,8 @@ class ModelSpec(_Frozen):
         description: what the model is for.
         training_data: what it was trained on.
         assumed: what an import assumed about the network, since neither file nor user said it.
+        objects: how the pixels of its classes become objects, by class; None: no class is split. It
+            doesn't decide labels, so it isn't part of the model's identity.
         metrics: what was measured, by name.
         training: how wsi-unet trained it: recipe, seed, iterations, environment; {} if it didn't.
     """
@@ -150,8 +155,17 @@ class ModelSpec(_Frozen):
     description: str = ""
     training_data: str = ""
     assumed: tuple[str, ...] = ()
+    objects: ObjectRule | None = None
     metrics: dict[str, JsonValue] = Field(default_factory=dict)
     training: dict[str, JsonValue] = Field(default_factory=dict)
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out `objects` where there is no rule: earlier versions don't know it."""
+        fields: dict[str, Any] = serialise(self)
+        if self.objects is None:
+            fields.pop("objects", None)
+        return fields
 
     @field_validator("format_version", mode="before")
     @classmethod
@@ -187,6 +201,9 @@ class ModelSpec(_Frozen):
                 f"classes: {count(len(names), 'name')} for a network with "
                 f"{count(self.architecture.classes, 'output')}"
             )
+        for name in self.objects.root if self.objects else ():
+            if name not in names or name == self.background:
+                raise ValueError(f"objects: {name!r} is none of the classes that have objects")
         self._check_head()
         self._check_window()
         channels = 1 if self.channel_order == "gray" else 3

@@ -1,0 +1,144 @@
+"""Opening the table of objects as a dataset of pyarrow."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.fs as pafs
+from typing_extensions import override
+
+from wsi_unet.errors import OutputError
+from wsi_unet.labels.contents import holds_output, read_label_names
+from wsi_unet.locations import Location
+from wsi_unet.objects.records import StageFiles
+from wsi_unet.objects.run import check_current
+from wsi_unet.objects.source import LabelSource
+from wsi_unet.objects.table import Frame, make_schema
+from wsi_unet.storage.opening import open_store
+from wsi_unet.storage.store import ByteStore
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def open_objects(
+    output: str | os.PathLike[str] | Location, label: str | None = None
+) -> ds.Dataset:
+    """Open the objects of a result lazily: one file per block, rows in order of identity in each.
+
+    >>> table = wsi_unet.open_objects("slide.ome.zarr").to_table()            # doctest: +SKIP
+    >>> frame = table.to_pandas()                                             # doctest: +SKIP
+    >>> geopandas.GeoDataFrame.from_arrow(table)                              # doctest: +SKIP
+
+    Args:
+        output: the result: a folder or an s3:// URL.
+        label: name of the label group; may be left out if there is only one.
+
+    Raises:
+        OutputError: there is no such result or label group, its objects weren't found yet, aren't
+            complete, or belong to labels that have changed since.
+    """
+    store = open_store(output)
+    if not holds_output(store):
+        raise OutputError(f"{output}: there is no result here; segment a slide to make one")
+    names = read_label_names(store)
+    if label is None and len(names) != 1:
+        raise OutputError(
+            f"{output}: there are several labels; give `label` one of {', '.join(names)}"
+            if names
+            else f"{output}: there are no labels here; segment a slide to make some"
+        )
+    name = label or names[0]
+    if name not in names:
+        raise OutputError(f"{output}: there are no labels {name!r}, only {', '.join(names)}")
+    source = LabelSource.open(store, name)
+    files = StageFiles(store, source.run, name)
+    record = check_current(store, files, source.finished)
+    keys = files.list_parts()
+    if len(keys) != record.parts:
+        raise OutputError(
+            f"{store}: {len(keys)} of {record.parts} parts of the objects of {name!r} are there; "
+            "find objects again, which computes what is missing"
+        )
+    frame = Frame(
+        source.grid.shape[1], source.downsample, source.pixel_size, source.micrometres,
+        source.classes, {}, "", "",
+    )  # fmt: skip
+    return _open_parts(store, keys, make_schema(frame))
+
+
+def _open_parts(store: ByteStore, keys: Sequence[str], schema: pa.Schema) -> ds.Dataset:
+    geo = {b"geo": b'{"version":"1.1.0","primary_column":"geometry","columns":{"geometry":'
+           b'{"encoding":"WKB","geometry_types":["Polygon","MultiPolygon"],"crs":null}}}'}  # fmt: skip
+    files = pafs.PyFileSystem(_StoreFiles(store))
+    kind = ds.ParquetFileFormat()
+    fragments = [kind.make_fragment(key, files) for key in keys]
+    return ds.FileSystemDataset(fragments, schema.with_metadata(geo), kind, files)
+
+
+class _StoreFiles(pafs.FileSystemHandler):  # type: ignore[misc]
+    """The files of a store, for reading by pyarrow: on a disk and in a bucket alike."""
+
+    def __init__(self, store: ByteStore) -> None:
+        self._store = store
+
+    @override
+    def get_type_name(self) -> str:
+        return "wsi-unet"
+
+    @override
+    def get_file_info(self, paths: Sequence[str]) -> list[Any]:
+        infos = []
+        for path in paths:
+            size = self._store.size(path)
+            kind = pafs.FileType.NotFound if size is None else pafs.FileType.File
+            infos.append(pafs.FileInfo(path, kind, size=size))
+        return infos
+
+    @override
+    def open_input_file(self, path: str) -> Any:
+        data = self._store.get(path)
+        if data is None:
+            raise FileNotFoundError(path)
+        return pa.BufferReader(data)
+
+    @override
+    def open_input_stream(self, path: str) -> Any:
+        return self.open_input_file(path)
+
+    @override
+    def normalize_path(self, path: str) -> str:
+        return path
+
+    def get_file_info_selector(self, selector: Any) -> list[Any]:
+        raise NotImplementedError
+
+    def create_dir(self, path: str, recursive: bool) -> None:
+        raise NotImplementedError
+
+    def delete_dir(self, path: str) -> None:
+        raise NotImplementedError
+
+    def delete_dir_contents(self, path: str, missing_dir_ok: bool = False) -> None:
+        raise NotImplementedError
+
+    def delete_root_dir_contents(self) -> None:
+        raise NotImplementedError
+
+    def delete_file(self, path: str) -> None:
+        raise NotImplementedError
+
+    def move(self, src: str, dest: str) -> None:
+        raise NotImplementedError
+
+    def copy_file(self, src: str, dest: str) -> None:
+        raise NotImplementedError
+
+    def open_output_stream(self, path: str, metadata: Any) -> Any:
+        raise NotImplementedError
+
+    def open_append_stream(self, path: str, metadata: Any) -> Any:
+        raise NotImplementedError

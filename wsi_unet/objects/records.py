@@ -1,0 +1,209 @@
+"""The progress of finding objects: small files beside that of the labels.
+
+    <output>/objects/<label>/<i>.<j>.parquet              the objects that begin in a block
+    <output>/.wsi_unet/<run>/objects/<label>/
+        stage.json          what the parts were made by; `finished` when all are there
+        faces/<i>.<j>.npz   which components touch the block's faces
+        parts/<i>.<j>.json  the marker of a part
+
+A part's marker is put after it, and says what it was made from, so a part is made again when any of
+that has changed, when its marker can't be read, and when the part isn't what the marker says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import Field, ValidationError
+
+from wsi_unet.geometry import BlockIndex, Box
+from wsi_unet.labels.documents import Count, StoredDocument, Text
+from wsi_unet.labels.shards import Checksum
+from wsi_unet.objects.faces import Faces
+from wsi_unet.objects.rule import ClassRule
+from wsi_unet.storage.keys import BOOKKEEPING
+from wsi_unet.storage.store import MOST_BYTES, ByteStore, TooLargeError
+
+MOST_RECORD_BYTES = 1 << 20
+MOST_FACES_BYTES = 1 << 28
+CHECKSUM_BYTES = 32
+
+Value = Annotated[str, Field(pattern=r"^\d{1,3}$")]
+
+
+class ClassCounts(StoredDocument):
+    """The objects of one class.
+
+    Attributes:
+        objects: number of them.
+        pixels: number of their pixels.
+        large: number of those that are large.
+        dropped_small: objects that weren't kept because they are smaller than the rule's limit.
+        dropped_large: objects that weren't kept because they are larger.
+    """
+
+    objects: Count = 0
+    pixels: Count = 0
+    large: Count = 0
+    dropped_small: Count = 0
+    dropped_large: Count = 0
+
+    def __add__(self, other: ClassCounts) -> ClassCounts:
+        return ClassCounts(
+            **{name: getattr(self, name) + getattr(other, name) for name in type(self).model_fields}
+        )
+
+
+class PartMarker(StoredDocument):
+    """The marker of a finished part.
+
+    Attributes:
+        inputs: hash of all that it was made from.
+        length: number of its bytes; 0 if it has no rows, and isn't stored.
+        sha256: their checksum; None if it isn't stored.
+        classes: what it holds by label value.
+    """
+
+    format_version: Literal[1] = 1
+    inputs: Checksum
+    length: Annotated[int, Field(ge=0, le=MOST_BYTES)]
+    sha256: Checksum | None
+    classes: dict[Value, ClassCounts]
+
+
+class StageRecord(StoredDocument):
+    """What the parts of a label group were made by.
+
+    Attributes:
+        signature: hash of rule, slide, model and frame.
+        rules: the rule of each class, by its name.
+        parts: number of parts that are stored once it is finished.
+        labels_finished: when the labels were finished that it was made from.
+        finished: when all parts were there, UTC; None before.
+    """
+
+    format_version: Literal[1] = 1
+    signature: Checksum
+    rules: dict[Text, ClassRule]
+    parts: Count = 0
+    labels_finished: Text
+    finished: Text | None = None
+
+
+Record = TypeVar("Record", bound=StoredDocument)
+
+
+@dataclass(frozen=True)
+class StageFiles:
+    """The files of one label group's objects.
+
+    Attributes:
+        store: the output.
+        run: name of the run that made the labels.
+        label: name of the label group.
+    """
+
+    store: ByteStore
+    run: str
+    label: str
+
+    @property
+    def folder(self) -> str:
+        """Key of the parts' folder."""
+        return f"objects/{self.label}"
+
+    def part_key(self, block: BlockIndex) -> str:
+        """Return the key of a part."""
+        return f"{self.folder}/{block[0]}.{block[1]}.parquet"
+
+    def _key(self, name: str) -> str:
+        return f"{BOOKKEEPING}/{self.run}/objects/{self.label}/{name}"
+
+    def _block_key(self, kind: str, block: BlockIndex, ending: str) -> str:
+        return self._key(f"{kind}/{block[0]}.{block[1]}.{ending}")
+
+    def read_stage(self) -> StageRecord | None:
+        """Return the stage's record, None if there is no sound one."""
+        return self._read(StageRecord, self._key("stage.json"))
+
+    def write_stage(self, record: StageRecord) -> None:
+        """Store the stage's record."""
+        self.store.put(self._key("stage.json"), record.model_dump_json().encode())
+
+    def read_faces(self, block: BlockIndex, core: Box, labels: str) -> Faces | None:
+        """Return a block's faces if they were found in these labels (a checksum), else None."""
+        data = self._get(self._block_key("faces", block, "npz"), MOST_FACES_BYTES)
+        if data is None or data[:CHECKSUM_BYTES] != _seal(labels, data[CHECKSUM_BYTES:]):
+            return None
+        return Faces.from_bytes(data[CHECKSUM_BYTES:], core)
+
+    def write_faces(self, block: BlockIndex, labels: str, faces: Faces) -> None:
+        """Store a block's faces, with the checksum of the labels that they were found in."""
+        data = faces.to_bytes()
+        self.store.put(self._block_key("faces", block, "npz"), _seal(labels, data) + data)
+
+    def read_part_marker(self, block: BlockIndex, inputs: str) -> PartMarker | None:
+        """Return the marker of a part if it was made from `inputs` and is stored with its length.
+
+        A part of another length, or none where there should be one, is damaged: made again.
+        """
+        marker = self._read(PartMarker, self._block_key("parts", block, "json"))
+        if marker is None or marker.inputs != inputs:
+            return None
+        size = self.store.size(self.part_key(block))
+        return marker if size == (marker.length if marker.sha256 else None) else None
+
+    def is_intact(self, block: BlockIndex, marker: PartMarker) -> bool:
+        """Return whether a part is, byte for byte, what was written; reads it."""
+        if marker.sha256 is None:
+            return True
+        data = self._get(self.part_key(block), marker.length)
+        return data is not None and hashlib.sha256(data).hexdigest() == marker.sha256
+
+    def write_part(
+        self, block: BlockIndex, data: bytes | None, inputs: str, classes: dict[str, ClassCounts]
+    ) -> PartMarker:
+        """Store a part (None: it has no rows), then its marker, and return that."""
+        if data is None:
+            self.store.delete(self.part_key(block))
+        else:
+            self.store.put(self.part_key(block), data)
+        marker = PartMarker(
+            inputs=inputs,
+            length=len(data or b""),
+            sha256=None if data is None else hashlib.sha256(data).hexdigest(),
+            classes=classes,
+        )
+        key = self._block_key("parts", block, "json")
+        self.store.put(key, marker.model_dump_json().encode())
+        return marker
+
+    def remove_part(self, block: BlockIndex) -> None:
+        """Remove the part and the progress of a block whose labels are gone."""
+        self.store.delete(self._block_key("parts", block, "json"))
+        self.store.delete(self.part_key(block))
+
+    def list_parts(self) -> list[str]:
+        """Return the keys of the parts that are stored."""
+        return [key for key in self.store.list(self.folder) if key.endswith(".parquet")]
+
+    def _read(self, kind: type[Record], key: str) -> Record | None:
+        data = self._get(key, MOST_RECORD_BYTES)
+        if data is None:
+            return None
+        try:
+            return kind.model_validate_json(data)
+        except ValidationError:
+            return None
+
+    def _get(self, key: str, most: int) -> bytes | None:
+        try:
+            return self.store.get(key, most)
+        except TooLargeError:
+            return None
+
+
+def _seal(labels: str, data: bytes) -> bytes:
+    return hashlib.sha256(labels.encode() + data).digest()

@@ -1,0 +1,79 @@
+"""What finding objects came to."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ClassObjects:
+    """The objects of one class.
+
+    Attributes:
+        value: label value.
+        name: the class's name.
+        objects: number of objects.
+        mean_area: their mean area, in the label's unit of area; None without objects.
+        density_per_mm2: objects per mm² of what the model looked at; None where the slide's pixel
+            size or that area isn't known.
+        large: number of those that are too large to be split (see `LARGEST_BOX`).
+        dropped_small: objects smaller than the rule's limit, which aren't in the table.
+        dropped_large: objects larger than the rule's limit.
+        rule: the class's rule in words: "none", "distance:0.75".
+    """
+
+    value: int
+    name: str
+    objects: int
+    mean_area: float | None
+    density_per_mm2: float | None
+    large: int
+    dropped_small: int
+    dropped_large: int
+    rule: str
+
+
+@dataclass(frozen=True)
+class LabelObjects:
+    """The objects of one label group.
+
+    Attributes:
+        label: name of the label group.
+        unit: "µm", or "px" (of the slide) where its pixel size isn't known.
+        area_mm2: area that the model looked at; None where it isn't known.
+        parts: number of blocks.
+        computed: how many of them were computed now; the others were there.
+        classes: the classes, background left out.
+    """
+
+    label: str
+    unit: str
+    area_mm2: float | None
+    parts: int
+    computed: int
+    classes: tuple[ClassObjects, ...]
+
+    @property
+    def objects(self) -> int:
+        """Number of objects of all classes."""
+        return sum(each.objects for each in self.classes)
+
+
+@dataclass(frozen=True)
+class ObjectsReport:
+    """What `find_objects` found.
+
+    Attributes:
+        output: path or URL of the result.
+        labels: its label groups.
+        seconds: time that it took.
+    """
+
+    output: str
+    labels: tuple[LabelObjects, ...]
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON-able values."""
+        return asdict(self)

@@ -1,0 +1,238 @@
+"""What objects are found in: finished labels, their frame on the slide, and what made them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+
+from wsi_unet.errors import OutputError
+from wsi_unet.geometry import BlockGrid, BlockIndex, Box
+from wsi_unet.labels.contents import parse_frame, read_run_name
+from wsi_unet.labels.documents import (
+    DamagedError,
+    Positive,
+    StoredDocument,
+    Text,
+    read_array_shape,
+    read_group_attributes,
+)
+from wsi_unet.labels.predicted import read_predicted_area
+from wsi_unet.labels.progress import Progress, RunRecord
+from wsi_unet.labels.pyramid import shard_key
+from wsi_unet.labels.writer import read_shards
+from wsi_unet.objects.rule import ObjectRule
+from wsi_unet.predicted_area import PredictedArea
+from wsi_unet.storage.store import ByteStore
+
+
+class _Spec(StoredDocument):
+    objects: ObjectRule | None = None
+
+
+class _Model(StoredDocument):
+    name: Text = ""
+    sha256: Text = ""
+    spec: _Spec = _Spec()
+    mean_of: tuple[_Model, ...] = ()
+
+
+class _Slide(StoredDocument):
+    name: Text = ""
+    fingerprint: Text = ""
+
+
+class Provenance(StoredDocument):
+    """What a label group says about how it was made, as far as objects need it."""
+
+    slide: _Slide = _Slide()
+    model: _Model = _Model()
+    exactness: Text = ""
+    finished: Text | None = None
+
+    @property
+    def rule(self) -> ObjectRule:
+        """The object rule of the model's card; of an ensemble, of its first model's."""
+        model = self.model.mean_of[0] if self.model.mean_of else self.model
+        return model.spec.objects or ObjectRule({})
+
+
+class _Grid(StoredDocument):
+    downsample: Annotated[tuple[Positive, Positive], Field()] = (1.0, 1.0)
+
+
+class _Parameters(StoredDocument):
+    sampling: _Grid = _Grid()
+
+
+@dataclass(frozen=True, eq=False)
+class LabelSource:
+    """The finished labels of one group.
+
+    Attributes:
+        store: the output.
+        run: name of the run that made them.
+        label: name of the group.
+        grid: their blocks.
+        area: what was predicted; None where nothing says so.
+        shards: checksum of each block's labels, by block; blocks that are all background, or that
+            weren't computed, are left out.
+        classes: names of the classes by label value, background left out.
+        pixel_size: (y, x) size of a pixel, µm, or slide px if `micrometres` is false.
+        micrometres: whether the slide's pixel size is known.
+        downsample: (y, x) slide px per pixel.
+        predicted_pixels: number of pixels that were predicted.
+        provenance: what made them.
+        finished: when they were finished.
+    """
+
+    store: ByteStore
+    run: str
+    label: str
+    grid: BlockGrid
+    area: PredictedArea | None
+    shards: Mapping[BlockIndex, str]
+    classes: Mapping[int, str]
+    pixel_size: tuple[float, float]
+    micrometres: bool
+    downsample: tuple[float, float]
+    predicted_pixels: int
+    provenance: Provenance
+    finished: str
+
+    @classmethod
+    def open(cls, store: ByteStore, label: str) -> LabelSource:
+        """Open the labels of a group.
+
+        Raises:
+            OutputError: they aren't finished, or what is known of them is missing or damaged.
+        """
+        attributes = read_group_attributes(store, f"labels/{label}", "labels")
+        if attributes is None:
+            raise DamagedError(f"{store}: 'labels/{label}' is listed but missing; compute it again")
+        finished = attributes["wsi_unet"]["finished"]
+        if finished is None:
+            raise OutputError(
+                f"{store}: the labels {label!r} aren't finished, so objects would be missing; run "
+                "the same segmentation again, which computes what is left"
+            )
+        run = read_run_name(store, label)
+        record = Progress(store, run).read_run()
+        if record is None:
+            raise OutputError(
+                f"{store}: the progress of {run!r} isn't kept beside the labels, so nothing says "
+                "which blocks they have; copy the folder .wsi_unet too, or segment again"
+            )
+        provenance, grid_on_slide = _read_documents(store, label, attributes, record)
+        (rows, columns), block = _plane(*read_array_shape(store, f"labels/{label}/0"))
+        grid, frame = BlockGrid((rows, columns), block), parse_frame(attributes)
+        properties = attributes["ome"]["image-label"]["properties"]
+        return cls(
+            store=store,
+            run=run,
+            label=label,
+            grid=grid,
+            area=read_predicted_area(store, label, grid.shape, block),
+            shards=_read_shards(Progress(store, run), record, label, grid),
+            classes={i["label-value"]: i["class"] for i in properties if i["label-value"]},
+            pixel_size=frame.scale,
+            micrometres=frame.unit is not None,
+            downsample=grid_on_slide.downsample,
+            predicted_pixels=sum(item.get("pixels", 0) for item in properties),
+            provenance=provenance,
+            finished=finished,
+        )
+
+    def labels(self, box: Box) -> NDArray[np.uint8]:
+        """Return the labels (h, w) of a box inside the array.
+
+        Raises:
+            OutputError: a shard is damaged.
+        """
+        labels = read_shards(self.store, f"labels/{self.label}", 0, self.grid, box)
+        if unknown := set(np.flatnonzero(np.bincount(labels.ravel()))) - {0, *self.classes}:
+            raise OutputError(
+                f"{self.store}: the labels {self.label!r} hold the value {min(unknown)}, which is "
+                "none of their classes; segment again with `overwrite=True`"
+            )
+        return labels
+
+    def predicted(self, box: Box) -> NDArray[np.bool_]:
+        """Return which pixels (h, w) of a box were predicted; none beyond the array's edge."""
+        found = np.zeros(box.shape, np.bool_)
+        inside = box.intersection(Box.from_shape(self.grid.shape))
+        everywhere = self.area is None or self.area.whole
+        values = True if everywhere or self.area is None else self.area.read(inside)
+        found[inside.relative_to(box).slices()] = values
+        return found
+
+    def describe(self) -> dict[str, Any]:
+        """Return what identifies labels and frame, as JSON-able values."""
+        return {
+            "slide": self.provenance.slide.name,
+            "fingerprint": self.provenance.slide.fingerprint,
+            "model": self.provenance.model.name,
+            "model_sha256": self.provenance.model.sha256,
+            "exactness": self.provenance.exactness,
+            "label": self.label,
+            "shape": list(self.grid.shape),
+            "pixel_size": list(self.pixel_size),
+            "unit": "micrometer" if self.micrometres else "pixel",
+            "downsample": list(self.downsample),
+            "classes": {str(value): name for value, name in self.classes.items()},
+            "version": version("wsi-unet"),
+        }
+
+    def hash_predicted(self) -> str:
+        """Return a hash of what was predicted, which decides what is cut."""
+        if self.area is None:
+            return ""
+        digest = hashlib.sha256(json.dumps([repr(box) for box in self.area.boxes]).encode())
+        if self.area.mask is not None:
+            digest.update(np.packbits(self.area.mask).tobytes())
+        return digest.hexdigest()
+
+
+def _plane(shape: tuple[int, ...], side: int) -> tuple[tuple[int, int], int]:
+    return (shape[-2], shape[-1]), side
+
+
+def _read_documents(
+    store: ByteStore, label: str, attributes: Mapping[str, Any], record: RunRecord
+) -> tuple[Provenance, _Grid]:
+    ours = {key: value for key, value in attributes["wsi_unet"].items() if key != "model"}
+    model = attributes["wsi_unet"].get("model")
+    try:
+        provenance = Provenance.model_validate_json(
+            json.dumps(ours | ({"model": model} if isinstance(model, dict) else {}))
+        )
+        parameters = _Parameters.model_validate_json(json.dumps(record.parameters))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(map(str, first["loc"]))[:80]
+        raise DamagedError(
+            f"{store}: what 'labels/{label}' says about its making is damaged ({where}: "
+            f"{first['msg'].splitlines()[0][:100]}); segment again with `overwrite=True`"
+        ) from error
+    return provenance, parameters.sampling
+
+
+def _read_shards(
+    progress: Progress, record: RunRecord, label: str, grid: BlockGrid
+) -> dict[BlockIndex, str]:
+    """Return the checksums of the labels that are stored, by block."""
+    rows, columns = grid.size
+    found = {}
+    for marker in progress.read_markers(record.signature):
+        row, column = marker.block
+        shard = marker.shards.get(shard_key(f"labels/{label}", 0, marker.block, False))
+        if row < rows and column < columns and shard is not None and shard.sha256 is not None:
+            found[marker.block] = shard.sha256
+    return found
