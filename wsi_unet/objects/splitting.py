@@ -127,8 +127,9 @@ def _split_sheet(
 
     Seeds are the regional maxima of the reconstruction of (distance − h) under the distance: the
     h-maxima of Soille, Morphological Image Analysis (2003), 6.3.4. Then Meyer's flooding: pixels in
-    order of falling distance, of equal ones that first which was reached first; the seeds' pixels
-    come before all others, in raster order.
+    order of falling distance (behind a saddle, of the saddle's), of equal ones that first which was
+    reached first; the seeds' pixels come before all others, in raster order. They get levels of
+    their own for that: scikit-image pops equal ones in an order that depends on all the image.
     """
     from scipy import ndimage
     from skimage.morphology import local_maxima, reconstruction

@@ -1,0 +1,205 @@
+"""`find_objects` and `open_objects` on stores."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner, Result
+from objects import shapes
+from support.labelled import write_store
+
+import wsi_unet
+from wsi_unet.errors import OptionError, OutputError
+from wsi_unet.objects import run as run_module
+from wsi_unet.objects.records import StageFiles
+from wsi_unet.objects.rule import ClassRule
+from wsi_unet_cli.main import cli
+
+
+@pytest.fixture(scope="module")
+def labels() -> shapes.Labels:
+    found = np.zeros((700, 1100), np.uint8)
+    for y in range(0, 700, 130):
+        for x in range(0, 1100, 170):
+            part = found[y : y + 120, x : x + 150]
+            part[...] = shapes.touching_discs(160, seed=y + x)[: part.shape[0], : part.shape[1]]
+    found[500:520, 480:560] = 1  # across four blocks
+    return found
+
+
+@pytest.fixture
+def store(tmp_path: Path, labels: shapes.Labels) -> Path:
+    return write_store(tmp_path / "out.ome.zarr", labels)
+
+
+def read_bytes(store: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (store / "objects/nuclei").iterdir()}
+
+
+def test_the_table_is_that_of_the_whole_image(store: Path, labels: shapes.Labels) -> None:
+    report = wsi_unet.find_objects(store, split="distance:0.6")
+    table = wsi_unet.open_objects(store).to_table().sort_by("id")
+    rules = dict.fromkeys((1, 2), ClassRule(split="distance", h=0.6))
+    whole = shapes.find_by_blocks(labels, 2000, rules)
+    for name in table.column_names:
+        if name not in ("uuid", "class"):  # which slide and classes decide
+            assert table[name].to_pylist() == whole[name].to_pylist(), name
+    (found,) = report.labels
+    assert found.objects == len(table)
+    assert found.computed == found.parts == 6
+    nuclei = found.classes[0]
+    own = table.filter(table["label"].to_numpy() == 1)
+    assert nuclei.objects == len(own)
+    assert nuclei.mean_area == pytest.approx(np.mean(own["area_um2"].to_numpy()))
+    assert nuclei.density_per_mm2 == pytest.approx(len(own) / (700 * 1100 * 0.25 / 1e6))
+
+
+def test_a_part_opens_elsewhere_and_says_what_made_it(store: Path) -> None:
+    wsi_unet.find_objects(store, min_area=20)
+    part = store / "objects/nuclei/0.0.parquet"
+    frame = geopandas.read_parquet(part)
+    assert (frame.area * 0.25 == frame["area_um2"]).all()
+    assert frame["area_um2"].min() >= 20
+    said = json.loads(pq.read_schema(part).metadata[b"wsi_unet"])
+    assert said["fingerprint"] == "a slide"
+    assert said["rule"]["nucleus"]["min_area"] == 20
+    assert len(geopandas.GeoDataFrame.from_arrow(wsi_unet.open_objects(store).to_table()))
+
+
+def test_what_is_there_stays_and_what_is_damaged_is_made_again(store: Path) -> None:
+    wsi_unet.find_objects(store)
+    before = read_bytes(store)
+    assert wsi_unet.find_objects(store).labels[0].computed == 0
+    part = store / "objects/nuclei/0.1.parquet"
+    part.write_bytes(before["0.1.parquet"][:-1] + b"\0")
+    (store / "objects/nuclei/1.0.parquet").unlink()
+    with pytest.raises(OutputError, match="5 of 6 parts"):
+        wsi_unet.open_objects(store)
+    assert wsi_unet.find_objects(store).labels[0].computed == 2
+    assert read_bytes(store) == before
+
+
+def test_another_rule_replaces_the_table(store: Path) -> None:
+    before = wsi_unet.find_objects(store).labels[0].objects
+    report = wsi_unet.find_objects(store, min_area=1e6)
+    assert report.labels[0].objects == 0
+    assert sum(c.dropped_small for c in report.labels[0].classes) == before
+    assert wsi_unet.open_objects(store).count_rows() == 0
+    assert read_bytes(store) == {}
+
+
+def test_a_failure_loses_nothing(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wsi_unet.find_objects(store)
+    expected = read_bytes(store)
+    wsi_unet.find_objects(store, min_area=1e6)
+    write, written = StageFiles.write_part, []
+
+    def fail_at_third(self: StageFiles, *arguments: Any) -> Any:
+        if len(written) == 2:
+            raise OutputError("the disk is full")
+        written.append(arguments[0])
+        return write(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "THREADS", 1)
+        patch.setattr(StageFiles, "write_part", fail_at_third)
+        with pytest.raises(OutputError, match="disk is full"):
+            wsi_unet.find_objects(store)
+    with pytest.raises(OutputError, match="aren't finished"):
+        wsi_unet.open_objects(store)
+    assert wsi_unet.find_objects(store).labels[0].computed == 4
+    assert read_bytes(store) == expected
+
+
+def test_changed_labels_make_their_parts_again(tmp_path: Path, labels: shapes.Labels) -> None:
+    store = write_store(tmp_path / "out.ome.zarr", labels)
+    wsi_unet.find_objects(store)
+    changed = labels.copy()
+    changed[20:30, 20:30] = 2  # in the first block
+    write_store(store, changed)
+    assert 0 < wsi_unet.find_objects(store).labels[0].computed < 6
+    fresh = write_store(tmp_path / "fresh.ome.zarr", changed)
+    wsi_unet.find_objects(fresh)
+    assert read_bytes(store) == read_bytes(fresh)
+
+
+def test_an_unknown_pixel_size_gives_pixels(tmp_path: Path, labels: shapes.Labels) -> None:
+    store = write_store(tmp_path / "out.ome.zarr", labels, mpp=None)
+    (found,) = wsi_unet.find_objects(store, min_area=10).labels
+    assert (found.unit, found.area_mm2, found.classes[0].density_per_mm2) == ("px", None, None)
+    names = wsi_unet.open_objects(store).schema.names
+    assert "perimeter_px" in names
+    assert not [name for name in names if name.endswith(("_um", "_um2"))]
+
+
+def test_geometry_is_in_pixels_of_the_slide(tmp_path: Path, labels: shapes.Labels) -> None:
+    store = write_store(tmp_path / "out.ome.zarr", labels, downsample=(2.0, 2.0))
+    wsi_unet.find_objects(store)
+    table = wsi_unet.open_objects(store).to_table()
+    frame = geopandas.GeoDataFrame.from_arrow(table)
+    assert np.allclose(frame.area * 0.25, frame["area_um2"])
+    assert np.allclose(frame.area, frame["area_px"] * 4)
+    assert np.allclose(frame["x_um"], frame["x"] * 0.5)
+
+
+def test_the_edges_of_tissue_and_regions_cut(tmp_path: Path) -> None:
+    array = np.zeros((600, 600), np.uint8)
+    array[100:110, 90:100] = array[100:110, 50:60] = array[300:310, 0:10] = 1
+    store = write_store(tmp_path / "out.ome.zarr", array, regions=[[0, 0, 600, 100]])
+    wsi_unet.find_objects(store)
+    rows = wsi_unet.open_objects(store).to_table().to_pylist()
+    assert [(row["x"], row["cut"]) for row in rows] == [(55.0, False), (95.0, True), (5.0, True)]
+
+
+def command(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, ["objects", *map(str, arguments)])
+
+
+def test_the_command(store: Path) -> None:
+    done = command(store, "--split", "nucleus=distance:0.6", "--min-area", "5")
+    assert done.exit_code == 0, done.output
+    assert "distance:0.6" in done.stdout
+    document = json.loads(command(store, "--json").stdout)
+    assert {each["rule"] for each in document["labels"][0]["classes"]} == {"none"}
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        (["--split", "ghost=none"], "names the class 'ghost'"),
+        (["--split", "distance:0"], "greater than 0"),
+        (["--split", "distance:-1"], "greater than 0"),
+        (["--split", "distance:nan"], "finite|greater"),
+        (["--split", "watershed"], "give none, or distance:H"),
+        (["--min-area", "9", "--max-area", "3"], "more than max_area"),
+        (["--min-area", "much"], "is not an area"),
+        (["--label", "ghost"], "there are no labels 'ghost'"),
+    ],
+)
+def test_refusals(store: Path, options: list[str], match: str) -> None:
+    done = command(store, *options)
+    assert done.exit_code == 2
+    assert re.search(match, done.stderr), done.stderr
+    assert not (store / "objects").exists()
+
+
+def test_unfinished_labels_and_other_folders_are_refused(
+    tmp_path: Path, labels: shapes.Labels
+) -> None:
+    unfinished = write_store(tmp_path / "out.ome.zarr", labels, finished=False)
+    with pytest.raises(OutputError, match="aren't finished"):
+        wsi_unet.find_objects(unfinished)
+    with pytest.raises(OutputError, match="there is no result here"):
+        wsi_unet.find_objects(tmp_path / "nothing")
+    with pytest.raises(OptionError, match="ghost"):
+        finished = write_store(tmp_path / "finished.ome.zarr", labels)
+        wsi_unet.find_objects(finished, min_area={"ghost": 1})
+    with pytest.raises(OutputError, match="no objects of 'nuclei' are stored"):
+        wsi_unet.open_objects(finished)
