@@ -25,7 +25,8 @@ wsi_unet_cli.main > wsi_unet_cli > wsi_unet_cli.common > wsi_unet > view trainin
 > models.networks > models.spec
 > models.architectures models.program_file models.weights_file models.finite
   models.validation_errors > models.number_types models.paths
-> objects > labels slides dask_cluster > predicted_area > slides.opening slides.tissue > slides.planes
+> objects
+> labels slides dask_cluster > predicted_area > slides.opening slides.tissue > slides.planes
 > slides.readers
 > slides.slide slides.fingerprint > slides.series slides.resample > slides.antialias
 > slides.pixel_size > slides.levels

@@ -114,7 +114,16 @@ def _show(found: LabelObjects) -> None:
         ],
     )
     print_table(
-        ("value", "class", "objects", "per mm²", f"mean {found.unit}²", "split", "dropped", "large"),
+        (
+            "value",
+            "class",
+            "objects",
+            "per mm²",
+            f"mean {found.unit}²",
+            "split",
+            "dropped",
+            "large",
+        ),
         [
             (
                 str(item.value),

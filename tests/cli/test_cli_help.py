@@ -28,6 +28,7 @@ def test_help_lists_the_commands_in_the_order_of_use() -> None:
         "segment",
         "info",
         "status",
+        "objects",
         "overlay",
         "evaluate",
         "train",

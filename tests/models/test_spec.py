@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -104,3 +105,16 @@ def test_names_on_disk_stay(make_spec: MakeSpec) -> None:
     )
     assert program.model_dump()["sized"] is True
     assert ProgramConfig.model_validate(program.model_dump()) == program
+
+
+def test_an_object_rule_is_kept_and_is_no_part_of_the_identity(make_spec: MakeSpec) -> None:
+    without = make_spec()
+    assert "objects" not in json.loads(without.to_text())
+    name = next(item.name for item in without.classes if item.name != without.background)
+    rule = {name: {"split": "distance", "h": 0.75}}
+    spec = ModelSpec.model_validate(without.model_dump() | {"objects": rule})
+    assert ModelSpec.model_validate_json(spec.to_text()).objects == spec.objects
+    assert spec.objects is not None
+    assert spec.pixel_fields() == without.pixel_fields()
+    with pytest.raises(ValueError, match="objects: 'ghost' is none of the classes"):
+        ModelSpec.model_validate(without.model_dump() | {"objects": {"ghost": {}}})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from support.labelled import write_store
 
 import wsi_unet
 from wsi_unet.errors import OptionError, OutputError
+from wsi_unet.labels.layout import remove_run
 from wsi_unet.objects import run as run_module
 from wsi_unet.objects.records import StageFiles
 from wsi_unet.objects.rule import ClassRule
+from wsi_unet.storage.opening import open_store
 from wsi_unet_cli.main import cli
 
 
@@ -198,8 +201,39 @@ def test_unfinished_labels_and_other_folders_are_refused(
         wsi_unet.find_objects(unfinished)
     with pytest.raises(OutputError, match="there is no result here"):
         wsi_unet.find_objects(tmp_path / "nothing")
+    finished = write_store(tmp_path / "finished.ome.zarr", labels)
     with pytest.raises(OptionError, match="ghost"):
-        finished = write_store(tmp_path / "finished.ome.zarr", labels)
         wsi_unet.find_objects(finished, min_area={"ghost": 1})
     with pytest.raises(OutputError, match="no objects of 'nuclei' are stored"):
         wsi_unet.open_objects(finished)
+
+
+def test_a_bucket_holds_the_same(bucket: str, store: Path) -> None:
+    expected = wsi_unet.find_objects(store).labels
+    shutil.rmtree(store / "objects")
+    remote, local = open_store(f"{bucket}/out.ome.zarr"), open_store(store)
+    for key in list(local.list("")):
+        if "/objects/" not in key:
+            remote.put(key, local.get(key) or b"")
+    assert wsi_unet.find_objects(str(remote)).labels == expected
+    wsi_unet.find_objects(store)
+    opened = wsi_unet.open_objects(str(remote)).to_table()
+    assert opened.equals(wsi_unet.open_objects(store).to_table())
+
+
+def test_the_rule_of_the_card_is_used(store: Path) -> None:
+    key = store / "labels/nuclei/zarr.json"
+    document = json.loads(key.read_text())
+    card = {"objects": {"nucleus": {"split": "distance", "h": 0.6}}}
+    document["attributes"]["wsi_unet"]["model"] = {"name": "m", "sha256": "0", "spec": card}
+    key.write_text(json.dumps(document))
+    (found,) = wsi_unet.find_objects(store).labels
+    assert [each.rule for each in found.classes] == ["distance:0.6", "none"]
+    (found,) = wsi_unet.find_objects(store, split={"nucleus": "none"}).labels
+    assert [each.rule for each in found.classes] == ["none", "none"]
+
+
+def test_overwriting_the_labels_removes_their_objects(store: Path) -> None:
+    wsi_unet.find_objects(store)
+    remove_run(open_store(store), "nuclei")
+    assert not [key for key in open_store(store).list("") if "objects/" in key]

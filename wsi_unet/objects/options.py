@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import ValidationError
 
 from wsi_unet.errors import OptionError
 from wsi_unet.objects.rule import ClassRule, ObjectRule
 
-Value = TypeVar("Value")
-PerClass = Value | Mapping[str | None, Value] | None
+TextPerClass = str | Mapping[str, str] | Mapping[str | None, str] | None
+NumberPerClass = float | Mapping[str, float] | Mapping[str | None, float] | None
 """A value for every class, or values by the class's name, where None stands for every class."""
 
 _DISTANCE = re.compile(r"distance:(.+)")
@@ -21,9 +21,9 @@ _DISTANCE = re.compile(r"distance:(.+)")
 def resolve_rules(
     names: Iterable[str],
     card: ObjectRule,
-    split: PerClass[str],
-    min_area: PerClass[float],
-    max_area: PerClass[float],
+    split: TextPerClass,
+    min_area: NumberPerClass,
+    max_area: NumberPerClass,
 ) -> ObjectRule:
     """Return the rule of every class: the card's, changed as the caller says.
 
@@ -51,7 +51,7 @@ def resolve_rules(
     return ObjectRule(rules)
 
 
-def _by_class(option: str, given: PerClass[Any], names: list[str]) -> Mapping[str | None, Any]:
+def _by_class(option: str, given: Any, names: list[str]) -> Mapping[str | None, Any]:
     values = given if isinstance(given, Mapping) else {None: given}
     for name in values:
         if name is not None and name not in names:

@@ -113,7 +113,7 @@ def _link(edges: Edges) -> NDArray[np.int64]:
     height = int(edges.y.max()) + 2
     key = (edges.owner * height + edges.y) * width + edges.x
     end = key + STEPS[edges.direction, 0] * width + STEPS[edges.direction, 1]
-    following = np.searchsorted(key, end)
+    following: NDArray[np.int64] = np.searchsorted(key, end)
     doubled = np.zeros(len(key), np.bool_)
     doubled[:-1] = key[:-1] == key[1:]
     saddle = np.flatnonzero(doubled[following])  # edges that end where two of the owner begin
@@ -190,9 +190,7 @@ def _assemble(
     if not single.all():
         several, numbers = np.unique(parts[~single], return_inverse=True)
         order = np.argsort(numbers, kind="stable")
-        result[several] = shapely.multipolygons(
-            polygons[~single][order], indices=numbers[order]
-        )
+        result[several] = shapely.multipolygons(polygons[~single][order], indices=numbers[order])
     return result
 
 

@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def open_objects(
-    output: str | os.PathLike[str] | Location, label: str | None = None
-) -> ds.Dataset:
+def open_objects(output: str | os.PathLike[str] | Location, label: str | None = None) -> ds.Dataset:
     """Open the objects of a result lazily: one file per block, rows in order of identity in each.
 
     >>> table = wsi_unet.open_objects("slide.ome.zarr").to_table()            # doctest: +SKIP
@@ -71,12 +69,10 @@ def open_objects(
 
 
 def _open_parts(store: ByteStore, keys: Sequence[str], schema: pa.Schema) -> ds.Dataset:
-    geo = {b"geo": b'{"version":"1.1.0","primary_column":"geometry","columns":{"geometry":'
-           b'{"encoding":"WKB","geometry_types":["Polygon","MultiPolygon"],"crs":null}}}'}  # fmt: skip
     files = pafs.PyFileSystem(_StoreFiles(store))
     kind = ds.ParquetFileFormat()
     fragments = [kind.make_fragment(key, files) for key in keys]
-    return ds.FileSystemDataset(fragments, schema.with_metadata(geo), kind, files)
+    return ds.FileSystemDataset(fragments, schema, kind, files)
 
 
 class _StoreFiles(pafs.FileSystemHandler):  # type: ignore[misc]

@@ -38,9 +38,7 @@ class Regions:
             return self
         lookup = np.zeros(len(kept) + 1, np.int32)
         lookup[1:][kept] = np.arange(1, np.count_nonzero(kept) + 1)
-        return Regions(
-            lookup[self.numbers], self.values[kept], self.first[kept], self.boxes[kept]
-        )
+        return Regions(lookup[self.numbers], self.values[kept], self.first[kept], self.boxes[kept])
 
 
 def label_components(labels: NDArray[np.uint8]) -> Regions:

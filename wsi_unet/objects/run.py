@@ -23,7 +23,7 @@ from wsi_unet.labels.contents import holds_output, read_label_names
 from wsi_unet.locations import Location
 from wsi_unet.objects.faces import Component, Faces, join_faces
 from wsi_unet.objects.finding import Objects, Search, find_objects_of_block
-from wsi_unet.objects.options import PerClass, resolve_rules
+from wsi_unet.objects.options import NumberPerClass, TextPerClass, resolve_rules
 from wsi_unet.objects.records import ClassCounts, PartMarker, StageFiles, StageRecord
 from wsi_unet.objects.report import ClassObjects, LabelObjects, ObjectsReport
 from wsi_unet.objects.rule import ObjectRule
@@ -47,9 +47,9 @@ def find_objects(
     output: str | os.PathLike[str] | Location,
     *,
     label: str | None = None,
-    split: PerClass[str] = None,
-    min_area: PerClass[float] = None,
-    max_area: PerClass[float] = None,
+    split: TextPerClass = None,
+    min_area: NumberPerClass = None,
+    max_area: NumberPerClass = None,
 ) -> ObjectsReport:
     """Find, measure and store the objects of finished labels; each once, the same for any blocks.
 

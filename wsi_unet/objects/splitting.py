@@ -64,9 +64,7 @@ def split_by_distance(
         return regions
     numbers, total = regions.numbers.copy(), len(regions)
     for sheet in _lay_out(regions, chosen):
-        parts, found = _split_sheet(
-            sheet.numbers, heights[sheet.regions], find_steps(pixel_size)
-        )
+        parts, found = _split_sheet(sheet.numbers, heights[sheet.regions], find_steps(pixel_size))
         parts[parts > 0] += total
         sheet.write_back(numbers, parts)
         total += found
@@ -98,7 +96,7 @@ class _Sheet:
 
     def write_back(self, numbers: Numbers, parts: Numbers) -> None:
         """Replace the regions' pixels in `numbers` by `parts` (of the sheet)."""
-        for number, (own, inside, place) in enumerate(self._slices(), start=1):
+        for number, (_, inside, place) in enumerate(self._slices(), start=1):
             mine = self.numbers[place] == number
             numbers[inside][mine] = parts[place][mine]
 

@@ -79,7 +79,10 @@ def make_schema(frame: Frame) -> pa.Schema:
             *((name, pa.float64()) for name in RATIOS),
             ("cut", pa.bool_()),
             ("large", pa.bool_()),
-            ("bbox", pa.struct([(name, pa.float64()) for name in ("xmin", "ymin", "xmax", "ymax")])),
+            (
+                "bbox",
+                pa.struct([(name, pa.float64()) for name in ("xmin", "ymin", "xmax", "ymax")]),
+            ),
             pa.field("geometry", pa.binary(), metadata={"ARROW:extension:name": "geoarrow.wkb"}),
         ]
     )
@@ -144,9 +147,7 @@ def _make_uuids(ids: NDArray[np.int64], values: NDArray[np.uint8], frame: Frame)
     """Return UUIDs of version 5 of slide, model, class, what of its rule decides pixels, and id."""
     hashes = {}
     for value, name in frame.classes.items():
-        text = json.dumps(
-            [frame.fingerprint, frame.model, name, frame.rules[value].pixels_text()]
-        )
+        text = json.dumps([frame.fingerprint, frame.model, name, frame.rules[value].pixels_text()])
         hashes[value] = hashlib.sha1(UUID_NAMESPACE.bytes + text.encode(), usedforsecurity=False)
     found = []
     for identity, value in zip(ids.tolist(), values.tolist(), strict=True):
@@ -173,9 +174,7 @@ def encode_part(table: pa.Table, provenance: Mapping[str, Any]) -> bytes:
         "orientation": "counterclockwise",
         "edges": "planar",
         "bbox": [float(bound) for bound in bounds],
-        "covering": {
-            "bbox": {name: ["bbox", name] for name in ("xmin", "ymin", "xmax", "ymax")}
-        },
+        "covering": {"bbox": {name: ["bbox", name] for name in ("xmin", "ymin", "xmax", "ymax")}},
     }
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
     metadata = {"geo": json.dumps(geo), "wsi_unet": json.dumps(provenance, sort_keys=True)}
