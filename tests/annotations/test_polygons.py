@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import shapely  # type: ignore[import-untyped]
+import shapely
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray

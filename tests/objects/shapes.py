@@ -25,11 +25,11 @@ class InMemory:
     array: Labels
 
     def labels(self, box: Box) -> Labels:
-        assert Box.from_shape(self.array.shape).contains(box)  # type: ignore[arg-type]
+        assert Box.from_shape(self.array.shape).contains(box)
         return self.array[box.slices()]
 
     def predicted(self, box: Box) -> NDArray[np.bool_]:
-        inside = box.intersection(Box.from_shape(self.array.shape))  # type: ignore[arg-type]
+        inside = box.intersection(Box.from_shape(self.array.shape))
         found = np.zeros(box.shape, np.bool_)
         found[inside.relative_to(box).slices()] = True
         return found

@@ -102,7 +102,8 @@ def test_a_failure_loses_nothing(store: Path, monkeypatch: pytest.MonkeyPatch) -
     wsi_unet.find_objects(store)
     expected = read_bytes(store)
     wsi_unet.find_objects(store, min_area=1e6)
-    write, written = StageFiles.write_part, []
+    write = StageFiles.write_part
+    written: list[Any] = []
 
     def fail_at_third(self: StageFiles, *arguments: Any) -> Any:
         if len(written) == 2:

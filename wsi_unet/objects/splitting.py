@@ -136,8 +136,9 @@ def _split_sheet(
     inside = numbers > 0
     distance = ndimage.distance_transform_edt(inside, sampling=steps[:2])
     lowered = distance - np.concatenate([[heights.max()], heights])[numbers] / steps[2]
-    rebuilt = reconstruction(lowered, distance, footprint=EIGHT)
-    seeds, found = ndimage.label(local_maxima(rebuilt, connectivity=2) & inside, EIGHT)
+    rebuilt = reconstruction(lowered, distance, footprint=EIGHT)  # type: ignore[no-untyped-call]
+    highest = local_maxima(rebuilt, connectivity=2)  # type: ignore[no-untyped-call]
+    seeds, found = ndimage.label(highest & inside, EIGHT)
     owner = np.zeros(found + 1, np.int64)
     owner[seeds.ravel()] = numbers.ravel()
     several = np.bincount(owner[1:], minlength=len(heights) + 1) > 1
@@ -146,7 +147,8 @@ def _split_sheet(
     relief = -distance
     marked = np.flatnonzero(seeds)
     relief.ravel()[marked] = np.arange(len(marked)) - len(marked) - distance.max() - 1
-    parts = watershed(relief, seeds, connectivity=2, mask=mask).astype(np.int32)
+    flooded = watershed(relief, seeds, connectivity=2, mask=mask)  # type: ignore[no-untyped-call]
+    parts = flooded.astype(np.int32)
     whole = inside & ~mask
     parts[whole] = numbers[whole] + found
     return parts, found + len(heights)
