@@ -183,7 +183,7 @@ def _find_in_window(
         boxes=regions.boxes + np.tile(origin, 2),
         sums=Sums(
             moments,
-            count_windows(regions.numbers, len(regions)),
+            count_windows(regions.numbers, moments[:, 0]),
             find_cut(regions.numbers, pixels.predicted(window.grow(2, 2)), len(regions)),
         ),
         large=large,

@@ -60,12 +60,19 @@ def find_edges(numbers: Numbers) -> Edges:
     """
     found = []
     above, below = numbers[:-1], numbers[1:]
-    y, x = np.nonzero(above != below)
+    y, x = _find(above != below)
     found += [_edges(below[y, x], y + 1, x, 0), _edges(above[y, x], y + 1, x + 1, 2)]
     left, right = numbers[:, :-1], numbers[:, 1:]
-    y, x = np.nonzero(left != right)
+    y, x = _find(left != right)
     found += [_edges(left[y, x], y, x + 1, 1), _edges(right[y, x], y + 1, x + 1, 3)]
     return Edges.concatenate(found)
+
+
+def _find(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Do as `np.nonzero`, in half the time."""
+    flat = np.flatnonzero(mask)
+    y = flat // mask.shape[1]
+    return y, flat - y * mask.shape[1]
 
 
 def _edges(
@@ -85,7 +92,7 @@ def trace_polygons(edges: Edges, total: int) -> NDArray[Any]:
     """
     import shapely
 
-    order = np.lexsort((edges.direction, edges.x, edges.y, edges.owner))
+    order = np.argsort(_number_vertices(edges) * 4 + edges.direction)
     edges = Edges(*(getattr(edges, n)[order] for n in ("owner", "y", "x", "direction")))
     following = _link(edges)
     path, starts = _order_rings(following)
@@ -107,11 +114,15 @@ def trace_polygons(edges: Edges, total: int) -> NDArray[Any]:
     return _assemble(rings, owner, area, total)
 
 
+def _number_vertices(edges: Edges) -> NDArray[np.int64]:
+    """Return a number for each edge's owner and first vertex, in their order, row by row."""
+    height, width = int(edges.y.max()) + 2, int(edges.x.max()) + 2
+    return (edges.owner * height + edges.y) * width + edges.x
+
+
 def _link(edges: Edges) -> NDArray[np.int64]:
     """Return the edge that follows each in its ring; edges are in order of owner and vertex."""
-    width = int(edges.x.max()) + 2
-    height = int(edges.y.max()) + 2
-    key = (edges.owner * height + edges.y) * width + edges.x
+    key, width = _number_vertices(edges), int(edges.x.max()) + 2
     end = key + STEPS[edges.direction, 0] * width + STEPS[edges.direction, 1]
     following: NDArray[np.int64] = np.searchsorted(key, end)
     doubled = np.zeros(len(key), np.bool_)

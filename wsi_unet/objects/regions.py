@@ -45,14 +45,26 @@ def label_components(labels: NDArray[np.uint8]) -> Regions:
     """Return the 8-connected components of equal labels (h, w); 0 is background."""
     from scipy import ndimage
 
-    numbers = np.zeros(labels.shape, np.int32)
-    total = 0
-    for value in np.flatnonzero(np.bincount(labels.ravel(), minlength=1)[1:]) + 1:
-        of_class, found = ndimage.label(labels == value, EIGHT)
-        of_class[of_class > 0] += total
-        numbers += of_class
+    numbers, total = np.zeros(labels.shape, np.int32), 0
+    for value in find_values(labels):
+        inside = labels == value
+        of_class, found = ndimage.label(inside, EIGHT)
+        if total:
+            of_class[inside] += total
+            numbers += of_class
+        else:
+            numbers = of_class
         total += found
     return describe_regions(numbers, labels, total)
+
+
+def find_values(labels: NDArray[np.uint8]) -> list[int]:
+    """Return the values that occur in labels, ascending, without 0."""
+    highest = int(labels.max(initial=0))
+    if highest <= 1:  # much quicker than to count
+        return [highest] if highest else []
+    values: list[int] = np.flatnonzero(np.bincount(labels.ravel())[1:] > 0).tolist()
+    return [value + 1 for value in values]
 
 
 def describe_regions(numbers: Numbers, labels: NDArray[np.uint8], total: int) -> Regions:

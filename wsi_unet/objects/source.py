@@ -28,6 +28,7 @@ from wsi_unet.labels.predicted import read_predicted_area
 from wsi_unet.labels.progress import Progress, RunRecord
 from wsi_unet.labels.pyramid import shard_key
 from wsi_unet.labels.writer import read_shards
+from wsi_unet.objects.regions import find_values
 from wsi_unet.objects.rule import ObjectRule
 from wsi_unet.predicted_area import PredictedArea
 from wsi_unet.storage.store import ByteStore
@@ -157,7 +158,7 @@ class LabelSource:
             OutputError: a shard is damaged.
         """
         labels = read_shards(self.store, f"labels/{self.label}", 0, self.grid, box)
-        if unknown := set(np.flatnonzero(np.bincount(labels.ravel()))) - {0, *self.classes}:
+        if unknown := {*find_values(labels)} - {*self.classes}:
             raise OutputError(
                 f"{self.store}: the labels {self.label!r} hold the value {min(unknown)}, which is "
                 "none of their classes; segment again with `overwrite=True`"

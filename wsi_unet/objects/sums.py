@@ -60,29 +60,34 @@ def sum_moments(numbers: Numbers, origins: NDArray[np.int64]) -> NDArray[np.int6
     return moments.T.copy()
 
 
-def count_windows(numbers: Numbers, total: int) -> NDArray[np.int64]:
-    """Return how many windows of 2 x 2 px are which, per region (total, 16), but for the empty one.
+def count_windows(numbers: Numbers, pixels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return how many windows of 2 x 2 px are which, per region (n, 16), but for the empty one.
 
     Args:
-        numbers: (h, w); a window counts where it is whole, so the regions of interest are padded.
-        total: number of regions.
+        numbers: (h, w); the pixels at its border are 0.
+        pixels: (n,) number of pixels of each region.
     """
+    total = len(pixels)
     corners = numbers[:-1, :-1], numbers[:-1, 1:], numbers[1:, :-1], numbers[1:, 1:]
     mixed = (corners[0] != corners[1]) | (corners[0] != corners[2]) | (corners[0] != corners[3])
     at = np.flatnonzero(mixed)
-    values = [corner[mixed] for corner in corners]
+    at += at // mixed.shape[1]  # a row of windows is 1 shorter than a row of pixels
+    width, flat = numbers.shape[1], numbers.ravel()
+    values = [flat[at + shift] for shift in (0, 1, width, width + 1)]
     counts = np.zeros(16 * (total + 1), np.int64)
     for position, own in enumerate(values):
         fresh = own > 0
         for before in values[:position]:
             fresh &= own != before  # each region of a window counts once
-        code = np.zeros(len(at), np.int64)
+        chosen = own[fresh]
+        code = np.zeros(len(chosen), np.int64)
         for bit, other in enumerate(values):
-            code += (own == other).astype(np.int64) << bit
-        counts += np.bincount(own[fresh] * 16 + code[fresh], minlength=len(counts))
-    uniform = corners[0][~mixed]
-    counts[15::16] += np.bincount(uniform, minlength=total + 1)
-    return counts.reshape(total + 1, 16)[1:]
+            code += (chosen == other[fresh]).astype(np.int64) << bit
+        counts += np.bincount(chosen * 16 + code, minlength=len(counts))
+    found: NDArray[np.int64] = counts.reshape(total + 1, 16)[1:]
+    # Each pixel is the top left one of a window: those that aren't mixed are full.
+    found[:, 15] += pixels - found[:, 1::2].sum(axis=1)
+    return found
 
 
 def find_cut(numbers: Numbers, predicted: NDArray[np.bool_], total: int) -> NDArray[np.bool_]:
