@@ -30,9 +30,11 @@ settings.load_profile("steady")
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C arrive: a shell's background job, as which tests may run, ignores it."""
+    """Let signals arrive that tests may have been told to ignore, by a shell's `&` or `nohup`."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 LONG_FILES = (

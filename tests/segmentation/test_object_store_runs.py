@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import dask
 import pytest
 from support.proxy import Proxy, Request
 from support.runs import OPTIONS, Study, array_objects
@@ -71,7 +72,12 @@ def test_a_run_is_the_same_and_is_resumed(
     assert stored(store) == array_objects(study.whole)
 
 
-def test_worker_processes_read_and_write_buckets(study: Study, slide: str, output: str) -> None:
+def test_worker_processes_read_and_write_buckets(
+    study: Study, slide: str, output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Forked workers have the environment of the first that was started, with its credentials.
+    settings = dask.config.config["distributed"]["worker"]
+    monkeypatch.setitem(settings, "multiprocessing-method", "spawn")
     assert run(study, slide, output, cluster=wsi_unet.ClusterOptions(workers=2)).state == "finished"
     assert stored(open_store(output)) == array_objects(study.whole)
 

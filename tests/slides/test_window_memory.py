@@ -102,8 +102,8 @@ def test_memory_that_comes_back_in_the_middle_of_another_call_stops_nothing() ->
 def test_a_failed_read_gives_its_window_back_at_once(
     example_slide_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "pread", lambda file, length, offset: b"")
     reader = TiffReader(open_source(Location.parse(example_slide_path)), threads=2)
+    monkeypatch.setattr(os, "pread", lambda file, length, offset: b"")
     assert reader._tiles is not None
     gc.collect()
     gc.disable()  # what is left over must not need it
