@@ -178,8 +178,9 @@ def test_memory_estimate_against_the_process(
             command, check=True, capture_output=True, text=True, timeout=300, env=environment
         )
         share = min(share, float(done.stdout))
-    # Processors differ in the scratch space their kernels take; above is only caution.
-    assert 0.85 < share < 1.8
+    # Processors differ in the scratch space their kernels take, and those with 16-bit matrix units
+    # take least; above is only caution.
+    assert 0.85 < share < (1.8 if precision == "float32" else 2.6)
 
 
 def test_memory_grows_with_everything() -> None:

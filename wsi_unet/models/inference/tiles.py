@@ -193,7 +193,8 @@ def choose_tile(
     """
     limit = limit or SearchLimit()
     default = default_tile(predictor, fitting)
-    if count_search_flops(predictor, fitting) > limit.most_flops:
+    flops = count_search_flops(predictor, fitting)
+    if math.isinf(flops) or flops > limit.most_flops:
         return TileChoice(default, "default")
     trial = _Trial(predictor, probabilities)
     if predictor.device == "cpu":
