@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +162,28 @@ def test_labels_are_compared_with_float32_where_that_is_little(
     assert runs.segment("b", tile=256).parameters["agreement"] == compared[0]
     assert runs.segment("c", tile=256, precision="bfloat16").parameters["agreement"] is None
     assert len(compared) == 1
+
+
+def test_a_resumed_cohort_keeps_the_agreement_of_each_slide(runs: Runs) -> None:
+    """What slides of about one size share is measured once, and the agreement isn't shared."""
+    jobs, made = [], {"a": 0.75, "b": None, "c": 0.5}
+    for name, agreement in made.items():
+        runs.segment(name, precision="bfloat16", tile=256)
+        (record,) = (runs.folder / name / ".wsi_unet").glob("*/run.json")
+        document = json.loads(record.read_bytes())
+        document["parameters"]["agreement"] = agreement
+        record.write_text(json.dumps(document))
+        options = wsi_unet.Options(block=CHUNK, tissue="none", image="none")
+        jobs.append(
+            wsi_unet.SlideJob(
+                slide=str(runs.slide),
+                output=str(runs.folder / name),
+                model=str(runs.model),
+                options=options,
+            )
+        )
+    found = {}
+    for outcome in wsi_unet.segment_cohort(jobs):
+        assert outcome.report is not None, outcome.error
+        found[Path(str(outcome.job.output)).name] = outcome.report.parameters["agreement"]
+    assert found == made

@@ -82,8 +82,6 @@ class WorkerMeasurement:
         precision: the number type to compute in.
         tile: side of a tile's core, px.
         mpx_per_s: millions of core pixels per second of one process; None if not measured.
-        agreement: share of labels equal to float32's on windows of this slide; None in float32, and
-            where it wasn't compared.
         tile_memory: peak memory of the network on the tiles that it computes at once, bytes.
         base_memory: memory that the process holds already, bytes.
         host_memory: bytes available on the host.
@@ -93,6 +91,8 @@ class WorkerMeasurement:
         search_pixels: pixels of a run from which trying other tiles takes little of it; inf where
             there is nothing to try.
         comparison_pixels: the same of comparing with float32; inf in float32.
+        agreement: share of labels equal to float32's on windows of the slide that the measurement
+            was adapted to; None in float32, and where it wasn't compared.
         compared_seconds: how long comparing took.
     """
 
@@ -101,7 +101,6 @@ class WorkerMeasurement:
     precision: Precision
     tile: int
     mpx_per_s: float | None
-    agreement: float | None
     tile_memory: int
     base_memory: int
     host_memory: int
@@ -110,17 +109,19 @@ class WorkerMeasurement:
     choice: TileChoice
     search_pixels: float = math.inf
     comparison_pixels: float = math.inf
+    agreement: float | None = None
     compared_seconds: float = 0.0
 
     def adapt_to(self, request: ProbeRequest) -> WorkerMeasurement:
         """Return the measurement for another slide, with a tile no larger than the slide needs.
 
-        A tile that the request names is kept.
+        A tile that the request names is kept. So is the agreement: it is the slide's own.
         """
-        if request.tile is not None:
-            return self
-        needed = round_up(max(request.resampling.shape), self.period)
-        return replace(self, tile=min(self.tile, needed))
+        tile = self.tile
+        if request.tile is None:
+            tile = min(tile, round_up(max(request.resampling.shape), self.period))
+        agreement = None if self.precision == "float32" else request.agreement
+        return replace(self, tile=tile, agreement=agreement)
 
     def describe_search(self) -> dict[str, Any]:
         """Return what choosing took, as JSON-able values."""

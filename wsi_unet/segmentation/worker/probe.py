@@ -81,7 +81,6 @@ def measure_worker(request: ProbeRequest, *, search: bool, estimate: bool) -> Wo
         precision=predictor.precision,
         tile=choice.tile,
         mpx_per_s=choice.speeds.get(choice.tile),
-        agreement=request.agreement if compares else None,
         tile_memory=predictor.memory(choice.tile, probabilities=request.probabilities),
         base_memory=psutil.Process().memory_info().rss,
         host_memory=psutil.virtual_memory().available,
