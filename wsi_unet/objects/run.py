@@ -6,13 +6,10 @@ import hashlib
 import json
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import TypeVar
 
 import numpy as np
 
@@ -29,6 +26,7 @@ from wsi_unet.objects.report import ClassObjects, LabelObjects, ObjectsReport
 from wsi_unet.objects.rule import ObjectRule
 from wsi_unet.objects.source import LabelSource
 from wsi_unet.objects.table import Frame, encode_part, make_table
+from wsi_unet.storage.concurrent import map_in_threads
 from wsi_unet.storage.locking.lock import LockOwner, acquire
 from wsi_unet.storage.opening import open_store
 from wsi_unet.storage.store import ByteStore
@@ -38,9 +36,6 @@ THREADS = 2
 
 TABLE_VERSION = 1
 """Changes when the same labels and rule give another table, so that parts are made again."""
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 def find_objects(
@@ -140,12 +135,11 @@ class _Stage:
     def execute(self) -> LabelObjects:
         """Compute what is missing; every part is there afterwards."""
         blocks = sorted(self.source.shards)
-        faces = dict(zip(blocks, _map(self._find_faces, blocks), strict=True))
+        faces = dict(zip(blocks, map_in_threads(self._find_faces, blocks, THREADS), strict=True))
         owned = join_faces(self.source.grid, faces)
         inputs = {block: self._hash_inputs(block, owned.get(block, [])) for block in blocks}
-        markers = dict(
-            zip(blocks, _map(lambda block: self._check(block, inputs[block]), blocks), strict=True)
-        )
+        checked = map_in_threads(lambda block: self._check(block, inputs[block]), blocks, THREADS)
+        markers = dict(zip(blocks, checked, strict=True))
         missing = [block for block in blocks if markers[block] is None]
         before = self.files.read_stage()
         stored = {self.files.part_key(b) for b, m in markers.items() if m is not None and m.sha256}
@@ -158,7 +152,7 @@ class _Stage:
         if missing or stale or before is None or not self._is_current(before):
             self.files.write_stage(record)
             make = partial(self._make_part, owned, inputs)
-            for block, marker in zip(missing, _map(make, missing), strict=True):
+            for block, marker in zip(missing, map_in_threads(make, missing, THREADS), strict=True):
                 markers[block] = marker
             found = {self.files.part_key(b) for b, m in markers.items() if m and m.sha256}
             for key in stale - found:
@@ -262,22 +256,6 @@ def _count_classes(objects: Objects) -> dict[str, ClassCounts]:
             dropped_large=big,
         )
     return counts
-
-
-def _map(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yield the result of `work` for each item, in order; a few threads work ahead."""
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="objects") as pool:
-        started: deque[Future[Result]] = deque()
-        try:
-            for item in items:
-                started.append(pool.submit(work, item))
-                if len(started) > 2 * THREADS:
-                    yield started.popleft().result()
-            while started:
-                yield started.popleft().result()
-        finally:
-            for future in started:
-                future.cancel()
 
 
 def check_current(store: ByteStore, files: StageFiles, finished: str | None) -> StageRecord:

@@ -1,4 +1,4 @@
-"""Sending many small requests at once, where each answer takes a while."""
+"""Working on several items at once, a few ahead of those that were asked for."""
 
 from __future__ import annotations
 
@@ -30,14 +30,26 @@ def map_concurrently(
         location: where they are.
     """
     if not Location.parse(location).is_url:
-        yield from map(work, items)
-        return
-    with ThreadPoolExecutor(REQUESTS, thread_name_prefix="requests") as pool:
+        return map(work, items)
+    return map_in_threads(work, items, REQUESTS)
+
+
+def map_in_threads(
+    work: Callable[[Item], Result], items: Iterable[Item], threads: int
+) -> Iterator[Result]:
+    """Yield the result of `work` for each item, in order, computed by threads.
+
+    Args:
+        work: called with an item.
+        items: the items; at most `2 * threads` are taken ahead of what has been yielded.
+        threads: number of threads.
+    """
+    with ThreadPoolExecutor(threads, thread_name_prefix="map") as pool:
         started: deque[Future[Result]] = deque()
         try:
             for item in items:
                 started.append(pool.submit(work, item))
-                if len(started) > 2 * REQUESTS:
+                if len(started) > 2 * threads:
                     yield started.popleft().result()
             while started:
                 yield started.popleft().result()
