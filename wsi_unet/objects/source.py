@@ -21,6 +21,7 @@ from wsi_unet.labels.documents import (
     Positive,
     StoredDocument,
     Text,
+    explain_invalid,
     read_array_shape,
     read_group_attributes,
 )
@@ -216,11 +217,9 @@ def _read_documents(
         )
         parameters = _Parameters.model_validate_json(json.dumps(record.parameters))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        where = ".".join(map(str, first["loc"]))[:80]
         raise DamagedError(
-            f"{store}: what 'labels/{label}' says about its making is damaged ({where}: "
-            f"{first['msg'].splitlines()[0][:100]}); segment again with `overwrite=True`"
+            f"{store}: what 'labels/{label}' says about its making is damaged "
+            f"({explain_invalid(error)}); segment again with `overwrite=True`"
         ) from error
     return provenance, parameters.sampling
 
