@@ -89,6 +89,21 @@ def test_what_is_there_stays_and_what_is_damaged_is_made_again(store: Path) -> N
     assert read_bytes(store) == before
 
 
+def test_another_version_of_the_package_keeps_the_table(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "__version__", "0.0.1")
+    wsi_unet.find_objects(store)
+    before = read_bytes(store)
+    metadata = pq.read_schema(store / "objects/nuclei/0.0.parquet").metadata
+    assert json.loads(metadata[b"wsi_unet"])["version"] == "0.0.1"
+    monkeypatch.setattr(run_module, "__version__", "0.0.2")
+    assert wsi_unet.find_objects(store).labels[0].computed == 0
+    assert read_bytes(store) == before
+    monkeypatch.setattr(run_module, "TABLE_VERSION", run_module.TABLE_VERSION + 1)
+    assert wsi_unet.find_objects(store).labels[0].computed == 6
+
+
 def test_another_rule_replaces_the_table(store: Path) -> None:
     before = wsi_unet.find_objects(store).labels[0].objects
     report = wsi_unet.find_objects(store, min_area=1e6)

@@ -14,6 +14,7 @@ from functools import partial
 import numpy as np
 
 from wsi_unet import logs
+from wsi_unet._version import __version__
 from wsi_unet.errors import OutputError
 from wsi_unet.geometry import BlockIndex
 from wsi_unet.labels.contents import holds_output, read_label_names
@@ -205,6 +206,7 @@ class _Stage:
         if len(objects):
             provenance = self.source.describe() | {
                 "format_version": TABLE_VERSION,
+                "version": __version__,
                 "rule": self.rule.model_dump(mode="json"),
                 "signature": self.signature,
                 "block": list(block),

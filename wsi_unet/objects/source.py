@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Annotated, Any
 
 import numpy as np
@@ -189,7 +188,6 @@ class LabelSource:
             "unit": "micrometer" if self.micrometres else "pixel",
             "downsample": list(self.downsample),
             "classes": {str(value): name for value, name in self.classes.items()},
-            "version": version("wsi-unet"),
         }
 
     def hash_predicted(self) -> str:
