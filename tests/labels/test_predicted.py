@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,38 @@ def test_it_is_lazy_and_goes_along_with_a_selection(
         assert np.array_equal(labels[key].values, blobs(SHAPE)[key])
     kept = labels.where(labels.predicted)
     assert int(kept.notnull().sum()) == inside.sum()
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_markers_are_read_once_and_only_when_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: bool
+) -> None:
+    write_store(tmp_path / "s", blobs(SHAPE), regions=REGIONS, finished=finished)
+    reads = []
+    read = Progress.read_markers
+
+    def watched(self: Progress, signature: str) -> Any:
+        reads.append(signature)
+        return read(self, signature)
+
+    monkeypatch.setattr(Progress, "read_markers", watched)
+    labels = open_labels(tmp_path / "s")
+    assert np.array_equal(labels.values, blobs(SHAPE))
+    assert not reads
+    assert np.array_equal(labels.predicted.values, in_regions())
+    assert np.array_equal(labels[::3].predicted.values, in_regions()[::3])
+    assert len(reads) == 1
+    elsewhere = pickle.loads(pickle.dumps(labels))  # as another process gets it
+    assert np.array_equal(elsewhere.predicted.values, in_regions())
+
+
+def test_what_an_unfinished_run_has_predicted_is_compared_by_its_pixels(tmp_path: Path) -> None:
+    write_store(tmp_path / "s", blobs(SHAPE), finished=False)
+    before = open_labels(tmp_path / "s")
+    assert (before == open_labels(tmp_path / "s")).predicted.all()
+    assert before.predicted.all()
+    Progress(LocalStore(tmp_path / "s"), "nuclei").forget_block((1, 0))
+    assert "predicted" not in (before == open_labels(tmp_path / "s")).coords, "they differ"
 
 
 def test_missing_blocks_of_an_unfinished_run_were_not_predicted(tmp_path: Path) -> None:

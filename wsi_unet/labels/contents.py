@@ -89,7 +89,12 @@ def read_run_name(store: ByteStore, label: str) -> str:
         attributes = read_group_attributes(store, f"labels/{label}") or {}
     except DamagedError:
         return label
-    return str(attributes.get("wsi_unet", {}).get("run", label))
+    return parse_run_name(attributes.get("wsi_unet", {}), label)
+
+
+def parse_run_name(provenance: Mapping[str, Any], label: str) -> str:
+    """Return the name of the run that made a label group; `wsi_unet` of its attributes says it."""
+    return str(provenance.get("run", label))
 
 
 def read_level_count(store: ByteStore) -> int | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import uuid
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import dask.array as da
@@ -12,52 +13,83 @@ from numpy.typing import NDArray
 
 from wsi_unet.errors import OutputError
 from wsi_unet.geometry import BlockGrid, Box, Shape, merge_boxes
-from wsi_unet.labels.contents import read_run_name
-from wsi_unet.labels.documents import read_group_attributes
 from wsi_unet.labels.progress import Progress, RunRecord
 from wsi_unet.labels.stored_level import read_selection
 from wsi_unet.predicted_area import PredictedArea, is_mask_of
-from wsi_unet.storage.store import ByteStore
+from wsi_unet.process_cache import ProcessCache
 
 
-def read_predicted_area(
-    store: ByteStore, label: str, shape: Shape, block: int
-) -> PredictedArea | None:
-    """Return the pixels of a label group that were predicted; None if that isn't known.
+@dataclass(frozen=True, eq=False)
+class StoredArea:
+    """Which pixels of a run's labels were predicted: in finished blocks, its regions and tissue.
 
-    They are those of finished blocks that lie in the run's regions and in tissue. It isn't known
-    where the progress of the run isn't kept beside the labels.
+    The markers of the blocks, a request for each, are read when they are first needed, and only
+    where they are: those of a finished run without regions say nothing more.
 
-    Args:
-        store: the output.
-        label: name of the label group.
-        shape: (rows, columns) of its level 0, px.
-        block: side of a block, px.
-
-    Raises:
-        OutputError: the record of the run or its tissue mask is damaged or missing.
+    Attributes:
+        progress: the run's progress files.
+        record: its record.
+        grid: the blocks of its labels.
+        finished: whether all its blocks are done.
+        mask: its tissue mask; None for a run without one.
     """
-    progress = Progress(store, read_run_name(store, label))
-    record = progress.read_run()
-    if record is None:
-        return None
-    boxes: tuple[Box, ...] = (Box.from_shape(shape),)
-    attributes: dict[str, Any] = read_group_attributes(store, f"labels/{label}") or {}
-    finished = attributes.get("wsi_unet", {}).get("finished") is not None
-    if record.parameters.get("regions") or not finished:
-        boxes = _read_covered(progress, record, BlockGrid(shape, block))
-    return PredictedArea(shape, boxes, _read_mask(progress, record))
 
+    progress: Progress
+    record: RunRecord
+    grid: BlockGrid
+    finished: bool
+    mask: NDArray[np.bool_] | None
+    _read: ProcessCache[PredictedArea] = field(default_factory=lambda: ProcessCache(capacity=1))
 
-def _read_covered(progress: Progress, record: RunRecord, grid: BlockGrid) -> tuple[Box, ...]:
-    """Return what the markers say is done, whatever the regions are by now."""
-    rows, columns = grid.size
-    return merge_boxes(
-        box
-        for marker in progress.read_markers(record.signature)
-        if 0 <= marker.block[0] < rows and 0 <= marker.block[1] < columns
-        for box in marker.covered(grid)
-    )
+    @classmethod
+    def open(
+        cls, progress: Progress, record: RunRecord, grid: BlockGrid, *, finished: bool
+    ) -> StoredArea:
+        """Open the area of a run; see the attributes.
+
+        Raises:
+            OutputError: the tissue mask is damaged or missing.
+        """
+        return cls(progress, record, grid, finished, _read_mask(progress, record))
+
+    def read(self) -> PredictedArea:
+        """Return the area, which is read once.
+
+        Raises:
+            OutputError: a marker can't be read.
+        """
+        return self._read.get("area", self._make)
+
+    def _make(self) -> PredictedArea:
+        whole = (Box.from_shape(self.grid.shape),)
+        return PredictedArea(
+            self.grid.shape, self._read_covered() if self._is_partial() else whole, self.mask
+        )
+
+    def _is_partial(self) -> bool:
+        """Return whether the markers say what of the labels there is."""
+        return bool(self.record.parameters.get("regions")) or not self.finished
+
+    def _read_covered(self) -> tuple[Box, ...]:
+        """Return what the markers say is done, whatever the regions are by now."""
+        rows, columns = self.grid.size
+        return merge_boxes(
+            box
+            for marker in self.progress.read_markers(self.record.signature)
+            if 0 <= marker.block[0] < rows and 0 <= marker.block[1] < columns
+            for box in marker.covered(self.grid)
+        )
+
+    def identify(self) -> str:
+        """Return a text that only areas with the same pixels share; no marker is read for it."""
+        covered: tuple[Any, ...] = ()
+        if not self.finished:
+            covered = (uuid.uuid4().hex,)  # it grows
+        elif self._is_partial():
+            where = str(self.progress.store.location), self.progress.name
+            covered = (*where, self.record.signature, self.record.parameters["regions"])
+        identity: str = tokenize(self.grid.shape, covered, self.mask)
+        return identity
 
 
 def _read_mask(progress: Progress, record: RunRecord) -> NDArray[np.bool_] | None:
@@ -78,7 +110,7 @@ def _read_mask(progress: Progress, record: RunRecord) -> NDArray[np.bool_] | Non
 class _AreaArray:
     """A level of a predicted area as an array (rows, columns) that is computed when it is read."""
 
-    area: PredictedArea
+    area: StoredArea
     level: int
     shape: Shape
     dtype: ClassVar = np.dtype(np.bool_)
@@ -86,16 +118,15 @@ class _AreaArray:
 
     def __getitem__(self, key: tuple[slice | int | NDArray[np.intp], ...]) -> NDArray[np.bool_]:
         return read_selection(
-            self.shape, key, self.dtype, lambda box: self.area.read(box, self.level)
+            self.shape, key, self.dtype, lambda box: self.area.read().read(box, self.level)
         )
 
 
-def to_lazy_array(
-    area: PredictedArea, level: int, shape: Shape, chunks: tuple[int, int]
-) -> da.Array:
+def to_lazy_array(area: StoredArea, level: int, shape: Shape, chunks: tuple[int, int]) -> da.Array:
     """Return which pixels of a level were predicted as a lazy array (rows, columns) of booleans.
 
-    Arrays of equal areas have equal names, so xarray needn't compute them to see that they agree.
+    Arrays of one finished area have equal names, so xarray needn't compute them to see that they
+    agree.
 
     Args:
         area: the pixels of level 0.
@@ -103,7 +134,7 @@ def to_lazy_array(
         shape: (rows, columns) of the level, px.
         chunks: (rows, columns) of a chunk, px.
     """
-    identity = tokenize(area.shape, area.boxes, area.mask, level, shape, chunks)
+    identity = tokenize(area.identify(), level, shape, chunks)
     array: da.Array = da.from_array(
         _AreaArray(area, level, shape),
         chunks=chunks,

@@ -14,15 +14,18 @@ import numpy as np
 import xarray as xr
 
 from wsi_unet.errors import OutputError
+from wsi_unet.geometry import BlockGrid
 from wsi_unet.labels.contents import (
     holds_output,
     parse_frame,
+    parse_run_name,
     read_label_names,
     read_run_groups,
     read_run_names,
 )
 from wsi_unet.labels.documents import GroupKind, read_array_shape, read_group_attributes
-from wsi_unet.labels.predicted import read_predicted_area, to_lazy_array
+from wsi_unet.labels.predicted import StoredArea, to_lazy_array
+from wsi_unet.labels.progress import Progress
 from wsi_unet.labels.stored_level import open_level
 from wsi_unet.locations import Location
 from wsi_unet.storage.opening import open_store
@@ -79,7 +82,7 @@ def open_labels(path: Output, label: str | None = None, level: int = 0) -> xr.Da
         "pixels": {item["label-value"]: item["pixels"] for item in properties if "pixels" in item},
         "finished": attributes["wsi_unet"]["finished"],
     }
-    return _add_predicted(store, array)
+    return _add_predicted(store, array, parse_run_name(attributes["wsi_unet"], name))
 
 
 def open_probabilities(path: Output, label: str | None = None, level: int = 0) -> xr.DataArray:
@@ -156,12 +159,15 @@ def _read_attributes(store: ByteStore, group: str, kind: GroupKind) -> dict[str,
     return attributes
 
 
-def _add_predicted(store: ByteStore, labels: xr.DataArray) -> xr.DataArray:
+def _add_predicted(store: ByteStore, labels: xr.DataArray, run: str) -> xr.DataArray:
     """Return a level of labels with the coordinate `predicted`, unless nothing says what was."""
-    shape, block = read_array_shape(store, f"labels/{labels.name}/0")
-    area = read_predicted_area(store, str(labels.name), (shape[0], shape[1]), block)
-    if area is None:
+    progress = Progress(store, run)
+    record = progress.read_run()
+    if record is None:
         return labels
+    shape, block = read_array_shape(store, f"labels/{labels.name}/0")
+    grid, finished = BlockGrid((shape[0], shape[1]), block), labels.attrs["finished"] is not None
+    area = StoredArea.open(progress, record, grid, finished=finished)
     sides, level = (labels.shape[0], labels.shape[1]), labels.attrs["level"]
     predicted = to_lazy_array(area, level, sides, labels.data.chunksize)
     return labels.assign_coords(predicted=(labels.dims, predicted))

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 import xarray as xr
 
 from wsi_unet.errors import OptionError
-from wsi_unet.labels.contents import read_label_names, read_run_name
-from wsi_unet.labels.predicted import read_predicted_area
+from wsi_unet.geometry import BlockGrid
+from wsi_unet.labels.contents import parse_run_name, read_label_names
+from wsi_unet.labels.predicted import StoredArea
+from wsi_unet.labels.progress import Progress
 from wsi_unet.labels.reading import open_labels
 from wsi_unet.locations import Location
 from wsi_unet.predicted_area import PredictedArea
 from wsi_unet.storage.opening import open_store
+from wsi_unet.storage.store import ByteStore
 from wsi_unet.view.layers import PixelGrid
 from wsi_unet.view.legend import LegendEntry
 
@@ -61,13 +64,26 @@ def open_groups(location: Location, name: str | Sequence[str] | None) -> list[La
         names = read_label_names(store) or [str(open_labels(location).name)]  # says if none
     if not names:
         raise OptionError("`label` is empty; name at least one label group", option="label")
-    groups = []
+    groups: list[LabelGroup] = []
+    areas: dict[str, PredictedArea | None] = {}  # groups of one run share it
     for each in dict.fromkeys(names):
         labels = open_labels(location, each)
-        shape = labels.shape[0], labels.shape[1]
-        area = read_predicted_area(store, each, shape, block=max(labels.data.chunksize))
-        groups.append(LabelGroup(labels, read_run_name(store, each), area))
+        run = parse_run_name(labels.attrs["provenance"], each)
+        if run not in areas:
+            areas[run] = _read_area(store, run, labels)
+        groups.append(LabelGroup(labels, run, areas[run]))
     return groups
+
+
+def _read_area(store: ByteStore, run: str, labels: xr.DataArray) -> PredictedArea | None:
+    """Return where the model of a run looked; None where that isn't known."""
+    progress = Progress(store, run)
+    record = progress.read_run()
+    if record is None:
+        return None
+    grid = BlockGrid((labels.shape[0], labels.shape[1]), max(labels.data.chunksize))
+    finished = labels.attrs["finished"] is not None
+    return StoredArea.open(progress, record, grid, finished=finished).read()
 
 
 def find_outlined(groups: Sequence[LabelGroup]) -> list[LabelGroup]:
