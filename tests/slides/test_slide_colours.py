@@ -16,6 +16,7 @@ from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box
 from wsi_unet.samples import UnclearSamplesError, sample_meaning, stored_box, turn_upright
 from wsi_unet.slides import PixelSize, Slide, open_slide
+from wsi_unet.slides.readers.zarr_gaps import LevelArray
 
 Pixels = NDArray[np.uint8]
 
@@ -307,6 +308,30 @@ def test_chunks_that_nobody_scanned_are_white(
     with open_slide(tmp_path / "a") as slide:
         assert (all_pixels(slide) == random_rgb).all()
         assert slide.fingerprint() != sparse
+
+
+class _CountingStore(zarr.storage.MemoryStore):
+    """A store in memory that keeps the names of the chunks that are read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: list[str] = []
+
+    async def get(self, key: str, *args: Any, **options: Any) -> Any:
+        self.read.append(key)
+        return await super().get(key, *args, **options)
+
+
+def test_chunks_of_one_colour_are_decoded_again_only_to_find_gaps() -> None:
+    store = _CountingStore()
+    array = zarr.create_array(store, shape=(3, 64, 64), chunks=(1, 32, 32), dtype="u1")
+    array[:2] = 7
+    level, whole = LevelArray(array, "cyx"), (slice(None), slice(None), slice(None))
+    store.read.clear()
+    assert (level.read(whole) == np.array([7, 7, 0]).reshape(3, 1, 1)).all()
+    assert len(store.read) == len(set(store.read)) == 12
+    array[:2, :, :32] = 0  # so that no colour of these pixels has a chunk
+    assert (level.read(whole)[..., :32] == 255).all()
 
 
 def test_a_fill_value_that_somebody_chose_is_kept(tmp_path: Path) -> None:

@@ -46,14 +46,15 @@ class LevelArray:
         """Return the values of a selection; slices keep their axes, numbers drop them."""
         if self._white is None:
             return np.asarray(self._array[selection])
-        white = np.asarray(self._white[selection])
         if self._whole_colours:
-            return white
+            return np.asarray(self._white[selection])
         # Each colour has chunks of its own, and one that is 0 throughout, as in pure red, has none.
         pixels = np.array(self._array[selection])
         kept = [axis for axis, picked in enumerate(selection) if isinstance(picked, slice)]
         channel = kept.index(self._channel)
-        gap = (white != pixels).all(axis=channel, keepdims=True)
+        if pixels.any(axis=channel).all():
+            return pixels  # a gap would be black
+        gap = (np.asarray(self._white[selection]) != pixels).all(axis=channel, keepdims=True)
         pixels[np.broadcast_to(gap, pixels.shape)] = WHITE
         return pixels
 
