@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wsi_unet.errors import OutputError
@@ -17,11 +18,30 @@ from wsi_unet.labels.documents import (
 )
 from wsi_unet.labels.metadata import Frame
 from wsi_unet.labels.pyramid import Pyramid
+from wsi_unet.locations import Location
 from wsi_unet.storage.concurrent import map_concurrently
 from wsi_unet.storage.keys import BOOKKEEPING
+from wsi_unet.storage.opening import open_store
 from wsi_unet.storage.store import ByteStore
 
 FORMAT_VERSION = 1
+
+Output = str | os.PathLike[str] | Location
+"""An output: a folder or an s3:// URL."""
+
+
+def open_output(path: Output) -> ByteStore:
+    """Open the store of an output.
+
+    Raises:
+        OutputError: there is none, or it holds anything else.
+    """
+    store = open_store(path)
+    if not holds_output(store):
+        raise OutputError(
+            f"{path}: there is no output of wsi-unet here; segment a slide to make one"
+        )
+    return store
 
 
 def holds_output(store: ByteStore) -> bool:
@@ -67,6 +87,30 @@ def read_label_names(store: ByteStore) -> list[str]:
             "output, or remove this one"
         ) from error
     return [] if attributes is None else list(dict.fromkeys(attributes["ome"]["labels"]))
+
+
+def choose_name(path: Output, what: str, names: Sequence[str], name: str | None) -> str:
+    """Return the name that was given, or the only one that there is.
+
+    Args:
+        path: the output.
+        what: what has the names: "labels".
+        names: those that there are.
+        name: the given one, if any.
+
+    Raises:
+        OutputError: there are none, several, or others.
+    """
+    if not names:
+        raise OutputError(f"{path}: there are no {what} here; segment a slide to make some")
+    if name in names:
+        return name
+    known = ", ".join(names)
+    if name is not None:
+        raise OutputError(f"{path}: there are no {what} {name!r}, only {known}")
+    if len(names) > 1:
+        raise OutputError(f"{path}: there are several {what}; give `label` one of {known}")
+    return names[0]
 
 
 def read_run_names(store: ByteStore) -> list[str]:

@@ -62,9 +62,8 @@ class StoredArea:
 
     def _make(self) -> PredictedArea:
         whole = (Box.from_shape(self.grid.shape),)
-        return PredictedArea(
-            self.grid.shape, self._read_covered() if self._is_partial() else whole, self.mask
-        )
+        boxes = self._read_covered() if self._is_partial() else whole
+        return PredictedArea(self.grid.shape, boxes, self.mask)
 
     def _is_partial(self) -> bool:
         """Return whether the markers say what of the labels there is."""

@@ -6,8 +6,6 @@ shards into their inner chunks; here one dask chunk is one shard.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,9 @@ import xarray as xr
 from wsi_unet.errors import OutputError
 from wsi_unet.geometry import BlockGrid
 from wsi_unet.labels.contents import (
-    holds_output,
+    Output,
+    choose_name,
+    open_output,
     parse_frame,
     parse_run_name,
     read_label_names,
@@ -27,12 +27,7 @@ from wsi_unet.labels.documents import GroupKind, read_array_shape, read_group_at
 from wsi_unet.labels.predicted import StoredArea, to_lazy_array
 from wsi_unet.labels.progress import Progress
 from wsi_unet.labels.stored_level import open_level
-from wsi_unet.locations import Location
-from wsi_unet.storage.opening import open_store
 from wsi_unet.storage.store import ByteStore
-
-Output = str | os.PathLike[str] | Location
-"""An output: a folder or an s3:// URL."""
 
 
 def open_labels(path: Output, label: str | None = None, level: int = 0) -> xr.DataArray:
@@ -64,9 +59,9 @@ def open_labels(path: Output, label: str | None = None, level: int = 0) -> xr.Da
         OutputError: there is no such output, label group or level, or what is known of the run is
             damaged.
     """
-    store = _open_output(path)
+    store = open_output(path)
     names = read_label_names(store)
-    name = _choose_name(path, "labels", names, label)
+    name = choose_name(path, "labels", names, label)
     attributes = _read_attributes(store, f"labels/{name}", "labels")
     array = _open_level(store, f"labels/{name}", attributes, name, ("y", "x"), level)
     properties = attributes["ome"]["image-label"]["properties"]
@@ -101,13 +96,13 @@ def open_probabilities(path: Output, label: str | None = None, level: int = 0) -
     Raises:
         OutputError: there is no such output, no probabilities or no such level.
     """
-    store = _open_output(path)
+    store = open_output(path)
     names = [
         run
         for run in read_run_names(store)
         if read_group_attributes(store, f"probability/{run}") is not None
     ]
-    name = _choose_name(path, "probabilities", names, label)
+    name = choose_name(path, "probabilities", names, label)
     attributes = _read_attributes(store, f"probability/{name}", "channels")
     array = _open_level(store, f"probability/{name}", attributes, name, ("c", "y", "x"), level)
     channels = [channel["label"] for channel in attributes["ome"]["omero"]["channels"]]
@@ -124,32 +119,12 @@ def open_image(path: Output, level: int = 0) -> xr.DataArray | None:
     Raises:
         OutputError: there is no such output or level.
     """
-    store = _open_output(path)
+    store = open_output(path)
     attributes = _read_attributes(store, "", "any")
     if "multiscales" not in attributes.get("ome", {}):
         return None
     array = _open_level(store, "", attributes, "image", ("c", "y", "x"), level)
     return array.assign_coords(c=["R", "G", "B"])
-
-
-def _open_output(path: Output) -> ByteStore:
-    store = open_store(path)
-    if not holds_output(store):
-        raise OutputError(f"{path}: there is no output of wsi-unet here")
-    return store
-
-
-def _choose_name(path: Output, what: str, names: Sequence[str], name: str | None) -> str:
-    if name is None and len(names) == 1:
-        return names[0]
-    if name is not None and name in names:
-        return name
-    if not names:
-        raise OutputError(f"{path}: there are no {what} here")
-    known = ", ".join(names)
-    if name is None:
-        raise OutputError(f"{path}: there are several {what}; give `label` one of {known}")
-    raise OutputError(f"{path}: there are no {what} {name!r}, only {known}")
 
 
 def _read_attributes(store: ByteStore, group: str, kind: GroupKind) -> dict[str, Any]:

@@ -128,9 +128,7 @@ def run_status(
     """
     if forget and not verify:
         raise OptionError("`forget` needs `verify`, which finds the damage", option="forget")
-    store = open_store(output)
-    if not contents.holds_output(store):
-        raise OutputError(f"{output}: there is no result here; segment a slide to make one")
+    store = contents.open_output(output)
     with acquire(store, owner=LockOwner.current("forget damage")) if forget else nullcontext():
         statuses = [
             _read_status(progress, parameters, verify=verify, forget=forget)

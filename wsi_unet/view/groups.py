@@ -9,13 +9,12 @@ import xarray as xr
 
 from wsi_unet.errors import OptionError
 from wsi_unet.geometry import BlockGrid
-from wsi_unet.labels.contents import parse_run_name, read_label_names
+from wsi_unet.labels.contents import choose_name, open_output, parse_run_name, read_label_names
 from wsi_unet.labels.predicted import StoredArea
 from wsi_unet.labels.progress import Progress
 from wsi_unet.labels.reading import open_labels
 from wsi_unet.locations import Location
 from wsi_unet.predicted_area import PredictedArea
-from wsi_unet.storage.opening import open_store
 from wsi_unet.storage.store import ByteStore
 from wsi_unet.view.layers import PixelGrid
 from wsi_unet.view.legend import LegendEntry
@@ -58,10 +57,11 @@ def open_groups(location: Location, name: str | Sequence[str] | None) -> list[La
         OptionError: no name is given.
         OutputError: there are no labels, or none of a name.
     """
-    store = open_store(location)
+    store = open_output(location)
     names = [name] if isinstance(name, str) else name
     if names is None:
-        names = read_label_names(store) or [str(open_labels(location).name)]  # says if none
+        known = read_label_names(store)
+        names = known or [choose_name(location, "labels", known, None)]  # which says so
     if not names:
         raise OptionError("`label` is empty; name at least one label group", option="label")
     groups: list[LabelGroup] = []
