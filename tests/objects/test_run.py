@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ from support.labelled import write_store
 
 import wsi_unet
 from wsi_unet.errors import OptionError, OutputError
-from wsi_unet.labels.layout import remove_run
+from wsi_unet.labels.layout import ensure_root, remove_run
+from wsi_unet.labels.progress import Progress
 from wsi_unet.objects import run as run_module
 from wsi_unet.objects.records import StageFiles
 from wsi_unet.objects.rule import ClassRule
@@ -177,6 +180,65 @@ def test_the_edges_of_tissue_and_regions_cut(tmp_path: Path) -> None:
     assert [(row["x"], row["cut"]) for row in rows] == [(55.0, False), (95.0, True), (5.0, True)]
 
 
+def edit(path: Path, change: Callable[[Any], None]) -> None:
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+
+
+def add_group(store: Path, run: str, label: str) -> None:
+    """Add a label group to a run, with the same labels as its first."""
+    edit(
+        store / f"labels/{run}/zarr.json",
+        lambda group: group["attributes"]["wsi_unet"].update(run=run),
+    )
+    shutil.copytree(store / f"labels/{run}", store / f"labels/{label}")
+    edit(
+        store / "labels/zarr.json", lambda group: group["attributes"]["ome"]["labels"].append(label)
+    )
+    for marker in (store / f".wsi_unet/{run}/blocks").iterdir():
+        edit(
+            marker,
+            lambda block: block["shards"].update(
+                {
+                    key.replace(f"labels/{run}/", f"labels/{label}/"): shard
+                    for key, shard in block["shards"].items()
+                }
+            ),
+        )
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often what of a run's progress was read."""
+    found: Counter[str] = Counter()
+
+    def watch(name: str) -> None:
+        read = getattr(Progress, name)
+
+        def watched(self: Progress, *arguments: Any) -> Any:
+            found[name] += 1
+            return read(self, *arguments)
+
+        monkeypatch.setattr(Progress, name, watched)
+
+    for name in ("read_run", "read_mask", "read_markers", "read_marker"):
+        watch(name)
+    return found
+
+
+def test_what_groups_of_one_run_share_is_read_once(store: Path, reads: Counter[str]) -> None:
+    add_group(store, "nuclei", "more")
+    found = wsi_unet.find_objects(store).labels
+    assert [each.label for each in found] == ["nuclei", "more"]
+    assert found[0].classes == found[1].classes
+    assert found[0].objects > 0
+    assert reads == {"read_run": 1, "read_markers": 1}
+    reads.clear()
+    assert wsi_unet.open_objects(store, "more").count_rows() == found[1].objects
+    assert not reads
+
+
 def command(*arguments: object) -> Result:
     return CliRunner().invoke(cli, ["objects", *map(str, arguments)])
 
@@ -215,8 +277,13 @@ def test_unfinished_labels_and_other_folders_are_refused(
     unfinished = write_store(tmp_path / "out.ome.zarr", labels, finished=False)
     with pytest.raises(OutputError, match="aren't finished"):
         wsi_unet.find_objects(unfinished)
-    with pytest.raises(OutputError, match="there is no result here"):
+    with pytest.raises(OutputError, match="there is no output of wsi-unet here; segment a slide"):
         wsi_unet.find_objects(tmp_path / "nothing")
+    ensure_root(open_store(tmp_path / "empty"), {})
+    for use in (wsi_unet.find_objects, wsi_unet.open_objects):
+        for label in (None, "x"):
+            with pytest.raises(OutputError, match="there are no labels here; segment a slide"):
+                use(tmp_path / "empty", label=label)
     finished = write_store(tmp_path / "finished.ome.zarr", labels)
     with pytest.raises(OptionError, match="ghost"):
         wsi_unet.find_objects(finished, min_area={"ghost": 1})

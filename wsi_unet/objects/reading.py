@@ -11,13 +11,18 @@ import pyarrow.fs as pafs
 from typing_extensions import override
 
 from wsi_unet.errors import OutputError
-from wsi_unet.labels.contents import holds_output, read_label_names
+from wsi_unet.labels.contents import (
+    choose_name,
+    open_output,
+    parse_frame,
+    parse_run_name,
+    read_label_names,
+)
 from wsi_unet.locations import Location
 from wsi_unet.objects.records import StageFiles
 from wsi_unet.objects.run import check_current
-from wsi_unet.objects.source import LabelSource
-from wsi_unet.objects.table import Frame, make_schema
-from wsi_unet.storage.opening import open_store
+from wsi_unet.objects.source import read_finished_attributes
+from wsi_unet.objects.table import make_schema
 from wsi_unet.storage.store import ByteStore
 
 if TYPE_CHECKING:
@@ -39,33 +44,20 @@ def open_objects(output: str | os.PathLike[str] | Location, label: str | None = 
         OutputError: there is no such result or label group, its objects weren't found yet, aren't
             complete, or belong to labels that have changed since.
     """
-    store = open_store(output)
-    if not holds_output(store):
-        raise OutputError(f"{output}: there is no result here; segment a slide to make one")
-    names = read_label_names(store)
-    if label is None and len(names) != 1:
-        raise OutputError(
-            f"{output}: there are several labels; give `label` one of {', '.join(names)}"
-            if names
-            else f"{output}: there are no labels here; segment a slide to make some"
-        )
-    name = label or names[0]
-    if name not in names:
-        raise OutputError(f"{output}: there are no labels {name!r}, only {', '.join(names)}")
-    source = LabelSource.open(store, name)
-    files = StageFiles(store, source.run, name)
-    record = check_current(store, files, source.finished)
+    store = open_output(output)
+    name = choose_name(output, "labels", read_label_names(store), label)
+    attributes = read_finished_attributes(store, name)
+    provenance = attributes["wsi_unet"]
+    files = StageFiles(store, parse_run_name(provenance, name), name)
+    record = check_current(store, files, provenance["finished"])
     keys = files.list_parts()
     if len(keys) != record.parts:
         raise OutputError(
             f"{store}: {len(keys)} of {record.parts} parts of the objects of {name!r} are there; "
             "find objects again, which computes what is missing"
         )
-    frame = Frame(
-        source.grid.shape[1], source.downsample, source.pixel_size, source.micrometres,
-        source.classes, {}, "", "",
-    )  # fmt: skip
-    return _open_parts(store, keys, make_schema(frame))
+    micrometres = parse_frame(attributes).unit is not None
+    return _open_parts(store, keys, make_schema(micrometres=micrometres))
 
 
 def _open_parts(store: ByteStore, keys: Sequence[str], schema: pa.Schema) -> ds.Dataset:

@@ -17,7 +17,7 @@ from wsi_unet import logs
 from wsi_unet._version import __version__
 from wsi_unet.errors import OutputError
 from wsi_unet.geometry import BlockIndex
-from wsi_unet.labels.contents import holds_output, read_label_names
+from wsi_unet.labels.contents import choose_name, open_output, read_label_names
 from wsi_unet.locations import Location
 from wsi_unet.objects.faces import Component, Faces, join_faces
 from wsi_unet.objects.finding import Objects, Search, find_objects_of_block
@@ -29,7 +29,6 @@ from wsi_unet.objects.source import LabelSource
 from wsi_unet.objects.table import Frame, encode_part, make_table
 from wsi_unet.storage.concurrent import map_in_threads
 from wsi_unet.storage.locking.lock import LockOwner, acquire
-from wsi_unet.storage.opening import open_store
 from wsi_unet.storage.store import ByteStore
 
 THREADS = 2
@@ -70,17 +69,12 @@ def find_objects(
         LockedError: a run is writing to the output.
     """
     started = time.monotonic()
-    store = open_store(output)
-    if not holds_output(store):
-        raise OutputError(f"{output}: there is no result here; segment a slide to make one")
+    store = open_output(output)
     names = read_label_names(store)
-    if label is not None and label not in names:
-        known = ", ".join(names)
-        raise OutputError(f"{output}: there are no labels {label!r}, only {known}")
-    if not names:
-        raise OutputError(f"{output}: there are no labels here; segment a slide to make some")
+    if label is not None or not names:
+        names = [choose_name(output, "labels", names, label)]
     with acquire(store, owner=LockOwner.current("find objects")):
-        sources = [LabelSource.open(store, name) for name in ([label] if label else names)]
+        sources = LabelSource.open_all(store, names)
         classes = dict.fromkeys(name for each in sources for name in each.classes.values())
         card = ObjectRule({k: v for each in sources for k, v in each.provenance.rule.root.items()})
         rule = resolve_rules(classes, card, split, min_area, max_area)

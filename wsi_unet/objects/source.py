@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from wsi_unet.errors import OutputError
 from wsi_unet.geometry import BlockGrid, BlockIndex, Box
-from wsi_unet.labels.contents import parse_frame, read_run_name
+from wsi_unet.labels.contents import parse_frame, parse_run_name
 from wsi_unet.labels.documents import (
     DamagedError,
     Positive,
@@ -24,7 +24,7 @@ from wsi_unet.labels.documents import (
     read_array_shape,
     read_group_attributes,
 )
-from wsi_unet.labels.predicted import read_predicted_area
+from wsi_unet.labels.predicted import StoredArea
 from wsi_unet.labels.progress import Progress, RunRecord
 from wsi_unet.labels.pyramid import shard_key
 from wsi_unet.labels.writer import read_shards
@@ -66,7 +66,7 @@ class Provenance(StoredDocument):
 
 
 class _Grid(StoredDocument):
-    downsample: Annotated[tuple[Positive, Positive], Field()] = (1.0, 1.0)
+    downsample: tuple[Positive, Positive] = (1.0, 1.0)
 
 
 class _Parameters(StoredDocument):
@@ -82,7 +82,7 @@ class LabelSource:
         run: name of the run that made them.
         label: name of the group.
         grid: their blocks.
-        area: what was predicted; None where nothing says so.
+        area: what was predicted.
         shards: checksum of each block's labels, by block; blocks that are all background, or that
             weren't computed, are left out.
         classes: names of the classes by label value, background left out.
@@ -98,7 +98,7 @@ class LabelSource:
     run: str
     label: str
     grid: BlockGrid
-    area: PredictedArea | None
+    area: PredictedArea
     shards: Mapping[BlockIndex, str]
     classes: Mapping[int, str]
     pixel_size: tuple[float, float]
@@ -109,47 +109,64 @@ class LabelSource:
     finished: str
 
     @classmethod
-    def open(cls, store: ByteStore, label: str) -> LabelSource:
-        """Open the labels of a group.
+    def open_all(cls, store: ByteStore, labels: Sequence[str]) -> list[LabelSource]:
+        """Open the labels of groups; what groups of one run share is read once.
 
         Raises:
             OutputError: they aren't finished, or what is known of them is missing or damaged.
         """
-        attributes = read_group_attributes(store, f"labels/{label}", "labels")
-        if attributes is None:
-            raise DamagedError(f"{store}: 'labels/{label}' is listed but missing; compute it again")
-        finished = attributes["wsi_unet"]["finished"]
-        if finished is None:
-            raise OutputError(
-                f"{store}: the labels {label!r} aren't finished, so objects would be missing; run "
-                "the same segmentation again, which computes what is left"
+        attributes = {label: read_finished_attributes(store, label) for label in labels}
+        by_run: dict[str, list[str]] = {}
+        for label in labels:
+            by_run.setdefault(parse_run_name(attributes[label]["wsi_unet"], label), []).append(
+                label
             )
-        run = read_run_name(store, label)
-        record = Progress(store, run).read_run()
+        opened = {}
+        for run, members in by_run.items():
+            opened |= cls._open_run(store, run, {label: attributes[label] for label in members})
+        return [opened[label] for label in labels]
+
+    @classmethod
+    def _open_run(
+        cls, store: ByteStore, run: str, attributes: Mapping[str, Mapping[str, Any]]
+    ) -> dict[str, LabelSource]:
+        """Open groups of one run, by name."""
+        progress = Progress(store, run)
+        record = progress.read_run()
         if record is None:
             raise OutputError(
                 f"{store}: the progress of {run!r} isn't kept beside the labels, so nothing says "
                 "which blocks they have; copy the folder .wsi_unet too, or segment again"
             )
-        provenance, grid_on_slide = _read_documents(store, label, attributes, record)
-        (rows, columns), block = _plane(*read_array_shape(store, f"labels/{label}/0"))
-        grid, frame = BlockGrid((rows, columns), block), parse_frame(attributes)
-        properties = attributes["ome"]["image-label"]["properties"]
-        return cls(
-            store=store,
-            run=run,
-            label=label,
-            grid=grid,
-            area=read_predicted_area(store, label, grid.shape, block),
-            shards=_read_shards(Progress(store, run), record, label, grid),
-            classes={i["label-value"]: i["class"] for i in properties if i["label-value"]},
-            pixel_size=frame.scale,
-            micrometres=frame.unit is not None,
-            downsample=grid_on_slide.downsample,
-            predicted_pixels=sum(item.get("pixels", 0) for item in properties),
-            provenance=provenance,
-            finished=finished,
-        )
+        grids = {label: _read_grid(store, label) for label in attributes}
+        documents = {
+            label: _read_documents(store, label, each, record) for label, each in attributes.items()
+        }
+        areas = {
+            grid: StoredArea.open(progress, record, grid, finished=True).read()
+            for grid in set(grids.values())
+        }
+        shards = _read_shards(progress, record, grids)
+        opened = {}
+        for label, each in attributes.items():
+            (provenance, grid_on_slide), frame = documents[label], parse_frame(each)
+            properties = each["ome"]["image-label"]["properties"]
+            opened[label] = cls(
+                store=store,
+                run=run,
+                label=label,
+                grid=grids[label],
+                area=areas[grids[label]],
+                shards=shards[label],
+                classes={i["label-value"]: i["class"] for i in properties if i["label-value"]},
+                pixel_size=frame.scale,
+                micrometres=frame.unit is not None,
+                downsample=grid_on_slide.downsample,
+                predicted_pixels=sum(item.get("pixels", 0) for item in properties),
+                provenance=provenance,
+                finished=each["wsi_unet"]["finished"],
+            )
+        return opened
 
     def labels(self, box: Box) -> NDArray[np.uint8]:
         """Return the labels (h, w) of a box inside the array.
@@ -169,8 +186,7 @@ class LabelSource:
         """Return which pixels (h, w) of a box were predicted; none beyond the array's edge."""
         found = np.zeros(box.shape, np.bool_)
         inside = box.intersection(Box.from_shape(self.grid.shape))
-        everywhere = self.area is None or self.area.whole
-        values = True if everywhere or self.area is None else self.area.read(inside)
+        values = True if self.area.whole else self.area.read(inside)
         found[inside.relative_to(box).slices()] = values
         return found
 
@@ -192,16 +208,32 @@ class LabelSource:
 
     def hash_predicted(self) -> str:
         """Return a hash of what was predicted, which decides what is cut."""
-        if self.area is None:
-            return ""
         digest = hashlib.sha256(json.dumps([repr(box) for box in self.area.boxes]).encode())
         if self.area.mask is not None:
             digest.update(np.packbits(self.area.mask).tobytes())
         return digest.hexdigest()
 
 
-def _plane(shape: tuple[int, ...], side: int) -> tuple[tuple[int, int], int]:
-    return (shape[-2], shape[-1]), side
+def read_finished_attributes(store: ByteStore, label: str) -> dict[str, Any]:
+    """Return the attributes of a group of finished labels.
+
+    Raises:
+        OutputError: they aren't finished, or the group is missing or damaged.
+    """
+    attributes = read_group_attributes(store, f"labels/{label}", "labels")
+    if attributes is None:
+        raise DamagedError(f"{store}: 'labels/{label}' is listed but missing; compute it again")
+    if attributes["wsi_unet"]["finished"] is None:
+        raise OutputError(
+            f"{store}: the labels {label!r} aren't finished, so objects would be missing; run "
+            "the same segmentation again, which computes what is left"
+        )
+    return attributes
+
+
+def _read_grid(store: ByteStore, label: str) -> BlockGrid:
+    shape, block = read_array_shape(store, f"labels/{label}/0")
+    return BlockGrid((shape[-2], shape[-1]), block)
 
 
 def _read_documents(
@@ -223,14 +255,15 @@ def _read_documents(
 
 
 def _read_shards(
-    progress: Progress, record: RunRecord, label: str, grid: BlockGrid
-) -> dict[BlockIndex, str]:
-    """Return the checksums of the labels that are stored, by block."""
-    rows, columns = grid.size
-    found = {}
+    progress: Progress, record: RunRecord, grids: Mapping[str, BlockGrid]
+) -> dict[str, dict[BlockIndex, str]]:
+    """Return the checksums of the labels that are stored: by label group, then by block."""
+    found: dict[str, dict[BlockIndex, str]] = {label: {} for label in grids}
     for marker in progress.read_markers(record.signature):
         row, column = marker.block
-        shard = marker.shards.get(shard_key(f"labels/{label}", 0, marker.block, False))
-        if row < rows and column < columns and shard is not None and shard.sha256 is not None:
-            found[marker.block] = shard.sha256
+        for label, grid in grids.items():
+            shard = marker.shards.get(shard_key(f"labels/{label}", 0, marker.block, False))
+            inside = row < grid.size[0] and column < grid.size[1]
+            if inside and shard is not None and shard.sha256 is not None:
+                found[label][marker.block] = shard.sha256
     return found

@@ -54,18 +54,17 @@ class Frame:
     fingerprint: str
     model: str
 
-    @property
-    def unit(self) -> str:
-        """What the names of columns with lengths end in: "um" or "px"."""
-        return "um" if self.micrometres else "px"
 
+def make_schema(*, micrometres: bool) -> pa.Schema:
+    """Return the columns of the table, without metadata.
 
-def make_schema(frame: Frame) -> pa.Schema:
-    """Return the columns of the table, without metadata."""
-    unit = frame.unit
-    positions = ("y", "x", "y_um", "x_um") if frame.micrometres else ("y", "x")
+    Args:
+        micrometres: whether the slide's pixel size is known.
+    """
+    unit = _length_unit(micrometres=micrometres)
+    positions = ("y", "x", "y_um", "x_um") if micrometres else ("y", "x")
     areas = [("area_px", pa.int64())]
-    if frame.micrometres:
+    if micrometres:
         areas.append(("area_um2", pa.float64()))
     return pa.schema(
         [
@@ -86,6 +85,11 @@ def make_schema(frame: Frame) -> pa.Schema:
             pa.field("geometry", pa.binary(), metadata={"ARROW:extension:name": "geoarrow.wkb"}),
         ]
     )
+
+
+def _length_unit(*, micrometres: bool) -> str:
+    """Return what the names of columns with lengths end in."""
+    return "um" if micrometres else "px"
 
 
 def make_table(objects: Objects, frame: Frame) -> pa.Table:
@@ -127,10 +131,11 @@ def make_table(objects: Objects, frame: Frame) -> pa.Table:
         slide_pixel = np.array(frame.pixel_size) / factors
         columns["y_um"], columns["x_um"] = (centroids * slide_pixel).T
         columns["area_um2"] = measured["area"]
+    unit = _length_unit(micrometres=frame.micrometres)
     for name in LENGTHS:
-        columns[f"{name}_{frame.unit}"] = measured[name]
+        columns[f"{name}_{unit}"] = measured[name]
     columns |= {name: measured[name] for name in RATIOS}
-    schema = make_schema(frame)
+    schema = make_schema(micrometres=frame.micrometres)
     return pa.Table.from_pydict({name: columns[name] for name in schema.names}, schema)
 
 
