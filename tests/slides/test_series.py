@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 
 from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box
+from wsi_unet.locations import Location
 from wsi_unet.segmentation.parameters import ImageParameters
 from wsi_unet.segmentation.planning.resolved_options import make_slide_reference
 from wsi_unet.slides import PixelSize, Slide, choose_resampling, open_slide
+from wsi_unet.slides.readers.zarr_series import find_images
 from wsi_unet.slides.series import Series, choose_series, mention_others
+from wsi_unet.slides.sources.folder import LocalFolder
 
 Pixels = NDArray[np.uint8]
 HALF_MICRON: dict[str, Any] = {"resolution": (20_000, 20_000), "resolutionunit": "CENTIMETER"}
@@ -205,6 +208,22 @@ def test_bioformats2raw_with_a_macro_in_front(tmp_path: Path, rgb: Pixels, versi
     alike = bioformats2raw(tmp_path / "b.zarr", version, rgb, rgb)
     with pytest.raises(SlideError, match="2 images of about the same size"):
         open_slide(alike)
+
+
+def test_documents_are_read_once_to_find_the_images(
+    tmp_path: Path, rgb: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = bioformats2raw(tmp_path / "a.zarr", 3, rgb, rgb[:50, :50])
+    read: list[str] = []
+
+    def read_and_note(folder: LocalFolder, name: str, length: int | None = None) -> bytes | None:
+        read.append(str(folder.location / name))
+        return plain(folder, name, length)
+
+    plain = LocalFolder.read
+    monkeypatch.setattr(LocalFolder, "read", read_and_note)
+    assert len(find_images(LocalFolder(Location.parse(path)))) == 2
+    assert len(read) == len(set(read))
 
 
 @pytest.mark.parametrize("version", [2, 3])

@@ -33,7 +33,16 @@ def is_zarr(folder: Folder) -> bool:
     Raises:
         SlideError: it can't be read.
     """
-    return any(_read(folder, name) is not None for name in DOCUMENTS)
+    return _read_document(folder) is not None
+
+
+def _read_document(folder: Folder) -> tuple[str, bytes] | None:
+    """Return the name and the bytes of the document that makes a folder a Zarr node."""
+    for name in DOCUMENTS:
+        data = _read(folder, name)
+        if data is not None:
+            return name, data
+    return None
 
 
 def _read(folder: Folder, name: str) -> bytes | None:
@@ -73,17 +82,30 @@ def load_node(folder: Folder) -> Node:
     Raises:
         SlideError: there is none, or it isn't a Zarr document.
     """
-    for name in DOCUMENTS:
-        data = _read(folder, name)
-        if data is None:
-            continue
-        document = _parse(folder, name, data)
-        if name == "zarr.json":
-            attributes = document.get("attributes", {})
-            return Node(document, attributes if isinstance(attributes, dict) else {}, 3)
-        separate = _read(folder, ".zattrs")
-        return Node(document, {} if separate is None else _parse(folder, ".zattrs", separate), 2)
-    raise SlideError(f"{folder.location}: isn't a Zarr array or group (no {', '.join(DOCUMENTS)})")
+    node = find_node(folder)
+    if node is None:
+        raise SlideError(
+            f"{folder.location}: isn't a Zarr array or group (no {', '.join(DOCUMENTS)})"
+        )
+    return node
+
+
+def find_node(folder: Folder) -> Node | None:
+    """Return a node's metadata; None if the folder isn't a Zarr node.
+
+    Raises:
+        SlideError: it can't be read, or isn't a Zarr document.
+    """
+    found = _read_document(folder)
+    if found is None:
+        return None
+    name, data = found
+    document = _parse(folder, name, data)
+    if name == "zarr.json":
+        attributes = document.get("attributes", {})
+        return Node(document, attributes if isinstance(attributes, dict) else {}, 3)
+    separate = _read(folder, ".zattrs")
+    return Node(document, {} if separate is None else _parse(folder, ".zattrs", separate), 2)
 
 
 def _parse(folder: Folder, name: str, data: bytes) -> dict[str, Any]:

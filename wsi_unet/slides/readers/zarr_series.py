@@ -5,17 +5,16 @@ bioformats2raw writes every image of its source, macros and labels too, into a g
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Any
 
 from wsi_unet.errors import SlideError
 from wsi_unet.slides.readers.zarr_metadata import (
     Node,
     array_axes,
+    find_node,
     image_axes,
-    is_zarr,
     list_images,
     load_node,
     refuse_fluorescence,
@@ -94,17 +93,17 @@ def find_images(folder: Folder) -> list[ZarrImage]:
 
 def _converted(folder: Folder) -> Iterator[ZarrImage]:
     """Yield the images of bioformats2raw: those that it lists, else those numbered from 0 on."""
-    for name in _listed(folder) or _numbered(folder):
-        inner = folder.subfolder(name)
-        node = load_node(inner)
+    listed = _listed(folder)
+    nodes = _load_listed(folder, listed) if listed else _find_numbered(folder)
+    for inner, node in nodes:
         for described in list_images(node)[:1]:
             yield ZarrImage(inner, node, described)
 
 
 def _listed(folder: Folder) -> list[str]:
     """Return the paths of images as the group OME lists them; none if it doesn't."""
-    ome = folder.subfolder("OME")
-    attributes = load_node(ome).attributes if is_zarr(ome) else {}
+    ome = find_node(folder.subfolder("OME"))
+    attributes = ome.attributes if ome is not None else {}
     paths = attributes.get("ome", attributes).get("series")
     return [
         path
@@ -113,9 +112,18 @@ def _listed(folder: Folder) -> list[str]:
     ]
 
 
-def _numbered(folder: Folder) -> Iterator[str]:
-    names = map(str, range(MAX_IMAGES))
-    return takewhile(lambda name: is_zarr(folder.subfolder(name)), names)
+def _load_listed(folder: Folder, names: Sequence[str]) -> Iterator[tuple[Folder, Node]]:
+    for inner in map(folder.subfolder, names):
+        yield inner, load_node(inner)
+
+
+def _find_numbered(folder: Folder) -> Iterator[tuple[Folder, Node]]:
+    for number in range(MAX_IMAGES):
+        inner = folder.subfolder(str(number))
+        node = find_node(inner)
+        if node is None:
+            return
+        yield inner, node
 
 
 def refuse_samples(sides: Mapping[str, int], dtype: str) -> None:
