@@ -186,6 +186,20 @@ def test_chunks_of_a_zarr_are_read_at_once(
         assert s3_proxy.most_in_flight >= 6
 
 
+def test_chunks_larger_than_what_belongs_there_are_not_read(
+    tmp_path: Path, bucket: str, random_rgb: Pixels
+) -> None:
+    path = tmp_path / "a.zarr"
+    array = zarr.create_array(path, shape=(90, 70, 3), chunks=(16, 16, 3), dtype="u1")
+    array[:] = random_rgb
+    url = upload(path, bucket)
+    open_bucket(url).put("c/0/1/0", bytes(200_000))
+    with open_slide(url) as slide:
+        assert (slide.read(0, Box(0, 0, 16, 16)) == random_rgb[:16, :16]).all()
+        with pytest.raises(SlideError, match="more bytes than belong there"):
+            slide.read(0, Box(0, 16, 16, 32))
+
+
 @pytest.mark.usefixtures("small_ends")
 def test_a_window_is_read_in_few_requests(pyramid: Path, bucket: str, s3_proxy: Proxy) -> None:
     with open_slide(upload(pyramid, bucket)) as slide:

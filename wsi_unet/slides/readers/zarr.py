@@ -25,7 +25,7 @@ from wsi_unet.errors import SlideError, foreign_errors_as, os_errors_as
 from wsi_unet.geometry import Box, Shape
 from wsi_unet.locations import Location
 from wsi_unet.slides.levels import make_levels
-from wsi_unet.slides.readers.zarr_codecs import bound_unpacking
+from wsi_unet.slides.readers.zarr_codecs import bound_unpacking, most_stored
 from wsi_unet.slides.readers.zarr_gaps import LevelArray
 from wsi_unet.slides.readers.zarr_metadata import (
     Node,
@@ -115,11 +115,9 @@ class ZarrReader(Reader):
 
     def _open(self, level: tuple[Folder, Node]) -> zarr.Array[Any]:
         folder, node = level
-        location = folder.location
+        location, store = folder.location, folder.store()
         with foreign_errors_as(SlideError, f"{location}: zarr can't open this array"):
-            array = zarr.open_array(
-                folder.store(), mode="r", zarr_format=2 if node.version == 2 else 3
-            )
+            array = zarr.open_array(store, mode="r", zarr_format=2 if node.version == 2 else 3)
         sides = (*array.shape, *array.chunks, *(array.shards or ()))
         if array.ndim != len(self._axes) or 0 in array.shape:
             raise SlideError(f"{location}: shape {array.shape} doesn't fit the axes {self._axes}")
@@ -136,6 +134,7 @@ class ZarrReader(Reader):
                 f"{location}: its chunks {array.chunks} are far larger than its shape "
                 f"{array.shape}; write it again with smaller chunks"
             )
+        store.most_bytes = most_stored(array)
         try:
             return bound_unpacking(array)
         except SlideError as error:

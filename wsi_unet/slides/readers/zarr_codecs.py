@@ -24,7 +24,6 @@ from zarr.core.buffer import Buffer
 from zarr.core.metadata import ArrayV2Metadata
 
 from wsi_unet.errors import SlideError
-from wsi_unet.storage.s3.zarr_store import FolderReadStore
 
 MOST_GROWTH = 2
 SLACK = 1 << 16
@@ -65,12 +64,10 @@ def bound_unpacking(array: zarr.Array[Any]) -> zarr.Array[Any]:
         object.__setattr__(metadata, "filters", filters)
     else:
         object.__setattr__(metadata, "codecs", _bound(metadata.codecs))
-    if isinstance(array.store, FolderReadStore):
-        array.store.most_bytes = _most_stored(array)
     return zarr.Array(replace(array.async_array, metadata=metadata))
 
 
-def _most_stored(array: zarr.Array[Any]) -> int:
+def most_stored(array: zarr.Array[Any]) -> int:
     """Return the most bytes of a file: all that is in it, unpacked, and the index of a shard."""
     chunks = math.prod(array.shards or array.chunks) // math.prod(array.chunks)
     return chunks * (_most_bytes(array.chunks) + BYTES_PER_INDEX_ENTRY) + SLACK

@@ -16,7 +16,7 @@ from wsi_unet.locations import Location
 from wsi_unet.regular_files import open_regular
 
 if TYPE_CHECKING:
-    from zarr.abc.store import Store
+    from wsi_unet.storage.s3.zarr_store import ReadStore
 
 
 class Folder(Protocol):
@@ -41,7 +41,7 @@ class Folder(Protocol):
     def sizes(self) -> Iterator[tuple[str, int]]:
         """Yield name and size in bytes of every file below the folder, in no order."""
 
-    def store(self) -> Store:
+    def store(self) -> ReadStore:
         """Return the store through which zarr reads the folder."""
 
 
@@ -87,7 +87,7 @@ class LocalFolder(Folder):
                 yield file.relative_to(root).as_posix(), status.st_size
 
     @override
-    def store(self) -> Store:
+    def store(self) -> ReadStore:
         from wsi_unet.storage.s3.zarr_store import open_zarr_store
 
         return open_zarr_store(self.location)

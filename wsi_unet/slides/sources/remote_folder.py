@@ -12,7 +12,7 @@ from wsi_unet.slides.sources.folder import Folder, locate_below
 from wsi_unet.storage.s3.client import open_bucket
 
 if TYPE_CHECKING:
-    from zarr.abc.store import Store
+    from wsi_unet.storage.s3.zarr_store import ReadStore
 
 
 class RemoteFolder(Folder):
@@ -36,7 +36,7 @@ class RemoteFolder(Folder):
         return self._bucket.list("")
 
     @override
-    def store(self) -> Store:
+    def store(self) -> ReadStore:
         from wsi_unet.storage.s3.zarr_store import open_zarr_store
 
         return open_zarr_store(self.location)

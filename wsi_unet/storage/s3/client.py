@@ -117,8 +117,15 @@ class Bucket:
         """
         return self._get_end(key, {"range": {"suffix": length}})
 
-    async def get_async(self, key: str, options: GetOptions) -> StoredBytes | None:
+    async def get_async(
+        self, key: str, options: GetOptions, most: int | None = None
+    ) -> StoredBytes | None:
         """Return a key's bytes or, as the options say, some of them; None if it isn't there.
+
+        Args:
+            key: the key.
+            options: which bytes.
+            most: of a key with more bytes than this only the size and the tag are returned.
 
         Raises:
             OSError: it can't be read.
@@ -129,8 +136,11 @@ class Bucket:
                     self.connect(), self.full_key(key), options=options
                 )
                 meta = answer.meta
+                size = int(meta["size"])
+                if most is not None and size > most:
+                    return StoredBytes(b"", size, meta["e_tag"])
                 data = await answer.bytes_async()
-                return StoredBytes(data.to_bytes(), int(meta["size"]), meta["e_tag"])
+                return StoredBytes(data.to_bytes(), size, meta["e_tag"])
             except FileNotFoundError as error:
                 if is_key_missing(error):
                     return None

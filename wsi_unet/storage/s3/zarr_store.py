@@ -27,25 +27,32 @@ from wsi_unet.storage.s3.client import Bucket
 if TYPE_CHECKING:
     from obstore import GetOptions
 
+_TOO_LARGE = "it has more bytes than belong there"
 
-def open_zarr_store(location: str | os.PathLike[str] | Location) -> Store:
+
+def open_zarr_store(location: str | os.PathLike[str] | Location) -> ReadStore:
     """Return the store of a folder or a URL, for zarr to read from."""
     parsed = Location.parse(location)
     return BucketReadStore(parsed) if parsed.is_url else FolderReadStore(parsed.path)
 
 
-class FolderReadStore(LocalStore):
-    """A Zarr store for reading the regular files below a folder: no pipes, no devices.
+class ReadStore(Store):
+    """A Zarr store for reading.
 
     Attributes:
-        most_bytes: the most bytes that a file may have which is read as a whole; None for any
-            number.
+        most_bytes: the most bytes that a file or key may have which is read as a whole; None for
+            any number.
     """
 
-    def __init__(self, root: Path, *, most_bytes: int | None = None) -> None:
+    most_bytes: int | None = None
+
+
+class FolderReadStore(LocalStore, ReadStore):
+    """A Zarr store for reading the regular files below a folder: no pipes, no devices."""
+
+    def __init__(self, root: Path) -> None:
         """Take the files below `root`; nothing is read yet."""
         super().__init__(root, read_only=True)
-        self.most_bytes = most_bytes
 
     @override
     async def get(
@@ -68,10 +75,10 @@ class FolderReadStore(LocalStore):
         """
         check_regular(path)
         if whole and self.most_bytes is not None and path.stat().st_size > self.most_bytes:
-            raise OSError(errno.EFBIG, "it has more bytes than belong there", str(path))
+            raise OSError(errno.EFBIG, _TOO_LARGE, str(path))
 
 
-class BucketReadStore(Store):
+class BucketReadStore(ReadStore):
     """A Zarr store for reading arrays whose names are known, in a bucket.
 
     zarr's own `ObjectStore` would pickle a connection with its credentials, where this pickles a
@@ -103,8 +110,13 @@ class BucketReadStore(Store):
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        stored = await self._bucket.get_async(key, _get_options(byte_range))
-        return None if stored is None else prototype.buffer.from_bytes(stored.data)
+        most = self.most_bytes if byte_range is None else None
+        stored = await self._bucket.get_async(key, _get_options(byte_range), most)
+        if stored is None:
+            return None
+        if most is not None and stored.size > most:
+            raise OSError(errno.EFBIG, _TOO_LARGE, str(self._bucket.url / key))
+        return prototype.buffer.from_bytes(stored.data)
 
     @override
     async def get_partial_values(
