@@ -15,7 +15,6 @@ which is always right.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 from collections.abc import Iterable, Iterator
@@ -33,6 +32,7 @@ from wsi_unet.labels.documents import (
     StoredDocument,
     Text,
     explain_invalid,
+    get_bounded,
     parse_json,
     read_bounded,
 )
@@ -41,7 +41,7 @@ from wsi_unet.labels.run_layout import RunLayout
 from wsi_unet.labels.shards import ShardRecord
 from wsi_unet.storage.concurrent import map_concurrently
 from wsi_unet.storage.keys import BOOKKEEPING
-from wsi_unet.storage.store import ByteStore, TooLargeError
+from wsi_unet.storage.store import ByteStore
 
 __all__ = ["BlockFailure", "BlockMarker", "Progress", "RunRecord", "ShardRecord"]
 
@@ -304,7 +304,7 @@ class Progress:
         """Return the tail's marker, None if it isn't built; its block and counts mean nothing."""
         shards = 0 if self._layout is None else self._layout.count_tail_shards()
         most = MOST_MARKER_BYTES + shards * TAIL_SHARD_BYTES
-        marker = _parse(BlockMarker, _get_bounded(self.store, f"{self._root}/tail.json", most))
+        marker = _parse(BlockMarker, get_bounded(self.store, f"{self._root}/tail.json", most))
         if marker is None or marker.signature != signature:
             return None
         return marker if self._layout is None or self._layout.fits_tail(marker) else None
@@ -355,16 +355,7 @@ class Progress:
 
     def shards_intact(self, marker: BlockMarker) -> bool:
         """Return whether a marker's shards are, byte for byte, what was written; reads them all."""
-        return all(self._is_intact(key, shard) for key, shard in marker.shards.items())
-
-    def _is_intact(self, key: str, shard: ShardRecord) -> bool:
-        if shard.empty:
-            return self.store.size(key) is None
-        try:
-            data = self.store.get(key, shard.length)
-        except TooLargeError:
-            return False
-        return data is not None and hashlib.sha256(data).hexdigest() == shard.sha256
+        return all(shard.is_intact(self.store, key) for key, shard in marker.shards.items())
 
     def _key(self, kind: RecordKind, index: BlockIndex) -> str:
         return f"{self._root}/{kind}/{index[0]}.{index[1]}.json"
@@ -375,7 +366,7 @@ class Progress:
         return self._layout is None or self._layout.fits_block(marker)
 
     def _get_record(self, kind: RecordKind, index: BlockIndex) -> bytes | None:
-        return _get_bounded(self.store, self._key(kind, index), MOST_RECORD_BYTES[kind])
+        return get_bounded(self.store, self._key(kind, index), MOST_RECORD_BYTES[kind])
 
     def _parse_block(
         self, record: type[BlockRecord], index: BlockIndex, data: bytes | None
@@ -394,14 +385,6 @@ class Progress:
         for parsed in map_concurrently(read, indices, self.store.location):
             if parsed is not None:
                 yield parsed
-
-
-def _get_bounded(store: ByteStore, key: str, most: int) -> bytes | None:
-    """Return the bytes of a key; None if it isn't there, or can't be a record."""
-    try:
-        return store.get(key, most)
-    except TooLargeError:
-        return None
 
 
 def _to_json(record: _ProgressRecord) -> bytes:

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from wsi_unet.geometry import BlockGrid, Box
+from wsi_unet.labels.documents import get_bounded
 from wsi_unet.labels.pyramid import CHUNK, Pixels
-from wsi_unet.storage.store import MOST_BYTES
+from wsi_unet.storage.store import MOST_BYTES, ByteStore
 
 ZSTD_LEVEL = 5
 EMPTY_CHUNK = 2**64 - 1
@@ -60,6 +61,13 @@ class ShardRecord:
         if shard is None:
             return cls(0, None)
         return cls(len(shard), hashlib.sha256(shard).hexdigest())
+
+    def is_intact(self, store: ByteStore, key: str) -> bool:
+        """Return whether, byte for byte, what was recorded is stored under a key; reads it."""
+        if self.empty:
+            return store.size(key) is None
+        data = get_bounded(store, key, self.length)
+        return data is not None and hashlib.sha256(data).hexdigest() == self.sha256
 
 
 @cache

@@ -19,12 +19,12 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import Field, ValidationError
 
 from wsi_unet.geometry import BlockIndex, Box
-from wsi_unet.labels.documents import Count, StoredDocument, Text
-from wsi_unet.labels.shards import Checksum
+from wsi_unet.labels.documents import Count, StoredDocument, Text, get_bounded
+from wsi_unet.labels.shards import Checksum, ShardRecord
 from wsi_unet.objects.faces import Faces
 from wsi_unet.objects.rule import ClassRule
 from wsi_unet.storage.keys import BOOKKEEPING
-from wsi_unet.storage.store import MOST_BYTES, ByteStore, TooLargeError
+from wsi_unet.storage.store import ByteStore
 
 MOST_RECORD_BYTES = 1 << 20
 MOST_FACES_BYTES = 1 << 28
@@ -61,15 +61,13 @@ class PartMarker(StoredDocument):
 
     Attributes:
         inputs: hash of all that it was made from.
-        length: number of its bytes; 0 if it has no rows, and isn't stored.
-        sha256: their checksum; None if it isn't stored.
+        file: the record of its file; `empty` if it has no rows, and isn't stored.
         classes: what it holds by label value.
     """
 
     format_version: Literal[1] = 1
     inputs: Checksum
-    length: Annotated[int, Field(ge=0, le=MOST_BYTES)]
-    sha256: Checksum | None
+    file: ShardRecord
     classes: dict[Value, ClassCounts]
 
 
@@ -134,7 +132,7 @@ class StageFiles:
 
     def read_faces(self, block: BlockIndex, core: Box, labels: str) -> Faces | None:
         """Return a block's faces if they were found in these labels (a checksum), else None."""
-        data = self._get(self._block_key("faces", block, "npz"), MOST_FACES_BYTES)
+        data = get_bounded(self.store, self._block_key("faces", block, "npz"), MOST_FACES_BYTES)
         if data is None or data[:CHECKSUM_BYTES] != _seal(labels, data[CHECKSUM_BYTES:]):
             return None
         return Faces.from_bytes(data[CHECKSUM_BYTES:], core)
@@ -145,22 +143,14 @@ class StageFiles:
         self.store.put(self._block_key("faces", block, "npz"), _seal(labels, data) + data)
 
     def read_part_marker(self, block: BlockIndex, inputs: str) -> PartMarker | None:
-        """Return the marker of a part if it was made from `inputs` and is stored with its length.
+        """Return the marker of a part that was made from `inputs` and is intact, else None.
 
-        A part of another length, or none where there should be one, is damaged: made again.
+        It reads the part.
         """
         marker = self._read(PartMarker, self._block_key("parts", block, "json"))
         if marker is None or marker.inputs != inputs:
             return None
-        size = self.store.size(self.part_key(block))
-        return marker if size == (marker.length if marker.sha256 else None) else None
-
-    def is_intact(self, block: BlockIndex, marker: PartMarker) -> bool:
-        """Return whether a part is, byte for byte, what was written; reads it."""
-        if marker.sha256 is None:
-            return True
-        data = self._get(self.part_key(block), marker.length)
-        return data is not None and hashlib.sha256(data).hexdigest() == marker.sha256
+        return marker if marker.file.is_intact(self.store, self.part_key(block)) else None
 
     def write_part(
         self, block: BlockIndex, data: bytes | None, inputs: str, classes: dict[str, ClassCounts]
@@ -170,38 +160,22 @@ class StageFiles:
             self.store.delete(self.part_key(block))
         else:
             self.store.put(self.part_key(block), data)
-        marker = PartMarker(
-            inputs=inputs,
-            length=len(data or b""),
-            sha256=None if data is None else hashlib.sha256(data).hexdigest(),
-            classes=classes,
-        )
+        marker = PartMarker(inputs=inputs, file=ShardRecord.from_shard(data), classes=classes)
         key = self._block_key("parts", block, "json")
         self.store.put(key, marker.model_dump_json().encode())
         return marker
-
-    def remove_part(self, block: BlockIndex) -> None:
-        """Remove the part and the progress of a block whose labels are gone."""
-        self.store.delete(self._block_key("parts", block, "json"))
-        self.store.delete(self.part_key(block))
 
     def list_parts(self) -> list[str]:
         """Return the keys of the parts that are stored."""
         return [key for key in self.store.list(self.folder) if key.endswith(".parquet")]
 
     def _read(self, kind: type[Record], key: str) -> Record | None:
-        data = self._get(key, MOST_RECORD_BYTES)
+        data = get_bounded(self.store, key, MOST_RECORD_BYTES)
         if data is None:
             return None
         try:
             return kind.model_validate_json(data)
         except ValidationError:
-            return None
-
-    def _get(self, key: str, most: int) -> bytes | None:
-        try:
-            return self.store.get(key, most)
-        except TooLargeError:
             return None
 
 

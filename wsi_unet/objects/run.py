@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -133,11 +133,14 @@ class _Stage:
         faces = dict(zip(blocks, map_in_threads(self._find_faces, blocks, THREADS), strict=True))
         owned = join_faces(self.source.grid, faces)
         inputs = {block: self._hash_inputs(block, owned.get(block, [])) for block in blocks}
-        checked = map_in_threads(lambda block: self._check(block, inputs[block]), blocks, THREADS)
-        markers = dict(zip(blocks, checked, strict=True))
+
+        def read_marker(block: BlockIndex) -> PartMarker | None:
+            return self.files.read_part_marker(block, inputs[block])
+
+        markers = dict(zip(blocks, map_in_threads(read_marker, blocks, THREADS), strict=True))
         missing = [block for block in blocks if markers[block] is None]
         before = self.files.read_stage()
-        stored = {self.files.part_key(b) for b, m in markers.items() if m is not None and m.sha256}
+        stored = self._list_stored(markers)
         stale = set(self.files.list_parts()) - stored
         record = StageRecord(
             signature=self.signature,
@@ -149,13 +152,21 @@ class _Stage:
             make = partial(self._make_part, owned, inputs)
             for block, marker in zip(missing, map_in_threads(make, missing, THREADS), strict=True):
                 markers[block] = marker
-            found = {self.files.part_key(b) for b, m in markers.items() if m and m.sha256}
+            found = self._list_stored(markers)
             for key in stale - found:
                 self.files.store.delete(key)
             now = datetime.now(UTC).isoformat(timespec="seconds")
             update = {"finished": now, "parts": len(found)}
             self.files.write_stage(record.model_copy(update=update))
         return self._report([m for m in markers.values() if m is not None], len(missing))
+
+    def _list_stored(self, markers: Mapping[BlockIndex, PartMarker | None]) -> set[str]:
+        """Return the keys of the parts that the markers say are stored."""
+        return {
+            self.files.part_key(block)
+            for block, marker in markers.items()
+            if marker is not None and not marker.file.empty
+        }
 
     def _is_current(self, record: StageRecord) -> bool:
         return (
@@ -181,13 +192,6 @@ class _Stage:
         ]
         text = json.dumps([self.signature, block, shards[block], touched])
         return hashlib.sha256(text.encode()).hexdigest()
-
-    def _check(self, block: BlockIndex, inputs: str) -> PartMarker | None:
-        """Return the marker of a part that needn't be made again, else None."""
-        marker = self.files.read_part_marker(block, inputs)
-        if marker is None or not self.files.is_intact(block, marker):
-            return None
-        return marker
 
     def _make_part(
         self,
