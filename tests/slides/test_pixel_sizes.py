@@ -130,6 +130,7 @@ def test_the_xml_is_taken_and_tags_that_contradict_it_are_named(
         (PHILIPS.format(""), (0.5, 0.25)),
         (PHILIPS.format('<Attribute Name="DICOM_MANUFACTURER">PHILIPS</Attribute>'), (0.5, 0.25)),
         (QPTIFF, (0.5, 0.5)),
+        ('<!DOCTYPE a [<!ENTITY half "0.5">]>' + QPTIFF.replace("0.5", "&half;"), None),
         ('<iScan Magnification="20" ScanRes="0.5"/>', (0.5, 0.5)),
         ('<iScan Magnification="20" ScanRes="0,5"/>', (0.5, 0.5)),
         ("anything", None),

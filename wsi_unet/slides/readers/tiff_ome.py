@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from defusedxml.ElementTree import ParseError, fromstring
 
 from wsi_unet.geometry import Shape
 from wsi_unet.samples import find_other_names
 from wsi_unet.slides.pixel_size import Statement, parse_number, stated_size, to_micrometres
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
 
 COLOURS = {(255, 0, 0): 0, (0, 255, 0): 1, (0, 0, 255): 2}
 NAMES = {"red": 0, "r": 0, "green": 1, "g": 1, "blue": 2, "b": 2}
@@ -36,11 +41,21 @@ class OmeImage:
     colours: tuple[int, ...]
 
 
+def parse_xml(text: str) -> Element | None:
+    """Return the root of an XML document; None if it is damaged or defines entities.
+
+    With entities a small document can fill the memory.
+    """
+    try:
+        return fromstring(text.strip("\0 \r\n\t"))
+    except (ParseError, ValueError, LookupError):
+        return None
+
+
 def read_ome_images(xml: str) -> list[OmeImage]:
     """Return the images of an OME-XML in its order; none if it is damaged."""
-    try:
-        root = ET.fromstring(xml)
-    except (ET.ParseError, ValueError, LookupError):
+    root = parse_xml(xml)
+    if root is None:
         return []
     return [
         _read_image(image, pixels)
@@ -57,7 +72,7 @@ def match_image(images: Sequence[OmeImage], number: int, shape: Shape) -> OmeIma
     return fitting[0] if len(fitting) == 1 else None
 
 
-def _read_image(image: ET.Element, pixels: ET.Element) -> OmeImage:
+def _read_image(image: Element, pixels: Element) -> OmeImage:
     rows, columns = (parse_number(pixels.get(f"Size{axis}")) for axis in "YX")
     y, x = (
         to_micrometres(
@@ -76,7 +91,7 @@ def _read_image(image: ET.Element, pixels: ET.Element) -> OmeImage:
     )
 
 
-def _find_colours(pixels: ET.Element) -> tuple[int, ...]:
+def _find_colours(pixels: Element) -> tuple[int, ...]:
     # Blue, green and red are the colours of usual stains, too.
     stated = list(pixels.iterfind("{*}Channel"))
     names = [one.get("Name", "") for one in stated]
@@ -87,13 +102,13 @@ def _find_colours(pixels: ET.Element) -> tuple[int, ...]:
     return tuple(found[colour] for colour in range(3)) if len(channels) == len(found) == 3 else ()
 
 
-def _is_fluorescence(channel: ET.Element) -> bool:
+def _is_fluorescence(channel: Element) -> bool:
     """Return whether a channel is stated to be fluorescence."""
     named = any(key in channel.attrib for key in ("Fluor", "ExcitationWavelength"))
     return named or channel.get("ContrastMethod") == "Fluorescence"
 
 
-def _read_colours(channels: Sequence[ET.Element]) -> Iterator[int | None]:
+def _read_colours(channels: Sequence[Element]) -> Iterator[int | None]:
     """Yield which of red, green and blue each channel is; None if it isn't clear."""
     for channel in channels:
         name = NAMES.get(channel.get("Name", "").strip().lower())

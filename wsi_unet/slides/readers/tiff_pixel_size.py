@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from wsi_unet.slides.pixel_size import Statement, parse_number, stated_size, to_micrometres
-from wsi_unet.slides.readers.tiff_ome import OmeImage
+from wsi_unet.slides.readers.tiff_ome import OmeImage, parse_xml
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
 
 PRINTED = 10.0
 """Pixel size, µm, from which resolution tags are taken to be for printing (2540 dots per inch),
@@ -85,12 +87,10 @@ def _perkin_elmer(description: str) -> Iterator[Statement]:
         return
 
 
-def _elements(xml: str, name: str) -> Iterator[ET.Element]:
-    try:
-        root = ET.fromstring(xml.strip("\0 \r\n\t"))
-    except (ET.ParseError, ValueError, LookupError):
-        return
-    yield from root.iterfind(f".//{{*}}{name}")
+def _elements(xml: str, name: str) -> Iterator[Element]:
+    root = parse_xml(xml)
+    if root is not None:
+        yield from root.iterfind(f".//{{*}}{name}")
 
 
 def _imagej_unit(tiff: Any) -> str | None:
