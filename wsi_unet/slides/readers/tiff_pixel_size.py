@@ -55,9 +55,10 @@ def _vendor_statements(tiff: Any, properties: Mapping[str, Any]) -> Iterator[Sta
         aperio = _APERIO.search(description)
         side = parse_number(aperio.group(1)) if aperio else None
         yield from stated_size("its Aperio description", side, side)
-    if "<" in description:
-        yield from _philips(description)
-        yield from _perkin_elmer(description)
+    root = parse_xml(description) if "<" in description else None
+    if root is not None:
+        yield from _philips(root)
+        yield from _perkin_elmer(root)
     if tiff.is_scn:
         sides = [parse_number(properties.get(f"tiffslide.mpp-{axis}")) for axis in "yx"]
         yield from stated_size("its Leica description", *sides)
@@ -68,9 +69,9 @@ def _vendor_statements(tiff: Any, properties: Mapping[str, Any]) -> Iterator[Sta
         yield from stated_size("its Ventana description", side, side)
 
 
-def _philips(description: str) -> Iterator[Statement]:
+def _philips(root: Element) -> Iterator[Statement]:
     """Yield the pixel spacing of a Philips description: (rows, columns), mm."""
-    for attribute in _elements(description, "Attribute"):
+    for attribute in root.iterfind(".//{*}Attribute"):
         if attribute.get("Name") == "DICOM_PIXEL_SPACING":
             numbers = (attribute.text or "").replace('"', " ").split()
             if len(numbers) == 2:
@@ -79,18 +80,12 @@ def _philips(description: str) -> Iterator[Statement]:
             return
 
 
-def _perkin_elmer(description: str) -> Iterator[Statement]:
+def _perkin_elmer(root: Element) -> Iterator[Statement]:
     """Yield the pixel size of a QPTIFF's description."""
-    for element in _elements(description, "PixelSizeMicrons"):
+    for element in root.iterfind(".//{*}PixelSizeMicrons"):
         side = parse_number(element.text)
         yield from stated_size("its PerkinElmer description", side, side)
         return
-
-
-def _elements(xml: str, name: str) -> Iterator[Element]:
-    root = parse_xml(xml)
-    if root is not None:
-        yield from root.iterfind(f".//{{*}}{name}")
 
 
 def _imagej_unit(tiff: Any) -> str | None:
