@@ -298,18 +298,6 @@ def read_bounded(store: ByteStore, key: str, most: int) -> bytes | None:
         raise DamagedError(f"{error}; compute it again with `overwrite=True`") from error
 
 
-def get_bounded(store: ByteStore, key: str, most: int) -> bytes | None:
-    """Return the bytes of a key; None if it isn't there, or has more than `most` bytes.
-
-    Raises:
-        OutputError: it can't be read.
-    """
-    try:
-        return store.get(key, most)
-    except TooLargeError:
-        return None
-
-
 @contextmanager
 def _damage_named(store: ByteStore, key: str) -> Iterator[None]:
     """Raise a ValueError inside, which pydantic's are too, as a DamagedError about `key`."""

@@ -32,7 +32,6 @@ from wsi_unet.labels.documents import (
     StoredDocument,
     Text,
     explain_invalid,
-    get_bounded,
     parse_json,
     read_bounded,
 )
@@ -41,7 +40,7 @@ from wsi_unet.labels.run_layout import RunLayout
 from wsi_unet.labels.shards import ShardRecord
 from wsi_unet.storage.concurrent import map_concurrently
 from wsi_unet.storage.keys import BOOKKEEPING
-from wsi_unet.storage.store import ByteStore
+from wsi_unet.storage.store import ByteStore, get_bounded
 
 __all__ = ["BlockFailure", "BlockMarker", "Progress", "RunRecord", "ShardRecord"]
 

@@ -23,9 +23,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from wsi_unet.geometry import BlockGrid, Box
-from wsi_unet.labels.documents import get_bounded
 from wsi_unet.labels.pyramid import CHUNK, Pixels
-from wsi_unet.storage.store import MOST_BYTES, ByteStore
+from wsi_unet.storage.store import MOST_BYTES, ByteStore, get_bounded
 
 ZSTD_LEVEL = 5
 EMPTY_CHUNK = 2**64 - 1

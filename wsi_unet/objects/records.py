@@ -19,12 +19,12 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import Field, ValidationError
 
 from wsi_unet.geometry import BlockIndex, Box
-from wsi_unet.labels.documents import Count, StoredDocument, Text, get_bounded
+from wsi_unet.labels.documents import Count, StoredDocument, Text
 from wsi_unet.labels.shards import Checksum, ShardRecord
 from wsi_unet.objects.faces import Faces
 from wsi_unet.objects.rule import ClassRule
 from wsi_unet.storage.keys import BOOKKEEPING
-from wsi_unet.storage.store import ByteStore
+from wsi_unet.storage.store import ByteStore, get_bounded
 
 MOST_RECORD_BYTES = 1 << 20
 MOST_FACES_BYTES = 1 << 28

@@ -98,3 +98,15 @@ def too_large(store: ByteStore, key: str, size: int, most: int) -> TooLargeError
         f"{store}: {key!r} has {size} bytes, but at most {most} belong there; it isn't what "
         "wsi-unet wrote"
     )
+
+
+def get_bounded(store: ByteStore, key: str, most: int) -> bytes | None:
+    """Return the bytes of a key; None if it isn't there, or has more than `most` bytes.
+
+    Raises:
+        OutputError: it can't be read.
+    """
+    try:
+        return store.get(key, most)
+    except TooLargeError:
+        return None
