@@ -8,6 +8,7 @@ import click
 
 import wsi_unet
 from wsi_unet.wording import count
+from wsi_unet_cli.common.interrupt import interruptible
 from wsi_unet_cli.common.options import json_option, verbose_option
 from wsi_unet_cli.common.output import duration, print_facts, print_json, print_table, say
 
@@ -92,9 +93,10 @@ def objects(
     the labels and the rule alone. The same command completes an interrupted table; with another
     rule it makes the table anew. Where the slide's pixel size isn't known, µm mean its pixels.
     """
-    report = wsi_unet.find_objects(
-        result, label=label, split=split, min_area=min_area, max_area=max_area
-    )
+    with interruptible():  # so that the output is unlocked
+        report = wsi_unet.find_objects(
+            result, label=label, split=split, min_area=min_area, max_area=max_area
+        )
     if as_json:
         print_json(report.to_json())
         return

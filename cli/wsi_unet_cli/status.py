@@ -11,6 +11,7 @@ import click
 
 import wsi_unet
 from wsi_unet.wording import count
+from wsi_unet_cli.common.interrupt import interruptible
 from wsi_unet_cli.common.options import json_option, verbose_option
 from wsi_unet_cli.common.outcome import EXIT_FAILED, EXIT_OK
 from wsi_unet_cli.common.output import duration, print_facts, print_json, say, write_json
@@ -66,7 +67,8 @@ def status(ctx: click.Context, result: str, verify: bool, forget: bool, as_json:
     if forget and not verify:
         raise click.UsageError("--forget needs --verify, which finds the damage")
     show = _show_cohort if is_cohort(result) else _show_result
-    finished = show(result, verify=verify, forget=forget, as_json=as_json)
+    with interruptible():  # so that --forget unlocks what it has locked
+        finished = show(result, verify=verify, forget=forget, as_json=as_json)
     ctx.exit(EXIT_OK if finished else EXIT_FAILED)
 
 

@@ -1,4 +1,4 @@
-"""How `wsi-unet segment` ends early: failed blocks, signals, closed pipes; how to resume."""
+"""How commands end early: failed blocks, signals, closed pipes; how to resume."""
 
 from __future__ import annotations
 
@@ -7,17 +7,23 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
+from click.testing import CliRunner
+from support.labelled import write_store
 from support.standin import Calls, run
 
 import wsi_unet
 from wsi_unet.segmentation.report import RunState
 from wsi_unet.segmentation.runs.jobs import SlideOutcome
+from wsi_unet.segmentation.status import read_writer
 from wsi_unet.signals import interruptions_held
 from wsi_unet_cli.common.interrupt import interruptible
+from wsi_unet_cli.main import cli
 
 
 def test_failed_blocks_are_listed_with_the_command_that_retries_them(calls: Calls) -> None:
@@ -90,6 +96,40 @@ def test_a_signal_interrupts_and_is_restored_afterwards(
     assert done.exit_code == 1
     assert "interrupted" in done.stderr
     assert done.stderr.splitlines()[-1] == "  wsi-unet segment a.svs"
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    ("command", "step"),
+    [
+        (["objects"], "wsi_unet.objects.run.LabelSource.open_all"),
+        (["status", "--verify", "--forget"], "wsi_unet.segmentation.status._find_runs"),
+    ],
+    ids=["objects", "status"],
+)
+def test_a_signal_leaves_no_lock_behind(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: list[str],
+    step: str,
+    number: signal.Signals,
+) -> None:
+    output = write_store(tmp_path / "out.ome.zarr", np.ones((20, 20), np.uint8))
+    before = signal.getsignal(number)
+    locked = []
+
+    def terminated(*_: Any) -> None:
+        locked.append(read_writer(output))
+        signal.raise_signal(number)
+        raise AssertionError("the signal was ignored")
+
+    monkeypatch.setattr(step, terminated)
+    done = CliRunner().invoke(cli, [*command, str(output)])
+    assert done.exit_code == 1, done.output
+    assert locked != [None]
+    assert len(locked) == 1
+    assert read_writer(output) is None
     assert signal.getsignal(number) is before
 
 
