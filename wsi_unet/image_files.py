@@ -64,9 +64,7 @@ def check_size(shape: Shape, piece: Shape) -> None:
         )
 
 
-def open_image(
-    file: str | Path | IO[bytes], *, png: bool = False, jpeg: bool = False
-) -> Image.Image:
+def open_image(file: str | Path | IO[bytes], head: bytes) -> Image.Image:
     """Open an image with Pillow; the caller checks its size before decoding the pixels.
 
     A PNG or JPEG may be of any size: Pillow's limit, which holds for the whole process, is only
@@ -74,8 +72,7 @@ def open_image(
 
     Args:
         file: the image.
-        png: whether it is a PNG.
-        jpeg: whether it is a JPEG.
+        head: its first 8 bytes or more, by which PNGs and JPEGs are known.
 
     Raises:
         OSError, SyntaxError: it is damaged, or not an image.
@@ -84,6 +81,8 @@ def open_image(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         warnings.filterwarnings("ignore", "Corrupt EXIF", UserWarning)  # we say it
-        if png:
+        if head.startswith(PNG_HEAD):
             return PngImagePlugin.PngImageFile(file)
-        return JpegImagePlugin.JpegImageFile(file) if jpeg else Image.open(file)
+        if head.startswith(JPEG_HEAD):
+            return JpegImagePlugin.JpegImageFile(file)
+        return Image.open(file)

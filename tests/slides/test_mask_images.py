@@ -144,14 +144,16 @@ def test_a_mask_as_large_as_its_slide_takes_little_memory(tmp_path: Path) -> Non
     assert peak < 150e6
 
 
-def test_large_pngs_are_read_though_pillow_refuses_them(
+def test_large_pngs_and_jpegs_are_read_though_pillow_refuses_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mask = np.random.default_rng(0).random((90, 70)) < 0.5
     Image.fromarray(mask).save(tmp_path / "a.png")
     Image.fromarray(mask).save(tmp_path / "a.bmp")
+    Image.new("L", (70, 90), 255).save(tmp_path / "a.jpg")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     assert (read_mask(tmp_path / "a.png", (90, 70)) == mask).all()
+    assert read_mask(tmp_path / "a.jpg", (90, 70)).all()
     assert Image.MAX_IMAGE_PIXELS == 1000
     with pytest.raises(MaskError, match=r"too large.*tiled TIFF"):
         read_mask(tmp_path / "a.bmp", (90, 70))
@@ -384,7 +386,7 @@ def test_the_largest_of_several_images_is_the_mask(tmp_path: Path) -> None:
         writer.write(mask.astype(np.uint8) * 255)
     assert (read_mask(tmp_path / "a.tif", (90, 70)) == mask).all()
     frames = [Image.fromarray((part * 255).astype(np.uint8)) for part in (mask, ~mask)]
-    for name in ("a.gif", "a.png"):
+    for name in ("a.gif", "a.png", "a.mpo"):
         frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
         refused(tmp_path / name, "holds several images")
 

@@ -124,13 +124,13 @@ def open_image_pixels(path: Path) -> tuple[WholePixels | TiledPixels, Shape]:
         )
     with foreign_errors_as(EvaluationError, f"{path}: can't be decoded"):
         try:
-            return _open_png(path) if head.startswith(PNG_HEAD) else _open_tiff(path)
+            return _open_png(path, head) if head.startswith(PNG_HEAD) else _open_tiff(path)
         except UnclearSamplesError as error:
             raise EvaluationError(f"{path}: {error}") from error
 
 
-def _open_png(path: Path) -> tuple[WholePixels, Shape]:
-    with open_regular(path) as file, open_image(file, png=True) as image:
+def _open_png(path: Path, head: bytes) -> tuple[WholePixels, Shape]:
+    with open_regular(path) as file, open_image(file, head) as image:
         if image.mode not in _ONE_CHANNEL:
             raise _refuse_channels(path, len(image.getbands()))
         check_size((image.height, image.width), (image.height, image.width))

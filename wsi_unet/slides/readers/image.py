@@ -16,7 +16,7 @@ from typing_extensions import override
 from wsi_unet.colour import to_rgb
 from wsi_unet.errors import SlideError, foreign_errors_as, os_errors_as
 from wsi_unet.geometry import Box, Shape
-from wsi_unet.image_files import JPEG_HEAD, PNG_HEAD, open_image
+from wsi_unet.image_files import PNG_HEAD, open_image
 from wsi_unet.samples import UPRIGHT, image_orientation
 from wsi_unet.slides.fingerprint import file_digest
 from wsi_unet.slides.levels import make_levels
@@ -69,8 +69,8 @@ class ImageReader(Reader):
     def _check_header(self) -> None:
         location = self._source.location
         head = self._bytes(0, _PNG_DEPTH_OFFSET + 2)
-        self._png, self._jpeg = head.startswith(PNG_HEAD), head.startswith(JPEG_HEAD)
-        depth, colours = head[_PNG_DEPTH_OFFSET:] if self._png else (8, 0)
+        self._head = head
+        depth, colours = head[_PNG_DEPTH_OFFSET:] if head.startswith(PNG_HEAD) else (8, 0)
         if depth == 16:
             # Pillow would silently open these as 8-bit RGB.
             raise SlideError(
@@ -123,7 +123,7 @@ class ImageReader(Reader):
         location = self._source.location
         try:
             with foreign_errors_as(SlideError, f"{location}: can't be opened as an image"):
-                return open_image(file, png=self._png, jpeg=self._jpeg)
+                return open_image(file, self._head)
         except SlideError as error:
             if isinstance(error.__cause__, UnidentifiedImageError):
                 raise SlideError(f"{location}: isn't an image in a known format") from error

@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 from wsi_unet.errors import MaskError, foreign_errors_as
 from wsi_unet.geometry import Shape
-from wsi_unet.image_files import PNG_HEAD, TIFF_HEADS, check_size, open_image
+from wsi_unet.image_files import TIFF_HEADS, check_size, open_image
 from wsi_unet.regular_files import open_regular
 from wsi_unet.samples import PALETTE, TRANSPOSED, UnclearSamplesError, turn_upright
 from wsi_unet.slides.planes import (
@@ -124,10 +124,11 @@ def read_mask_image(path: Path, head: bytes, slide: Shape) -> TissueMask:
         MaskError: it isn't an image, can't be decoded, has several planes, is too large or of
             another shape than the slide, or it is unclear what it marks.
     """
-    read = _read_tiff if head.startswith(TIFF_HEADS) else _read_image
     with foreign_errors_as(MaskError, f"{path}: the mask can't be decoded"):
         try:
-            return read(path, slide)
+            if head.startswith(TIFF_HEADS):
+                return _read_tiff(path, slide)
+            return _read_image(path, head, slide)
         except UnclearSamplesError as error:
             raise MaskError(f"{path}: the mask {error}") from error
         except UnidentifiedImageError as error:
@@ -139,22 +140,19 @@ def read_mask_image(path: Path, head: bytes, slide: Shape) -> TissueMask:
             raise MaskError(f"{path}: the mask is too large ({error}); {_ADVICE}") from error
 
 
-def _read_image(path: Path, slide: Shape) -> TissueMask:
-    with open_regular(path) as file:
-        is_png = file.read(len(PNG_HEAD)) == PNG_HEAD
-        file.seek(0)
-        with open_image(file, png=is_png) as image:
-            shape = image.height, image.width
-            if getattr(image, "n_frames", 1) > 1:
-                raise UnclearSamplesError("holds several images; save the one that is meant alone")
-            _check_decodable(path, shape)
-            orientation = decoded_orientation(image, path)
-            check_shape(path, shape[::-1] if orientation >= TRANSPOSED else shape, slide)
-            reduced = ReducedMask(shape)
-            rows = max(1, PIECE_PIXELS // shape[1])
-            for y in range(0, shape[0], rows):
-                strip = image.crop((0, y, shape[1], min(shape[0], y + rows)))
-                reduced.add(_marked_in(strip), y, 0)
+def _read_image(path: Path, head: bytes, slide: Shape) -> TissueMask:
+    with open_regular(path) as file, open_image(file, head) as image:
+        shape = image.height, image.width
+        if getattr(image, "n_frames", 1) > 1 or "mp" in image.info:  # the index of a JPEG's images
+            raise UnclearSamplesError("holds several images; save the one that is meant alone")
+        _check_decodable(path, shape)
+        orientation = decoded_orientation(image, path)
+        check_shape(path, shape[::-1] if orientation >= TRANSPOSED else shape, slide)
+        reduced = ReducedMask(shape)
+        rows = max(1, PIECE_PIXELS // shape[1])
+        for y in range(0, shape[0], rows):
+            strip = image.crop((0, y, shape[1], min(shape[0], y + rows)))
+            reduced.add(_marked_in(strip), y, 0)
     return np.ascontiguousarray(turn_upright(reduced.mask, orientation))
 
 
