@@ -78,11 +78,12 @@ def open_image(file: str | Path | IO[bytes], head: bytes) -> Image.Image:
         OSError, SyntaxError: it is damaged, or not an image.
         DecompressionBombError: it is neither, and far too large.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        warnings.filterwarnings("ignore", "Corrupt EXIF", UserWarning)  # we say it
-        if head.startswith(PNG_HEAD):
-            return PngImagePlugin.PngImageFile(file)
-        if head.startswith(JPEG_HEAD):
-            return JpegImagePlugin.JpegImageFile(file)
-        return Image.open(file)
+    # Filters belong to the whole process: a thread that takes its own back may bring back another's
+    # for good. These stay; we say ourselves what is too large, and that EXIF is damaged.
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin$")
+    if head.startswith(PNG_HEAD):
+        return PngImagePlugin.PngImageFile(file)
+    if head.startswith(JPEG_HEAD):
+        return JpegImagePlugin.JpegImageFile(file)
+    return Image.open(file)

@@ -8,7 +8,7 @@ nothing isn't guessed.
 from __future__ import annotations
 
 import re
-import warnings
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -24,12 +24,14 @@ WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6
 _COLOUR_SPACES = {PALETTE: "PALETTE", 4: "a transparency mask", 5: "CMYK", YCBCR: "YCBCR"}
 _COLOUR_SPACES |= {8: "CIELAB", 9: "ICCLAB", 10: "ITULAB", 32803: "CFA", 32844: "LOGL"}
 """Names of those that aren't read everywhere."""
-UNSPECIFIED, PREMULTIPLIED, STRAIGHT = 0, 1, 2
-"""Values of ExtraSamples."""
+PREMULTIPLIED, STRAIGHT = 1, 2
+"""Values of ExtraSamples; 0 is unspecified."""
 ORIENTATION = 274
 """The tag, in TIFF and in EXIF, that says how an image is turned: 1, upright, to 8."""
 JPEG = frozenset({6, 7, 33007, 34892})
 """Values of Compression that are JPEG, old and new: it changes the numbers of pixels."""
+_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
+"""Bytes of a value, by its type in a TIFF or EXIF directory."""
 UPRIGHT = 1
 TRANSPOSED = 5
 """The first orientation whose rows are the upright image's columns."""
@@ -129,15 +131,33 @@ def image_orientation(image: Image.Image) -> int | None:
     A PNG may state it after its pixels. That counts only if these are decoded already: Pillow's own
     method for PNGs would decode them to find out.
     """
-    with warnings.catch_warnings(record=True) as heard:
-        warnings.simplefilter("always")
-        try:
-            if image.info.get("exif"):  # not of a JPEG, whose damaged EXIF Pillow drops
-                Image.Exif().load(image.info["exif"])
-            value = Image.Image.getexif(image).get(ORIENTATION)
-        except Exception:  # whatever Pillow raises on damaged EXIF
-            return None
-    return None if heard and value is None else known_orientation(value)
+    try:
+        if image.info.get("exif"):  # not of a JPEG, whose damaged EXIF Pillow drops
+            Image.Exif().load(image.info["exif"])
+        exif: Any = Image.Image.getexif(image)
+        value = exif.get(ORIENTATION)
+    except Exception:  # whatever Pillow raises on damaged EXIF
+        return None
+    if value is None and image.format != "TIFF" and hasattr(exif, "fp"):
+        return UPRIGHT if _is_whole(exif.fp.getvalue()) else None
+    return known_orientation(value)
+
+
+def _is_whole(exif: bytes) -> bool:
+    """Return whether all that the first directory of EXIF lists lies in it; Pillow only warns."""
+    order = "<" if exif.startswith(b"II") else ">"
+    try:
+        (start,) = struct.unpack_from(f"{order}I", exif, 4)
+        (tags,) = struct.unpack_from(f"{order}H", exif, start)
+        entries = [
+            struct.unpack_from(f"{order}HHII", exif, start + 2 + 12 * number)
+            for number in range(tags)
+        ]
+        struct.unpack_from(f"{order}I", exif, start + 2 + 12 * tags)  # the next directory
+    except struct.error:
+        return False
+    sizes = ((_TYPE_BYTES.get(kind, 0) * count, place) for _, kind, count, place in entries)
+    return all(size <= 4 or place + size <= len(exif) for size, place in sizes)
 
 
 def turn_upright(pixels: NDArray[T], orientation: int) -> NDArray[T]:

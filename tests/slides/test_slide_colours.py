@@ -199,7 +199,15 @@ def test_turned_images_are_read_upright(
         assert bool(slide.warnings) == (orientation != 1)
 
 
-@pytest.mark.parametrize("exif", [b"junk", b"II*\0\x08\0\0\0\xff\xff", b"II*\0\xff\xff\xff\x7f"])
+@pytest.mark.parametrize(
+    "exif",
+    [
+        b"junk",
+        b"II*\0\x08\0\0\0\xff\xff",
+        b"II*\0\xff\xff\xff\x7f",
+        b"II*\0\x08\0\0\0\x01\0\x0f\x01\x02\0\x40\0\0\0\0\x01\0\0\0\0\0\0",  # a text beyond it
+    ],
+)
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
 def test_damaged_exif_is_left_out_and_said(
     tmp_path: Path, random_rgb: Pixels, exif: bytes, suffix: str
@@ -209,6 +217,17 @@ def test_damaged_exif_is_left_out_and_said(
     with open_slide(path) as slide:
         assert np.abs(all_pixels(slide).astype(int) - random_rgb).mean() < 60  # JPEG of noise
         assert slide.warnings == ("its EXIF is damaged and was left out",)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_exif_without_an_orientation_is_sound(
+    tmp_path: Path, random_rgb: Pixels, suffix: str
+) -> None:
+    exif = Image.Exif()
+    exif[271] = "the maker of a camera"
+    Image.fromarray(random_rgb).save(tmp_path / f"a.{suffix}", exif=exif)
+    with open_slide(tmp_path / f"a.{suffix}", "image") as slide:
+        assert slide.warnings == ()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
