@@ -1,8 +1,8 @@
-"""Number types, by the names that torch and safetensors have for them, and their sizes."""
+"""Number types, by the names that torch and safetensors have for them, and sizes of tensors."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 Precision = Literal["float32", "bfloat16", "float16"]
 """Number types that a network can run in."""
@@ -37,3 +37,11 @@ TORCH_NAMES = {
 
 WEIGHT_TYPES = ("F64", "F32", "F16", "BF16")
 """Number types that a model's weights may be stored in, by their names in safetensors."""
+
+MOST_AXES = 8
+"""The most axes that a tensor may have."""
+
+
+def is_size(number: Any) -> bool:
+    """Return whether something is a whole number that can be a size or an offset."""
+    return type(number) is int and 0 <= number < 2**62

@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from wsi_unet.errors import ModelError
-from wsi_unet.models.number_types import ITEM_BYTES, TORCH_NAMES, WEIGHT_TYPES
+from wsi_unet.models.number_types import (
+    ITEM_BYTES,
+    MOST_AXES,
+    TORCH_NAMES,
+    WEIGHT_TYPES,
+    is_size,
+)
 from wsi_unet.regular_files import open_regular
 
 LONGEST_HEADER = 16 * 2**20
@@ -22,9 +28,6 @@ LONGEST_HEADER = 16 * 2**20
 
 Real headers are some kB.
 """
-
-MOST_AXES = 8
-"""The most axes that a tensor may have."""
 
 LONGEST_NAME = 1000
 """Characters of the longest name of a tensor."""
@@ -130,7 +133,7 @@ def _parse(header: Any, data_start: int) -> tuple[dict[str, TensorEntry], dict[s
     for name, entry in header.items():
         begin, end = entry["data_offsets"]
         shape = tuple(entry["shape"])
-        if len(shape) > MOST_AXES or not all(map(_is_size, (*shape, begin, end))):
+        if len(shape) > MOST_AXES or not all(map(is_size, (*shape, begin, end))):
             raise ValueError(f"{name}: sizes must be whole numbers")
         if len(name) > LONGEST_NAME:
             raise ValueError("names must be short")
@@ -138,10 +141,6 @@ def _parse(header: Any, data_start: int) -> tuple[dict[str, TensorEntry], dict[s
             str(entry["dtype"]), shape, data_start + begin, data_start + end
         )
     return tensors, metadata
-
-
-def _is_size(number: Any) -> bool:
-    return type(number) is int and 0 <= number < 2**62
 
 
 def _check_layout(

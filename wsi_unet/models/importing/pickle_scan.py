@@ -25,9 +25,9 @@ from wsi_unet.models.importing.pickled import (
     describe_view,
     is_pair,
     is_plain_dtype,
-    is_size,
     plain_pairs,
 )
+from wsi_unet.models.number_types import is_size
 
 MOST_INSTRUCTIONS = 2_000_000
 """Instructions that are followed; a large network's checkpoint has some ten thousand."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wsi_unet.models.number_types import ITEM_BYTES
+from wsi_unet.models.number_types import ITEM_BYTES, MOST_AXES, is_size
 
 
 class DamagedPickleError(ValueError):
@@ -126,8 +126,10 @@ def describe_view(storage: Any, offset: Any, shape: Any, strides: Any) -> Tensor
         raise DamagedPickleError("a tensor without a storage")
     if not isinstance(shape, tuple | list) or not isinstance(strides, tuple | list):
         raise DamagedPickleError("a tensor without a shape")
-    shape, strides, axes = tuple(shape[:9]), tuple(strides[:9]), len(shape)
-    if axes != len(strides) or axes > 8 or not all(map(is_size, (offset, *shape, *strides))):
+    axes, kept = len(shape), slice(MOST_AXES + 1)
+    shape, strides = tuple(shape[kept]), tuple(strides[kept])
+    sizes = (offset, *shape, *strides)
+    if axes != len(strides) or axes > MOST_AXES or not all(map(is_size, sizes)):
         sides = ", ".join(map(abbreviate, shape))
         raise DamagedPickleError(f"a tensor of the shape [{sides}]")
     count = math.prod(shape)
@@ -138,11 +140,6 @@ def describe_view(storage: Any, offset: Any, shape: Any, strides: Any) -> Tensor
             f"a tensor of the shape {list(shape)} in a storage of {storage.count} numbers"
         )
     return TensorInFile(storage, offset, shape, strides)
-
-
-def is_size(number: Any) -> bool:
-    """Return whether something is a whole number that can be a size or an offset."""
-    return type(number) is int and 0 <= number < 2**62
 
 
 def plain_pairs(items: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
