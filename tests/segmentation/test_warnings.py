@@ -17,11 +17,12 @@ from wsi_unet.errors import SlideError
 from wsi_unet.models.architectures.unet import UNetConfig
 from wsi_unet_cli.main import cli
 
-EXPECTED = (
-    "slide.png: the slide's pixels are 2 times as large as the model's",
-    "slide.png: tiles may show in the labels: its result depends on all of",
-    "slide.png: assumed about random, as nothing states it: classes by number; any norm",
+OF_SLIDE = ("the slide's pixels are 2 times as large as the model's",)
+OF_MODEL = (
+    "tiles may show in the labels: its result depends on all of",
+    "assumed about random, as nothing states it: classes by number; any norm",
 )
+EXPECTED = (*(f"slide.png: {line}" for line in OF_SLIDE), *(f"random: {line}" for line in OF_MODEL))
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def test_warnings_come_once_before_the_first_block(made: Path, tmp_path: Path) -
     lines = done.stderr.splitlines()
     for expected in EXPECTED:
         assert sum(line.startswith(f"warning: {expected}") for line in lines) == 1
-        assert expected.removeprefix("slide.png: ") not in done.stdout
+        assert expected.partition(": ")[2] not in done.stdout
     assert "give --mpp" in done.stderr
     events = [json.loads(line)["event"] for line in log.read_text().splitlines()]
     first_block = events.index("block done")
@@ -67,13 +68,32 @@ def test_plans_and_cohorts_keep_them(made: Path, tmp_path: Path) -> None:
     (row,) = (r for r in csv.DictReader(io.StringIO(table)) if r["slide"].endswith("slide.png"))
     rows = json.loads((tmp_path / "out" / "cohort.json").read_text())["slides"]
     (slide,) = (r for r in rows if r["slide"].endswith("slide.png"))
-    for expected in (line.removeprefix("slide.png: ") for line in EXPECTED):
+    for expected in (*OF_SLIDE, *OF_MODEL):
         assert planned.count(expected) == 1
         for warnings in (as_json["slides"][0]["warnings"], slide["warnings"]):
             assert sum(line.startswith(expected) for line in warnings) == 1
         assert row["warnings"].count(expected) == 1
-        assert done.stderr.count(f"warning: slide.png: {expected}") == 1
-        assert done.stderr.count(f"warning: other.png: {expected}") == 1
+    for expected in OF_SLIDE:
+        for name in ("slide.png", "other.png"):
+            assert done.stderr.count(f"warning: {name}: {expected}") == 1
+    for expected in OF_MODEL:  # which isn't said again for each slide
+        assert done.stderr.count(f"warning: random: {expected}") == 1
+        assert done.stderr.count(expected) == 1
+
+
+def test_plans_of_many_slides_say_once_what_is_doubtful_about_the_model(
+    made: Path, tmp_path: Path
+) -> None:
+    folder, arguments = f"{tmp_path}/out/", ("--mpp", "1", "--plan", str(made / "other.png"))
+    planned = run(made, folder, *arguments).stdout
+    document = json.loads(run(made, folder, *arguments, "--json").stdout)
+    for expected in OF_SLIDE:
+        assert planned.count(expected) == 2
+    for expected in OF_MODEL:
+        assert planned.count(f"random: {expected}") == planned.count(expected) == 1
+        for slide in document["slides"]:
+            assert sum(line.startswith(expected) for line in slide["warnings"]) == 1
+    assert len(document["totals"]["model_warnings"]) == len(OF_MODEL)
 
 
 def test_a_cohort_knows_them_while_a_slide_runs(made: Path, tmp_path: Path) -> None:

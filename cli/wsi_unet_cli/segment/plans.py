@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from wsi_unet_cli.common.outcome import EXIT_FAILED, EXIT_OK, CommandOutcome
 from wsi_unet_cli.common.output import duration, print_facts, say, size, write_json
 from wsi_unet_cli.common.progress import open_display
 from wsi_unet_cli.common.reports import exactness_in_words, show_plan, warning_lines
-from wsi_unet_cli.common.text import speak_document
+from wsi_unet_cli.common.text import speak, speak_document
 from wsi_unet_cli.segment.progress import describe_planning
 from wsi_unet_cli.segment.request import Request
 
@@ -35,6 +35,7 @@ class PlanTotals:
         output_bytes: size on disk, at most.
         warnings: number of warnings.
         resuming: number of slides that an earlier run has started.
+        model_warnings: the warnings about models, each once.
     """
 
     slides: int = 0
@@ -45,6 +46,7 @@ class PlanTotals:
     output_bytes: int = 0
     warnings: int = 0
     resuming: int = 0
+    model_warnings: list[str] = field(default_factory=list)
 
     def add(self, plan: Plan) -> None:
         """Add a slide's plan."""
@@ -55,6 +57,8 @@ class PlanTotals:
         self.output_bytes += plan.costs.output_bytes
         self.warnings += len(plan.warnings)
         self.resuming += plan.resumes
+        about = (speak(f"{plan.labels.model.name}: {text}") for text in plan.model_warnings)
+        self.model_warnings += [each for each in about if each not in self.model_warnings]
 
 
 def plan_slides(request: Request) -> CommandOutcome:
@@ -117,7 +121,7 @@ def _lines(slide: str, plan: Plan) -> list[str]:
     if plan.resumes:
         words.append("resumes")
     line = f"{PurePath(slide).name}: {', '.join(words)}"
-    return [line, *warning_lines(plan.warnings)]
+    return [line, *warning_lines(plan.slide_warnings)]
 
 
 def _show(totals: PlanTotals, folder: str) -> None:
@@ -130,5 +134,6 @@ def _show(totals: PlanTotals, folder: str) -> None:
             ("disk", f"about {size(totals.expected_bytes)}, {size(totals.output_bytes)} at most"),
             ("time", f"about {duration(totals.seconds)}"),
             ("resumes", f"{totals.resuming} of them" if totals.resuming else ""),
+            *(("warning", warning) for warning in totals.model_warnings),
         ],
     )

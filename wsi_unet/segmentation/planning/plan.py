@@ -38,7 +38,8 @@ class Plan:
         measured: a worker's speed and memory.
         mask: tissue, stretched over the slide; None predicts everywhere.
         resumes: whether blocks of an earlier run with this signature are kept.
-        warnings: what makes the result or the costs doubtful, one line each.
+        slide_warnings: what makes this slide's result or costs doubtful, one line each.
+        model_warnings: what makes every result of the model or the ensemble doubtful, likewise.
     """
 
     output: str
@@ -48,7 +49,13 @@ class Plan:
     measured: WorkerMeasurement
     mask: TissueMask | None = field(repr=False)
     resumes: bool
-    warnings: tuple[str, ...]
+    slide_warnings: tuple[str, ...]
+    model_warnings: tuple[str, ...]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What makes the result or the costs doubtful, one line each."""
+        return self.slide_warnings + self.model_warnings
 
     @property
     def signature(self) -> str:
@@ -164,7 +171,6 @@ def make_plan(
         labels, costs, measured, per_host=workers.per_host, free_disk=output.free_disk
     )
     warnings += [*slide.warnings, *_warn(labels, costs, options), *resolved.warnings]
-    warnings += _warn_of_models(ensemble)
     return Plan(
         output=str(output.location),
         labels=labels,
@@ -173,7 +179,8 @@ def make_plan(
         measured=measured,
         mask=resolved.mask,
         resumes=output.stored is not None,
-        warnings=tuple(warnings),
+        slide_warnings=tuple(warnings),
+        model_warnings=tuple(_warn_of_models(ensemble)),
     )
 
 

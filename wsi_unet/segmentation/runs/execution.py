@@ -46,6 +46,7 @@ class Execution:
         lock: on the store, held until `close`.
         limits: how patient the run is with its blocks.
         startup_seconds: how long opening, planning and measuring took.
+        said: the warnings about models that were shown; those of this run are added.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Execution:
         *,
         limits: Limits,
         startup_seconds: float,
+        said: set[str],
     ) -> None:
         self._client = client
         self._plan = plan
@@ -66,6 +68,7 @@ class Execution:
         self._lock = lock
         self._limits = limits
         self._startup_seconds = startup_seconds
+        self._said = said
         self._processes = max(1, count_workers(client).processes)
         self._arrays: dict[Run, LabelParameters | ImageParameters] = {output.labels: plan.labels}
         if output.image is not None and plan.image is not None:
@@ -104,8 +107,13 @@ class Execution:
         logs.event(
             "slide started", slide=self.slide, output=self._plan.output, blocks=asdict(blocks)
         )
-        for warning in self._plan.warnings:
+        for warning in self._plan.slide_warnings:
             logs.warn(f"{self.slide}: {warning}", slide=self.slide, output=self._plan.output)
+        model = self._ensemble.name
+        for text in (f"{model}: {warning}" for warning in self._plan.model_warnings):
+            if text not in self._said:
+                self._said.add(text)
+                logs.warn(text, model=model)
 
     def next_task(self) -> Task | None:
         """Return the next block to do; None when there is none left.

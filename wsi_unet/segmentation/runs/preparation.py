@@ -65,6 +65,7 @@ class Preparation:
         self._measuring = Lock()
         self._folders: set[tuple[Location, Location]] = set()
         self._checking = Lock()
+        self._said: set[str] = set()
 
     def plan(self, job: SlideJob, show: ShowPhase = lambda _: None) -> Plan:
         """Plan a run and its cost; nothing is written.
@@ -116,6 +117,7 @@ class Preparation:
                 lock,
                 limits=self._limits,
                 startup_seconds=time.perf_counter() - started,
+                said=self._said,
             )
         except BaseException:
             lock.release()
