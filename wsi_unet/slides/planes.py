@@ -33,7 +33,7 @@ from wsi_unet.samples import (
     image_orientation,
     known_orientation,
 )
-from wsi_unet.slides.library_messages import capture_library_messages
+from wsi_unet.slides.library_messages import silence_libraries
 from wsi_unet.slides.readers.tiff_directories import walk_directories
 from wsi_unet.slides.sources.opening import open_source
 
@@ -68,7 +68,7 @@ def open_tiff(path: Path, kind: type[InputError]) -> Iterator[Any]:
             source.close()
     except SlideError as error:
         raise kind(str(error)) from error
-    with capture_library_messages(), tifffile.TiffFile(path) as tiff:
+    with silence_libraries(), tifffile.TiffFile(path) as tiff:
         yield tiff
 
 

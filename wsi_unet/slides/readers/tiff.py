@@ -28,7 +28,7 @@ from wsi_unet.samples import (
 )
 from wsi_unet.slides.fingerprint import file_digest
 from wsi_unet.slides.levels import make_levels
-from wsi_unet.slides.library_messages import capture_library_messages
+from wsi_unet.slides.library_messages import silence_libraries
 from wsi_unet.slides.pixel_size import choose_size
 from wsi_unet.slides.readers.tiff_directories import Directory, walk_directories
 from wsi_unet.slides.readers.tiff_levels import TiffLevel, as_rgb
@@ -95,7 +95,7 @@ class TiffReader(Reader):
         try:
             unknown = f"{source.location}: tiffslide can't read this TIFF, damaged or of a kind "
             with (
-                capture_library_messages(),
+                silence_libraries(),
                 foreign_errors_as(UnknownLayoutError, unknown + "that another `reader` may know"),
             ):
                 self._open(series, threads)
