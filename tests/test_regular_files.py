@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,3 +67,16 @@ def test_a_file_above_the_limit_is_refused(tmp_path: Path) -> None:
     file.write_bytes(b"content")
     with pytest.raises(OSError, match="more than"):
         read_regular(file, limit=6)
+
+
+def test_a_file_above_the_limit_is_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    os.truncate(file, 1 << 33)
+    tracemalloc.start()
+    try:
+        with pytest.raises(OSError, match="more than 64 MiB"):
+            read_regular(file, limit=1 << 26)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()

@@ -65,10 +65,13 @@ def read_regular(path: str | os.PathLike[str], limit: int | None = None) -> byte
         OSError: it can't be read, is something else, or is larger (EFBIG).
     """
     with open_regular(path) as file:
-        data = file.read() if limit is None else file.read(limit + 1)
-    if limit is not None and len(data) > limit:
-        raise OSError(errno.EFBIG, f"it has more than {limit >> 20} MiB", os.fspath(path))
-    return data
+        if limit is None:
+            return file.read()
+        if os.fstat(file.fileno()).st_size <= limit:
+            data = file.read(limit + 1)  # it may grow meanwhile
+            if len(data) <= limit:
+                return data
+    raise OSError(errno.EFBIG, f"it has more than {limit >> 20} MiB", os.fspath(path))
 
 
 def _check_mode(path: str | os.PathLike[str], mode: int) -> None:

@@ -6,7 +6,6 @@ Nothing of a program is run here, and torch isn't imported.
 from __future__ import annotations
 
 import hashlib
-import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Literal
 
 from wsi_unet.errors import ModelError
 from wsi_unet.models.paths import AnyPath, parse_path
-from wsi_unet.regular_files import open_regular
+from wsi_unet.regular_files import open_regular, read_regular
 
 ProgramKind = Literal["onnx", "torchscript", "export"]
 """Kinds of programs that come as files."""
@@ -63,13 +62,7 @@ class ProgramFile:
         """
         self.check_trust(trust=trust)
         try:
-            with open_regular(self.path) as file:
-                size = os.fstat(file.fileno()).st_size
-                if size > LARGEST_PROGRAM:
-                    raise ModelError(
-                        f"{self.path} has {size} bytes; programs of up to {LARGEST_PROGRAM} are run"
-                    )
-                return file.read()
+            return read_regular(self.path, LARGEST_PROGRAM)
         except OSError as error:
             raise ModelError(f"can't read {self.path}: {error.strerror or error}") from error
 
