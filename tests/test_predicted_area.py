@@ -66,6 +66,10 @@ def test_every_level_of_an_area(area: PredictedArea, data: st.DataObject) -> Non
         assert np.array_equal(area.read(part, level), expected[part.slices()])
         if level == 0:
             assert area.touches(part) or not expected[part.slices()].any()
+            near = area.near(part)
+            assert np.array_equal(near.read(part), expected[part.slices()])
+            assert near.touches(part) == area.touches(part)
+            assert all(box.intersection(part).area for box in near.boxes)
         expected = reduce_any(expected)
 
 

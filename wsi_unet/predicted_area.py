@@ -5,7 +5,7 @@ All others are 0 as background is, and nothing is known about them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,13 @@ class PredictedArea:
         """Whether every pixel of the grid is predicted."""
         everywhere = self.mask is None or bool(self.mask.all())
         return everywhere and self.boxes == (Box.from_shape(self.shape),)
+
+    def near(self, box: Box) -> PredictedArea:
+        """Return the same pixels inside a box, by those boxes alone that meet it.
+
+        Whoever looks at many parts of a box needn't compare each with all boxes of the area.
+        """
+        return replace(self, boxes=tuple(b for b in self.boxes if box.intersection(b).area))
 
     def touches(self, box: Box) -> bool:
         """Return whether a box inside the grid may contain a predicted pixel; quick."""

@@ -249,17 +249,23 @@ class LabelParameters(_Parameters):
             masked=self.tissue != "none",
         )
 
-    def region_boxes(self) -> tuple[Box, ...]:
-        """Return the computed regions as disjoint boxes, px of the model's grid."""
-        return self._region_boxes
-
     @cached_property
-    def _region_boxes(self) -> tuple[Box, ...]:
+    def region_boxes(self) -> tuple[Box, ...]:
+        """The computed regions as disjoint boxes, px of the model's grid."""
         if not self.regions:
             return (Box.from_shape(self.resampling.shape),)
         return merge_boxes(
             find_region(Box(*region), self.slide.shape, self.resampling) for region in self.regions
         )
+
+    @cached_property
+    def _boxes_by_block(self) -> dict[BlockIndex, tuple[Box, ...]]:
+        """What of each block the regions cover, as disjoint boxes; blocks without are left out."""
+        parts: dict[BlockIndex, list[Box]] = {}
+        for box in self.region_boxes:
+            for index in self.grid.touching(box):
+                parts.setdefault(index, []).append(self.grid.core(index).intersection(box))
+        return {index: merge_boxes(boxes) for index, boxes in parts.items()}
 
     def predicted_area(self, mask: TissueMask | None) -> PredictedArea:
         """Return the pixels that are predicted.
@@ -267,20 +273,19 @@ class LabelParameters(_Parameters):
         Args:
             mask: tissue, stretched over the slide; None predicts all of the regions.
         """
-        return PredictedArea(self.resampling.shape, self.region_boxes(), mask)
+        return PredictedArea(self.resampling.shape, self.region_boxes, mask)
 
     def blocks(self) -> tuple[BlockIndex, ...]:
         """Return the blocks of the run, row by row."""
-        grid = self.grid
-        return tuple(sorted({i for box in self.region_boxes() for i in grid.touching(box)}))
+        return tuple(sorted(self._boxes_by_block) if self.regions else self.grid)
 
     @override
     def marked_boxes(self, index: BlockIndex) -> MarkedBoxes:
         if not self.regions:
             return None
-        core = self.grid.core(index)
-        parts = merge_boxes(core.intersection(box) for box in self.region_boxes())
-        return None if parts == (core,) else tuple((b.y0, b.x0, b.y1, b.x1) for b in parts)
+        parts = self._boxes_by_block.get(index, ())
+        whole = parts == (self.grid.core(index),)
+        return None if whole else tuple((b.y0, b.x0, b.y1, b.x1) for b in parts)
 
 
 class ImageParameters(_Parameters):

@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from wsi_unet.errors import BlockError, OutputError
 from wsi_unet.geometry import BlockIndex, Border, Box
-from wsi_unet.labels.progress import BlockMarker, Progress, ShardRecord
+from wsi_unet.labels.progress import BlockMarker, MarkedBoxes, Progress, RunRecord, ShardRecord
 from wsi_unet.labels.pyramid import Pixels, Reduce, reduce_mean, reduce_mode
 from wsi_unet.labels.writer import write_block
 from wsi_unet.models.inference.ensemble import IntensityStatistics
@@ -55,7 +55,8 @@ class LabelBlockRunner(BlockRunner):
     """What a process holds open to compute the blocks of one label group.
 
     Attributes:
-        parameters: the run's parameters.
+        record: the run's record.
+        parameters: the run's parameters, which the record holds.
         slide: the open slide behind `raster`.
         raster: the slide on the model's pixel grid.
         area: the pixels that are predicted.
@@ -65,6 +66,7 @@ class LabelBlockRunner(BlockRunner):
         stop: set when the run is over; blocks being computed then end at their next tile.
     """
 
+    record: RunRecord
     parameters: LabelParameters
     slide: Slide
     raster: Raster
@@ -82,8 +84,7 @@ class LabelBlockRunner(BlockRunner):
             pixels = self.compute(index, clock)
             with clock.measure("write"):
                 record = check_current(self.progress, signature)
-                wanted = parse_parameters(record, LabelParameters).marked_boxes(index)
-                if wanted != boxes:
+                if self._find_marked_boxes(record, index) != boxes:
                     raise OutputError(f"another run of {record.name!r} has grown its regions")
                 values = self.predictor.label_count
                 counts = tuple(n for image in pixels.labels for n in count_labels(image, values))
@@ -91,6 +92,12 @@ class LabelBlockRunner(BlockRunner):
 
         name = self.parameters.slide.name
         return run_once(self.progress, signature, index, attempt, name, work, boxes)
+
+    def _find_marked_boxes(self, record: RunRecord, index: BlockIndex) -> MarkedBoxes:
+        """Return what of a block the present record of the run wants."""
+        unchanged = record.parameters == self.record.parameters
+        present = self.parameters if unchanged else parse_parameters(record, LabelParameters)
+        return present.marked_boxes(index)
 
     def compute(self, index: BlockIndex, clock: Stopwatch) -> BlockPixels:
         """Read and predict one block, without writing anything."""
@@ -156,6 +163,7 @@ def predict_box(
         BlockError: `stop` was set.
     """
     border, shape = predictor.border, raster.shape
+    area = None if area is None else area.near(box)
     labels = np.zeros((predictor.label_images, *box.shape), np.uint8)
     classes = np.zeros((predictor.classes, *box.shape), np.uint8) if probabilities else None
     cores = cut_tiles(box, border, tile, area)

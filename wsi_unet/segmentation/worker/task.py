@@ -197,6 +197,7 @@ def _open_run(run: Run) -> BlockRunner:
     )
     slide = open_reference(labels.slide)  # last, so that failures before leave nothing open
     return LabelBlockRunner(
+        record=record,
         parameters=labels,
         slide=slide,
         raster=open_raster(slide, labels.resampling),
