@@ -28,9 +28,11 @@ def normalise_location(location: Location) -> Location:
     return location if location.is_url else Location(os.path.normpath(location.path))
 
 
+def resolve_links(location: Location) -> Location:
+    """Return where a path leads, links followed; a URL has none."""
+    return location if location.is_url else Location(str(location.path.resolve()))
+
+
 def is_same_file(one: str, other: str) -> bool:
     """Return whether two paths or URLs name one file, links followed."""
-    first, second = Location.parse(one), Location.parse(other)
-    if first.is_url or second.is_url:
-        return first == second
-    return first.path.resolve() == second.path.resolve()
+    return resolve_links(Location.parse(one)) == resolve_links(Location.parse(other))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from wsi_unet.cohorts.places import is_inside, resolve_links
 from wsi_unet.cohorts.rows import JSON_NAME, MOST_BYTES, Row, read_header, read_report_rows
 from wsi_unet.errors import OutputError
 from wsi_unet.locations import Location
@@ -103,13 +104,6 @@ def read_cohort_status(
             yield _read_stored(Location.parse(output), verify=verify, forget=forget)
 
 
-def _is_below(output: Location, folder: Location) -> bool:
-    """Return whether an output lies below a folder, wherever links lead."""
-    if output.is_url or folder.is_url:
-        return str(output).startswith(f"{folder}/")
-    return output.path.resolve().is_relative_to(folder.path.resolve())
-
-
 def _read_reported(row: Row, *, verify: bool, forget: bool, folder: Location) -> OutputStatus:
     """Return the status of an output that the report lists.
 
@@ -119,7 +113,7 @@ def _read_reported(row: Row, *, verify: bool, forget: bool, folder: Location) ->
         slide = row["slide"] or ""
         return OutputStatus(output="", slide=slide, state="failed", error=row["error"])
     output, slide = Location.parse(row["output"]), Location.parse(row["slide"]).name
-    if forget and not _is_below(output, folder):
+    if forget and not is_inside(resolve_links(output).text, resolve_links(folder).text):
         status = _read_reported(row, verify=verify, forget=False, folder=folder)
         if status.state == "finished":
             return status

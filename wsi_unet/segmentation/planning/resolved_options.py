@@ -36,7 +36,7 @@ from wsi_unet.slides.tissue.mask_files import load_mask
 IMAGE_BLOCK = 2048
 OVERVIEW_REDUCTION = 8
 SCALE_TOLERANCE = 0.01
-"""By what share a level's pixel size may differ and still be read as it is."""
+"""By what share pixels may exceed `MOST_ENLARGED`: slides and models state rounded sizes."""
 OVERVIEW_SIDE = 2048
 """Longer side, px, that the overview of a small slide keeps if it has it."""
 
