@@ -125,6 +125,12 @@ def known_orientation(value: Any) -> int:
     return value if isinstance(value, int) and value in _STEPS else UPRIGHT
 
 
+def page_orientation(page: Any) -> int:
+    """Return how a page of a TIFF, as tifffile describes it, is turned, from 1, upright, to 8."""
+    tag = page.tags.get(ORIENTATION)
+    return known_orientation(None if tag is None else tag.value)
+
+
 def image_orientation(image: Image.Image) -> int | None:
     """Return how an image that Pillow opened is turned, from 1 to 8; None if its EXIF is damaged.
 

@@ -17,14 +17,20 @@ from wsi_unet.errors import EvaluationError, foreign_errors_as, os_errors_as
 from wsi_unet.geometry import Box, Shape
 from wsi_unet.image_files import PNG_HEAD, TIFF_HEADS, check_size, open_image
 from wsi_unet.regular_files import open_regular
-from wsi_unet.samples import UnclearSamplesError, turn_upright
+from wsi_unet.samples import (
+    UPRIGHT,
+    UnclearSamplesError,
+    page_orientation,
+    turn_upright,
+)
 from wsi_unet.slides.planes import (
+    GREY_MODES,
     check_kept_numbers,
     check_photometric,
     decoded_orientation,
     find_largest,
+    map_pixels,
     open_tiff,
-    page_orientation,
     plane_shape,
 )
 
@@ -32,7 +38,7 @@ MAX_WHOLE_BYTES = 1 << 29
 """Largest TIFF, in bytes of its pixels, that is decoded as a whole."""
 MAX_TILE_BYTES = 1 << 26
 """Largest tile or strip, in bytes of its pixels, of a TIFF that is larger than that."""
-_ONE_CHANNEL = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+_ONE_CHANNEL = (*GREY_MODES, "P")
 """Pillow's names of images with one number per pixel."""
 
 
@@ -57,12 +63,13 @@ class TiledPixels:
             path: the file, which is opened again for each box.
             page: tifffile's page; its decode function works after the file was closed.
         """
+        from wsi_unet.slides.readers.tiff_pages import tile_shape
+
         self._path = path
         self._shape = int(page.imagelength), int(page.imagewidth)
         self._decode = page.decode
         self._dtype = page.dtype
-        tile = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, 1 << 62)
-        self._tile = min(int(tile[0]), self._shape[0]), min(int(tile[1]), self._shape[1])
+        self._tile = tile_shape(page)
         self._across = -(-self._shape[1] // self._tile[1])
         self._segments = list(zip(page.dataoffsets, page.databytecounts, strict=True))
         self._fill = page.nodata
@@ -152,12 +159,10 @@ def _open_tiff(path: Path) -> tuple[WholePixels | TiledPixels, Shape]:
         check_kept_numbers(page)
         orientation = page_orientation(page)
         if page.is_final:  # uncompressed: can be mapped into memory
-            stored = page.dtype.newbyteorder(tiff.byteorder)
-            mapped = np.memmap(path, stored, "r", page.dataoffsets[0], shape)
-            return _whole(path, turn_upright(mapped, orientation))
+            return _whole(path, turn_upright(map_pixels(path, level), orientation))
         if math.prod(shape) * page.dtype.itemsize <= MAX_WHOLE_BYTES:
             return _whole(path, turn_upright(level.asarray().reshape(shape), orientation))
-        if orientation != 1:
+        if orientation != UPRIGHT:
             raise UnclearSamplesError(
                 f"is stored turned (orientation {orientation}), and too large to be decoded as a "
                 "whole; save it upright"

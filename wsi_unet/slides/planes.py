@@ -23,7 +23,6 @@ from wsi_unet.logs import warn
 from wsi_unet.samples import (
     BLACK_IS_ZERO,
     JPEG,
-    ORIENTATION,
     PALETTE,
     RGB,
     UPRIGHT,
@@ -31,7 +30,6 @@ from wsi_unet.samples import (
     UnclearSamplesError,
     describe_colours,
     image_orientation,
-    known_orientation,
 )
 from wsi_unet.slides.library_messages import silence_libraries
 from wsi_unet.slides.readers.tiff_directories import walk_directories
@@ -43,6 +41,8 @@ PLAIN = (BLACK_IS_ZERO, RGB, PALETTE, TRANSPARENCY)
 """Those whose samples are 0 where the image is black, or numbers of a palette."""
 TOGETHER = 1
 """PlanarConfiguration of samples that lie one after the other, pixel by pixel."""
+GREY_MODES = ("1", "L", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+"""Pillow's names of images with one number per pixel, which is 0 where they are black."""
 NEW_JPEG = 7
 """Value of Compression whose decoder makes YCbCr RGB."""
 
@@ -158,7 +158,16 @@ def decoded_orientation(image: Image.Image, path: Path) -> int:
     return orientation or UPRIGHT
 
 
-def page_orientation(page: Any) -> int:
-    """Return how a TIFF's page is turned, from 1, upright, to 8."""
-    tag = page.tags.get(ORIENTATION)
-    return UPRIGHT if tag is None else known_orientation(tag.value)
+def map_pixels(path: Path, level: Any) -> NDArray[Any]:
+    """Return the pixels of a TIFF's level that lie in the file as they are, mapped into memory.
+
+    Args:
+        path: the file.
+        level: tifffile's level, of one page whose `is_final` is true.
+
+    Returns:
+        (h, w) or (h, w, samples), of the page's data type in the file's byte order.
+    """
+    frame = level.keyframe
+    stored = frame.dtype.newbyteorder(frame.parent.byteorder)
+    return np.memmap(path, stored, "r", level.pages[0].dataoffsets[0], frame.shape)

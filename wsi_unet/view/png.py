@@ -9,7 +9,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
+from wsi_unet.image_files import PNG_HEAD
+
 TRUECOLOUR = struct.pack(">BBBBB", 8, 2, 0, 0, 0)
 """8 bits per sample, RGB, the only compression and filter methods, not interlaced."""
 FILTER_UP = 2
@@ -29,7 +30,7 @@ class PngWriter:
         self._file = file
         self._compressor = zlib.compressobj(level=4, strategy=zlib.Z_FILTERED)
         self._above = np.zeros((1, 3 * width), np.uint8)
-        file.write(SIGNATURE)
+        file.write(PNG_HEAD)
         self._write_chunk(b"IHDR", struct.pack(">II", width, height) + TRUECOLOUR)
 
     def write(self, rows: NDArray[np.uint8]) -> None:

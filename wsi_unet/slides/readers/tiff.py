@@ -20,11 +20,10 @@ from typing_extensions import override
 from wsi_unet.errors import SlideError, first_line, foreign_errors_as
 from wsi_unet.geometry import Box
 from wsi_unet.samples import (
-    ORIENTATION,
     UPRIGHT,
     SampleMeaning,
     UnclearSamplesError,
-    known_orientation,
+    page_orientation,
 )
 from wsi_unet.slides.fingerprint import file_digest
 from wsi_unet.slides.levels import make_levels
@@ -168,8 +167,7 @@ class TiffReader(Reader):
             for key, value in properties.items()
             if value is not None and (own or not key.startswith(("tiffslide.", "tiff.")))
         }
-        tag = frame.tags.get(ORIENTATION)
-        self.orientation = known_orientation(None if tag is None else tag.value)
+        self.orientation = page_orientation(frame)
         self.warnings = self.warnings or self._unread
         self._meaning = pixels.meaning
         layout = layout_bytes(pixels.series, pages, description)

@@ -23,14 +23,21 @@ from wsi_unet.errors import MaskError, foreign_errors_as
 from wsi_unet.geometry import Shape
 from wsi_unet.image_files import TIFF_HEADS, check_size, open_image
 from wsi_unet.regular_files import open_regular
-from wsi_unet.samples import PALETTE, TRANSPOSED, UnclearSamplesError, turn_upright
+from wsi_unet.samples import (
+    PALETTE,
+    TRANSPOSED,
+    UnclearSamplesError,
+    page_orientation,
+    turn_upright,
+)
 from wsi_unet.slides.planes import (
+    GREY_MODES,
     check_palette,
     check_photometric,
     decoded_orientation,
     find_largest,
+    map_pixels,
     open_tiff,
-    page_orientation,
     plane_shape,
 )
 from wsi_unet.slides.tissue.mask import TissueMask
@@ -46,8 +53,6 @@ MAX_DECODED = 1 << 29
 """Bytes of a TIFF's tile or strip that may be decoded in one go."""
 PIECE_PIXELS = 1 << 24
 """Pixels that are reduced at once."""
-GREY_MODES = ("1", "L", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
-"""Pillow's names of images with one number per pixel, which is 0 where they are black."""
 _ADVICE = f"save it as a tiled TIFF, or smaller: {MAX_CELLS} px along its longer side are enough"
 
 
@@ -209,7 +214,7 @@ def _read_tiff(path: Path, slide: Shape) -> TissueMask:
         whole = _shape(levels[0])
         check_shape(path, whole[::-1] if orientation >= TRANSPOSED else whole, slide)
         reduced = ReducedMask(shape)
-        for pixels, y, x in _tiff_pieces(path, level.pages[0], page):
+        for pixels, y, x in _tiff_pieces(path, level):
             reduced.add(_marked_of(page, pixels), y, x)
         for y, x, height, width in _missing_pieces(level.pages[0], page):
             reduced.add_box(y, x, height, width)
@@ -248,12 +253,12 @@ def _choose_level(path: Path, levels: Sequence[Any]) -> Any:
     return fine[chosen]
 
 
-def _tiff_pieces(path: Path, page: Any, frame: Any) -> Iterator[tuple[NDArray[Any], int, int]]:
+def _tiff_pieces(path: Path, level: Any) -> Iterator[tuple[NDArray[Any], int, int]]:
     """Yield the stored pieces: (h, w) or (h, w, 3), and their first row and column, px."""
+    page, frame = level.pages[0], level.keyframe
     rows, columns = int(frame.imagelength), int(frame.imagewidth)
     if frame.is_final:  # the pixels lie in the file as they are
-        stored = frame.dtype.newbyteorder(frame.parent.byteorder)
-        pixels = np.memmap(path, stored, "r", page.dataoffsets[0], frame.shape)
+        pixels = map_pixels(path, level)
         step = max(1, PIECE_PIXELS // columns)
         for y in range(0, rows, step):
             yield pixels[y : y + step], y, 0
