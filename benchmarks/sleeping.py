@@ -15,8 +15,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from wsi_unet.dask_cluster.cluster import count_workers, open_client
+from wsi_unet.dask_cluster.cluster import open_client
 from wsi_unet.dask_cluster.options import ClusterOptions
+from wsi_unet.dask_cluster.workers import count_workers
 from wsi_unet.labels.progress import BlockMarker, ShardRecord
 from wsi_unet.segmentation.dispatch.in_flight import BlockDone, BlockFailed
 from wsi_unet.segmentation.dispatch.policy import Limits

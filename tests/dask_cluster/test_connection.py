@@ -21,8 +21,9 @@ from support import warm
 from support.clusters import running, scheduler, until, worker
 
 from wsi_unet.dask_cluster import connection
-from wsi_unet.dask_cluster.cluster import count_workers, is_cluster_alive, open_client
+from wsi_unet.dask_cluster.cluster import open_client
 from wsi_unet.dask_cluster.options import ClusterOptions
+from wsi_unet.dask_cluster.workers import count_workers, is_cluster_alive
 from wsi_unet.errors import ClusterError, OptionError
 from wsi_unet_cli.main import cli
 
@@ -232,7 +233,8 @@ import os, signal, sys, time
 from wsi_unet_cli.common.cluster_options import logging_to
 with logging_to(None, verbose=False):
     # Only now, as commands do: importing Dask sets the levels of its loggers.
-    from wsi_unet.dask_cluster.cluster import is_cluster_alive, open_client
+    from wsi_unet.dask_cluster.cluster import open_client
+    from wsi_unet.dask_cluster.workers import is_cluster_alive
     from wsi_unet.dask_cluster.options import ClusterOptions
     from wsi_unet.dask_cluster import connection
     connection.CONNECT_SECONDS = 1.0

@@ -14,8 +14,9 @@ from distributed import Client
 from support.clusters import scheduler, worker
 
 from wsi_unet.dask_cluster import file_visibility, workers
-from wsi_unet.dask_cluster.cluster import check_paths, open_client
+from wsi_unet.dask_cluster.cluster import open_client
 from wsi_unet.dask_cluster.file_visibility import (
+    check_paths,
     explain_missing,
     explain_unreadable,
     explain_unwritable,

@@ -14,14 +14,10 @@ from support import on_workers
 from support.clusters import until
 
 from wsi_unet.dask_cluster import cluster
-from wsi_unet.dask_cluster.cluster import (
-    THREADS_PER_PROCESS,
-    count_workers,
-    open_client,
-    processes_per_core,
-)
+from wsi_unet.dask_cluster.cluster import THREADS_PER_PROCESS, open_client
 from wsi_unet.dask_cluster.gpus import list_visible_gpus
 from wsi_unet.dask_cluster.options import ClusterOptions
+from wsi_unet.dask_cluster.workers import count_workers, processes_per_core
 
 UUIDS = "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6", "GPU-1d6a9b2e-0c3d-4f7a-9b1e-7a5c2f4e6d80"
 SLICES = "MIG-a5b1c2d3-0000-1111-2222-333344445555", "MIG-0f0f0f0f-6666-7777-8888-9999aaaabbbb"

@@ -14,8 +14,10 @@ import pytest
 from support.clusters import scheduler, worker
 
 from wsi_unet.dask_cluster import connection
-from wsi_unet.dask_cluster.cluster import check_paths, count_workers, open_client
+from wsi_unet.dask_cluster.cluster import open_client
+from wsi_unet.dask_cluster.file_visibility import check_paths
 from wsi_unet.dask_cluster.options import ClusterOptions
+from wsi_unet.dask_cluster.workers import count_workers
 from wsi_unet.errors import OptionError
 
 TLS = "DASK_DISTRIBUTED__COMM__TLS__"

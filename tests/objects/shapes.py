@@ -12,7 +12,7 @@ from wsi_unet.geometry import BlockGrid, Box
 from wsi_unet.objects.faces import Faces, join_faces
 from wsi_unet.objects.finding import LARGEST_BOX, Objects, Search, find_objects_of_block
 from wsi_unet.objects.rule import ClassRule
-from wsi_unet.objects.table import Frame, make_table
+from wsi_unet.objects.table import TableFrame, make_table
 
 Labels = NDArray[np.uint8]
 NO_RULES = {1: ClassRule(), 2: ClassRule()}
@@ -51,7 +51,7 @@ def find_by_blocks(
     faces = {i: Faces.find(pixels.labels(grid.core(i)), grid, i) for i in grid}
     owned = join_faces(grid, faces)
     blocks = [find_objects_of_block(pixels, search, i, owned.get(i, [])) for i in grid]
-    frame = Frame(
+    frame = TableFrame(
         columns=labels.shape[1], downsample=(1.0, 1.0), pixel_size=(pixel, pixel), micrometres=True,
         classes={1: "one", 2: "two"}, rules=rules, fingerprint="f", model="m",
     )  # fmt: skip

@@ -13,8 +13,9 @@ from support import on_workers
 from support.clusters import scheduler, worker
 from support.oracle import balanced_model, textured
 
-from wsi_unet.dask_cluster.cluster import count_workers, open_client, processes_per_core
+from wsi_unet.dask_cluster.cluster import open_client
 from wsi_unet.dask_cluster.options import ClusterOptions
+from wsi_unet.dask_cluster.workers import count_workers, processes_per_core
 from wsi_unet.models import UNetConfig
 from wsi_unet.models.inference.predictor import CPU_SLOTS
 

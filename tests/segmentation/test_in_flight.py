@@ -11,8 +11,8 @@ import pytest
 from distributed import Client, KilledWorker
 from distributed.scheduler import WorkerState
 
-from wsi_unet.dask_cluster.cluster import WorkerCounts
 from wsi_unet.dask_cluster.waiting import NO_WORKERS_SECONDS
+from wsi_unet.dask_cluster.workers import WorkerCounts
 from wsi_unet.errors import BlockError, ClusterError
 from wsi_unet.labels.progress import BlockMarker
 from wsi_unet.segmentation.dispatch.dask_tasks import DaskTasks

@@ -12,8 +12,9 @@ from typing import cast
 from dask.utils import key_split
 from distributed import Client, Scheduler
 
-from wsi_unet.dask_cluster.cluster import WorkerCounts, count_workers, open_client
+from wsi_unet.dask_cluster.cluster import open_client
 from wsi_unet.dask_cluster.options import ClusterOptions
+from wsi_unet.dask_cluster.workers import WorkerCounts, count_workers
 from wsi_unet.geometry import BlockGrid
 from wsi_unet.labels.progress import BlockMarker
 from wsi_unet.segmentation.dispatch.in_flight import BlockDone, BlockFailed

@@ -14,7 +14,6 @@ from distributed import Client, SpecCluster
 
 from wsi_unet import logs
 from wsi_unet.dask_cluster.connection import connect_client
-from wsi_unet.dask_cluster.file_visibility import check_paths
 from wsi_unet.dask_cluster.gpus import list_visible_gpus, start_gpu_cluster
 from wsi_unet.dask_cluster.local_cluster import (
     NO_ROUTES,
@@ -25,24 +24,9 @@ from wsi_unet.dask_cluster.local_cluster import (
 from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.dask_cluster.performance_report import write_performance_report
 from wsi_unet.dask_cluster.versions import check_versions, refuse_other_versions
-from wsi_unet.dask_cluster.workers import (
-    WorkerCounts,
-    count_workers,
-    is_cluster_alive,
-    processes_per_core,
-    scheduler_address,
-)
+from wsi_unet.dask_cluster.workers import count_workers, scheduler_address
 from wsi_unet.errors import ClusterError, OptionError
 from wsi_unet.signals import interruptions_held, interruptions_kept_from_children
-
-__all__ = [
-    "WorkerCounts",
-    "check_paths",
-    "count_workers",
-    "is_cluster_alive",
-    "open_client",
-    "processes_per_core",
-]
 
 THREADS_PER_PROCESS = 2
 """Blocks computed at once per process: one is read or written while the other is predicted."""

@@ -17,7 +17,8 @@ import xarray as xr
 from dask.delayed import Delayed
 from distributed import Client, KilledWorker
 
-from wsi_unet.dask_cluster.cluster import check_paths, open_client
+from wsi_unet.dask_cluster.cluster import open_client
+from wsi_unet.dask_cluster.file_visibility import check_paths
 from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.dask_cluster.scheduler import scheduler_lost_error
 from wsi_unet.dask_cluster.waiting import wait_for_result

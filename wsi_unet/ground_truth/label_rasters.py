@@ -24,7 +24,7 @@ LabelsLike = str | os.PathLike[str] | Location | xr.DataArray
 """A path or URL of labels (OME-Zarr, PNG or TIFF), or labels that `open_labels` returned."""
 
 
-class Pixels(Protocol):
+class LabelValues(Protocol):
     """Label values that several threads can read at once, box by box."""
 
     def read(self, box: Box) -> NDArray[np.integer[Any]]:
@@ -53,7 +53,7 @@ class LabelRaster:
 
     name: str
     grid: Grid
-    pixels: Pixels
+    pixels: LabelValues
     classes: Mapping[int, str] | None = None
     predicted: PixelMask | None = None
     chunk: tuple[int, int] | None = None
@@ -85,7 +85,7 @@ def open_label_raster(labels: LabelsLike, name: str | None = None, level: int = 
 
 
 @dataclass(frozen=True, eq=False)
-class _ArrayPixels(Pixels):
+class _ArrayPixels(LabelValues):
     array: xr.DataArray
 
     @override

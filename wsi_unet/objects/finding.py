@@ -24,7 +24,7 @@ MARGIN = 256
 """px: how far components may reach out of their block to be finished in one window with it."""
 
 
-class Pixels(Protocol):
+class LabelPixels(Protocol):
     """Where labels come from."""
 
     def labels(self, box: Box) -> NDArray[np.uint8]:
@@ -115,7 +115,7 @@ class Objects:
 
 
 def find_objects_of_block(
-    pixels: Pixels, search: Search, index: BlockIndex, owned: Sequence[Component]
+    pixels: LabelPixels, search: Search, index: BlockIndex, owned: Sequence[Component]
 ) -> Objects:
     """Find the objects whose component begins in a block.
 
@@ -144,7 +144,7 @@ def find_objects_of_block(
 
 
 def _find_in_window(
-    pixels: Pixels,
+    pixels: LabelPixels,
     search: Search,
     window: Box,
     core: Box | None,
@@ -232,7 +232,7 @@ def _outline(regions: Regions) -> NDArray[Any]:
     return np.asarray(shapely.set_coordinates(outlines, moved))
 
 
-def _sum_large(pixels: Pixels, search: Search, component: Component) -> Objects:
+def _sum_large(pixels: LabelPixels, search: Search, component: Component) -> Objects:
     """Measure a component block by block, by what adds up."""
     box = component.box
     moments, windows, cut = [0] * 6, np.zeros(16, np.int64), False
@@ -267,7 +267,7 @@ def _sum_large(pixels: Pixels, search: Search, component: Component) -> Objects:
     )
 
 
-def _read_padded(pixels: Pixels, grid: BlockGrid, box: Box) -> NDArray[np.uint8]:
+def _read_padded(pixels: LabelPixels, grid: BlockGrid, box: Box) -> NDArray[np.uint8]:
     """Return the labels of a box that may reach beyond the array, where there is background."""
     inside = box.intersection(Box.from_shape(grid.shape))
     labels = np.zeros(box.shape, np.uint8)

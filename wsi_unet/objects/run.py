@@ -26,7 +26,7 @@ from wsi_unet.objects.records import ClassCounts, PartMarker, StageFiles, StageR
 from wsi_unet.objects.report import ClassObjects, LabelObjects, ObjectsReport
 from wsi_unet.objects.rule import ObjectRule
 from wsi_unet.objects.source import LabelSource
-from wsi_unet.objects.table import Frame, encode_part, make_table
+from wsi_unet.objects.table import TableFrame, encode_part, make_table
 from wsi_unet.storage.concurrent import map_in_threads
 from wsi_unet.storage.locking.lock import LockOwner, acquire
 from wsi_unet.storage.store import ByteStore
@@ -93,14 +93,14 @@ class _Stage:
     source: LabelSource
     files: StageFiles
     search: Search
-    frame: Frame
+    frame: TableFrame
     rule: ObjectRule
     signature: str
 
     @classmethod
     def plan(cls, source: LabelSource, rule: ObjectRule) -> _Stage:
         rules = rule.complete(source.classes)
-        frame = Frame(
+        frame = TableFrame(
             columns=source.grid.shape[1],
             downsample=source.downsample,
             pixel_size=source.pixel_size,

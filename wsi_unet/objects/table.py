@@ -31,7 +31,7 @@ RATIOS = ("eccentricity", "orientation", "solidity", "circularity")
 
 
 @dataclass(frozen=True)
-class Frame:
+class TableFrame:
     """Where labels lie on the slide, and what identifies their objects.
 
     Attributes:
@@ -92,7 +92,7 @@ def _length_unit(*, micrometres: bool) -> str:
     return "um" if micrometres else "px"
 
 
-def make_table(objects: Objects, frame: Frame) -> pa.Table:
+def make_table(objects: Objects, frame: TableFrame) -> pa.Table:
     """Return the rows of objects, in order of identity.
 
     Geometry, bounding boxes and centroids are in slide px from the top left corner of the slide.
@@ -148,7 +148,7 @@ def _to_wkb(objects: Objects, factors: NDArray[np.float64]) -> NDArray[Any]:
     return np.asarray(shapely.to_wkb(outlines, byte_order=1))
 
 
-def _make_uuids(ids: NDArray[np.int64], values: NDArray[np.uint8], frame: Frame) -> list[str]:
+def _make_uuids(ids: NDArray[np.int64], values: NDArray[np.uint8], frame: TableFrame) -> list[str]:
     """Return UUIDs of version 5 of slide, model, class, what of its rule decides pixels, and id."""
     hashes = {}
     for value, name in frame.classes.items():

@@ -10,9 +10,9 @@ from time import monotonic
 from distributed import Client, Future
 
 from wsi_unet import logs
-from wsi_unet.dask_cluster.cluster import WorkerCounts, count_workers
 from wsi_unet.dask_cluster.scheduler import make_task_forgetter, scheduler_lost_error
 from wsi_unet.dask_cluster.waiting import WorkerWatch
+from wsi_unet.dask_cluster.workers import WorkerCounts, count_workers
 from wsi_unet.errors import ClusterError
 from wsi_unet.labels.progress import BlockMarker
 from wsi_unet.segmentation.dispatch.policy import Limits

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from distributed import Client
 
-from wsi_unet.dask_cluster.cluster import WorkerCounts, count_workers
+from wsi_unet.dask_cluster.workers import WorkerCounts, count_workers
 from wsi_unet.labels.progress import BlockMarker
 from wsi_unet.segmentation.dispatch.dask_tasks import DaskTasks
 from wsi_unet.segmentation.dispatch.in_flight import BlocksInFlight, Event

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from wsi_unet.dask_cluster.cluster import WorkerCounts
+from wsi_unet.dask_cluster.workers import WorkerCounts
 from wsi_unet.errors import SignatureError
 from wsi_unet.geometry import Box
 from wsi_unet.models.inference.ensemble import Ensemble

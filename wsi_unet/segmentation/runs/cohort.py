@@ -18,9 +18,10 @@ from distributed import Client
 from distributed.comm.core import CommClosedError
 
 from wsi_unet import logs
-from wsi_unet.dask_cluster.cluster import count_workers, open_client
+from wsi_unet.dask_cluster.cluster import open_client
 from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.dask_cluster.scheduler import scheduler_lost_error
+from wsi_unet.dask_cluster.workers import count_workers
 from wsi_unet.errors import ClusterError, OutputError
 from wsi_unet.segmentation.dispatch.in_flight import BlockDone, BlockFailed
 from wsi_unet.segmentation.dispatch.policy import Limits

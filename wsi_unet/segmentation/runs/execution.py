@@ -9,8 +9,7 @@ from dataclasses import asdict
 from distributed import Client
 
 from wsi_unet import logs
-from wsi_unet.dask_cluster.cluster import count_workers
-from wsi_unet.dask_cluster.workers import ask_workers, list_workers
+from wsi_unet.dask_cluster.workers import ask_workers, count_workers, list_workers
 from wsi_unet.errors import OutputError
 from wsi_unet.labels.progress import BlockFailure, BlockMarker
 from wsi_unet.models.inference.ensemble import Ensemble

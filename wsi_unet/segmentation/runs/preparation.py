@@ -11,11 +11,15 @@ from typing import Any, TypeVar
 from distributed import Client
 
 from wsi_unet import logs
-from wsi_unet.dask_cluster.cluster import WorkerCounts, count_workers
 from wsi_unet.dask_cluster.file_visibility import check_paths
 from wsi_unet.dask_cluster.scheduler import scheduler_lost_error
 from wsi_unet.dask_cluster.waiting import wait_for_result
-from wsi_unet.dask_cluster.workers import processes_per_core, runs_in_this_process
+from wsi_unet.dask_cluster.workers import (
+    WorkerCounts,
+    count_workers,
+    processes_per_core,
+    runs_in_this_process,
+)
 from wsi_unet.errors import ModelError
 from wsi_unet.locations import Location
 from wsi_unet.models.importing.imported_models import load_or_import_model

@@ -134,7 +134,7 @@ class WorkerMeasurement:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PrecisionComparison:
     """How many labels are as in float32.
 
     Attributes:

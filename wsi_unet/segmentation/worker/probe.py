@@ -33,7 +33,7 @@ from wsi_unet.models.inference.tiles import (
     measure_speed,
 )
 from wsi_unet.segmentation.worker.measurement import (
-    Comparison,
+    PrecisionComparison,
     ProbeRequest,
     WorkerMeasurement,
 )
@@ -92,7 +92,7 @@ def measure_worker(request: ProbeRequest, *, search: bool, estimate: bool) -> Wo
     )
 
 
-def compare_with_float32(request: ProbeRequest) -> Comparison:
+def compare_with_float32(request: ProbeRequest) -> PrecisionComparison:
     """Compare labels with float32's on windows spread over the tissue, or recall the result.
 
     Only as many windows are compared as take little of the run.
@@ -104,7 +104,7 @@ def compare_with_float32(request: ProbeRequest) -> Comparison:
     predictor = _get_predictor(request)
     known = recall_agreement(predictor, request)
     if known is not None:
-        return Comparison(known, 0.0)
+        return PrecisionComparison(known, 0.0)
     start = time.perf_counter()
     allowed = SEARCH_SHARE * _count_flops(predictor, request, pixels=request.pixels)
     count = min(AGREEMENT_WINDOWS, max(1, int(allowed / _comparison_flops(predictor))))
@@ -112,7 +112,7 @@ def compare_with_float32(request: ProbeRequest) -> Comparison:
     share = measure_agreement(predictor, windows, request.resampling.shape, request.statistics)
     if share is not None:
         remember_agreement(predictor, request, share)
-    return Comparison(share, time.perf_counter() - start)
+    return PrecisionComparison(share, time.perf_counter() - start)
 
 
 def _get_predictor(request: ProbeRequest) -> Predictor:
