@@ -11,6 +11,7 @@ from PIL import Image, JpegImagePlugin, PngImagePlugin
 
 from wsi_unet.errors import OptionError
 from wsi_unet.geometry import Shape
+from wsi_unet.wording import write_size
 
 PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 JPEG_HEAD = b"\xff\xd8\xff"
@@ -55,13 +56,11 @@ def check_size(shape: Shape, piece: Shape) -> None:
     raised = f"if the file is right, set the environment variable {MAX_PIXELS_VARIABLE} to more"
     if piece[0] * piece[1] > most:
         raise ValueError(
-            f"{piece[1]} x {piece[0]} px are decoded at once, more than {most:,}; save it as a "
+            f"{write_size(piece)} are decoded at once, more than {most:,}; save it as a "
             f"tiled, pyramidal TIFF, or, {raised}"
         )
     if shape[0] * shape[1] > most * PIECES_PER_IMAGE:
-        raise ValueError(
-            f"{shape[1]} x {shape[0]} px are more than {most * PIECES_PER_IMAGE:,}; {raised}"
-        )
+        raise ValueError(f"{write_size(shape)} are more than {most * PIECES_PER_IMAGE:,}; {raised}")
 
 
 def open_image(file: str | Path | IO[bytes], head: bytes) -> Image.Image:

@@ -18,6 +18,15 @@ def count(number: int, noun: str, plural: str = "") -> str:
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
+def write_size(shape: tuple[int, int]) -> str:
+    """Write (rows, columns) of pixels as people do, width first.
+
+    >>> write_size((96, 128))
+    '128 x 96 px'
+    """
+    return f"{shape[1]} x {shape[0]} px"
+
+
 def plain(value: object) -> str:
     """Write a value of Python or JSON without brackets, quotes and names of types.
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from wsi_unet.annotations.polygons import Polygon
 from wsi_unet.errors import AnnotationError
 from wsi_unet.geometry import Box
+from wsi_unet.wording import write_size
 
 BAND_PIXELS = 1 << 22
 """Pixels of a band of rows that is drawn at once."""
@@ -215,9 +216,8 @@ def check_drawable(path: Path, edges: PolygonEdges, box: Box, side: int | None =
     """
     crossings, most = edges.count_crossings(box, side), FREE_CROSSINGS + box.area // 4
     if crossings > most:
-        rows, columns = box.shape
         raise AnnotationError(
-            f"{path}: drawing its outlines on {columns} x {rows} px looks at {crossings:,} "
+            f"{path}: drawing its outlines on {write_size(box.shape)} looks at {crossings:,} "
             f"crossings of edges and rows, more than {most:,}; merge outlines that overlap, or "
             "simplify them"
         )

@@ -28,6 +28,7 @@ from wsi_unet.metrics.confusion import confusion_matrix
 from wsi_unet.metrics.instances import score_objects
 from wsi_unet.metrics.overlaps import Overlaps, count_overlaps
 from wsi_unet.metrics.segments import label_segments, score_segments, thin_membranes
+from wsi_unet.wording import write_size
 
 MAX_SEGMENT_PIXELS = 1 << 26
 """Largest area whose membranes are thinned, as a whole: 8192 x 8192 px."""
@@ -133,7 +134,7 @@ def evaluate_segments(pair: Pair, tolerance: float | None) -> Fields:
     """
     if pair.area.area > MAX_SEGMENT_PIXELS:
         raise EvaluationError(
-            f"{pair.prediction.name}: {pair.area.shape[1]} x {pair.area.shape[0]} px are too many "
+            f"{pair.prediction.name}: {write_size(pair.area.shape)} are too many "
             "for `em`, which thins all membranes at once; give a `region`"
         )
     pixels = pair.read(pair.area)

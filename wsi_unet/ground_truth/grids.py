@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from wsi_unet.annotations.polygons import Polygon
 from wsi_unet.errors import EvaluationError
 from wsi_unet.geometry import Box, Shape
+from wsi_unet.wording import write_size
 
 DIGITS = 6
 """Positions are rounded to this many digits of a pixel, so that ties always fall the same way."""
@@ -99,9 +100,9 @@ def match_grids(grid: Grid, other: Grid, name: str, other_name: str) -> NearestP
         return rows, columns
     if grid.shape != other.shape:
         raise EvaluationError(
-            f"{name} and {other_name} differ in size ({_size(grid)} and {_size(other)}) and have "
-            "no coordinates in common that would say which pixels belong together; crop or resize "
-            "one of them"
+            f"{name} and {other_name} differ in size ({write_size(grid.shape)} and "
+            f"{write_size(other.shape)}) and have no coordinates in common that would say which "
+            "pixels belong together; crop or resize one of them"
         )
     return np.arange(grid.shape[0]), np.arange(grid.shape[1])
 
@@ -141,7 +142,3 @@ def _find_nearest(
     nearest = np.floor(np.round(positions, DIGITS) + 0.5)
     inside = (nearest >= 0) & (nearest < other.shape[axis])
     return np.where(inside, nearest, -1).astype(np.intp)
-
-
-def _size(grid: Grid) -> str:
-    return f"{grid.shape[1]} x {grid.shape[0]} px"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from wsi_unet.slides.levels import format_mpp
-from wsi_unet.wording import plain
+from wsi_unet.wording import plain, write_size
 
 NAMES = {
     "mpp": "pixel size",
@@ -49,7 +49,7 @@ def _describe(name: str, value: Any) -> str:
         return "unknown" if name == "mpp" else "none"
     if name == "sampling":
         level, _, (rows, columns) = value
-        return f"{columns} x {rows} px from level {level}"
+        return f"{write_size((rows, columns))} from level {level}"
     if name == "mpp":
         return f"{format_mpp(*value)} µm"
     if name in ("model", "slide"):

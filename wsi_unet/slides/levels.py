@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Box, Shape
 from wsi_unet.image_files import check_size
+from wsi_unet.wording import write_size
 
 FINEST_MPP = 0.02
 COARSEST_MPP = 100.0
@@ -101,7 +102,7 @@ def check_levels(levels: Sequence[Level]) -> None:
         (rows, columns), tile = level.shape, level.tile
         if not all(isinstance(side, int) and side >= 1 for side in (rows, columns, *tile)):
             raise SlideError(
-                f"level {number} has {columns} x {rows} px in pieces of {tile[1]} x {tile[0]} px; "
+                f"level {number} has {write_size(level.shape)} in pieces of {write_size(tile)}; "
                 "the file is damaged, fetch it again"
             )
         try:
@@ -111,7 +112,7 @@ def check_levels(levels: Sequence[Level]) -> None:
     for number, (finer, level) in enumerate(pairwise(levels), start=1):
         if any(side > larger for side, larger in zip(level.shape, finer.shape, strict=True)):
             raise SlideError(
-                f"level {number}, {level.shape[1]} x {level.shape[0]} px, is larger than the finer "
+                f"level {number}, {write_size(level.shape)}, is larger than the finer "
                 "one before it; the file is damaged, fetch it again"
             )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from wsi_unet.errors import SlideError
 from wsi_unet.geometry import Shape
+from wsi_unet.wording import write_size
 
 SIMILAR = 0.5
 """Images with at least this share of the largest one's pixels might be the slide as well."""
@@ -112,7 +113,7 @@ def list_series(listed: Sequence[Series], numbers: Sequence[int] | None = None) 
     """Return numbers, names and sizes of images, for a message."""
     return ", ".join(
         f"{number}{f' {listed[number].name!r}' if listed[number].name else ''} "
-        f"({listed[number].shape[1]} x {listed[number].shape[0]} px)"
+        f"({write_size(listed[number].shape)})"
         for number in (range(len(listed)) if numbers is None else numbers)
     )
 

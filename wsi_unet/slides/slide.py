@@ -21,7 +21,7 @@ from wsi_unet.locations import Location
 from wsi_unet.slides.levels import Level, PixelSize, check_levels
 from wsi_unet.slides.resample import read_thumbnail
 from wsi_unet.slides.series import Series
-from wsi_unet.wording import count
+from wsi_unet.wording import count, write_size
 
 
 class UnknownLayoutError(SlideError):
@@ -235,8 +235,7 @@ class Slide:
         raise TypeError("a Slide can't be pickled: send its path and open it where it is needed")
 
     def __repr__(self) -> str:
-        rows, columns = self.shape
         return (
-            f"<Slide {self.name}: {columns} x {rows} px, {count(len(self.levels), 'level')}, "
+            f"<Slide {self.name}: {write_size(self.shape)}, {count(len(self.levels), 'level')}, "
             f"reader {self.reader}>"
         )

@@ -21,6 +21,7 @@ from wsi_unet.view.layers import Canvas, Edges, Layer, PixelGrid, array_reader, 
 from wsi_unet.view.legend import PAPER, draw_legend, draw_scale_bar
 from wsi_unet.view.painting import Band, paint_classes, paint_dashes
 from wsi_unet.view.png import PngWriter
+from wsi_unet.wording import write_size
 
 FILL = 0.28
 """Opacity of a class's colour inside its outline, over the slide's image."""
@@ -120,9 +121,9 @@ def _clip(region: Region, edges: Edges) -> Edges:
     y0, x0, y1, x1 = max(y, edges[0]), max(x, edges[1]), y + height, x + width
     clipped = (y0, x0, min(y1, edges[2]), min(x1, edges[3]))
     if clipped[2] <= y0 or clipped[3] <= x0:
-        rows, columns = (round(edges[i + 2] - edges[i]) for i in (0, 1))
+        shape = round(edges[2] - edges[0]), round(edges[3] - edges[1])
         raise OptionError(
-            f"`region={region}` lies outside the slide, which is {columns} x {rows} px; give "
+            f"`region={region}` lies outside the slide, which is {write_size(shape)}; give "
             "full-resolution pixels X,Y,W,H inside it",
             option="region",
         )

@@ -32,6 +32,7 @@ from wsi_unet.slides.slide import Slide
 from wsi_unet.slides.tissue.detection import find_tissue
 from wsi_unet.slides.tissue.mask import TissueMask, mask_digest
 from wsi_unet.slides.tissue.mask_files import load_mask
+from wsi_unet.wording import write_size
 
 IMAGE_BLOCK = 2048
 OVERVIEW_REDUCTION = 8
@@ -188,7 +189,7 @@ def _check_size(slide: Slide, resampling: Resampling, block: int) -> None:
     """Raise an error if what is recorded about the run could not be read again."""
     if max(*slide.shape, *resampling.shape) > LONGEST_SIDE:
         raise SlideError(
-            f"{slide}: {slide.shape[1]} x {slide.shape[0]} px are more than the {LONGEST_SIDE} px "
+            f"{slide}: {write_size(slide.shape)} are more than the {LONGEST_SIDE} px "
             "a side that can be segmented; check the file"
         )
     blocks = max(len(BlockGrid(resampling.shape, block)), len(BlockGrid(slide.shape, IMAGE_BLOCK)))
@@ -291,10 +292,9 @@ def _choose_regions(
         return ()
     inside = wanted.intersection(Box.from_shape(slide.shape))
     if not inside.area:
-        rows, columns = slide.shape
         raise OptionError(
-            f"`region={options.region}` lies outside the slide, which is {columns} x {rows} px; "
-            "give full-resolution pixels X,Y,W,H inside it",
+            f"`region={options.region}` lies outside the slide, which is "
+            f"{write_size(slide.shape)}; give full-resolution pixels X,Y,W,H inside it",
             option="region",
         )
     if not find_region(inside, slide.shape, resampling).area:

@@ -22,6 +22,7 @@ from wsi_unet.slides.fingerprint import file_digest
 from wsi_unet.slides.levels import make_levels
 from wsi_unet.slides.slide import Reader
 from wsi_unet.slides.sources.source import ByteSource
+from wsi_unet.wording import write_size
 
 _CONVERTED_TO = {"1": "L", "L": "L", "LA": "LA", "P": "RGBA", "RGB": "RGB", "RGBA": "RGBA"}
 """The modes of Pillow that are supported, and what each is converted to before `to_rgb`."""
@@ -115,7 +116,7 @@ class ImageReader(Reader):
         size = self._source.size
         if shape[0] * math.ceil(shape[1] * bits / 8) > size * BEST_COMPRESSION:
             raise SlideError(
-                f"{self._source.location}: says that it has {shape[1]} x {shape[0]} px, but its "
+                f"{self._source.location}: says that it has {write_size(shape)}, but its "
                 f"{size} bytes can't hold them; the file is damaged, fetch it again"
             )
 

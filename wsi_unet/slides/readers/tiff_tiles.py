@@ -23,6 +23,7 @@ from wsi_unet.geometry import Box
 from wsi_unet.slides.readers.tiff_levels import TiffLevel, as_rgb, stream_shape
 from wsi_unet.slides.sources.source import ByteSource, Ranges
 from wsi_unet.slides.window_memory import LARGE_TILE, WindowMemory
+from wsi_unet.wording import write_size
 
 MAX_KEPT_BYTES = 256 << 20
 """Size of all decoded tiles that are kept."""
@@ -237,7 +238,7 @@ class TileSource:
         area, shape = tiff_level.tile[0] * tiff_level.tile[1], stream_shape(data)
         if shape is not None and shape[0] * shape[1] > max(LARGE_TILE, 2 * area):
             raise SlideError(
-                f"{name} can't be decoded: it says that it has {shape[1]} x {shape[0]} px; the "
+                f"{name} can't be decoded: it says that it has {write_size(shape)}; the "
                 "file is damaged, fetch it again"
             )
         with foreign_errors_as(SlideError, f"{name} can't be decoded"):

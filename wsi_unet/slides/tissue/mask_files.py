@@ -18,6 +18,7 @@ from wsi_unet.regular_files import open_regular
 from wsi_unet.slides.slide import Slide
 from wsi_unet.slides.tissue.mask import TissueMask
 from wsi_unet.slides.tissue.mask_images import MAX_CELLS, read_mask_image
+from wsi_unet.wording import write_size
 
 
 def load_mask(path: str | os.PathLike[str] | Location, slide: Slide) -> TissueMask:
@@ -95,7 +96,7 @@ def draw_mask(polygons: Sequence[Polygon], shape: Shape, path: Path) -> TissueMa
     mask = draw_union(edges, box)
     if not mask.any():
         raise MaskError(
-            f"{path}: no polygon covers any of the slide ({shape[1]} x {shape[0]} px); coordinates "
+            f"{path}: no polygon covers any of the slide ({write_size(shape)}); coordinates "
             "must be (x, y) pixels of level 0, not µm and not of another level"
         )
     return mask

@@ -41,7 +41,8 @@ from wsi_unet.slides.planes import (
     plane_shape,
 )
 from wsi_unet.slides.tissue.mask import TissueMask
-from wsi_unet.slides.tissue.mask_shapes import check_shape, format_size
+from wsi_unet.slides.tissue.mask_shapes import check_shape
+from wsi_unet.wording import write_size
 
 MAX_CELLS = 8192
 """Cells along the longer side of a mask."""
@@ -247,7 +248,7 @@ def _choose_level(path: Path, levels: Sequence[Any]) -> Any:
     chosen = next((number for number, area in enumerate(areas) if area <= QUICK_PIXELS), -1)
     if areas[chosen] > MAX_PIXELS:
         raise MaskError(
-            f"{path}: the mask, {format_size(_shape(fine[chosen]))}, is larger than any slide; "
+            f"{path}: the mask, {write_size(_shape(fine[chosen]))}, is larger than any slide; "
             "check the file"
         )
     return fine[chosen]

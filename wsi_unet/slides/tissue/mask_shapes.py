@@ -7,6 +7,7 @@ from pathlib import Path
 
 from wsi_unet.errors import MaskError
 from wsi_unet.geometry import Shape
+from wsi_unet.wording import write_size
 
 
 def check_shape(path: Path, mask: Shape, slide: Shape) -> None:
@@ -25,9 +26,9 @@ def check_shape(path: Path, mask: Shape, slide: Shape) -> None:
     rows = max(1, round(slide[0] * mask[1] / slide[1]))
     turned = ", or turn it by 90°" if _fits(mask[::-1], slide) else ""
     raise MaskError(
-        f"{path}: the mask, {format_size(mask)}, has another shape than the slide, "
-        f"{format_size(slide)}: it is turned, cropped, or of another slide; give one that covers "
-        f"the whole slide, such as {format_size((rows, mask[1]))}{turned}"
+        f"{path}: the mask, {write_size(mask)}, has another shape than the slide, "
+        f"{write_size(slide)}: it is turned, cropped, or of another slide; give one that covers "
+        f"the whole slide, such as {write_size((rows, mask[1]))}{turned}"
     )
 
 
@@ -37,12 +38,3 @@ def _fits(mask: Shape, slide: Shape) -> bool:
     least = max(long / (short + 1) for short, long in pairs)
     most = min(long / (short - 1) if short > 1 else math.inf for short, long in pairs)
     return least < most
-
-
-def format_size(shape: Shape) -> str:
-    """Return (rows, columns) as people write them, width first.
-
-    >>> format_size((96, 128))
-    '128 x 96 px'
-    """
-    return f"{shape[1]} x {shape[0]} px"
