@@ -119,6 +119,18 @@ def test_the_bound_is_an_environment_variable(monkeypatch: pytest.MonkeyPatch) -
         max_pixels()
 
 
+@pytest.mark.parametrize(("most", "kind"), [("9", SlideError), ("lots", OptionError)])
+def test_whatever_cannot_be_a_slide_is_closed(
+    monkeypatch: pytest.MonkeyPatch, most: str, kind: type[Exception]
+) -> None:
+    closed = []
+    monkeypatch.setenv("WSI_UNET_MAX_PIXELS", most)
+    monkeypatch.setattr(FailingReader, "close", closed.append)
+    with pytest.raises(kind):
+        Slide("memory", FailingReader(ValueError()))
+    assert len(closed) == 1
+
+
 def directory_pointers(path: Path) -> tuple[str, list[tuple[int, int]]]:
     """Return the format of offsets; offset and place of the following one, per directory."""
     with tifffile.TiffFile(path) as opened_file:

@@ -86,6 +86,7 @@ class Slide:
 
         Raises:
             SlideError: what the reader found can't be a slide.
+            OptionError: an environment variable that limits slides can't be understood.
         """
         location = Location.parse(path)
         self.path = str(location)
@@ -96,6 +97,9 @@ class Slide:
         except SlideError as error:
             reader.close()
             raise SlideError(f"{self.path}: {error}") from error
+        except BaseException:
+            reader.close()
+            raise
         self._idle = threading.Condition()
         self._reading = 0
         self._closed = False
