@@ -209,8 +209,7 @@ def _read_with(
         raise SlideError(f"{location}: is a folder; give the path of a slide")
     if reader not in FILE_READERS and source is not None:
         source.close()
-    kind = UnknownLayoutError if reader == "tiffslide" else SlideError
-    with foreign_errors_as(kind, f"{location}: the {reader} reader can't open it"):
+    with foreign_errors_as(SlideError, f"{location}: the {reader} reader can't open it"):
         opened = open_with(
             source if reader in FILE_READERS else location,
             **({} if series is None else {"series": series}),
