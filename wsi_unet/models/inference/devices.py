@@ -137,7 +137,10 @@ def describe_device(device: str) -> str:
 
 
 def identify_device(device: str) -> str:
-    """Return the processor's name and a hash of all that torch knows of it."""
+    """Return the processor's name and a hash of what torch knows of it.
+
+    That is all of a CPU; of a GPU its memory and compute capability.
+    """
     known: Any = torch.cpu.get_capabilities() if device == "cpu" else None
     if known is None:
         properties = torch.cuda.get_device_properties(device)
