@@ -72,6 +72,7 @@ def own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     """Let nothing be remembered from other runs, nor for them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("WSI_UNET_CACHE", raising=False)
         yield
 
 

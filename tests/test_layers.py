@@ -34,7 +34,7 @@ wsi_unet_cli.main > wsi_unet_cli > wsi_unet_cli.common > wsi_unet > view trainin
 > storage annotations metrics
 > logs locations signals colour image_files samples user_cache
 > geometry errors cores process_cache regular_files csv_cells wording
-  _version
+  user_folders _version
 """
 """From the roof down; rooms on one floor don't know each other. `wsi_unet.` is left out."""
 LEVELS = {

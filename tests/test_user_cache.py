@@ -99,6 +99,18 @@ def test_the_oldest_go_and_foreign_files_stay(
     assert (folder / "notes.txt").read_text() == "mine"
 
 
+def test_the_folder_that_the_user_names_is_used(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WSI_UNET_CACHE", str(tmp_path / "named"))
+    user_cache.remember(KEY, 1)
+    assert user_cache.recall(KEY) == 1
+    only_file(tmp_path / "named")
+    assert not folder.exists()
+    (tmp_path / "named").chmod(0o770)  # others may write there
+    assert user_cache.recall(KEY) is None
+
+
 @pytest.mark.parametrize("home", ["relative/cache", "/dev/null/cache", "/proc/none"])
 def test_without_a_folder_nothing_is_remembered(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", home)

@@ -17,7 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-FOLDER = "wsi-unet"
+from wsi_unet.user_folders import find_cache_folder, is_private
+
 MOST_BYTES = 4096
 """Size that a document may have."""
 MOST_DOCUMENTS = 256
@@ -74,17 +75,13 @@ def _name(key: Mapping[str, Any]) -> str:
 
 def _find_folder(*, make: bool = False) -> Path | None:
     """Return our folder; None if there is none, or if somebody else could write there."""
-    given = os.environ.get("XDG_CACHE_HOME", "")
     try:
-        base = Path(given) if os.path.isabs(given) else Path.home() / ".cache"  # noqa: PTH117
-        folder = base / FOLDER
+        folder = find_cache_folder()
         if make:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = folder.lstat()
+        return folder if is_private(folder) else None
     except (OSError, RuntimeError, ValueError):  # RuntimeError: the user has no home
         return None
-    ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
-    return folder if ours and not found.st_mode & 0o022 else None
 
 
 def _read(path: Path) -> bytes:

@@ -165,6 +165,7 @@ def test_a_scratch_folder_that_somebody_else_has_made_is_left_alone(
         assert mine.stat().st_mode & 0o077 == 0
         assert any(path.startswith(str(mine)) for path in sys.path)
     assert not any(path.startswith(str(tmp_path)) for path in sys.path)
+    assert not mine.exists()
 
 
 def test_the_scratch_folder_is_the_same_each_time_and_ones_own(tmp_path: Path) -> None:

@@ -73,6 +73,19 @@ def test_a_folder_that_cannot_be_written_is_named(
         load_or_import_model(checkpoint)
 
 
+def test_without_a_home_the_cache_must_be_named(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("WSI_UNET_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(OutputError, match=r"home directory.*set WSI_UNET_CACHE to a folder"):
+        load_or_import_model(checkpoint)
+
+
 def test_models_are_loaded_as_ever(checkpoint: Path, tmp_path: Path) -> None:
     assert load_or_import_model("nuclei-he") == load_model("nuclei-he")
     single = import_model(checkpoint, tmp_path / "model.safetensors")

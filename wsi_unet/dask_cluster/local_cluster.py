@@ -8,7 +8,6 @@ and known to its processes alone, and workers in this process listen on nothing.
 from __future__ import annotations
 
 import os
-import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,8 @@ from typing import Any
 
 import dask
 from distributed import Nanny, Scheduler, Security, SpecCluster, Worker
+
+from wsi_unet.user_folders import is_private
 
 NO_ROUTES: dict[str, object] = {
     "distributed.scheduler.http.routes": [],
@@ -47,16 +48,17 @@ def private_scratch_folder() -> Iterator[None]:
     Dask puts that folder at the front of `sys.path`, and by default it is the same for all users:
     whoever made it first could run code in this process.
     """
-    folder = _find_private_folder(dask.config.get("temporary-directory", None))
-    with dask.config.set({"temporary-directory": folder}):
+    with _private_folder(dask.config.get("temporary-directory", None)) as folder:
         try:
-            yield
+            with dask.config.set({"temporary-directory": folder}):
+                yield
         finally:
             sys.path[:] = [path for path in sys.path if not path.startswith(folder)]
 
 
-def _find_private_folder(parent: str | None) -> str:
-    """Return a folder of this user's, the same each time so that Dask tidies up after kills.
+@contextmanager
+def _private_folder(parent: str | None) -> Iterator[str]:
+    """Yield a folder of this user's, the same each time so that Dask tidies up after kills.
 
     Args:
         parent: where it is; None is the system's folder for temporary files.
@@ -65,12 +67,14 @@ def _find_private_folder(parent: str | None) -> str:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
-    found = folder.lstat()
-    others_may_write = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not others_may_write:
-        return str(folder)
+    if is_private(folder):
+        yield str(folder)
+        return
     # Another user made it first.
-    return tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent)
+    with tempfile.TemporaryDirectory(
+        prefix=f"{folder.name}-", dir=folder.parent, ignore_cleanup_errors=True
+    ) as own:
+        yield own
 
 
 def start_threads(threads: int, *, silence: str | None) -> SpecCluster:

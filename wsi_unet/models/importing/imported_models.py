@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 from wsi_unet._version import __version__
@@ -15,6 +14,7 @@ from wsi_unet.models.model import Model, load_model, read_spec
 from wsi_unet.models.paths import AnyPath, parse_path
 from wsi_unet.models.program_file import open_program
 from wsi_unet.regular_files import open_regular
+from wsi_unet.user_folders import find_cache_folder
 
 
 def load_or_import_model(name_or_path: AnyPath, *, trust: bool = False) -> Model:
@@ -53,15 +53,17 @@ def check_model_exists(name_or_path: AnyPath) -> None:
 
 
 def cache_folder() -> Path:
-    """Return the folder of the models that this version imported.
+    """Return the folder in the user's cache of the models that this version imported.
 
-    It is in `$WSI_UNET_CACHE`, else `$XDG_CACHE_HOME`, else `~/.cache`.
+    Raises:
+        OutputError: the user has no home folder.
     """
-    given = os.environ.get("WSI_UNET_CACHE")
-    if given:
-        return Path(given) / "models" / __version__
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "wsi-unet" / "models" / __version__
+    try:
+        return find_cache_folder() / "models" / __version__
+    except RuntimeError as error:
+        raise OutputError(
+            f"can't keep the imported model in the cache ({error}); set WSI_UNET_CACHE to a folder"
+        ) from error
 
 
 def _cached_path(source: Path) -> Path:
@@ -69,6 +71,7 @@ def _cached_path(source: Path) -> Path:
 
     Raises:
         ModelError: the file can't be read.
+        OutputError: there is no cache.
     """
     try:
         with open_regular(source) as file:
