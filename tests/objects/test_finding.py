@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from unittest.mock import Mock
 from uuid import UUID, uuid5
 
 import numpy as np
@@ -16,8 +17,11 @@ from hypothesis.extra import numpy as hnp
 from objects import oracle, shapes
 from objects.shapes import Labels, find_by_blocks
 
-from wsi_unet.objects.finding import LARGEST_BOX
+from wsi_unet.geometry import BlockGrid
+from wsi_unet.objects.faces import Faces, join_faces
+from wsi_unet.objects.finding import find_objects_of_block
 from wsi_unet.objects.rule import ClassRule
+from wsi_unet.objects.search import LARGEST_BOX, Search
 
 SPLIT = {1: ClassRule(split="distance", h=0.375), 2: ClassRule(split="distance", h=0.6)}
 HEIGHTS = {1: 0.75, 2: 1.2}
@@ -77,6 +81,18 @@ def images(draw: st.DrawFn) -> Labels:
 
 
 @settings(max_examples=40, deadline=None)
+def test_a_block_is_read_once_for_all_its_large_components() -> None:
+    labels, grid = shapes.comb(64), BlockGrid((64, 64), 32)
+    faces = {i: Faces.find(labels[grid.core(i).slices()], grid, i) for i in grid}
+    owned = join_faces(grid, faces)[0, 0]
+    assert len(owned) == 2
+    pixels = Mock(wraps=shapes.InMemory(labels))
+    rules = dict.fromkeys((1, 2), ClassRule())
+    found = find_objects_of_block(pixels, Search(grid, rules, (1, 1), 900), (0, 0), owned)
+    assert found.large.tolist() == [True, True]
+    assert pixels.labels.call_count == 1 + len(grid)  # and once for what isn't large
+
+
 @given(labels=images(), split=st.booleans(), largest_box=st.sampled_from([LARGEST_BOX, 60]))
 def test_random_labels(labels: Labels, split: bool, largest_box: int) -> None:
     rules, heights = (SPLIT, HEIGHTS) if split else (shapes.NO_RULES, {})

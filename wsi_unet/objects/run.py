@@ -20,11 +20,12 @@ from wsi_unet.geometry import BlockIndex
 from wsi_unet.labels.contents import choose_name, open_output, read_label_names
 from wsi_unet.locations import Location
 from wsi_unet.objects.faces import Component, Faces, join_faces
-from wsi_unet.objects.finding import Objects, Search, find_objects_of_block
+from wsi_unet.objects.finding import find_objects_of_block
 from wsi_unet.objects.options import NumberPerClass, TextPerClass, resolve_rules
 from wsi_unet.objects.records import ClassCounts, PartMarker, StageFiles, StageRecord
 from wsi_unet.objects.report import ClassObjects, LabelObjects, ObjectsReport
 from wsi_unet.objects.rule import ObjectRule
+from wsi_unet.objects.search import Objects, Search
 from wsi_unet.objects.source import LabelSource
 from wsi_unet.objects.table import TableFrame, encode_part, make_table
 from wsi_unet.storage.concurrent import map_in_threads

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 import shapely
 from numpy.typing import NDArray
 
-from wsi_unet.objects.finding import Objects
 from wsi_unet.objects.rule import ClassRule
+from wsi_unet.objects.search import Objects
 from wsi_unet.objects.sums import finish_sums
 
 UUID_NAMESPACE = uuid.UUID("5f0f3c7e-3f0b-5c53-9d4f-6d8f0f5a7b11")
