@@ -123,7 +123,7 @@ def test_the_bound_is_an_environment_variable(monkeypatch: pytest.MonkeyPatch) -
 def test_whatever_cannot_be_a_slide_is_closed(
     monkeypatch: pytest.MonkeyPatch, most: str, kind: type[Exception]
 ) -> None:
-    closed = []
+    closed: list[object] = []
     monkeypatch.setenv("WSI_UNET_MAX_PIXELS", most)
     monkeypatch.setattr(FailingReader, "close", closed.append)
     with pytest.raises(kind):

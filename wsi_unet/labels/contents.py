@@ -103,10 +103,10 @@ def choose_name(path: Output, what: str, names: Sequence[str], name: str | None)
     """
     if not names:
         raise OutputError(f"{path}: there are no {what} here; segment a slide to make some")
-    if name in names:
-        return name
     known = ", ".join(names)
     if name is not None:
+        if name in names:
+            return name
         raise OutputError(f"{path}: there are no {what} {name!r}, only {known}")
     if len(names) > 1:
         raise OutputError(f"{path}: there are several {what}; give `label` one of {known}")

@@ -121,7 +121,7 @@ class LabelSource:
             by_run.setdefault(parse_run_name(attributes[label]["wsi_unet"], label), []).append(
                 label
             )
-        opened = {}
+        opened: dict[str, LabelSource] = {}
         for run, members in by_run.items():
             opened |= cls._open_run(store, run, {label: attributes[label] for label in members})
         return [opened[label] for label in labels]
