@@ -35,7 +35,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.common import GIB, tell
-from benchmarks.fuzz_inputs import KINDS, Input, make_inputs
+from benchmarks.fuzz_inputs import KINDS, Input, write_inputs
 from benchmarks.fuzz_mutations import mutate_tree
 
 LONGEST_SECONDS = 20.0
@@ -180,12 +180,12 @@ class Fuzzer:
         self._keep = keep
         self._good, self._folder = folder / "good", folder / "case"
         self._good.mkdir()
-        make_inputs(self._good)
         # OpenBLAS would start threads, and a fork has none.
         os.environ["OPENBLAS_NUM_THREADS"] = "1"
         for module in MODULES:
             importlib.import_module(module)
         gc.freeze()
+        self._write_good()
 
     def run(self, kind: str, number: int) -> Ending:
         """Run a case and count it."""
@@ -206,6 +206,22 @@ class Fuzzer:
             ending = self._run_watched(command, self._prepare(KINDS[kind], None))
             if ending.how != "done":
                 self.totals.good_inputs_refused.append(f"{ending.command}: {ending.said}")
+
+    def _write_good(self) -> None:
+        """Write the good inputs, in a fork: this process computes nothing, so it has no threads."""
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                write_inputs(self._good)
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                os._exit(code)
+        if os.waitpid(child, 0)[1]:
+            raise SystemExit("the good inputs can't be written")
 
     def _run_watched(self, command: Sequence[str], mutated: Path) -> Ending:
         before = self._surroundings()

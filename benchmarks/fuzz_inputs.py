@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,13 +119,8 @@ KINDS = {
 """Every kind of input by its name."""
 
 
-def make_inputs(folder: Path) -> None:
-    """Write a good input of every kind, in a process of its own so that this one stays small."""
-    subprocess.run([sys.executable, "-m", "benchmarks.fuzz_inputs", folder], check=True, cwd=ROOT)
-
-
-def main() -> None:
-    folder = Path(sys.argv[1])
+def write_inputs(folder: Path) -> None:
+    """Write a good input of every kind."""
     writers: Sequence[Callable[[Path], None]] = (
         _write_images, _write_tiffs, _write_zarrs, _write_annotations, _write_models, _write_texts,
         _write_result,
@@ -249,10 +242,9 @@ def _write_texts(folder: Path) -> None:
 
 
 def _write_result(folder: Path) -> None:
-    program = [sys.executable, "-c", "from wsi_unet_cli.main import main; main()", "segment"]
-    given = ["large.tif", "-m", "model", "-o", "result.ome.zarr", "-q", *OPTIONS]
-    subprocess.run([*program, *given], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    import wsi_unet
 
-
-if __name__ == "__main__":
-    main()
+    wsi_unet.segment(
+        folder / "large.tif", folder / "result.ome.zarr", folder / "model", block=512, tile=96,
+        precision="float32", device="cpu", tissue="none", image="overview",
+    )  # fmt: skip
