@@ -183,20 +183,18 @@ def _prepared(
 ) -> Iterator[tuple[FaultStudy, Cluster, Path | None]]:
     """Yield the slide, the cluster and, if it can be made, a small disk."""
     from support.fault_cluster import Cluster
-    from support.fault_runner import Runner
     from support.fault_study import FaultStudy, small_disk
 
     (folder / "study").mkdir()
-    with Runner() as runner:
-        study = FaultStudy.make(folder / "study", runner, shape)
-        with Cluster(folder / "cluster", settings=settings) as cluster, ExitStack() as stack:
-            disk: Path | None = folder / "disk"
-            try:
-                stack.enter_context(small_disk(folder / "disk", DISK_MEBIBYTES))
-            except OSError as error:
-                tell(f"{error}; therefore no disk will be filled")
-                disk = None
-            yield study, cluster, disk
+    study = FaultStudy.make(folder / "study", shape)
+    with Cluster(folder / "cluster", settings=settings) as cluster, ExitStack() as stack:
+        disk: Path | None = folder / "disk"
+        try:
+            stack.enter_context(small_disk(folder / "disk", DISK_MEBIBYTES))
+        except OSError as error:
+            tell(f"{error}; therefore no disk will be filled")
+            disk = None
+        yield study, cluster, disk
 
 
 def _trial(cluster: Cluster, study: FaultStudy, output: Path, seed: int) -> Trial:

@@ -8,15 +8,13 @@ from pathlib import Path
 import pytest
 from support.fault_cluster import Cluster
 from support.fault_kinds import WORKER_TTL
-from support.fault_runner import Runner
 from support.fault_study import FaultStudy, small_disk
 
 
 @pytest.fixture(scope="session")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultStudy]:
+def study(tmp_path_factory: pytest.TempPathFactory) -> FaultStudy:
     """Return a study with thirty blocks of labels, four of the image, and its undisturbed run."""
-    with Runner() as runner:
-        yield FaultStudy.make(tmp_path_factory.mktemp("faults"), runner)
+    return FaultStudy.make(tmp_path_factory.mktemp("faults"))
 
 
 @pytest.fixture(scope="session")

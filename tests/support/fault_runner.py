@@ -1,4 +1,4 @@
-"""Starting the fault harness's clients, through `support.fault_client`."""
+"""Starting the fault harness's clients, which are `support.fault_client`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from support import fault_client
+from support import warm
 from support.fault_cluster import TESTS
 
 DEADLINE_SECONDS = 45.0
@@ -38,90 +36,62 @@ class Ended:
     said: str
 
 
-class Runner:
-    """Starts clients that have imported everything already."""
+def start(
+    *arguments: str | Path,
+    log: Path,
+    orders: Path | None = None,
+    deadline: float = DEADLINE_SECONDS,
+    slow: float = RUN_SECONDS,
+    core: int | None = None,
+) -> Client:
+    """Start a client in a process group of its own.
 
-    def __init__(self) -> None:
-        paths = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
-        self._server = subprocess.Popen(
-            [sys.executable, "-m", fault_client.__name__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            # Importing numpy would start OpenBLAS's threads, and a fork may have none.
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"},
-            text=True,
+    Args:
+        arguments: arguments of the command line.
+        log: file for its stderr; its stdout goes beside it.
+        orders: folder of orders; None: there are none.
+        deadline: least deadline of a block, seconds.
+        slow: seconds after which one of the last blocks is started a second time.
+        core: core that it is bound to; None: all.
+    """
+    job = {
+        "arguments": [*map(str, arguments)],
+        "orders": str(orders or log.parent),
+        "deadline": deadline,
+        "slow": slow,
+        "core": core,
+    }
+    printed = log.with_suffix(".json")
+    paths = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
+    with printed.open("wb") as out, log.open("wb") as err:
+        process = warm.Popen(
+            [sys.executable, "-m", "support.fault_client", json.dumps(job)],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+            start_new_session=True,
         )
-
-    def __enter__(self) -> Runner:
-        assert self._server.stdout is not None
-        assert self._server.stdout.readline() == "ready\n"
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._server.communicate()  # ends it by the end of its stdin
-
-    def ask(self, **job: Any) -> Any:
-        """Return the server's answer."""
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
-        self._server.stdin.write(json.dumps(job) + "\n")
-        self._server.stdin.flush()
-        return json.loads(self._server.stdout.readline())
-
-    def start(
-        self,
-        *arguments: str | Path,
-        log: Path,
-        orders: Path | None = None,
-        deadline: float = DEADLINE_SECONDS,
-        slow: float = RUN_SECONDS,
-        core: int | None = None,
-    ) -> Client:
-        """Start a client.
-
-        Args:
-            arguments: arguments of the command line.
-            log: file for its stderr; its stdout goes beside it.
-            orders: folder of orders; None: there are none.
-            deadline: least deadline of a block, seconds.
-            slow: seconds after which one of the last blocks is started a second time.
-            core: core that it is bound to; None: all.
-        """
-        out = log.with_suffix(".json")
-        pid = self.ask(
-            arguments=[*map(str, arguments)],
-            out=str(out),
-            log=str(log),
-            orders=str(orders or log.parent),
-            deadline=deadline,
-            slow=slow,
-            core=core,
-        )
-        return Client(self, pid, out, log)
+    return Client(process, printed, log)
 
 
 class Client:
     """A running `wsi-unet`."""
 
-    def __init__(self, runner: Runner, pid: int, out: Path, log: Path) -> None:
-        self.pid = pid
-        self._runner = runner
-        self._out = out
+    def __init__(self, process: subprocess.Popen[bytes], printed: Path, log: Path) -> None:
+        self.pid = process.pid
+        self._process = process
+        self._printed = printed
         self._log = log
-        self._ended: Ended | None = None
 
     def ended(self) -> Ended | None:
         """Return its result; None while it runs."""
-        if self._ended is None and (code := self._runner.ask(pid=self.pid)) is not None:
-            said, printed = self._log.read_text(errors="replace"), self._out.read_text()
-            report = json.loads(printed)["slides"][0] if code >= 0 and printed else None
-            self._ended = Ended(code, report, said)
-        return self._ended
+        code = self._process.poll()
+        if code is None:
+            return None
+        printed = self._printed.read_text()
+        report = json.loads(printed)["slides"][0] if code >= 0 and printed else None
+        return Ended(code, report, self._log.read_text(errors="replace"))
 
     def wait(self) -> Ended:
         """Wait for its end.
@@ -129,18 +99,19 @@ class Client:
         Raises:
             AssertionError: if it doesn't end in time.
         """
-        deadline = time.monotonic() + RUN_SECONDS
-        while (ended := self.ended()) is None:
-            if time.monotonic() > deadline:
-                self.kill()
-                raise AssertionError(f"a run hangs\n{self._log.read_text(errors='replace')}")
-            time.sleep(0.02)
+        try:
+            self._process.wait(RUN_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            said = self._log.read_text(errors="replace")
+            raise AssertionError(f"a run hangs\n{said}") from None
+        ended = self.ended()
+        assert ended is not None
         return ended
 
     def kill(self) -> None:
         """Kill it, if it runs."""
-        if self.ended() is None:
+        if self._process.poll() is None:
             with suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
-        while self.ended() is None:
-            time.sleep(0.005)
+            self._process.wait()

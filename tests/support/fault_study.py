@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from support.fault_runner import Client, Ended, Runner
+from support import fault_runner
+from support.fault_runner import Client, Ended
 from support.oracle import balanced_model, textured, write_png
 from support.runs import array_objects, temporaries
 
@@ -31,20 +32,16 @@ class FaultStudy:
 
     Attributes:
         folder: holds `slide.png`, `model` and the store `truth`.
-        runner: starts the commands.
         block: side of a block, px.
     """
 
     folder: Path
-    runner: Runner
     block: int = 512
 
     @classmethod
-    def make(
-        cls, folder: Path, runner: Runner, shape: tuple[int, int] = (2100, 3000)
-    ) -> FaultStudy:
+    def make(cls, folder: Path, shape: tuple[int, int] = (2100, 3000)) -> FaultStudy:
         """Write a slide of (rows, columns) px and a model, and run the command undisturbed."""
-        study = cls(folder, runner)
+        study = cls(folder)
         image = textured(*shape)
         image[:, : shape[1] // 4] = 245  # glass: blocks of which nothing is stored
         write_png(folder / "slide.png", image)
@@ -71,7 +68,7 @@ class FaultStudy:
 
     def start(self, output: Path, *options: str, log: Path | None = None, **others: Any) -> Client:
         """Start the command, which differs only in these options."""
-        return self.runner.start(
+        return fault_runner.start(
             "segment", self.folder / "slide.png", "-o", output, "-m", self.folder / "model",
             "--block", str(self.block), "--tile", "128", "--precision", "float32",
             "--device", "cpu", "--mpp", "0.5", "--image", "full",
