@@ -9,8 +9,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from wsi_unet.geometry import BlockGrid, Box
-from wsi_unet.objects.faces import Faces, join_faces
+from wsi_unet.objects.faces import Faces
 from wsi_unet.objects.finding import find_objects_of_block
+from wsi_unet.objects.joining import join_faces
 from wsi_unet.objects.rule import ClassRule
 from wsi_unet.objects.search import LARGEST_BOX, Objects, Search
 from wsi_unet.objects.table import TableFrame, make_table

@@ -18,8 +18,9 @@ from objects import oracle, shapes
 from objects.shapes import Labels, find_by_blocks
 
 from wsi_unet.geometry import BlockGrid
-from wsi_unet.objects.faces import Faces, join_faces
+from wsi_unet.objects.faces import Faces
 from wsi_unet.objects.finding import find_objects_of_block
+from wsi_unet.objects.joining import join_faces
 from wsi_unet.objects.rule import ClassRule
 from wsi_unet.objects.search import LARGEST_BOX, Search
 
@@ -80,7 +81,6 @@ def images(draw: st.DrawFn) -> Labels:
     return labels.repeat(factor, 0).repeat(factor, 1)
 
 
-@settings(max_examples=40, deadline=None)
 def test_a_block_is_read_once_for_all_its_large_components() -> None:
     labels, grid = shapes.comb(64), BlockGrid((64, 64), 32)
     faces = {i: Faces.find(labels[grid.core(i).slices()], grid, i) for i in grid}
@@ -93,6 +93,7 @@ def test_a_block_is_read_once_for_all_its_large_components() -> None:
     assert pixels.labels.call_count == 1 + len(grid)  # and once for what isn't large
 
 
+@settings(max_examples=40, deadline=None)
 @given(labels=images(), split=st.booleans(), largest_box=st.sampled_from([LARGEST_BOX, 60]))
 def test_random_labels(labels: Labels, split: bool, largest_box: int) -> None:
     rules, heights = (SPLIT, HEIGHTS) if split else (shapes.NO_RULES, {})

@@ -6,7 +6,7 @@ pixels are connected if they share a side or a corner and have the same label.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -114,14 +114,27 @@ def _seams(edges: dict[BlockIndex, ChunkEdges]) -> Iterator[NDArray[np.int64]]:
 
 
 def _seams_of_rows(rows: Iterable[dict[BlockIndex, ChunkEdges]]) -> Iterator[NDArray[np.int64]]:
-    above: list[ChunkEdges] | None = None
+    above: dict[BlockIndex, ChunkEdges] = {}
     for row in rows:
-        chunks = [row[index] for index in sorted(row)]
-        for left, right in pairwise(chunks):
-            yield _find_touching(left, right, 3, 2)
-        if above is not None:
-            yield _find_touching(_concatenate_sides(above, 1), _concatenate_sides(chunks, 0), 0, 0)
-        above = chunks
+        yield from find_touching_of_rows(above, row)
+        above = row
+
+
+def find_touching_of_rows(
+    above: Mapping[BlockIndex, ChunkEdges], row: Mapping[BlockIndex, ChunkEdges]
+) -> Iterator[NDArray[np.int64]]:
+    """Yield (2, n) pairs of components that touch: in a row of chunks, and with the row above.
+
+    Args:
+        above: the edges of all chunks of the row above; none above the first.
+        row: the edges of all chunks of the row.
+    """
+    chunks = [row[index] for index in sorted(row)]
+    for left, right in pairwise(chunks):
+        yield _find_touching(left, right, 3, 2)
+    if above:
+        upper = [above[index] for index in sorted(above)]
+        yield _find_touching(_concatenate_sides(upper, 1), _concatenate_sides(chunks, 0), 0, 0)
 
 
 def _concatenate_sides(chunks: list[ChunkEdges], side: int) -> ChunkEdges:

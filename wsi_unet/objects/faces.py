@@ -1,23 +1,24 @@
-"""Components that reach the faces of blocks, and joining them across.
+"""Components that reach the faces of blocks.
 
 A block says which of its components touch a face that it shares with another block, and in which
-runs of pixels. From that alone follows which of them are one, its first pixel and bounding box, and
-so which block finishes it; memory is proportional to the runs.
+runs of pixels: all that joining them needs.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_unet.geometry import BlockGrid, BlockIndex, Box
-from wsi_unet.metrics.components import CHUNK_BITS, ChunkEdges, JoinedComponents
+from wsi_unet.metrics.components import CHUNK_BITS, ChunkEdges
 from wsi_unet.objects.regions import label_components
+
+BOTTOM = 1
+"""The side at the bottom of a block, in the first column of `Faces.runs`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,76 +132,3 @@ def _find_runs(side: int, line: NDArray[np.int32]) -> NDArray[np.int32]:
     own = line[starts] > 0
     runs = np.stack([np.full(len(starts), side), starts, stops, line[starts]], axis=1)
     return runs[own].astype(np.int32)
-
-
-@dataclass(frozen=True, order=True)
-class Component:
-    """A component that touches a shared face of a block.
-
-    Attributes:
-        first: its first pixel (y, x), px of the labels.
-        box: its bounding box, px of the labels.
-        members: (block, number in it) of its parts.
-    """
-
-    first: tuple[int, int]
-    box: Box
-    members: tuple[tuple[BlockIndex, int], ...] = field(repr=False)
-
-    @property
-    def blocks(self) -> list[BlockIndex]:
-        """The blocks that it lies in."""
-        return sorted({block for block, _ in self.members})
-
-
-def join_faces(
-    grid: BlockGrid, faces: Mapping[BlockIndex, Faces]
-) -> dict[BlockIndex, list[Component]]:
-    """Join the components of blocks; return them by the block of their first pixel, in order.
-
-    Args:
-        grid: the blocks.
-        faces: what touches the faces of each block; blocks that are left out are background.
-    """
-    _, columns = grid.size
-    joined = JoinedComponents.from_rows(_rows_of_edges(grid, faces))
-    blocks = sorted(faces)
-    if not blocks:
-        return {}
-    chunks = np.concatenate(
-        [np.full(len(faces[i].numbers), i[0] * columns + i[1], np.int64) for i in blocks]
-    )
-    numbers = np.concatenate([faces[i].numbers for i in blocks]).astype(np.int64)
-    first = np.concatenate([faces[i].first for i in blocks])
-    boxes = np.concatenate([faces[i].boxes for i in blocks])
-    roots = joined.find_objects(((chunks + 1) << CHUNK_BITS) + numbers)
-    order = np.argsort(roots, kind="stable")
-    owned: dict[BlockIndex, list[Component]] = {}
-    for several in np.split(order, np.flatnonzero(np.diff(roots[order])) + 1):
-        if not len(several):
-            continue
-        y, x = min(map(tuple, first[several].tolist()))
-        low, high = boxes[several, :2].min(axis=0), boxes[several, 2:].max(axis=0)
-        box = Box(*low.tolist(), *high.tolist())
-        members = tuple(
-            (divmod(chunk, columns), number)
-            for chunk, number in zip(
-                chunks[several].tolist(), numbers[several].tolist(), strict=True
-            )
-        )
-        owner = y // grid.side, x // grid.side
-        owned.setdefault(owner, []).append(Component((y, x), box, members))
-    return {index: sorted(components) for index, components in owned.items()}
-
-
-def _rows_of_edges(
-    grid: BlockGrid, faces: Mapping[BlockIndex, Faces]
-) -> Iterator[dict[BlockIndex, ChunkEdges]]:
-    rows, columns = grid.size
-    for row in range(rows):
-        yield {
-            (row, column): faces.get((row, column), NO_FACES).to_edges(
-                grid.core((row, column)), row * columns + column
-            )
-            for column in range(columns)
-        }

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_unet.geometry import BlockGrid, BlockIndex, Box
-from wsi_unet.objects.faces import Component
+from wsi_unet.objects.joining import Component
 from wsi_unet.objects.large import sum_large
 from wsi_unet.objects.outlines import find_edges, trace_polygons
 from wsi_unet.objects.regions import Regions, label_components
