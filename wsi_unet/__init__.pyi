@@ -29,7 +29,7 @@ from .models.model import load_model as load_model
 from .models.saving import save_model as save_model
 from .objects.reading import open_objects as open_objects
 from .objects.report import ObjectsReport as ObjectsReport
-from .objects.run import find_objects as find_objects
+from .segmentation.find_objects import find_objects as find_objects
 from .segmentation.map_unet import map_unet as map_unet
 from .segmentation.planning.options import Options as Options
 from .segmentation.planning.plan import Plan as Plan

@@ -103,7 +103,7 @@ def test_a_signal_interrupts_and_is_restored_afterwards(
 @pytest.mark.parametrize(
     ("command", "step"),
     [
-        (["objects"], "wsi_unet.objects.run.LabelSource.open_all"),
+        (["objects"], "wsi_unet.segmentation.find_objects.LabelSource.open_all"),
         (["status", "--verify", "--forget"], "wsi_unet.segmentation.status._find_runs"),
     ],
     ids=["objects", "status"],

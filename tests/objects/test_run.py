@@ -22,7 +22,7 @@ import wsi_unet
 from wsi_unet.errors import OptionError, OutputError
 from wsi_unet.labels.layout import ensure_root, remove_run
 from wsi_unet.labels.progress import Progress
-from wsi_unet.objects import run as run_module
+from wsi_unet.objects import stage as stage_module
 from wsi_unet.objects.records import StageFiles
 from wsi_unet.objects.rule import ClassRule
 from wsi_unet.storage.opening import open_store
@@ -95,15 +95,15 @@ def test_what_is_there_stays_and_what_is_damaged_is_made_again(store: Path) -> N
 def test_another_version_of_the_package_keeps_the_table(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "__version__", "0.0.1")
+    monkeypatch.setattr(stage_module, "__version__", "0.0.1")
     wsi_unet.find_objects(store)
     before = read_bytes(store)
     metadata = pq.read_schema(store / "objects/nuclei/0.0.parquet").metadata
     assert json.loads(metadata[b"wsi_unet"])["version"] == "0.0.1"
-    monkeypatch.setattr(run_module, "__version__", "0.0.2")
+    monkeypatch.setattr(stage_module, "__version__", "0.0.2")
     assert wsi_unet.find_objects(store).labels[0].computed == 0
     assert read_bytes(store) == before
-    monkeypatch.setattr(run_module, "TABLE_VERSION", run_module.TABLE_VERSION + 1)
+    monkeypatch.setattr(stage_module, "TABLE_VERSION", stage_module.TABLE_VERSION + 1)
     assert wsi_unet.find_objects(store).labels[0].computed == 6
 
 
@@ -124,16 +124,18 @@ def test_a_failure_loses_nothing(store: Path, monkeypatch: pytest.MonkeyPatch) -
     written: list[Any] = []
 
     def fail_at_third(self: StageFiles, *arguments: Any) -> Any:
-        if len(written) == 2:
+        if len(written) >= 2:
             raise OutputError("the disk is full")
         written.append(arguments[0])
         return write(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "THREADS", 1)
         patch.setattr(StageFiles, "write_part", fail_at_third)
-        with pytest.raises(OutputError, match="disk is full"):
-            wsi_unet.find_objects(store)
+        report = wsi_unet.find_objects(store)
+    (found,) = report.labels
+    assert (report.state, found.parts, found.left) == ("incomplete", 2, 4)
+    assert len(found.failures) == 4
+    assert all("the disk is full" in failure.error for failure in found.failures)
     with pytest.raises(OutputError, match="aren't finished"):
         wsi_unet.open_objects(store)
     assert wsi_unet.find_objects(store).labels[0].computed == 4

@@ -149,7 +149,7 @@ def test_many_answers_come_at_once(in_flight: BlocksInFlight, client: FakeClient
     for future in client.futures[:7]:
         future.end()
     events = in_flight.next_events(0)
-    assert [event.marker.block[0] for event in events if isinstance(event, BlockDone)] == [
+    assert [event.task.index[0] for event in events if isinstance(event, BlockDone)] == [
         *range(7)
     ]
     assert len(in_flight) == 3
@@ -342,7 +342,7 @@ def test_a_straggler_runs_twice_where_a_process_is_idle(
     client.futures[4].end()
     client.futures[2].end()
     events = in_flight.next_events(0)
-    assert sorted(e.marker.block[0] for e in events if isinstance(e, BlockDone)) == [1, 2]
+    assert sorted(e.task.index[0] for e in events if isinstance(e, BlockDone)) == [1, 2]
     assert len(in_flight) == 0
 
 

@@ -50,7 +50,7 @@ class Counted:
         failed = 0
         for event in stream(client, self, limits=limits, run=marker_of, count=count):
             if isinstance(event, BlockDone):
-                self.ended.add(event.marker.block)
+                self.ended.add(event.task.index)
             failed += isinstance(event, BlockFailed)
         return failed
 

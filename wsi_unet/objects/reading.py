@@ -20,8 +20,8 @@ from wsi_unet.labels.contents import (
 )
 from wsi_unet.locations import Location
 from wsi_unet.objects.records import StageFiles
-from wsi_unet.objects.run import check_current
 from wsi_unet.objects.source import read_finished_attributes
+from wsi_unet.objects.stage import check_current
 from wsi_unet.objects.table import make_schema
 from wsi_unet.storage.store import ByteStore
 

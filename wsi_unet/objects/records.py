@@ -22,6 +22,7 @@ from wsi_unet.geometry import BlockIndex, Box
 from wsi_unet.labels.documents import Count, StoredDocument, Text
 from wsi_unet.labels.shards import Checksum, ShardRecord
 from wsi_unet.objects.faces import Faces
+from wsi_unet.objects.report import ClassObjects, Measure, PartFailure
 from wsi_unet.objects.rule import ClassRule
 from wsi_unet.storage.keys import BOOKKEEPING
 from wsi_unet.storage.store import ByteStore, get_bounded
@@ -29,6 +30,8 @@ from wsi_unet.storage.store import ByteStore, get_bounded
 MOST_RECORD_BYTES = 1 << 20
 MOST_FACES_BYTES = 1 << 28
 CHECKSUM_BYTES = 32
+MOST_FAILURES = 100
+"""Failed blocks that a stage's record names."""
 
 Value = Annotated[str, Field(pattern=r"^\d{1,3}$")]
 
@@ -80,6 +83,11 @@ class StageRecord(StoredDocument):
         parts: number of parts that are stored once it is finished.
         labels_finished: when the labels were finished that it was made from.
         finished: when all parts were there, UTC; None before.
+        blocks: number of blocks that have labels.
+        unit: "µm", or "px" (of the slide) where its pixel size isn't known.
+        area_mm2: area that was predicted; None where the pixel size isn't known.
+        classes: what was found of each class, once it is finished.
+        failures: blocks that failed when it was last tried; at most `MOST_FAILURES`.
     """
 
     format_version: Literal[1] = 1
@@ -88,6 +96,11 @@ class StageRecord(StoredDocument):
     parts: Count = 0
     labels_finished: Text
     finished: Text | None = None
+    blocks: Count = 0
+    unit: Literal["µm", "px"] = "µm"
+    area_mm2: Measure | None = None
+    classes: Annotated[tuple[ClassObjects, ...], Field(max_length=255)] = ()
+    failures: Annotated[tuple[PartFailure, ...], Field(max_length=MOST_FAILURES)] = ()
 
 
 Record = TypeVar("Record", bound=StoredDocument)

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from wsi_unet.labels.documents import Count, Text
+
+Measure = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -23,15 +29,23 @@ class ClassObjects:
         rule: the class's rule in words: "none", "distance:0.75".
     """
 
-    value: int
-    name: str
-    objects: int
-    mean_area: float | None
-    density_per_mm2: float | None
-    large: int
-    dropped_small: int
-    dropped_large: int
-    rule: str
+    value: Count
+    name: Text
+    objects: Count
+    mean_area: Measure | None
+    density_per_mm2: Measure | None
+    large: Count
+    dropped_small: Count
+    dropped_large: Count
+    rule: Text
+
+
+@dataclass(frozen=True)
+class PartFailure:
+    """A block whose objects couldn't be found, and why."""
+
+    block: tuple[Count, Count]
+    error: Text
 
 
 @dataclass(frozen=True)
@@ -42,8 +56,10 @@ class LabelObjects:
         label: name of the label group.
         unit: "µm", or "px" (of the slide) where its pixel size isn't known.
         area_mm2: area that the model looked at; None where it isn't known.
-        parts: number of blocks.
+        parts: number of blocks whose objects are stored.
         computed: how many of them were computed now; the others were there.
+        left: number of blocks whose objects are missing.
+        failures: those of them that failed.
         classes: the classes, background left out.
     """
 
@@ -52,12 +68,19 @@ class LabelObjects:
     area_mm2: float | None
     parts: int
     computed: int
+    left: int
+    failures: tuple[PartFailure, ...]
     classes: tuple[ClassObjects, ...]
 
     @property
     def objects(self) -> int:
         """Number of objects of all classes."""
         return sum(each.objects for each in self.classes)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all objects are stored."""
+        return not self.left
 
 
 @dataclass(frozen=True)
@@ -68,12 +91,23 @@ class ObjectsReport:
         output: path or URL of the result.
         labels: its label groups.
         seconds: time that it took.
+        interrupted: whether it was ended early on purpose.
     """
 
     output: str
     labels: tuple[LabelObjects, ...]
     seconds: float
+    interrupted: bool = False
+
+    @property
+    def state(self) -> Literal["finished", "incomplete", "interrupted"]:
+        """How it ended: "incomplete" if blocks failed."""
+        if self.interrupted:
+            return "interrupted"
+        return "finished" if all(each.finished for each in self.labels) else "incomplete"
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON-able values."""
-        return asdict(self)
+        document = asdict(self)
+        del document["interrupted"]
+        return document | {"state": self.state}

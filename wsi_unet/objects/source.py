@@ -190,6 +190,13 @@ class LabelSource:
         found[inside.relative_to(box).slices()] = values
         return found
 
+    @property
+    def area_mm2(self) -> float | None:
+        """Area that was predicted; None where the slide's pixel size isn't known."""
+        if not self.micrometres:
+            return None
+        return self.predicted_pixels * self.pixel_size[0] * self.pixel_size[1] / 1e6
+
     def describe(self) -> dict[str, Any]:
         """Return what identifies labels and frame, as JSON-able values."""
         return {

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from wsi_unet.labels.progress import BlockMarker
+from wsi_unet.objects.report import LabelObjects
 
 RunState = Literal["finished", "incomplete", "interrupted"]
 
@@ -121,6 +122,7 @@ class Report:
         image: blocks of the slide's image; None where none is stored.
         warnings: the plan's warnings, one line each.
         parameters: the run's parameters, with every choice made.
+        objects: the objects of each label group; empty if they weren't asked for or looked for.
     """
 
     output: str
@@ -139,6 +141,7 @@ class Report:
     image: BlockCounts | None
     warnings: tuple[str, ...]
     parameters: dict[str, Any] = field(repr=False)
+    objects: tuple[LabelObjects, ...] = ()
 
     @property
     def exactness(self) -> str:
@@ -161,7 +164,8 @@ class RunProgress:
     """The progress of a run.
 
     Attributes:
-        phase: "opening", "choosing a tile", "comparing with float32", "segmenting", "finishing".
+        phase: "opening", "choosing a tile", "comparing with float32", "segmenting", "finishing",
+            "finding objects".
         blocks_done: done blocks, those of earlier runs included.
         blocks_total: blocks of the run.
         blocks_failed: failed blocks.

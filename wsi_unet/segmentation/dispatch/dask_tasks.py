@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from queue import Empty, SimpleQueue
 from time import monotonic
+from typing import Any
 
 from distributed import Client, Future
 
@@ -14,11 +15,10 @@ from wsi_unet.dask_cluster.scheduler import make_task_forgetter, scheduler_lost_
 from wsi_unet.dask_cluster.waiting import WorkerWatch
 from wsi_unet.dask_cluster.workers import WorkerCounts, count_workers
 from wsi_unet.errors import ClusterError
-from wsi_unet.labels.progress import BlockMarker
 from wsi_unet.segmentation.dispatch.policy import Limits
-from wsi_unet.segmentation.worker.task import Task
+from wsi_unet.segmentation.worker.any_task import AnyTask, Result
 
-MarkerFuture = Future[BlockMarker]
+ResultFuture = Future[Result]
 
 
 class DaskTasks:
@@ -35,7 +35,7 @@ class DaskTasks:
     def __init__(
         self,
         client: Client,
-        run: Callable[[Task], BlockMarker],
+        run: Callable[[Any], Result],
         limits: Limits,
         *,
         count: Callable[[Client], WorkerCounts] = count_workers,
@@ -86,7 +86,7 @@ class DaskTasks:
         if self._client.status not in ("running", "connecting"):
             raise scheduler_lost_error(self._client)
 
-    def submit(self, task: Task) -> tuple[str, MarkerFuture]:
+    def submit(self, task: AnyTask) -> tuple[str, ResultFuture]:
         """Submit a task to the cluster; return its key and its future.
 
         Raises:
@@ -112,19 +112,19 @@ class DaskTasks:
         except Empty:
             return keys
 
-    def fetch(self, futures: list[MarkerFuture]) -> list[BlockMarker]:
-        """Return the markers of tasks that have ended, collected all at once."""
+    def fetch(self, futures: list[ResultFuture]) -> list[Result]:
+        """Return the results of tasks that have ended, collected all at once."""
 
-        async def gather() -> list[BlockMarker]:
-            markers: list[BlockMarker] = await self._client.gather(futures, asynchronous=True)
-            return markers
+        async def gather() -> list[Result]:
+            results: list[Result] = await self._client.gather(futures, asynchronous=True)
+            return results
 
-        collected: list[BlockMarker] = self._client.sync(
+        collected: list[Result] = self._client.sync(
             gather, callback_timeout=self._limits.collect_seconds
         )
         return collected
 
-    def cancel(self, futures: Iterable[MarkerFuture]) -> None:
+    def cancel(self, futures: Iterable[ResultFuture]) -> None:
         """Cancel tasks, if the cluster is still there."""
         taken_back = list(futures)
         if taken_back and self._client.status == "running":

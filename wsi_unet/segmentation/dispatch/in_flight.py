@@ -11,8 +11,7 @@ from distributed import KilledWorker
 
 from wsi_unet import logs
 from wsi_unet.geometry import BlockIndex
-from wsi_unet.labels.progress import BlockMarker
-from wsi_unet.segmentation.dispatch.dask_tasks import DaskTasks, MarkerFuture
+from wsi_unet.segmentation.dispatch.dask_tasks import DaskTasks, ResultFuture
 from wsi_unet.segmentation.dispatch.policy import (
     Limits,
     Verdict,
@@ -24,7 +23,7 @@ from wsi_unet.segmentation.dispatch.policy import (
     judge_failure,
     judge_loss,
 )
-from wsi_unet.segmentation.worker.task import Run, Task
+from wsi_unet.segmentation.worker.any_task import AnyRun, AnyTask, Result
 from wsi_unet.wording import count
 
 DIED = "every worker process that ran it died (out of memory, or a broken library)"
@@ -32,17 +31,22 @@ DIED = "every worker process that ran it died (out of memory, or a broken librar
 
 @dataclass(frozen=True)
 class BlockDone:
-    """A block is stored and marked."""
+    """A task has ended well; what it computed is stored.
 
-    task: Task
-    marker: BlockMarker
+    Attributes:
+        task: the task.
+        result: what it returned: of labels and images the block's marker.
+    """
+
+    task: AnyTask
+    result: Result
 
 
 @dataclass(frozen=True)
 class BlockFailed:
     """A block failed at its last attempt."""
 
-    task: Task
+    task: AnyTask
     error: str
 
 
@@ -68,8 +72,8 @@ class _BlockInFlight:
         alone: whether nothing else is in flight, because it may kill its worker.
     """
 
-    task: Task
-    futures: dict[str, MarkerFuture] = field(default_factory=dict)
+    task: AnyTask
+    futures: dict[str, ResultFuture] = field(default_factory=dict)
     started: float = 0.0
     ended_before: int = 0
     losses: int = 0
@@ -103,9 +107,9 @@ class BlocksInFlight:
         self._tasks = tasks
         self._limits = limits
         self._clock = clock
-        self._blocks: dict[tuple[Run, BlockIndex], _BlockInFlight] = {}
+        self._blocks: dict[tuple[AnyRun, BlockIndex], _BlockInFlight] = {}
         self._by_key: dict[str, _BlockInFlight] = {}
-        self._suspects: deque[Task] = deque()
+        self._suspects: deque[AnyTask] = deque()
         self._ended = self._stalls = 0
         self._last_end = self._look_again = clock()
         self._durations: deque[float] = deque(maxlen=50)
@@ -125,10 +129,12 @@ class BlocksInFlight:
 
     @property
     def free_slots(self) -> int:
-        """How many more tasks may be submitted now."""
+        """How many more tasks may be submitted now: none beside one that is tried alone."""
+        if any(block.alone for block in self._blocks.values()):
+            return 0
         return count_free_slots(len(self), self._tasks.workers.total_threads, self._limits)
 
-    def submit(self, task: Task) -> None:
+    def submit(self, task: AnyTask) -> None:
         """Submit a block to the cluster."""
         if not self._blocks:
             self._last_end = self._clock()
@@ -164,7 +170,7 @@ class BlocksInFlight:
             self._tasks.count_workers()
             self._tasks.forget_old()
             events += self._give_up_overdue()
-        finished: dict[int, tuple[_BlockInFlight, MarkerFuture]] = {}
+        finished: dict[int, tuple[_BlockInFlight, ResultFuture]] = {}
         for key in keys:
             block = self._by_key.get(key)
             if block is None:  # given up before it ended
@@ -194,13 +200,13 @@ class BlocksInFlight:
         self._by_key[key] = block
         block.futures[key] = future
 
-    def _collect(self, finished: Iterable[tuple[_BlockInFlight, MarkerFuture]]) -> list[Event]:
-        """Return the markers of blocks that have ended, fetched all at once."""
+    def _collect(self, finished: Iterable[tuple[_BlockInFlight, ResultFuture]]) -> list[Event]:
+        """Return the results of blocks that have ended, fetched all at once."""
         blocks = list(finished)
         if not blocks:
             return []
         try:
-            markers = self._tasks.fetch([future for _, future in blocks])
+            results = self._tasks.fetch([future for _, future in blocks])
         except Exception:
             # A worker died with its result; where Dask has run the block again, that may have
             # failed with anything. It is marked, so submitting it again costs nothing, and shows
@@ -208,14 +214,14 @@ class BlocksInFlight:
             self._tasks.check()
             return [event for block, _ in blocks for event in self._handle_loss(block)]
         events: list[Event] = []
-        for (block, _), marker in zip(blocks, markers, strict=True):
+        for (block, _), result in zip(blocks, results, strict=True):
             self._forget(block)
             self._ended, self._stalls, self._last_end = self._ended + 1, 0, self._clock()
             self._durations.append(self._last_end - block.started)
-            events.append(BlockDone(block.task, marker))
+            events.append(BlockDone(block.task, result))
         return events
 
-    def _handle_error(self, block: _BlockInFlight, key: str, future: MarkerFuture) -> list[Event]:
+    def _handle_error(self, block: _BlockInFlight, key: str, future: ResultFuture) -> list[Event]:
         error = future.exception() if future.status == "error" else None
         if len(block.futures) > 1:  # its twin may still do it
             del block.futures[key], self._by_key[key]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from distributed import Client
 
 from wsi_unet.dask_cluster.workers import WorkerCounts, count_workers
-from wsi_unet.labels.progress import BlockMarker
 from wsi_unet.segmentation.dispatch.dask_tasks import DaskTasks
 from wsi_unet.segmentation.dispatch.in_flight import BlocksInFlight, Event
 from wsi_unet.segmentation.dispatch.policy import Limits
-from wsi_unet.segmentation.worker.task import Task, run_task
+from wsi_unet.segmentation.worker.any_task import AnyTask, Result, run_any_task
 
 PATIENCE = 1.0
 """Seconds without an answer after which `NothingEnded` is yielded."""
@@ -22,10 +22,10 @@ PATIENCE_FOR_TASKS = 0.05
 
 def stream(
     client: Client,
-    tasks: Iterable[Task | None],
+    tasks: Iterable[AnyTask | None],
     *,
     limits: Limits | None = None,
-    run: Callable[[Task], BlockMarker] = run_task,
+    run: Callable[[Any], Result] = run_any_task,
     count: Callable[[Client], WorkerCounts] = count_workers,
 ) -> Iterator[Event]:
     """Run `tasks` and yield what becomes of each, in the order in which they end.
@@ -51,22 +51,22 @@ def stream(
     more = True
     try:
         while True:
-            patience = PATIENCE
+            patience, idle = PATIENCE, not more
             for _ in range(in_flight.free_slots if more else 0):
                 try:
                     task = next(waiting)
                 except StopIteration:
-                    more = False
+                    more, idle = False, True
                     break
                 if task is None:
-                    patience = PATIENCE_FOR_TASKS
+                    patience, idle = PATIENCE_FOR_TASKS, True
                     break
                 in_flight.submit(task)
-            if not more:
+            if idle:  # later tasks may wait for those in flight
                 in_flight.duplicate_stragglers()
                 if not len(in_flight) and in_flight.suspects:
                     in_flight.submit_suspect()
-                if not len(in_flight):
+                if not len(in_flight) and not more:
                     return
             yield from in_flight.next_events(patience)
             if in_flight.stuck:

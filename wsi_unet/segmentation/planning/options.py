@@ -10,10 +10,11 @@ from wsi_unet.geometry import Box
 from wsi_unet.labels.pyramid import CHUNK, is_block_side
 from wsi_unet.models.inference.augmentation import VIEWS, Tta
 from wsi_unet.models.inference.device_names import parse_device_name
+from wsi_unet.objects.options import NumberPerClass, TextPerClass
 from wsi_unet.wording import plain
 
 DEFAULT_BLOCK = 4096
-OUTPUTS = ("labels", "probabilities")
+OUTPUTS = ("labels", "objects", "probabilities")
 MOST_ENLARGED = 4.0
 """How many times as large as the model's a slide's pixels may be unless the caller allows more."""
 IMAGES = ("overview", "full", "none")
@@ -37,6 +38,9 @@ class OptionArguments(TypedDict, total=False):
     device: str
     tta: Tta
     trust: bool
+    split: TextPerClass
+    min_area: NumberPerClass
+    max_area: NumberPerClass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +57,8 @@ class Options:
         region: (x, y, width, height) in level-0 px; None is the whole slide. Labels of pixels whose
             centres lie inside are those of the whole slide; all others are 0.
         tissue: "auto", "none" (predict everywhere) or the path of a mask.
-        outputs: "labels", and "probabilities" if they are to be stored too.
+        outputs: "labels", and "probabilities" if they are to be stored too, and "objects" if the
+            labels' objects are to be found too.
         image: which picture of the slide is stored beside the labels: "overview" (reduced), "full"
             or "none"; None keeps what an existing output has, and is "overview" for a new one.
         block: side of a block, px: 512·2^j.
@@ -64,6 +69,8 @@ class Options:
             averaged: the 4 "flips", or all 8 flips and rotations ("d4").
         trust: whether the model may be a program that can run any code when it is loaded
             (TorchScript, torch.export).
+        split, min_area, max_area: the object rule, for `find_objects`; without "objects" among the
+            outputs they mean nothing, and are refused.
     """
 
     reader: str = "auto"
@@ -80,6 +87,9 @@ class Options:
     device: str = "auto"
     tta: Tta = "none"
     trust: bool = False
+    split: TextPerClass = None
+    min_area: NumberPerClass = None
+    max_area: NumberPerClass = None
 
     def __post_init__(self) -> None:
         if self.region is not None and (len(self.region) != 4 or min(self.region[2:]) < 1):
@@ -111,11 +121,23 @@ class Options:
         names = ",".join(self.outputs)
         if not self.outputs or self.outputs[0] != "labels" or not set(self.outputs) <= set(OUTPUTS):
             raise OptionError(
-                f"outputs {names!r} is neither 'labels' nor 'labels,probabilities'",
+                f"outputs {names!r} isn't 'labels', with or without 'objects' and 'probabilities'",
                 option="outputs",
             )
         if len(set(self.outputs)) != len(self.outputs):
             raise OptionError(f"outputs {names!r} names one twice", option="outputs")
+        for option in ("split", "min_area", "max_area"):
+            if getattr(self, option) is not None and not self.objects:
+                raise OptionError(
+                    f"`{option}` is about objects, which aren't among the outputs; give "
+                    "`outputs=('labels', 'objects')`",
+                    option=option,
+                )
+
+    @property
+    def objects(self) -> bool:
+        """Whether the labels' objects are found too."""
+        return "objects" in self.outputs
 
     @property
     def probabilities(self) -> bool:

@@ -10,6 +10,8 @@ from wsi_unet.dask_cluster.workers import WorkerCounts
 from wsi_unet.errors import SignatureError
 from wsi_unet.geometry import Box
 from wsi_unet.models.inference.ensemble import Ensemble
+from wsi_unet.objects.options import resolve_rules
+from wsi_unet.objects.rule import ObjectRule
 from wsi_unet.segmentation.differences import describe_differences
 from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters, find_region
 from wsi_unet.segmentation.planning.costs import Costs, check_affordable, count_costs
@@ -40,6 +42,7 @@ class Plan:
         resumes: whether blocks of an earlier run with this signature are kept.
         slide_warnings: what makes this slide's result or costs doubtful, one line each.
         model_warnings: what makes every result of the model or the ensemble doubtful, likewise.
+        objects: the rule of each class by which its objects are found; None: they aren't.
     """
 
     output: str
@@ -51,11 +54,17 @@ class Plan:
     resumes: bool
     slide_warnings: tuple[str, ...]
     model_warnings: tuple[str, ...]
+    objects: ObjectRule | None = None
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What makes the result or the costs doubtful, one line each."""
         return self.slide_warnings + self.model_warnings
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What is written."""
+        return self.labels.outputs + (() if self.objects is None else ("objects",))
 
     @property
     def signature(self) -> str:
@@ -93,7 +102,8 @@ class Plan:
             "inexact_because": self.labels.inexact_because,
             "agreement": self.labels.agreement,
             "tissue": self.labels.tissue,
-            "outputs": list(self.labels.outputs),
+            "outputs": list(self.outputs),
+            "objects": None if self.objects is None else self.objects.model_dump(mode="json"),
             "tta": self.labels.tta,
             "statistics": [asdict(statistics) for statistics in self.labels.statistics],
             "regions": [list(region) for region in self.labels.regions],
@@ -130,6 +140,7 @@ def make_plan(
         SignatureError: the output holds a run that differs in what decides the pixels.
         PlanError: the machine can't afford it.
     """
+    objects = resolve_objects(ensemble, options)
     resolved = resolve_options(slide, ensemble, output, options)
     measured = probe(_make_request(ensemble, output, options, resolved, workers))
     labels = LabelParameters(
@@ -144,7 +155,7 @@ def make_plan(
         precision=measured.precision,
         device=measured.device,
         tissue=resolved.tissue,
-        outputs=options.outputs,
+        outputs=tuple(name for name in options.outputs if name != "objects"),
         tta=ensemble.tta,
         statistics=resolved.statistics,
         regions=resolved.regions,
@@ -181,7 +192,21 @@ def make_plan(
         resumes=output.stored is not None,
         slide_warnings=tuple(warnings),
         model_warnings=tuple(_warn_of_models(ensemble)),
+        objects=objects,
     )
+
+
+def resolve_objects(ensemble: Ensemble, options: Options) -> ObjectRule | None:
+    """Return the rule of every class, of the first model's card unless the caller says otherwise.
+
+    Raises:
+        OptionError: a rule can't be, or names a class that the model doesn't have.
+    """
+    if not options.objects:
+        return None
+    names = [label.name for group in ensemble.groups for label in group.classes if label.value]
+    card = ensemble.models[0].spec.objects or ObjectRule({})
+    return resolve_rules(names, card, options.split, options.min_area, options.max_area)
 
 
 def _warn(labels: LabelParameters, costs: Costs, options: Options) -> list[str]:

@@ -23,6 +23,7 @@ from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.dask_cluster.scheduler import scheduler_lost_error
 from wsi_unet.dask_cluster.workers import count_workers
 from wsi_unet.errors import ClusterError, OutputError
+from wsi_unet.labels.progress import BlockMarker
 from wsi_unet.segmentation.dispatch.in_flight import BlockDone, BlockFailed
 from wsi_unet.segmentation.dispatch.policy import Limits
 from wsi_unet.segmentation.dispatch.stream import stream
@@ -30,9 +31,10 @@ from wsi_unet.segmentation.report import Report
 from wsi_unet.segmentation.runs.execution import Execution
 from wsi_unet.segmentation.runs.jobs import SlideJob, SlideOutcome
 from wsi_unet.segmentation.runs.meter import CohortCallback, CohortMeter
+from wsi_unet.segmentation.runs.object_execution import ObjectExecution
 from wsi_unet.segmentation.runs.preparation import Preparation
 from wsi_unet.segmentation.runs.slides_ahead import SlidesAhead, run_in_background
-from wsi_unet.segmentation.worker.task import Run, Task
+from wsi_unet.segmentation.worker.any_task import AnyRun, AnyTask
 
 LIMITS = Limits()
 """How patient runs are with their blocks; the retries are the cluster options'."""
@@ -85,13 +87,13 @@ class _RunningSlide:
 
     Attributes:
         job: the slide.
-        execution: its run.
-        in_flight: how many of its blocks are with the workers.
-        exhausted: whether all its blocks were submitted.
+        execution: the present stage of its run.
+        in_flight: how many tasks of that are with the workers.
+        exhausted: whether all its tasks were submitted.
     """
 
     job: SlideJob
-    execution: Execution
+    execution: Execution | ObjectExecution
     in_flight: int = 0
     exhausted: bool = False
 
@@ -107,8 +109,9 @@ class _CohortRun:
         self._stop = Event()
         self._ahead = SlidesAhead(jobs, Preparation(client, limits, self._stop))
         self._prepared: deque[_RunningSlide] = deque()
-        self._running: dict[Run, _RunningSlide] = {}
-        self._finishing: dict[Future[Report], _RunningSlide] = {}
+        self._running: dict[AnyRun, _RunningSlide] = {}
+        self._finishing: dict[Future[Report | ObjectExecution], _RunningSlide] = {}
+        self._over = False  # whether no task is taken any more
         self._failed: list[SlideOutcome] = []
         total = len(jobs) if isinstance(jobs, Sized) else None
         self._meter = CohortMeter(total, max(1, count_workers(client).processes), on_progress)
@@ -121,6 +124,7 @@ class _CohortRun:
                     self._record(event)
                 yield from self._take_ended()
                 self._report_progress()
+            self._over = True
             self._give_up()
             while self._finishing:
                 self._report_progress()
@@ -137,24 +141,34 @@ class _CohortRun:
         finally:
             self._unlock_rest()
 
-    def _next_tasks(self) -> Iterator[Task | None]:
-        """Yield the blocks of one slide after the other; None while none is ready."""
+    def _next_tasks(self) -> Iterator[AnyTask | None]:
+        """Yield the tasks of one slide after the other; None while none is ready."""
         while True:
             self._look_ahead()
-            if self._prepared:
-                slide = self._prepared[0]
-                task = slide.execution.next_task()
-                if task is None:
-                    slide.exhausted = True
-                    self._prepared.popleft()
-                    self._finish_if_ended(slide)
-                    continue
-                slide.in_flight += 1
-                yield task
-            elif len(self._ahead) or len(self._finishing) >= MOST_FINISHING:
-                yield None
-            else:
+            task = self._take_task()
+            if task is None and not self._awaits_tasks():
                 return
+            yield task
+
+    def _take_task(self) -> AnyTask | None:
+        """Return the next task of the first slide that has one now."""
+        for slide in tuple(self._prepared):
+            task = slide.execution.next_task()
+            if task is not None:
+                slide.in_flight += 1
+                return task
+            if not slide.execution.waits:
+                slide.exhausted = True
+                self._prepared.remove(slide)
+                self._finish_if_ended(slide)
+        return None
+
+    def _awaits_tasks(self) -> bool:
+        """Return whether there will be tasks although there is none now."""
+        if len(self._ahead) or self._prepared or len(self._finishing) >= MOST_FINISHING:
+            return True
+        slides = (*self._running_slides(), *self._finishing.values())
+        return any(slide.execution.has_following for slide in slides)
 
     def _look_ahead(self) -> None:
         """Start the slides that are prepared by now, and have the next ones prepared."""
@@ -162,19 +176,22 @@ class _CohortRun:
             if isinstance(prepared, Exception):
                 self._failed.append(SlideOutcome(job, None, prepared))
                 continue
-            slide = _RunningSlide(job, prepared)
-            prepared.start()
-            self._prepared.append(slide)
-            self._running |= dict.fromkeys(prepared.runs, slide)
+            self._start(_RunningSlide(job, prepared))
         if len(self._finishing) < MOST_FINISHING:
             self._ahead.prepare_more(MOST_AHEAD - len(self._ahead) - len(self._prepared))
+
+    def _start(self, slide: _RunningSlide) -> None:
+        """Start a stage of a slide."""
+        slide.execution.start()
+        self._prepared.append(slide)
+        self._running |= dict.fromkeys(slide.execution.runs, slide)
 
     def _record(self, event: BlockDone | BlockFailed) -> None:
         slide = self._running[event.task.run]
         slide.in_flight -= 1
         slide.execution.record(event)
-        if isinstance(event, BlockDone):
-            self._meter.count_block(event.marker)
+        if isinstance(event, BlockDone) and isinstance(event.result, BlockMarker):
+            self._meter.count_block(event.result)
         self._finish_if_ended(slide)
 
     def _finish_if_ended(self, slide: _RunningSlide) -> None:
@@ -192,7 +209,11 @@ class _CohortRun:
             self._meter.count_pixels(slide.execution.pixels)
             error = future.exception()
             if error is None:
-                outcomes.append(SlideOutcome(slide.job, future.result()))
+                ended = future.result()
+                if isinstance(ended, Report):
+                    outcomes.append(SlideOutcome(slide.job, ended))
+                else:
+                    self._start_following(_RunningSlide(slide.job, ended))
             elif isinstance(error, Exception):
                 outcomes.append(SlideOutcome(slide.job, None, error))
             else:
@@ -203,6 +224,13 @@ class _CohortRun:
                 "slide ended", slide=outcome.job.slide, state=outcome.state, error=outcome.error
             )
             yield outcome
+
+    def _start_following(self, slide: _RunningSlide) -> None:
+        """Start the second stage of a slide; end it at once where no task is taken any more."""
+        self._start(slide)
+        if self._over:
+            slide.exhausted = True
+            self._finish_if_ended(slide)
 
     def _give_up(self) -> None:
         """Finish slides whose remaining blocks all hang and aren't submitted again."""
@@ -229,7 +257,7 @@ class _CohortRun:
         while self._finishing and time.monotonic() < deadline:
             yield from self._take_ended()
             time.sleep(0.01)
-        started = [*running, *self._finishing.values()]
+        started = [*self._running_slides(), *self._finishing.values()]
         if error is not None and not started:
             raise error
         for slide in started:
@@ -249,6 +277,8 @@ class _CohortRun:
         # Their threads end with the process, which may end next; their locks would stay.
         wait([*self._ahead.futures, *self._finishing], timeout=LEAVE_SECONDS)
         self._ahead.close_when_prepared()
+        for future in self._finishing:
+            future.add_done_callback(_close_following)
 
     def _running_slides(self) -> list[_RunningSlide]:
         return list({id(slide): slide for slide in self._running.values()}.values())
@@ -265,10 +295,23 @@ class _CohortRun:
         self._meter.report(active, blocks_in_flight=sum(slide.in_flight for slide in running))
 
 
-def _finish(execution: Execution) -> Report:
-    """Complete a slide's output, unlock it and return the report."""
+def _finish(execution: Execution | ObjectExecution) -> Report | ObjectExecution:
+    """Complete a stage of a slide; return the next one, or unlock the output and return the report.
+
+    Raises:
+        OutputError: something can't be written; the output is unlocked.
+    """
+    following = None
     try:
         execution.complete()
-        return execution.make_report()
+        following = execution.start_following()
+        return following or execution.make_report()
     finally:
-        execution.close()
+        if following is None:
+            execution.close()
+
+
+def _close_following(future: Future[Report | ObjectExecution]) -> None:
+    """Unlock the output of a slide of which another stage would have followed."""
+    if future.exception() is None and isinstance(stage := future.result(), ObjectExecution):
+        stage.close()

@@ -13,11 +13,13 @@ from wsi_unet.dask_cluster.workers import ask_workers, count_workers, list_worke
 from wsi_unet.errors import OutputError
 from wsi_unet.labels.progress import BlockFailure, BlockMarker
 from wsi_unet.models.inference.ensemble import Ensemble
+from wsi_unet.objects.source import LabelSource
 from wsi_unet.segmentation.dispatch.in_flight import BlockDone, BlockFailed
 from wsi_unet.segmentation.dispatch.policy import Limits, estimate_deadline
 from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters
 from wsi_unet.segmentation.planning.plan import Plan
 from wsi_unet.segmentation.report import Failure, Report, RunProgress, RunState
+from wsi_unet.segmentation.runs.object_execution import ObjectExecution
 from wsi_unet.segmentation.runs.output import (
     OpenOutput,
     complete_image,
@@ -114,6 +116,16 @@ class Execution:
                 self._said.add(text)
                 logs.warn(text, model=model)
 
+    @property
+    def has_following(self) -> bool:
+        """Whether another stage follows, if this one is finished."""
+        return self._plan.objects is not None
+
+    @property
+    def waits(self) -> bool:
+        """Whether there will be tasks although there is none now: never."""
+        return False
+
     def next_task(self) -> Task | None:
         """Return the next block to do; None when there is none left.
 
@@ -123,10 +135,11 @@ class Execution:
 
     def record(self, event: BlockDone | BlockFailed) -> None:
         """Record what became of a block of this run."""
-        if isinstance(event, BlockDone):
-            self._record_done(event.task, event.marker)
-        else:
+        assert isinstance(event.task, Task)
+        if isinstance(event, BlockFailed):
             self._record_failure(event.task, event.error)
+        elif isinstance(event.result, BlockMarker):
+            self._record_done(event.task, event.result)
 
     def complete(self) -> None:
         """Build the small levels of arrays that have all their blocks, unless they are there.
@@ -147,6 +160,22 @@ class Execution:
             complete_labels(
                 self._output, self._plan.labels, classes=len(self._ensemble.spec.classes)
             )
+
+    def start_following(self) -> ObjectExecution | None:
+        """Return the stage that follows this one, if one was asked for and the labels are finished.
+
+        It takes the lock over: its caller must `close` it instead of this one.
+
+        Raises:
+            OutputError: it can't be begun.
+        """
+        objects, report = self._plan.objects, self.make_report()
+        if objects is None or report.state != "finished":
+            return None
+        sources = LabelSource.open_all(self._output.store, self._plan.labels.label_groups)
+        return ObjectExecution(
+            self._client, sources, objects, self._lock, self._limits, labels=report
+        )
 
     def stop(self) -> None:
         """Have the workers end their blocks at the next tile; one that hangs isn't waited for."""

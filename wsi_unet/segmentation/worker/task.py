@@ -4,20 +4,18 @@ A task consists of coordinates: it names a run in an output store and one of its
 reads the run's parameters from the store and opens the slide, the model and the mask itself, once.
 
 Slides and models are expensive to open and can't be sent, so every process keeps its own between
-tasks: `_BLOCKS` and `_PREDICTORS` are module state for that reason, and `_ENDED` because tasks of a
-run that is over may arrive after it was released.
+tasks: `_BLOCKS` and `_PREDICTORS` are module state for that reason.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Thread
 from typing import Literal
 
 from wsi_unet.cores import usable_cores
-from wsi_unet.errors import BlockError, OutputError
+from wsi_unet.errors import OutputError
 from wsi_unet.geometry import BlockIndex
 from wsi_unet.labels.names import IMAGE_NAME
 from wsi_unet.labels.progress import BlockMarker, Progress
@@ -33,6 +31,7 @@ from wsi_unet.segmentation.references import ModelReference, SlideReference
 from wsi_unet.segmentation.worker.image_block import ImageBlockRunner
 from wsi_unet.segmentation.worker.label_block import LabelBlockRunner
 from wsi_unet.segmentation.worker.run_once import BlockRunner
+from wsi_unet.segmentation.worker.sessions import check_session, end_session
 from wsi_unet.slides.opening import open_slide
 from wsi_unet.slides.resample import open_raster
 from wsi_unet.slides.slide import Slide
@@ -100,9 +99,6 @@ CLOSING_SECONDS = 2.0
 """How long releasing a run waits for it to close."""
 
 _BLOCKS = ProcessCache[BlockRunner](capacity=8, close=lambda runner: runner.close())
-_ENDED: deque[str] = deque(maxlen=1000)
-"""Sessions that are over in this process; some of their tasks may still be queued."""
-
 _PREDICTORS = ProcessCache[Predictor](capacity=2)
 
 
@@ -113,8 +109,7 @@ def run_task(task: Task) -> BlockMarker:
         BlockError: the block fails, or its session is over.
         WsiUnetError: the slide, the model or the run can't be opened.
     """
-    if task.run.session in _ENDED:
-        raise BlockError("the run was stopped")
+    check_session(task.run.session)
     with _BLOCKS.use(task.run, lambda: _open_run(task.run)) as runner:
         return runner.run(task.index, task.attempt)
 
@@ -125,7 +120,7 @@ def release_run(run: Run) -> None:
     A block that is being computed ends at its next tile. A read that hangs would hold up closing,
     so that is waited for only briefly.
     """
-    _ENDED.append(run.session)
+    end_session(run.session)
 
     def close() -> None:
         runner = _BLOCKS.release(run)
