@@ -75,7 +75,7 @@ def parse_outputs(ctx: click.Context, param: click.Parameter, value: str) -> tup
         if name not in OUTPUTS:
             raise click.BadParameter(f"{name!r} is none of {', '.join(OUTPUTS)}.")
     if "labels" not in names:
-        raise click.BadParameter("Labels are always written: give labels or labels,probabilities.")
+        raise click.BadParameter("Labels are always written: give labels, or labels,objects.")
     return tuple(name for name in OUTPUTS if name in names)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from wsi_unet.wording import plain
+from wsi_unet.wording import count, plain
 from wsi_unet_cli.common.output import (
     duration,
     micrometres,
@@ -19,6 +19,7 @@ from wsi_unet_cli.common.text import speak
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from wsi_unet.objects.report import ClassObjects, LabelObjects, PartFailure
     from wsi_unet.segmentation.planning.plan import Plan
     from wsi_unet.segmentation.references import ModelReference
     from wsi_unet.segmentation.report import BlockCounts, ClassArea, Failure, Report, Waits
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 VIEWS_IN_WORDS = {"none": "", "flips": "4 flips, averaged", "d4": "8 flips and rotations, averaged"}
 """Views that each kind of test-time augmentation averages."""
+
+OBJECT_COLUMNS = ("  class", "objects", "per mm²", "mean area", "split", "dropped", "unsplit")
 
 MAX_FAILURES = 10
 """Number of failed blocks that are listed; `--json` has all."""
@@ -39,7 +42,7 @@ def show_plan(plan: Plan) -> None:
         f"{labels.slide.name}: planned, nothing written",
         [
             ("would write to", f"{plan.output} ({groups_in_words(labels.label_groups)})"),
-            ("outputs", ", ".join(labels.outputs)),
+            ("outputs", ", ".join(plan.outputs)),
             ("image", "none" if plan.image is None else plan.image.mode),
             ("model", _models_in_words(labels.model)),
             ("views", VIEWS_IN_WORDS[labels.tta]),
@@ -126,6 +129,7 @@ def show_report(report: Report, *, verbose: bool) -> None:
         ],
     )
     show_classes(report.classes)
+    show_objects(report.objects)
     if verbose:
         print_facts("parameters", list(_flatten("", report.parameters)))
 
@@ -151,6 +155,39 @@ def show_classes(classes: Sequence[ClassArea]) -> None:
         ("  class", "area", "share of what was segmented"),
         [(f"  {item.name}", area(item), percent(item.fraction)) for item in classes],
     )
+
+
+def show_objects(found: Sequence[LabelObjects]) -> None:
+    """Print the objects of each label group and class, as facts and a table on stdout."""
+    for each in found:
+        area = "" if each.area_mm2 is None else f"{each.area_mm2:.4g} mm² looked at"
+        parts = f"{each.parts} of {each.parts + each.left} blocks, {each.computed} computed now"
+        print_facts(
+            f"{each.label}: {count(each.objects, 'object')}{'' if each.finished else ' so far'}",
+            [
+                ("area", area),
+                ("unit", "" if each.unit == "µm" else "pixels of the slide: size not known"),
+                ("found in", parts),
+                *failures_in_words(each.failures),
+            ],
+        )
+        print_table(OBJECT_COLUMNS, [_describe_objects(item, each.unit) for item in each.classes])
+
+
+def _describe_objects(item: ClassObjects, unit: str) -> tuple[str, ...]:
+    return (
+        f"  {item.name}",
+        str(item.objects),
+        _number(item.density_per_mm2),
+        _number(item.mean_area, f" {unit}²"),
+        item.rule,
+        f"{item.dropped_small} small, {item.dropped_large} large",
+        str(item.large),
+    )
+
+
+def _number(value: float | None, unit: str = "") -> str:
+    return "n/a" if value is None else f"{value:.4g}{unit}"
 
 
 def area(item: ClassArea) -> str:
@@ -183,7 +220,7 @@ def waits_in_words(waits: Waits) -> str:
     )
 
 
-def failures_in_words(failures: Sequence[Failure]) -> list[tuple[str, str]]:
+def failures_in_words(failures: Sequence[Failure | PartFailure]) -> list[tuple[str, str]]:
     """Return the first failed blocks with what went wrong, and how many more there are."""
     rows = [(f"block {f.block[0]}.{f.block[1]}", speak(f.error)) for f in failures[:MAX_FAILURES]]
     more = len(failures) - len(rows)

@@ -10,6 +10,7 @@ from wsi_unet.segmentation.planning.options import IMAGES, PRECISIONS
 from wsi_unet_cli.common.cluster_options import cluster_options, logging_to
 from wsi_unet_cli.common.failures import VERBOSE
 from wsi_unet_cli.common.interrupt import interruptible
+from wsi_unet_cli.common.object_options import object_options
 from wsi_unet_cli.common.options import (
     ENSEMBLES,
     TTAS,
@@ -52,6 +53,7 @@ Examples:
   wsi-unet segment slide.svs --model my-model/ --region 4096,0,8192,8192
   wsi-unet segment slide.svs -m fold-1/ -m fold-2/ --ensemble mean --tta flips
   wsi-unet segment slide.svs --tissue tumour.geojson --outputs labels,probabilities
+  wsi-unet segment slide.svs --outputs labels,objects --split distance:0.75
 
 A run that is interrupted (Ctrl-C, SIGTERM, or SIGHUP except under nohup) exits with 1, and
 continues where it stopped when the same command is given again.
@@ -114,9 +116,10 @@ continues where it stopped when the same command is given again.
     default="labels",
     show_default=True,
     callback=parse_outputs,
-    metavar="labels[,probabilities]",
-    help="What to write.",
+    metavar="labels[,objects][,probabilities]",
+    help="What to write; objects: a table of the labels' objects, found when they are finished.",
 )
+@object_options
 @click.option(
     "--image",
     type=click.Choice(IMAGES),
