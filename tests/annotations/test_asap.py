@@ -51,7 +51,7 @@ def read(tmp_path: Path, content: str | bytes) -> Sequence[Annotation]:
 
 def test_an_outline_is_a_ring_of_y_and_x_in_a_class(tmp_path: Path) -> None:
     (found,) = read(tmp_path, document(outline(SQUARE)))
-    assert found.name == "Tumor"
+    assert (found.name, found.title) == ("Tumor", "Annotation 0")
     ((ring,),) = found.polygons
     assert ring.tolist() == [[y, x] for x, y in SQUARE]
     assert area((ring,)) == 7.5 * 10.25

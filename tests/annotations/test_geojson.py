@@ -44,6 +44,25 @@ def test_the_class_is_where_programs_write_it(tmp_path: Path, properties: Any, n
     assert found.name == name
 
 
+@pytest.mark.parametrize(
+    ("properties", "title"),
+    [
+        ({"classification": {"name": "Tumor"}, "name": " core 7 "}, "core 7"),
+        ({"name": "UT"}, "UT"),
+        ({"classification": "Stroma"}, ""),
+        ({"name": {"value": "x"}}, ""),
+        ([1], ""),
+        (None, ""),
+    ],
+)
+def test_a_feature_may_have_a_name_beside_its_class(
+    tmp_path: Path, properties: Any, title: str
+) -> None:
+    path = written(tmp_path / "a.geojson", [feature(properties)])
+    (found,) = read_annotations(path).annotations
+    assert found.title == title
+
+
 def test_a_feature_of_several_polygons_is_one_annotation(tmp_path: Path) -> None:
     several = {"type": "MultiPolygon", "coordinates": [[SQUARE], [SQUARE, SQUARE]]}
     point = {"type": "Point", "coordinates": [1, 2]}

@@ -28,10 +28,12 @@ class Annotation:
     Attributes:
         name: the name of its class.
         polygons: the areas that it covers; (y, x) in full-resolution px.
+        title: its own name, beside that of its class; "" if it has none.
     """
 
     name: str
     polygons: tuple[Polygon, ...]
+    title: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,13 +83,16 @@ class AnnotationCollector:
         """What was collected so far."""
         return Annotations(tuple(self._annotations), self._empty, self._first_empty)
 
-    def add(self, name: str, where: str, polygons: Iterable[Sequence[Points]]) -> None:
+    def add(
+        self, name: str, where: str, polygons: Iterable[Sequence[Points]], title: str = ""
+    ) -> None:
         """Add an annotation, unless it covers nothing.
 
         Args:
             name: the name of its class.
             where: what it is called in messages: "feature 3 ('nuclei')".
             polygons: outer ring and holes of each, full-resolution px of the slide.
+            title: its own name, "" if it has none.
 
         Raises:
             AnnotationError: points can't be pixels of a slide.
@@ -95,7 +100,7 @@ class AnnotationCollector:
         kept = [self._make_polygon(where, rings) for rings in polygons]
         areas = tuple(polygon for polygon in kept if polygon)
         if areas:
-            self._annotations.append(Annotation(name, areas))
+            self._annotations.append(Annotation(name, areas, title))
 
     def _make_polygon(self, where: str, rings: Sequence[Points]) -> Polygon:
         """Return outer ring and holes, () if the outer ring encloses nothing."""

@@ -64,8 +64,9 @@ def parse_asap(path: Path, data: bytes) -> Annotations:
     for number, node in enumerate(root.iterfind("Annotations/Annotation"), 1):
         if node.get("Type") in OUTLINES:
             name = _class_name(node)
+            title = node.get("Name", "").strip()
             where = f"annotation {number} ({node.get('Name', name)[:40]!r})"
-            collector.add(name, where, [[_points(path, node, where)]])
+            collector.add(name, where, [[_points(path, node, where)]], title)
     return collector.collected
 
 

@@ -48,7 +48,7 @@ class Spans:
     begin: Indices
     end: Indices
 
-    def select(self, chosen: NDArray[np.bool_]) -> Spans:
+    def select(self, chosen: NDArray[np.bool_] | Indices) -> Spans:
         """Return some of the intervals."""
         return Spans(self.polygon[chosen], self.row[chosen], self.begin[chosen], self.end[chosen])
 

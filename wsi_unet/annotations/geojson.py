@@ -45,12 +45,14 @@ def parse_geojson(path: Path, data: bytes) -> Annotations:
     """
     document = _load(path, data)
     collector = AnnotationCollector(path)
-    for number, (name, geometry) in enumerate(_features(path, document, 0), 1):
+    for number, (properties, geometry) in enumerate(_features(path, document, 0), 1):
         if not geometry:
             continue
+        name = _class_name(properties)
         where = f"feature {number} ({name[:40]!r})"
         areas = _areas(path, geometry, 0, where)
-        collector.add(name, where, (_rings(path, rings, where) for rings in areas))
+        polygons = (_rings(path, rings, where) for rings in areas)
+        collector.add(name, where, polygons, _own_name(properties))
     return collector.collected
 
 
@@ -67,8 +69,8 @@ def _load(path: Path, data: bytes) -> Any:
             ) from error
 
 
-def _features(path: Path, node: Any, depth: int) -> Iterator[tuple[str, Any]]:
-    """Yield class name and geometry of every feature (RFC 7946, section 3)."""
+def _features(path: Path, node: Any, depth: int) -> Iterator[tuple[Any, Any]]:
+    """Yield properties and geometry of every feature (RFC 7946, section 3)."""
     _check_depth(path, depth)
     if node is None:
         return
@@ -81,9 +83,9 @@ def _features(path: Path, node: Any, depth: int) -> Iterator[tuple[str, Any]]:
         for item in _items(path, node.get("features"), "a FeatureCollection's features"):
             yield from _features(path, item, depth + 1)
     elif kind == "Feature":
-        yield _class_name(node.get("properties")), node.get("geometry")
+        yield node.get("properties"), node.get("geometry")
     elif kind in (*AREAS, *WITHOUT_AREA):
-        yield UNCLASSIFIED, node
+        yield None, node
     else:
         raise AnnotationError(f"{path}: is JSON, but not GeoJSON: {describe_json(node)}")
 
@@ -145,6 +147,12 @@ def _class_name(properties: Any) -> str:
         if isinstance(value, str) and value.strip():
             return value.strip()
     return UNCLASSIFIED
+
+
+def _own_name(properties: Any) -> str:
+    """Return the name that a feature has beside its class, "" if it has none."""
+    name = properties.get("name") if isinstance(properties, dict) else None
+    return name.strip() if isinstance(name, str) else ""
 
 
 def _rings(path: Path, rings: Any, where: str) -> list[Points]:

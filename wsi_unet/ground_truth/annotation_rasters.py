@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,11 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_unet.annotations.annotation import Annotation, Annotations
-from wsi_unet.annotations.drawing import PolygonEdges, check_drawable, draw_numbers
+from wsi_unet.annotations.drawing import (
+    Indices,
+    PolygonEdges,
+    Spans,
+    check_drawable,
+    draw_numbers,
+)
+from wsi_unet.annotations.points import find_containing
 from wsi_unet.annotations.polygons import Polygon, area, bounds
 from wsi_unet.annotations.reading import HEAD_BYTES, looks_like_annotations, read_annotations
 from wsi_unet.errors import AnnotationError
-from wsi_unet.geometry import Box
+from wsi_unet.geometry import Box, Shape
 from wsi_unet.ground_truth.grids import Grid
 from wsi_unet.locations import Location
 from wsi_unet.regular_files import open_regular
@@ -147,11 +154,69 @@ class AnnotationRaster:
         """
         return draw_numbers(self._edges.take(self.find_touching(box)), box)
 
+    def read_spans(self, box: Box) -> Iterator[tuple[Box, Spans]]:
+        """Yield the pixels of every annotation in a box, those below others too, band by band.
+
+        Args:
+            box: px of the grid.
+
+        Yields:
+            A band of the box's rows, and disjoint intervals of each annotation, px of the band; in
+            place of a polygon's index they have the number of the annotation.
+        """
+        edges = self._edges.take(self.find_touching(box))
+        for band in edges.find_bands(box):
+            nothing_hides = np.zeros(band.shape, np.bool_)
+            layers = list(edges.find_layers(band, nothing_hides))
+            polygon, row, begin, end = (
+                np.concatenate([getattr(layer, name) for layer in layers])
+                for name in ("polygon", "row", "begin", "end")
+            )
+            numbers = self.owners[polygon + 1].astype(np.intp)
+            yield band, _unite_spans(Spans(numbers, row, begin, end), band.shape)
+
+    def find_holders(self, points: NDArray[np.float64]) -> tuple[Indices, Indices]:
+        """Find the annotations that hold points; see `find_containing`.
+
+        Args:
+            points: (n, 2) of (y, x), px of the grid.
+
+        Returns:
+            Numbers of annotations and indices of points: each pair once, by number, then index.
+        """
+        if not len(points):
+            return np.empty(0, np.intp), np.empty(0, np.intp)
+        (y0, x0), (y1, x1) = np.floor(points.min(axis=0)), np.floor(points.max(axis=0)) + 1
+        edges = self._edges.take(self.find_touching(Box(int(y0), int(x0), int(y1), int(x1))))
+        polygon, point = find_containing(edges, points)
+        pairs = np.unique(self.owners[polygon + 1].astype(np.intp) * len(points) + point)
+        return pairs // len(points), pairs % len(points)
+
+    def list_boxes(self) -> list[Box]:
+        """Return the smallest box of the grid that holds each polygon."""
+        low = np.floor(self._bounds[:, :2]).astype(int).tolist()
+        high = np.ceil(self._bounds[:, 2:]).astype(int).tolist()
+        whole = Box.from_shape(self._shape)
+        return [Box(*y0x0, *y1x1).intersection(whole) for y0x0, y1x1 in zip(low, high, strict=True)]
+
     def extent(self) -> Box:
         """Return the smallest box of the grid that holds all annotations."""
         low = np.floor(self._bounds[:, :2].min(axis=0)).astype(int).tolist()
         high = np.ceil(self._bounds[:, 2:].max(axis=0)).astype(int).tolist()
         return Box(*low, *high).intersection(Box.from_shape(self._shape))
+
+
+def _unite_spans(spans: Spans, shape: Shape) -> Spans:
+    """Return disjoint intervals with the pixels of others (of one annotation) of a band."""
+    rows, columns = shape
+    line = (spans.polygon * rows + spans.row) * (columns + 1)
+    order = np.argsort(line + spans.begin, kind="stable")
+    spans, line = spans.select(order), line[order]
+    # How far the intervals before have reached in the same row.
+    reached = np.concatenate([[0], np.maximum.accumulate(line + spans.end)[:-1]]) - line
+    begin = np.maximum(spans.begin, reached[: len(line)])
+    united = Spans(spans.polygon, spans.row, begin, spans.end)
+    return united.select(begin < spans.end)
 
 
 def is_annotation_file(path: str | os.PathLike[str] | Location) -> bool:
