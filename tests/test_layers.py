@@ -16,7 +16,7 @@ wsi_unet_cli.main > wsi_unet_cli > wsi_unet_cli.common > wsi_unet > view trainin
 > training.dataset > training.targets
 > training.fields training.images training.runtime training.recipe_file
 > training.recipe > training.recipe_sections training.report > cohorts
-> evaluation segmentation
+> evaluation segmentation measuring
 > segmentation.runs > segmentation.dispatch > segmentation.planning > segmentation.worker
 > segmentation.parameters segmentation.report segmentation.differences > segmentation.references
 > ground_truth models
@@ -32,7 +32,7 @@ wsi_unet_cli.main > wsi_unet_cli > wsi_unet_cli.common > wsi_unet > view trainin
 > slides.pixel_size > slides.levels
 > slides.sources slides.window_memory slides.library_messages slides.deadline > storage.locking
 > storage annotations metrics
-> logs locations signals colour image_files samples user_cache
+> logs locations signals colour image_files samples user_cache atomic_files
 > geometry errors cores process_cache regular_files csv_cells wording
   user_folders _version
 """

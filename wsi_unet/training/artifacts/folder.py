@@ -18,11 +18,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from wsi_unet.atomic_files import PARTIAL, replace_file
 from wsi_unet.errors import OutputError
 from wsi_unet.models.destination import MODEL_FILES, TRAINING_FOLDER, check_replaceable, writing
 from wsi_unet.storage.locking.lock import LockOwner, OutputLock, acquire
 from wsi_unet.storage.opening import open_store
-from wsi_unet.training.artifacts.atomic import PARTIAL, replace_file
 
 
 @dataclass(frozen=True)

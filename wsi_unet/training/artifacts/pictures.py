@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from wsi_unet.atomic_files import replace_file
 from wsi_unet.geometry import Box, Shape
 from wsi_unet.models.spec import ModelSpec
-from wsi_unet.training.artifacts.atomic import replace_file
 from wsi_unet.training.fields import IGNORED, TrainingField
 
 NO_MATPLOTLIB = (

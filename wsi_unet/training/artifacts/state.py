@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from pydantic import JsonValue
 
+from wsi_unet.atomic_files import replace_file
 from wsi_unet.errors import OutputError, SignatureError
 from wsi_unet.models.spec import Normalisation
 from wsi_unet.regular_files import read_regular
-from wsi_unet.training.artifacts.atomic import replace_file
 from wsi_unet.training.recipe import Recipe
 from wsi_unet.wording import count, plain
 

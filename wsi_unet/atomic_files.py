@@ -9,7 +9,7 @@ from pathlib import Path
 from wsi_unet.errors import OutputError
 
 PARTIAL = ".*.partial"
-"""Pattern of the files that a killed training may leave behind."""
+"""Pattern of the files that a killed process may leave behind."""
 
 
 def replace_file(path: Path, *contents: bytes | memoryview) -> None:
