@@ -20,6 +20,7 @@ from wsi_unet_cli.common.reports import (
     exactness_in_words,
     failures_in_words,
     groups_in_words,
+    show_class_objects,
     waits_in_words,
 )
 from wsi_unet_cli.common.text import speak, speak_document
@@ -27,6 +28,7 @@ from wsi_unet_cli.common.text import speak, speak_document
 if TYPE_CHECKING:
     from wsi_unet import RunStatus
     from wsi_unet.cohorts.status import OutputStatus
+    from wsi_unet.objects.status import ObjectStatus
     from wsi_unet.segmentation.status import Writer
 
 EPILOG = """\
@@ -90,7 +92,8 @@ def _show_result(result: str, *, verify: bool, forget: bool, as_json: bool) -> b
         for run in runs:
             _show(run, forgotten=forget)
         _show_writer(writer)
-    return all(run.state == "finished" for run in runs)
+    states = [run.state for run in runs]
+    return {*states, *(found.state for run in runs for found in run.objects)} == {"finished"}
 
 
 def _show(run: RunStatus, *, forgotten: bool) -> None:
@@ -118,6 +121,23 @@ def _show(run: RunStatus, *, forgotten: bool) -> None:
             *failures_in_words(run.failures),
         ],
     )
+    for objects in run.objects:
+        _show_objects(objects)
+
+
+def _show_objects(found: ObjectStatus) -> None:
+    cure = "find them again with the same objects command"
+    damaged = f"{count(found.damaged, 'block')} ({cure})" if found.damaged else ""
+    print_facts(
+        f"objects of {found.label}: {found.state}",
+        [
+            ("blocks", f"{found.done} of {found.blocks} done"),
+            ("damaged", damaged),
+            ("outdated", f"the labels have changed since; {cure}" * (found.state == "outdated")),
+            *failures_in_words(found.failures),
+        ],
+    )
+    show_class_objects(found.classes, found.unit)
 
 
 def _show_writer(writer: Writer | None) -> None:

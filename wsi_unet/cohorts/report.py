@@ -26,6 +26,7 @@ from wsi_unet.cohorts.rows import (
     CLASS_COLUMNS,
     CSV_COLUMNS,
     JSON_NAME,
+    OBJECT_COLUMNS,
     TIMES,
     Row,
     describe_error,
@@ -86,6 +87,7 @@ class CohortReport:
         self._before: dict[int, bytes] = {}
         self._counts: Counter[Status] = Counter()
         self._classes: dict[str, None] = {}
+        self._object_classes: dict[str, None] = {}
         self._names: dict[str, None] = {}
         self._progress: CohortProgress | None = None
         self._next = 0.0
@@ -137,8 +139,13 @@ class CohortReport:
                 self._by_output[row["output"]] = number
             self._rows.append(encode_row(row))
             self._counts[row["status"]] += 1
-            self._classes |= dict.fromkeys(area["name"] for area in row["classes"])
+            self._note_classes(row)
             self._names |= dict.fromkeys(slide.names)
+
+    def _note_classes(self, row: Row) -> None:
+        """Note the classes of a row, which have columns of their own."""
+        self._classes |= dict.fromkeys(area["name"] for area in row["classes"])
+        self._object_classes |= dict.fromkeys(found["name"] for found in row.get("objects", ()))
 
     def jobs(self) -> Collection[SlideJob]:
         """Return the slides' jobs for `segment_cohort`, which takes them one by one.
@@ -164,7 +171,7 @@ class CohortReport:
             changes |= summarise_report(report)
             if report.blocks.done == report.blocks.resumed and self._decode_row(number)["seconds"]:
                 changes = {name: changes[name] for name in changes.keys() - set(TIMES)}
-            self._classes |= dict.fromkeys(area["name"] for area in changes["classes"])
+            self._note_classes(changes)
         if outcome.error is not None:
             changes["error"] = describe_error(outcome.error)
         row = self._change_row(number, changes)
@@ -275,7 +282,8 @@ class CohortReport:
 
     def _encode_csv(self) -> bytes:
         classes = [f"{kind}:{name}" for name in self._classes for kind in CLASS_COLUMNS]
-        ours = dict.fromkeys((*CSV_COLUMNS, *classes))
+        objects = [f"{kind}:{name}" for name in self._object_classes for kind in OBJECT_COLUMNS]
+        ours = dict.fromkeys((*CSV_COLUMNS, *classes, *objects))
         names = [*ours, *(name for name in self._names if name not in ours)]
         text = io.StringIO(newline="")
         writer = csv.writer(text)

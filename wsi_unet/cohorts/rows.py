@@ -14,6 +14,7 @@ from wsi_unet.errors import WsiUnetError
 from wsi_unet.locations import Location
 from wsi_unet.segmentation.report import Report
 from wsi_unet.storage.store import ByteStore
+from wsi_unet.wording import count
 
 JSON_NAME = "cohort.json"
 MOST_BYTES = 1 << 30
@@ -36,6 +37,7 @@ CSV_COLUMNS = (
     "warnings",
 )
 CLASS_COLUMNS = ("area_mm2", "pixels", "fraction")
+OBJECT_COLUMNS = ("objects", "density_per_mm2", "mean_area")
 """These follow for each class, as "area_mm2:nuclei" and so on; then the manifest's columns."""
 
 EMPTY_ROW: Row = {
@@ -45,6 +47,7 @@ EMPTY_ROW: Row = {
     **dict.fromkeys(("exactness", "inexact_because")),
     **dict.fromkeys(("blocks", *TIMES)),
     "classes": [],
+    "objects": [],
     "warnings": [],
     "columns": {},
 }
@@ -106,13 +109,11 @@ def is_still_finished(before: Row, row: Row) -> bool:
 
 def summarise_report(report: Report) -> Row:
     """Return the cells of a slide's row that its report knows."""
-    failures = report.failures
-    first = failures[0] if failures else None
+    errors = [failure.error for failure in report.failures]
+    errors += [failure.error for group in report.objects for failure in group.failures]
     return {
         "status": report.state,
-        "error": None
-        if first is None
-        else f"{len(failures)} failed block{'s' * (len(failures) > 1)}: {first.error}",
+        "error": f"{count(len(errors), 'failed block')}: {errors[0]}" if errors else None,
         "label": report.label,
         "exactness": report.exactness,
         "inexact_because": report.inexact_because,
@@ -126,6 +127,11 @@ def summarise_report(report: Report) -> Row:
         "classes": [
             {"name": area.name, **{kind: getattr(area, kind) for kind in ("value", *CLASS_COLUMNS)}}
             for area in report.classes
+        ],
+        "objects": [
+            {"name": found.name, **{kind: getattr(found, kind) for kind in OBJECT_COLUMNS}}
+            for group in report.objects
+            for found in group.classes
         ],
         "warnings": list(report.warnings),
     }
@@ -157,4 +163,6 @@ def flatten_row(row: Row, ours: Mapping[str, None]) -> Row:
     }
     for area in row["classes"]:
         cells |= {f"{kind}:{area['name']}": area[kind] for kind in CLASS_COLUMNS}
+    for found in row.get("objects", ()):
+        cells |= {f"{kind}:{found['name']}": found[kind] for kind in OBJECT_COLUMNS}
     return cells | {name: cell for name, cell in row["columns"].items() if name not in ours}

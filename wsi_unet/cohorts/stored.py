@@ -46,6 +46,13 @@ class _Area(StoredDocument):
     fraction: Number | None
 
 
+class _Objects(StoredDocument):
+    name: Text
+    objects: Count
+    density_per_mm2: Number | None
+    mean_area: Number | None
+
+
 class StoredRow(StoredDocument):
     """The row of a slide."""
 
@@ -68,6 +75,7 @@ class StoredRow(StoredDocument):
     device_busy: Number | None
     waits: _Waits | None
     classes: tuple[_Area, ...]
+    objects: tuple[_Objects, ...] = ()
     warnings: tuple[Text, ...]
     columns: dict[Text, Text]
     refused: bool = False

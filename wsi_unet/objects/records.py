@@ -13,6 +13,8 @@ that has changed, when its marker can't be read, and when the part isn't what th
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeVar
 
@@ -24,6 +26,7 @@ from wsi_unet.labels.shards import Checksum, ShardRecord
 from wsi_unet.objects.faces import Faces
 from wsi_unet.objects.report import ClassObjects, Measure, PartFailure
 from wsi_unet.objects.rule import ClassRule
+from wsi_unet.storage.concurrent import map_concurrently
 from wsi_unet.storage.keys import BOOKKEEPING
 from wsi_unet.storage.store import ByteStore, get_bounded
 
@@ -32,6 +35,8 @@ MOST_FACES_BYTES = 1 << 28
 CHECKSUM_BYTES = 32
 MOST_FAILURES = 100
 """Failed blocks that a stage's record names."""
+
+_PART_MARKER = re.compile(r"/\d{1,9}\.\d{1,9}\.json")
 
 Value = Annotated[str, Field(pattern=r"^\d{1,3}$")]
 
@@ -66,10 +71,12 @@ class PartMarker(StoredDocument):
         inputs: hash of all that it was made from.
         file: the record of its file; `empty` if it has no rows, and isn't stored.
         classes: what it holds by label value.
+        signature: signature of the stage that made it; "" of earlier versions.
     """
 
     format_version: Literal[1] = 1
     inputs: Checksum
+    signature: Checksum | Literal[""] = ""
     file: ShardRecord
     classes: dict[Value, ClassCounts]
 
@@ -165,18 +172,38 @@ class StageFiles:
             return None
         return marker if marker.file.is_intact(self.store, self.part_key(block)) else None
 
-    def write_part(
-        self, block: BlockIndex, data: bytes | None, inputs: str, classes: dict[str, ClassCounts]
-    ) -> PartMarker:
-        """Store a part (None: it has no rows), then its marker, and return that."""
+    def check_parts(self, signature: str, *, contents: bool) -> Iterator[bool]:
+        """Yield of each part that a stage made whether it is stored as its marker says.
+
+        Args:
+            signature: signature of the stage.
+            contents: read the parts too, rather than only compare their lengths.
+        """
+        folder = self._key("parts")
+        stored = self.store.list(folder)
+        keys = (key for key in stored if _PART_MARKER.fullmatch(key.removeprefix(folder)))
+
+        def check(key: str) -> bool | None:
+            marker = self._read(PartMarker, key)
+            if marker is None or marker.signature not in ("", signature):
+                return None
+            row, column = key[len(folder) + 1 :].split(".")[:2]
+            part, file = self.part_key((int(row), int(column))), marker.file
+            if contents:
+                return file.is_intact(self.store, part)
+            return self.store.size(part) == (None if file.empty else file.length)
+
+        found = map_concurrently(check, keys, self.store.location)
+        return (sound for sound in found if sound is not None)
+
+    def write_part(self, block: BlockIndex, data: bytes | None, marker: PartMarker) -> None:
+        """Store a part (None: it has no rows), then its marker."""
         if data is None:
             self.store.delete(self.part_key(block))
         else:
             self.store.put(self.part_key(block), data)
-        marker = PartMarker(inputs=inputs, file=ShardRecord.from_shard(data), classes=classes)
         key = self._block_key("parts", block, "json")
         self.store.put(key, marker.model_dump_json().encode())
-        return marker
 
     def list_parts(self) -> list[str]:
         """Return the keys of the parts that are stored."""

@@ -15,6 +15,7 @@ import numpy as np
 from wsi_unet._version import __version__
 from wsi_unet.errors import OutputError
 from wsi_unet.geometry import BlockIndex
+from wsi_unet.labels.shards import ShardRecord
 from wsi_unet.objects.faces import Faces
 from wsi_unet.objects.finding import find_objects_of_block
 from wsi_unet.objects.joining import Component
@@ -159,7 +160,13 @@ class Stage:
             }
             data = encode_part(make_table(objects, self.frame), provenance)
         self._check_wanted()
-        marker = self.files.write_part(block, data, inputs, _count_classes(objects))
+        marker = PartMarker(
+            inputs=inputs,
+            file=ShardRecord.from_shard(data),
+            classes=_count_classes(objects),
+            signature=self.signature,
+        )
+        self.files.write_part(block, data, marker)
         return MadePart(marker, computed=True)
 
     def _check_wanted(self) -> None:

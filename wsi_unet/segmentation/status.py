@@ -16,6 +16,7 @@ from wsi_unet.labels import contents
 from wsi_unet.labels.names import IMAGE_NAME
 from wsi_unet.labels.progress import BlockMarker, Progress
 from wsi_unet.locations import Location
+from wsi_unet.objects.status import ObjectStatus, read_object_status
 from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters, read_parameters
 from wsi_unet.segmentation.report import BlockCounts, Failure, Waits
 from wsi_unet.segmentation.runs.output import are_labels_described, is_finished, mark_unfinished
@@ -84,6 +85,7 @@ class RunStatus:
         failures: failed blocks.
         damaged: blocks whose shards aren't what was written; with `forget` their markers were
             removed.
+        objects: the objects of each label group, as far as they were asked for.
     """
 
     label: str
@@ -101,6 +103,7 @@ class RunStatus:
     waits: Waits
     failures: tuple[Failure, ...]
     damaged: tuple[BlockIndex, ...]
+    objects: tuple[ObjectStatus, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the status as JSON-able values."""
@@ -208,6 +211,9 @@ def _read_status(
         waits=sum(map(Waits.from_marker, done), start=Waits()),
         failures=failures,
         damaged=tuple(sorted(marker.block for marker in damaged)),
+        objects=()
+        if labels is None
+        else tuple(read_object_status(progress.store, labels.label, labels.label_groups, verify)),
     )
 
 

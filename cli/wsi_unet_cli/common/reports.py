@@ -171,7 +171,18 @@ def show_objects(found: Sequence[LabelObjects]) -> None:
                 *failures_in_words(each.failures),
             ],
         )
-        print_table(OBJECT_COLUMNS, [_describe_objects(item, each.unit) for item in each.classes])
+        show_class_objects(each.classes, each.unit)
+
+
+def show_class_objects(classes: Sequence[ClassObjects], unit: str) -> None:
+    """Print how many objects of each class there are, as a table on stdout.
+
+    Args:
+        classes: the classes.
+        unit: the unit of length of their areas.
+    """
+    if classes:
+        print_table(OBJECT_COLUMNS, [_describe_objects(item, unit) for item in classes])
 
 
 def _describe_objects(item: ClassObjects, unit: str) -> tuple[str, ...]:
