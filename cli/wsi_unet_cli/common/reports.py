@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from wsi_unet.objects.report import ClassObjects, LabelObjects, PartFailure
+    from wsi_unet.segmentation.planning.object_costs import ObjectCosts
     from wsi_unet.segmentation.planning.plan import Plan
     from wsi_unet.segmentation.references import ModelReference
     from wsi_unet.segmentation.report import BlockCounts, ClassArea, Failure, Report, Waits
@@ -68,11 +69,20 @@ def show_plan(plan: Plan) -> None:
                 "time",
                 "not measured" if costs.seconds is None else f"about {duration(costs.seconds)}",
             ),
+            ("objects", _object_costs_in_words(plan.object_costs)),
             ("signature", plan.signature),
             ("resumes", "yes, part of it is done" if plan.resumes else ""),
             *(("warning", speak(warning)) for warning in plan.warnings),
         ],
     )
+
+
+def _object_costs_in_words(costs: ObjectCosts | None) -> str:
+    """Return what finding objects will take beside that."""
+    if costs is None:
+        return ""
+    time, disk = duration(costs.seconds), size(costs.expected_bytes)
+    return f"about {time} and {disk} more, where all tissue is full of nuclei"
 
 
 def _search_in_words(measured: WorkerMeasurement) -> str:

@@ -15,6 +15,7 @@ from wsi_unet.objects.rule import ObjectRule
 from wsi_unet.segmentation.differences import describe_differences
 from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters, find_region
 from wsi_unet.segmentation.planning.costs import Costs, check_affordable, count_costs
+from wsi_unet.segmentation.planning.object_costs import ObjectCosts
 from wsi_unet.segmentation.planning.options import Options
 from wsi_unet.segmentation.planning.output_state import OutputState
 from wsi_unet.segmentation.planning.resolved_options import ResolvedOptions, resolve_options
@@ -43,6 +44,7 @@ class Plan:
         slide_warnings: what makes this slide's result or costs doubtful, one line each.
         model_warnings: what makes every result of the model or the ensemble doubtful, likewise.
         objects: the rule of each class by which its objects are found; None: they aren't.
+        object_costs: what finding them needs, as far as that can be known; None: nothing.
     """
 
     output: str
@@ -55,6 +57,7 @@ class Plan:
     slide_warnings: tuple[str, ...]
     model_warnings: tuple[str, ...]
     objects: ObjectRule | None = None
+    object_costs: ObjectCosts | None = None
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -110,6 +113,7 @@ class Plan:
             "image": None if self.image is None else self.image.mode,
             "resumes": self.resumes,
             "warnings": list(self.warnings),
+            "object_costs": None if self.object_costs is None else asdict(self.object_costs),
             **self.costs.to_json(),
             "mpx_per_s": self.measured.mpx_per_s,
             "search": self.measured.describe_search(),
@@ -193,6 +197,11 @@ def make_plan(
         slide_warnings=tuple(warnings),
         model_warnings=tuple(_warn_of_models(ensemble)),
         objects=objects,
+        object_costs=None
+        if objects is None
+        else ObjectCosts.estimate(
+            costs.predicted_pixels, len(labels.label_groups), workers.processes
+        ),
     )
 
 
