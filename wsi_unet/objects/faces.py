@@ -45,12 +45,12 @@ class Faces:
         """Find them among the labels (h, w) of block `index`."""
         regions, core = label_components(labels), grid.core(index)
         (row, column), (rows, columns) = index, grid.size
-        numbers = regions.numbers
+        height, width = labels.shape
         sides = (
-            (row > 0, numbers[0]),
-            (row + 1 < rows, numbers[-1]),
-            (column > 0, numbers[:, 0]),
-            (column + 1 < columns, numbers[:, -1]),
+            (row > 0, regions.runs.draw_row(0)),
+            (row + 1 < rows, regions.runs.draw_row(height - 1)),
+            (column > 0, regions.runs.draw_column(0)),
+            (column + 1 < columns, regions.runs.draw_column(width - 1)),
         )
         runs = [_find_runs(side, line) for side, (shared, line) in enumerate(sides) if shared]
         found = np.concatenate([*runs, np.zeros((0, 4), np.int32)])

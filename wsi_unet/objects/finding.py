@@ -15,7 +15,7 @@ from wsi_unet.objects.outlines import find_edges, trace_polygons
 from wsi_unet.objects.regions import Regions, label_components
 from wsi_unet.objects.search import LabelPixels, Objects, Search
 from wsi_unet.objects.splitting import split_by_distance
-from wsi_unet.objects.sums import Sums, count_windows, find_cut, sum_moments
+from wsi_unet.objects.sums import Sums, count_crossings, find_cut, sum_moments
 
 
 def find_objects_of_block(
@@ -77,7 +77,7 @@ def _find_in_window(
     heights = np.array([search.rules[value].h or 0.0 for value in regions.values.tolist()])
     heights[is_large] = 0
     regions = split_by_distance(regions, labels, heights, search.pixel_size)
-    moments = sum_moments(regions.numbers, regions.boxes[:, :2])
+    moments = sum_moments(regions.runs, regions.boxes[:, :2])
     keep, dropped = search.apply_limits(regions.values, moments[:, 0])
     regions, moments = regions.select(keep), moments[keep]
     large = np.array([tuple(first) in firsts_of_large for first in regions.first.tolist()], bool)
@@ -87,8 +87,8 @@ def _find_in_window(
         boxes=regions.boxes + np.tile(origin, 2),
         sums=Sums(
             moments,
-            count_windows(regions.numbers, moments[:, 0]),
-            find_cut(regions.numbers, pixels.predicted(window.grow(2, 2)), len(regions)),
+            count_crossings(regions.runs, moments[:, 0]),
+            find_cut(regions.runs, pixels.predicted(window.grow(2, 2)), len(regions)),
         ),
         large=large,
         outlines=_outline(regions),

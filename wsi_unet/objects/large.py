@@ -12,6 +12,7 @@ from wsi_unet.geometry import BlockGrid, BlockIndex, Box
 from wsi_unet.objects.joining import Component
 from wsi_unet.objects.outlines import Edges, trace_polygons
 from wsi_unet.objects.regions import Regions, label_components
+from wsi_unet.objects.runs import Runs
 from wsi_unet.objects.search import LabelPixels, Objects, Search
 from wsi_unet.objects.sums import Sums, find_cut, sum_moments
 
@@ -26,7 +27,7 @@ class _LargeComponent:
             self.numbers.setdefault(block, []).append(number)
         self._value = 0
         self._moments = [0] * 6
-        self._windows = np.zeros(16, np.int64)
+        self._crossings = np.zeros(3, np.int64)
         self._cut = False
         self._edges: list[Edges] = []
 
@@ -38,11 +39,12 @@ class _LargeComponent:
         own = mask[1:-1, 1:-1].astype(np.int32)
         same = window.labels == self._value
         y, x = window.box.y0 - corner.y0, window.box.x0 - corner.x0
-        part = sum_moments(own, np.zeros((1, 2), np.int64))[0]
+        runs = Runs.find(own)
+        part = sum_moments(runs, np.zeros((1, 2), np.int64))[0]
         self._moments = _add_moments(self._moments, part.tolist(), y + 1, x + 1)
-        self._windows += _count_own_windows(mask, same)
+        self._crossings += _count_own_crossings(mask, same)
         self._edges.append(_find_own_edges(mask, same).shift(y, x))
-        self._cut = self._cut or bool(find_cut(own, window.predicted, 1)[0])
+        self._cut = self._cut or bool(find_cut(runs, window.predicted, 1)[0])
 
     def finish(self, search: Search) -> Objects:
         """Return it as an object, once all its blocks were added; none if it is dropped."""
@@ -54,7 +56,7 @@ class _LargeComponent:
             first=np.array([self.component.first], np.int64)[kept],
             values=values[kept],
             boxes=np.array([[box.y0, box.x0, box.y1, box.x1]], np.int64)[kept],
-            sums=Sums(table[kept], self._windows[None][kept], np.array([self._cut])[kept]),
+            sums=Sums(table[kept], self._crossings[None][kept], np.array([self._cut])[kept]),
             large=np.ones(1, np.bool_)[kept],
             outlines=outlines[kept],
             dropped=dropped,
@@ -116,24 +118,25 @@ def _add_moments(sums: list[int], part: list[int], dy: int, dx: int) -> list[int
     return [one + other for one, other in zip(sums, moved, strict=True)]
 
 
-def _count_own_windows(mask: NDArray[np.bool_], same: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return how many windows of 2 x 2 px are which (16,).
+def _count_own_crossings(mask: NDArray[np.bool_], same: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return how many pairs of neighbours cross the component's edge, by direction (3,).
 
-    In a window all pixels of one class are of one component. It counts where its first pixel of the
-    component lies in the mask, so once over all blocks.
+    Neighbours of one class are of one component. A pair counts in the block that has its pixel of
+    the component, so once over all blocks.
 
     Args:
         mask: (h + 2, w + 2) the component's pixels in the block.
         same: pixels of its class, around the block too.
     """
-    parts = (slice(None, -1), slice(1, None))
-    corners = [(rows, columns) for rows in parts for columns in parts]
-    code = sum(same[corner].astype(np.int64) << bit for bit, corner in enumerate(corners))
-    counts = np.zeros(16, np.int64)
-    earlier = np.zeros_like(same[:-1, :-1])
-    for corner in corners:
-        counts += np.bincount(np.asarray(code)[mask[corner] & ~earlier], minlength=16)
-        earlier |= same[corner]
+    rows, columns = mask.shape
+    inner, outside = mask[1:-1, 1:-1], ~same
+    counts = np.zeros(3, np.int64)
+    for y in (0, 1, 2):
+        for x in (0, 1, 2):
+            if (y, x) != (1, 1):
+                direction = 0 if y == 1 else 1 if x == 1 else 2
+                shifted = outside[y : y + rows - 2, x : x + columns - 2]
+                counts[direction] += np.count_nonzero(inner & shifted)
     return counts
 
 

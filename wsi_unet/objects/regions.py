@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+
+from wsi_unet.objects.runs import Runs
 
 Numbers = NDArray[np.int32]
 """(h, w): the number of each pixel's region, from 1; 0 for none."""
@@ -18,44 +21,55 @@ class Regions:
     """Regions numbered 1 … n in a window; arrays have one row per region, in order of numbers.
 
     Attributes:
-        numbers: (h, w) numbers.
+        runs: their pixels; each region has some.
         values: label values.
-        first: (n, 2) first pixels in raster order, (y, x), px of the window.
-        boxes: (n, 4) bounding boxes (y0, x0, y1, x1), half open, px of the window.
+        first: (n, 2) the pixels (y, x) that identify them, px of the window: of components and
+            their parts the first in raster order.
     """
 
-    numbers: Numbers
+    runs: Runs
     values: NDArray[np.uint8]
     first: NDArray[np.int64]
-    boxes: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.values)
+
+    @cached_property
+    def boxes(self) -> NDArray[np.int64]:
+        """(n, 4): bounding boxes (y0, x0, y1, x1), half open, px of the window."""
+        runs, starts = self.runs, self.runs.find_starts(len(self))
+        at, last = starts[:-1], starts[1:] - 1
+        left, right = np.minimum.reduceat(runs.x0, at), np.maximum.reduceat(runs.x1, at)
+        return np.stack([runs.y[at], left, runs.y[last] + 1, right], axis=1)
+
+    @cached_property
+    def numbers(self) -> Numbers:
+        """(h, w): the number of each pixel's region; drawn when it is first asked for."""
+        return self.runs.draw()
 
     def select(self, kept: NDArray[np.bool_]) -> Regions:
         """Return the regions for which `kept` (n,) is true, numbered anew in the same order."""
         if kept.all():
             return self
-        lookup = np.zeros(len(kept) + 1, np.int32)
-        lookup[1:][kept] = np.arange(1, np.count_nonzero(kept) + 1)
-        return Regions(lookup[self.numbers], self.values[kept], self.first[kept], self.boxes[kept])
+        which, index = kept[self.runs.region], np.cumsum(kept) - 1
+        runs = self.runs.select(which, index[self.runs.region[which]])
+        return Regions(runs, self.values[kept], self.first[kept])
 
 
 def label_components(labels: NDArray[np.uint8]) -> Regions:
     """Return the 8-connected components of equal labels (h, w); 0 is background."""
-    from scipy import ndimage
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import connected_components
 
-    numbers, total = np.zeros(labels.shape, np.int32), 0
-    for value in find_values(labels):
-        inside = labels == value
-        of_class, found = ndimage.label(inside, EIGHT)
-        if total:
-            of_class[inside] += total
-            numbers += of_class
-        else:
-            numbers = of_class
-        total += found
-    return describe_regions(numbers, labels, total)
+    runs = Runs.find(labels)
+    lower, upper = runs.find_touching()
+    size = len(runs)
+    edges = np.ones(len(lower), np.int8), upper, np.searchsorted(lower, np.arange(size + 1))
+    component = np.zeros(0, np.int64)
+    if size:
+        graph = csr_array(edges, shape=(size, size))
+        component = connected_components(graph, directed=False)[1].astype(np.int64)
+    return describe_regions(Runs.sort(runs.shape, component, runs.y, runs.x0, runs.x1), labels)
 
 
 def find_values(labels: NDArray[np.uint8]) -> list[int]:
@@ -67,19 +81,8 @@ def find_values(labels: NDArray[np.uint8]) -> list[int]:
     return [value + 1 for value in values]
 
 
-def describe_regions(numbers: Numbers, labels: NDArray[np.uint8], total: int) -> Regions:
-    """Return the regions that `numbers` (h, w) has, 1 … `total`, each of a single label."""
-    flat = np.flatnonzero(numbers)
-    region = numbers.ravel()[flat] - 1
-    columns = numbers.shape[1]
-    first = np.zeros(total, np.int64)
-    last = np.zeros(total, np.int64)
-    first[region[::-1]] = flat[::-1]  # of several assignments to one place the last one stays
-    last[region] = flat
-    x = flat % columns
-    x0, x1 = np.full(total, columns, np.int64), np.zeros(total, np.int64)
-    np.minimum.at(x0, region, x)
-    np.maximum.at(x1, region, x)
-    boxes = np.stack([first // columns, x0, last // columns + 1, x1 + 1], axis=1)
-    firsts = np.stack([first // columns, first % columns], axis=1)
-    return Regions(numbers, labels.ravel()[first], firsts, boxes)
+def describe_regions(runs: Runs, labels: NDArray[np.uint8]) -> Regions:
+    """Return the regions that consist of runs of labels (h, w), each of a single label."""
+    at = np.flatnonzero(np.diff(runs.region, prepend=-1))
+    first = np.stack([runs.y[at], runs.x0[at]], axis=1)
+    return Regions(runs, labels[first[:, 0], first[:, 1]], first)

@@ -118,7 +118,7 @@ class Objects:
             join([each.boxes for each in several]),
             Sums(
                 join([each.sums.moments for each in several]),
-                join([each.sums.windows for each in several]),
+                join([each.sums.crossings for each in several]),
                 join([each.sums.cut for each in several]),
             ),
             join([each.large for each in several]),

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_unet.objects.regions import EIGHT, Numbers, Regions, describe_regions
+from wsi_unet.objects.runs import Runs
 
 Slices = tuple[slice, slice]
 
@@ -71,7 +72,7 @@ def split_by_distance(
     kept = np.flatnonzero(np.bincount(numbers.ravel(), minlength=total + 1)[1:]) + 1
     lookup = np.zeros(total + 1, np.int32)
     lookup[kept] = np.arange(1, len(kept) + 1)
-    return describe_regions(lookup[numbers], labels, len(kept))
+    return describe_regions(Runs.find(lookup[numbers]), labels)
 
 
 class _Sheet:

@@ -12,13 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_unet.objects.regions import Numbers
+from wsi_unet.objects.runs import Runs
 
 EXACT = 1 << 20
 """Most pixels of an object whose products of sums surely fit into 64 bits, with `LONG`."""
-
-AT_ONCE = 1 << 20
-"""Pixels whose products are summed as floats at once: these sums are whole, and below 2^53."""
 
 LONG = 1 << 10
 """Longest side of such an object, px."""
@@ -30,81 +27,74 @@ class Sums:
 
     Attributes:
         moments: (n, 6) number of pixels, Σy, Σx, Σyy, Σxx, Σxy.
-        windows: (n, 16) how many windows of 2 x 2 px have which of their pixels in the object: the
-            sum of 1 (top left), 2 (top right), 4 (bottom left) and 8 (bottom right).
+        crossings: (n, 3) how many pairs of neighbours have one pixel in the object and one outside,
+            along rows, along columns and along both diagonals.
         cut: (n,) whether it touches pixels that weren't predicted, or the edge of the slide.
     """
 
     moments: NDArray[Any]
-    windows: NDArray[Any]
+    crossings: NDArray[Any]
     cut: NDArray[np.bool_]
 
 
-def sum_moments(numbers: Numbers, origins: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the moments (n, 6) of the regions 1 … n of `numbers` (h, w).
+def sum_moments(runs: Runs, origins: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the moments (n, 6) of regions.
 
     Args:
-        numbers: (h, w).
+        runs: the regions.
         origins: (n, 2) the point (y, x) from which each region's coordinates count, px.
     """
-    found = np.flatnonzero(numbers)
-    moments = np.zeros((6, len(origins)), np.int64)
-    for start in range(0, len(found), AT_ONCE):
-        flat = found[start : start + AT_ONCE]
-        region = numbers.ravel()[flat] - 1
-        y, x = np.divmod(flat, numbers.shape[1])
-        y, x = y - origins[region, 0], x - origins[region, 1]
-        moments[0] += np.bincount(region, minlength=len(origins))
-        for row, values in enumerate((y, x, y * y, x * x, x * y), start=1):
-            moments[row] += np.bincount(region, values, len(origins)).astype(np.int64)
-    return moments.T.copy()
+    y, x0 = runs.y - origins[runs.region, 0], runs.x0 - origins[runs.region, 1]
+    x1 = x0 + (runs.x1 - runs.x0)
+    pixels = x1 - x0
+    # Of the columns x0 … x1 − 1, whose squares sum up to (x1 − 1) x1 (2 x1 − 1) / 6 from 0 on.
+    first = (x0 + x1 - 1) * pixels // 2
+    second = ((x1 - 1) * x1 * (2 * x1 - 1) - (x0 - 1) * x0 * (2 * x0 - 1)) // 6
+    terms = pixels, y * pixels, first, y * y * pixels, second, y * first
+    starts = runs.find_starts(len(origins))[:-1]
+    return np.stack([np.add.reduceat(each, starts) for each in terms], axis=1)
 
 
-def count_windows(numbers: Numbers, pixels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return how many windows of 2 x 2 px are which, per region (n, 16), but for the empty one.
+def count_crossings(runs: Runs, pixels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return how many pairs of neighbours cross the edge of each region (n, 3), by direction.
 
     Args:
-        numbers: (h, w); the pixels at its border are 0.
-        pixels: (n,) number of pixels of each region.
+        runs: the regions.
+        pixels: (n,) number of pixels of each.
     """
     total = len(pixels)
-    corners = numbers[:-1, :-1], numbers[:-1, 1:], numbers[1:, :-1], numbers[1:, 1:]
-    mixed = (corners[0] != corners[1]) | (corners[0] != corners[2]) | (corners[0] != corners[3])
-    at = np.flatnonzero(mixed)
-    at += at // mixed.shape[1]  # a row of windows is 1 shorter than a row of pixels
-    width, flat = numbers.shape[1], numbers.ravel()
-    values = [flat[at + shift] for shift in (0, 1, width, width + 1)]
-    counts = np.zeros(16 * (total + 1), np.int64)
-    for position, own in enumerate(values):
-        fresh = own > 0
-        for before in values[:position]:
-            fresh &= own != before  # each region of a window counts once
-        chosen = own[fresh]
-        code = np.zeros(len(chosen), np.int64)
-        for bit, other in enumerate(values):
-            code += (chosen == other[fresh]).astype(np.int64) << bit
-        counts += np.bincount(chosen * 16 + code, minlength=len(counts))
-    found: NDArray[np.int64] = counts.reshape(total + 1, 16)[1:]
-    # Each pixel is the top left one of a window: those that aren't mixed are full.
-    found[:, 15] += pixels - found[:, 1::2].sum(axis=1)
-    return found
+    lower, upper = runs.find_touching()
+    low0, low1, up0, up1 = runs.x0[lower], runs.x1[lower], runs.x0[upper], runs.x1[upper]
+    region = runs.region[lower]
+
+    def count_inside(shift: int) -> NDArray[np.int64]:
+        """Count pairs inside a region: a pixel, and that above it and `shift` to the right."""
+        shared = np.minimum(low1 + shift, up1) - np.maximum(low0 + shift, up0)
+        return np.bincount(region, np.maximum(shared, 0), total).astype(np.int64)
+
+    rows = 2 * np.bincount(runs.region, minlength=total)
+    columns = 2 * (pixels - count_inside(0))
+    diagonals = 4 * pixels - 2 * (count_inside(1) + count_inside(-1))
+    return np.stack([rows, columns, diagonals], axis=1)
 
 
-def find_cut(numbers: Numbers, predicted: NDArray[np.bool_], total: int) -> NDArray[np.bool_]:
+def find_cut(runs: Runs, predicted: NDArray[np.bool_], total: int) -> NDArray[np.bool_]:
     """Return which regions (total,) have a pixel that wasn't predicted among their 8 neighbours.
 
     Args:
-        numbers: (h, w).
-        predicted: (h + 2, w + 2) which pixels were predicted, with those around `numbers`.
+        runs: the regions.
+        predicted: (h + 2, w + 2) which pixels were predicted, with those around the window.
         total: number of regions.
     """
-    found = np.zeros(total + 1, np.bool_)
+    found = np.zeros(total, np.bool_)
     if not predicted.all():
-        rows, columns = numbers.shape
-        for y in range(3):
-            for x in range(3):
-                found[numbers[~predicted[y : y + rows, x : x + columns]]] = True
-    return found[1:]
+        missing = ~predicted
+        missing = missing[:-2] | missing[1:-1] | missing[2:]
+        at = np.flatnonzero(missing[:, :-2] | missing[:, 1:-1] | missing[:, 2:])
+        start = runs.y * runs.shape[1] + runs.x0
+        stop = start + (runs.x1 - runs.x0)
+        found[runs.region[np.searchsorted(at, start) < np.searchsorted(at, stop)]] = True
+    return found
 
 
 def finish_sums(sums: Sums, pixel_size: tuple[float, float]) -> dict[str, NDArray[Any]]:
@@ -122,7 +112,7 @@ def finish_sums(sums: Sums, pixel_size: tuple[float, float]) -> dict[str, NDArra
     major, minor = half + root, np.maximum(half - root, 0.0)
     with np.errstate(invalid="ignore", divide="ignore"):
         eccentricity = np.where(major > 0, np.sqrt(1 - minor / major), 0.0)
-    perimeter = _perimeter(sums.windows, pixel_size)
+    perimeter = _perimeter(sums.crossings, pixel_size)
     # math.atan2: numpy's own may differ in the last bit between processors.
     angles = map(math.atan2, (2 * xy).tolist(), (yy - xx).tolist())
     orientation = np.fromiter((angle / 2 for angle in angles), np.float64, len(pixels))
@@ -154,20 +144,13 @@ def _central_moments(moments: NDArray[Any]) -> tuple[NDArray[np.float64], ...]:
     )
 
 
-def _perimeter(windows: NDArray[Any], pixel_size: tuple[float, float]) -> NDArray[np.float64]:
+def _perimeter(crossings: NDArray[Any], pixel_size: tuple[float, float]) -> NDArray[np.float64]:
     """Return the perimeters (n,): for each direction, how often lines along it meet the edge."""
     height, width = pixel_size
     diagonal, angle = math.hypot(height, width), math.atan2(height, width)
-    codes = np.arange(16)
-    bit = [(codes >> position) & 1 for position in range(4)]
-    crossings = {  # per window; each horizontal and vertical pair lies in two windows
-        "row": ((bit[0] != bit[1]).astype(int) + (bit[2] != bit[3])) / 2,
-        "column": ((bit[0] != bit[2]).astype(int) + (bit[1] != bit[3])) / 2,
-        "diagonal": (bit[0] != bit[3]).astype(int) + (bit[1] != bit[2]),
-    }
-    counts = {name: windows.astype(np.float64) @ each for name, each in crossings.items()}
+    rows, columns, diagonals = crossings.astype(np.float64).T
     return np.asarray(
-        angle * (height / 2) * counts["row"]
-        + (math.pi / 2 - angle) * (width / 2) * counts["column"]
-        + (math.pi / 4) * (height * width / diagonal / 2) * counts["diagonal"]
+        angle * (height / 2) * rows
+        + (math.pi / 2 - angle) * (width / 2) * columns
+        + (math.pi / 4) * (height * width / diagonal / 2) * diagonals
     )
