@@ -123,12 +123,13 @@ def test_the_bound_is_an_environment_variable(monkeypatch: pytest.MonkeyPatch) -
 def test_whatever_cannot_be_a_slide_is_closed(
     monkeypatch: pytest.MonkeyPatch, most: str, kind: type[Exception]
 ) -> None:
-    closed: list[object] = []
+    reader = FailingReader(ValueError())
+    closed: list[Reader] = []
     monkeypatch.setenv("WSI_UNET_MAX_PIXELS", most)
-    monkeypatch.setattr(FailingReader, "close", closed.append)
+    monkeypatch.setattr(reader, "close", lambda: closed.append(reader))
     with pytest.raises(kind):
-        Slide("memory", FailingReader(ValueError()))
-    assert len(closed) == 1
+        Slide("memory", reader)
+    assert closed == [reader]
 
 
 def directory_pointers(path: Path) -> tuple[str, list[tuple[int, int]]]:
