@@ -10,12 +10,16 @@ from contextlib import suppress
 from pathlib import Path
 from random import Random
 
+from support.fault_account import Block
 from support.fault_cluster import NURSED, end, is_alive, is_stopped
 from support.fault_study import LABEL
 from support.fault_trial import Fault, Trial
 
 WORKER_TTL = 6.0
 """Seconds of silence after which the cluster's scheduler is to take a worker for dead."""
+
+LONGEST_STOP = 90.0
+"""Seconds after which a stopped worker continues, whatever has become of its blocks."""
 
 DEATHS = 4
 """How often a block kills its worker: once more than Dask allows by default."""
@@ -87,16 +91,28 @@ def stop_client(trial: Trial, random: Random) -> bool:
 
 def stop_worker(trial: Trial, random: Random) -> bool:
     """SIGSTOP a worker for as long as its scheduler tolerates."""
-    return _stop_worker(trial, random, "stop a worker", random.uniform(0.5, 2.5))
+    pid = _choose_worker(trial, random)
+    if pid is None:
+        return False
+    _stop(trial, pid, random.uniform(0.5, 2.5))
+    trial.hit("stop a worker", trial.in_flight(pid))
+    return True
 
 
 def stop_worker_for_long(trial: Trial, random: Random) -> bool:
-    """SIGSTOP a worker until the scheduler has declared it dead; then let it continue.
+    """SIGSTOP a worker until its blocks were done by another; then let it continue.
 
-    It has no nanny, which would kill it.
+    The scheduler has declared it dead by then. It has no nanny, which would kill it.
     """
-    seconds = 2 * WORKER_TTL + 1  # the scheduler looks that rarely
-    return _stop_worker(trial, random, "stop a worker for long", seconds, but=NURSED)
+    _hold_blocks(trial)
+    pid = _choose_worker(trial, random, but=NURSED)
+    if pid is not None:
+        blocks: list[Block] = []
+        _stop(trial, pid, LONGEST_STOP, lambda: bool(blocks) and trial.done(blocks))
+        blocks += trial.in_flight(pid)
+        trial.hit("stop a worker for long", blocks)
+    trial.cluster.orders.withdraw("slow")
+    return pid is not None
 
 
 def delete_shard(trial: Trial, random: Random) -> bool:
@@ -213,25 +229,42 @@ def random_faults(random: Random, kinds: list[str], blocks: int) -> list[Fault]:
     return found
 
 
-def _stop_worker(trial: Trial, random: Random, kind: str, seconds: float, but: str = "") -> bool:
+def _running_workers(trial: Trial, but: str = "") -> list[int]:
     found = trial.cluster.worker_processes().items()
-    workers = [pid for pid, name in found if name != but and not is_stopped(pid)]
-    if not workers:
-        return False
-    pid = random.choice([one for one in workers if trial.in_flight(one)] or workers)
-    _stop(trial, pid, seconds)
-    trial.hit(kind, trial.in_flight(pid))
-    return True
+    return [pid for pid, name in found if name != but and not is_stopped(pid)]
 
 
-def _stop(trial: Trial, pid: int, seconds: float) -> None:
+def _choose_worker(trial: Trial, random: Random, but: str = "") -> int | None:
+    """Return a worker that computes something, or any; None if there is none."""
+    workers = _running_workers(trial, but)
+    busy = [pid for pid in workers if trial.in_flight(pid)]
+    return random.choice(busy or workers) if workers else None
+
+
+def _hold_blocks(trial: Trial) -> None:
+    """Let blocks last, and wait until a worker without a nanny has started one that does."""
+    trial.cluster.orders.give("slow")
+    before = trial.in_flight()  # these may be past the order
+    while trial.not_started() and trial.keep_running():
+        workers = _running_workers(trial, but=NURSED)
+        found = {block for pid in workers for block in trial.in_flight(pid)}
+        if any(block[0] == LABEL for block in found.difference(before)):
+            break
+        trial.tick()
+
+
+def _stop(
+    trial: Trial, pid: int, seconds: float, enough: Callable[[], bool] = lambda: False
+) -> None:
+    """SIGSTOP a process for some seconds, or until it is enough."""
+
     def go_on() -> None:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
 
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGSTOP)
-    trial.later(seconds, go_on)
+    trial.later(seconds, go_on, enough)
 
 
 def _damage(trial: Trial, random: Random, kind: str, damage: Callable[[Path], None]) -> bool:

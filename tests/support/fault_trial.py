@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -63,7 +63,7 @@ class Trial:
     def __post_init__(self) -> None:
         self.random = Random(self.seed)
         self.client = self._begin()
-        self._later: list[tuple[float, Callable[[], None]]] = []
+        self._later: list[tuple[float, Callable[[], bool], Callable[[], None]]] = []
         self._patience = time.monotonic() + TRIAL_SECONDS
 
     @property
@@ -126,16 +126,21 @@ class Trial:
         now = time.monotonic()
         if now > self._patience:
             raise AssertionError(f"this never ends\n{self.story()}")
-        due = [what for when, what in self._later if when <= now]
-        self._later = [(when, what) for when, what in self._later if when > now]
-        for undo in due:
+        due = [later for later in self._later if later[0] <= now or later[1]()]
+        self._later = [later for later in self._later if later not in due]
+        for _, _, undo in due:
             undo()
         if now >= self.revive_at:
             self.cluster.revive()
 
-    def later(self, seconds: float, what: Callable[[], None]) -> None:
-        """Call a function after some seconds, or earlier if the command is repeated."""
-        self._later.append((time.monotonic() + seconds, what))
+    def later(
+        self,
+        seconds: float,
+        what: Callable[[], None],
+        enough: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Call a function after some seconds, once `enough`, or if the command is repeated."""
+        self._later.append((time.monotonic() + seconds, enough, what))
 
     def _inject(self, fault: Fault) -> bool:
         """Inject a fault if it is due and can hit something; return whether it did."""
@@ -158,6 +163,10 @@ class Trial:
         """Return the blocks that these worker processes, or all, are computing."""
         workers = pids or tuple(self.cluster.worker_processes())
         return in_flight(self.cluster.orders.events(), self.output, workers)
+
+    def done(self, blocks: Iterable[Block]) -> bool:
+        """Return whether these blocks are done, and weren't damaged since."""
+        return self.account().done.issuperset(blocks)
 
     def noted_by(self, name: str, what: str) -> list[Block]:
         """Return the blocks for which a worker noted an event, "begun" or "marked"."""
@@ -231,7 +240,7 @@ class Trial:
             self.tick()
 
     def _settle(self) -> None:
-        for _, undo in sorted(self._later, key=lambda pair: pair[0]):
+        for _, _, undo in sorted(self._later, key=lambda later: later[0]):
             undo()
         self._later.clear()
         self.cluster.revive()
