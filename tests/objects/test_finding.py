@@ -73,6 +73,14 @@ def test_shapes_over_many_blocks(make: object, largest_box: int) -> None:
         assert other.equals(table)  # to the last bit
 
 
+def test_one_object_with_thousands_of_holes_and_outlines() -> None:
+    noise = np.random.default_rng(1).random((300, 300)) < 0.55
+    labels = noise.astype(np.uint8)
+    table = find_by_blocks(labels, 300, shapes.NO_RULES)
+    check_against_whole(labels, table, oracle.find(labels, {}, LARGEST_BOX))
+    assert find_by_blocks(labels, 64, shapes.NO_RULES).equals(table)
+
+
 @st.composite
 def images(draw: st.DrawFn) -> Labels:
     shape = draw(st.tuples(st.integers(1, 14), st.integers(1, 14)))

@@ -47,6 +47,10 @@ class Edges:
             )
         )
 
+    def select(self, which: NDArray[np.int64]) -> Edges:
+        """Return the edges with these indices, in their order."""
+        return Edges(self.owner[which], self.y[which], self.x[which], self.direction[which])
+
     def shift(self, dy: int, dx: int) -> Edges:
         """Return the edges moved by (dy, dx)."""
         return Edges(self.owner, self.y + dy, self.x + dx, self.direction)
@@ -93,25 +97,34 @@ def trace_polygons(edges: Edges, total: int) -> NDArray[Any]:
     import shapely
 
     order = np.argsort(_number_vertices(edges) * 4 + edges.direction)
-    edges = Edges(*(getattr(edges, n)[order] for n in ("owner", "y", "x", "direction")))
+    edges = edges.select(order)
     following = _link(edges)
     path, starts = _order_rings(following)
-    y, x, direction = edges.y[path], edges.x[path], edges.direction[path]
+    edges = edges.select(path)
+    y, x, direction = edges.y, edges.x, edges.direction
     lengths = np.diff(starts, append=len(path))
     before = np.arange(len(path)) - 1
     before[starts] = starts + lengths - 1
     corner = direction != direction[before]
-    ring = np.repeat(np.arange(len(starts)), lengths)[corner]
+    ring_of_edge = np.repeat(np.arange(len(starts)), lengths)
+    ring = ring_of_edge[corner]
     points = np.stack([x[corner], y[corner]], axis=1)
     rings = shapely.linearrings(points, indices=ring)
-    owner = edges.owner[path[starts]]
+    owner = edges.owner[starts]
     # Twice the area: outlines that run clockwise on a screen have a positive one.
     bounds = np.flatnonzero(np.diff(ring, prepend=-1))
     after = np.arange(len(ring)) + 1
     after[np.append(bounds[1:], len(ring)) - 1] = bounds
     cross = points[:, 0] * points[after, 1] - points[after, 0] * points[:, 1]
     area = np.add.reduceat(cross, bounds)
-    return _assemble(rings, owner, area, total)
+    outer, hole = np.flatnonzero(area > 0), np.flatnonzero(area < 0)
+    first_outer = np.zeros(total, np.int64)
+    first_outer[owner[outer][::-1]] = outer[::-1]
+    shell = first_outer[owner[hole]]
+    ambiguous = np.bincount(owner[outer], minlength=total)[owner[hole]] > 1
+    if ambiguous.any():
+        shell[ambiguous] = _find_shells(edges, ring_of_edge, area > 0)[hole[ambiguous]]
+    return _assemble(rings, owner, outer, hole, shell, total)
 
 
 def _number_vertices(edges: Edges) -> NDArray[np.int64]:
@@ -176,18 +189,26 @@ def _order_rings(following: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArr
 
 
 def _assemble(
-    rings: NDArray[Any], owner: NDArray[np.int64], area: NDArray[np.int64], total: int
+    rings: NDArray[Any],
+    owner: NDArray[np.int64],
+    outer: NDArray[np.int64],
+    hole: NDArray[np.int64],
+    shell: NDArray[np.int64],
+    total: int,
 ) -> NDArray[Any]:
-    """Return the polygon of each object from its rings, of which holes have a negative area."""
+    """Return the polygon of each object from its rings.
+
+    Args:
+        rings: the rings.
+        owner: the object of each ring.
+        outer: the rings that are outlines.
+        hole: the others.
+        shell: the outline that each of them lies in.
+        total: number of objects.
+    """
     import shapely
 
-    outer, hole = np.flatnonzero(area > 0), np.flatnonzero(area < 0)
     outers = np.bincount(owner[outer], minlength=total)
-    first_outer = np.zeros(total, np.int64)
-    first_outer[owner[outer][::-1]] = outer[::-1]
-    shell = first_outer[owner[hole]]
-    if len(ambiguous := np.flatnonzero(outers[owner[hole]] > 1)):
-        shell[ambiguous] = _find_shells(rings, owner, area, hole[ambiguous])
     shells_and_holes = np.concatenate([outer, hole])
     index = np.concatenate([outer, shell])
     order = np.argsort(index, kind="stable")  # each outline with its holes after it
@@ -206,21 +227,26 @@ def _assemble(
 
 
 def _find_shells(
-    rings: NDArray[Any],
-    owner: NDArray[np.int64],
-    area: NDArray[np.int64],
-    holes: NDArray[np.int64],
-) -> list[int]:
-    """Return the outline that each of some holes lies in: the smallest that contains its edge."""
-    import shapely
+    edges: Edges, ring: NDArray[np.int64], is_outer: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Return the outline that each ring lies in; of outlines themselves.
 
-    shells = []
-    for hole in holes:
-        outlines = np.flatnonzero((owner == owner[hole]) & (area > 0))
-        (x0, y0), (x1, y1) = shapely.get_coordinates(rings[hole])[:2]
-        # A point of the object beside the hole's first edge, half a pixel to the right of it.
-        dx, dy = np.sign(x1 - x0), np.sign(y1 - y0)
-        point = shapely.points(x0 + dx / 2 - dy / 2, y0 + dy / 2 + dx / 2)
-        around = outlines[shapely.contains(shapely.polygons(rings[outlines]), point)]
-        shells.append(int(around[np.argmin(area[around])]))
-    return shells
+    To the left of a hole's first vertical edge, in raster order, lie pixels of its object, as far
+    as the object's next vertical edge. That belongs to the outline around the hole, or to another
+    hole in it which begins earlier.
+
+    Args:
+        edges: the edges of all rings.
+        ring: the ring of each.
+        is_outer: of each ring, whether it is an outline.
+    """
+    upright = np.flatnonzero(edges.direction % 2)
+    row = edges.y[upright] - (edges.direction[upright] == 3)  # of the pixels on both sides
+    order = np.lexsort((edges.x[upright], row, edges.owner[upright]))
+    sorted_ring = ring[upright[order]]
+    _, first = np.unique(sorted_ring, return_index=True)
+    around = np.arange(len(is_outer))
+    around[~is_outer] = sorted_ring[first[~is_outer] - 1]
+    while not is_outer[around].all():
+        around = around[around]
+    return around
