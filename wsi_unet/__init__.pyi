@@ -23,6 +23,7 @@ from .evaluation.report import Evaluation as Evaluation
 from .evaluation.run import evaluate as evaluate
 from .labels.reading import open_labels as open_labels
 from .labels.reading import open_probabilities as open_probabilities
+from .measuring.run import measure as measure
 from .models.model import Model as Model
 from .models.model import bundled_models as bundled_models
 from .models.model import load_model as load_model
@@ -87,6 +88,7 @@ __all__ = [
     "find_objects",
     "load_model",
     "map_unet",
+    "measure",
     "open_labels",
     "open_objects",
     "open_probabilities",

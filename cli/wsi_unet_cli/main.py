@@ -19,6 +19,7 @@ from wsi_unet_cli.common.text import printable
 from wsi_unet_cli.doctor import doctor
 from wsi_unet_cli.evaluate import evaluate
 from wsi_unet_cli.info import info
+from wsi_unet_cli.measure import measure
 from wsi_unet_cli.model.command import model
 from wsi_unet_cli.models import models
 from wsi_unet_cli.objects import objects
@@ -91,7 +92,20 @@ def cli() -> None:
     """
 
 
-for command in (segment, info, status, objects, overlay, evaluate, train, models, model, doctor):
+COMMANDS = (
+    segment,
+    info,
+    status,
+    objects,
+    measure,
+    overlay,
+    evaluate,
+    train,
+    models,
+    model,
+    doctor,
+)
+for command in COMMANDS:
     cli.add_command(command)
 
 

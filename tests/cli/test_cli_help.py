@@ -16,7 +16,17 @@ from wsi_unet_cli.common.options import TTAS
 from wsi_unet_cli.main import cli
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("segment", "info", "status", "overlay", "evaluate", "train", "models", "doctor")
+COMMANDS = (
+    "segment",
+    "info",
+    "status",
+    "measure",
+    "overlay",
+    "evaluate",
+    "train",
+    "models",
+    "doctor",
+)
 
 
 def test_help_lists_the_commands_in_the_order_of_use() -> None:
@@ -29,6 +39,7 @@ def test_help_lists_the_commands_in_the_order_of_use() -> None:
         "info",
         "status",
         "objects",
+        "measure",
         "overlay",
         "evaluate",
         "train",

@@ -182,14 +182,17 @@ class AnnotationRaster:
             points: (n, 2) of (y, x), px of the grid.
 
         Returns:
-            Numbers of annotations and indices of points: each pair once, by number, then index.
+            Numbers of annotations and indices of points: each pair once.
         """
         if not len(points):
             return np.empty(0, np.intp), np.empty(0, np.intp)
         (y0, x0), (y1, x1) = np.floor(points.min(axis=0)), np.floor(points.max(axis=0)) + 1
         edges = self._edges.take(self.find_touching(Box(int(y0), int(x0), int(y1), int(x1))))
         polygon, point = find_containing(edges, points)
-        pairs = np.unique(self.owners[polygon + 1].astype(np.intp) * len(points) + point)
+        numbers = self.owners[polygon + 1].astype(np.intp)
+        if len(self.polygons) == len(self.annotations):
+            return numbers, point
+        pairs = np.unique(numbers * len(points) + point)
         return pairs // len(points), pairs % len(points)
 
     def list_boxes(self) -> list[Box]:
