@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import NoReturn, Protocol
+from typing import Literal, NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,7 @@ class Reader(Protocol):
         series: the images of the file, of which one is read; () if it can't hold several.
         warnings: what was lost, or is doubtful, one line each.
         orientation: how `levels` and `read` are turned, from 1 (upright) to 8 (TIFF 6.0).
+        colours: 3 for red, green and blue; 1 for grey, which `read` repeats.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Reader(Protocol):
     series: tuple[Series, ...] = ()
     warnings: tuple[str, ...] = ()
     orientation: int = 1
+    colours: Literal[1, 3] = 3
 
     def read(self, level: int, box: Box) -> NDArray[np.uint8]:
         """Return RGB (h, w, 3) of a box that lies inside an existing level.
@@ -118,6 +120,11 @@ class Slide:
     def compression(self) -> str | None:
         """How level 0 is compressed, if the file says so."""
         return self._reader.compression
+
+    @property
+    def colours(self) -> Literal[1, 3]:
+        """3 for red, green and blue; 1 for grey, which is read as RGB all the same."""
+        return self._reader.colours
 
     @property
     def levels(self) -> tuple[Level, ...]:

@@ -86,9 +86,11 @@ class DicomReader(Reader):
         methods = dataset.lossy_compression_methods or []
         self.compression = str(methods[0]) if methods else None
         self.vendor = "dicom"
+        photometric = str(dataset.photometric_interpretation)
+        self.colours = 1 if photometric.startswith("MONOCHROME") else 3
         self.properties: Mapping[str, str] = {
             "dicom.files": str(len(self._files)),
-            "dicom.photometric": str(dataset.photometric_interpretation),
+            "dicom.photometric": photometric,
         }
 
     @override

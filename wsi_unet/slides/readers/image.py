@@ -97,6 +97,7 @@ class ImageReader(Reader):
             if orientation is None:
                 self.warnings = ("its EXIF is damaged and was left out",)
             self.compression = image.format
+            self.colours = 1 if _CONVERTED_TO[image.mode].startswith("L") else 3
             self.properties: Mapping[str, str] = {
                 "image.format": str(image.format),
                 "image.mode": image.mode,

@@ -170,6 +170,7 @@ class TiffReader(Reader):
         self.orientation = page_orientation(frame)
         self.warnings = self.warnings or self._unread
         self._meaning = pixels.meaning
+        self.colours = pixels.meaning.colours
         layout = layout_bytes(pixels.series, pages, description)
         changed = _changed_meaning(pixels.meaning, direct, self.orientation)
         self._digest = hashlib.sha256(layout + changed).hexdigest()

@@ -32,6 +32,7 @@ class TurnedReader(Reader):
         self.compression = reader.compression
         self.properties = reader.properties
         self.series = reader.series
+        self.colours = reader.colours
         stored: tuple[Level, ...] = reader.levels
         self.levels = make_levels(
             [self._turn(level.shape) for level in stored],

@@ -93,6 +93,8 @@ class ZarrReader(Reader):
         except SlideError as error:
             raise SlideError(f"{location}: {error}") from error
         self._arrays = [LevelArray(array, self._axes) for array in opened]
+        channels = dict(zip(self._axes, opened[0].shape, strict=True)).get("c", 1)
+        self.colours = 1 if channels == 1 else 3
         shapes = [self._shape(array) for array in opened]
         self.levels = make_levels(shapes, [self._tile(array) for array in opened])
         self.mpp, unclear = pixel_size(self._image, self._axes)
