@@ -86,6 +86,21 @@ def test_regions_that_share_edges_share_nothing(dots: tuple[Path, Any], tmp_path
     assert sum(table["region_area_mm2"].to_pylist()) == pytest.approx(SIDE**2 * area / 1e6)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_areas_are_those_that_evaluate_compares(
+    seed: int, dots: tuple[Path, Any], tmp_path: Path
+) -> None:
+    store, (down, right) = dots
+    region = draw_regions(seed, (round(SIDE * down), round(SIDE * right)))[:1]
+    path = write_regions(tmp_path / "r.geojson", region)
+    (row,) = wsi_unet.measure(store, path).to_pylist()
+    compared = wsi_unet.evaluate(store, store, within=path, tolerance=None)
+    area = open_result(store, None, areas_only=True)[0].pixel_area
+    assert area is not None
+    assert row["region_area_mm2"] == pytest.approx(compared.pixels * area / 1e6)
+    assert row["objects"] == compared.classes[-1].prediction_pixels
+
+
 def test_parts_of_a_region_that_overlap_count_once(tmp_path: Path) -> None:
     labels = np.ones((60, 80), np.uint8)
     store = write_store(tmp_path / "out.ome.zarr", labels, mpp=None)

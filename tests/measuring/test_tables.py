@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import re
 from pathlib import Path
@@ -95,14 +96,17 @@ def test_several_results_come_one_after_the_other(
     assert {row["result"] for row in rows} == {str(store), str(other)}
 
 
+@pytest.mark.parametrize("name", ["b.geojson", "B 1.svs.geojson", "B 1.geojson", "B 1.json.gz"])
 def test_each_slide_may_have_its_own_file_in_a_folder(
-    store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    name: str, store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     other = make_result(tmp_path / "b.ome.zarr", slide="B 1.svs")
     folder = tmp_path / "annotations"
     folder.mkdir()
     write_regions(folder / "a.json", [({}, BOX)])
-    write_regions(folder / "B 1.svs.geojson", [({}, BOX), ({}, BOX)])
+    path = write_regions(folder / name, [({}, BOX), ({}, BOX)])
+    if name.endswith(".gz"):
+        path.write_bytes(gzip.compress(path.read_bytes()))
     write_regions(folder / "c.geojson", [])
     assert wsi_unet.measure([other, store], folder)["region"].to_pylist() == [1, 1, 2, 2, 1, 1]
     assert not [record for record in caplog.records if record.levelname == "WARNING"]

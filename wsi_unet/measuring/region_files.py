@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from wsi_unet.errors import OptionError, os_errors_as
 from wsi_unet.ground_truth.annotation_rasters import annotation_path
@@ -17,8 +17,8 @@ def find_region_file(regions: Output, result: Location, slide: str) -> Path:
     """Return the file with the regions of a result.
 
     Args:
-        regions: a file, or a folder with a file per slide, named after the result or its slide:
-            "a.geojson" or "a.svs.geojson" for "a.ome.zarr".
+        regions: a file, or a folder with a file per slide, named after the result or its slide,
+            with the slide's suffix or without.
         result: the result.
         slide: name of its slide, "" if it isn't known.
 
@@ -30,7 +30,8 @@ def find_region_file(regions: Output, result: Location, slide: str) -> Path:
     if not path.is_dir():
         return path
     stem = result.name.removesuffix(".zarr").removesuffix(".ome")
-    stems = {stem, slide.rpartition("/")[2] or stem}
+    image = PurePosixPath(slide)
+    stems = {stem, image.name, image.stem.removesuffix(".ome")} - {""}
     names = {f"{each}{suffix}" for each in stems for suffix in SUFFIXES}
     with os_errors_as(OptionError, path):
         found = sorted(file.name for file in path.iterdir() if file.name in names)
