@@ -21,6 +21,7 @@ PROGRAMS = {
     "scheduler": "the load that one Dask scheduler carries",
     "overhead": "a run without a network on 3 Gpx",
     "training": "training against its network alone",
+    "measure": "regions of a result with a million objects",
     "objects": "finding the objects of finished labels",
     "memory": "peak memory on a small and a large slide",
     "tiles": "the network by tile, number type and memory order",

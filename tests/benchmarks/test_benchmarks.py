@@ -102,6 +102,14 @@ def test_trainings_are_measured_against_their_network() -> None:
     assert "of the time waiting for samples" in row.detail
 
 
+def test_regions_of_a_result_with_many_objects_are_measured() -> None:
+    done = _run("benchmarks.measure", "--tiny")
+    assert done.returncode == 0, done.stderr
+    whole, areas = (Row(**json.loads(line)) for line in done.stdout.splitlines())
+    assert (whole.most, areas.most, areas.value > 0) == (5.0, None, True)
+    assert "objects in regions" in whole.detail
+
+
 def test_an_unknown_benchmark_is_refused() -> None:
     done = _run("benchmarks", "speed")
     assert done.returncode == 2
