@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +10,8 @@ from numpy.typing import NDArray
 from wsi_unet.geometry import BlockGrid, BlockIndex, Box
 from wsi_unet.objects.joining import Component
 from wsi_unet.objects.large import sum_large
-from wsi_unet.objects.outlines import find_edges, trace_polygons
+from wsi_unet.objects.outlines import Edges, trace_polygons
+from wsi_unet.objects.polygons import NO_POLYGONS, Polygons
 from wsi_unet.objects.regions import Regions, label_components
 from wsi_unet.objects.search import LabelPixels, Objects, Search
 from wsi_unet.objects.splitting import split_by_distance
@@ -107,12 +107,9 @@ def _lie_inside(boxes: NDArray[np.int64], core: Box, grid: BlockGrid) -> NDArray
     return np.asarray(inside)
 
 
-def _outline(regions: Regions) -> NDArray[Any]:
-    import shapely
-
+def _outline(regions: Regions) -> Polygons:
+    """Return the outlines of regions, from the corners of their bounding boxes."""
     if not len(regions):
-        return np.empty(0, object)
-    outlines = trace_polygons(find_edges(regions.numbers), len(regions))
-    points, which = shapely.get_coordinates(outlines, return_index=True)
-    moved = points - regions.boxes[which][:, [1, 0]]
-    return np.asarray(shapely.set_coordinates(outlines, moved))
+        return NO_POLYGONS
+    polygons = trace_polygons(Edges.of_runs(regions.runs), len(regions))
+    return polygons.move(-regions.boxes[:, [1, 0]])

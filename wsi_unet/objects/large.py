@@ -51,14 +51,14 @@ class _LargeComponent:
         box, values = self.component.box, np.array([self._value], np.uint8)
         table = np.array([self._moments], object)
         kept, dropped = search.apply_limits(values, table[:, 0])
-        outlines = trace_polygons(Edges.concatenate(self._edges), 1)
+        outlines = trace_polygons(Edges.concatenate(self._edges).sort(), 1)
         return Objects(
             first=np.array([self.component.first], np.int64)[kept],
             values=values[kept],
             boxes=np.array([[box.y0, box.x0, box.y1, box.x1]], np.int64)[kept],
             sums=Sums(table[kept], self._crossings[None][kept], np.array([self._cut])[kept]),
             large=np.ones(1, np.bool_)[kept],
-            outlines=outlines[kept],
+            outlines=outlines.take(np.flatnonzero(kept)),
             dropped=dropped,
         )
 
@@ -144,10 +144,8 @@ def _find_own_edges(mask: NDArray[np.bool_], same: NDArray[np.bool_]) -> Edges:
     """Return the edges between a component's pixels in a block and pixels of other classes."""
     found = []
     inner = mask[1:-1, 1:-1]
-    neighbours = (same[:-2, 1:-1], same[1:-1, 2:], same[2:, 1:-1], same[1:-1, :-2])
-    for direction, neighbour in enumerate(neighbours):  # above, right, below, left
+    for down, neighbour in enumerate((same[1:-1, :-2], same[1:-1, 2:])):
         y, x = np.nonzero(inner & ~neighbour)
-        dy, dx = ((0, 0), (0, 1), (1, 1), (1, 0))[direction]
-        turn = np.full(len(y), direction, np.int64)
-        found.append(Edges(np.zeros(len(y), np.int64), y + 1 + dy, x + 1 + dx, turn))
+        right = np.full(len(y), down == 1)
+        found.append(Edges(np.zeros(len(y), np.int64), y + 1, x + 1 + down, right))
     return Edges.concatenate(found)

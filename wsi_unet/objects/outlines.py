@@ -1,7 +1,10 @@
 """Outlines of objects along the edges of their pixels, as polygons with holes.
 
-An edge runs between two neighbouring vertices, with its object on the right (y points down, so
-outlines run clockwise on a screen, and holes the other way). Edges are linked to rings all at once.
+Outlines have their object on the right (y points down, so they run clockwise on a screen, and holes
+the other way). Only the upright edges are looked at, those at the ends of runs of pixels: on each
+line between two rows, in order from the left, every other of their ends begins a level edge, and
+the next one ends it. So edges are linked to rings all at once.
+
 Rings are 4-connected: where an object touches itself at a corner only, a ring ends; so none crosses
 or touches itself, and polygons are valid.
 """
@@ -10,32 +13,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_unet.objects.regions import Numbers
-
-STEPS = np.array([(0, 1), (1, 0), (0, -1), (-1, 0)], np.int64)
-"""(y, x) of the directions: 0 right, 1 down, 2 left, 3 up; the next is a turn to the right."""
+from wsi_unet.objects.hulls import find_hull_areas
+from wsi_unet.objects.polygons import Polygons, take_groups
+from wsi_unet.objects.runs import Runs
 
 
 @dataclass(frozen=True, eq=False)
 class Edges:
-    """Edges of pixels of several objects, one row each.
+    """Upright edges of pixels of several objects, one row each, of which each is 1 px long.
 
     Attributes:
-        owner: index of the object that lies on the right.
-        y: the vertex that each begins at, row.
-        x: its column.
-        direction: index in `STEPS`.
+        owner: index of the object.
+        y: the pixel's row.
+        x: the column of the vertices that it joins; that of a pixel's left edge is the pixel's.
+        down: whether it runs down: is the right edge of a pixel. Left edges run up.
     """
 
     owner: NDArray[np.int64]
     y: NDArray[np.int64]
     x: NDArray[np.int64]
-    direction: NDArray[np.int64]
+    down: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.owner)
 
     @classmethod
     def concatenate(cls, several: Sequence[Edges]) -> Edges:
@@ -43,137 +47,159 @@ class Edges:
         return cls(
             *(
                 np.concatenate([getattr(edges, name) for edges in several])
-                for name in ("owner", "y", "x", "direction")
+                for name in ("owner", "y", "x", "down")
             )
         )
 
-    def select(self, which: NDArray[np.int64]) -> Edges:
-        """Return the edges with these indices, in their order."""
-        return Edges(self.owner[which], self.y[which], self.x[which], self.direction[which])
+    @classmethod
+    def of_runs(cls, runs: Runs) -> Edges:
+        """Return the edges of regions; they are in order."""
+        x = np.stack([runs.x0, runs.x1], axis=1).ravel()
+        down = np.arange(len(x)) % 2 == 1
+        return cls(np.repeat(runs.region, 2), np.repeat(runs.y, 2), x, down)
 
     def shift(self, dy: int, dx: int) -> Edges:
         """Return the edges moved by (dy, dx)."""
-        return Edges(self.owner, self.y + dy, self.x + dx, self.direction)
+        return Edges(self.owner, self.y + dy, self.x + dx, self.down)
+
+    def sort(self) -> Edges:
+        """Return the edges in order: by owner, then row, then column."""
+        order = np.lexsort((self.x, self.y, self.owner))
+        return Edges(self.owner[order], self.y[order], self.x[order], self.down[order])
 
 
-def find_edges(numbers: Numbers) -> Edges:
-    """Return the edges between the pixels of `numbers` (h, w) and pixels of others, by owner.
+@dataclass(frozen=True, eq=False)
+class _Links:
+    """Level edges from an upright edge to the next one of its ring; they may have no length.
 
-    Vertex (y, x) is the top left corner of pixel (y, x); owners count from 0 for region 1. Edges of
-    pixels on the border of `numbers` are found on their inner sides only.
+    They are in order of owners, then lines between rows, then columns.
+
+    Attributes:
+        arriving: the upright edge that ends where each begins.
+        departing: the upright edge that begins where each ends.
     """
-    found = []
-    above, below = numbers[:-1], numbers[1:]
-    y, x = _find(above != below)
-    found += [_edges(below[y, x], y + 1, x, 0), _edges(above[y, x], y + 1, x + 1, 2)]
-    left, right = numbers[:, :-1], numbers[:, 1:]
-    y, x = _find(left != right)
-    found += [_edges(left[y, x], y, x + 1, 1), _edges(right[y, x], y + 1, x + 1, 3)]
-    return Edges.concatenate(found)
+
+    arriving: NDArray[np.int64]
+    departing: NDArray[np.int64]
+
+    @classmethod
+    def pair(cls, edges: Edges, ends: NDArray[np.int64]) -> _Links:
+        """Link each two ends of edges, in order; see `_order_ends`."""
+        arrives = np.concatenate([edges.down, ~edges.down])[ends[::2]]
+        one, other = ends.reshape(-1, 2).T % len(edges)
+        return cls(np.where(arrives, one, other), np.where(arrives, other, one))
+
+    def follow(self) -> NDArray[np.int64]:
+        """Return the link (m,) that follows each in its ring."""
+        of_arriving = np.empty_like(self.arriving)
+        of_arriving[self.arriving] = np.arange(len(of_arriving))
+        return of_arriving[self.departing]
 
 
-def _find(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Do as `np.nonzero`, in half the time."""
-    flat = np.flatnonzero(mask)
-    y = flat // mask.shape[1]
-    return y, flat - y * mask.shape[1]
-
-
-def _edges(
-    numbers: NDArray[np.int32], y: NDArray[np.int64], x: NDArray[np.int64], direction: int
-) -> Edges:
-    own = numbers > 0
-    owner = numbers[own].astype(np.int64) - 1
-    return Edges(owner, y[own], x[own], np.full(len(owner), direction, np.int64))
-
-
-def trace_polygons(edges: Edges, total: int) -> NDArray[Any]:
-    """Return the outlines (total,) of objects as shapely polygons, vertices as (x, y).
+def trace_polygons(edges: Edges, total: int) -> Polygons:
+    """Return the outlines of objects 0 … total − 1, vertices as (x, y).
 
     Args:
-        edges: all edges of the objects 0 … total − 1, in any order.
+        edges: all edges of the objects, in order.
         total: number of objects; each has edges.
     """
-    import shapely
-
-    order = np.argsort(_number_vertices(edges) * 4 + edges.direction)
-    edges = edges.select(order)
-    following = _link(edges)
-    path, starts = _order_rings(following)
-    edges = edges.select(path)
-    y, x, direction = edges.y, edges.x, edges.direction
-    lengths = np.diff(starts, append=len(path))
-    before = np.arange(len(path)) - 1
-    before[starts] = starts + lengths - 1
-    corner = direction != direction[before]
-    ring_of_edge = np.repeat(np.arange(len(starts)), lengths)
-    ring = ring_of_edge[corner]
-    points = np.stack([x[corner], y[corner]], axis=1)
-    rings = shapely.linearrings(points, indices=ring)
-    owner = edges.owner[starts]
-    # Twice the area: outlines that run clockwise on a screen have a positive one.
-    bounds = np.flatnonzero(np.diff(ring, prepend=-1))
-    after = np.arange(len(ring)) + 1
-    after[np.append(bounds[1:], len(ring)) - 1] = bounds
-    cross = points[:, 0] * points[after, 1] - points[after, 0] * points[:, 1]
-    area = np.add.reduceat(cross, bounds)
-    outer, hole = np.flatnonzero(area > 0), np.flatnonzero(area < 0)
-    first_outer = np.zeros(total, np.int64)
-    first_outer[owner[outer][::-1]] = outer[::-1]
-    shell = first_outer[owner[hole]]
-    ambiguous = np.bincount(owner[outer], minlength=total)[owner[hole]] > 1
-    if ambiguous.any():
-        shell[ambiguous] = _find_shells(edges, ring_of_edge, area > 0)[hole[ambiguous]]
-    return _assemble(rings, owner, outer, hole, shell, total)
+    links = _link(edges)
+    path, starts = _order_rings(links.follow())
+    ring = np.empty(len(path), np.int64)  # of each upright edge
+    ring[links.departing[path]] = np.repeat(
+        np.arange(len(starts)), np.diff(starts, append=len(path))
+    )
+    heads = links.departing[path[starts]]
+    # A ring begins at its first vertex, which outlines leave to the right, and holes downwards.
+    hole = edges.x[heads] < edges.x[links.arriving[path[starts]]]
+    points, sizes = _find_corners(edges, links, path, starts, hole)
+    shell = np.arange(len(starts))
+    # What is left of a hole's first edge is a run of its object: so is the edge where that begins.
+    shell[hole] = ring[heads[hole] - 1]
+    while hole[shell].any():
+        shell = shell[shell]
+    polygon = (np.cumsum(~hole) - 1)[shell]
+    order = np.argsort(polygon, kind="stable")  # each outline before its holes
+    return Polygons(
+        points=points[take_groups(sizes, order)],
+        ring_points=sizes[order],
+        polygon_rings=np.bincount(polygon),
+        object_polygons=np.bincount(edges.owner[heads[~hole]], minlength=total),
+        hull_areas=_measure_hulls(edges),
+    )
 
 
-def _number_vertices(edges: Edges) -> NDArray[np.int64]:
-    """Return a number for each edge's owner and first vertex, in their order, row by row."""
-    height, width = int(edges.y.max()) + 2, int(edges.x.max()) + 2
-    return (edges.owner * height + edges.y) * width + edges.x
+def _link(edges: Edges) -> _Links:
+    """Link edges to rings."""
+    ends, vertices = _order_ends(edges)
+    links = _Links.pair(edges, ends)
+    # Where two links meet at a vertex their object touches itself, and both turn right there.
+    meeting = np.flatnonzero(vertices[1:-1:2] == vertices[2::2])
+    if len(meeting):
+        # If they are of one ring, it is cut in two by turning left instead.
+        ring = _find_cycles(links.follow())
+        cut = 2 * meeting[ring[meeting] == ring[meeting + 1]] + 1
+        ends[cut], ends[cut + 1] = ends[cut + 1], ends[cut].copy()
+        links = _Links.pair(edges, ends)
+    return links
 
 
-def _link(edges: Edges) -> NDArray[np.int64]:
-    """Return the edge that follows each in its ring; edges are in order of owner and vertex."""
-    key, width = _number_vertices(edges), int(edges.x.max()) + 2
-    end = key + STEPS[edges.direction, 0] * width + STEPS[edges.direction, 1]
-    following: NDArray[np.int64] = np.searchsorted(key, end)
-    doubled = np.zeros(len(key), np.bool_)
-    doubled[:-1] = key[:-1] == key[1:]
-    saddle = np.flatnonzero(doubled[following])  # edges that end where two of the owner begin
-    if not len(saddle):
-        return following
-    choice = following[saddle]
-    turn_right = (edges.direction[saddle] + 1) % 4
-    following[saddle] = choice + (edges.direction[choice] != turn_right)
-    # Where both passes of a vertex are of one ring, it is cut in two by turning left instead.
-    ring = _find_cycles(following)
-    same = ring[choice] == ring[choice + 1]
-    swapped = saddle[same]
-    following[swapped] = 2 * choice[same] + 1 - following[swapped]
-    return following
+def _order_ends(edges: Edges) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the ends of m edges by owner, line and column (2m,), and numbers of their vertices.
+
+    End i is the lower one of edge i, end m + i its upper one. At a vertex, edges that run down come
+    first, so that a level edge which begins at one of them doesn't end there.
+    """
+    height, width = int(edges.y.max()) + 2, int(edges.x.max()) + 1
+    upper = 2 * ((edges.owner * height + edges.y) * width + edges.x) + ~edges.down
+    keys = np.concatenate([upper + 2 * width, upper])
+    ends = np.argsort(keys, kind="stable")  # merges what is in order already
+    return ends, keys[ends] >> 1
+
+
+def _find_corners(
+    edges: Edges,
+    links: _Links,
+    path: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    hole: NDArray[np.bool_],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the vertices (v, 2) where rings turn, ring by ring, and how many each has (r,)."""
+    arriving, departing = links.arriving[path], links.departing[path]
+    x = np.stack([edges.x[arriving], edges.x[departing]], axis=1)
+    turns = x[:, 0] != x[:, 1]
+    sizes = 2 * np.add.reduceat(turns, starts, dtype=np.int64)
+    y = edges.y[arriving] + edges.down[arriving]
+    points = np.stack([x[turns].ravel(), np.repeat(y[turns], 2)], axis=1)
+    # The first link of a hole ends at its first vertex.
+    order = np.arange(len(points)) + np.repeat(hole, sizes)
+    stops = np.cumsum(sizes)
+    order[stops[hole] - 1] = (stops - sizes)[hole]
+    return points[order], sizes
 
 
 def _find_cycles(following: NDArray[np.int64]) -> NDArray[np.int32]:
-    from scipy.sparse import csr_matrix
+    from scipy.sparse import csr_array
     from scipy.sparse.csgraph import connected_components
 
     size = len(following)
-    graph = csr_matrix((np.ones(size, np.int8), following, np.arange(size + 1)), (size, size))
+    graph = csr_array((np.ones(size, np.int8), following, np.arange(size + 1)), (size, size))
     cycles: NDArray[np.int32] = connected_components(graph, directed=True, connection="weak")[1]
     return cycles
 
 
 def _order_rings(following: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the edges, ring by ring in order of their first edges, and where each ring starts.
+    """Return the links, ring by ring in order of their first links, and where each ring starts.
 
-    The rings are cut before their first edges and strung together, so that one walk passes all.
+    The rings are cut before their first links and strung together, so that one walk passes all.
     """
-    from scipy.sparse import csr_matrix
+    from scipy.sparse import csr_array
     from scipy.sparse.csgraph import breadth_first_order
 
     size = len(following)
-    _, heads = np.unique(_find_cycles(following), return_index=True)
+    cycles = _find_cycles(following)
+    heads = np.empty(int(cycles.max()) + 1, np.int64)
+    heads[cycles[::-1]] = np.arange(size)[::-1]  # of several assignments the last one stays
     heads.sort()
     preceding = np.empty(size, np.int64)
     preceding[following] = np.arange(size)
@@ -181,72 +207,17 @@ def _order_rings(following: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArr
     onward[preceding[heads[:-1]]] = heads[1:]
     last = preceding[heads[-1]]
     onward[last] = last
-    graph = csr_matrix((np.ones(size, np.int8), onward, np.arange(size + 1)), (size, size))
+    graph = csr_array((np.ones(size, np.int8), onward, np.arange(size + 1)), (size, size))
     path = breadth_first_order(graph, int(heads[0]), return_predecessors=False)
     position = np.empty(size, np.int64)
     position[path] = np.arange(size)
     return path.astype(np.int64), position[heads]
 
 
-def _assemble(
-    rings: NDArray[Any],
-    owner: NDArray[np.int64],
-    outer: NDArray[np.int64],
-    hole: NDArray[np.int64],
-    shell: NDArray[np.int64],
-    total: int,
-) -> NDArray[Any]:
-    """Return the polygon of each object from its rings.
-
-    Args:
-        rings: the rings.
-        owner: the object of each ring.
-        outer: the rings that are outlines.
-        hole: the others.
-        shell: the outline that each of them lies in.
-        total: number of objects.
-    """
-    import shapely
-
-    outers = np.bincount(owner[outer], minlength=total)
-    shells_and_holes = np.concatenate([outer, hole])
-    index = np.concatenate([outer, shell])
-    order = np.argsort(index, kind="stable")  # each outline with its holes after it
-    position = np.zeros(len(rings), np.int64)
-    position[outer] = np.arange(len(outer))
-    polygons = shapely.polygons(rings[shells_and_holes[order]], indices=position[index[order]])
-    parts = owner[outer]
-    single = outers[parts] == 1
-    result = np.empty(total, object)
-    result[parts[single]] = polygons[single]
-    if not single.all():
-        several, numbers = np.unique(parts[~single], return_inverse=True)
-        order = np.argsort(numbers, kind="stable")
-        result[several] = shapely.multipolygons(polygons[~single][order], indices=numbers[order])
-    return result
-
-
-def _find_shells(
-    edges: Edges, ring: NDArray[np.int64], is_outer: NDArray[np.bool_]
-) -> NDArray[np.int64]:
-    """Return the outline that each ring lies in; of outlines themselves.
-
-    To the left of a hole's first vertical edge, in raster order, lie pixels of its object, as far
-    as the object's next vertical edge. That belongs to the outline around the hole, or to another
-    hole in it which begins earlier.
-
-    Args:
-        edges: the edges of all rings.
-        ring: the ring of each.
-        is_outer: of each ring, whether it is an outline.
-    """
-    upright = np.flatnonzero(edges.direction % 2)
-    row = edges.y[upright] - (edges.direction[upright] == 3)  # of the pixels on both sides
-    order = np.lexsort((edges.x[upright], row, edges.owner[upright]))
-    sorted_ring = ring[upright[order]]
-    _, first = np.unique(sorted_ring, return_index=True)
-    around = np.arange(len(is_outer))
-    around[~is_outer] = sorted_ring[first[~is_outer] - 1]
-    while not is_outer[around].all():
-        around = around[around]
-    return around
+def _measure_hulls(edges: Edges) -> NDArray[np.float64]:
+    """Return the areas (n,) of the convex hulls of objects, px²."""
+    begins = np.diff(edges.y, prepend=-1) != 0
+    begins |= np.diff(edges.owner, prepend=-1) != 0
+    first = np.flatnonzero(begins)  # of each row of an object
+    last = np.append(first[1:], len(edges)) - 1
+    return find_hull_areas(edges.owner[first], edges.y[first], edges.x[first], edges.x[last])

@@ -85,7 +85,8 @@ class Runs:
         numbers = np.zeros(2 * len(self) + 1, np.int32)
         numbers[1::2] = self.region[order] + 1
         lengths = np.diff(edges.ravel(), prepend=0, append=height * width)
-        return np.repeat(numbers, lengths).reshape(self.shape)
+        drawn: NDArray[np.int32] = np.repeat(numbers, lengths).reshape(self.shape)
+        return drawn
 
     def draw_row(self, y: int) -> NDArray[np.int32]:
         """Return the numbers (w,) in row `y`."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_unet.geometry import BlockGrid, Box
+from wsi_unet.objects.polygons import Polygons
 from wsi_unet.objects.rule import ClassRule
 from wsi_unet.objects.sums import Sums
 
@@ -82,7 +83,7 @@ class Objects:
         boxes: (n, 4) bounding boxes (y0, x0, y1, x1), px of the labels.
         sums: their sums; moments count from the corner of the bounding box.
         large: (n,) whether the component is large.
-        outlines: (n,) shapely polygons; x and y count from the corner of the bounding box, px.
+        outlines: their outlines; x and y count from the corner of the bounding box, px.
         dropped: number of objects that were (too small, too large), by label value.
     """
 
@@ -91,7 +92,7 @@ class Objects:
     boxes: NDArray[np.int64]
     sums: Sums
     large: NDArray[np.bool_]
-    outlines: NDArray[Any]
+    outlines: Polygons
     dropped: Mapping[int, tuple[int, int]]
 
     def __len__(self) -> int:
@@ -122,6 +123,6 @@ class Objects:
                 join([each.sums.cut for each in several]),
             ),
             join([each.large for each in several]),
-            join([each.outlines for each in several]),
+            Polygons.concatenate([each.outlines for each in several]).take(order),
             dropped,
         )

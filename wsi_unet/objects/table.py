@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import shapely
 from numpy.typing import NDArray
 
 from wsi_unet.objects.rule import ClassRule
@@ -103,9 +102,7 @@ def make_table(objects: Objects, frame: TableFrame) -> pa.Table:
     offsets = (moments[:, 1:3] + objects.boxes[:, :2] * moments[:, :1]).astype(np.float64)
     pixels = moments[:, 0].astype(np.float64)
     centroids = (offsets / pixels[:, None] + 0.5) * factors
-    # Sums of whole numbers and halves: the hull's area is exact, wherever the object lies.
-    hull = shapely.area(shapely.convex_hull(objects.outlines))
-    measured["solidity"] = pixels / hull
+    measured["solidity"] = pixels / objects.outlines.hull_areas
     ids = objects.first[:, 0] * frame.columns + objects.first[:, 1]
     y0, x0, y1, x1 = objects.boxes.T
     columns: dict[str, Any] = {
@@ -139,13 +136,12 @@ def make_table(objects: Objects, frame: TableFrame) -> pa.Table:
     return pa.Table.from_pydict({name: columns[name] for name in schema.names}, schema)
 
 
-def _to_wkb(objects: Objects, factors: NDArray[np.float64]) -> NDArray[Any]:
-    if not len(objects):
-        return np.empty(0, object)
-    points, which = shapely.get_coordinates(objects.outlines, return_index=True)
-    placed = (points + objects.boxes[which][:, [1, 0]]) * factors[::-1]
-    outlines = shapely.set_coordinates(objects.outlines.copy(), placed)
-    return np.asarray(shapely.to_wkb(outlines, byte_order=1))
+def _to_wkb(objects: Objects, factors: NDArray[np.float64]) -> pa.Array:
+    """Return the outlines in px of the slide; `factors` (y, x) are those per px of the labels."""
+    outlines = objects.outlines.move(objects.boxes[:, [1, 0]])
+    data, starts = outlines.to_wkb(factors[::-1])
+    buffers = [None, pa.py_buffer(starts.astype(np.int32)), pa.py_buffer(data)]
+    return pa.Array.from_buffers(pa.binary(), len(objects), buffers)
 
 
 def _make_uuids(ids: NDArray[np.int64], values: NDArray[np.uint8], frame: TableFrame) -> list[str]:
