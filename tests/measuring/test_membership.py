@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 import shapely
 from hypothesis import HealthCheck, given, settings
@@ -122,7 +124,7 @@ def test_numbers_dont_depend_on_the_order_of_parts(tmp_path: Path) -> None:
     path = write_regions(tmp_path / "r.geojson", draw_regions(5, labels.shape))
     (group,) = open_result(store, None, areas_only=False)
     assert group.objects is not None
-    raster = AnnotationRaster(path, read_annotations(path), group.raster.grid)
+    raster = AnnotationRaster(path, read_annotations(path), group.grid)
     forwards = measure_objects(group.objects, group, raster)
     parts = list(group.objects.get_fragments())[::-1]
     reversed_objects = ds.FileSystemDataset(parts, group.objects.schema, group.objects.format)
@@ -130,6 +132,27 @@ def test_numbers_dont_depend_on_the_order_of_parts(tmp_path: Path) -> None:
     for name, mean in forwards.means.items():
         np.testing.assert_array_equal(mean, backwards.means[name])
         np.testing.assert_array_equal(forwards.medians[name], backwards.medians[name])
+
+
+def test_columns_that_are_added_are_measured_and_gaps_left_out(
+    dots: tuple[Path, Any], tmp_path: Path
+) -> None:
+    store, (down, right) = dots
+    table = wsi_unet.open_objects(store).to_table()
+    values = np.random.default_rng(0).random(len(table))
+    gaps = np.arange(len(table)) % 3 == 0
+    table = table.append_column("mean_red", pa.array(values, mask=gaps))
+    table = table.append_column("sd_red", pa.array(np.full(len(table), np.nan, np.float32)))
+    pq.write_table(table, tmp_path / "part.parquet")
+    path = tmp_path / "r.geojson"
+    path.write_text(json.dumps(whole(down, right)))
+    (group,) = open_result(store, None, areas_only=True)
+    raster = AnnotationRaster(path, read_annotations(path), group.grid)
+    found = measure_objects(ds.dataset(tmp_path / "part.parquet"), group, raster)
+    assert found.objects.tolist() == [[len(table)]]
+    assert found.means["mean_red"].item() == pytest.approx(values[~gaps].mean())
+    assert found.medians["mean_red"].item() == np.median(values[~gaps])
+    assert np.isnan([found.means["sd_red"].item(), found.medians["sd_red"].item()]).all()
 
 
 @pytest.mark.parametrize("predicted", [None, [[0, 0, 600, 512]]])

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from wsi_unet.annotations.drawing import Spans
 from wsi_unet.cores import usable_cores
 from wsi_unet.errors import OutputError
-from wsi_unet.geometry import Box
+from wsi_unet.geometry import BlockGrid, Box
 from wsi_unet.ground_truth.annotation_rasters import AnnotationRaster
 from wsi_unet.measuring.sources import MeasuredLabels
 from wsi_unet.predicted_area import PredictedArea
@@ -73,7 +73,7 @@ class _Counter:
 
     def list_blocks(self) -> list[Box]:
         """Return the blocks that the bounding box of any polygon meets."""
-        grid = self.labels.blocks
+        grid = BlockGrid(self.labels.pixels.plane, self.labels.pixels.side)
         met = {index for box in self.regions.list_boxes() for index in grid.touching(box)}
         return [grid.core(index) for index in sorted(met)]
 
@@ -93,7 +93,7 @@ class _Counter:
         area = None if self.predicted is None else self.predicted.near(box)
         if area is not None and not area.touches(box):
             return counts
-        values = self.labels.raster.pixels.read(box)
+        values = self.labels.pixels[box.slices()]
         for band, spans in bands:
             part = band.intersection(box)
             placed = _place(spans, band, part)

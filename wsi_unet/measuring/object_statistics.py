@@ -106,7 +106,7 @@ def measure_objects(
         OutputError: the objects can't be read.
     """
     columns = list_measurements(objects.schema)
-    grid = labels.raster.grid
+    grid = labels.grid
 
     def read(part: ds.Fragment) -> _Held:
         # A scan of the whole dataset would go on in Arrow's threads after an error, and crash.
@@ -147,22 +147,24 @@ def _hold(table: pa.Table, columns: Sequence[str], grid: Grid, regions: Annotati
 def _summarise(held: _Held, shape: tuple[int, int], values: Sequence[int]) -> RegionObjects:
     """Return numbers, means and medians; sums are in order of identity, so always the same."""
     group = (held.number - 1) * shape[1] + np.searchsorted(values, held.values)[held.row]
-    order = np.lexsort((held.ids[held.row], group))
-    row = held.row[order]
+    row = held.row[np.lexsort((held.ids[held.row], group))]
     objects = np.bincount(group, minlength=shape[0] * shape[1])
     ends = np.cumsum(objects)
-    filled = np.flatnonzero(objects)
-    means, medians = {}, {}
-    for name, measured in held.measured.items():
+
+    def summarise(measured: Values) -> tuple[Values, Values]:
         mean, median = (np.full(len(objects), np.nan) for _ in range(2))
         ordered = measured[row]
-        for index in filled:
+        for index in np.flatnonzero(objects):
             own = ordered[ends[index] - objects[index] : ends[index]]
-            mean[index] = own.mean()
-            if np.isnan(mean[index]):
+            if np.isnan(own).any():
                 own = own[~np.isnan(own)]
-                mean[index] = own.mean() if len(own) else np.nan
             if len(own):
-                median[index] = np.median(own)
-        means[name], medians[name] = mean.reshape(shape), median.reshape(shape)
-    return RegionObjects(objects.reshape(shape).astype(np.int64), means, medians)
+                mean[index], median[index] = own.mean(), np.median(own)
+        return mean.reshape(shape), median.reshape(shape)
+
+    found = list(map_in_threads(summarise, held.measured.values(), usable_cores()))
+    return RegionObjects(
+        objects.reshape(shape).astype(np.int64),
+        {name: mean for name, (mean, _) in zip(held.measured, found, strict=True)},
+        {name: median for name, (_, median) in zip(held.measured, found, strict=True)},
+    )

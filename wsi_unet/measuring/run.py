@@ -94,7 +94,7 @@ class _Drawing:
             self._read[path] = read_annotations(path)
             if self._read[path].left_out:
                 logs.warn(f"{path}: {self._read[path].left_out}")
-        grid = labels.raster.grid
+        grid = labels.grid
         if grid.slide is not None:
             self._slides.setdefault(path, {}).setdefault(grid.slide, labels.location)
         if (path, grid) not in self._drawn:

@@ -9,7 +9,8 @@ import pyarrow.dataset as ds
 
 from wsi_unet.errors import OutputError
 from wsi_unet.geometry import BlockGrid
-from wsi_unet.ground_truth.label_rasters import LabelRaster, open_label_raster
+from wsi_unet.ground_truth.grids import Grid
+from wsi_unet.ground_truth.label_rasters import open_label_raster
 from wsi_unet.labels.contents import (
     Output,
     choose_name,
@@ -20,6 +21,7 @@ from wsi_unet.labels.contents import (
 from wsi_unet.labels.predicted import StoredArea
 from wsi_unet.labels.progress import Progress
 from wsi_unet.labels.reading import open_labels
+from wsi_unet.labels.stored_level import StoredLevel, open_level
 from wsi_unet.locations import Location
 from wsi_unet.objects.reading import open_objects
 from wsi_unet.predicted_area import PredictedArea
@@ -35,8 +37,8 @@ class MeasuredLabels:
         location: where that is.
         label: name of the group.
         slide: name of the slide, "" if it isn't known.
-        raster: the labels.
-        blocks: the blocks that they are stored in.
+        grid: where their pixels lie.
+        pixels: their values.
         predicted: where the model looked.
         classes: names of the classes by label value, background left out.
         pixel_area: area of a pixel, µm²; None where the slide's pixel size isn't known.
@@ -47,8 +49,8 @@ class MeasuredLabels:
     location: Location
     label: str
     slide: str
-    raster: LabelRaster
-    blocks: BlockGrid
+    grid: Grid
+    pixels: StoredLevel
     predicted: PredictedArea
     classes: Mapping[int, str]
     pixel_area: float | None
@@ -82,7 +84,8 @@ def _open_group(output: Output, store: ByteStore, name: str, *, areas_only: bool
             f"{location}: the labels {name!r} aren't finished, so areas and objects would be "
             "missing; run the same segmentation again, which computes what is left"
         )
-    blocks = BlockGrid((labels.shape[0], labels.shape[1]), max(labels.data.chunksize))
+    # Read without Dask, which would take as much time as the pixels.
+    pixels = open_level(store, f"labels/{name}", 0, labels.attrs["levels"], channels=False)
     provenance = labels.attrs["provenance"]
     height, width = labels.attrs["pixel_size"]
     known = labels.attrs["unit"] == "micrometer"
@@ -91,16 +94,16 @@ def _open_group(output: Output, store: ByteStore, name: str, *, areas_only: bool
         location=location,
         label=name,
         slide=str(provenance.get("slide", {}).get("name", "")),
-        raster=open_label_raster(labels),
-        blocks=blocks,
-        predicted=_read_predicted(store, parse_run_name(provenance, name), blocks),
+        grid=open_label_raster(labels).grid,
+        pixels=pixels,
+        predicted=_read_predicted(store, parse_run_name(provenance, name), pixels),
         classes={value: each for value, each in labels.attrs["classes"].items() if value},
         pixel_area=height * width if known else None,
         objects=None if areas_only else _open_objects(location, name),
     )
 
 
-def _read_predicted(store: ByteStore, run: str, blocks: BlockGrid) -> PredictedArea:
+def _read_predicted(store: ByteStore, run: str, pixels: StoredLevel) -> PredictedArea:
     progress = Progress(store, run)
     record = progress.read_run()
     if record is None:
@@ -108,7 +111,8 @@ def _read_predicted(store: ByteStore, run: str, blocks: BlockGrid) -> PredictedA
             f"{store}: the progress of {run!r} isn't kept beside the labels, so nothing says "
             "where the model looked; copy the folder .wsi_unet too, or segment again"
         )
-    return StoredArea.open(progress, record, blocks, finished=True).read()
+    grid = BlockGrid(pixels.plane, pixels.side)
+    return StoredArea.open(progress, record, grid, finished=True).read()
 
 
 def _open_objects(location: Location, name: str) -> ds.Dataset:
