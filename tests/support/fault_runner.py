@@ -83,15 +83,16 @@ class Client:
         self._process = process
         self._printed = printed
         self._log = log
+        self._ended: Ended | None = None
 
     def ended(self) -> Ended | None:
         """Return its result; None while it runs."""
         code = self._process.poll()
-        if code is None:
-            return None
-        printed = self._printed.read_text()
-        report = json.loads(printed)["slides"][0] if code >= 0 and printed else None
-        return Ended(code, report, self._log.read_text(errors="replace"))
+        if self._ended is None and code is not None:
+            printed, said = self._printed.read_text(), self._log.read_text(errors="replace")
+            report = json.loads(printed)["slides"][0] if code >= 0 and printed else None
+            self._ended = Ended(code, report, said)
+        return self._ended
 
     def wait(self) -> Ended:
         """Wait for its end.

@@ -72,7 +72,7 @@ class FaultStudy:
             "segment", self.folder / "slide.png", "-o", output, "-m", self.folder / "model",
             "--block", str(self.block), "--tile", "128", "--precision", "float32",
             "--device", "cpu", "--mpp", "0.5", "--image", "full",
-            "--outputs", "labels,probabilities", "--json", "-q", *options,
+            "--outputs", "labels,objects,probabilities", "--json", "-q", *options,
             log=log or output.with_name(f"{output.name}.log"), **others,
         )  # fmt: skip
 
@@ -85,7 +85,7 @@ class FaultStudy:
             device="cpu",
             mpp=0.5,
             image="full",
-            outputs=("labels", "probabilities"),
+            outputs=("labels", "objects", "probabilities"),
         )
         slide, model = str(self.folder / "slide.png"), str(self.folder / "model")
         return SlideJob(slide=slide, output=str(output), model=model, options=options)
@@ -123,6 +123,8 @@ def differences(study: FaultStudy, output: Path, report: dict[str, Any] | None) 
     if report is None:
         return [*found, "no report"]
     found += [f"report: {key} differs" for key in ("classes",) if report[key] != expected[key]]
+    if count_objects(report) != count_objects(expected):
+        found.append(f"report: objects differ: {report['objects']}")
     for key in ("blocks", "image"):
         same = ("total", "done", "failed", "empty")
         if {name: report[key][name] for name in same} != {n: expected[key][n] for n in same}:
@@ -133,6 +135,11 @@ def differences(study: FaultStudy, output: Path, report: dict[str, Any] | None) 
     if os.path.lexists(output / ".wsi_unet" / "lock.json"):
         found.append("left behind: the lock")
     return found
+
+
+def count_objects(report: dict[str, Any]) -> list[Any]:
+    """Return what a report says about each label group's objects, but not how they were found."""
+    return [(found["label"], found["left"], found["classes"]) for found in report["objects"]]
 
 
 def leftovers(output: Path) -> list[Path]:
