@@ -61,6 +61,7 @@ MODULES = (
     "wsi_unet.slides.readers.openslide", "wsi_unet.cohorts.cohort", "wsi_unet.evaluation.run",
     "wsi_unet.view.overlay", "wsi_unet.training.run", "wsi_unet.models.importing.checkpoints",
     "wsi_unet.models.probing.verify", "PIL.PngImagePlugin", "PIL.JpegImagePlugin",
+    "wsi_unet.segmentation.find_objects", "wsi_unet.objects.reading", "wsi_unet.measuring.run",
 )  # fmt: skip
 """Imported once, since importing them takes longer than a case."""
 

@@ -72,6 +72,17 @@ STORE_COMMANDS = (
     ("segment", "{here}/large.tif", "-m", "{here}/model", "-o", "{it}", *OPTIONS),
     ("segment", "{here}/large.tif", "-m", "{here}/model", "-o", "{it}", "--overwrite", *OPTIONS),
 )
+OBJECT_COMMANDS = (
+    ("objects", "{it}"),
+    ("objects", "{it}", "--split", "distance:1"),
+    ("status", "{it}", "--verify"),
+    ("measure", "{it}", "--regions", "{here}/outlines.geojson"),
+    ("overlay", "{it}", "-o", "{out}.png"),
+    (
+        *("segment", "{here}/large.tif", "-m", "{here}/model", "-o", "{it}"),
+        *("--outputs", "labels,objects", *OPTIONS),
+    ),
+)
 
 KINDS = {
     "tiff": Input("slide.tif", SLIDE_COMMANDS),
@@ -115,6 +126,7 @@ KINDS = {
         ),
     ),
     "store": Input("result.ome.zarr", STORE_COMMANDS),
+    "objects": Input("objects.ome.zarr", OBJECT_COMMANDS),
 }
 """Every kind of input by its name."""
 
@@ -248,3 +260,5 @@ def _write_result(folder: Path) -> None:
         folder / "large.tif", folder / "result.ome.zarr", folder / "model", block=512, tile=96,
         precision="float32", device="cpu", tissue="none", image="overview",
     )  # fmt: skip
+    shutil.copytree(folder / "result.ome.zarr", folder / "objects.ome.zarr")
+    wsi_unet.find_objects(folder / "objects.ome.zarr")

@@ -277,7 +277,8 @@ def test_a_cohort_counts_objects(slide: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.png").hardlink_to(slide / "slide.png")
     command = [
-        "segment", str(tmp_path / "a.png"), str(tmp_path / "b.png"), "-o", str(tmp_path / "results/"), "-m", str(slide / "model"),
+        "segment", str(tmp_path / "a.png"), str(tmp_path / "b.png"),
+        "-o", str(tmp_path / "results/"), "-m", str(slide / "model"),
         "--outputs", "labels,objects", "--split", "none", "--min-area", "2", "--block", "512",
         "--tile", "128", "--precision", "float32", "--device", "cpu", "--mpp", "0.5", "-q",
     ]  # fmt: skip
