@@ -37,6 +37,7 @@ Examples:
   wsi-unet objects slide.ome.zarr
   wsi-unet objects slide.ome.zarr --split distance:0.75 --min-area 10
   wsi-unet objects slide.ome.zarr --split nuclei=distance:0.75 --max-area nuclei=400
+  wsi-unet objects slide.ome.zarr --split nuclei=interior:border:1.5
   wsi-unet objects s3://bucket/slide.ome.zarr --json
 
 docs/reference/objects.md defines every column.

@@ -118,3 +118,21 @@ def test_an_object_rule_is_kept_and_is_no_part_of_the_identity(make_spec: MakeSp
     assert spec.pixel_fields() == without.pixel_fields()
     with pytest.raises(ValueError, match="objects: 'ghost' is none of the classes"):
         ModelSpec.model_validate(without.model_dump() | {"objects": {"ghost": {}}})
+
+
+def test_interiors_grow_into_another_class_of_the_same_labels(make_spec: MakeSpec) -> None:
+    def make(boundary: str, **changes: object) -> ModelSpec:
+        rule = {"b": {"split": "interior", "boundary": boundary, "growth": 1.5}}
+        return make_spec({"objects": rule, **changes})
+
+    spec = make("c")
+    assert ModelSpec.model_validate_json(spec.to_text()) == spec
+    for boundary, match in (
+        ("ghost", "objects: 'ghost' is none of the classes"),
+        ("a", "objects: 'a' is none of the classes that have objects"),
+        ("b", "'b' is its own boundary"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            make(boundary)
+    with pytest.raises(ValueError, match="'b' can't grow into 'c': with a sigmoid head"):
+        make("c", head="sigmoid", background=None)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import heapq
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -26,11 +28,13 @@ class Whole:
 
     Attributes:
         numbers: (h, w) 1 … n in order of first pixels.
+        first: (n,) first pixels (y, x), of objects that have grown those of their interiors.
         values: (n,) label values.
         large: (n,) whether the component's bounding box is above the limit.
     """
 
     numbers: NDArray[np.int64]
+    first: list[tuple[int, int]]
     values: list[int]
     large: list[bool]
 
@@ -56,8 +60,45 @@ def find(labels: NDArray[np.uint8], heights: dict[int, float], largest_box: int)
     lookup = np.zeros(total + 1, np.int64)
     lookup[order] = np.arange(1, len(order) + 1)
     numbers = lookup[parts]
-    values = [int(labels[numbers == i + 1][0]) for i in range(len(order))]
-    return Whole(numbers, values, [part in large_parts for part in order.tolist()])
+    firsts = [divmod(int(np.argmax(numbers == i + 1)), labels.shape[1]) for i in range(len(order))]
+    values = [int(labels[first]) for first in firsts]
+    return Whole(numbers, firsts, values, [part in large_parts for part in order.tolist()])
+
+
+def grow(
+    whole: Whole,
+    labels: NDArray[np.uint8],
+    growths: Mapping[int, tuple[int, str]],
+    pixel: tuple[str, str],
+) -> Whole:
+    """Grow interiors into boundaries: every boundary pixel is compared with every interior pixel.
+
+    Args:
+        whole: the objects of the labels less the boundaries.
+        labels: (h, w) labels.
+        growths: boundary and growth of each class that grows, by label value.
+        pixel: (y, x) sides of a pixel, in the unit of the growth; decimals, so that sums are exact.
+    """
+    sides = [Fraction(side) for side in pixel]
+    limits = {value: Fraction(growth) for value, (_, growth) in growths.items()}
+    unit = math.lcm(*(each.denominator for each in [*sides, *limits.values()]))
+    height, width = (int(side * unit) for side in sides)
+    claims = np.zeros(labels.shape, np.int64)
+    for boundary in {value for value, _ in growths.values()}:
+        classes = [value for value, (own, _) in growths.items() if own == boundary]
+        interior = np.argwhere(np.isin(labels, classes))  # row by row
+        for y, x in np.argwhere(labels == boundary) if len(interior) else ():
+            square = ((interior - (y, x)) ** 2 * (height**2, width**2)).sum(axis=1)
+            at = tuple(interior[np.argmin(square)])  # the first of several
+            number = whole.numbers[at]
+            near = square.min() <= int(limits[int(labels[at])] * unit) ** 2
+            claims[y, x] = number if near and not whole.large[number - 1] else 0
+    numbers = whole.numbers.copy()
+    for number, box in enumerate(ndimage.find_objects(numbers + claims), start=1):
+        own = whole.numbers[box] == number
+        pieces, _ = ndimage.label(own | (claims[box] == number), EIGHT)
+        numbers[box][np.isin(pieces, pieces[own])] = number
+    return replace(whole, numbers=numbers)
 
 
 def split(inside: NDArray[np.bool_], h: float) -> NDArray[np.int64]:
@@ -109,7 +150,7 @@ def measure(whole: Whole, pixel: float) -> list[dict[str, Any]]:
     for region in regionprops(whole.numbers):  # type: ignore[no-untyped-call]
         y0, x0, y1, x1 = region.bbox
         image = region.image
-        first = y0, x0 + int(np.argmax(image[0]))
+        first = whole.first[region.label - 1]
         perimeter = perimeter_crofton(image, 4) * pixel  # type: ignore[no-untyped-call]
         edge = y0 == 0 or x0 == 0 or y1 == whole.numbers.shape[0] or x1 == whole.numbers.shape[1]
         round_ = math.isclose(region.inertia_tensor[0, 0], region.inertia_tensor[1, 1])

@@ -7,24 +7,27 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from wsi_unet.geometry import BlockGrid, Box
 from wsi_unet.objects.faces import Faces
 from wsi_unet.objects.finding import find_objects_of_block
 from wsi_unet.objects.joining import join_faces
-from wsi_unet.objects.rule import ClassRule
+from wsi_unet.objects.rule import ClassRule, ObjectRule
 from wsi_unet.objects.search import LARGEST_BOX, Objects, Search
 from wsi_unet.objects.table import TableFrame, make_table
 
 Labels = NDArray[np.uint8]
+NAMES = {1: "one", 2: "two", 3: "border", 4: "membrane"}
 NO_RULES = {1: ClassRule(), 2: ClassRule()}
 
 
 @dataclass(frozen=True, eq=False)
 class InMemory:
-    """Labels (h, w), all predicted."""
+    """Labels (h, w), and where they were predicted; None: everywhere."""
 
     array: Labels
+    mask: NDArray[np.bool_] | None = None
 
     def labels(self, box: Box) -> Labels:
         assert Box.from_shape(self.array.shape).contains(box)
@@ -33,8 +36,17 @@ class InMemory:
     def predicted(self, box: Box) -> NDArray[np.bool_]:
         inside = box.intersection(Box.from_shape(self.array.shape))
         found = np.zeros(box.shape, np.bool_)
-        found[inside.relative_to(box).slices()] = True
+        values = True if self.mask is None else self.mask[inside.slices()]
+        found[inside.relative_to(box).slices()] = values
         return found
+
+
+def make_frame(columns: int, rules: dict[int, ClassRule], size: tuple[float, float]) -> TableFrame:
+    """Return the frame of labels on a slide of the same pixels."""
+    return TableFrame(
+        columns=columns, downsample=(1.0, 1.0), pixel_size=size, micrometres=True,
+        classes={value: NAMES[value] for value in rules}, rules=rules, fingerprint="f", model="m",
+    )  # fmt: skip
 
 
 def find_by_blocks(
@@ -42,21 +54,23 @@ def find_by_blocks(
     side: int,
     rules: dict[int, ClassRule] = NO_RULES,
     *,
-    pixel: float = 0.5,
+    pixel: float | tuple[float, float] = 0.5,
     largest_box: int = LARGEST_BOX,
     margin: int = 8,
+    predicted: NDArray[np.bool_] | None = None,
 ) -> pa.Table:
     """Return the table of the objects, found in blocks of `side` px, in order of identity."""
     grid = BlockGrid((labels.shape[0], labels.shape[1]), side)
-    pixels = InMemory(labels)
-    search = Search(grid, rules, (pixel, pixel), largest_box, margin)
+    pixels = InMemory(labels, predicted)
+    size = pixel if isinstance(pixel, tuple) else (pixel, pixel)
+    classes = {value: NAMES[value] for value in rules}
+    boundaries = ObjectRule({NAMES[v]: r for v, r in rules.items()}).find_boundaries(classes)
+    search = Search(grid, rules, size, largest_box, margin, boundaries=boundaries)
     faces = {i: Faces.find(pixels.labels(grid.core(i)), grid, i) for i in grid}
+    faces = {i: each.without(boundaries.values()) for i, each in faces.items()}
     owned = join_faces(grid, faces)
     blocks = [find_objects_of_block(pixels, search, i, owned.get(i, [])) for i in grid]
-    frame = TableFrame(
-        columns=labels.shape[1], downsample=(1.0, 1.0), pixel_size=(pixel, pixel), micrometres=True,
-        classes={1: "one", 2: "two"}, rules=rules, fingerprint="f", model="m",
-    )  # fmt: skip
+    frame = make_frame(labels.shape[1], rules, size)
     return make_table(Objects.concatenate(blocks), frame)
 
 
@@ -126,4 +140,16 @@ def touching_discs(side: int, seed: int = 0) -> Labels:
     for _ in range(side * side // 150):
         (v, u), radius = random.integers(0, side, 2), random.integers(2, 9)
         labels[(y - v) ** 2 + (x - u) ** 2 <= radius**2] = random.integers(1, 3)
+    return labels
+
+
+def cells(side: int) -> Labels:
+    """Return small interiors with wide boundaries between them, as a network gives."""
+    random = np.random.default_rng(1)
+    seeds = random.random((side, side)) < 0.01
+    far = ndimage.distance_transform_edt(~seeds)
+    values = ndimage.label(seeds)[0] % 2 + 1
+    nearest = ndimage.distance_transform_edt(~seeds, return_distances=False, return_indices=True)
+    labels: Labels = np.where(far < 3, values[tuple(nearest)], 3).astype(np.uint8)
+    labels[far > 7] = 0
     return labels

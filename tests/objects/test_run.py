@@ -260,7 +260,7 @@ def test_the_command(store: Path) -> None:
         (["--split", "distance:0"], "greater than 0"),
         (["--split", "distance:-1"], "greater than 0"),
         (["--split", "distance:nan"], "finite|greater"),
-        (["--split", "watershed"], "give none, or distance:H"),
+        (["--split", "watershed"], "give none, distance:H"),
         (["--min-area", "9", "--max-area", "3"], "more than max_area"),
         (["--min-area", "much"], "is not an area"),
         (["--label", "ghost"], "there are no labels 'ghost'"),

@@ -201,9 +201,7 @@ class ModelSpec(_Frozen):
                 f"classes: {count(len(names), 'name')} for a network with "
                 f"{count(self.architecture.classes, 'output')}"
             )
-        for name in self.objects.root if self.objects else ():
-            if name not in names or name == self.background:
-                raise ValueError(f"objects: {name!r} is none of the classes that have objects")
+        self._check_objects(names)
         self._check_head()
         self._check_window()
         channels = 1 if self.channel_order == "gray" else 3
@@ -219,6 +217,17 @@ class ModelSpec(_Frozen):
                     f"{count(channels, 'channel')}"
                 )
         return self
+
+    def _check_objects(self, names: list[str]) -> None:
+        for name, rule in (self.objects or ObjectRule({})).root.items():
+            for each in (name, rule.boundary or name):
+                if each not in names or each == self.background:
+                    raise ValueError(f"objects: {each!r} is none of the classes that have objects")
+            if rule.boundary is not None and self.head == "sigmoid":
+                raise ValueError(
+                    f"objects: {name!r} can't grow into {rule.boundary!r}: with a sigmoid head "
+                    "each class has labels of its own"
+                )
 
     def _check_head(self) -> None:
         if self.head == "softmax":

@@ -7,6 +7,7 @@ runs of pixels: all that joining them needs.
 from __future__ import annotations
 
 import io
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -63,6 +64,15 @@ class Faces:
             first=regions.first[touching - 1] + origin,
             boxes=regions.boxes[touching - 1] + np.tile(origin, 2),
             runs=found,
+        )
+
+    def without(self, values: Collection[int]) -> Faces:
+        """Return those of the components that have none of some label values."""
+        kept = ~np.isin(self.values, list(values))
+        runs = self.runs[kept[self.runs[:, 3]]]
+        runs[:, 3] = (np.cumsum(kept) - 1)[runs[:, 3]]
+        return Faces(
+            self.numbers[kept], self.values[kept], self.first[kept], self.boxes[kept], runs
         )
 
     def to_edges(self, block: Box, number: int) -> ChunkEdges:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_unet.geometry import BlockGrid, BlockIndex, Box
+from wsi_unet.objects.growing import grow_regions
 from wsi_unet.objects.joining import Component
 from wsi_unet.objects.large import sum_large
 from wsi_unet.objects.outlines import Edges, trace_polygons
@@ -27,7 +28,8 @@ def find_objects_of_block(
         pixels: the labels.
         search: what is searched for.
         index: the block.
-        owned: the components that begin in the block and touch faces that it shares.
+        owned: the components that begin in the block and touch faces that it shares, those of
+            boundary classes left out.
     """
     core = search.grid.core(index)
     reach = core.grow(search.margin, search.margin)
@@ -59,28 +61,22 @@ def _find_in_window(
     Args:
         pixels: the labels.
         search: what is searched for.
-        window: px of the labels.
+        window: px of the labels; what is read has the halo around it.
         core: the block, of which components that touch no shared face are taken; None: none is.
         whole: components that lie in the window and are taken too.
     """
+    window = search.add_halo(window)
     labels = np.pad(pixels.labels(window), 1)
     origin = np.array([window.y0 - 1, window.x0 - 1])
-    regions = label_components(labels)
+    regions = label_components(_clear_values(labels, search.boundaries.values()))
     taken = {each.first for each in whole}
     kept = np.array([tuple(first) in taken for first in (regions.first + origin).tolist()], bool)
     if core is not None:
         kept |= _lie_inside(regions.boxes + np.tile(origin, 2), core, search.grid)
-    regions = regions.select(kept)
-    sides = regions.boxes[:, 2:] - regions.boxes[:, :2]
-    is_large = sides.prod(axis=1) > search.largest_box
-    firsts_of_large = {tuple(first) for first in regions.first[is_large].tolist()}
-    heights = np.array([search.rules[value].h or 0.0 for value in regions.values.tolist()])
-    heights[is_large] = 0
-    regions = split_by_distance(regions, labels, heights, search.pixel_size)
+    regions, large = _split_and_grow(regions.select(kept), labels, search)
     moments = sum_moments(regions.runs, regions.boxes[:, :2])
     keep, dropped = search.apply_limits(regions.values, moments[:, 0])
-    regions, moments = regions.select(keep), moments[keep]
-    large = np.array([tuple(first) in firsts_of_large for first in regions.first.tolist()], bool)
+    regions, moments, large = regions.select(keep), moments[keep], large[keep]
     return Objects(
         first=regions.first + origin,
         values=regions.values,
@@ -94,6 +90,36 @@ def _find_in_window(
         outlines=_outline(regions),
         dropped=dropped,
     )
+
+
+def _split_and_grow(
+    components: Regions, labels: NDArray[np.uint8], search: Search
+) -> tuple[Regions, NDArray[np.bool_]]:
+    """Return the objects that components give, and which (n,) are large components.
+
+    Args:
+        components: components, each whole.
+        labels: (h, w) the labels of their window.
+        search: what is searched for.
+    """
+    sides = components.boxes[:, 2:] - components.boxes[:, :2]
+    is_large = sides.prod(axis=1) > search.largest_box
+    firsts_of_large = {tuple(first) for first in components.first[is_large].tolist()}
+    heights = np.array([search.rules[value].h or 0.0 for value in components.values.tolist()])
+    heights[is_large] = 0
+    regions = split_by_distance(components, labels, heights, search.pixel_size)
+    large = np.array([tuple(first) in firsts_of_large for first in regions.first.tolist()], bool)
+    growing = np.isin(regions.values, list(search.boundaries)) & ~large
+    return grow_regions(regions, labels, search.growths, growing, search.pixel_size), large
+
+
+def _clear_values(labels: NDArray[np.uint8], values: Collection[int]) -> NDArray[np.uint8]:
+    """Return labels (h, w) with 0 in place of some values."""
+    if not values:
+        return labels
+    lookup = np.arange(256, dtype=np.uint8)
+    lookup[list(values)] = 0
+    return lookup[labels]
 
 
 def _lie_inside(boxes: NDArray[np.int64], core: Box, grid: BlockGrid) -> NDArray[np.bool_]:

@@ -26,7 +26,7 @@ class ClassObjects:
         large: number of those that are too large to be split (see `LARGEST_BOX`).
         dropped_small: objects smaller than the rule's limit, which aren't in the table.
         dropped_large: objects larger than the rule's limit.
-        rule: the class's rule in words: "none", "distance:0.75".
+        rule: the class's rule in words: "none", "distance:0.75", "interior:border:1.5".
     """
 
     value: Count

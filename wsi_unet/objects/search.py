@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_unet.geometry import BlockGrid, Box
+from wsi_unet.geometry import BlockGrid, BlockIndex, Box
+from wsi_unet.objects.growing import Growth
 from wsi_unet.objects.polygons import Polygons
 from wsi_unet.objects.rule import ClassRule
 from wsi_unet.objects.sums import Sums
@@ -43,6 +44,7 @@ class Search:
         pixel_size: (y, x) size of a pixel, in the unit of the rules.
         largest_box: see `LARGEST_BOX`.
         margin: see `MARGIN`.
+        boundaries: the label value of the boundary class of each that grows into one.
     """
 
     grid: BlockGrid
@@ -50,6 +52,41 @@ class Search:
     pixel_size: tuple[float, float]
     largest_box: int = LARGEST_BOX
     margin: int = MARGIN
+    boundaries: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def growths(self) -> dict[int, Growth]:
+        """The growth of each class that grows, by label value."""
+        return {
+            value: Growth(boundary, self.rules[value].growth or 0.0)
+            for value, boundary in self.boundaries.items()
+        }
+
+    @property
+    def halo(self) -> int:
+        """How far around components labels decide which pixels their objects have, px.
+
+        An object grows by its reach at most, and interiors within the reach of its pixels compete.
+        """
+        reaches = [growth.reach(self.pixel_size) for growth in self.growths.values()]
+        return 2 * max(reaches, default=0)
+
+    def add_halo(self, box: Box) -> Box:
+        """Return a box with the halo around it, as far as there are labels."""
+        return box.grow(self.halo, self.halo).intersection(Box.from_shape(self.grid.shape))
+
+    def find_neighbours(self, index: BlockIndex, boxes: Collection[Box]) -> list[BlockIndex]:
+        """Return all blocks whose labels decide the objects of a block; none if no class grows.
+
+        Args:
+            index: the block.
+            boxes: the bounding boxes of the components that begin in it and touch faces which it
+                shares, px of the labels.
+        """
+        if not self.halo:
+            return []
+        boxes = [self.grid.core(index), *(box for box in boxes if not self.is_large(box))]
+        return sorted({near for box in boxes for near in self.grid.touching(self.add_halo(box))})
 
     def is_large(self, box: Box) -> bool:
         """Return whether a component with this bounding box is large."""
@@ -78,7 +115,8 @@ class Objects:
     """Measured objects, one row each.
 
     Attributes:
-        first: (n, 2) first pixels (y, x), px of the labels.
+        first: (n, 2) first pixels (y, x) of the objects, or of their interiors if they have grown,
+            px of the labels.
         values: (n,) label values.
         boxes: (n, 4) bounding boxes (y0, x0, y1, x1), px of the labels.
         sums: their sums; moments count from the corner of the bounding box.

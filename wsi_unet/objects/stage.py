@@ -94,7 +94,12 @@ class Stage:
         return cls(
             source,
             StageFiles(source.store, source.run, source.label),
-            Search(source.grid, rules, source.pixel_size),
+            Search(
+                source.grid,
+                rules,
+                source.pixel_size,
+                boundaries=rule.find_boundaries(source.classes),
+            ),
             frame,
             own,
             hashlib.sha256(text.encode()).hexdigest(),
@@ -132,7 +137,7 @@ class Stage:
             faces = Faces.find(self.source.labels(core), self.source.grid, block)
             self._check_wanted()
             self.files.write_faces(block, checksum, faces)
-        return faces
+        return faces.without({*self.search.boundaries.values()})
 
     def make_part(self, block: BlockIndex, owned: Sequence[Component]) -> MadePart:
         """Find, measure and store the objects that begin in a block, unless they are there.
@@ -185,7 +190,10 @@ class Stage:
         touched = [
             [each.first, *_sides(each), [shards[other] for other in each.blocks]] for each in owned
         ]
-        text = json.dumps([self.signature, block, shards[block], touched])
+        near = self.search.find_neighbours(block, [each.box for each in owned])
+        around = [[other, shards[other]] for other in near if other in shards]
+        inputs = [self.signature, block, shards[block], touched, *([around] if near else [])]
+        text = json.dumps(inputs)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def summarise(self, totals: Mapping[str, ClassCounts]) -> tuple[ClassObjects, ...]:
@@ -198,6 +206,8 @@ class Stage:
         pixel, area = source.pixel_size[0] * source.pixel_size[1], source.area_mm2
         classes = []
         for value, name in sorted(source.classes.items()):
+            if value in self.search.boundaries.values():
+                continue
             each, rule = totals.get(str(value), ClassCounts()), self.search.rules[value]
             found = ClassObjects(
                 value=value,
@@ -208,7 +218,7 @@ class Stage:
                 large=each.large,
                 dropped_small=each.dropped_small,
                 dropped_large=each.dropped_large,
-                rule="none" if rule.h is None else f"distance:{rule.h:g}",
+                rule=rule.describe(),
             )
             classes.append(found)
         return tuple(classes)

@@ -53,8 +53,9 @@ def find_objects(
     Args:
         output: a finished result: a folder or an s3:// URL.
         label: name of the label group; None takes all of them.
-        split: "none", or "distance:H" with a height in µm (px of the slide where its pixel size
-            isn't known), for every class, or by the class's name; None: as the model's card says.
+        split: "none", "distance:H" with a height in µm (px of the slide where its pixel size isn't
+            known), or "interior:BOUNDARY:GROWTH" with a class and how far objects grow into it in
+            µm (px); for every class, or by the class's name; None: as the model's card says.
         min_area: objects with a smaller area are dropped, µm² (px²); likewise.
         max_area: objects with a larger area are dropped, µm² (px²); likewise.
         cluster: where to compute; None is this process.
@@ -99,9 +100,9 @@ def _resolve(
     max_area: NumberPerClass,
 ) -> ObjectRule:
     """Return the rule of every class: the card's, changed as the caller says."""
-    classes = dict.fromkeys(name for each in sources for name in each.classes.values())
-    card = ObjectRule({k: v for each in sources for k, v in each.provenance.rule.root.items()})
-    return resolve_rules(classes, card, split, min_area, max_area)
+    groups = [each.classes.values() for each in sources]
+    cards = [each.provenance.rule for each in sources]
+    return resolve_rules(groups, cards, split, min_area, max_area)
 
 
 def _carry_out(

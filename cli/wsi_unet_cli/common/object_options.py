@@ -37,9 +37,10 @@ _OPTIONS = (
         multiple=True,
         callback=_parse_per_class,
         metavar="[CLASS=]RULE",
-        help="How touching objects are told apart, of one class or of all: none, or distance:H, "
-        "which cuts where the distance to the edge falls by more than H µm between two maxima; may "
-        "be given several times.  [default: as the model's card says]",
+        help="How touching objects are told apart, of one class or of all: none; distance:H, "
+        "which cuts where the distance to the edge falls by more than H µm between two maxima; or "
+        "interior:BOUNDARY:G, which grows objects by at most G µm into the class BOUNDARY between "
+        "them; may be given several times.  [default: as the model's card says]",
     ),
     click.option(
         "--min-area",

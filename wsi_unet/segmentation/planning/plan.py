@@ -213,9 +213,9 @@ def resolve_objects(ensemble: Ensemble, options: Options) -> ObjectRule | None:
     """
     if not options.objects:
         return None
-    names = [label.name for group in ensemble.groups for label in group.classes if label.value]
+    groups = [[label.name for label in group.classes if label.value] for group in ensemble.groups]
     card = ensemble.models[0].spec.objects or ObjectRule({})
-    return resolve_rules(names, card, options.split, options.min_area, options.max_area)
+    return resolve_rules(groups, [card], options.split, options.min_area, options.max_area)
 
 
 def _warn(labels: LabelParameters, costs: Costs, options: Options) -> list[str]:
