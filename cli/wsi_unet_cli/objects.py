@@ -38,6 +38,7 @@ Examples:
   wsi-unet objects slide.ome.zarr --split distance:0.75 --min-area 10
   wsi-unet objects slide.ome.zarr --split nuclei=distance:0.75 --max-area nuclei=400
   wsi-unet objects slide.ome.zarr --split nuclei=interior:border:1.5
+  wsi-unet objects slide.ome.zarr --measure shape,intensity,stain
   wsi-unet objects s3://bucket/slide.ome.zarr --json
 
 docs/reference/objects.md defines every column.
@@ -48,6 +49,15 @@ docs/reference/objects.md defines every column.
 @click.argument("result", metavar="OUT")
 @click.option("--label", metavar="NAME", help="Label group.  [default: all that the result holds]")
 @object_options
+@click.option(
+    "--measure",
+    default="shape",
+    show_default=True,
+    metavar="WHAT,…",
+    help="What is measured: shape, and also intensity (mean and standard deviation of each of the "
+    "slide's channels) or stain (of the densities of haematoxylin, eosin and DAB), which are read "
+    "from the slide at the labels' pixel size.",
+)
 @cluster_options
 @json_option
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")

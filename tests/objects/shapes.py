@@ -12,6 +12,7 @@ from scipy import ndimage
 from wsi_unet.geometry import BlockGrid, Box
 from wsi_unet.objects.faces import Faces
 from wsi_unet.objects.finding import find_objects_of_block
+from wsi_unet.objects.intensities.stored_values import StoredValues
 from wsi_unet.objects.joining import join_faces
 from wsi_unet.objects.rule import ClassRule, ObjectRule
 from wsi_unet.objects.search import LARGEST_BOX, Objects, Search
@@ -41,11 +42,17 @@ class InMemory:
         return found
 
 
-def make_frame(columns: int, rules: dict[int, ClassRule], size: tuple[float, float]) -> TableFrame:
+def make_frame(
+    columns: int,
+    rules: dict[int, ClassRule],
+    size: tuple[float, float],
+    values: StoredValues | None = None,
+) -> TableFrame:
     """Return the frame of labels on a slide of the same pixels."""
     return TableFrame(
         columns=columns, downsample=(1.0, 1.0), pixel_size=size, micrometres=True,
         classes={value: NAMES[value] for value in rules}, rules=rules, fingerprint="f", model="m",
+        quantities=() if values is None else values.quantities,
     )  # fmt: skip
 
 
@@ -57,6 +64,7 @@ def find_by_blocks(
     pixel: float | tuple[float, float] = 0.5,
     largest_box: int = LARGEST_BOX,
     margin: int = 8,
+    values: StoredValues | None = None,
     predicted: NDArray[np.bool_] | None = None,
 ) -> pa.Table:
     """Return the table of the objects, found in blocks of `side` px, in order of identity."""
@@ -65,12 +73,12 @@ def find_by_blocks(
     size = pixel if isinstance(pixel, tuple) else (pixel, pixel)
     classes = {value: NAMES[value] for value in rules}
     boundaries = ObjectRule({NAMES[v]: r for v, r in rules.items()}).find_boundaries(classes)
-    search = Search(grid, rules, size, largest_box, margin, boundaries=boundaries)
+    search = Search(grid, rules, size, largest_box, margin, values=values, boundaries=boundaries)
     faces = {i: Faces.find(pixels.labels(grid.core(i)), grid, i) for i in grid}
     faces = {i: each.without(boundaries.values()) for i, each in faces.items()}
     owned = join_faces(grid, faces)
     blocks = [find_objects_of_block(pixels, search, i, owned.get(i, [])) for i in grid]
-    frame = make_frame(labels.shape[1], rules, size)
+    frame = make_frame(labels.shape[1], rules, size, values)
     return make_table(Objects.concatenate(blocks), frame)
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from wsi_unet.geometry import BlockGrid, BlockIndex, Box
 from wsi_unet.objects.growing import grow_regions
+from wsi_unet.objects.intensities.summing import sum_values
 from wsi_unet.objects.joining import Component
 from wsi_unet.objects.large import sum_large
 from wsi_unet.objects.outlines import Edges, trace_polygons
@@ -85,6 +86,7 @@ def _find_in_window(
             moments,
             count_crossings(regions.runs, moments[:, 0]),
             find_cut(regions.runs, pixels.predicted(window.grow(2, 2)), len(regions)),
+            sum_values(search.values, window, regions.numbers[1:-1, 1:-1], regions.values),
         ),
         large=large,
         outlines=_outline(regions),

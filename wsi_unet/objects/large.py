@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_unet.geometry import BlockGrid, BlockIndex, Box
+from wsi_unet.objects.intensities.summing import PixelValues, sum_values
 from wsi_unet.objects.joining import Component
 from wsi_unet.objects.outlines import Edges, trace_polygons
 from wsi_unet.objects.regions import Regions, label_components
@@ -29,10 +31,11 @@ class _LargeComponent:
         self._moments = [0] * 6
         self._crossings = np.zeros(3, np.int64)
         self._cut = False
+        self._values: list[NDArray[Any]] = []
         self._edges: list[Edges] = []
 
-    def add(self, block: BlockIndex, window: _BlockWindow) -> None:
-        """Add what of it lies in a block."""
+    def add(self, block: BlockIndex, window: _BlockWindow, values: NDArray[Any]) -> None:
+        """Add what of it lies in a block; `values` (2k,) are the sums of what its pixels have."""
         numbers, regions, corner = self.numbers[block], window.regions, self.component.box
         self._value = int(regions.values[numbers[0] - 1])
         mask = np.pad(np.isin(regions.numbers, numbers), 1)
@@ -44,6 +47,7 @@ class _LargeComponent:
         self._moments = _add_moments(self._moments, part.tolist(), y + 1, x + 1)
         self._crossings += _count_own_crossings(mask, same)
         self._edges.append(_find_own_edges(mask, same).shift(y, x))
+        self._values.append(values.astype(object))
         self._cut = self._cut or bool(find_cut(runs, window.predicted, 1)[0])
 
     def finish(self, search: Search) -> Objects:
@@ -56,7 +60,12 @@ class _LargeComponent:
             first=np.array([self.component.first], np.int64)[kept],
             values=values[kept],
             boxes=np.array([[box.y0, box.x0, box.y1, box.x1]], np.int64)[kept],
-            sums=Sums(table[kept], self._crossings[None][kept], np.array([self._cut])[kept]),
+            sums=Sums(
+                table[kept],
+                self._crossings[None][kept],
+                np.array([self._cut])[kept],
+                np.sum(self._values, axis=0)[None][kept],
+            ),
             large=np.ones(1, np.bool_)[kept],
             outlines=outlines.take(np.flatnonzero(kept)),
             dropped=dropped,
@@ -86,6 +95,18 @@ class _BlockWindow:
         regions = label_components(np.ascontiguousarray(labels[1:-1, 1:-1]))
         return cls(box, labels, pixels.predicted(box), regions)
 
+    def sum_values(
+        self, values: PixelValues | None, groups: Sequence[Sequence[int]]
+    ) -> NDArray[Any]:
+        """Return the sums (n, 2k) of what the pixels of n groups of regions have."""
+        numbers, classes = self.regions.numbers, [self.regions.values[g[0] - 1] for g in groups]
+        if values is not None:
+            lookup = np.zeros(len(self.regions) + 1, np.int32)
+            for number, group in enumerate(groups, start=1):
+                lookup[list(group)] = number
+            numbers = lookup[numbers]
+        return sum_values(values, self.box.grow(-1, -1), numbers, np.array(classes, np.uint8))
+
 
 def sum_large(
     pixels: LabelPixels, search: Search, components: Sequence[Component]
@@ -94,9 +115,10 @@ def sum_large(
     large = [_LargeComponent(each) for each in components]
     for block in sorted({block for each in large for block in each.numbers}):
         window = _BlockWindow.read(pixels, search.grid, block)
-        for each in large:
-            if block in each.numbers:
-                each.add(block, window)
+        here = [each for each in large if block in each.numbers]
+        values = window.sum_values(search.values, [each.numbers[block] for each in here])
+        for each, own in zip(here, values, strict=True):
+            each.add(block, window, own)
     return [each.finish(search) for each in large]
 
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
 from wsi_unet.errors import OptionError
+from wsi_unet.objects.intensities.quantities import Measured
 from wsi_unet.objects.rule import ClassRule, ObjectRule
 
 TextPerClass = str | Mapping[str, str] | Mapping[str | None, str] | None
 NumberPerClass = float | Mapping[str, float] | Mapping[str | None, float] | None
 """A value for every class, or values by the class's name, where None stands for every class."""
+
+MEASUREMENTS = ("shape", *get_args(Measured))
+"""What can be measured."""
 
 _DISTANCE = re.compile(r"distance:(.+)")
 _INTERIOR = re.compile(r"interior:(.+):([^:]+)")
@@ -185,3 +189,24 @@ def _refuse(name: str, error: ValidationError) -> OptionError:
     option = "split" if field in parts else field
     shown = f"{parts[field]} of `split`" if field in parts else f"`{field}`"
     return OptionError(f"class {name!r}: {shown}: {message}", option=option)
+
+
+def parse_measure(measure: str | Iterable[str]) -> tuple[Measured, ...]:
+    """Return what is measured beside shapes, which always are, in the order of the table.
+
+    Args:
+        measure: words of `MEASUREMENTS`, separated by commas, or several.
+
+    Raises:
+        OptionError: something else is asked for.
+    """
+    names = measure.split(",") if isinstance(measure, str) else [*measure]
+    wanted = {name.strip() for name in names}
+    if not wanted or not wanted <= {*MEASUREMENTS}:
+        shown = ",".join(names)
+        raise OptionError(
+            f"`measure` is {shown!r}; give {', '.join(MEASUREMENTS)}, or several of them separated "
+            "by commas",
+            option="measure",
+        )
+    return tuple(name for name in get_args(Measured) if name in wanted)

@@ -57,7 +57,7 @@ def open_objects(output: str | os.PathLike[str] | Location, label: str | None = 
             "find objects again, which computes what is missing"
         )
     micrometres = parse_frame(attributes).unit is not None
-    return _open_parts(store, keys, make_schema(micrometres=micrometres))
+    return _open_parts(store, keys, make_schema(micrometres=micrometres, values=record.values))
 
 
 def _open_parts(store: ByteStore, keys: Sequence[str], schema: pa.Schema) -> ds.Dataset:

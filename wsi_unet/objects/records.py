@@ -24,6 +24,7 @@ from wsi_unet.geometry import BlockIndex, Box
 from wsi_unet.labels.documents import Count, StoredDocument, Text
 from wsi_unet.labels.shards import Checksum, ShardRecord
 from wsi_unet.objects.faces import Faces
+from wsi_unet.objects.intensities.quantities import Measured
 from wsi_unet.objects.report import ClassObjects, Measure, PartFailure
 from wsi_unet.objects.rule import ClassRule
 from wsi_unet.storage.concurrent import map_concurrently
@@ -93,6 +94,8 @@ class StageRecord(StoredDocument):
         blocks: number of blocks that have labels.
         unit: "µm", or "px" (of the slide) where its pixel size isn't known.
         area_mm2: area that was predicted; None where the pixel size isn't known.
+        measure: what was measured on the slide.
+        values: the columns of what the pixels of objects have.
         classes: what was found of each class, once it is finished.
         failures: blocks that failed when it was last tried; at most `MOST_FAILURES`.
     """
@@ -106,6 +109,8 @@ class StageRecord(StoredDocument):
     blocks: Count = 0
     unit: Literal["µm", "px"] = "µm"
     area_mm2: Measure | None = None
+    measure: Annotated[tuple[Measured, ...], Field(max_length=2)] = ()
+    values: Annotated[tuple[Text, ...], Field(max_length=100)] = ()
     classes: Annotated[tuple[ClassObjects, ...], Field(max_length=255)] = ()
     failures: Annotated[tuple[PartFailure, ...], Field(max_length=MOST_FAILURES)] = ()
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from wsi_unet.geometry import BlockGrid, BlockIndex, Box
 from wsi_unet.objects.growing import Growth
+from wsi_unet.objects.intensities.summing import PixelValues
 from wsi_unet.objects.polygons import Polygons
 from wsi_unet.objects.rule import ClassRule
 from wsi_unet.objects.sums import Sums
@@ -44,6 +45,7 @@ class Search:
         pixel_size: (y, x) size of a pixel, in the unit of the rules.
         largest_box: see `LARGEST_BOX`.
         margin: see `MARGIN`.
+        values: what pixels have that is summed over objects; None: nothing.
         boundaries: the label value of the boundary class of each that grows into one.
     """
 
@@ -52,6 +54,7 @@ class Search:
     pixel_size: tuple[float, float]
     largest_box: int = LARGEST_BOX
     margin: int = MARGIN
+    values: PixelValues | None = None
     boundaries: Mapping[int, int] = field(default_factory=dict)
 
     @property
@@ -159,6 +162,7 @@ class Objects:
                 join([each.sums.moments for each in several]),
                 join([each.sums.crossings for each in several]),
                 join([each.sums.cut for each in several]),
+                join([each.sums.values for each in several]),
             ),
             join([each.large for each in several]),
             Polygons.concatenate([each.outlines for each in several]).take(order),

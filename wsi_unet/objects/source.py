@@ -10,17 +10,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from wsi_unet.errors import OutputError
 from wsi_unet.geometry import BlockGrid, BlockIndex, Box
 from wsi_unet.labels.contents import parse_frame, parse_run_name
 from wsi_unet.labels.documents import (
     DamagedError,
-    Positive,
-    StoredDocument,
-    Text,
-    explain_invalid,
     read_array_shape,
     read_group_attributes,
 )
@@ -28,49 +23,15 @@ from wsi_unet.labels.predicted import StoredArea
 from wsi_unet.labels.progress import Progress, RunRecord
 from wsi_unet.labels.pyramid import shard_key
 from wsi_unet.labels.writer import read_shards
+from wsi_unet.objects.intensities.probabilities import (
+    StoredProbabilities,
+    find_probabilities,
+)
+from wsi_unet.objects.intensities.slide_pixels import SlideGrid
+from wsi_unet.objects.provenance import Provenance, parse_documents
 from wsi_unet.objects.regions import find_values
-from wsi_unet.objects.rule import ObjectRule
 from wsi_unet.predicted_area import PredictedArea
 from wsi_unet.storage.store import ByteStore
-
-
-class _Spec(StoredDocument):
-    objects: ObjectRule | None = None
-
-
-class _Model(StoredDocument):
-    name: Text = ""
-    sha256: Text = ""
-    spec: _Spec = _Spec()
-    mean_of: tuple[_Model, ...] = ()
-
-
-class _Slide(StoredDocument):
-    name: Text = ""
-    fingerprint: Text = ""
-
-
-class Provenance(StoredDocument):
-    """What a label group says about how it was made, as far as objects need it."""
-
-    slide: _Slide = _Slide()
-    model: _Model = _Model()
-    exactness: Text = ""
-    finished: Text | None = None
-
-    @property
-    def rule(self) -> ObjectRule:
-        """The object rule of the model's card; of an ensemble, of its first model's."""
-        model = self.model.mean_of[0] if self.model.mean_of else self.model
-        return model.spec.objects or ObjectRule({})
-
-
-class _Grid(StoredDocument):
-    downsample: tuple[Positive, Positive] = (1.0, 1.0)
-
-
-class _Parameters(StoredDocument):
-    sampling: _Grid = _Grid()
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +53,8 @@ class LabelSource:
         predicted_pixels: number of pixels that were predicted.
         provenance: what made them.
         finished: when they were finished.
+        slide: the slide, and where their pixels are on it.
+        probabilities: what is stored beside them; None: nothing.
     """
 
     store: ByteStore
@@ -107,6 +70,8 @@ class LabelSource:
     predicted_pixels: int
     provenance: Provenance
     finished: str
+    slide: SlideGrid
+    probabilities: StoredProbabilities | None
 
     @classmethod
     def open_all(cls, store: ByteStore, labels: Sequence[str]) -> list[LabelSource]:
@@ -140,31 +105,43 @@ class LabelSource:
             )
         grids = {label: _read_grid(store, label) for label in attributes}
         documents = {
-            label: _read_documents(store, label, each, record) for label, each in attributes.items()
+            label: parse_documents(store, label, each, record) for label, each in attributes.items()
         }
         areas = {
             grid: StoredArea.open(progress, record, grid, finished=True).read()
             for grid in set(grids.values())
         }
-        shards = _read_shards(progress, record, grids)
+        groups = {f"labels/{label}": (grid, False) for label, grid in grids.items()}
+        beside = find_probabilities(store, run)
+        if beside is not None:
+            groups[beside.key] = next(iter(grids.values())), True
+        shards = _read_shards(progress, record, groups)
         opened = {}
         for label, each in attributes.items():
-            (provenance, grid_on_slide), frame = documents[label], parse_frame(each)
+            (provenance, parameters), frame = documents[label], parse_frame(each)
             properties = each["ome"]["image-label"]["properties"]
+            classes = {i["label-value"]: i["class"] for i in properties if i["label-value"]}
+            probabilities = None
+            if beside is not None:
+                probabilities = StoredProbabilities.open(
+                    store, beside, grids[label], classes, shards[beside.key]
+                )
             opened[label] = cls(
                 store=store,
                 run=run,
                 label=label,
                 grid=grids[label],
                 area=areas[grids[label]],
-                shards=shards[label],
-                classes={i["label-value"]: i["class"] for i in properties if i["label-value"]},
+                shards=shards[f"labels/{label}"],
+                classes=classes,
                 pixel_size=frame.scale,
                 micrometres=frame.unit is not None,
-                downsample=grid_on_slide.downsample,
+                downsample=parameters.sampling.downsample,
                 predicted_pixels=sum(item.get("pixels", 0) for item in properties),
                 provenance=provenance,
                 finished=each["wsi_unet"]["finished"],
+                slide=SlideGrid(parameters.slide, parameters.sampling, grids[label].shape),
+                probabilities=probabilities,
             )
         return opened
 
@@ -189,6 +166,13 @@ class LabelSource:
         values = True if self.area.whole else self.area.read(inside)
         found[inside.relative_to(box).slices()] = values
         return found
+
+    def identify_block(self, block: BlockIndex) -> str:
+        """Return what identifies the stored pixels of a block: their checksums."""
+        labels = self.shards[block]
+        if self.probabilities is None:
+            return labels
+        return f"{labels} {self.probabilities.shards.get(block, '')}"
 
     @property
     def area_mm2(self) -> float | None:
@@ -243,34 +227,22 @@ def _read_grid(store: ByteStore, label: str) -> BlockGrid:
     return BlockGrid((shape[-2], shape[-1]), block)
 
 
-def _read_documents(
-    store: ByteStore, label: str, attributes: Mapping[str, Any], record: RunRecord
-) -> tuple[Provenance, _Grid]:
-    ours = {key: value for key, value in attributes["wsi_unet"].items() if key != "model"}
-    model = attributes["wsi_unet"].get("model")
-    try:
-        provenance = Provenance.model_validate_json(
-            json.dumps(ours | ({"model": model} if isinstance(model, dict) else {}))
-        )
-        parameters = _Parameters.model_validate_json(json.dumps(record.parameters))
-    except ValidationError as error:
-        raise DamagedError(
-            f"{store}: what 'labels/{label}' says about its making is damaged "
-            f"({explain_invalid(error)}); segment again with `overwrite=True`"
-        ) from error
-    return provenance, parameters.sampling
-
-
 def _read_shards(
-    progress: Progress, record: RunRecord, grids: Mapping[str, BlockGrid]
+    progress: Progress, record: RunRecord, groups: Mapping[str, tuple[BlockGrid, bool]]
 ) -> dict[str, dict[BlockIndex, str]]:
-    """Return the checksums of the labels that are stored: by label group, then by block."""
-    found: dict[str, dict[BlockIndex, str]] = {label: {} for label in grids}
+    """Return the checksums of the shards of level 0 that are stored: by group, then by block.
+
+    Args:
+        progress: the progress of the run.
+        record: its record.
+        groups: the blocks of each group, and whether it has channels.
+    """
+    found: dict[str, dict[BlockIndex, str]] = {group: {} for group in groups}
     for marker in progress.read_markers(record.signature):
         row, column = marker.block
-        for label, grid in grids.items():
-            shard = marker.shards.get(shard_key(f"labels/{label}", 0, marker.block, False))
+        for group, (grid, channels) in groups.items():
+            shard = marker.shards.get(shard_key(group, 0, marker.block, channels))
             inside = row < grid.size[0] and column < grid.size[1]
             if inside and shard is not None and shard.sha256 is not None:
-                found[label][marker.block] = shard.sha256
+                found[group][marker.block] = shard.sha256
     return found

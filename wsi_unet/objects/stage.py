@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,8 @@ from wsi_unet.geometry import BlockIndex
 from wsi_unet.labels.shards import ShardRecord
 from wsi_unet.objects.faces import Faces
 from wsi_unet.objects.finding import find_objects_of_block
+from wsi_unet.objects.intensities.quantities import Measured
+from wsi_unet.objects.intensities.stored_values import StoredValues
 from wsi_unet.objects.joining import Component
 from wsi_unet.objects.records import ClassCounts, PartMarker, StageFiles, StageRecord
 from wsi_unet.objects.report import ClassObjects
@@ -54,6 +56,7 @@ class Stage:
         search: what is searched for.
         frame: where the labels lie on the slide, and what identifies their objects.
         rule: the rule of every class, by name.
+        values: what the pixels of objects have, and is measured; None: nothing.
         signature: hash of all that decides the table but for the labels.
     """
 
@@ -62,16 +65,26 @@ class Stage:
     search: Search
     frame: TableFrame
     rule: ObjectRule
+    values: StoredValues | None
     signature: str
 
     @classmethod
-    def plan(cls, source: LabelSource, rule: ObjectRule) -> Stage:
-        """Return the stage for some labels; nothing is written.
+    def plan(
+        cls, source: LabelSource, rule: ObjectRule, measure: Collection[Measured] = ()
+    ) -> Stage:
+        """Return the stage for some labels, to be closed; nothing is written.
 
         Args:
             source: the labels.
             rule: the rules of classes by name; those that aren't classes of the labels don't count.
+            measure: what is measured on the slide, which is opened for it: "intensity", "stain".
+
+        Raises:
+            SlideError: the slide can't be opened.
+            OutputError: it isn't the same any more.
+            OptionError: it is grey, so its stains can't be measured.
         """
+        values = StoredValues.open(measure, source.slide, source.probabilities)
         rules = rule.complete(source.classes)
         frame = TableFrame(
             columns=source.grid.shape[1],
@@ -82,6 +95,7 @@ class Stage:
             rules=rules,
             fingerprint=source.provenance.slide.fingerprint,
             model=source.provenance.model.sha256,
+            quantities=() if values is None else values.quantities,
         )
         own = ObjectRule({source.classes[value]: each for value, each in rules.items()})
         identity = {
@@ -90,6 +104,8 @@ class Stage:
             "rule": own.model_dump(mode="json"),
             "predicted": source.hash_predicted(),
         }
+        if values is not None:  # tables without keep the signature they had before there were any
+            identity["values"] = values.identify()
         text = json.dumps(identity, sort_keys=True)
         return cls(
             source,
@@ -98,10 +114,12 @@ class Stage:
                 source.grid,
                 rules,
                 source.pixel_size,
+                values=values,
                 boundaries=rule.find_boundaries(source.classes),
             ),
             frame,
             own,
+            values,
             hashlib.sha256(text.encode()).hexdigest(),
         )
 
@@ -114,7 +132,14 @@ class Stage:
             blocks=len(self.source.shards),
             unit="µm" if self.source.micrometres else "px",
             area_mm2=self.source.area_mm2,
+            measure=() if self.values is None else self.values.measure,
+            values=self.frame.value_columns,
         )
+
+    def close(self) -> None:
+        """Close the slide, where it was opened."""
+        if self.values is not None:
+            self.values.close()
 
     def is_current(self, record: StageRecord | None) -> bool:
         """Return whether a record says that the table is finished, and is this one."""
@@ -163,6 +188,8 @@ class Stage:
                 "signature": self.signature,
                 "block": list(block),
             }
+            if self.values is not None:
+                provenance["values"] = self.values.identify()
             data = encode_part(make_table(objects, self.frame), provenance)
         self._check_wanted()
         marker = PartMarker(
@@ -186,13 +213,14 @@ class Stage:
 
     def _hash_inputs(self, block: BlockIndex, owned: Sequence[Component]) -> str:
         """Return the hash of all that a part is made from: the rule, and labels by checksum."""
-        shards = self.source.shards
+        identify = self.source.identify_block
         touched = [
-            [each.first, *_sides(each), [shards[other] for other in each.blocks]] for each in owned
+            [each.first, *_sides(each), [identify(other) for other in each.blocks]]
+            for each in owned
         ]
         near = self.search.find_neighbours(block, [each.box for each in owned])
-        around = [[other, shards[other]] for other in near if other in shards]
-        inputs = [self.signature, block, shards[block], touched, *([around] if near else [])]
+        around = [[other, identify(other)] for other in near if other in self.source.shards]
+        inputs = [self.signature, block, identify(block), touched, *([around] if near else [])]
         text = json.dumps(inputs)
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -30,11 +30,13 @@ class Sums:
         crossings: (n, 3) how many pairs of neighbours have one pixel in the object and one outside,
             along rows, along columns and along both diagonals.
         cut: (n,) whether it touches pixels that weren't predicted, or the edge of the slide.
+        values: (n, 2k) sums of the k values that pixels have, and then of their squares.
     """
 
     moments: NDArray[Any]
     crossings: NDArray[Any]
     cut: NDArray[np.bool_]
+    values: NDArray[Any]
 
 
 def sum_moments(runs: Runs, origins: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from wsi_unet.objects.intensities.quantities import Quantity, finish_values
 from wsi_unet.objects.rule import ClassRule
 from wsi_unet.objects.search import Objects
 from wsi_unet.objects.sums import finish_sums
@@ -42,6 +43,7 @@ class TableFrame:
         rules: their rules.
         fingerprint: the slide's fingerprint.
         model: the model's hash.
+        quantities: what the pixels of objects have.
     """
 
     columns: int
@@ -52,13 +54,20 @@ class TableFrame:
     rules: Mapping[int, ClassRule]
     fingerprint: str
     model: str
+    quantities: tuple[Quantity, ...] = ()
+
+    @property
+    def value_columns(self) -> tuple[str, ...]:
+        """The columns of the quantities."""
+        return tuple(name for each in self.quantities for name in each.columns)
 
 
-def make_schema(*, micrometres: bool) -> pa.Schema:
+def make_schema(*, micrometres: bool, values: Sequence[str] = ()) -> pa.Schema:
     """Return the columns of the table, without metadata.
 
     Args:
         micrometres: whether the slide's pixel size is known.
+        values: the columns of quantities that pixels have.
     """
     unit = _length_unit(micrometres=micrometres)
     positions = ("y", "x", "y_um", "x_um") if micrometres else ("y", "x")
@@ -77,6 +86,7 @@ def make_schema(*, micrometres: bool) -> pa.Schema:
             *((name, pa.float64()) for name in RATIOS),
             ("cut", pa.bool_()),
             ("large", pa.bool_()),
+            *((name, pa.float64()) for name in values),
             (
                 "bbox",
                 pa.struct([(name, pa.float64()) for name in ("xmin", "ymin", "xmax", "ymax")]),
@@ -132,7 +142,8 @@ def make_table(objects: Objects, frame: TableFrame) -> pa.Table:
     for name in LENGTHS:
         columns[f"{name}_{unit}"] = measured[name]
     columns |= {name: measured[name] for name in RATIOS}
-    schema = make_schema(micrometres=frame.micrometres)
+    columns |= finish_values(moments[:, 0], objects.sums.values, frame.quantities)
+    schema = make_schema(micrometres=frame.micrometres, values=frame.value_columns)
     return pa.Table.from_pydict({name: columns[name] for name in schema.names}, schema)
 
 

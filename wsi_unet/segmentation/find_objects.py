@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from distributed import Client
 
@@ -15,7 +16,7 @@ from wsi_unet.dask_cluster.file_visibility import check_paths
 from wsi_unet.dask_cluster.options import ClusterOptions
 from wsi_unet.labels.contents import choose_name, open_output, read_label_names
 from wsi_unet.locations import Location
-from wsi_unet.objects.options import NumberPerClass, TextPerClass, resolve_rules
+from wsi_unet.objects.options import NumberPerClass, TextPerClass, parse_measure, resolve_rules
 from wsi_unet.objects.report import ObjectsReport
 from wsi_unet.objects.rule import ObjectRule
 from wsi_unet.objects.source import LabelSource
@@ -39,6 +40,7 @@ def find_objects(
     split: TextPerClass = None,
     min_area: NumberPerClass = None,
     max_area: NumberPerClass = None,
+    measure: str | Iterable[str] = "shape",
     cluster: ClusterOptions | None = None,
     on_progress: ProgressCallback = ignore_progress,
 ) -> ObjectsReport:
@@ -58,6 +60,8 @@ def find_objects(
             µm (px); for every class, or by the class's name; None: as the model's card says.
         min_area: objects with a smaller area are dropped, µm² (px²); likewise.
         max_area: objects with a larger area are dropped, µm² (px²); likewise.
+        measure: "shape", and "intensity" or "stain" or both, which are measured on the slide:
+            "shape,intensity,stain". Shapes always are.
         cluster: where to compute; None is this process.
         on_progress: called several times per second. KeyboardInterrupt raised in it, or by Ctrl-C,
             ends it early; what is done is kept.
@@ -66,13 +70,16 @@ def find_objects(
         What was found; `state` is "incomplete" if blocks failed.
 
     Raises:
-        OptionError: a rule can't be, or names a class that isn't there.
-        OutputError: there is no result, its labels aren't finished or are damaged, or the table
-            can't be written.
+        OptionError: a rule can't be, or names a class that isn't there; or what is to be measured
+            can't be.
+        OutputError: there is no result, its labels aren't finished or are damaged, their slide
+            isn't the same any more, or the table can't be written.
+        SlideError: the slide is needed and can't be opened.
         LockedError: a run is writing to the output.
         ClusterError: there is no cluster, or it went away; what is done is kept.
     """
     started = time.monotonic()
+    measured = parse_measure(measure)
     store = open_output(output)
     names = read_label_names(store)
     if label is not None or not names:
@@ -83,9 +90,10 @@ def find_objects(
         rule = _resolve(sources, split, min_area, max_area)
         store.remove_leftovers()
         with open_client(options) as client:
-            check_paths(client, readable=[str(store)], writable=[str(store)])
+            slides = _find_slides(sources) if measured else []
+            check_paths(client, readable=[str(store), *slides], writable=[str(store)])
             limits = replace(LIMITS, retries=options.max_retries)
-            finding = ObjectFinding(client, sources, rule, lock, limits)
+            finding = ObjectFinding(client, sources, rule, lock, limits, measured)
             interrupted = not _carry_out(client, finding, limits, on_progress)
     labels, seconds = finding.objects, time.monotonic() - started
     total = sum(each.objects for each in labels)
@@ -103,6 +111,13 @@ def _resolve(
     groups = [each.classes.values() for each in sources]
     cards = [each.provenance.rule for each in sources]
     return resolve_rules(groups, cards, split, min_area, max_area)
+
+
+def _find_slides(sources: Sequence[LabelSource]) -> list[str]:
+    """Return where the slides of labels are, as far as this machine has them."""
+    references = (each.slide.reference for each in sources)
+    paths = dict.fromkeys(each.path for each in references if each is not None)
+    return [path for path in paths if Path(path).exists()]
 
 
 def _carry_out(

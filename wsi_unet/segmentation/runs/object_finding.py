@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from distributed import Client
 
 from wsi_unet import logs
 from wsi_unet.dask_cluster.workers import ask_workers, list_workers, runs_in_this_process
 from wsi_unet.errors import OutputError
+from wsi_unet.objects.intensities.quantities import Measured
 from wsi_unet.objects.report import LabelObjects
 from wsi_unet.objects.rule import ObjectRule
 from wsi_unet.objects.source import LabelSource
@@ -42,9 +43,13 @@ class ObjectFinding:
         rule: the rules of classes by name.
         lock: on the output, held until `close`.
         limits: how patient to be.
+        measure: what is measured on the slide.
 
     Raises:
-        OutputError: it can't be recorded that the objects are being found.
+        SlideError: the slide can't be opened.
+        OutputError: it isn't the same any more, or it can't be recorded that the objects are being
+            found.
+        OptionError: it is grey, so its stains can't be measured.
     """
 
     def __init__(
@@ -54,8 +59,10 @@ class ObjectFinding:
         rule: ObjectRule,
         lock: OutputLock,
         limits: Limits,
+        measure: Collection[Measured] = (),
     ) -> None:
         self._client = client
+        self._here = runs_in_this_process(client)
         self._lock = lock
         self._output = str(sources[0].store)
         self._slide = sources[0].provenance.slide.name
@@ -63,10 +70,12 @@ class ObjectFinding:
         self._started = time.perf_counter()
         session = uuid.uuid4().hex[:12]
         for source in sources:
-            stage = Stage.plan(source, rule)
+            stage = Stage.plan(source, rule, measure)
             group = GroupFinding(stage, session, limits)
-            if runs_in_this_process(client):
+            if self._here:
                 share_stage(group.run, stage)
+            else:
+                stage.close()  # workers open their own
             self._groups[group.run] = group
         for group in self._groups.values():
             group.begin()
@@ -118,6 +127,9 @@ class ObjectFinding:
         Raises:
             OutputError: that can't be written, or another process has taken over.
         """
+        if self._here:
+            for group in self._groups.values():
+                release_objects(group.run)
         if self.lost:
             raise OutputError(
                 f"{self._output}: another process has taken this output over, because this one "

@@ -7,6 +7,7 @@ itself, once. The faces of blocks come back to the client, which joins them; par
 from __future__ import annotations
 
 from dataclasses import dataclass
+from threading import Thread
 
 from wsi_unet.errors import BlockError, OutputError
 from wsi_unet.geometry import BlockIndex
@@ -88,7 +89,10 @@ class PartTask:
         return f"part-{self.run.session}-{self.run.name}-{i}.{j}-{self.attempt}"
 
 
-_STAGES = ProcessCache[Stage](capacity=8)
+CLOSING_SECONDS = 2.0
+"""How long releasing a stage waits for its slide to close: a read that hangs holds that up."""
+
+_STAGES = ProcessCache[Stage](capacity=8, close=lambda stage: stage.close())
 
 
 def share_stage(run: ObjectRun, stage: Stage) -> None:
@@ -97,9 +101,17 @@ def share_stage(run: ObjectRun, stage: Stage) -> None:
 
 
 def release_objects(run: ObjectRun) -> None:
-    """Forget what this process holds open for `run`; tasks of it that are queued won't start."""
+    """Close what this process holds open for `run`; tasks of it that are queued won't start."""
     end_session(run.session)
-    _STAGES.release(run)
+
+    def close() -> None:
+        stage = _STAGES.release(run)
+        if stage is not None:
+            stage.close()
+
+    closing = Thread(target=close, daemon=True)
+    closing.start()
+    closing.join(timeout=CLOSING_SECONDS)
 
 
 def run_object_task(task: FacesTask | PartTask) -> Faces | MadePart:
@@ -111,10 +123,10 @@ def run_object_task(task: FacesTask | PartTask) -> Faces | MadePart:
     check_session(task.run.session)
     i, j = task.index
     try:
-        stage = _STAGES.get(task.run, lambda: _open_stage(task.run))
-        if isinstance(task, FacesTask):
-            return stage.find_faces(task.index)
-        return stage.make_part(task.index, task.owned)
+        with _STAGES.use(task.run, lambda: _open_stage(task.run)) as stage:
+            if isinstance(task, FacesTask):
+                return stage.find_faces(task.index)
+            return stage.make_part(task.index, task.owned)
     # A store or a codec may raise anything; whatever it is, it belongs to this block.
     except Exception as error:
         reason = str(error).partition("\n")[0] or "no message"
@@ -132,7 +144,8 @@ def _open_stage(run: ObjectRun) -> Stage:
             "sees the same files as the client"
         )
     (source,) = LabelSource.open_all(store, [run.name])
-    stage = Stage.plan(source, ObjectRule(record.rules))
+    stage = Stage.plan(source, ObjectRule(record.rules), record.measure)
     if {record.signature, stage.signature} != {run.signature}:
+        stage.close()
         raise OutputError(f"{run.output}: the rule or the labels of {run.name!r} have changed")
     return stage
