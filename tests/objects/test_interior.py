@@ -14,9 +14,11 @@ from objects import shapes
 from objects.test_growing import check_pixels, find_whole
 from objects.test_run import add_group, edit, read_bytes
 from support.labelled import write_store
+from support.oracle import balanced_model, textured, write_png
 
 import wsi_unet
 from wsi_unet.errors import OptionError
+from wsi_unet.models import UNetConfig
 from wsi_unet.objects.options import resolve_rules
 from wsi_unet.objects.records import StageRecord
 from wsi_unet.objects.rule import ClassRule, ObjectRule
@@ -257,3 +259,40 @@ def test_changed_boundaries_make_parts_again_that_may_grow_into_them(
     fresh = write_store(tmp_path / "fresh.ome.zarr", changed, classes=("background", *NAMES))
     wsi_unet.find_objects(fresh, split=RULE)
     assert read_bytes(store) == read_bytes(fresh)
+
+
+def test_a_run_grows_objects_as_the_card_says(tmp_path: Path) -> None:
+    image = textured(600, 700)
+    write_png(tmp_path / "slide.png", image)
+    rule = {"class-1": {"split": "interior", "boundary": "class-2", "growth": 1.5, "min_area": 2}}
+    config = UNetConfig(depth=1, base_width=4, classes=3)
+    balanced_model(config, image, tmp_path / "model", objects=rule)
+    options: Any = {"tile": 128, "precision": "float32", "device": "cpu", "mpp": 0.5}
+    tables = []
+    for block in (512, 4096):
+        output = tmp_path / f"{block}.ome.zarr"
+        report = wsi_unet.segment(
+            tmp_path / "slide.png", output, tmp_path / "model",
+            block=block, outputs=("labels", "objects"), **options,
+        )  # fmt: skip
+        assert [each.rule for each in report.objects[0].classes] == ["interior:class-2:1.5"]
+        tables.append(wsi_unet.open_objects(output).to_table().sort_by("id"))
+    assert tables[0].equals(tables[1])
+    assert len(tables[0]) > 100
+    with pytest.raises(OptionError, match="'class-2', so that can't have a rule of its own"):
+        wsi_unet.plan(
+            tmp_path / "slide.png", tmp_path / "new", tmp_path / "model",
+            outputs=("labels", "objects"), split={"class-2": "distance:1"}, **options,
+        )  # fmt: skip
+
+
+def test_a_run_of_a_model_with_labels_for_each_class_has_no_boundary(tmp_path: Path) -> None:
+    image = textured(300, 300)
+    write_png(tmp_path / "slide.png", image)
+    config = UNetConfig(depth=1, base_width=4, classes=2)
+    balanced_model(config, image, tmp_path / "model", head="sigmoid", background=None)
+    with pytest.raises(OptionError, match="isn't in the same label group"):
+        wsi_unet.plan(
+            tmp_path / "slide.png", tmp_path / "new", tmp_path / "model", device="cpu", mpp=0.5,
+            outputs=("labels", "objects"), split={"class-0": "interior:class-1:1"},
+        )  # fmt: skip
