@@ -274,8 +274,10 @@ def test_a_forged_row_is_a_slide_of_which_nothing_is_known(change: dict[str, obj
     path.write_text(head + '"slides": [\n' + json.dumps(forged) + "\n]}\n")
     assert list(read_report_rows(open_store(FOLDER))) == []
     assert list(read_cohort_status(FOLDER, verify=True)) == []
-    CohortReport(FOLDER, [slide]).begin()
+    again = CohortReport(FOLDER, [slide])
+    again.begin()
     assert statuses() == ["waiting"]
+    again.close()
 
 
 @pytest.mark.usefixtures("here")
