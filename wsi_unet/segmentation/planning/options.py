@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from wsi_unet.errors import OptionError
 from wsi_unet.geometry import Box
 from wsi_unet.labels.pyramid import CHUNK, is_block_side
 from wsi_unet.models.inference.augmentation import VIEWS, Tta
 from wsi_unet.models.inference.device_names import parse_device_name
-from wsi_unet.objects.options import NumberPerClass, TextPerClass
 from wsi_unet.wording import plain
+
+if TYPE_CHECKING:
+    from wsi_unet.objects.options import NumberPerClass, TextPerClass
 
 DEFAULT_BLOCK = 4096
 OUTPUTS = ("labels", "objects", "probabilities")
