@@ -158,13 +158,14 @@ def _add_adjoining(numbers: Numbers, at: NDArray[np.int64], owner: NDArray[np.in
     """
     columns, flat = numbers.shape[1], numbers.ravel()
     shifts = [dy * columns + dx for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx]
+    reached = at[:0]
+    for _ in range(2):  # most adjoin at once, or their neighbours do
+        adjoin = _find_adjoining(flat, at, owner, shifts)
+        reached = at[adjoin]
+        flat[reached] = owner[adjoin]
+        at, owner = at[~adjoin], owner[~adjoin]
     waiting = np.zeros_like(flat)
     waiting[at] = owner
-    adjoin = np.zeros(len(at), np.bool_)
-    for shift in shifts:
-        adjoin |= flat[at + shift] == owner
-    reached = at[adjoin]
-    flat[reached], waiting[reached] = owner[adjoin], 0
     while len(reached):
         following = []
         for shift in shifts:
@@ -173,3 +174,15 @@ def _add_adjoining(numbers: Numbers, at: NDArray[np.int64], owner: NDArray[np.in
             flat[to], waiting[to] = waiting[to], 0
             following.append(to)
         reached = np.concatenate(following)
+
+
+def _find_adjoining(
+    flat: NDArray[np.int32], at: NDArray[np.int64], owner: NDArray[np.int32], shifts: list[int]
+) -> NDArray[np.bool_]:
+    """Return which of some pixels (m,) have a neighbour of their region."""
+    found = np.zeros(len(at), np.bool_)
+    for start in range(0, len(at), AT_ONCE):
+        some = slice(start, start + AT_ONCE)
+        for shift in shifts:
+            found[some] |= flat[at[some] + shift] == owner[some]
+    return found
