@@ -166,7 +166,7 @@ def test_only_exactly_a_block_is_written(
         write_block(store, GROUP, pyramid, (1, 1), np.zeros(shape, np.uint8), reduce_mode)
     wrong = np.zeros((276, 76))
     with pytest.raises(ValueError, match="float64"):
-        write_block(store, GROUP, pyramid, (1, 1), wrong, reduce_mode)  # type: ignore[arg-type]
+        write_block(store, GROUP, pyramid, (1, 1), wrong, reduce_mode)  # type: ignore[arg-type, type-var]
     with pytest.raises(IndexError, match="no block"):
         write_block(store, GROUP, pyramid, (2, 0), np.zeros(shape, np.uint8), reduce_mode)
     assert not store.root.exists()

@@ -74,10 +74,27 @@ def holds_output(store: ByteStore) -> bool:
 
 
 def read_label_names(store: ByteStore) -> list[str]:
-    """Return the names of the label groups, in the order in which they were made.
+    """Return the names of the label groups of runs, in the order in which they were made.
 
     Raises:
         OutputError: the list of them is damaged.
+    """
+    return _read_lists(store)[0]
+
+
+def read_object_images(store: ByteStore) -> list[str]:
+    """Return the names of the label images of objects, which are listed beside label groups.
+
+    Raises:
+        OutputError: the list of them is damaged.
+    """
+    return _read_lists(store)[1]
+
+
+def _read_lists(store: ByteStore) -> tuple[list[str], list[str]]:
+    """Return the names of label groups, and of label images of objects.
+
+    Viewers find both in one list. Which of them are no run's labels is said here and nowhere else.
     """
     try:
         attributes = read_group_attributes(store, "labels", "list")
@@ -86,7 +103,11 @@ def read_label_names(store: ByteStore) -> list[str]:
             f"{store}: 'labels/zarr.json', which lists the labels, is damaged; choose another "
             "output, or remove this one"
         ) from error
-    return [] if attributes is None else list(dict.fromkeys(attributes["ome"]["labels"]))
+    if attributes is None:
+        return [], []
+    images = list(dict.fromkeys(attributes.get("wsi_unet", {}).get("object_images", [])))
+    listed = dict.fromkeys(attributes["ome"]["labels"])
+    return [name for name in listed if name not in images], images
 
 
 def choose_name(path: Output, what: str, names: Sequence[str], name: str | None) -> str:

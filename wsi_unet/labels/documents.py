@@ -13,13 +13,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
 from wsi_unet.errors import OptionError, OutputError
 from wsi_unet.labels.metadata import describe_array
-from wsi_unet.labels.names import check_label_name
-from wsi_unet.labels.pyramid import LONGEST_BLOCK, LONGEST_SIDE, MOST_LEVELS, is_block_side
+from wsi_unet.labels.names import OBJECTS_SUFFIX, check_label_name
+from wsi_unet.labels.pyramid import (
+    LONGEST_BLOCK,
+    LONGEST_SIDE,
+    MOST_LEVELS,
+    UINT8,
+    is_block_side,
+)
 from wsi_unet.storage.store import ByteStore, TooLargeError
 
 MOST_METADATA_BYTES = 1 << 24
@@ -39,8 +46,16 @@ def _check_name(name: str) -> str:
         raise ValueError(str(error)) from error
 
 
+def _check_listed_name(name: str) -> str:
+    _check_name(name.removesuffix(OBJECTS_SUFFIX))
+    return name
+
+
 LabelName = Annotated[str, AfterValidator(_check_name)]
 """The name of a label group, or of the run that made it."""
+
+ListedName = Annotated[str, AfterValidator(_check_listed_name)]
+"""The name of a label group, or of a label image of objects, which may be longer."""
 
 Text = Annotated[str, Field(max_length=1000)]
 Side = Annotated[int, Field(ge=1, le=LONGEST_SIDE)]
@@ -114,7 +129,7 @@ class _Ome(StoredDocument):
     """What `ome` may hold; what is missing gets a value here, so that null isn't one."""
 
     multiscales: Multiscales = ()
-    labels: Annotated[tuple[LabelName, ...], Field(max_length=MOST_GROUPS)] = ()
+    labels: Annotated[tuple[ListedName, ...], Field(max_length=2 * MOST_GROUPS)] = ()
     image_label: _ImageLabel = Field(
         default=_ImageLabel(colors=(), properties=()), alias="image-label"
     )
@@ -181,15 +196,37 @@ class _ChannelGroup(_Group):
 
 
 class _NameList(_Ome):
-    labels: Annotated[tuple[LabelName, ...], Field(max_length=MOST_GROUPS)]
+    labels: Annotated[tuple[ListedName, ...], Field(max_length=2 * MOST_GROUPS)]
+
+
+class _NameListOurs(_Ours):
+    object_images: Annotated[tuple[ListedName, ...], Field(max_length=MOST_GROUPS)] = ()
 
 
 class _NameListAttributes(_Attributes):
     ome: _NameList
+    wsi_unet: _NameListOurs = _NameListOurs()
 
 
 class _NameListGroup(_Group):
     attributes: _NameListAttributes
+
+
+class _ObjectImageOme(_PyramidOme):
+    image_label: Any = Field(alias="image-label")
+
+
+class _ObjectImageOurs(_Ours):
+    signature: Text
+
+
+class _ObjectImageAttributes(_Attributes):
+    ome: _ObjectImageOme
+    wsi_unet: _ObjectImageOurs
+
+
+class _ObjectImageGroup(_Group):
+    attributes: _ObjectImageAttributes
 
 
 class _Array(StoredDocument):
@@ -204,14 +241,16 @@ class _Array(StoredDocument):
     chunk_grid: _Grid
 
 
-GroupKind = Literal["any", "labels", "channels", "list"]
-"""What a group must have: nothing, labels, (c, y, x) arrays, or the names of label groups."""
+GroupKind = Literal["any", "labels", "channels", "list", "object image"]
+"""What a group must have: nothing, labels, (c, y, x) arrays, the names of label groups, or numbers
+of objects."""
 
 _GROUPS: dict[GroupKind, type[_Group]] = {
     "any": _Group,
     "labels": _LabelGroup,
     "channels": _ChannelGroup,
     "list": _NameListGroup,
+    "object image": _ObjectImageGroup,
 }
 
 
@@ -261,8 +300,15 @@ def read_group_attributes(
     return attributes
 
 
-def read_array_shape(store: ByteStore, array: str) -> tuple[tuple[int, ...], int]:
+def read_array_shape(
+    store: ByteStore, array: str, dtype: np.dtype[Any] = UINT8
+) -> tuple[tuple[int, ...], int]:
     """Return the shape of an array, and the side of its shards, px.
+
+    Args:
+        store: the output.
+        array: the array's key, "labels/nuclei/0".
+        dtype: type of its pixels.
 
     Raises:
         DamagedError: it isn't there, or isn't described as this package describes arrays.
@@ -279,7 +325,7 @@ def read_array_shape(store: ByteStore, array: str) -> tuple[tuple[int, ...], int
             side > LONGEST_BLOCK
             or not is_block_side(side)
             or (len(shape) == 3 and shape[0] > MOST_CLASSES)
-            or parse_json(data) != describe_array(shape, side)
+            or parse_json(data) != describe_array(shape, side, dtype)
         ):
             raise ValueError("it describes another array")
     return shape, side

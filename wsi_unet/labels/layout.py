@@ -4,6 +4,7 @@
         zarr.json                  the image's metadata, if one is stored
         0 … N-1/                   the image (c, y, x)
         labels/<name>/0 … N-1/     labels (y, x); one group per class where classes overlap
+        labels/<name>.objects/     numbers of their objects, see `object_images`
         probability/<name>/0 …     probabilities (c, y, x)
         .wsi_unet/<name>/          progress
 
@@ -14,7 +15,6 @@ a reader can find is complete.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,10 +27,18 @@ from wsi_unet.labels.contents import (
     parse_frame,
     read_label_names,
     read_level_count,
+    read_object_images,
     read_run_groups,
     read_run_names,
 )
 from wsi_unet.labels.documents import DamagedError, read_group_attributes
+from wsi_unet.labels.group_files import (
+    check_levels,
+    create_arrays,
+    has_image,
+    put_json,
+    put_names,
+)
 from wsi_unet.labels.metadata import (
     OME_VERSION,
     Document,
@@ -42,13 +50,12 @@ from wsi_unet.labels.metadata import (
     describe_group,
     describe_multiscales,
 )
-from wsi_unet.labels.names import IMAGE_NAME, check_label_name
+from wsi_unet.labels.names import IMAGE_NAME, OBJECTS_SUFFIX, check_label_name
+from wsi_unet.labels.object_images import add_source, remove_object_image
 from wsi_unet.labels.progress import Progress
 from wsi_unet.labels.pyramid import MOST_LEVELS, Pyramid
-from wsi_unet.storage.concurrent import map_concurrently
 from wsi_unet.storage.keys import BOOKKEEPING
 from wsi_unet.storage.store import ByteStore
-from wsi_unet.wording import count
 
 
 def ensure_root(store: ByteStore, provenance: Mapping[str, JsonValue]) -> None:
@@ -64,10 +71,10 @@ def ensure_root(store: ByteStore, provenance: Mapping[str, JsonValue]) -> None:
     if holds_output(store) and read_level_count(store) is not None:
         return
     ours: Document = {"format_version": FORMAT_VERSION, **provenance}
-    _put_json(store, "zarr.json", describe_group({"wsi_unet": ours}))
+    put_json(store, "zarr.json", describe_group({"wsi_unet": ours}))
     # Whenever a group is listed, zarr-python warns about folders that aren't nodes. As an (empty)
     # array the bookkeeping is a node, and no tool looks inside an array for others.
-    _put_json(store, f"{BOOKKEEPING}/zarr.json", describe_array((0, 0), 512))
+    put_json(store, f"{BOOKKEEPING}/zarr.json", describe_array((0, 0), 512))
 
 
 def create_image(store: ByteStore, name: str, pyramid: Pyramid, frame: Frame) -> None:
@@ -82,8 +89,8 @@ def create_image(store: ByteStore, name: str, pyramid: Pyramid, frame: Frame) ->
     Raises:
         OutputError: the labels have another number of levels, or nothing can be written.
     """
-    _check_levels(store, pyramid)
-    _create_arrays(store, "", pyramid, 3)
+    check_levels(store, pyramid)
+    create_arrays(store, "", pyramid, 3)
     colors = (("R", "#ff0000", True), ("G", "#00ff00", True), ("B", "#0000ff", True))
     attributes = read_group_attributes(store, "") or {}
     attributes["ome"] = {
@@ -91,12 +98,14 @@ def create_image(store: ByteStore, name: str, pyramid: Pyramid, frame: Frame) ->
         "multiscales": describe_multiscales(name, pyramid, frame, "mean", channels=True),
         "omero": describe_channels(colors),
     }
-    _put_json(store, "zarr.json", describe_group(attributes))
+    put_json(store, "zarr.json", describe_group(attributes))
     for label in read_label_names(store):
         group = f"labels/{label}"
         attributes = _label_attributes(store, label)
         attributes["ome"]["image-label"]["source"] = {"image": "../../"}
-        _put_json(store, f"{group}/zarr.json", describe_group(attributes))
+        put_json(store, f"{group}/zarr.json", describe_group(attributes))
+    for image in read_object_images(store):
+        add_source(store, image)
 
 
 def create_labels(
@@ -122,19 +131,21 @@ def create_labels(
         OutputError: stored arrays have another number of levels, or nothing can be written.
     """
     check_label_name(name)
-    _check_levels(store, pyramid)
+    check_levels(store, pyramid)
     group = f"labels/{name}"
-    _create_arrays(store, group, pyramid, None)
+    if name.endswith(OBJECTS_SUFFIX):
+        remove_object_image(store, name.removesuffix(OBJECTS_SUFFIX))
+    create_arrays(store, group, pyramid, None)
     ome: Document = {
         "version": OME_VERSION,
         "multiscales": describe_multiscales(name, pyramid, frame, "mode", channels=False),
-        "image-label": describe_classes(classes, has_image=_has_image(store)),
+        "image-label": describe_classes(classes, has_image=has_image(store)),
     }
     ours: Document = {**provenance, "finished": None}
-    _put_json(store, f"{group}/zarr.json", describe_group({"ome": ome, "wsi_unet": ours}))
+    put_json(store, f"{group}/zarr.json", describe_group({"ome": ome, "wsi_unet": ours}))
     names = read_label_names(store)
     if name not in names:
-        _put_names(store, [*names, name])
+        put_names(store, [*names, name], read_object_images(store))
 
 
 def create_probabilities(
@@ -161,16 +172,16 @@ def create_probabilities(
     """
     check_label_name(name)
     group = f"probability/{name}"
-    _create_arrays(store, group, pyramid, len(classes))
+    create_arrays(store, group, pyramid, len(classes))
     ome: Document = {
         "version": OME_VERSION,
         "multiscales": describe_multiscales(name, pyramid, frame, "mean", channels=True),
         "omero": describe_channels((item.name, item.color, item.value != 0) for item in classes),
     }
     document = describe_group({"ome": ome, "wsi_unet": dict(provenance)})
-    _put_json(store, f"{group}/zarr.json", document)
+    put_json(store, f"{group}/zarr.json", document)
     if store.get("probability/zarr.json") is None:
-        _put_json(store, "probability/zarr.json", describe_group({}))
+        put_json(store, "probability/zarr.json", describe_group({}))
 
 
 def mark_finished(store: ByteStore, name: str, pixels: Sequence[int], finished: str) -> None:
@@ -194,7 +205,7 @@ def mark_finished(store: ByteStore, name: str, pixels: Sequence[int], finished: 
         if area is not None:
             item["area_mm2"] = round(area, 6)  # to 1 µm²
     attributes["wsi_unet"]["finished"] = finished
-    _put_json(store, f"labels/{name}/zarr.json", describe_group(attributes))
+    put_json(store, f"labels/{name}/zarr.json", describe_group(attributes))
 
 
 def mark_unfinished(store: ByteStore, name: str) -> None:
@@ -208,7 +219,7 @@ def mark_unfinished(store: ByteStore, name: str) -> None:
         item.pop("pixels", None)
         item.pop("area_mm2", None)
     attributes["wsi_unet"]["finished"] = None
-    _put_json(store, f"labels/{name}/zarr.json", describe_group(attributes))
+    put_json(store, f"labels/{name}/zarr.json", describe_group(attributes))
 
 
 def remove_run(store: ByteStore, name: str) -> None:
@@ -225,8 +236,10 @@ def remove_run(store: ByteStore, name: str) -> None:
     Progress(store, name).clear()
     if groups:
         names = read_label_names(store)
-        _put_names(store, [other for other in names if other not in groups])
+        kept = [other for other in names if other not in groups]
+        put_names(store, kept, read_object_images(store))
     for group in groups or [name]:
+        remove_object_image(store, group)
         store.delete_all(f"labels/{group}")
         store.delete_all(f"objects/{group}")
     store.delete_all(f"probability/{name}")
@@ -253,7 +266,7 @@ def remove_all(store: ByteStore) -> None:
     for group in ("labels", "objects", "probability"):
         store.delete_all(group)
     ours: Document = {"format_version": FORMAT_VERSION}
-    _put_json(store, "zarr.json", describe_group({"wsi_unet": ours}))
+    put_json(store, "zarr.json", describe_group({"wsi_unet": ours}))
 
 
 def _label_attributes(store: ByteStore, name: str) -> dict[str, Any]:
@@ -261,38 +274,3 @@ def _label_attributes(store: ByteStore, name: str) -> dict[str, Any]:
     if attributes is None:
         raise OutputError(f"{store}: there are no labels {name!r}")
     return attributes
-
-
-def _has_image(store: ByteStore) -> bool:
-    return "multiscales" in (read_group_attributes(store, "") or {}).get("ome", {})
-
-
-def _check_levels(store: ByteStore, pyramid: Pyramid) -> None:
-    levels = read_level_count(store)
-    if levels not in (None, pyramid.levels):
-        raise OutputError(
-            f"{store}: what is stored has {count(levels, 'level')}, not {pyramid.levels}; all "
-            "arrays of an output must have the same number of levels"
-        )
-
-
-def _create_arrays(store: ByteStore, group: str, pyramid: Pyramid, channels: int | None) -> None:
-    leading = () if channels is None else (channels,)
-
-    def create(level: int) -> None:
-        key = f"{group}/{level}/zarr.json" if group else f"{level}/zarr.json"
-        shape = (*leading, *pyramid.level_shape(level))
-        _put_json(store, key, describe_array(shape, pyramid.shard_side(level)))
-
-    for _ in map_concurrently(create, range(pyramid.levels), store.location):
-        pass
-
-
-def _put_names(store: ByteStore, names: Sequence[str]) -> None:
-    # The second, top-level list is what older viewers look for.
-    ome: Document = {"version": OME_VERSION, "labels": [*names]}
-    _put_json(store, "labels/zarr.json", describe_group({"ome": ome, "labels": [*names]}))
-
-
-def _put_json(store: ByteStore, key: str, document: Document) -> None:
-    store.put(key, json.dumps(document, indent=1, allow_nan=False).encode())

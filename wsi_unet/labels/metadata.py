@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
+import numpy as np
 from pydantic import JsonValue
 
-from wsi_unet.labels.pyramid import Pyramid
+from wsi_unet.labels.pyramid import UINT8, Pyramid
 from wsi_unet.labels.shards import ZSTD_LEVEL, chunk_shape
 
 OME_VERSION = "0.5"
@@ -102,14 +103,15 @@ def describe_group(attributes: Mapping[str, JsonValue]) -> Document:
     return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
 
 
-def describe_array(shape: Sequence[int], shard_side: int) -> Document:
-    """Return the `zarr.json` of a uint8 array (y, x) or (c, y, x) that `encode_shard` fills."""
+def describe_array(shape: Sequence[int], shard_side: int, dtype: np.dtype[Any] = UINT8) -> Document:
+    """Return the `zarr.json` of an array (y, x) or (c, y, x) that `encode_shard` fills."""
     inner = chunk_shape(tuple(shape))
+    little: Document = {"configuration": {"endian": "little"}} if dtype.itemsize > 1 else {}
     return {
         "zarr_format": 3,
         "node_type": "array",
         "shape": list(shape),
-        "data_type": "uint8",
+        "data_type": dtype.name,
         "chunk_grid": {
             "name": "regular",
             "configuration": {"chunk_shape": [*inner[:-2], shard_side, shard_side]},
@@ -122,7 +124,7 @@ def describe_array(shape: Sequence[int], shard_side: int) -> Document:
                 "configuration": {
                     "chunk_shape": list(inner),
                     "codecs": [
-                        {"name": "bytes"},
+                        {"name": "bytes", **little},
                         {
                             "name": "zstd",
                             "configuration": {"level": ZSTD_LEVEL, "checksum": False},

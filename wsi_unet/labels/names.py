@@ -10,7 +10,19 @@ from wsi_unet.storage.keys import LOCK_NAME
 IMAGE_NAME = "image"
 """Name of the run that stores the slide's image."""
 
+OBJECTS_SUFFIX = ".objects"
+"""What the name of a label image of objects ends in, after that of their label group."""
+
 LABEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def object_image_name(label: str) -> str:
+    """Return the name of the label image of a label group's objects.
+
+    >>> object_image_name("nuclei")
+    'nuclei.objects'
+    """
+    return f"{label}{OBJECTS_SUFFIX}"
 
 
 def check_label_name(name: str) -> str:

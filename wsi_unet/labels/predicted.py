@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import dask.array as da
 import numpy as np
-from dask.base import tokenize
 from numpy.typing import NDArray
 
 from wsi_unet.errors import OutputError
@@ -17,6 +15,9 @@ from wsi_unet.labels.progress import Progress, RunRecord
 from wsi_unet.labels.stored_level import read_selection
 from wsi_unet.predicted_area import PredictedArea, is_mask_of
 from wsi_unet.process_cache import ProcessCache
+
+if TYPE_CHECKING:
+    import dask.array as da  # which takes long to import, and whoever reads boxes needs none
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +82,8 @@ class StoredArea:
 
     def identify(self) -> str:
         """Return a text that only areas with the same pixels share; no marker is read for it."""
+        from dask.base import tokenize
+
         covered: tuple[Any, ...] = ()
         if not self.finished:
             covered = (uuid.uuid4().hex,)  # it grows
@@ -133,6 +136,9 @@ def to_lazy_array(area: StoredArea, level: int, shape: Shape, chunks: tuple[int,
         shape: (rows, columns) of the level, px.
         chunks: (rows, columns) of a chunk, px.
     """
+    import dask.array as da
+    from dask.base import tokenize
+
     identity = tokenize(area.identify(), level, shape, chunks)
     array: da.Array = da.from_array(
         _AreaArray(area, level, shape),

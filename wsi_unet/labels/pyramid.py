@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,13 @@ STRIP = 128
 """Rows reduced at a time: the intermediate arrays of 4096 columns then stay in the CPU's cache."""
 
 Pixels = NDArray[np.uint8]
-Reduce = Callable[[Pixels], Pixels]
+Value = TypeVar("Value", bound=np.unsignedinteger[Any])
+"""Type of pixels: uint8, or uint32 where they are numbers of objects."""
+
+Reduce = Callable[[NDArray[Value]], NDArray[Value]]
+
+UINT8 = np.dtype(np.uint8)
+UINT32 = np.dtype("<u4")
 
 
 def is_block_side(side: int) -> bool:
@@ -120,7 +127,7 @@ def shard_key(group: str, level: int, index: BlockIndex, channels: bool) -> str:
     return f"{start}/c/{'0/' if channels else ''}{index[0]}/{index[1]}"
 
 
-def reduce_mode(labels: Pixels) -> Pixels:
+def reduce_mode(labels: NDArray[Value]) -> NDArray[Value]:
     """Return labels at half the size: the most frequent label of each 2 x 2 pixels.
 
     Background (0) doesn't win a tie; of other labels the lowest wins it.
@@ -129,13 +136,13 @@ def reduce_mode(labels: Pixels) -> Pixels:
     [[3, 1]]
 
     Args:
-        labels: uint8 (rows, columns).
+        labels: (rows, columns), of an unsigned type.
 
     Returns:
-        uint8 (ceil(rows / 2), ceil(columns / 2)).
+        (ceil(rows / 2), ceil(columns / 2)), of the same type.
     """
     if not labels.any():
-        return np.zeros([-(-side // 2) for side in labels.shape], np.uint8)
+        return np.zeros([-(-side // 2) for side in labels.shape], labels.dtype)
     return _reduce_in_strips(labels, _mode_of_pairs)
 
 
@@ -154,7 +161,9 @@ def reduce_mean(channels: Pixels) -> Pixels:
     return np.stack([_reduce_in_strips(channel, _mean_of_pairs) for channel in channels])
 
 
-def _reduce_in_strips(plane: Pixels, reduce_pairs: Callable[[Pixels, Pixels], Pixels]) -> Pixels:
+def _reduce_in_strips(
+    plane: NDArray[Value], reduce_pairs: Callable[[NDArray[Value], NDArray[Value]], NDArray[Value]]
+) -> NDArray[Value]:
     """Apply `reduce_pairs` to the even and odd rows of (rows, columns), a few rows at a time.
 
     An odd edge is repeated, which leaves both the mode and the mean of what exists unchanged.
@@ -163,30 +172,30 @@ def _reduce_in_strips(plane: Pixels, reduce_pairs: Callable[[Pixels, Pixels], Pi
     if rows % 2 or columns % 2:
         plane = np.pad(plane, ((0, rows % 2), (0, columns % 2)), mode="edge")
     plane = np.ascontiguousarray(plane)
-    reduced = np.empty((plane.shape[0] // 2, plane.shape[1] // 2), np.uint8)
+    reduced = np.empty((plane.shape[0] // 2, plane.shape[1] // 2), plane.dtype)
     for row in range(0, plane.shape[0], STRIP):
         strip = plane[row : row + STRIP]
         reduced[row // 2 : (row + STRIP) // 2] = reduce_pairs(strip[::2], strip[1::2])
     return reduced
 
 
-def _mode_of_pairs(upper: Pixels, lower: Pixels) -> Pixels:
+def _mode_of_pairs(upper: NDArray[Value], lower: NDArray[Value]) -> NDArray[Value]:
     """Return the mode of 2 x 2 pixels, given as two planes (rows, 2 * columns).
 
-    Labels are shifted down by one, so background becomes 255 and "the lowest wins a tie" is the
-    whole rule. Sorted as s0 <= s1 <= s2 <= s3, the mode is s1 where it equals a neighbour, else
-    s2 where it equals s3, else (all differ) s0. Everything is uint8 min, max and bit masks:
-    several times faster than `np.where` and strided slices.
+    Labels are shifted down by one, so background becomes the largest value and "the lowest wins a
+    tie" is the whole rule. Sorted as s0 <= s1 <= s2 <= s3, the mode is s1 where it equals a
+    neighbour, else s2 where it equals s3, else (all differ) s0. Everything is min, max and bit
+    masks: in uint8 several times faster than `np.where` and strided slices.
     """
-    step = np.uint8(1)
+    step = upper.dtype.type(1)
     upper, lower = upper - step, lower - step  # wraps around on purpose
     left_low, right_low = _split_columns(np.minimum(upper, lower))
     left_high, right_high = _split_columns(np.maximum(upper, lower))
     s0, middle_a = np.minimum(left_low, right_low), np.maximum(left_low, right_low)
     middle_b, s3 = np.minimum(left_high, right_high), np.maximum(left_high, right_high)
     s1, s2 = np.minimum(middle_a, middle_b), np.maximum(middle_a, middle_b)
-    mode: Pixels = s0 ^ ((s0 ^ s2) & _mask(s2 == s3))
-    mode ^= (mode ^ s1) & _mask((s0 == s1) | (s1 == s2))
+    mode: NDArray[Value] = s0 ^ ((s0 ^ s2) & _mask(s2 == s3, upper.dtype))
+    mode ^= (mode ^ s1) & _mask((s0 == s1) | (s1 == s2), upper.dtype)
     mode += step
     return mode
 
@@ -198,13 +207,16 @@ def _mean_of_pairs(upper: Pixels, lower: Pixels) -> Pixels:
     return mean
 
 
-def _split_columns(plane: Pixels) -> tuple[Pixels, Pixels]:
+def _split_columns(plane: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return the even and the odd columns of (rows, 2 * columns), each contiguous."""
+    if plane.itemsize > 1:
+        return np.ascontiguousarray(plane[:, ::2]), np.ascontiguousarray(plane[:, 1::2])
     pairs = plane.view("<u2")
     return pairs.astype(np.uint8), (pairs >> 8).astype(np.uint8)
 
 
-def _mask(condition: NDArray[np.bool_]) -> Pixels:
-    """Return 255 where true, 0 elsewhere."""
-    mask: Pixels = np.negative(condition.view(np.uint8))
+def _mask(condition: NDArray[np.bool_], dtype: np.dtype[Value]) -> NDArray[Value]:
+    """Return all bits where true, 0 elsewhere."""
+    ones = condition.view(np.uint8)
+    mask: NDArray[Value] = np.negative(ones.astype(dtype, copy=False))
     return mask

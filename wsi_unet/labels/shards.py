@@ -14,7 +14,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
-from typing import Annotated
+from typing import Annotated, Any
 
 import google_crc32c
 import numpy as np
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from wsi_unet.geometry import BlockGrid, Box
-from wsi_unet.labels.pyramid import CHUNK, Pixels
+from wsi_unet.labels.pyramid import CHUNK, UINT8
 from wsi_unet.storage.store import MOST_BYTES, ByteStore, get_bounded
 
 ZSTD_LEVEL = 5
@@ -70,15 +70,16 @@ class ShardRecord:
 
 
 @cache
-def most_shard_bytes(side: int, channels: int) -> int:
+def most_shard_bytes(side: int, channels: int, itemsize: int = 1) -> int:
     """Return the most bytes of a shard: every chunk incompressible (`ZSTD_COMPRESSBOUND`).
 
     Args:
         side: rows and columns of the whole shard, px.
         channels: number of channels of each pixel.
+        itemsize: bytes of a value.
     """
-    pixels = channels * CHUNK * CHUNK
-    chunk = pixels + (pixels >> 8) + 64
+    size = channels * CHUNK * CHUNK * itemsize
+    chunk = size + (size >> 8) + 64
     return (side // CHUNK) ** 2 * (chunk + INDEX_BYTES) + CHECKSUM_BYTES
 
 
@@ -91,11 +92,12 @@ def chunk_shape(data_shape: tuple[int, ...]) -> tuple[int, ...]:
     return (*data_shape[:-2], CHUNK, CHUNK)
 
 
-def encode_shard(data: Pixels, side: int) -> bytes | None:
+def encode_shard(data: NDArray[np.unsignedinteger[Any]], side: int) -> bytes | None:
     """Return a shard as the bytes to store, or None if it is all background.
 
     Args:
-        data: uint8 (h, w) or (c, h, w); smaller than the shard at the array's bottom and right.
+        data: (h, w) or (c, h, w), uint8 or little-endian; smaller than the shard at the array's
+            bottom and right.
         side: rows and columns of the whole shard, px, a multiple of `CHUNK`.
     """
     per_side = side // CHUNK
@@ -117,7 +119,13 @@ def encode_shard(data: Pixels, side: int) -> bytes | None:
     return b"".join([*chunks, table, _checksum(table)])
 
 
-def decode_shard(shard: bytes, shape: tuple[int, ...], side: int, box: Box | None = None) -> Pixels:
+def decode_shard(
+    shard: bytes,
+    shape: tuple[int, ...],
+    side: int,
+    box: Box | None = None,
+    dtype: np.dtype[Any] = UINT8,
+) -> NDArray[Any]:
     """Return the pixels of a stored shard.
 
     Args:
@@ -125,6 +133,7 @@ def decode_shard(shard: bytes, shape: tuple[int, ...], side: int, box: Box | Non
         shape: shape of the pixels, (h, w) or (c, h, w).
         side: rows and columns of the whole shard, px.
         box: the part of the shard to return, px of the shard; None for all of it.
+        dtype: type of the pixels.
 
     Raises:
         ValueError: the bytes aren't such a shard: torn, truncated or another array's.
@@ -136,13 +145,13 @@ def decode_shard(shard: bytes, shape: tuple[int, ...], side: int, box: Box | Non
         raise ValueError("a shard with a damaged index")
     index = np.frombuffer(table, "<u8").reshape(per_side, per_side, 2)
     box = box or Box(0, 0, *shape[-2:])
-    data = np.zeros((*shape[:-2], *box.shape), np.uint8)
+    data = np.zeros((*shape[:-2], *box.shape), dtype)
     for i, j in BlockGrid((side, side), CHUNK).touching(box):
         offset, length = (int(number) for number in index[i, j])
         if length == EMPTY_CHUNK:
             continue
         try:
-            chunk = _decode_chunk(shard[offset : offset + length], chunk_shape(shape))
+            chunk = _decode_chunk(shard[offset : offset + length], chunk_shape(shape), dtype)
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"a shard with a damaged chunk {i}, {j}") from error
         whole = Box(i * CHUNK, j * CHUNK, (i + 1) * CHUNK, (j + 1) * CHUNK)
@@ -153,14 +162,14 @@ def decode_shard(shard: bytes, shape: tuple[int, ...], side: int, box: Box | Non
     return data
 
 
-def _decode_chunk(encoded: bytes, shape: tuple[int, ...]) -> Pixels:
+def _decode_chunk(encoded: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return a chunk's pixels; a few bytes that claim to be gigabytes aren't decoded.
 
     Raises:
         RuntimeError, ValueError: it isn't a chunk of that shape.
     """
-    chunk = np.empty(shape, np.uint8)
-    if _content_size(encoded) != chunk.size:
+    chunk = np.empty(shape, dtype)
+    if _content_size(encoded) != chunk.nbytes:
         raise ValueError("a chunk of another size")
     Zstd().decode(encoded, chunk)
     return chunk
@@ -178,12 +187,12 @@ def _content_size(frame: bytes) -> int | None:
     return (size + 256 if length == 2 else size) if length else None
 
 
-def _pad_chunk(inside: Pixels) -> NDArray[np.uint8]:
+def _pad_chunk(inside: NDArray[Any]) -> NDArray[Any]:
     """Return a whole, contiguous chunk: background beyond the array's edge."""
     shape = chunk_shape(inside.shape)
     if inside.shape == shape:
         return np.ascontiguousarray(inside)
-    chunk = np.zeros(shape, np.uint8)
+    chunk = np.zeros(shape, inside.dtype)
     chunk[..., : inside.shape[-2], : inside.shape[-1]] = inside
     return chunk
 

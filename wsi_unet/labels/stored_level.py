@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +17,9 @@ from wsi_unet.labels.documents import DamagedError, read_array_shape
 from wsi_unet.labels.pyramid import Pixels, Pyramid
 from wsi_unet.labels.writer import read_shards
 from wsi_unet.storage.store import ByteStore
+
+if TYPE_CHECKING:
+    import dask.array as da  # which takes long to import, and whoever reads boxes needs none
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class StoredLevel:
 
     def to_dask(self) -> da.Array:
         """Return the level as a lazy array with one chunk per shard."""
+        import dask.array as da
+
         array: da.Array = da.from_array(
             self,
             chunks=(*self.shape[:-2], self.side, self.side),

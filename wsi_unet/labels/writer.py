@@ -6,13 +6,16 @@ and each shard is put as a whole: nothing is read, and a torn shard is simply re
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wsi_unet.errors import OutputError
 from wsi_unet.geometry import BlockGrid, BlockIndex, Box
-from wsi_unet.labels.pyramid import Pixels, Pyramid, Reduce, shard_key
+from wsi_unet.labels.pyramid import UINT8, Pyramid, Reduce, Value, shard_key
 from wsi_unet.labels.shards import ShardRecord, decode_shard, encode_shard, most_shard_bytes
 from wsi_unet.storage.concurrent import map_concurrently
 from wsi_unet.storage.store import ByteStore, TooLargeError
@@ -23,8 +26,9 @@ def write_block(
     group: str,
     pyramid: Pyramid,
     index: BlockIndex,
-    data: Pixels,
-    reduce: Reduce,
+    data: NDArray[Value],
+    reduce: Reduce[Value],
+    dtype: np.dtype[Any] = UINT8,
 ) -> dict[str, ShardRecord]:
     """Write one block: its shard of level 0 and its shards of the other task levels.
 
@@ -33,8 +37,9 @@ def write_block(
         group: the group's key, "labels/nuclei", or "" for the root.
         pyramid: the pyramid of the arrays in that group.
         index: the block's index in `pyramid.grid`.
-        data: the block's pixels, uint8 (h, w) or (c, h, w).
+        data: the block's pixels, (h, w) or (c, h, w).
         reduce: `reduce_mode` or `reduce_mean`.
+        dtype: type of the arrays' pixels.
 
     Returns:
         The records of the shards, by key: one per task level; `empty` ones aren't stored.
@@ -45,21 +50,21 @@ def write_block(
         OutputError: a shard can't be written.
     """
     expected = pyramid.grid.core(index).shape
-    if data.dtype != np.uint8 or data.ndim not in (2, 3) or data.shape[-2:] != expected:
+    if data.dtype != dtype or data.ndim not in (2, 3) or data.shape[-2:] != expected:
         raise ValueError(
-            f"block {index} of {group or 'the image'} is uint8 {expected[0]} x {expected[1]} px, "
+            f"block {index} of {group or 'the image'} is {dtype} {expected[0]} x {expected[1]} px, "
             f"got {data.dtype} {data.shape}; a task must write exactly its own block, since two "
             "writers in one shard lose data"
         )
 
-    def level_shards() -> Iterator[tuple[str, Pixels, int]]:
+    def level_shards() -> Iterator[tuple[str, NDArray[Value], int]]:
         pixels = data
         for level in range(pyramid.task_levels):
             if level:
                 pixels = reduce(pixels)
             yield shard_key(group, level, index, data.ndim == 3), pixels, pyramid.shard_side(level)
 
-    def put(shard: tuple[str, Pixels, int]) -> tuple[str, ShardRecord]:
+    def put(shard: tuple[str, NDArray[Value], int]) -> tuple[str, ShardRecord]:
         return shard[0], _put_shard(store, *shard)
 
     return dict(map_concurrently(put, level_shards(), store.location))
@@ -69,8 +74,9 @@ def build_tail(
     store: ByteStore,
     group: str,
     pyramid: Pyramid,
-    reduce: Reduce,
+    reduce: Reduce[Any],
     channels: int | None = None,
+    dtype: np.dtype[Any] = UINT8,
 ) -> dict[str, ShardRecord]:
     """Write the tail: the levels that no block task writes, each from the level before.
 
@@ -83,6 +89,7 @@ def build_tail(
         pyramid: the pyramid of the arrays in that group.
         reduce: `reduce_mode` or `reduce_mean`.
         channels: number of channels of (c, y, x) arrays; None for (y, x) arrays.
+        dtype: type of the arrays' pixels.
 
     Returns:
         The records of the shards, by key.
@@ -97,7 +104,7 @@ def build_tail(
         for index in grid:
             core = grid.core(index)
             source = Box(2 * core.y0, 2 * core.x0, 2 * core.y1, 2 * core.x1).intersection(previous)
-            data = reduce(read_box(store, group, pyramid, level - 1, source, channels))
+            data = reduce(read_box(store, group, pyramid, level - 1, source, channels, dtype))
             key = shard_key(group, level, index, channels is not None)
             records[key] = _put_shard(store, key, data, grid.side)
     return records
@@ -110,18 +117,19 @@ def read_box(
     level: int,
     box: Box,
     channels: int | None = None,
-) -> Pixels:
+    dtype: np.dtype[Any] = UINT8,
+) -> NDArray[Any]:
     """Read the pixels of `box` (inside the level, px of the level), shard by shard.
 
     Returns:
-        uint8 (h, w), or (channels, h, w) if `channels` is given. A shard that isn't stored is
+        (h, w), or (channels, h, w) if `channels` is given, of `dtype`. A shard that isn't stored is
         background.
 
     Raises:
         OutputError: a shard is damaged.
     """
     grid = pyramid.level_grid(level)
-    return read_shards(store, group, level, grid, box, channels)
+    return read_shards(store, group, level, grid, box, channels, dtype)
 
 
 def read_shards(
@@ -131,20 +139,29 @@ def read_shards(
     grid: BlockGrid,
     box: Box,
     channels: int | None = None,
-) -> Pixels:
-    """Do as `read_box`, for a level whose shards lie in `grid`."""
+    dtype: np.dtype[Any] = UINT8,
+    checksums: Mapping[BlockIndex, str] | None = None,
+) -> NDArray[Any]:
+    """Do as `read_box`, for a level whose shards lie in `grid`.
+
+    Where `checksums` are given, of all blocks that have a shard, what is stored must be just that:
+    a shard that was lost would be background otherwise.
+    """
     leading: tuple[int, ...] = () if channels is None else (channels,)
-    data = np.zeros((*leading, *box.shape), np.uint8)
+    data = np.zeros((*leading, *box.shape), dtype)
+    most = most_shard_bytes(grid.side, channels or 1, dtype.itemsize)
     for index in grid.touching(box):
         core = grid.core(index)
         key = shard_key(group, level, index, channels is not None)
         shared = box.intersection(core)
         try:
-            shard = store.get(key, most_shard_bytes(grid.side, channels or 1))
+            shard = store.get(key, most)
+            if checksums is not None:
+                _check_shard(shard, checksums.get(index))
             if shard is None:
                 continue
             pixels = decode_shard(
-                shard, (*leading, *core.shape), grid.side, shared.relative_to(core)
+                shard, (*leading, *core.shape), grid.side, shared.relative_to(core), dtype
             )
         except (ValueError, TooLargeError) as error:
             what = error if isinstance(error, ValueError) else "no shard of that size"
@@ -157,7 +174,17 @@ def read_shards(
     return data
 
 
-def _put_shard(store: ByteStore, key: str, data: Pixels, side: int) -> ShardRecord:
+def _check_shard(shard: bytes | None, checksum: str | None) -> None:
+    """Check that a shard is the one with a checksum; None is no shard.
+
+    Raises:
+        ValueError: it isn't.
+    """
+    if (None if shard is None else hashlib.sha256(shard).hexdigest()) != checksum:
+        raise ValueError("missing" if shard is None else "not the shard that was written")
+
+
+def _put_shard(store: ByteStore, key: str, data: NDArray[Any], side: int) -> ShardRecord:
     shard = encode_shard(data, side)
     if shard is None:
         store.delete(key)

@@ -5,6 +5,7 @@
         stage.json          what the parts were made by; `finished` when all are there
         faces/<i>.<j>.npz   which components touch the block's faces
         parts/<i>.<j>.json  the marker of a part
+        image/              the progress of their label image, see `painting.image_files`
 
 A part's marker is put after it, and says what it was made from, so a part is made again when any of
 that has changed, when its marker can't be read, and when the part isn't what the marker says.
@@ -25,6 +26,7 @@ from wsi_unet.labels.documents import Count, StoredDocument, Text
 from wsi_unet.labels.shards import Checksum, ShardRecord
 from wsi_unet.objects.faces import Faces
 from wsi_unet.objects.intensities.quantities import Measured
+from wsi_unet.objects.reach import PartReach
 from wsi_unet.objects.report import ClassObjects, Measure, PartFailure
 from wsi_unet.objects.rule import ClassRule
 from wsi_unet.storage.concurrent import map_concurrently
@@ -72,6 +74,7 @@ class PartMarker(StoredDocument):
         inputs: hash of all that it was made from.
         file: the record of its file; `empty` if it has no rows, and isn't stored.
         classes: what it holds by label value.
+        reach: how far its objects reach.
         signature: signature of the stage that made it; "" of earlier versions.
     """
 
@@ -80,6 +83,7 @@ class PartMarker(StoredDocument):
     signature: Checksum | Literal[""] = ""
     file: ShardRecord
     classes: dict[Value, ClassCounts]
+    reach: PartReach
 
 
 class StageRecord(StoredDocument):
@@ -167,12 +171,16 @@ class StageFiles:
         data = faces.to_bytes()
         self.store.put(self._block_key("faces", block, "npz"), _seal(labels, data) + data)
 
+    def read_stored_marker(self, block: BlockIndex) -> PartMarker | None:
+        """Return the marker of a part, None if there is no sound one; the part isn't looked at."""
+        return self._read(PartMarker, self._block_key("parts", block, "json"))
+
     def read_part_marker(self, block: BlockIndex, inputs: str) -> PartMarker | None:
         """Return the marker of a part that was made from `inputs` and is intact, else None.
 
         It reads the part.
         """
-        marker = self._read(PartMarker, self._block_key("parts", block, "json"))
+        marker = self.read_stored_marker(block)
         if marker is None or marker.inputs != inputs:
             return None
         return marker if marker.file.is_intact(self.store, self.part_key(block)) else None

@@ -21,6 +21,7 @@ from wsi_unet.objects.finding import find_objects_of_block
 from wsi_unet.objects.intensities.quantities import Measured
 from wsi_unet.objects.intensities.stored_values import StoredValues
 from wsi_unet.objects.joining import Component
+from wsi_unet.objects.reach import PartReach
 from wsi_unet.objects.records import ClassCounts, PartMarker, StageFiles, StageRecord
 from wsi_unet.objects.report import ClassObjects
 from wsi_unet.objects.rule import ObjectRule
@@ -196,6 +197,7 @@ class Stage:
             inputs=inputs,
             file=ShardRecord.from_shard(data),
             classes=_count_classes(objects),
+            reach=PartReach.of(objects, self.source.grid.side),
             signature=self.signature,
         )
         self.files.write_part(block, data, marker)

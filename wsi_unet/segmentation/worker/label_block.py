@@ -115,7 +115,7 @@ class LabelBlockRunner(BlockRunner):
 
     def _write(self, index: BlockIndex, pixels: BlockPixels) -> dict[str, ShardRecord]:
         pyramid = self.parameters.pyramid
-        groups: list[tuple[str, Pixels, Reduce]] = [
+        groups: list[tuple[str, Pixels, Reduce[np.uint8]]] = [
             (f"labels/{name}", image, reduce_mode)
             for name, image in zip(self.parameters.label_groups, pixels.labels, strict=True)
         ]
