@@ -242,13 +242,17 @@ def test_a_block_that_hangs_fails_alone(tmp_path: Path, labels: shapes.Labels) -
     assert (status.state, status.failures) == ("incomplete", found.failures)
 
 
-def test_faces_that_cannot_be_found_leave_the_rest_for_later(
-    tmp_path: Path, labels: shapes.Labels, expected: dict[str, str]
+@pytest.mark.parametrize("left", [0.5, 0, None], ids=["cut short", "emptied", "lost"])
+def test_labels_that_are_damaged_or_lost_are_not_background(
+    tmp_path: Path, labels: shapes.Labels, expected: dict[str, str], left: float | None
 ) -> None:
     store = write_store(tmp_path / "out.ome.zarr", labels)
     shard = store / "labels/nuclei/0/c/1/1"
     content = shard.read_bytes()
-    shard.write_bytes(content[: len(content) // 2])
+    if left is None:
+        shard.unlink()
+    else:
+        shard.write_bytes(content[: int(len(content) * left)])
     report = wsi_unet.find_objects(store, split=SPLIT)
     assert report.state == "incomplete"
     assert report.labels[0].failures[0].block == (1, 1)

@@ -149,9 +149,11 @@ class LabelSource:
         """Return the labels (h, w) of a box inside the array.
 
         Raises:
-            OutputError: a shard is damaged.
+            OutputError: a shard is damaged, missing or another one than was written.
         """
-        labels = read_shards(self.store, f"labels/{self.label}", 0, self.grid, box)
+        labels = read_shards(
+            self.store, f"labels/{self.label}", 0, self.grid, box, checksums=self.shards
+        )
         if unknown := {*find_values(labels)} - {*self.classes}:
             raise OutputError(
                 f"{self.store}: the labels {self.label!r} hold the value {min(unknown)}, which is "

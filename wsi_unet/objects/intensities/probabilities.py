@@ -91,10 +91,12 @@ class StoredProbabilities:
             classes: (n,) label values of the classes.
 
         Raises:
-            OutputError: a shard is damaged.
+            OutputError: a shard is damaged, missing or another one than was written.
         """
         count = len(self.group.classes)
-        stored = read_shards(self.store, self.group.key, 0, self.grid, box, count)
+        stored = read_shards(
+            self.store, self.group.key, 0, self.grid, box, count, checksums=self.shards
+        )
         own: NDArray[np.uint8] = stored.reshape(count, -1)[self.channel[classes], at]
         return own
 
