@@ -12,7 +12,7 @@ from scipy import ndimage
 from wsi_unet.geometry import BlockGrid, Box
 from wsi_unet.objects.faces import Faces
 from wsi_unet.objects.finding import find_objects_of_block
-from wsi_unet.objects.intensities.stored_values import StoredValues
+from wsi_unet.objects.intensities.summing import PixelValues
 from wsi_unet.objects.joining import join_faces
 from wsi_unet.objects.rule import ClassRule, ObjectRule
 from wsi_unet.objects.search import LARGEST_BOX, Objects, Search
@@ -46,7 +46,7 @@ def make_frame(
     columns: int,
     rules: dict[int, ClassRule],
     size: tuple[float, float],
-    values: StoredValues | None = None,
+    values: PixelValues | None = None,
 ) -> TableFrame:
     """Return the frame of labels on a slide of the same pixels."""
     return TableFrame(
@@ -64,7 +64,7 @@ def find_by_blocks(
     pixel: float | tuple[float, float] = 0.5,
     largest_box: int = LARGEST_BOX,
     margin: int = 8,
-    values: StoredValues | None = None,
+    values: PixelValues | None = None,
     predicted: NDArray[np.bool_] | None = None,
 ) -> pa.Table:
     """Return the table of the objects, found in blocks of `side` px, in order of identity."""

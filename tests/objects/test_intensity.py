@@ -142,7 +142,7 @@ def test_only_what_has_objects_is_read() -> None:
     labels = np.zeros((5000, 5000), np.uint8)
     labels[10:20, 10:20] = labels[4500:4600, 4990:] = 1
     values = Constant(7)
-    find_by_blocks(labels, 4096, values=values)  # type: ignore[arg-type]
+    find_by_blocks(labels, 4096, values=values)
     assert sum(box.area for box in values.boxes) < 5 * 1024**2
 
 
@@ -189,6 +189,24 @@ def test_sums_beyond_64_bits_are_exact() -> None:
     found = finish_values(np.array([n, 1]), sums, Constant.quantities)
     assert found["mean_constant"].tolist() == [value, value]
     assert found["sd_constant"].tolist() == [0, 0]
+
+
+class ClassOfObject:
+    """The label value of the object that a pixel is of."""
+
+    quantities = (Quantity("value"),)
+
+    def read(self, box: Box, at: NDArray[np.int64], classes: Pixels) -> NDArray[np.int64]:
+        return classes[:, None].astype(np.int64)
+
+
+def test_what_objects_grow_into_has_the_probability_of_their_class() -> None:
+    labels = shapes.touching_discs(100)
+    labels[labels == 2] = 3
+    grows = ClassRule(split="interior", boundary=shapes.NAMES[3], growth=1.5)
+    table = find_by_blocks(labels, 32, {1: grows, 3: ClassRule()}, values=ClassOfObject())
+    assert sum(table["area_px"].to_pylist()) > np.count_nonzero(labels == 1)
+    assert {*table["mean_value"].to_pylist()} == {*table["label"].to_pylist()} == {1}
 
 
 @settings(max_examples=50, deadline=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ import wsi_unet
 from wsi_unet import ClusterOptions
 from wsi_unet.errors import OptionError, OutputError, SlideError
 from wsi_unet.geometry import Box
+from wsi_unet.labels.shards import encode_shard
 from wsi_unet.models import UNetConfig
 from wsi_unet.objects.intensities.stains import STEPS
 from wsi_unet.slides.opening import open_slide
@@ -166,13 +168,24 @@ def test_overlapping_classes_have_the_probability_of_their_own(folder: Path) -> 
 def test_changed_probabilities_make_their_parts_again(folder: Path, tmp_path: Path) -> None:
     store = segment(folder, tmp_path / "out.ome.zarr")
     wsi_unet.find_objects(store)
+    before = read_rows(store)
+    changed = wsi_unet.open_probabilities(store).values[:, :512, 512:] // 2
+    shard = encode_shard(changed, 512)
+    assert shard is not None
+    (store / "probability/random/0/c/0/0/1").write_bytes(shard)
     marker = store / ".wsi_unet/random/blocks/0.1.json"
     document = json.loads(marker.read_text())
     (key,) = (key for key in document["shards"] if key.startswith("probability/random/0/"))
-    document["shards"][key]["sha256"] = "0" * 64
+    record = {"length": len(shard), "sha256": hashlib.sha256(shard).hexdigest()}
+    document["shards"][key] = record
     marker.write_text(json.dumps(document))
     (found,) = wsi_unet.find_objects(store).labels
     assert 0 < found.computed < found.parts
+    check_rows(store, {})
+    assert not read_rows(store).equals(before)
+    assert (
+        read_rows(store).drop_columns(["probability"]).equals(before.drop_columns(["probability"]))
+    )
 
 
 def test_damaged_probabilities_fail_their_blocks(folder: Path, tmp_path: Path) -> None:

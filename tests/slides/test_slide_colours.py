@@ -282,6 +282,21 @@ def test_tiles_that_nobody_scanned_are_white(
             assert np.abs(pixels.astype(int) - all_pixels(theirs)).max() <= 1
 
 
+@pytest.mark.parametrize("colours", [1, 3])
+def test_slides_say_whether_they_are_grey(tmp_path: Path, random_rgb: Pixels, colours: int) -> None:
+    pixels = random_rgb if colours == 3 else random_rgb[..., 0]
+    tifffile.imwrite(tmp_path / "plain.tif", pixels, tile=(32, 32))
+    turned = [(274, "H", 1, 6, True)]
+    tifffile.imwrite(tmp_path / "turned.tif", pixels, tile=(32, 32), extratags=turned)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    Image.fromarray(pixels).convert("LA" if colours == 1 else "RGBA").save(tmp_path / "alpha.png")
+    chunks = (32, 32, 3)[: pixels.ndim]
+    zarr.create_array(tmp_path / "a.zarr", shape=pixels.shape, dtype="u1", chunks=chunks)
+    for path in tmp_path.iterdir():
+        with open_slide(path) as slide:
+            assert slide.colours == colours, path.name
+
+
 def test_gaps_of_grey_slides_stay_black(tmp_path: Path, random_rgb: Pixels) -> None:
     tiles = (tile for tile in (random_rgb[:32, :32, 0], None))
     tifffile.imwrite(
