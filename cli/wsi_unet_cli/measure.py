@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-import wsi_unet
 from wsi_unet_cli.common.cluster_options import logging_to
 from wsi_unet_cli.common.failures import VERBOSE
 from wsi_unet_cli.common.options import json_option, verbose_option
 from wsi_unet_cli.common.output import percent, print_json, print_table, say
+from wsi_unet_cli.common.quick_imports import quick_imports
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -71,12 +71,14 @@ def measure(
     centroid lies in the region, their density, and mean and median of what they measure. Regions
     may overlap.
     """
-    from wsi_unet.measuring.files import check_table_path, write_table
+    with quick_imports():
+        from wsi_unet.measuring.files import check_table_path, write_table
+        from wsi_unet.measuring.run import measure as measure_regions
 
     if output is not None:
         check_table_path(output)
     with logging_to(None, verbose=ctx.meta[VERBOSE]):
-        table = wsi_unet.measure(results, regions, label=label, areas_only=areas_only)
+        table = measure_regions(results, regions, label=label, areas_only=areas_only)
     written = None if output is None else write_table(table, output)
     if as_json:
         print_json({"rows": table.to_pylist()})

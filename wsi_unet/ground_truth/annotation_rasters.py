@@ -172,8 +172,9 @@ class AnnotationRaster:
                 np.concatenate([getattr(layer, name) for layer in layers])
                 for name in ("polygon", "row", "begin", "end")
             )
-            numbers = self.owners[polygon + 1].astype(np.intp)
-            yield band, _unite_spans(Spans(numbers, row, begin, end), band.shape)
+            spans = Spans(self.owners[polygon + 1].astype(np.intp), row, begin, end)
+            single = len(self.polygons) == len(self.annotations)
+            yield band, spans if single else _unite_spans(spans, band.shape)
 
     def find_holders(self, points: NDArray[np.float64]) -> tuple[Indices, Indices]:
         """Find the annotations that hold points; see `find_containing`.

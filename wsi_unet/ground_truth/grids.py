@@ -6,7 +6,9 @@ Positions are relative to the centre of the slide's first pixel.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +79,34 @@ class Grid:
         """
         first, step = np.array(self.slide_centres.first), np.array(self.slide_centres.step)
         return tuple((ring - 0.5 - first) / step + 0.5 for ring in polygon)
+
+
+def locate_grid(
+    shape: Shape, centres: PixelCentres, *, micrometres: bool, slide: Mapping[str, Any]
+) -> Grid:
+    """Return the grid of labels of a result.
+
+    Args:
+        shape: (rows, columns).
+        centres: the pixels' centres.
+        micrometres: whether these are in µm, rather than in full-resolution px of the slide.
+        slide: what the result says about its slide.
+    """
+    facts: dict[str, Any] = {
+        "slide": slide.get("fingerprint"),
+        "slide_shape": tuple(slide["shape"]) if "shape" in slide else None,
+    }
+    if not micrometres:
+        return Grid(shape, pixels=centres, **facts)
+    mpp = slide.get("mpp")
+    return Grid(shape, None if mpp is None else _to_pixels(centres, mpp), centres, **facts)
+
+
+def _to_pixels(micrometres: PixelCentres, mpp: tuple[float, float]) -> PixelCentres:
+    first, step = (
+        (pair[0] / mpp[0], pair[1] / mpp[1]) for pair in (micrometres.first, micrometres.step)
+    )
+    return PixelCentres(first, step)
 
 
 def match_grids(grid: Grid, other: Grid, name: str, other_name: str) -> NearestPixels:

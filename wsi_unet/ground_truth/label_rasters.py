@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from wsi_unet.errors import EvaluationError
 from wsi_unet.geometry import Box
-from wsi_unet.ground_truth.grids import Grid, PixelCentres
+from wsi_unet.ground_truth.grids import Grid, PixelCentres, locate_grid
 from wsi_unet.ground_truth.label_images import open_image_pixels
 from wsi_unet.labels.reading import open_labels
 from wsi_unet.locations import Location
@@ -136,20 +136,9 @@ def _find_grid(array: xr.DataArray) -> Grid:
     if "pixel_size" not in array.attrs or not array.size:
         return Grid(shape)
     y, x = array.dims
-    centres = PixelCentres((float(array[y][0]), float(array[x][0])), array.attrs["pixel_size"])
-    slide = array.attrs.get("provenance", {}).get("slide", {})
-    facts = {
-        "slide": slide.get("fingerprint"),
-        "slide_shape": tuple(slide["shape"]) if "shape" in slide else None,
-    }
-    if array.attrs.get("unit") != "micrometer":
-        return Grid(shape, pixels=centres, **facts)
-    mpp = slide.get("mpp")
-    return Grid(shape, None if mpp is None else _to_pixels(centres, mpp), centres, **facts)
-
-
-def _to_pixels(micrometres: PixelCentres, mpp: tuple[float, float]) -> PixelCentres:
-    first, step = (
-        (pair[0] / mpp[0], pair[1] / mpp[1]) for pair in (micrometres.first, micrometres.step)
+    return locate_grid(
+        shape,
+        PixelCentres((float(array[y][0]), float(array[x][0])), array.attrs["pixel_size"]),
+        micrometres=array.attrs.get("unit") == "micrometer",
+        slide=array.attrs.get("provenance", {}).get("slide", {}),
     )
-    return PixelCentres(first, step)

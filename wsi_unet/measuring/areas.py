@@ -116,20 +116,22 @@ class _Counter:
             predicted: (h, w) where the model looked; None for everywhere.
             counts: (regions, 2 + classes).
         """
-        if predicted is None:
+        looked = None if predicted is None else _pack(predicted, True)
+        if looked is None:
             counts[:, 1] += _sum(spans, spans.end - spans.begin, len(counts))
         else:
-            counts[:, 1] += _count(spans, predicted, len(counts))
+            counts[:, 1] += _count(spans, looked, BITS.take(looked), len(counts))
         left = int(np.count_nonzero(values))
         for column, value in enumerate(self.values, 2):
             if not left:
                 return
-            chosen = values == value
-            found = int(np.count_nonzero(chosen))
-            left -= found
-            if found:
-                own = chosen if predicted is None else chosen & predicted
-                counts[:, column] += _count(spans, own, len(counts))
+            words = _pack(values, value)
+            bits = BITS.take(words)
+            left -= int(bits.sum(dtype=np.int64))
+            if looked is not None:
+                words = words & looked
+                bits = BITS.take(words)
+            counts[:, column] += _count(spans, words, bits, len(counts))
         if left:
             raise OutputError(
                 f"{self.labels.location}: the labels {self.labels.label!r} hold values that are "
@@ -160,20 +162,37 @@ BITS = BITS.astype(np.uint8)
 """Number of bits by word."""
 FIRST_BITS = np.packbits(np.tri(WORD, k=-1, dtype=np.bool_), axis=1).view(np.uint16)[:, 0]
 """The word in which the first n pixels are chosen, by n."""
+STRIP_PIXELS = 1 << 17
+"""Pixels that are compared at once, few enough for the processor's cache."""
+
+Words = NDArray[np.uint16]
+"""(h, w // WORD + 1): a bit for each pixel, set where it is chosen."""
 
 
-def _count(spans: Spans, chosen: NDArray[np.bool_], regions: int) -> Counts:
-    """Return how many chosen pixels (h, w) each region's intervals have.
-
-    Counting bits of words up to each word takes a tenth of the time of counting pixels.
-    """
-    rows, columns = chosen.shape
+def _pack(values: NDArray[Any], value: int) -> Words:
+    """Return the pixels (h, w) that have a value."""
+    rows, columns = values.shape
     packed = np.zeros((rows, 2 * (columns // WORD + 1)), np.uint8)
-    bits = np.packbits(chosen, axis=1)
-    packed[:, : bits.shape[1]] = bits
-    words = packed.view(np.uint16)
+    step = max(1, STRIP_PIXELS // columns)
+    for row in range(0, rows, step):
+        bits = np.packbits(values[row : row + step] == value, axis=1)
+        packed[row : row + step, : bits.shape[1]] = bits
+    return packed.view(np.uint16)
+
+
+def _count(spans: Spans, words: Words, bits: NDArray[np.uint8], regions: int) -> Counts:
+    """Return how many chosen pixels each region's intervals have.
+
+    Sums over words take a tenth of the time of sums over pixels.
+
+    Args:
+        spans: intervals of regions.
+        words: the chosen pixels.
+        bits: number of bits of each word.
+        regions: number of regions.
+    """
     before = np.zeros(words.shape, np.int32)
-    np.cumsum(BITS.take(words[:, :-1]), axis=1, dtype=np.int32, out=before[:, 1:])
+    np.cumsum(bits[:, :-1], axis=1, dtype=np.int32, out=before[:, 1:])
 
     def count_left_of(column: NDArray[np.intp]) -> NDArray[np.int32]:
         word = words[spans.row, column // WORD] & FIRST_BITS[column % WORD]

@@ -9,21 +9,21 @@ import pyarrow.dataset as ds
 
 from wsi_unet.errors import OutputError
 from wsi_unet.geometry import BlockGrid
-from wsi_unet.ground_truth.grids import Grid
-from wsi_unet.ground_truth.label_rasters import open_label_raster
+from wsi_unet.ground_truth.grids import Grid, PixelCentres, locate_grid
 from wsi_unet.labels.contents import (
     Output,
     choose_name,
     open_output,
+    parse_frame,
     parse_run_name,
     read_label_names,
 )
 from wsi_unet.labels.predicted import StoredArea
 from wsi_unet.labels.progress import Progress
-from wsi_unet.labels.reading import open_labels
 from wsi_unet.labels.stored_level import StoredLevel, open_level
 from wsi_unet.locations import Location
 from wsi_unet.objects.reading import open_objects
+from wsi_unet.objects.source import read_finished_attributes
 from wsi_unet.predicted_area import PredictedArea
 from wsi_unet.storage.store import ByteStore
 
@@ -77,29 +77,25 @@ def open_result(output: Output, label: str | None, *, areas_only: bool) -> list[
 
 
 def _open_group(output: Output, store: ByteStore, name: str, *, areas_only: bool) -> MeasuredLabels:
-    location = Location.parse(output)
-    labels = open_labels(location, name)
-    if labels.attrs["finished"] is None:
-        raise OutputError(
-            f"{location}: the labels {name!r} aren't finished, so areas and objects would be "
-            "missing; run the same segmentation again, which computes what is left"
-        )
-    # Read without Dask, which would take as much time as the pixels.
-    pixels = open_level(store, f"labels/{name}", 0, labels.attrs["levels"], channels=False)
-    provenance = labels.attrs["provenance"]
-    height, width = labels.attrs["pixel_size"]
-    known = labels.attrs["unit"] == "micrometer"
+    attributes = read_finished_attributes(store, name)
+    provenance, frame = attributes["wsi_unet"], parse_frame(attributes)
+    slide = provenance.get("slide", {})
+    levels = len(attributes["ome"]["multiscales"][0]["datasets"])
+    pixels = open_level(store, f"labels/{name}", 0, levels, channels=False)
+    centres = PixelCentres(frame.translation, frame.scale)
+    known = frame.unit is not None
+    properties = attributes["ome"]["image-label"]["properties"]
     return MeasuredLabels(
         result=str(output),
-        location=location,
+        location=store.location,
         label=name,
-        slide=str(provenance.get("slide", {}).get("name", "")),
-        grid=open_label_raster(labels).grid,
+        slide=str(slide.get("name", "")),
+        grid=locate_grid(pixels.plane, centres, micrometres=known, slide=slide),
         pixels=pixels,
         predicted=_read_predicted(store, parse_run_name(provenance, name), pixels),
-        classes={value: each for value, each in labels.attrs["classes"].items() if value},
-        pixel_area=height * width if known else None,
-        objects=None if areas_only else _open_objects(location, name),
+        classes={item["label-value"]: item["class"] for item in properties if item["label-value"]},
+        pixel_area=frame.scale[0] * frame.scale[1] if known else None,
+        objects=None if areas_only else _open_objects(store.location, name),
     )
 
 
