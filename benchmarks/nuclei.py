@@ -10,6 +10,7 @@ import argparse
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,9 @@ class NucleusClass:
     color: str = "#2a6fdb"
 
 
+LABEL_CLASSES = (NucleusClass(0, "background"), NucleusClass(1, "nuclei"))
+
+
 def draw_nuclei(side: int, per_mpx: float, seed: int = 0) -> NDArray[np.uint8]:
     """Return labels (side, side) with nuclei, `per_mpx` of them on 10⁶ px."""
     random, labels = np.random.default_rng(seed), np.zeros((side, side), np.uint8)
@@ -70,11 +74,15 @@ def draw_nuclei(side: int, per_mpx: float, seed: int = 0) -> NDArray[np.uint8]:
 def write_result(path: Path, labels: NDArray[np.uint8], block: int) -> None:
     """Write labels (h, w) as a finished result in blocks of `block` px."""
     store, pyramid = LocalStore(path), Pyramid((labels.shape[0], labels.shape[1]), block)
-    slide = {"name": NAME, "fingerprint": NAME, "shape": [*labels.shape], "mpp": [PIXEL] * 2}
+    slide: dict[str, Any] = {
+        "name": NAME,
+        "fingerprint": NAME,
+        "shape": [*labels.shape],
+        "mpp": [PIXEL] * 2,
+    }
     ensure_root(store, {"slide": slide})
-    classes = [NucleusClass(0, "background"), NucleusClass(1, "nuclei")]
     frame = Frame.from_downsample((1.0, 1.0), (PIXEL, PIXEL))
-    create_labels(store, NAME, pyramid, frame, classes, {"slide": slide})
+    create_labels(store, NAME, pyramid, frame, LABEL_CLASSES, {"slide": slide})
     progress = Progress(store, NAME)
     for index in pyramid.grid:
         part = labels[pyramid.grid.core(index).slices()]
@@ -84,7 +92,7 @@ def write_result(path: Path, labels: NDArray[np.uint8], block: int) -> None:
         )
         progress.write_marker(marker)
     build_tail(store, f"labels/{NAME}", pyramid, reduce_mode)
-    parameters = {"regions": [], "block": block, "tissue": "none"}
+    parameters: dict[str, Any] = {"regions": [], "block": block, "tissue": "none"}
     progress.write_run(RunRecord(name=NAME, signature="0", parameters=parameters, created=CREATED))
     mark_finished(store, NAME, np.bincount(labels.ravel(), minlength=2).tolist(), CREATED)
 

@@ -39,6 +39,7 @@ Examples:
   wsi-unet objects slide.ome.zarr --split nuclei=distance:0.75 --max-area nuclei=400
   wsi-unet objects slide.ome.zarr --split nuclei=interior:border:1.5
   wsi-unet objects slide.ome.zarr --measure shape,intensity,stain
+  wsi-unet objects slide.ome.zarr --object-labels
   wsi-unet objects s3://bucket/slide.ome.zarr --json
 
 docs/reference/objects.md defines every column.
@@ -50,13 +51,10 @@ docs/reference/objects.md defines every column.
 @click.option("--label", metavar="NAME", help="Label group.  [default: all that the result holds]")
 @object_options
 @click.option(
-    "--measure",
-    default="shape",
-    show_default=True,
-    metavar="WHAT,…",
-    help="What is measured: shape, and also intensity (mean and standard deviation of each of the "
-    "slide's channels) or stain (of the densities of haematoxylin, eosin and DAB), which are read "
-    "from the slide at the labels' pixel size.",
+    "--object-labels",
+    is_flag=True,
+    help="Paint a label image of the objects too, OUT/labels/NAME.objects, in which napari and "
+    "neuroglancer show each object by itself.",
 )
 @cluster_options
 @json_option
@@ -96,6 +94,8 @@ def objects(
         print_json(report.to_json())
     else:
         show_objects(report.labels)
+        for image in report.images:
+            say(f"painted labels/{image}")
         say(f"took {duration(report.seconds)}")
     reasons = {"interrupted": INTERRUPTED, "incomplete": INCOMPLETE}
     code = EXIT_OK if report.state == "finished" else EXIT_FAILED

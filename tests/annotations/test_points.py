@@ -73,15 +73,15 @@ def test_a_pixels_centre_is_inside_if_the_pixel_is(
     box = Box(y, x, y + 8, x + 8)
     polygon = (np.array(ring),)
     drawn = draw_union(PolygonEdges.from_polygons([polygon]), box)
-    centres = np.indices(box.shape).reshape(2, -1).T + (y + 0.5, x + 0.5)
+    centres = np.indices(box.shape).reshape(2, -1).T + np.array([y + 0.5, x + 0.5])
     found = np.zeros(box.area, np.bool_)
     found[[point for _, point in pairs([polygon], centres.tolist())]] = True
     assert (found.reshape(box.shape) == drawn).all()
 
 
 def test_neighbours_share_no_point_of_their_common_edge() -> None:
-    right = SQUARE + (0.0, 2.0)
-    below = SQUARE + (2.0, 0.0)
+    right = SQUARE + np.array([0.0, 2.0])
+    below = SQUARE + np.array([2.0, 0.0])
     on_edges = [(2.0, 3.0), (3.0, 2.0), (1.0, 1.0), (3.0, 3.0)]
     assert pairs([(SQUARE,), (right,), (below,)], on_edges) == [(0, 2), (1, 0), (2, 1)]
 

@@ -40,15 +40,20 @@ def test_components(labels: Labels) -> None:
     assert (regions.numbers == numbers).all()
     assert (Runs.find(numbers).draw() == numbers).all()
     assert find_values(labels) == [v for v in np.unique(labels).tolist() if v]
-    for index, (rows, columns) in enumerate(ndimage.find_objects(numbers)):
+    for index, (own_rows, own_columns) in enumerate(ndimage.find_objects(numbers)):
         y, x = np.nonzero(numbers == index + 1)
-        assert regions.boxes[index].tolist() == [rows.start, columns.start, rows.stop, columns.stop]
+        assert regions.boxes[index].tolist() == [
+            own_rows.start,
+            own_columns.start,
+            own_rows.stop,
+            own_columns.stop,
+        ]
         assert regions.first[index].tolist() == [y[0], x[0]]
         assert regions.values[index] == labels[y[0], x[0]]
-    for y in range(labels.shape[0]):
-        assert (regions.runs.draw_row(y) == numbers[y]).all()
-    for x in range(labels.shape[1]):
-        assert (regions.runs.draw_column(x) == numbers[:, x]).all()
+    for row in range(labels.shape[0]):
+        assert (regions.runs.draw_row(row) == numbers[row]).all()
+    for column in range(labels.shape[1]):
+        assert (regions.runs.draw_column(column) == numbers[:, column]).all()
 
 
 @settings(max_examples=100, deadline=None)

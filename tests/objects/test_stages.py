@@ -132,6 +132,17 @@ def whole(slide: Path) -> pa.Table:
     return read_rows(slide / "whole.ome.zarr")
 
 
+def test_a_run_measures_the_slide_too(slide: Path, tmp_path: Path) -> None:
+    measured: Any = {"measure": "shape,intensity,stain", "min_area": 2}
+    segment(slide, tmp_path / "out", outputs=("labels", "objects"), **measured)
+    segment(slide, tmp_path / "other", block=1024)
+    wsi_unet.find_objects(tmp_path / "other", **measured)
+    rows = read_rows(tmp_path / "out")
+    assert "mean_red" in rows.column_names
+    assert "sd_dab" in rows.column_names
+    assert rows.equals(read_rows(tmp_path / "other"))
+
+
 @pytest.mark.parametrize(("block", "workers"), [(512, None), (1024, 2)])
 def test_a_run_finds_what_is_found_afterwards(
     slide: Path, whole: pa.Table, tmp_path: Path, block: int, workers: int | None

@@ -191,15 +191,17 @@ def _refuse(name: str, error: ValidationError) -> OptionError:
     return OptionError(f"class {name!r}: {shown}: {message}", option=option)
 
 
-def parse_measure(measure: str | Iterable[str]) -> tuple[Measured, ...]:
+def parse_measure(measure: str | Iterable[str] | None) -> tuple[Measured, ...]:
     """Return what is measured beside shapes, which always are, in the order of the table.
 
     Args:
-        measure: words of `MEASUREMENTS`, separated by commas, or several.
+        measure: words of `MEASUREMENTS`, separated by commas, or several; None: shapes alone.
 
     Raises:
         OptionError: something else is asked for.
     """
+    if measure is None:
+        return ()
     names = measure.split(",") if isinstance(measure, str) else [*measure]
     wanted = {name.strip() for name in names}
     if not wanted or not wanted <= {*MEASUREMENTS}:

@@ -93,7 +93,8 @@ class Runs:
         own = self.y == y
         shape = 1, self.shape[1]
         row = Runs(shape, self.region[own], 0 * self.y[own], self.x0[own], self.x1[own])
-        return row.draw()[0]
+        drawn: NDArray[np.int32] = row.draw()[0]
+        return drawn
 
     def draw_column(self, x: int) -> NDArray[np.int32]:
         """Return the numbers (h,) in column `x`."""

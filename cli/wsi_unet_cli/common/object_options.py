@@ -56,11 +56,18 @@ _OPTIONS = (
         metavar="[CLASS=]A",
         help="Drop and count objects larger than this, in µm².",
     ),
+    click.option(
+        "--measure",
+        metavar="WHAT,…",
+        help="What is measured: shape, and also intensity (mean and standard deviation of each of "
+        "the slide's channels) or stain (of the densities of haematoxylin, eosin and DAB), which "
+        "are read from the slide at the labels' pixel size.  [default: shape]",
+    ),
 )
 
 
 def object_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of an object rule: `split`, `min_area` and `max_area`."""
+    """Add options that decide the table: `split`, `min_area`, `max_area` and `measure`."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command

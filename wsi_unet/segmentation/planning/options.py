@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
@@ -43,6 +44,7 @@ class OptionArguments(TypedDict, total=False):
     split: TextPerClass
     min_area: NumberPerClass
     max_area: NumberPerClass
+    measure: str | Sequence[str] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +73,8 @@ class Options:
             averaged: the 4 "flips", or all 8 flips and rotations ("d4").
         trust: whether the model may be a program that can run any code when it is loaded
             (TorchScript, torch.export).
-        split, min_area, max_area: the object rule, for `find_objects`; without "objects" among the
-            outputs they mean nothing, and are refused.
+        split, min_area, max_area, measure: how objects are found and what is measured, as for
+            `find_objects`; without "objects" among the outputs they mean nothing, and are refused.
     """
 
     reader: str = "auto"
@@ -92,6 +94,7 @@ class Options:
     split: TextPerClass = None
     min_area: NumberPerClass = None
     max_area: NumberPerClass = None
+    measure: str | Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if self.region is not None and (len(self.region) != 4 or min(self.region[2:]) < 1):
@@ -128,7 +131,7 @@ class Options:
             )
         if len(set(self.outputs)) != len(self.outputs):
             raise OptionError(f"outputs {names!r} names one twice", option="outputs")
-        for option in ("split", "min_area", "max_area"):
+        for option in ("split", "min_area", "max_area", "measure"):
             if getattr(self, option) is not None and not self.objects:
                 raise OptionError(
                     f"`{option}` is about objects, which aren't among the outputs; give "

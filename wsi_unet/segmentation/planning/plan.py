@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from wsi_unet.dask_cluster.workers import WorkerCounts
-from wsi_unet.errors import SignatureError
+from wsi_unet.errors import OptionError, SignatureError
 from wsi_unet.geometry import Box
 from wsi_unet.models.inference.ensemble import Ensemble
-from wsi_unet.objects.options import resolve_rules
+from wsi_unet.objects.intensities.quantities import Measured
+from wsi_unet.objects.options import parse_measure, resolve_rules
 from wsi_unet.objects.rule import ObjectRule
 from wsi_unet.segmentation.differences import describe_differences
 from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters, find_region
@@ -44,6 +45,7 @@ class Plan:
         slide_warnings: what makes this slide's result or costs doubtful, one line each.
         model_warnings: what makes every result of the model or the ensemble doubtful, likewise.
         objects: the rule of each class by which its objects are found; None: they aren't.
+        measure: what of the objects is measured on the slide.
         object_costs: what finding them needs, as far as that can be known; None: nothing.
     """
 
@@ -57,6 +59,7 @@ class Plan:
     slide_warnings: tuple[str, ...]
     model_warnings: tuple[str, ...]
     objects: ObjectRule | None = None
+    measure: tuple[Measured, ...] = ()
     object_costs: ObjectCosts | None = None
 
     @property
@@ -113,6 +116,7 @@ class Plan:
             "image": None if self.image is None else self.image.mode,
             "resumes": self.resumes,
             "warnings": list(self.warnings),
+            "measure": list(self.measure),
             "object_costs": None if self.object_costs is None else asdict(self.object_costs),
             **self.costs.to_json(),
             "mpx_per_s": self.measured.mpx_per_s,
@@ -144,7 +148,13 @@ def make_plan(
         SignatureError: the output holds a run that differs in what decides the pixels.
         PlanError: the machine can't afford it.
     """
-    objects = resolve_objects(ensemble, options)
+    objects, measure = resolve_objects(ensemble, options), parse_measure(options.measure)
+    if "stain" in measure and slide.colours != 3:
+        raise OptionError(
+            f"{slide.path} is grey, so its stains can't be told apart; leave 'stain' out of "
+            "`measure`",
+            option="measure",
+        )
     resolved = resolve_options(slide, ensemble, output, options)
     measured = probe(_make_request(ensemble, output, options, resolved, workers))
     labels = LabelParameters(
@@ -197,6 +207,7 @@ def make_plan(
         slide_warnings=tuple(warnings),
         model_warnings=tuple(_warn_of_models(ensemble)),
         objects=objects,
+        measure=measure,
         object_costs=None
         if objects is None
         else ObjectCosts.estimate(

@@ -173,8 +173,9 @@ class Execution:
         if objects is None or report.state != "finished":
             return None
         sources = LabelSource.open_all(self._output.store, self._plan.labels.label_groups)
+        measure = self._plan.measure
         return ObjectExecution(
-            self._client, sources, objects, self._lock, self._limits, labels=report
+            self._client, sources, objects, self._lock, self._limits, measure, labels=report
         )
 
     def stop(self) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from distributed import Client
 from typing_extensions import override
 
+from wsi_unet.objects.intensities.quantities import Measured
 from wsi_unet.objects.rule import ObjectRule
 from wsi_unet.objects.source import LabelSource
 from wsi_unet.segmentation.dispatch.policy import Limits
@@ -26,6 +27,7 @@ class ObjectExecution(ObjectFinding):
         rule: the rules of classes by name.
         lock: on the output, held until `close`.
         limits: how patient to be.
+        measure: what is measured on the slide.
         labels: the report of the labels.
 
     Raises:
@@ -39,10 +41,11 @@ class ObjectExecution(ObjectFinding):
         rule: ObjectRule,
         lock: OutputLock,
         limits: Limits,
+        measure: Collection[Measured] = (),
         *,
         labels: Report,
     ) -> None:
-        super().__init__(client, sources, rule, lock, limits)
+        super().__init__(client, sources, rule, lock, limits, measure)
         self._labels = labels
 
     @property
