@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from labels.test_pyramid import mode
 from numpy.typing import NDArray
+from zarr.codecs import ZstdCodec
 
 from wsi_unet.errors import OutputError
 from wsi_unet.geometry import Box
@@ -110,7 +111,7 @@ def test_the_metadata_is_what_zarr_would_write(tmp_path: Path) -> None:
         shards=(2048, 2048),
         dtype="uint32",
         fill_value=0,
-        compressors=zarr.codecs.ZstdCodec(level=5),
+        compressors=ZstdCodec(level=5),
         dimension_names=["y", "x"],
     )
     written = json.loads((tmp_path / "zarr.json").read_text())

@@ -92,12 +92,15 @@ class ObjectsReport:
         labels: its label groups.
         seconds: time that it took.
         interrupted: whether it was ended early on purpose.
+        images: names of the label images of objects that are complete, as far as they were asked
+            for.
     """
 
     output: str
     labels: tuple[LabelObjects, ...]
     seconds: float
     interrupted: bool = False
+    images: tuple[str, ...] = ()
 
     @property
     def state(self) -> Literal["finished", "incomplete", "interrupted"]:

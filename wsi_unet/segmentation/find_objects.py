@@ -23,6 +23,7 @@ from wsi_unet.objects.source import LabelSource
 from wsi_unet.segmentation.dispatch.in_flight import BlockDone, BlockFailed
 from wsi_unet.segmentation.dispatch.policy import Limits
 from wsi_unet.segmentation.dispatch.stream import stream
+from wsi_unet.segmentation.object_images import paint_object_images
 from wsi_unet.segmentation.report import ProgressCallback, ignore_progress
 from wsi_unet.segmentation.runs.meter import PROGRESS_SECONDS
 from wsi_unet.segmentation.runs.object_finding import ObjectFinding
@@ -40,7 +41,8 @@ def find_objects(
     split: TextPerClass = None,
     min_area: NumberPerClass = None,
     max_area: NumberPerClass = None,
-    measure: str | Iterable[str] = "shape",
+    measure: str | Iterable[str] | None = None,
+    object_labels: bool = False,
     cluster: ClusterOptions | None = None,
     on_progress: ProgressCallback = ignore_progress,
 ) -> ObjectsReport:
@@ -60,8 +62,10 @@ def find_objects(
             µm (px); for every class, or by the class's name; None: as the model's card says.
         min_area: objects with a smaller area are dropped, µm² (px²); likewise.
         max_area: objects with a larger area are dropped, µm² (px²); likewise.
-        measure: "shape", and "intensity" or "stain" or both, which are measured on the slide:
-            "shape,intensity,stain". Shapes always are.
+        measure: "shape", which always is and None means, and "intensity" or "stain" or both, which
+            are measured on the slide: "shape,intensity,stain".
+        object_labels: paint a label image of the objects too, for viewers: `labels/<name>.objects`,
+            numbers 1 … n in order of identity.
         cluster: where to compute; None is this process.
         on_progress: called several times per second. KeyboardInterrupt raised in it, or by Ctrl-C,
             ends it early; what is done is kept.
@@ -95,10 +99,18 @@ def find_objects(
             limits = replace(LIMITS, retries=options.max_retries)
             finding = ObjectFinding(client, sources, rule, lock, limits, measured)
             interrupted = not _carry_out(client, finding, limits, on_progress)
+        images: list[str] = []
+        if object_labels and not interrupted:
+            found = {each.label for each in finding.objects if each.finished}
+            try:
+                painted = (each for each in sources if each.label in found)
+                images = paint_object_images(painted, lock, on_progress)
+            except KeyboardInterrupt:
+                interrupted = True
     labels, seconds = finding.objects, time.monotonic() - started
     total = sum(each.objects for each in labels)
     logs.event("found objects", output=str(output), objects=total, seconds=round(seconds, 3))
-    return ObjectsReport(str(output), labels, seconds, interrupted)
+    return ObjectsReport(str(output), labels, seconds, interrupted, tuple(images))
 
 
 def _resolve(

@@ -165,7 +165,7 @@ class RunProgress:
 
     Attributes:
         phase: "opening", "choosing a tile", "comparing with float32", "segmenting", "finishing",
-            "finding objects".
+            "finding objects", "painting objects".
         blocks_done: done blocks, those of earlier runs included.
         blocks_total: blocks of the run.
         blocks_failed: failed blocks.

@@ -14,6 +14,7 @@ from wsi_unet import logs
 from wsi_unet.geometry import BlockIndex
 from wsi_unet.objects.faces import Faces
 from wsi_unet.objects.joining import Component, FaceJoiner
+from wsi_unet.objects.painting.label_image import clear_object_image
 from wsi_unet.objects.records import MOST_FAILURES, ClassCounts
 from wsi_unet.objects.report import LabelObjects, PartFailure
 from wsi_unet.objects.stage import MadePart, Stage
@@ -73,6 +74,7 @@ class GroupFinding:
             OutputError: that can't be written.
         """
         if not self._stage.is_current(self._before):
+            clear_object_image(self._stage.files)  # it shows the objects of the table before
             self._stage.files.write_stage(self._stage.make_record())
 
     def next_task(self) -> FacesTask | PartTask | None:
