@@ -37,6 +37,9 @@ NURSED = "w0"
 
 STARTING_SECONDS = 180.0
 
+SAME_START_SECONDS = 2.0
+"""Start times of one process differ by less: the system's time of day may have been set."""
+
 PINNED = """
 import os, runpy, sys
 if hasattr(os, "sched_setaffinity"):
@@ -192,11 +195,11 @@ class Cluster:
     def worker_processes(self) -> dict[int, str]:
         """Return the names of running worker processes (not their nannies) by process id."""
         noted = {
-            event["pid"]: event["name"]
-            for event in self.orders.events()
-            if event["event"] == "worker"
+            event["pid"]: event for event in self.orders.events() if event["event"] == "worker"
         }
-        return {pid: name for pid, name in noted.items() if is_alive(pid)}
+        return {
+            pid: event["name"] for pid, event in noted.items() if is_alive(pid, event["started"])
+        }
 
     def logs(self) -> str:
         """Return the ends of all logs, without routine lines, for the message of a failed test."""
@@ -229,10 +232,17 @@ def _set_allowed_failures(number: int, dask_scheduler: Any) -> None:
     dask_scheduler.allowed_failures = number
 
 
-def is_alive(pid: int) -> bool:
-    """Return whether a process exists and isn't a zombie; it may be stopped."""
+def is_alive(pid: int, started: float | None = None) -> bool:
+    """Return whether a process exists and isn't a zombie; it may be stopped.
+
+    Args:
+        pid: its id, which another process may have by now.
+        started: its start, seconds since the epoch; None: whatever has that id.
+    """
     try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+        process = psutil.Process(pid)
+        same = started is None or abs(process.create_time() - started) < SAME_START_SECONDS
+        return bool(same and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 

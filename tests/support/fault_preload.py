@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 from support.fault_orders import Orders
 
 ORDERS = "WSI_UNET_FAULT_ORDERS"
@@ -31,7 +32,8 @@ def dask_setup(worker: Any) -> None:
     """Prepare a worker process; Dask calls this before its first task."""
     orders = Orders(Path(os.environ[ORDERS]))
     install(orders, float(os.environ[SECONDS]))
-    orders.note("worker", name=str(worker.name), parent=os.getppid())
+    started = psutil.Process().create_time()
+    orders.note("worker", name=str(worker.name), parent=os.getppid(), started=started)
 
 
 def install(orders: Orders, seconds: float) -> None:
