@@ -7,9 +7,11 @@ and known to its processes alone, and workers in this process listen on nothing.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any
 
 import dask
 from distributed import Nanny, Scheduler, Security, SpecCluster, Worker
+from distributed.core import Status
 
 from wsi_unet.user_folders import is_private
 
@@ -39,6 +42,31 @@ class WorkerWithoutHttp(Worker):
 
     def start_http_server(self, *_: object, **__: object) -> None:
         """Start nothing."""
+
+
+START_SECONDS = 10.0
+"""How long the start of a process may take, once it was decided."""
+
+
+class NannyOfStartedWorkers(Nanny):
+    """Dask's nanny, which isn't closed before the process of its worker has been started.
+
+    When a worker dies as soon as it is there, Dask marks the next one as running before it has a
+    process. If the nanny is closed then, Dask fails and leaves the whole cluster open.
+    """
+
+    async def close(self, *arguments: Any, **options: Any) -> Any:
+        """Close the nanny and its worker."""
+        deadline = time.monotonic() + START_SECONDS
+        while self._awaits_process() and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        return await super().close(*arguments, **options)
+
+    def _awaits_process(self) -> bool:
+        worker = self.process
+        if worker is None or worker.status != Status.running or worker.process is None:
+            return False
+        return worker.process.pid is None
 
 
 @contextmanager
@@ -116,7 +144,10 @@ def start_processes(
             "options": options | {"port": 0, "dashboard": False},
         },
         workers={
-            number: {"cls": Nanny, "options": options | worker | {"env": dict(environment)}}
+            number: {
+                "cls": NannyOfStartedWorkers,
+                "options": options | worker | {"env": dict(environment)},
+            }
             for number, environment in enumerate(environments)
         },
         security=security,
