@@ -15,10 +15,20 @@ from wsi_unet_cli.common.options import json_option, parse_region, verbose_optio
 from wsi_unet_cli.common.output import print_facts, print_json, print_table, score
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from wsi_unet import Evaluation
     from wsi_unet.dask_cluster.options import ClusterOptions
+    from wsi_unet.evaluation.report import ObjectSource
     from wsi_unet.ground_truth.annotation_rasters import AnnotationFacts
     from wsi_unet.ground_truth.grids import Region
+
+OBJECT_SOURCES: Mapping[ObjectSource, str] = {
+    "stored": "objects as stored",
+    "components": "connected components",
+    "values": "values of the image",
+    "annotations": "annotations",
+}
 
 MAX_CONFUSION_CLASSES = 8
 """Number of classes up to which the confusion matrix is shown."""
@@ -57,8 +67,9 @@ def parse_tolerance(ctx: click.Context, param: click.Parameter, value: str) -> f
 @click.option(
     "--instances",
     is_flag=True,
-    help="Score objects: F1 at IoU 0.5, PQ and AJI. In images, values are numbers of objects; in "
-    "class labels, connected components are the objects; every annotation is an object.",
+    help="Score objects: F1 at IoU 0.5, PQ and AJI. In images, values are numbers of objects; of "
+    "class labels, the objects that `wsi-unet objects` has stored or else connected components "
+    "are; every annotation is an object.",
 )
 @click.option(
     "--em",
@@ -228,8 +239,8 @@ def _show_objects(evaluation: Evaluation) -> None:
     print_facts(
         "objects",
         [
-            ("truth", str(objects.truth)),
-            ("predicted", str(objects.prediction)),
+            ("truth", _describe_objects(objects.truth, evaluation.truth_objects)),
+            ("predicted", _describe_objects(objects.prediction, evaluation.prediction_objects)),
             ("matched", f"{objects.matched} (IoU above 0.5)"),
             ("F1", score(objects.f1)),
             ("precision", score(objects.precision)),
@@ -238,6 +249,10 @@ def _show_objects(evaluation: Evaluation) -> None:
             ("AJI", score(objects.aji)),
         ],
     )
+
+
+def _describe_objects(number: int, source: ObjectSource | None) -> str:
+    return str(number) if source is None else f"{number} ({OBJECT_SOURCES[source]})"
 
 
 def _show_segments(evaluation: Evaluation) -> None:

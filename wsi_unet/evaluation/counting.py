@@ -149,10 +149,13 @@ class Numbering:
     Attributes:
         truth: whether values of the truth are.
         prediction: whether values of the prediction are.
+        tables: what identifies the tables of stored objects whose numbers are the values, of the
+            truth and of the prediction; None for none.
     """
 
     truth: bool
     prediction: bool
+    tables: tuple[str | None, str | None] = (None, None)
 
 
 def count_objects(
@@ -172,10 +175,18 @@ def count_objects(
 
     Returns:
         Counts by object number; boundaries by 0 and 1, for background and objects.
+
+    Raises:
+        EvaluationError: stored objects were found anew in the meantime.
     """
     chunk_numbers = {index: number for number, index in enumerate(boxes.grid)}
 
     def count(pair: Pair, index: BlockIndex) -> Counts:
+        if pair.tables != numbering.tables:  # each process opens them by itself
+            raise EvaluationError(
+                f"{pair.prediction.name}: objects were found anew while they were compared; "
+                "evaluate again"
+            )
         core = boxes.core(index)
         window = core if tolerance is None else boxes.widen(core, boundary_halo(tolerance))
         pixels = pair.read(window)

@@ -39,7 +39,8 @@ class EvaluationOptions:
     Attributes:
         instances: score objects. Values of images are numbers of objects (if an image holds just
             one value, its connected components are the objects), every annotation is an object,
-            and of class labels, the connected components of each class are.
+            and of class labels, those that `find_objects` has stored are, if they belong to the
+            labels as they are, or else the connected components of each class.
         em: score segments that membranes (value 0) separate: V_rand, V_info and the Rand error. The
             area is read as a whole.
         classes: by a class's name, its value or name in the prediction, or a tuple of that and its

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,10 @@ from wsi_unet.geometry import BlockGrid, Box
 from wsi_unet.ground_truth.annotation_rasters import AnnotationRaster, open_annotation_raster
 from wsi_unet.ground_truth.grids import Region
 from wsi_unet.ground_truth.label_rasters import LabelRaster, LabelsLike, open_label_raster
-from wsi_unet.ground_truth.truth import Truth, open_truth
+from wsi_unet.ground_truth.truth import LabelTruth, Truth, open_truth
+
+if TYPE_CHECKING:
+    from wsi_unet.evaluation.stored_objects import ObjectNumbers
 
 SIDE = 2048
 """px: side of the boxes that are compared at once."""
@@ -33,17 +36,24 @@ class PairPixels:
         prediction: (h, w) values, at least 0.
         valid: (h, w) which pixels are compared.
         unpredicted: (h, w) which pixels would be compared if the model had looked there.
+        truth_objects: (h, w) numbers of the truth's stored objects; None if its values say which
+            they are.
+        prediction_objects: (h, w) numbers of the prediction's stored objects; likewise.
     """
 
     truth: NDArray[np.integer[Any]]
     prediction: NDArray[np.integer[Any]]
     valid: NDArray[np.bool_]
     unpredicted: NDArray[np.bool_]
+    truth_objects: NDArray[np.int64] | None = None
+    prediction_objects: NDArray[np.int64] | None = None
 
     @property
     def objects(self) -> tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]]]:
-        """Truth and prediction with 0 where they aren't compared."""
-        return self.truth * self.valid, self.prediction * self.valid
+        """What says the objects of truth and prediction, with 0 where they aren't compared."""
+        truth = self.truth if self.truth_objects is None else self.truth_objects
+        prediction = self.prediction if self.prediction_objects is None else self.prediction_objects
+        return truth * self.valid, prediction * self.valid
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,7 @@ class Comparison:
         ignore: values or names in the truth whose pixels aren't compared.
         region: (x, y, width, height) outside of which nothing is compared, full-resolution px.
         within: annotations outside of whose outlines nothing is compared.
+        objects: whether objects are compared, so that those which are stored are read.
         number: identifies this comparison: files may change between two, so a process doesn't
             reuse what it opened for another one.
     """
@@ -69,6 +80,7 @@ class Comparison:
     ignore: tuple[ClassId, ...] = ()
     region: Region | None = None
     within: Path | None = None
+    objects: bool = False
     number: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
@@ -82,6 +94,8 @@ class Pair:
         area: the box outside of which nothing is read.
         ignored: values of the truth whose pixels aren't compared.
         within: annotations outside of which nothing is compared.
+        stored: the stored objects of the truth and of the prediction, as far as there are any.
+        truth_objects: those of the truth, on the prediction's pixels.
     """
 
     prediction: LabelRaster
@@ -89,6 +103,16 @@ class Pair:
     area: Box
     ignored: frozenset[int] = frozenset()
     within: AnnotationRaster | None = None
+    stored: tuple[ObjectNumbers | None, ObjectNumbers | None] = (None, None)
+    truth_objects: Truth | None = None
+
+    @property
+    def tables(self) -> tuple[str | None, str | None]:
+        """What identifies the tables of the stored objects of truth and prediction."""
+        truth, prediction = (
+            None if each is None else each.objects.signature for each in self.stored
+        )
+        return truth, prediction
 
     def read(self, box: Box) -> PairPixels:
         """Read a box of the area.
@@ -114,7 +138,15 @@ class Pair:
         for name, values in ((self.truth.name, truth), (self.prediction.name, prediction)):
             if values.dtype.kind == "i" and values.min() < 0:
                 raise EvaluationError(f"{name}: holds {values.min()}; labels are 0 or more")
-        return PairPixels(truth, prediction, valid, unpredicted)
+        return PairPixels(truth, prediction, valid, unpredicted, *self._read_objects(box))
+
+    def _read_objects(self, box: Box) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
+        """Return the numbers of the stored objects of truth and prediction; None without any."""
+        _, prediction = self.stored
+        return (
+            None if self.truth_objects is None else self.truth_objects.read(box)[0],
+            None if prediction is None else prediction.read(box),
+        )
 
     def cut(self, side: int | None = None) -> AreaBoxes:
         """Cut the area into boxes.
@@ -173,7 +205,29 @@ def open_pair(comparison: Comparison) -> Pair:
     truth = open_truth(comparison.truth, prediction, comparison.truth_label)
     ignored = find_ignored(truth, comparison.ignore)
     area = _find_area(prediction, comparison.region, within)
-    return Pair(prediction, truth, area, ignored, within)
+    pair = Pair(prediction, truth, area, ignored, within)
+    return _add_stored_objects(pair, comparison) if comparison.objects else pair
+
+
+def _add_stored_objects(pair: Pair, comparison: Comparison) -> Pair:
+    """Return a pair with the objects that are stored of either.
+
+    Raises:
+        OutputError: a folder isn't an output of wsi-unet.
+    """
+    # It imports pyarrow and shapely, which nothing else here needs.
+    from wsi_unet.evaluation.stored_objects import find_stored_objects
+
+    prediction = find_stored_objects(comparison.prediction, comparison.label)
+    truth = pair.truth
+    if not isinstance(truth, LabelTruth):
+        return replace(pair, stored=(None, prediction))
+    stored = find_stored_objects(comparison.truth, comparison.truth_label)
+    objects = None
+    if stored is not None:
+        raster = replace(truth.raster, pixels=stored, predicted=None)
+        objects = replace(truth, raster=raster)
+    return replace(pair, stored=(stored, prediction), truth_objects=objects)
 
 
 def _find_area(

@@ -18,6 +18,9 @@ from wsi_unet.metrics.instances import ObjectScores
 from wsi_unet.metrics.segments import SegmentScores
 
 EvaluationKind = Literal["classes", "objects", "segments"]
+ObjectSource = Literal["stored", "components", "values", "annotations"]
+"""What objects are: those that `find_objects` has stored, connected components of the labels, the
+values of an image, or annotations."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,9 @@ class Evaluation:
         mean_iou: mean IoU of the same classes.
         mean_boundary_f1: mean boundary F1 of the same classes.
         objects: scores of objects; None unless `kind` is "objects".
+        truth_objects: what the objects of the truth are: "stored" (by `find_objects`),
+            "components" (of the labels), "values" (of an image) or "annotations".
+        prediction_objects: what the objects of the prediction are.
         segments: scores of segments; None unless `kind` is "segments".
         truth_annotations: number of annotations; None unless the truth is annotations.
         within_annotations: number of annotations to compare within; None if there are none.
@@ -98,6 +104,8 @@ class Evaluation:
     segments: SegmentScores | None = None
     truth_annotations: AnnotationFacts | None = None
     within_annotations: AnnotationFacts | None = None
+    truth_objects: ObjectSource | None = None
+    prediction_objects: ObjectSource | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the scores as a JSON document; NaN becomes null."""

@@ -64,6 +64,7 @@ def evaluate(
         ignore=tuple(given.ignore),
         region=given.region,
         within=None if given.within is None else annotation_path(given.within),
+        objects=given.kind == "objects",
     )
     with open_comparison(comparison, cluster) as (pair, map_reduce):
         if given.kind == "objects":

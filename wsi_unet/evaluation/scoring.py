@@ -19,8 +19,8 @@ from wsi_unet.evaluation.counting import (
     has_several_values,
 )
 from wsi_unet.evaluation.map_reduce import MapReduce
-from wsi_unet.evaluation.pairs import Pair
-from wsi_unet.evaluation.report import score_classes, summarise_classes
+from wsi_unet.evaluation.pairs import AreaBoxes, Pair
+from wsi_unet.evaluation.report import ObjectSource, score_classes, summarise_classes
 from wsi_unet.geometry import Box
 from wsi_unet.logs import warn
 from wsi_unet.metrics.boundaries import count_boundaries
@@ -99,17 +99,8 @@ def evaluate_objects(pair: Pair, tolerance: float | None, map_reduce: MapReduce)
         EvaluationError: there is nothing to compare.
     """
     boxes = pair.cut()
-    annotated = pair.truth.annotations is not None
-    may_be_numbered = (
-        pair.truth.numbered and not annotated,
-        pair.prediction.classes is None,
-    )
-    # An image with one value besides 0 is a mask, whose components are the objects.
-    several = has_several_values(boxes, map_reduce) if any(may_be_numbered) else (False, False)
-    numbering = Numbering(
-        truth=annotated or (may_be_numbered[0] and several[0]),
-        prediction=may_be_numbered[1] and several[1],
-    )
+    truth, prediction = _find_objects(pair, boxes, map_reduce)
+    numbering = Numbering(truth != "components", prediction != "components", pair.tables)
     counts = count_objects(boxes, numbering, tolerance, map_reduce)
     _refuse_empty(pair, counts.overlaps)
     names = {0: "background", 1: "objects"}
@@ -119,7 +110,29 @@ def evaluate_objects(pair: Pair, tolerance: float | None, map_reduce: MapReduce)
         **summarise_classes(scores, matrix),
         **_report_unpredicted(counts.unpredicted),
         "objects": score_objects(counts.overlaps),
+        "truth_objects": truth,
+        "prediction_objects": prediction,
     }
+
+
+def _find_objects(
+    pair: Pair, boxes: AreaBoxes, map_reduce: MapReduce
+) -> tuple[ObjectSource, ObjectSource]:
+    """Return what the objects of truth and prediction are."""
+    truth: ObjectSource = "components" if pair.truth.annotations is None else "annotations"
+    prediction: ObjectSource = "components"
+    may_be_numbered = (
+        truth == "components" and pair.truth.numbered,
+        pair.prediction.classes is None,
+    )
+    # An image with one value besides 0 is a mask, whose components are the objects.
+    several = has_several_values(boxes, map_reduce) if any(may_be_numbered) else (False, False)
+    if may_be_numbered[0] and several[0]:
+        truth = "values"
+    if may_be_numbered[1] and several[1]:
+        prediction = "values"
+    stored = [each is not None for each in pair.stored]
+    return "stored" if stored[0] else truth, "stored" if stored[1] else prediction
 
 
 def evaluate_segments(pair: Pair, tolerance: float | None) -> Fields:
