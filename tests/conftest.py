@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from support import warm
+from support.locks import release_all
 from support.proxy import Proxy, running_proxy
 from support.s3_server import FILES, KEYS, S3Server, running_server
 
@@ -65,6 +66,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def forked_workers() -> None:
     """Let `ClusterOptions(workers=…)` start workers from a process that has imported everything."""
     warm.fork_dask_workers()
+
+
+@pytest.fixture(autouse=True)
+def no_output_stays_locked() -> Iterator[None]:
+    """Blame a test that leaves a lock behind, rather than one that counts them."""
+    yield
+    assert release_all() == 0
 
 
 @pytest.fixture(scope="session", autouse=True)

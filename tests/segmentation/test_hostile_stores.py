@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from support.locks import release_all
 from support.oracle import balanced_model, textured, write_png
 from support.runs import CONFIG, OPTIONS, Study, array_objects, every_file
 
@@ -245,7 +244,7 @@ class Stores:
 
 
 @pytest.fixture(scope="module")
-def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Stores:
     folder = tmp_path_factory.mktemp("stores")
     image = textured(700, 600)
     study = Study(folder, blocks=4)
@@ -254,8 +253,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
     report = study.run(study.whole, outputs=("labels", "probabilities"))
     assert report.state == "finished"
     shutil.copytree(study.whole, folder / "beside")
-    yield Stores(folder, study, every_file(folder / "beside"))
-    release_all()  # where a store was spoilt so that its lock couldn't be released
+    return Stores(folder, study, every_file(folder / "beside"))
 
 
 def read_all(output: Path) -> None:

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 
 import psutil
@@ -18,7 +17,6 @@ from support.locks import (
     dead,
     elsewhere,
     record_of,
-    release_all,
     token_of,
 )
 
@@ -39,12 +37,6 @@ def store() -> MemoryStore:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays_held() -> Iterator[None]:
-    yield
-    assert release_all() == 0
 
 
 # Taking it

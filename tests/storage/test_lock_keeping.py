@@ -6,7 +6,6 @@ import copy
 import pickle
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 from support.locks import (
@@ -15,7 +14,6 @@ from support.locks import (
     MemoryStore,
     elsewhere,
     record_of,
-    release_all,
     token_of,
 )
 
@@ -37,12 +35,6 @@ def store() -> MemoryStore:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays_held() -> Iterator[None]:
-    yield
-    assert release_all() == 0
 
 
 def beats() -> list[threading.Thread]:

@@ -14,7 +14,6 @@ from support.locks import (
     dead,
     elsewhere,
     record_of,
-    release_all,
     token_of,
 )
 
@@ -25,12 +24,6 @@ from wsi_unet.storage.locking.lock import (
     Timing,
     acquire,
 )
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays_held() -> Iterator[None]:
-    yield
-    assert release_all() == 0
 
 
 class Turns:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.lock_processes import ask, competing, holding, stored
-from support.locks import START, dead, elsewhere, record_of, release_all
+from support.locks import START, dead, elsewhere, record_of
 
 from wsi_unet.errors import LockedError, OptionError, OutputError
 from wsi_unet.labels import contents, layout
@@ -25,13 +25,6 @@ from wsi_unet.storage.locking.lock import (
     acquire,
 )
 from wsi_unet.storage.opening import open_store
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays_held() -> Iterator[None]:
-    yield
-    assert release_all() == 0
-
 
 # What lies around it
 

@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from support.locks import (
     dead,
     elsewhere,
     record_of,
-    release_all,
     token_of,
 )
 
@@ -30,12 +28,6 @@ from wsi_unet.storage.locking.lock import (
     Timing,
     acquire,
 )
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays_held() -> Iterator[None]:
-    yield
-    assert release_all() == 0
 
 
 @pytest.fixture

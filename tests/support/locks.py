@@ -142,7 +142,7 @@ def token_of(lock: OutputLock) -> str:
 
 def release_all() -> int:
     """Release this process's locks, so that one failed test doesn't fail those that follow."""
-    held = [lock for lock in HEARTBEAT._due if isinstance(lock, OutputLock)]
+    held = [lock for lock in list(HEARTBEAT._due) if isinstance(lock, OutputLock)]
     for lock in held:
         lock.release()
     return len(held)
