@@ -17,8 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_unet.objects.groups import take_groups
 from wsi_unet.objects.hulls import find_hull_areas
-from wsi_unet.objects.polygons import Polygons, take_groups
+from wsi_unet.objects.polygons import Polygons
 from wsi_unet.objects.runs import Runs
 
 

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_unet.objects.groups import sum_groups, take_groups
+
 POLYGON, MULTIPOLYGON = 3, 6
 """The numbers of these types in WKB."""
 
@@ -79,8 +81,8 @@ class Polygons:
         """Return the polygons moved by `shifts` (n, 2), each (x, y)."""
         if not len(self):
             return self
-        points = _sum_groups(self.ring_points, self.polygon_rings)
-        counts = _sum_groups(points, self.object_polygons)
+        points = sum_groups(self.ring_points, self.polygon_rings)
+        counts = sum_groups(points, self.object_polygons)
         return replace(self, points=self.points + np.repeat(shifts, counts, axis=0))
 
     def to_wkb(self, factors: NDArray[np.float64]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -96,8 +98,8 @@ class Polygons:
             return np.empty(0, np.uint8), np.zeros(1, np.int64)
         several = self.object_polygons > 1
         rings = _COUNT.itemsize + _POINT.itemsize * (self.ring_points + 1)
-        polygons = _HEADER.itemsize + _sum_groups(rings, self.polygon_rings)
-        objects = _HEADER.itemsize * several + _sum_groups(polygons, self.object_polygons)
+        polygons = _HEADER.itemsize + sum_groups(rings, self.polygon_rings)
+        objects = _HEADER.itemsize * several + sum_groups(polygons, self.object_polygons)
         starts = np.append(0, np.cumsum(objects))
         # The headers of multipolygons and polygons up to that of each polygon.
         headers = np.repeat(np.cumsum(several), self.object_polygons) + np.arange(len(polygons)) + 1
@@ -140,15 +142,3 @@ NO_POLYGONS = Polygons(
     np.zeros(0, np.int64),
     np.zeros(0, np.float64),
 )
-
-
-def take_groups(counts: NDArray[np.int64], which: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the indices of the members of some groups, given how many members each group has."""
-    chosen = counts[which]
-    shifts = (np.cumsum(counts) - counts)[which] - (np.cumsum(chosen) - chosen)
-    return np.arange(int(chosen.sum())) + np.repeat(shifts, chosen)
-
-
-def _sum_groups(values: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the sums of groups of values, given how many members each group has: at least one."""
-    return np.asarray(np.add.reduceat(values, np.cumsum(counts) - counts))

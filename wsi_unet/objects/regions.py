@@ -13,8 +13,6 @@ from wsi_unet.objects.runs import Runs
 Numbers = NDArray[np.int32]
 """(h, w): the number of each pixel's region, from 1; 0 for none."""
 
-EIGHT = np.ones((3, 3), np.bool_)
-
 
 @dataclass(frozen=True, eq=False)
 class Regions:
@@ -35,10 +33,14 @@ class Regions:
         return len(self.values)
 
     @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """(n + 1,): where the runs of each region begin, and where the last ones end."""
+        return self.runs.find_starts(len(self))
+
+    @cached_property
     def boxes(self) -> NDArray[np.int64]:
         """(n, 4): bounding boxes (y0, x0, y1, x1), half open, px of the window."""
-        runs, starts = self.runs, self.runs.find_starts(len(self))
-        at, last = starts[:-1], starts[1:] - 1
+        runs, at, last = self.runs, self.starts[:-1], self.starts[1:] - 1
         left, right = np.minimum.reduceat(runs.x0, at), np.maximum.reduceat(runs.x1, at)
         return np.stack([runs.y[at], left, runs.y[last] + 1, right], axis=1)
 

@@ -6,11 +6,14 @@ of pixels, background included.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from wsi_unet.objects.groups import spread
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,9 +75,45 @@ class Runs:
         """
         return Runs(self.shape, region, self.y[which], self.x0[which], self.x1[which])
 
+    @classmethod
+    def concatenate(cls, several: Sequence[Runs]) -> Runs:
+        """Return all runs of several in one window; each has regions above those before it."""
+        return cls(
+            several[0].shape,
+            *(
+                np.concatenate([getattr(runs, name) for runs in several])
+                for name in ("region", "y", "x0", "x1")
+            ),
+        )
+
+    def take_regions(self, which: NDArray[np.int64], starts: NDArray[np.int64]) -> Runs:
+        """Return the runs of some regions, which become regions 0, 1, … in the order given.
+
+        Args:
+            which: indices of the regions.
+            starts: where the runs of each region begin, see `find_starts`.
+        """
+        counts = starts[which + 1] - starts[which]
+        at = spread(starts[which], counts)
+        region = np.repeat(np.arange(len(which)), counts)
+        return Runs(self.shape, region, self.y[at], self.x0[at], self.x1[at])
+
+    def number_anew(self) -> Runs:
+        """Return the runs with indices of regions from 0, of which none is left out."""
+        return replace(self, region=np.cumsum(np.diff(self.region, prepend=self.region[:1]) != 0))
+
+    def shift(self, shape: tuple[int, int], shifts: NDArray[np.int64]) -> Runs:
+        """Return the runs in another window, where regions lie elsewhere by `shifts` (n, 2), px."""
+        dy, dx = shifts[self.region].T
+        return Runs(shape, self.region, self.y + dy, self.x0 + dx, self.x1 + dx)
+
     def find_starts(self, total: int) -> NDArray[np.int64]:
         """Return where the runs of regions 0 … total − 1 begin, and where the last ones end."""
         return np.searchsorted(self.region, np.arange(total + 1))
+
+    def find_pixels(self) -> NDArray[np.int64]:
+        """Return the pixels, run by run: indices into the rows of the window, one after another."""
+        return spread(self.y * self.shape[1] + self.x0, self.x1 - self.x0)
 
     def draw(self) -> NDArray[np.int32]:
         """Return the numbers (h, w) of the regions: their indices from 1, and 0 elsewhere."""
@@ -113,9 +152,7 @@ class Runs:
         start, stop = row + self.x0, row + self.x1
         first = np.searchsorted(stop, start - (width + 1))
         counts = np.searchsorted(start, stop - (width + 1), side="right") - first
-        lower = np.repeat(np.arange(len(self)), counts)
-        before = np.cumsum(counts) - counts
-        return lower, np.arange(len(lower)) - np.repeat(before - first, counts)
+        return np.repeat(np.arange(len(self)), counts), spread(first, counts)
 
 
 def sort_small(values: NDArray[np.int64]) -> NDArray[np.int64]:

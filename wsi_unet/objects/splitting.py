@@ -8,25 +8,20 @@ together: only the order of the pixels inside each of them must stay.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_unet.objects.regions import EIGHT, Numbers, Regions, describe_regions
+from wsi_unet.objects.distances import measure_squares
+from wsi_unet.objects.maxima import Seeds, Squares, find_seeds
+from wsi_unet.objects.regions import Regions, describe_regions
 from wsi_unet.objects.runs import Runs
-
-Slices = tuple[slice, slice]
+from wsi_unet.objects.sheets import Sheet, lay_out
 
 FINEST_RATIO = 1000
 """Pixels that are less than 1/1000 longer than wide count as square; see `find_steps`."""
-
-SHEET = 1024
-"""Width of a sheet of components that are split together, px, if none is wider."""
-
-SHEET_PIXELS = 1 << 21
-"""About how many pixels a sheet has; its distances take some 50 bytes each."""
 
 
 def find_steps(pixel_size: tuple[float, float]) -> tuple[int, int, float]:
@@ -63,93 +58,47 @@ def split_by_distance(
     chosen = np.flatnonzero(heights)
     if not len(chosen):
         return regions
-    numbers, total = regions.numbers.copy(), len(regions)
-    for sheet in _lay_out(regions, chosen):
-        parts, found = _split_sheet(sheet.numbers, heights[sheet.regions], find_steps(pixel_size))
-        parts[parts > 0] += total
-        sheet.write_back(numbers, parts)
-        total += found
-    kept = np.flatnonzero(np.bincount(numbers.ravel(), minlength=total + 1)[1:]) + 1
-    lookup = np.zeros(total + 1, np.int32)
-    lookup[kept] = np.arange(1, len(kept) + 1)
-    return describe_regions(Runs.find(lookup[numbers]), labels)
+    steps = find_steps(pixel_size)
+    whole, total, found = np.ones(len(regions), np.bool_), len(regions), []
+    for sheet in lay_out(regions, chosen):
+        squares, seeds = _find_seeds(sheet, heights[sheet.members] / steps[2], steps[:2])
+        if len(seeds.members):
+            runs = _flood(regions, sheet, squares, seeds)
+            found.append(replace(runs, region=runs.region + total))
+            total += len(seeds.members)
+            whole[sheet.members[seeds.members]] = False
+    own = whole[regions.runs.region]
+    unsplit = regions.runs.select(own, regions.runs.region[own])
+    return describe_regions(Runs.concatenate([unsplit, *found]).number_anew(), labels)
 
 
-class _Sheet:
-    """Components side by side with background between them, numbered 1 … n."""
-
-    def __init__(self, source: Regions, regions: NDArray[np.int64], width: int) -> None:
-        """Lay out regions (indices from 0) in rows of at most `width` px, or one region each."""
-        self.regions = regions
-        self._source = source
-        self._places: list[tuple[int, int]] = []
-        y, x, tallest, right = 1, 1, 0, 0
-        sides = source.boxes[regions, 2:] - source.boxes[regions, :2]
-        for rows, columns in sides.tolist():
-            if x > 1 and x + columns + 1 > width:
-                y, x, tallest = y + tallest + 1, 1, 0
-            self._places.append((y, x))
-            x, tallest = x + columns + 1, max(tallest, rows)
-            right = max(right, x)
-        self.numbers: Numbers = np.zeros((y + tallest + 1, right), np.int32)
-        for number, (own, inside, place) in enumerate(self._slices(), start=1):
-            self.numbers[place][source.numbers[inside] == own] = number
-
-    def write_back(self, numbers: Numbers, parts: Numbers) -> None:
-        """Replace the regions' pixels in `numbers` by `parts` (of the sheet)."""
-        for number, (_, inside, place) in enumerate(self._slices(), start=1):
-            mine = self.numbers[place] == number
-            numbers[inside][mine] = parts[place][mine]
-
-    def _slices(self) -> Iterator[tuple[int, Slices, Slices]]:
-        """Yield each region's number, and where it lies in its window and on the sheet."""
-        boxes = self._source.boxes[self.regions].tolist()
-        own_numbers = (self.regions + 1).tolist()
-        for own, (y0, x0, y1, x1), (y, x) in zip(own_numbers, boxes, self._places, strict=True):
-            place = slice(y, y + y1 - y0), slice(x, x + x1 - x0)
-            yield own, (slice(y0, y1), slice(x0, x1)), place
+def _find_seeds(
+    sheet: Sheet, heights: NDArray[np.float64], steps: tuple[int, int]
+) -> tuple[Squares, Seeds]:
+    """Return the squares of the distances on a sheet, and its seeds; see `find_seeds`."""
+    pixels = sheet.runs.find_pixels()
+    squares = measure_squares(sheet.runs, pixels, steps)
+    member = np.repeat(sheet.runs.region, sheet.runs.x1 - sheet.runs.x0)
+    return squares, find_seeds(squares, pixels, member, heights)
 
 
-def _lay_out(regions: Regions, chosen: NDArray[np.int64]) -> Iterator[_Sheet]:
-    """Yield sheets that hold the chosen regions (indices from 0), similar heights together."""
-    sides = regions.boxes[chosen, 2:] - regions.boxes[chosen, :2] + 1
-    order = np.argsort(sides[:, 0], kind="stable")
-    full = (np.cumsum(sides[order].prod(axis=1)) - 1) // SHEET_PIXELS
-    for several in np.split(chosen[order], np.flatnonzero(np.diff(full)) + 1):
-        yield _Sheet(regions, several, SHEET)
+def _flood(regions: Regions, sheet: Sheet, squares: Squares, seeds: Seeds) -> Runs:
+    """Return the parts (in the window of the regions) that the seeds of a sheet give.
 
-
-def _split_sheet(
-    numbers: Numbers, heights: NDArray[np.float64], steps: tuple[int, int, float]
-) -> tuple[Numbers, int]:
-    """Return the numbers of the parts, and how many there are.
-
-    Seeds are the regional maxima of the reconstruction of (distance − h) under the distance: the
-    h-maxima of Soille, Morphological Image Analysis (2003), 6.3.4. Then Meyer's flooding: pixels in
-    order of falling distance (behind a saddle, of the saddle's), of equal ones that first which was
-    reached first; the seeds' pixels come before all others, in raster order. They get levels of
-    their own for that: scikit-image pops equal ones in an order that depends on all the image.
+    Meyer's flooding: pixels in order of falling distance (behind a saddle, of the saddle's), of
+    equal ones that first which was reached first; the seeds' pixels come before all others, in
+    raster order. They get levels of their own for that: scikit-image pops equal ones in an order
+    that depends on all the image.
     """
-    from scipy import ndimage
-    from skimage.morphology import local_maxima, reconstruction
     from skimage.segmentation import watershed
 
-    inside = numbers > 0
-    distance = ndimage.distance_transform_edt(inside, sampling=steps[:2])
-    lowered = distance - np.concatenate([[heights.max()], heights])[numbers] / steps[2]
-    rebuilt = reconstruction(lowered, distance, footprint=EIGHT)  # type: ignore[no-untyped-call]
-    highest = local_maxima(rebuilt, connectivity=2)  # type: ignore[no-untyped-call]
-    seeds, found = ndimage.label(highest & inside, EIGHT)
-    owner = np.zeros(found + 1, np.int64)
-    owner[seeds.ravel()] = numbers.ravel()
-    several = np.bincount(owner[1:], minlength=len(heights) + 1) > 1
-    mask = several[numbers]
-    seeds *= mask
-    relief = -distance
-    marked = np.flatnonzero(seeds)
-    relief.ravel()[marked] = np.arange(len(marked)) - len(marked) - distance.max() - 1
-    flooded = watershed(relief, seeds, connectivity=2, mask=mask)  # type: ignore[no-untyped-call]
-    parts = flooded.astype(np.int32)
-    whole = inside & ~mask
-    parts[whole] = numbers[whole] + found
-    return parts, found + len(heights)
+    split = np.unique(seeds.members)
+    numbers = np.zeros(squares.shape, np.int32)
+    numbers.ravel()[seeds.pixels] = seeds.numbers
+    smaller = Sheet.lay_out(regions, sheet.members[split])
+    markers, heights = sheet.move_images([numbers, squares], smaller, split)
+    mask, marked, relief = heights > 0, np.flatnonzero(markers), -heights.astype(np.float64)
+    relief.ravel()[marked] = np.arange(len(marked)) - len(marked) - heights.max() - 1
+    parts = watershed(relief, markers, connectivity=2, mask=mask)  # type: ignore[no-untyped-call]
+    member = np.searchsorted(split, seeds.members)
+    return smaller.bring_back(Runs.find(parts), member, regions.runs.shape)
