@@ -13,9 +13,9 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from objects import shapes
 
-from wsi_unet.objects import hulls
-from wsi_unet.objects.outlines import Edges, trace_polygons
-from wsi_unet.objects.polygons import Polygons
+from wsi_unet.objects.outlines import hulls
+from wsi_unet.objects.outlines.polygons import Polygons
+from wsi_unet.objects.outlines.tracing import Edges, trace_polygons
 from wsi_unet.objects.regions import label_components
 from wsi_unet.objects.runs import Runs
 

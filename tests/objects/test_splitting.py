@@ -17,10 +17,11 @@ from scipy import ndimage
 from skimage.morphology import local_maxima, reconstruction
 from skimage.segmentation import watershed
 
-from wsi_unet.objects import distances, maxima, sheets
 from wsi_unet.objects.regions import Regions, label_components
 from wsi_unet.objects.runs import Runs
-from wsi_unet.objects.splitting import find_steps, split_by_distance
+from wsi_unet.objects.splitting import distances, maxima, sheets
+from wsi_unet.objects.splitting.by_distance import split_by_distance
+from wsi_unet.objects.splitting.distances import find_steps
 
 EIGHT = np.ones((3, 3), np.bool_)
 PIXELS = ((0.5, 0.5), (0.5, 0.25), (0.2, 0.3), (0.501, 0.5))

@@ -12,11 +12,11 @@ from wsi_unet.objects.growing import grow_regions
 from wsi_unet.objects.intensities.summing import sum_values
 from wsi_unet.objects.joining import Component
 from wsi_unet.objects.large import sum_large
-from wsi_unet.objects.outlines import Edges, trace_polygons
-from wsi_unet.objects.polygons import NO_POLYGONS, Polygons
+from wsi_unet.objects.outlines.polygons import NO_POLYGONS, Polygons
+from wsi_unet.objects.outlines.tracing import Edges, trace_polygons
 from wsi_unet.objects.regions import Regions, label_components
 from wsi_unet.objects.search import LabelPixels, Objects, Search
-from wsi_unet.objects.splitting import split_by_distance
+from wsi_unet.objects.splitting.by_distance import split_by_distance
 from wsi_unet.objects.sums import Sums, count_crossings, find_cut, sum_moments
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from wsi_unet.objects.regions import Numbers, Regions
 from wsi_unet.objects.runs import Runs
-from wsi_unet.objects.splitting import find_steps
+from wsi_unet.objects.splitting.distances import find_steps
 
 MOST_VALUES = 256
 

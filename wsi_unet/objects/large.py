@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from wsi_unet.geometry import BlockGrid, BlockIndex, Box
 from wsi_unet.objects.intensities.summing import PixelValues, sum_values
 from wsi_unet.objects.joining import Component
-from wsi_unet.objects.outlines import Edges, trace_polygons
+from wsi_unet.objects.outlines.tracing import Edges, trace_polygons
 from wsi_unet.objects.regions import Regions, label_components
 from wsi_unet.objects.runs import Runs
 from wsi_unet.objects.search import LabelPixels, Objects, Search

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from wsi_unet.geometry import BlockGrid, BlockIndex, Box
 from wsi_unet.objects.growing import Growth
 from wsi_unet.objects.intensities.summing import PixelValues
-from wsi_unet.objects.polygons import Polygons
+from wsi_unet.objects.outlines.polygons import Polygons
 from wsi_unet.objects.rule import ClassRule
 from wsi_unet.objects.sums import Sums
 

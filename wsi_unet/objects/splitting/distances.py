@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from itertools import count
 
 import numpy as np
@@ -9,8 +10,24 @@ from numpy.typing import NDArray
 
 from wsi_unet.objects.runs import Runs
 
+FINEST_RATIO = 1000
+"""Pixels that are less than 1/1000 longer than wide count as square; see `find_steps`."""
+
 MOST_ROWS = 64
 """Rows around each that are looked at one by one; where there may be more, SciPy is quicker."""
+
+
+def find_steps(pixel_size: tuple[float, float]) -> tuple[int, int, float]:
+    """Return whole numbers in the ratio of a pixel's sides (y, x), and the length of 1 of them.
+
+    Squared distances are then whole numbers, so two equal ones are equal in floating point too.
+
+    >>> find_steps((0.5, 0.5)), find_steps((0.5, 0.25))
+    ((1, 1, 0.5), (2, 1, 0.25))
+    """
+    ratio = Fraction(pixel_size[0] / pixel_size[1]).limit_denominator(FINEST_RATIO)
+    ratio = max(ratio, Fraction(1, FINEST_RATIO))
+    return ratio.numerator, ratio.denominator, pixel_size[1] / ratio.denominator
 
 
 def measure_squares(

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_unet.objects.groups import take_groups
-from wsi_unet.objects.hulls import find_hull_areas
-from wsi_unet.objects.polygons import Polygons
+from wsi_unet.objects.outlines.hulls import find_hull_areas
+from wsi_unet.objects.outlines.polygons import Polygons
 from wsi_unet.objects.runs import Runs
 
 

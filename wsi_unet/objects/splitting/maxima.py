@@ -2,7 +2,7 @@
 
 h-maxima are the regional maxima of the reconstruction of (distance − h) under the distance (Soille,
 Morphological Image Analysis, 2003, 6.3.4): around each maximum that rises by more than h above the
-saddles towards higher ones, the pixels that are at most h lower, as far as they hang together.
+saddles towards higher ones, the pixels that are at most h lower, as far as they are connected.
 
 From each pixel one steps to its highest neighbour, until a maximum is reached; pixels with the same
 maximum are a basin. Then whether pixels are joined by others above a level is told by the highest
@@ -63,7 +63,7 @@ def find_seeds(
     seeds = np.flatnonzero(leads & several[member[tops]])
     number = np.zeros(len(tops), np.int64)
     number[seeds] = np.arange(len(seeds)) + 1
-    # Of the basins that can be reached from a seed without falling below its level.
+    # A seed's pixels are in basins that can be reached from it without falling below its level.
     number, level = np.where(path >= level[leader], number[leader], 0), level[leader]
     numbers = np.where(distance >= level[basin], number[basin], 0)
     own = numbers > 0
@@ -141,12 +141,13 @@ def _join(
     pairs: NDArray[np.int64],
     saddles: NDArray[np.float64],
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Join basins with higher ones while their level allows it; what leads the rest are seeds.
+    """Join basins with higher ones until those that are left are the seeds' own.
 
-    In each round, every group of basins that can joins the group beyond its highest saddle. No
-    other way out of it is higher, so what was joined can be taken for one basin from then on. If
-    any group can join one, the lowest of these can: those beyond its highest saddle can't all be
-    lower ones, which are seeds and have no saddle as high.
+    In each round, every group of basins joins the one beyond its highest saddle, if that saddle
+    isn't below its level and the other group is higher. All other ways out are lower, so the two
+    can be taken for one basin from then on. While any group isn't a seed, the lowest of these can
+    join: a lower group beyond its highest saddle would be a seed, whose saddles are all below its
+    level, and that is below the level of the first.
 
     Args:
         top: (b,) the distance of each basin's maximum.
@@ -155,7 +156,8 @@ def _join(
         saddles: (e,) the distance of their saddles.
 
     Returns:
-        The basin (b,) that leads each one's group, and the lowest point of the highest path there.
+        The basin (b,) with the highest maximum of each one's group, and the lowest distance on the
+        way to it.
     """
     rank = np.empty(len(top), np.int64)
     rank[np.argsort(top, kind="stable")] = np.arange(len(top))

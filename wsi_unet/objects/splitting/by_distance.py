@@ -9,32 +9,15 @@ together: only the order of the pixels inside each of them must stay.
 from __future__ import annotations
 
 from dataclasses import replace
-from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_unet.objects.distances import measure_squares
-from wsi_unet.objects.maxima import Seeds, Squares, find_seeds
 from wsi_unet.objects.regions import Regions, describe_regions
 from wsi_unet.objects.runs import Runs
-from wsi_unet.objects.sheets import Sheet, lay_out
-
-FINEST_RATIO = 1000
-"""Pixels that are less than 1/1000 longer than wide count as square; see `find_steps`."""
-
-
-def find_steps(pixel_size: tuple[float, float]) -> tuple[int, int, float]:
-    """Return whole numbers in the ratio of a pixel's sides (y, x), and the length of 1 of them.
-
-    Squared distances are then whole numbers, so two equal ones are equal in floating point too.
-
-    >>> find_steps((0.5, 0.5)), find_steps((0.5, 0.25))
-    ((1, 1, 0.5), (2, 1, 0.25))
-    """
-    ratio = Fraction(pixel_size[0] / pixel_size[1]).limit_denominator(FINEST_RATIO)
-    ratio = max(ratio, Fraction(1, FINEST_RATIO))
-    return ratio.numerator, ratio.denominator, pixel_size[1] / ratio.denominator
+from wsi_unet.objects.splitting.distances import find_steps, measure_squares
+from wsi_unet.objects.splitting.maxima import Seeds, Squares, find_seeds
+from wsi_unet.objects.splitting.sheets import Sheet, lay_out
 
 
 def split_by_distance(
@@ -96,9 +79,9 @@ def _flood(regions: Regions, sheet: Sheet, squares: Squares, seeds: Seeds) -> Ru
     numbers = np.zeros(squares.shape, np.int32)
     numbers.ravel()[seeds.pixels] = seeds.numbers
     smaller = Sheet.lay_out(regions, sheet.members[split])
-    markers, heights = sheet.move_images([numbers, squares], smaller, split)
-    mask, marked, relief = heights > 0, np.flatnonzero(markers), -heights.astype(np.float64)
-    relief.ravel()[marked] = np.arange(len(marked)) - len(marked) - heights.max() - 1
+    markers, own = sheet.move_images([numbers, squares], smaller, split)
+    mask, marked, relief = own > 0, np.flatnonzero(markers), -own.astype(np.float64)
+    relief.ravel()[marked] = np.arange(len(marked)) - len(marked) - own.max() - 1
     parts = watershed(relief, markers, connectivity=2, mask=mask)  # type: ignore[no-untyped-call]
     member = np.searchsorted(split, seeds.members)
     return smaller.bring_back(Runs.find(parts), member, regions.runs.shape)

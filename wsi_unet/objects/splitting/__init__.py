@@ -1,0 +1,1 @@
+"""Splitting components by the distance to their edge: sheets, distances, seeds, flooding."""
