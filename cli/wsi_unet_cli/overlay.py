@@ -65,7 +65,9 @@ def overlay(
 ) -> None:
     """Draw the labels of the result OUT over its slide and write a PNG.
 
-    A dashed line surrounds what the model looked at, where that isn't the whole slide.
+    A dashed line surrounds what the model looked at, where that isn't the whole slide. Where
+    wsi-unet objects has split or selected objects, and they are at least some pixels of the picture
+    wide, each has an outline of its own.
     """
     png = output if output is not None else f"{_stem(result)}-overlay.png"
     written = wsi_unet.write_overlay(

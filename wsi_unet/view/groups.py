@@ -14,10 +14,13 @@ from wsi_unet.labels.predicted import StoredArea
 from wsi_unet.labels.progress import Progress
 from wsi_unet.labels.reading import open_labels
 from wsi_unet.locations import Location
+from wsi_unet.objects.records import StageRecord
 from wsi_unet.predicted_area import PredictedArea
 from wsi_unet.storage.store import ByteStore
 from wsi_unet.view.layers import PixelGrid
 from wsi_unet.view.legend import LegendEntry
+from wsi_unet.view.object_outlines import read_current_record
+from wsi_unet.wording import count
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,13 @@ class LabelGroup:
         labels: its finest level.
         run: name of the run that made it.
         area: where the model looked; None where that isn't known.
+        record: what its objects were found by; None if there are none that belong to the labels.
     """
 
     labels: xr.DataArray
     run: str
     area: PredictedArea | None
+    record: StageRecord | None
 
     @property
     def name(self) -> str:
@@ -71,7 +76,8 @@ def open_groups(location: Location, name: str | Sequence[str] | None) -> list[La
         run = parse_run_name(labels.attrs["provenance"], each)
         if run not in areas:
             areas[run] = _read_area(store, run, labels)
-        groups.append(LabelGroup(labels, run, areas[run]))
+        record = read_current_record(store, run, each, labels.attrs["finished"])
+        groups.append(LabelGroup(labels, run, areas[run], record))
     return groups
 
 
@@ -105,7 +111,7 @@ def list_entries(groups: Sequence[LabelGroup], *, whole: bool) -> list[LegendEnt
         for value, class_name in group.class_names.items():
             color = bytes.fromhex(group.labels.attrs["colors"][value][1:])
             name = class_name if names.count(class_name) == 1 else f"{class_name} ({group.name})"
-            remark = _describe_amount(group, [value], whole=whole)
+            remark = _describe_amount(group, [value], whole=whole, objects=True)
             entries.append(LegendEntry((color[0], color[1], color[2]), name, remark))
     several = len({group.run for group in groups}) > 1
     for group in find_outlined(groups):
@@ -115,8 +121,13 @@ def list_entries(groups: Sequence[LabelGroup], *, whole: bool) -> list[LegendEnt
     return entries
 
 
-def _describe_amount(group: LabelGroup, values: Sequence[int], *, whole: bool) -> str:
-    """Return the area of classes together, or the number of pixels where their size isn't known."""
+def _describe_amount(
+    group: LabelGroup, values: Sequence[int], *, whole: bool, objects: bool = False
+) -> str:
+    """Return the area of classes together, or the number of pixels where their size isn't known.
+
+    With `objects` it is followed by the number of their objects, where those were found.
+    """
     pixels, areas = group.labels.attrs["pixels"], group.labels.attrs["areas_mm2"]
     if all(value in areas for value in values):
         amount = f"{sum(areas[value] for value in values):.3g} mm²"
@@ -124,4 +135,7 @@ def _describe_amount(group: LabelGroup, values: Sequence[int], *, whole: bool) -
         amount = f"{sum(pixels[value] for value in values)} px"
     else:
         return ""
+    if objects and group.record is not None:
+        found = [each.objects for each in group.record.classes if each.value in values]
+        amount += f", {count(sum(found), 'object')}" if found else ""
     return amount if whole else f"{amount} in all"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import os
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,12 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsi_unet.errors import OptionError, OutputError
+from wsi_unet.labels.contents import open_output
 from wsi_unet.labels.reading import open_image, open_labels
 from wsi_unet.locations import Location
 from wsi_unet.view.groups import LabelGroup, find_outlined, list_entries, open_groups
 from wsi_unet.view.layers import Canvas, Edges, Layer, PixelGrid, array_reader, slide_mpp
 from wsi_unet.view.legend import PAPER, draw_legend, draw_scale_bar
-from wsi_unet.view.painting import Band, paint_classes, paint_dashes
+from wsi_unet.view.object_outlines import are_visible, open_objects_of, read_level
+from wsi_unet.view.painting import Band, paint_classes, paint_dashes, paint_objects
 from wsi_unet.view.png import PngWriter
 from wsi_unet.wording import write_size
 
@@ -48,9 +52,11 @@ def write_overlay(
 ) -> Path:
     """Write a picture of the labels over the slide's stored image, or on white if there is none.
 
-    A dashed line surrounds what the model looked at, where that isn't the whole slide. The picture
-    is painted band by band from the pyramid levels near its resolution, so memory depends neither
-    on the slide's size nor, beyond some rows, on the picture's.
+    A dashed line surrounds what the model looked at, where that isn't the whole slide. Where
+    `find_objects` has split or selected objects and they are large enough to be seen, each has an
+    outline of its own; otherwise outlines are those of the classes. The picture is painted band by
+    band from the pyramid levels near its resolution, so memory depends neither on the slide's size
+    nor, beyond some rows, on the picture's.
 
     Args:
         output: a folder or an s3:// URL with a result.
@@ -137,7 +143,7 @@ class _Painter:
         self._canvas = canvas
         self._image = _open_image_layer(location, canvas)
         self._fill = FILL_ON_WHITE if self._image is None else FILL
-        self._labels = [(_open_label_layer(location, group, canvas), group) for group in groups]
+        self._labels = [_LabelLayers.open(location, group, canvas) for group in groups]
         self._areas = [_open_area_layer(group, canvas) for group in find_outlined(groups)]
         labels = groups[0].labels
         known = labels.attrs["unit"] == "micrometer"
@@ -151,9 +157,8 @@ class _Painter:
             enlarged = max(self._canvas.scale_of(self._image.grid)) < 1
             method = Image.Resampling.BICUBIC if enlarged else Image.Resampling.LANCZOS
             band = self._image.read(rows).resize_colours(method)
-        for layer, group in self._labels:
-            width, colors = _line_width(layer), group.labels.attrs["colors"]
-            paint_classes(band, layer.read(rows), colors, self._fill, width)
+        for layers in self._labels:
+            layers.paint(band, rows, self._fill)
         for layer in self._areas:
             paint_dashes(band, layer.read(rows), _line_width(layer), rows.start)
         np.rint(band, out=band)
@@ -163,6 +168,35 @@ class _Painter:
         image = Image.fromarray(painted)
         draw_scale_bar(image, self._pixel_size, self._canvas.size, rows.start)
         return np.asarray(image)
+
+
+@dataclass(frozen=True)
+class _LabelLayers:
+    """The layers of a label group.
+
+    Attributes:
+        labels: its labels.
+        objects: numbers of its objects, where each has an outline of its own.
+        colors: "#rrggbb" by label value.
+    """
+
+    labels: Layer
+    objects: Layer | None
+    colors: Mapping[int, str]
+
+    @classmethod
+    def open(cls, location: Location, group: LabelGroup, canvas: Canvas) -> _LabelLayers:
+        labels = _open_label_layer(location, group, canvas)
+        objects = _open_object_layer(location, group, canvas)
+        return cls(labels, objects, group.labels.attrs["colors"])
+
+    def paint(self, band: Band, rows: range, fill: float) -> None:
+        """Blend some rows over a band, which is changed in place."""
+        width = _line_width(self.labels)
+        outline = width if self.objects is None else None
+        paint_classes(band, self.labels.read(rows), self.colors, fill, outline)
+        if self.objects is not None:
+            paint_objects(band, self.objects.read(rows), self.colors, width)
 
 
 def _open_image_layer(location: Location, canvas: Canvas) -> Layer | None:
@@ -182,6 +216,20 @@ def _open_label_layer(location: Location, group: LabelGroup, canvas: Canvas) -> 
     labels = open_labels(location, group.name, level) if level else group.labels
     shape = labels.shape[0], labels.shape[1]
     return _with_margin(Layer(array_reader(labels), shape, PixelGrid.of(labels), canvas, 0))
+
+
+def _open_object_layer(location: Location, group: LabelGroup, canvas: Canvas) -> Layer | None:
+    """Return the layer of a group's objects; None where outlines are those of the classes."""
+    record, pixel = group.record, group.labels.attrs["pixel_size"]
+    if record is None or not are_visible(record, pixel, max(canvas.scale_of(group.grid))):
+        return None
+    objects = open_objects_of(open_output(location), group.name)
+    if objects is None:
+        return None
+    level = canvas.choose_level(group.grid, group.labels.attrs["levels"], OVERSAMPLING)
+    shape = -(-objects.grid.shape[0] >> level), -(-objects.grid.shape[1] >> level)
+    grid, read = group.grid.at_level(level), partial(read_level, objects, level)
+    return _with_margin(Layer(read, shape, grid, canvas, 0, planes=np.dtype(np.uint64).itemsize))
 
 
 def _open_area_layer(group: LabelGroup, canvas: Canvas) -> Layer:
