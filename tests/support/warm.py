@@ -4,14 +4,14 @@ Importing PyTorch and Dask takes three seconds of a core, more than most tests c
 process imports them, and is forked for every program; what it starts is a real process: a child of
 the test's, with its own id, streams, folder and environment. `Popen` and `run` take what those of
 `subprocess` take. What Python and libraries read when they start (`MALLOC_…`, `PYTHONWARNINGS`) has
-no effect, so tests of such things start Python as usual.
+no effect, and what the interpreter frees at its end isn't freed, so tests of such things start
+Python as usual.
 """
 
 from __future__ import annotations
 
 import atexit
 import ctypes
-import gc
 import inspect
 import io
 import json
@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from support import cheap_forks
 
 TESTS = Path(__file__).resolve().parents[1]
 MODULES = (
@@ -246,5 +247,12 @@ if __name__ == "__main__":
 
     for _module in MODULES:
         importlib.import_module(_module)
-    gc.freeze()
-    _run(_serve(socket.socket(fileno=int(sys.argv[1]))))
+    cheap_forks.prepare()
+    _job = _serve(socket.socket(fileno=int(sys.argv[1])))
+    try:
+        _run(_job)
+    except SystemExit as _exit:
+        if not isinstance(_exit.code, int | None):
+            raise
+        cheap_forks.end(_exit.code or 0)
+    cheap_forks.end(0)
