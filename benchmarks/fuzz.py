@@ -19,6 +19,7 @@ import json
 import os
 import re
 import resource
+import select
 import shutil
 import signal
 import sys
@@ -62,6 +63,10 @@ MODULES = (
     "wsi_unet.view.overlay", "wsi_unet.training.run", "wsi_unet.models.importing.checkpoints",
     "wsi_unet.models.probing.verify", "PIL.PngImagePlugin", "PIL.JpegImagePlugin",
     "wsi_unet.segmentation.find_objects", "wsi_unet.objects.reading", "wsi_unet.measuring.run",
+    "wsi_unet.models.finite", "wsi_unet.models.importing.programs", "wsi_unet.cohorts.report",
+    "wsi_unet.cohorts.status", "wsi_unet.storage.s3.zarr_store", "PIL.TiffImagePlugin",
+    "PIL.ImageOps", "imagecodecs._imcd", "safetensors.torch", "tornado.platform.asyncio",
+    "torch.utils._device",
 )  # fmt: skip
 """Imported once, since importing them takes longer than a case."""
 
@@ -272,23 +277,27 @@ class Fuzzer:
         child = os.fork()
         if not child:
             _run_here(words, log)
-        status, usage = None, None
-        while status is None and time.monotonic() < start + LONGEST_SECONDS:
-            ended, code, usage = os.wait4(child, os.WNOHANG)
-            status = code if ended else None
-            if status is None:
-                time.sleep(0.002)
         shown = " ".join(words)
-        if status is None or usage is None:
+        if not _ends_in_time(child):
             os.killpg(child, signal.SIGKILL)
             os.waitpid(child, 0)
             return Ending("hang", shown, f"after {LONGEST_SECONDS:g} s")
+        _, status, usage = os.wait4(child, 0)
         self.totals.longest = max(self.totals.longest, time.monotonic() - start)
         self.totals.most_bytes = max(self.totals.most_bytes, usage.ru_maxrss * 1024)
         said = log.read_text(errors="replace")
         if usage.ru_maxrss * 1024 > MOST_BYTES:
             return Ending("memory", shown, f"{usage.ru_maxrss / 2**20:.1f} GiB")
         return judge(os.waitstatus_to_exitcode(status), said, shown)
+
+
+def _ends_in_time(child: int) -> bool:
+    """Wait until a child has ended; return whether it has in `LONGEST_SECONDS`."""
+    end = os.pidfd_open(child)
+    try:
+        return bool(select.select([end], [], [], LONGEST_SECONDS)[0])
+    finally:
+        os.close(end)
 
 
 def _copy(mutated: Path, target: Path) -> None:
