@@ -106,7 +106,10 @@ def remove_object_image(store: ByteStore, label: str) -> None:
 def add_source(store: ByteStore, name: str) -> None:
     """Say in an object image that the slide's image is stored beside it."""
     key = f"labels/{name}"
-    attributes = read_group_attributes(store, key, "object image")
+    try:
+        attributes = read_group_attributes(store, key, "object image")
+    except DamagedError:  # whoever finds objects again paints it anew
+        return
     if attributes is not None:
         attributes["ome"]["image-label"] = {"source": {"image": "../../"}}
         put_json(store, f"{key}/zarr.json", describe_group(attributes))
