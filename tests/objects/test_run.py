@@ -25,6 +25,7 @@ from wsi_unet.labels.progress import Progress
 from wsi_unet.objects import stage as stage_module
 from wsi_unet.objects.records import StageFiles
 from wsi_unet.objects.rule import ClassRule
+from wsi_unet.objects.status import read_object_status
 from wsi_unet.storage.opening import open_store
 from wsi_unet_cli.main import cli
 
@@ -152,6 +153,17 @@ def test_changed_labels_make_their_parts_again(tmp_path: Path, labels: shapes.La
     fresh = write_store(tmp_path / "fresh.ome.zarr", changed)
     wsi_unet.find_objects(fresh)
     assert read_bytes(store) == read_bytes(fresh)
+
+
+def test_blocks_whose_labels_are_gone_are_forgotten(tmp_path: Path, labels: shapes.Labels) -> None:
+    store = write_store(tmp_path / "out.ome.zarr", labels)
+    wsi_unet.find_objects(store)
+    changed = labels.copy()
+    changed[512:, 1024:] = 0
+    write_store(store, changed)
+    assert wsi_unet.find_objects(store).state == "finished"
+    (status,) = read_object_status(open_store(store), "nuclei", ["nuclei"], verify=True)
+    assert (status.state, status.damaged, status.done) == ("finished", 0, 5)
 
 
 def test_an_unknown_pixel_size_gives_pixels(tmp_path: Path, labels: shapes.Labels) -> None:

@@ -149,9 +149,7 @@ def test_many_answers_come_at_once(in_flight: BlocksInFlight, client: FakeClient
     for future in client.futures[:7]:
         future.end()
     events = in_flight.next_events(0)
-    assert [event.task.index[0] for event in events if isinstance(event, BlockDone)] == [
-        *range(7)
-    ]
+    assert [event.task.index[0] for event in events if isinstance(event, BlockDone)] == [*range(7)]
     assert len(in_flight) == 3
     assert in_flight.free_slots == LIMITS.tasks_per_thread * 4 - 3
 

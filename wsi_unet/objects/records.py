@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeVar
 
@@ -217,6 +217,16 @@ class StageFiles:
             self.store.put(self.part_key(block), data)
         key = self._block_key("parts", block, "json")
         self.store.put(key, marker.model_dump_json().encode())
+
+    def forget_other_blocks(self, blocks: Container[BlockIndex]) -> None:
+        """Remove the markers of blocks that aren't among `blocks`: their labels are gone."""
+        folder = self._key("parts")
+        for key in [*self.store.list(folder)]:
+            name = key.removeprefix(folder)
+            if _PART_MARKER.fullmatch(name):
+                row, column = name[1:].split(".")[:2]
+                if (int(row), int(column)) not in blocks:
+                    self.store.delete(key)
 
     def list_parts(self) -> list[str]:
         """Return the keys of the parts that are stored."""

@@ -117,6 +117,7 @@ class GroupFinding:
         stale = set(files.list_parts()) - keys
         for key in stale:
             files.store.delete(key)
+        files.forget_other_blocks(self._stage.source.shards)
         if self.computed or stale or not self._stage.is_current(self._before):
             update = {
                 "finished": datetime.now(UTC).isoformat(timespec="seconds"),
