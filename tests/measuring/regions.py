@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-import pandas as pd
+import pandas as pd  # type: ignore[import-untyped]
 import shapely
 from numpy.typing import NDArray
 
 import wsi_unet
 
-Geometry = shapely.Polygon | shapely.MultiPolygon
+Geometry: TypeAlias = shapely.Polygon | shapely.MultiPolygon
 Named = tuple[dict[str, Any], Geometry]
 """Properties of a feature, and its outline (x, y) in slide px."""
 

@@ -83,7 +83,7 @@ def measure_whole(table: pa.Table, pixels: Pixels) -> list[dict[str, float]]:
     planes = dict(
         zip(("red", "green", "blue"), np.moveaxis(pixels.astype(float), 2, 0), strict=True)
     )
-    stains = rgb2hed(pixels)  # type: ignore[no-untyped-call]
+    stains = rgb2hed(pixels)
     planes |= {each.name: stains[..., number] for number, each in enumerate(STAINS)}
     stacked = np.stack([*planes.values()], axis=2)
     rows = []
@@ -150,7 +150,7 @@ def test_densities_are_those_of_scikit_image() -> None:
     every = np.arange(256, dtype=np.uint8)
     random = np.random.default_rng(0).integers(0, 256, (200_000, 3), dtype=np.uint8)
     for rgb in (random, np.stack([every] * 3, 1), np.zeros((1, 3), np.uint8)):
-        expected = rgb2hed(rgb[None])[0]  # type: ignore[no-untyped-call]
+        expected = rgb2hed(rgb[None])[0]
         assert np.abs(unmix(rgb) / STEPS - expected).max() <= 1.5 / STEPS + 1e-12
 
 

@@ -86,7 +86,7 @@ def read_planes(slide: Path) -> Planes:
     with open_slide(slide) as opened:
         raster = open_raster(opened, choose_resampling(opened, (2.0, 2.0)))
         pixels = raster.read(Box.from_shape(raster.shape))
-    stains = np.moveaxis(rgb2hed(pixels), 2, 0)  # type: ignore[no-untyped-call]
+    stains = np.moveaxis(rgb2hed(pixels), 2, 0)
     planes: Planes = dict(zip(("red", "green", "blue"), np.moveaxis(pixels, 2, 0), strict=True))
     return planes | dict(zip(("haematoxylin", "eosin", "dab"), stains, strict=True))
 

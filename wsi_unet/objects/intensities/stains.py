@@ -25,10 +25,11 @@ STAINS = tuple(Quantity(name, 1 / STEPS) for name in ("haematoxylin", "eosin", "
 def unmix(rgb: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Return the densities (n, 3) of haematoxylin, eosin and DAB in pixels (n, 3), in `STEPS`."""
     tables = _make_tables()
-    density = tables[0, rgb[:, 0]]
+    density: NDArray[np.int64] = tables[0, rgb[:, 0]]
     density += tables[1, rgb[:, 1]]
     density += tables[2, rgb[:, 2]]
-    return np.maximum(density, 0, out=density)
+    np.maximum(density, 0, out=density)
+    return density
 
 
 @cache
@@ -39,4 +40,5 @@ def _make_tables() -> NDArray[np.int64]:
     intensities = [max(value / 255, DARKEST) for value in range(256)]
     density = np.array([math.log(each) / math.log(DARKEST) for each in intensities])
     exact = density[None, :, None] * hed_from_rgb[:, None, :] * STEPS
-    return np.rint(exact).astype(np.int64)
+    table: NDArray[np.int64] = np.rint(exact).astype(np.int64)
+    return table
