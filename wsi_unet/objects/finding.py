@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,18 +35,19 @@ def find_objects_of_block(
     """
     core = search.grid.core(index)
     reach = core.grow(search.margin, search.margin)
-    large = [each for each in owned if search.is_large(each.box) and len(each.blocks) > 1]
-    others = [each for each in owned if each not in large]
-    near = [each for each in others if reach.contains(each.box)]
+    large: list[Component] = []
+    near: list[Component] = []
+    far: list[Component] = []
+    for each in owned:
+        if search.is_large(each.box) and len(each.blocks) > 1:
+            large.append(each)
+        else:
+            (near if reach.contains(each.box) else far).append(each)
     window = core
     for each in near:
         window = window.union(each.box)
     found = [_find_in_window(pixels, search, window, core, near)]
-    found += [
-        _find_in_window(pixels, search, each.box, None, [each])
-        for each in others
-        if each not in near
-    ]
+    found += [_find_in_window(pixels, search, each.box, None, [each]) for each in far]
     found += sum_large(pixels, search, large)
     return Objects.concatenate(found)
 
@@ -86,12 +88,19 @@ def _find_in_window(
             moments,
             count_crossings(regions.runs, moments[:, 0]),
             find_cut(regions.runs, pixels.predicted(window.grow(2, 2)), len(regions)),
-            sum_values(search.values, window, regions.numbers[1:-1, 1:-1], regions.values),
+            _sum_values(search, window, regions),
         ),
         large=large,
         outlines=_outline(regions),
         dropped=dropped,
     )
+
+
+def _sum_values(search: Search, window: Box, regions: Regions) -> NDArray[Any]:
+    """Return the sums (n, 2k) of what the pixels of regions have; they have a pixel around them."""
+    if search.values is None:  # then nobody needs the numbers, which are drawn when asked for
+        return np.zeros((len(regions), 0), np.int64)
+    return sum_values(search.values, window, regions.numbers[1:-1, 1:-1], regions.values)
 
 
 def _split_and_grow(

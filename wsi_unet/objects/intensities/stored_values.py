@@ -79,17 +79,7 @@ class StoredValues:
     def read(
         self, box: Box, at: NDArray[np.int64], classes: NDArray[np.uint8]
     ) -> NDArray[np.int64]:
-        """Return the values (n, k) of n pixels, one column per quantity.
-
-        Args:
-            box: px of the labels.
-            at: which of its pixels, row by row.
-            classes: (n,) label values of the objects that they are of.
-
-        Raises:
-            SlideError: the slide can't be read there.
-            OutputError: probabilities are damaged.
-        """
+        """Return the values of pixels; see `PixelValues`."""
         values = np.empty((len(at), len(self.quantities)), np.int64)
         first = 0
         if self.probabilities is not None:

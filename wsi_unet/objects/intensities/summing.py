@@ -38,6 +38,10 @@ class PixelValues(Protocol):
             box: px of the labels.
             at: which of its pixels, row by row.
             classes: (n,) label values of the objects that they are of.
+
+        Raises:
+            SlideError: the slide can't be read there.
+            OutputError: what is stored is damaged.
         """
         ...
 
