@@ -14,6 +14,7 @@ import geopandas
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import zarr
 from click.testing import CliRunner, Result
 from objects import shapes
 from support.labelled import write_store
@@ -78,6 +79,13 @@ def test_a_part_opens_elsewhere_and_says_what_made_it(store: Path) -> None:
     assert said["fingerprint"] == "a slide"
     assert said["rule"]["nucleus"]["min_area"] == 20
     assert len(geopandas.GeoDataFrame.from_arrow(wsi_unet.open_objects(store).to_table()))
+
+
+def test_zarr_walks_through_a_result_with_a_table(store: Path) -> None:
+    wsi_unet.find_objects(store)
+    found = {name for name, _ in zarr.open_group(store, mode="r").members(max_depth=None)}
+    assert "labels/nuclei/0" in found
+    assert not [name for name in found if name.startswith("objects/")]
 
 
 def test_what_is_there_stays_and_what_is_damaged_is_made_again(store: Path) -> None:

@@ -288,6 +288,22 @@ def test_an_interruption_keeps_what_is_done(
     assert array_objects(store) == expected
 
 
+def test_an_interruption_leaves_a_complete_table_complete(
+    tmp_path: Path, labels: shapes.Labels
+) -> None:
+    store = write_store(tmp_path / "out.ome.zarr", labels)
+    wsi_unet.find_objects(store, split=SPLIT)
+    rows = read_rows(store)
+
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    report = wsi_unet.find_objects(store, split=SPLIT, on_progress=interrupt)
+    assert (report.state, report.labels[0].computed) == ("interrupted", 0)
+    assert report.labels[0].left
+    assert read_rows(store).equals(rows)
+
+
 def test_a_cohort_counts_objects(slide: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.png").hardlink_to(slide / "slide.png")
@@ -327,4 +343,4 @@ def test_the_plan_tells_what_objects_take(slide: Path, tmp_path: Path) -> None:
     assert plan.object_costs is not None
     assert plan.object_costs.seconds > 0
     assert plan.outputs == ("labels", "objects")
-    assert set(plan.to_json()["objects"]) == {"class-1"}
+    assert set(plan.to_json()["objects"]["rule"]) == {"class-1"}

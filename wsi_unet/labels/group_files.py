@@ -12,7 +12,7 @@ from wsi_unet.errors import OutputError
 from wsi_unet.labels.contents import read_level_count
 from wsi_unet.labels.documents import read_group_attributes
 from wsi_unet.labels.metadata import OME_VERSION, Document, describe_array, describe_group
-from wsi_unet.labels.pyramid import UINT8, Pyramid
+from wsi_unet.labels.pyramid import CHUNK, UINT8, Pyramid
 from wsi_unet.storage.concurrent import map_concurrently
 from wsi_unet.storage.store import ByteStore
 from wsi_unet.wording import count
@@ -54,6 +54,17 @@ def create_arrays(
 
     for _ in map_concurrently(create, range(pyramid.levels), store.location):
         pass
+
+
+def hide_folder(store: ByteStore, folder: str) -> None:
+    """Describe a folder of a group that holds other things than Zarr nodes.
+
+    Whenever a group is listed, zarr-python warns about folders that aren't nodes. As an (empty)
+    array such a folder is a node, and no tool looks inside an array for others.
+    """
+    key = f"{folder}/zarr.json"
+    if store.size(key) is None:
+        put_json(store, key, describe_array((0, 0), CHUNK))
 
 
 def put_names(store: ByteStore, names: Sequence[str], object_images: Sequence[str]) -> None:

@@ -36,6 +36,7 @@ from wsi_unet.labels.group_files import (
     check_levels,
     create_arrays,
     has_image,
+    hide_folder,
     put_json,
     put_names,
 )
@@ -44,13 +45,12 @@ from wsi_unet.labels.metadata import (
     Document,
     Frame,
     StoredClass,
-    describe_array,
     describe_channels,
     describe_classes,
     describe_group,
     describe_multiscales,
 )
-from wsi_unet.labels.names import IMAGE_NAME, OBJECTS_SUFFIX, check_label_name
+from wsi_unet.labels.names import IMAGE_NAME, OBJECTS, OBJECTS_SUFFIX, check_label_name
 from wsi_unet.labels.object_images import add_source, remove_object_image
 from wsi_unet.labels.progress import Progress
 from wsi_unet.labels.pyramid import MOST_LEVELS, Pyramid
@@ -72,9 +72,7 @@ def ensure_root(store: ByteStore, provenance: Mapping[str, JsonValue]) -> None:
         return
     ours: Document = {"format_version": FORMAT_VERSION, **provenance}
     put_json(store, "zarr.json", describe_group({"wsi_unet": ours}))
-    # Whenever a group is listed, zarr-python warns about folders that aren't nodes. As an (empty)
-    # array the bookkeeping is a node, and no tool looks inside an array for others.
-    put_json(store, f"{BOOKKEEPING}/zarr.json", describe_array((0, 0), 512))
+    hide_folder(store, BOOKKEEPING)
 
 
 def create_image(store: ByteStore, name: str, pyramid: Pyramid, frame: Frame) -> None:
@@ -241,7 +239,9 @@ def remove_run(store: ByteStore, name: str) -> None:
     for group in groups or [name]:
         remove_object_image(store, group)
         store.delete_all(f"labels/{group}")
-        store.delete_all(f"objects/{group}")
+        store.delete_all(f"{OBJECTS}/{group}")
+    if not any(key != f"{OBJECTS}/zarr.json" for key in store.list(OBJECTS)):
+        store.delete_all(OBJECTS)
     store.delete_all(f"probability/{name}")
 
 
@@ -263,7 +263,7 @@ def remove_all(store: ByteStore) -> None:
         levels = MOST_LEVELS
     for level in range(levels):
         store.delete_all(str(level))
-    for group in ("labels", "objects", "probability"):
+    for group in ("labels", OBJECTS, "probability"):
         store.delete_all(group)
     ours: Document = {"format_version": FORMAT_VERSION}
     put_json(store, "zarr.json", describe_group({"wsi_unet": ours}))

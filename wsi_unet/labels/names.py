@@ -10,6 +10,9 @@ from wsi_unet.storage.keys import LOCK_NAME
 IMAGE_NAME = "image"
 """Name of the run that stores the slide's image."""
 
+OBJECTS = "objects"
+"""The folder of the tables of objects, which aren't Zarr."""
+
 OBJECTS_SUFFIX = ".objects"
 """What the name of a label image of objects ends in, after that of their label group."""
 

@@ -23,6 +23,7 @@ from pydantic import Field, ValidationError
 
 from wsi_unet.geometry import BlockIndex, Box
 from wsi_unet.labels.documents import Count, StoredDocument, Text
+from wsi_unet.labels.names import OBJECTS
 from wsi_unet.labels.shards import Checksum, ShardRecord
 from wsi_unet.objects.faces import Faces
 from wsi_unet.objects.intensities.quantities import Measured
@@ -139,7 +140,7 @@ class StageFiles:
     @property
     def folder(self) -> str:
         """Key of the parts' folder."""
-        return f"objects/{self.label}"
+        return f"{OBJECTS}/{self.label}"
 
     def part_key(self, block: BlockIndex) -> str:
         """Return the key of a part."""

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 
 from wsi_unet import logs
 from wsi_unet.geometry import BlockIndex
+from wsi_unet.labels.group_files import hide_folder
+from wsi_unet.labels.names import OBJECTS
 from wsi_unet.objects.faces import Faces
 from wsi_unet.objects.joining import Component, FaceJoiner
 from wsi_unet.objects.painting.label_image import clear_object_image
@@ -20,7 +22,7 @@ from wsi_unet.objects.report import LabelObjects, PartFailure
 from wsi_unet.objects.stage import MadePart, Stage
 from wsi_unet.segmentation.dispatch.in_flight import BlockDone, BlockFailed
 from wsi_unet.segmentation.dispatch.policy import Limits, estimate_deadline
-from wsi_unet.segmentation.worker.object_task import FacesTask, ObjectRun, PartTask
+from wsi_unet.segmentation.worker.object_task import FacesTask, ObjectRun, ObjectTask, PartTask
 
 USUAL_PIXELS = 2e6
 """Label pixels per second in which a worker surely finds objects; bounds the time of a task."""
@@ -75,9 +77,10 @@ class GroupFinding:
         """
         if not self._stage.is_current(self._before):
             clear_object_image(self._stage.files)  # it shows the objects of the table before
+            hide_folder(self._stage.files.store, OBJECTS)
             self._stage.files.write_stage(self._stage.make_record())
 
-    def next_task(self) -> FacesTask | PartTask | None:
+    def next_task(self) -> ObjectTask | None:
         """Return the next task; None if there is none now."""
         if self._parts:
             self._in_flight += 1
@@ -105,13 +108,17 @@ class GroupFinding:
     def finish(self) -> None:
         """Record that the table is complete, or which blocks failed.
 
+        If neither is known, because it ended early, the record stays: a table that was complete
+        hasn't lost anything.
+
         Raises:
             OutputError: that can't be written.
         """
         files, record = self._stage.files, self._stage.make_record()
-        if self.done < self.blocks:
+        if self._failures:
             failures = tuple(self._failures[:MOST_FAILURES])
             files.write_stage(record.model_copy(update={"failures": failures}))
+        if self.done < self.blocks:
             return
         keys = {files.part_key(block) for block in self._stored}
         stale = set(files.list_parts()) - keys
@@ -142,7 +149,7 @@ class GroupFinding:
 
     def _make_task(self, block: BlockIndex, owned: list[Component]) -> PartTask:
         area = self._stage.source.grid.core(block).area + sum(each.box.area for each in owned)
-        return PartTask(self.run, block, tuple(owned), deadline=self._estimate_deadline(area))
+        return PartTask(self.run, block, owned=tuple(owned), deadline=self._estimate_deadline(area))
 
     def _estimate_deadline(self, pixels: int) -> float:
         return estimate_deadline(pixels / USUAL_PIXELS, 0.0, self._limits)
