@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from wsi_unet.errors import OutputError
 from wsi_unet.objects.painting.label_image import write_object_image
 from wsi_unet.objects.painting.stored import StoredObjects
 from wsi_unet.objects.source import LabelSource
@@ -39,11 +38,7 @@ def _paint(source: LabelSource, lock: OutputLock, on_progress: ProgressCallback)
 
     def tell(done: int, blocks: int) -> None:
         nonlocal told
-        if lock.lost:
-            raise OutputError(
-                f"{output}: another process has taken this output over, because this one had "
-                "stopped responding; run the same again when the other has ended"
-            )
+        lock.check()
         if time.monotonic() - told >= PROGRESS_SECONDS:
             on_progress(
                 RunProgress(

@@ -7,16 +7,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from wsi_unet.dask_cluster.workers import WorkerCounts
-from wsi_unet.errors import OptionError, SignatureError
+from wsi_unet.errors import SignatureError
 from wsi_unet.geometry import Box
 from wsi_unet.models.inference.ensemble import Ensemble
-from wsi_unet.objects.intensities.quantities import Measured
-from wsi_unet.objects.options import parse_measure, resolve_rules
-from wsi_unet.objects.rule import ObjectRule
 from wsi_unet.segmentation.differences import describe_differences
 from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters, find_region
 from wsi_unet.segmentation.planning.costs import Costs, check_affordable, count_costs
-from wsi_unet.segmentation.planning.object_costs import ObjectCosts
+from wsi_unet.segmentation.planning.object_plan import ObjectCosts, ObjectPlan, plan_objects
 from wsi_unet.segmentation.planning.options import Options
 from wsi_unet.segmentation.planning.output_state import OutputState
 from wsi_unet.segmentation.planning.resolved_options import ResolvedOptions, resolve_options
@@ -44,8 +41,7 @@ class Plan:
         resumes: whether blocks of an earlier run with this signature are kept.
         slide_warnings: what makes this slide's result or costs doubtful, one line each.
         model_warnings: what makes every result of the model or the ensemble doubtful, likewise.
-        objects: the rule of each class by which its objects are found; None: they aren't.
-        measure: what of the objects is measured on the slide.
+        objects: how the labels' objects are found; None: they aren't.
         object_costs: what finding them needs, as far as that can be known; None: nothing.
     """
 
@@ -58,8 +54,7 @@ class Plan:
     resumes: bool
     slide_warnings: tuple[str, ...]
     model_warnings: tuple[str, ...]
-    objects: ObjectRule | None = None
-    measure: tuple[Measured, ...] = ()
+    objects: ObjectPlan | None = None
     object_costs: ObjectCosts | None = None
 
     @property
@@ -109,14 +104,13 @@ class Plan:
             "agreement": self.labels.agreement,
             "tissue": self.labels.tissue,
             "outputs": list(self.outputs),
-            "objects": None if self.objects is None else self.objects.model_dump(mode="json"),
+            "objects": None if self.objects is None else self.objects.to_json(),
             "tta": self.labels.tta,
             "statistics": [asdict(statistics) for statistics in self.labels.statistics],
             "regions": [list(region) for region in self.labels.regions],
             "image": None if self.image is None else self.image.mode,
             "resumes": self.resumes,
             "warnings": list(self.warnings),
-            "measure": list(self.measure),
             "object_costs": None if self.object_costs is None else asdict(self.object_costs),
             **self.costs.to_json(),
             "mpx_per_s": self.measured.mpx_per_s,
@@ -148,13 +142,7 @@ def make_plan(
         SignatureError: the output holds a run that differs in what decides the pixels.
         PlanError: the machine can't afford it.
     """
-    objects, measure = resolve_objects(ensemble, options), parse_measure(options.measure)
-    if "stain" in measure and slide.colours != 3:
-        raise OptionError(
-            f"{slide.path} is grey, so its stains can't be told apart; leave 'stain' out of "
-            "`measure`",
-            option="measure",
-        )
+    objects = plan_objects(slide, ensemble, options)
     resolved = resolve_options(slide, ensemble, output, options)
     measured = probe(_make_request(ensemble, output, options, resolved, workers))
     labels = LabelParameters(
@@ -195,6 +183,7 @@ def make_plan(
     warnings = check_affordable(
         labels, costs, measured, per_host=workers.per_host, free_disk=output.free_disk
     )
+    found_in = costs.predicted_pixels * len(labels.label_groups)
     warnings += [*slide.warnings, *_warn(labels, costs, options), *resolved.warnings]
     return Plan(
         output=str(output.location),
@@ -207,26 +196,8 @@ def make_plan(
         slide_warnings=tuple(warnings),
         model_warnings=tuple(_warn_of_models(ensemble)),
         objects=objects,
-        measure=measure,
-        object_costs=None
-        if objects is None
-        else ObjectCosts.estimate(
-            costs.predicted_pixels, len(labels.label_groups), workers.processes
-        ),
+        object_costs=None if objects is None else objects.estimate(found_in, workers.processes),
     )
-
-
-def resolve_objects(ensemble: Ensemble, options: Options) -> ObjectRule | None:
-    """Return the rule of every class, of the first model's card unless the caller says otherwise.
-
-    Raises:
-        OptionError: a rule can't be, or names a class that the model doesn't have.
-    """
-    if not options.objects:
-        return None
-    groups = [[label.name for label in group.classes if label.value] for group in ensemble.groups]
-    card = ensemble.models[0].spec.objects or ObjectRule({})
-    return resolve_rules(groups, [card], options.split, options.min_area, options.max_area)
 
 
 def _warn(labels: LabelParameters, costs: Costs, options: Options) -> list[str]:

@@ -148,11 +148,7 @@ class Execution:
             OutputError: something can't be written, or another process has taken over.
         """
         self._phase = "finishing"
-        if self.lost:
-            raise OutputError(
-                f"{self._plan.output}: another process has taken this output over, because "
-                "this one had stopped responding; run the same again when the other has ended"
-            )
+        self._lock.check()
         image, labels = self._output.image, self._output.labels
         if image is not None and self._plan.image is not None and self._needs_completion(image):
             complete_image(self._output, self._plan.image)
@@ -173,9 +169,14 @@ class Execution:
         if objects is None or report.state != "finished":
             return None
         sources = LabelSource.open_all(self._output.store, self._plan.labels.label_groups)
-        measure = self._plan.measure
         return ObjectExecution(
-            self._client, sources, objects, self._lock, self._limits, measure, labels=report
+            self._client,
+            sources,
+            objects.rule,
+            self._lock,
+            self._limits,
+            objects.measure,
+            labels=report,
         )
 
     def stop(self) -> None:

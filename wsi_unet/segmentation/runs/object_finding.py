@@ -10,7 +10,6 @@ from distributed import Client
 
 from wsi_unet import logs
 from wsi_unet.dask_cluster.workers import ask_workers, list_workers, runs_in_this_process
-from wsi_unet.errors import OutputError
 from wsi_unet.objects.intensities.quantities import Measured
 from wsi_unet.objects.report import LabelObjects
 from wsi_unet.objects.rule import ObjectRule
@@ -22,8 +21,7 @@ from wsi_unet.segmentation.report import RunProgress
 from wsi_unet.segmentation.runs.group_finding import GroupFinding
 from wsi_unet.segmentation.worker.any_task import AnyRun
 from wsi_unet.segmentation.worker.object_task import (
-    FacesTask,
-    PartTask,
+    ObjectTask,
     release_objects,
     share_stage,
 )
@@ -110,7 +108,7 @@ class ObjectFinding:
         self._started = time.perf_counter()
         logs.event(FINDING, slide=self.slide, output=self._output)
 
-    def next_task(self) -> FacesTask | PartTask | None:
+    def next_task(self) -> ObjectTask | None:
         """Return the next task; None if there is none now, or another process has taken over."""
         if self.lost:
             return None
@@ -130,11 +128,7 @@ class ObjectFinding:
         if self._here:
             for group in self._groups.values():
                 release_objects(group.run)
-        if self.lost:
-            raise OutputError(
-                f"{self._output}: another process has taken this output over, because this one "
-                "had stopped responding; run the same again when the other has ended"
-            )
+        self._lock.check()
         for group in self._groups.values():
             group.finish()
 

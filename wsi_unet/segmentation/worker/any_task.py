@@ -6,15 +6,14 @@ from wsi_unet.labels.progress import BlockMarker
 from wsi_unet.objects.faces import Faces
 from wsi_unet.objects.stage import MadePart
 from wsi_unet.segmentation.worker.object_task import (
-    FacesTask,
     ObjectRun,
-    PartTask,
+    ObjectTask,
     run_object_task,
 )
 from wsi_unet.segmentation.worker.task import Run, Task, run_task
 
 AnyRun = Run | ObjectRun
-AnyTask = Task | FacesTask | PartTask
+AnyTask = Task | ObjectTask
 Result = BlockMarker | Faces | MadePart
 
 

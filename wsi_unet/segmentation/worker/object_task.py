@@ -7,7 +7,6 @@ itself, once. The faces of blocks come back to the client, which joins them; par
 from __future__ import annotations
 
 from dataclasses import dataclass
-from threading import Thread
 
 from wsi_unet.errors import BlockError, OutputError
 from wsi_unet.geometry import BlockIndex
@@ -42,8 +41,8 @@ class ObjectRun:
 
 
 @dataclass(frozen=True, slots=True)
-class FacesTask:
-    """Finding the components of one block that touch faces which it shares.
+class ObjectTask:
+    """One of the two tasks of a block.
 
     Attributes:
         run: the stage.
@@ -59,38 +58,27 @@ class FacesTask:
 
     @property
     def key(self) -> str:
-        """Dask's key of the task."""
+        """Dask's key of the task: a constant prefix, then what makes the key unique."""
         i, j = self.index
-        return f"faces-{self.run.session}-{self.run.name}-{i}.{j}-{self.attempt}"
+        kind = "part" if isinstance(self, PartTask) else "faces"
+        return f"{kind}-{self.run.session}-{self.run.name}-{i}.{j}-{self.attempt}"
 
 
 @dataclass(frozen=True, slots=True)
-class PartTask:
-    """Finding and measuring the objects that begin in one block.
+class FacesTask(ObjectTask):
+    """Finding the components of a block that touch faces which it shares."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartTask(ObjectTask):
+    """Finding and measuring the objects that begin in a block.
 
     Attributes:
-        run: the stage.
-        index: the block, (row, column).
         owned: the components that begin in it and touch faces that it shares.
-        attempt: 1 for the first try.
-        deadline: seconds after which the task counts as hung.
     """
 
-    run: ObjectRun
-    index: BlockIndex
-    owned: tuple[Component, ...]
-    attempt: int = 1
-    deadline: float = 900.0
+    owned: tuple[Component, ...] = ()
 
-    @property
-    def key(self) -> str:
-        """Dask's key of the task."""
-        i, j = self.index
-        return f"part-{self.run.session}-{self.run.name}-{i}.{j}-{self.attempt}"
-
-
-CLOSING_SECONDS = 2.0
-"""How long releasing a stage waits for its slide to close: a read that hangs holds that up."""
 
 _STAGES = ProcessCache[Stage](capacity=8, close=lambda stage: stage.close())
 
@@ -102,19 +90,10 @@ def share_stage(run: ObjectRun, stage: Stage) -> None:
 
 def release_objects(run: ObjectRun) -> None:
     """Close what this process holds open for `run`; tasks of it that are queued won't start."""
-    end_session(run.session)
-
-    def close() -> None:
-        stage = _STAGES.release(run)
-        if stage is not None:
-            stage.close()
-
-    closing = Thread(target=close, daemon=True)
-    closing.start()
-    closing.join(timeout=CLOSING_SECONDS)
+    end_session(run.session, _STAGES, run)
 
 
-def run_object_task(task: FacesTask | PartTask) -> Faces | MadePart:
+def run_object_task(task: ObjectTask) -> Faces | MadePart:
     """Run one task in this process.
 
     Raises:
@@ -124,9 +103,9 @@ def run_object_task(task: FacesTask | PartTask) -> Faces | MadePart:
     i, j = task.index
     try:
         with _STAGES.use(task.run, lambda: _open_stage(task.run)) as stage:
-            if isinstance(task, FacesTask):
-                return stage.find_faces(task.index)
-            return stage.make_part(task.index, task.owned)
+            if isinstance(task, PartTask):
+                return stage.make_part(task.index, task.owned)
+            return stage.find_faces(task.index)
     # A store or a codec may raise anything; whatever it is, it belongs to this block.
     except Exception as error:
         reason = str(error).partition("\n")[0] or "no message"

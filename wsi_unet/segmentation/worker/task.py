@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from threading import Thread
 from typing import Literal
 
 from wsi_unet.cores import usable_cores
@@ -95,9 +94,6 @@ class Task:
         return f"block-{self.run.session}-{self.run.name}-{i}.{j}-{self.attempt}"
 
 
-CLOSING_SECONDS = 2.0
-"""How long releasing a run waits for it to close."""
-
 _BLOCKS = ProcessCache[BlockRunner](capacity=8, close=lambda runner: runner.close())
 _PREDICTORS = ProcessCache[Predictor](capacity=2)
 
@@ -120,16 +116,7 @@ def release_run(run: Run) -> None:
     A block that is being computed ends at its next tile. A read that hangs would hold up closing,
     so that is waited for only briefly.
     """
-    end_session(run.session)
-
-    def close() -> None:
-        runner = _BLOCKS.release(run)
-        if runner is not None:
-            runner.close()
-
-    closing = Thread(target=close, daemon=True)
-    closing.start()
-    closing.join(timeout=CLOSING_SECONDS)
+    end_session(run.session, _BLOCKS, run)
 
 
 def get_predictor(

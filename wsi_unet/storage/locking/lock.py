@@ -116,6 +116,18 @@ class OutputLock:
         self._check_process()
         return self._lost
 
+    def check(self) -> None:
+        """Check that the lock isn't lost, as far as is known.
+
+        Raises:
+            OutputError: it is: another process writes to the output now.
+        """
+        if self.lost:
+            raise OutputError(
+                f"{self.store}: another process has taken this output over, because this one had "
+                "stopped responding; run the same again when the other has ended"
+            )
+
     def release(self) -> None:
         """Remove the lock, and the folders that were made for it alone.
 
