@@ -107,10 +107,15 @@ def damaged_labels(folder: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:-9])
 
 
+def lost_labels(folder: Path) -> None:
+    (folder / "a.ome.zarr/labels/nuclei/0/c/0/0").unlink()
+
+
 @pytest.mark.parametrize(
     ("spoil", "match"),
     [
         (outside, r"a.ome.zarr: .*regions.geojson: annotation 2 .* lies outside of the slide"),
+        (lost_labels, "'labels/nuclei/0/c/0/0' is missing; get the output's status"),
         (points_alone, "holds no polygons; annotate areas"),
         (no_json, "isn't valid GeoJSON"),
         (unfinished, "the labels 'nuclei' aren't finished, .* run the same segmentation again"),
@@ -142,7 +147,7 @@ def test_labels_that_changed_have_no_objects_any_more(inputs: Path) -> None:
 def test_values_that_are_no_class_are_refused(inputs: Path) -> None:
     write_store(inputs / "a.ome.zarr", LABELS * 7)
     done = measure(inputs, *RESULT, "--areas-only")
-    assert_refused(done, "hold values that are none of their classes; segment again")
+    assert_refused(done, "hold the value 7, which is none of their classes; segment again")
 
 
 def test_two_files_for_one_result_are_refused(inputs: Path) -> None:

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from wsi_unet.annotations.drawing import Spans
 from wsi_unet.cores import usable_cores
-from wsi_unet.errors import OutputError
-from wsi_unet.geometry import BlockGrid, Box
+from wsi_unet.geometry import Box
 from wsi_unet.ground_truth.annotation_rasters import AnnotationRaster
 from wsi_unet.measuring.sources import MeasuredLabels
 from wsi_unet.predicted_area import PredictedArea
@@ -42,8 +41,8 @@ def count_pixels(labels: MeasuredLabels, regions: AnnotationRaster) -> RegionPix
     Raises:
         OutputError: the labels can't be read, or hold a value that is none of their classes.
     """
-    area = labels.predicted
-    counter = _Counter(labels, None if area.whole else area, regions, sorted(labels.classes))
+    area = labels.source.area
+    counter = _Counter(labels, None if area.whole else area, regions, sorted(labels.source.classes))
     threads = REQUESTS if labels.location.is_url else usable_cores()
     total = counter.make_counts()
     for counts in map_in_threads(counter.count, counter.list_blocks(), threads):
@@ -73,7 +72,7 @@ class _Counter:
 
     def list_blocks(self) -> list[Box]:
         """Return the blocks that the bounding box of any polygon meets."""
-        grid = BlockGrid(self.labels.pixels.plane, self.labels.pixels.side)
+        grid = self.labels.source.grid
         met = {index for box in self.regions.list_boxes() for index in grid.touching(box)}
         return [grid.core(index) for index in sorted(met)]
 
@@ -93,7 +92,7 @@ class _Counter:
         area = None if self.predicted is None else self.predicted.near(box)
         if area is not None and not area.touches(box):
             return counts
-        values = self.labels.pixels[box.slices()]
+        values = self.labels.source.labels(box)
         for band, spans in bands:
             part = band.intersection(box)
             placed = _place(spans, band, part)
@@ -132,11 +131,6 @@ class _Counter:
                 words = words & looked
                 bits = BITS.take(words)
             counts[:, column] += _count(spans, words, bits, len(counts))
-        if left:
-            raise OutputError(
-                f"{self.labels.location}: the labels {self.labels.label!r} hold values that are "
-                "none of their classes; segment again with `overwrite=True`"
-            )
 
 
 def _surround(bands: Sequence[tuple[Box, Spans]]) -> Box:

@@ -72,7 +72,7 @@ def measure(
         pixels = count_pixels(group, raster)
         found = None if group.objects is None else measure_objects(group.objects, group, raster)
         tables.append(make_rows(group, raster, pixels, found))
-        logs.event("measured", output=group.result, label=group.label, rows=len(tables[-1]))
+        logs.event("measured", output=group.result, label=group.source.label, rows=len(tables[-1]))
     return pa.concat_tables(tables, promote_options="default")
 
 

@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pyarrow.dataset as ds
 
 from wsi_unet.errors import OutputError
-from wsi_unet.geometry import BlockGrid
 from wsi_unet.ground_truth.grids import Grid, PixelCentres, locate_grid
-from wsi_unet.labels.contents import (
-    Output,
-    choose_name,
-    open_output,
-    parse_frame,
-    parse_run_name,
-    read_label_names,
-)
-from wsi_unet.labels.predicted import StoredArea
-from wsi_unet.labels.progress import Progress
-from wsi_unet.labels.stored_level import StoredLevel, open_level
+from wsi_unet.labels.contents import Output, choose_name, open_output, parse_frame, read_label_names
 from wsi_unet.locations import Location
 from wsi_unet.objects.reading import open_objects
-from wsi_unet.objects.source import read_finished_attributes
-from wsi_unet.predicted_area import PredictedArea
-from wsi_unet.storage.store import ByteStore
+from wsi_unet.objects.source import LabelSource, read_finished_attributes
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,27 +20,31 @@ class MeasuredLabels:
 
     Attributes:
         result: the result as it was given.
-        location: where that is.
-        label: name of the group.
-        slide: name of the slide, "" if it isn't known.
+        source: the labels.
         grid: where their pixels lie.
-        pixels: their values.
-        predicted: where the model looked.
-        classes: names of the classes by label value, background left out.
-        pixel_area: area of a pixel, µm²; None where the slide's pixel size isn't known.
         objects: the objects; None if only areas are measured.
     """
 
     result: str
-    location: Location
-    label: str
-    slide: str
+    source: LabelSource
     grid: Grid
-    pixels: StoredLevel
-    predicted: PredictedArea
-    classes: Mapping[int, str]
-    pixel_area: float | None
     objects: ds.Dataset | None
+
+    @property
+    def location(self) -> Location:
+        """Where the result is."""
+        return self.source.store.location
+
+    @property
+    def slide(self) -> str:
+        """Name of the slide, "" if it isn't known."""
+        return self.source.provenance.slide.name
+
+    @property
+    def pixel_area(self) -> float | None:
+        """Area of a pixel, µm²; None where the slide's pixel size isn't known."""
+        height, width = self.source.pixel_size
+        return height * width if self.source.micrometres else None
 
 
 def open_result(output: Output, label: str | None, *, areas_only: bool) -> list[MeasuredLabels]:
@@ -73,42 +63,22 @@ def open_result(output: Output, label: str | None, *, areas_only: bool) -> list[
     names = read_label_names(store)
     if label is not None or not names:
         names = [choose_name(output, "labels", names, label)]
-    return [_open_group(output, store, name, areas_only=areas_only) for name in names]
-
-
-def _open_group(output: Output, store: ByteStore, name: str, *, areas_only: bool) -> MeasuredLabels:
-    attributes = read_finished_attributes(store, name)
-    provenance, frame = attributes["wsi_unet"], parse_frame(attributes)
-    slide = provenance.get("slide", {})
-    levels = len(attributes["ome"]["multiscales"][0]["datasets"])
-    pixels = open_level(store, f"labels/{name}", 0, levels, channels=False)
-    centres = PixelCentres(frame.translation, frame.scale)
-    known = frame.unit is not None
-    properties = attributes["ome"]["image-label"]["properties"]
-    return MeasuredLabels(
-        result=str(output),
-        location=store.location,
-        label=name,
-        slide=str(slide.get("name", "")),
-        grid=locate_grid(pixels.plane, centres, micrometres=known, slide=slide),
-        pixels=pixels,
-        predicted=_read_predicted(store, parse_run_name(provenance, name), pixels),
-        classes={item["label-value"]: item["class"] for item in properties if item["label-value"]},
-        pixel_area=frame.scale[0] * frame.scale[1] if known else None,
-        objects=None if areas_only else _open_objects(store.location, name),
-    )
-
-
-def _read_predicted(store: ByteStore, run: str, pixels: StoredLevel) -> PredictedArea:
-    progress = Progress(store, run)
-    record = progress.read_run()
-    if record is None:
-        raise OutputError(
-            f"{store}: the progress of {run!r} isn't kept beside the labels, so nothing says "
-            "where the model looked; copy the folder .wsi_unet too, or segment again"
+    return [
+        MeasuredLabels(
+            result=str(output),
+            source=source,
+            grid=_locate(source),
+            objects=None if areas_only else _open_objects(store.location, source.label),
         )
-    grid = BlockGrid(pixels.plane, pixels.side)
-    return StoredArea.open(progress, record, grid, finished=True).read()
+        for source in LabelSource.open_all(store, names)
+    ]
+
+
+def _locate(source: LabelSource) -> Grid:
+    attributes = read_finished_attributes(source.store, source.label)
+    frame, slide = parse_frame(attributes), attributes["wsi_unet"].get("slide", {})
+    centres = PixelCentres(frame.translation, frame.scale)
+    return locate_grid(source.grid.shape, centres, micrometres=source.micrometres, slide=slide)
 
 
 def _open_objects(location: Location, name: str) -> ds.Dataset:

@@ -30,18 +30,18 @@ def make_rows(
         pixels: their areas.
         objects: their objects; None leaves the columns out.
     """
-    annotations, values = regions.annotations, sorted(labels.classes)
+    annotations, values = regions.annotations, sorted(labels.source.classes)
     classes = len(values)
     rows = len(annotations) * classes
     names = [_name_region(each, number) for number, each in enumerate(annotations, 1)]
     columns: dict[str, pa.Array] = {
         "result": pa.array([_as_utf8(labels.result)] * rows, pa.string()),
-        "label": pa.array([labels.label] * rows, pa.string()),
+        "label": pa.array([labels.source.label] * rows, pa.string()),
         "region": pa.array(np.repeat(np.arange(1, len(annotations) + 1), classes), pa.int64()),
         "region_name": _repeat(names, classes),
         "region_class": _repeat([_class_of(each) for each in annotations], classes),
         "class": pa.array(
-            [labels.classes[value] for value in values] * len(annotations), pa.string()
+            [labels.source.classes[value] for value in values] * len(annotations), pa.string()
         ),
     }
     columns |= _describe_areas(pixels, labels.pixel_area)

@@ -101,7 +101,7 @@ class LabelSource:
         if record is None:
             raise OutputError(
                 f"{store}: the progress of {run!r} isn't kept beside the labels, so nothing says "
-                "which blocks they have; copy the folder .wsi_unet too, or segment again"
+                "where the model looked; copy the folder .wsi_unet too, or segment again"
             )
         grids = {label: _read_grid(store, label) for label in attributes}
         documents = {
