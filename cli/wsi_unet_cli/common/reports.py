@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from wsi_unet.objects.report import ClassObjects, LabelObjects, PartFailure
-    from wsi_unet.segmentation.planning.object_costs import ObjectCosts
+    from wsi_unet.segmentation.planning.object_plan import ObjectCosts
     from wsi_unet.segmentation.planning.plan import Plan
     from wsi_unet.segmentation.references import ModelReference
     from wsi_unet.segmentation.report import BlockCounts, ClassArea, Failure, Report, Waits
