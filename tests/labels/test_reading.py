@@ -112,9 +112,11 @@ def test_what_is_selected_is_what_numpy_selects_and_no_more_is_decoded(
     output = make_output()
     decoded = []
 
-    def watched(store: Any, group: str, level: int, grid: Any, box: Any, *rest: Any) -> Any:
+    def watched(
+        store: Any, group: str, level: int, grid: Any, box: Any, *rest: Any, **named: Any
+    ) -> Any:
         decoded.append(box.area)
-        return read_shards(store, group, level, grid, box, *rest)
+        return read_shards(store, group, level, grid, box, *rest, **named)
 
     monkeypatch.setattr("wsi_unet.labels.stored_level.read_shards", watched)
     opened = open_probabilities(output.path)

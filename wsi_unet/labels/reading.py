@@ -24,9 +24,9 @@ from wsi_unet.labels.contents import (
     read_run_names,
 )
 from wsi_unet.labels.documents import GroupKind, read_array_shape, read_group_attributes
+from wsi_unet.labels.names import IMAGE_NAME
 from wsi_unet.labels.predicted import StoredArea, to_lazy_array
-from wsi_unet.labels.progress import Progress
-from wsi_unet.labels.stored_level import open_level
+from wsi_unet.labels.stored_level import ShardRecords, open_level
 from wsi_unet.storage.store import ByteStore
 
 
@@ -63,7 +63,9 @@ def open_labels(path: Output, label: str | None = None, level: int = 0) -> xr.Da
     names = read_label_names(store)
     name = choose_name(path, "labels", names, label)
     attributes = _read_attributes(store, f"labels/{name}", "labels")
-    array = _open_level(store, f"labels/{name}", attributes, name, ("y", "x"), level)
+    records = ShardRecords.open(store, parse_run_name(attributes["wsi_unet"], name))
+    group = f"labels/{name}"
+    array = _open_level(store, group, attributes, name, ("y", "x"), level, records)
     properties = attributes["ome"]["image-label"]["properties"]
     array.attrs |= {
         "classes": {item["label-value"]: item["class"] for item in properties},
@@ -77,7 +79,7 @@ def open_labels(path: Output, label: str | None = None, level: int = 0) -> xr.Da
         "pixels": {item["label-value"]: item["pixels"] for item in properties if "pixels" in item},
         "finished": attributes["wsi_unet"]["finished"],
     }
-    return _add_predicted(store, array, parse_run_name(attributes["wsi_unet"], name))
+    return array if records is None else _add_predicted(store, array, records)
 
 
 def open_probabilities(path: Output, label: str | None = None, level: int = 0) -> xr.DataArray:
@@ -104,7 +106,8 @@ def open_probabilities(path: Output, label: str | None = None, level: int = 0) -
     ]
     name = choose_name(path, "probabilities", names, label)
     attributes = _read_attributes(store, f"probability/{name}", "channels")
-    array = _open_level(store, f"probability/{name}", attributes, name, ("c", "y", "x"), level)
+    group, records = f"probability/{name}", ShardRecords.open(store, name)
+    array = _open_level(store, group, attributes, name, ("c", "y", "x"), level, records)
     channels = [channel["label"] for channel in attributes["ome"]["omero"]["channels"]]
     labels = _read_attributes(store, f"labels/{read_run_groups(store, name)[0]}", "labels")
     array.attrs["finished"] = labels["wsi_unet"]["finished"]
@@ -123,7 +126,8 @@ def open_image(path: Output, level: int = 0) -> xr.DataArray | None:
     attributes = _read_attributes(store, "", "any")
     if "multiscales" not in attributes.get("ome", {}):
         return None
-    array = _open_level(store, "", attributes, "image", ("c", "y", "x"), level)
+    records = ShardRecords.open(store, IMAGE_NAME)
+    array = _open_level(store, "", attributes, "image", ("c", "y", "x"), level, records)
     return array.assign_coords(c=["R", "G", "B"])
 
 
@@ -134,15 +138,11 @@ def _read_attributes(store: ByteStore, group: str, kind: GroupKind) -> dict[str,
     return attributes
 
 
-def _add_predicted(store: ByteStore, labels: xr.DataArray, run: str) -> xr.DataArray:
-    """Return a level of labels with the coordinate `predicted`, unless nothing says what was."""
-    progress = Progress(store, run)
-    record = progress.read_run()
-    if record is None:
-        return labels
+def _add_predicted(store: ByteStore, labels: xr.DataArray, records: ShardRecords) -> xr.DataArray:
+    """Return a level of labels with the coordinate `predicted`."""
     shape, block = read_array_shape(store, f"labels/{labels.name}/0")
     grid, finished = BlockGrid((shape[0], shape[1]), block), labels.attrs["finished"] is not None
-    area = StoredArea.open(progress, record, grid, finished=finished)
+    area = StoredArea.open(records.progress, records.run, grid, finished=finished)
     sides, level = (labels.shape[0], labels.shape[1]), labels.attrs["level"]
     predicted = to_lazy_array(area, level, sides, labels.data.chunksize)
     return labels.assign_coords(predicted=(labels.dims, predicted))
@@ -155,11 +155,12 @@ def _open_level(
     name: str,
     dims: tuple[str, ...],
     level: int,
+    records: ShardRecords | None,
 ) -> xr.DataArray:
     levels = len(attributes["ome"]["multiscales"][0]["datasets"])
     if not 0 <= level < levels:
         raise OutputError(f"{store}: no level {level} of {name!r}; there are 0 to {levels - 1}")
-    stored = open_level(store, group, level, levels, channels="c" in dims)
+    stored = open_level(store, group, level, levels, channels="c" in dims, records=records)
     frame = parse_frame(attributes, level)
     coordinates = {
         dim: start + step * np.arange(size)

@@ -12,14 +12,52 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_unet.geometry import BlockGrid, Box, Shape
+from wsi_unet.geometry import BlockGrid, BlockIndex, Box, Shape
 from wsi_unet.labels.documents import DamagedError, read_array_shape
+from wsi_unet.labels.progress import Progress, RunRecord
 from wsi_unet.labels.pyramid import Pixels, Pyramid
 from wsi_unet.labels.writer import read_shards
 from wsi_unet.storage.store import ByteStore
 
 if TYPE_CHECKING:
     import dask.array as da  # which takes long to import, and whoever reads boxes needs none
+
+
+@dataclass(frozen=True)
+class ShardRecords:
+    """What a run recorded of its shards, which tells one that was lost from background.
+
+    Attributes:
+        progress: the run's progress files.
+        run: the run's record.
+    """
+
+    progress: Progress
+    run: RunRecord
+
+    @classmethod
+    def open(cls, store: ByteStore, run: str) -> ShardRecords | None:
+        """Return the records of a run; None if its progress isn't kept beside its arrays.
+
+        Raises:
+            OutputError: what is known of the run is damaged.
+        """
+        progress = Progress(store, run)
+        record = progress.read_run()
+        return None if record is None else cls(progress, record)
+
+    def is_lost(self, key: str, index: BlockIndex) -> bool:
+        """Return whether a shard that isn't stored was stored once.
+
+        Args:
+            key: its key.
+            index: its index, which is that of its block unless it belongs to the small levels.
+        """
+        marker = self.progress.read_marker(index, self.run.signature)
+        if marker is None or key not in marker.shards:
+            marker = self.progress.read_tail(self.run.signature)
+        shard = None if marker is None else marker.shards.get(key)
+        return shard is not None and not shard.empty
 
 
 @dataclass(frozen=True)
@@ -32,6 +70,7 @@ class StoredLevel:
         level: the level, 0 the finest.
         shape: shape of the level, px of the level.
         side: side of its shards, px of the level.
+        records: what is known of its shards; None: nothing, so one that isn't there is background.
     """
 
     store: ByteStore
@@ -39,6 +78,7 @@ class StoredLevel:
     level: int
     shape: tuple[int, ...]
     side: int
+    records: ShardRecords | None
     dtype: ClassVar = np.dtype(np.uint8)
 
     @property
@@ -55,13 +95,16 @@ class StoredLevel:
         """Return a part of the level.
 
         Raises:
-            OutputError: a shard is damaged or can't be read.
+            OutputError: a shard is damaged or lost, or can't be read.
         """
         channels = self.shape[0] if self.ndim == 3 else None
         grid = BlockGrid(self.plane, self.side)
 
         def read(box: Box) -> Pixels:
-            return read_shards(self.store, self.group, self.level, grid, box, channels)
+            is_lost = None if self.records is None else self.records.is_lost
+            return read_shards(
+                self.store, self.group, self.level, grid, box, channels, is_lost=is_lost
+            )
 
         return read_selection(self.shape, key, self.dtype, read)
 
@@ -83,7 +126,12 @@ many levels as the first, whose pixels may be up to 16 times as large."""
 
 
 def open_level(
-    store: ByteStore, group: str, level: int, levels: int, channels: bool
+    store: ByteStore,
+    group: str,
+    level: int,
+    levels: int,
+    channels: bool,
+    records: ShardRecords | None = None,
 ) -> StoredLevel:
     """Return a level of a pyramid; its pixels aren't read yet.
 
@@ -93,6 +141,7 @@ def open_level(
         level: the level.
         levels: number of levels of the pyramid.
         channels: whether the arrays are (c, y, x).
+        records: what is known of its shards.
 
     Raises:
         OutputError: the level isn't there, or isn't a level of its pyramid.
@@ -108,7 +157,7 @@ def open_level(
             f"{store}: {key!r} isn't a level of its pyramid; compute the labels again with "
             "`overwrite=True`"
         )
-    return StoredLevel(store, group, level, shape, side)
+    return StoredLevel(store, group, level, shape, side, records)
 
 
 def read_selection(

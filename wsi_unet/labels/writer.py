@@ -7,7 +7,7 @@ and each shard is put as a whole: nothing is read, and a torn shard is simply re
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -141,11 +141,13 @@ def read_shards(
     channels: int | None = None,
     dtype: np.dtype[Any] = UINT8,
     checksums: Mapping[BlockIndex, str] | None = None,
+    is_lost: Callable[[str, BlockIndex], bool] | None = None,
 ) -> NDArray[Any]:
     """Do as `read_box`, for a level whose shards lie in `grid`.
 
-    Where `checksums` are given, of all blocks that have a shard, what is stored must be just that:
-    a shard that was lost would be background otherwise.
+    Shards that aren't there are background, so those that were lost must be told from them: by
+    `checksums` of all blocks that have a shard, which what is stored must have; or by `is_lost`,
+    which is asked about the keys and indices of those that aren't there.
     """
     leading: tuple[int, ...] = () if channels is None else (channels,)
     data = np.zeros((*leading, *box.shape), dtype)
@@ -158,6 +160,8 @@ def read_shards(
             shard = store.get(key, most)
             if checksums is not None:
                 _check_shard(shard, checksums.get(index))
+            if shard is None and is_lost is not None and is_lost(key, index):
+                raise ValueError("missing")
             if shard is None:
                 continue
             pixels = decode_shard(
