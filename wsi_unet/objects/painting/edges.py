@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import shapely
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from wsi_unet.geometry import Box
 from wsi_unet.labels.pyramid import Value
+from wsi_unet.objects.groups import spread
 
 BAND = 512
 """px: edges are cut into pieces at multiples of this, so that those of a few rows are found."""
@@ -90,7 +90,7 @@ class VerticalEdges:
     ) -> VerticalEdges:
         first = y0 // BAND
         pieces = (y1 - 1) // BAND - first + 1
-        of_edge, bands = _count_up(first, pieces)
+        of_edge, bands = np.repeat(np.arange(len(pieces)), pieces), spread(first, pieces)
         order = np.argsort(bands, kind="stable")
         of_edge, bands = of_edge[order], bands[order]
         return cls(
@@ -149,19 +149,6 @@ def _find_corners(
     return x, y, index, of_polygon[of_ring]
 
 
-def _count_up(
-    first: NDArray[np.int64], counts: NDArray[Any]
-) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-    """Return for each i, `counts[i]` times, i itself, and whole numbers from `first[i]` on.
-
-    >>> _count_up(np.array([5, 8]), np.array([2, 1]))
-    (array([0, 0, 1]), array([5, 6, 8]))
-    """
-    which = np.repeat(np.arange(len(counts)), counts)
-    skipped = np.cumsum(counts) - counts
-    return which, np.arange(len(which)) - (skipped - first)[which]
-
-
 def _add_columns(
     sums: NDArray[Value],
     x: NDArray[np.int32],
@@ -174,5 +161,6 @@ def _add_columns(
     at_once = np.cumsum(lengths) // AT_ONCE
     for number in range(int(at_once[-1]) + 1 if len(at_once) else 0):
         part = slice(*np.searchsorted(at_once, [number, number + 1]).tolist())
-        which, rows = _count_up(y0[part].astype(np.int64), lengths[part])
-        np.add.at(flat, rows * width + x[part][which], steps[part][which])
+        rows = spread(y0[part].astype(np.int64), lengths[part])
+        columns, own = np.repeat(x[part], lengths[part]), np.repeat(steps[part], lengths[part])
+        np.add.at(flat, rows * width + columns, own)
