@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from support import warm
 
 from wsi_unet_cli.main import cli
 
@@ -22,9 +23,13 @@ TIMEOUT = 120
 
 
 def start(
-    *arguments: str | Path, cwd: Path, stdout: int = subprocess.PIPE
+    *arguments: str | Path,
+    cwd: Path,
+    stdout: int = subprocess.PIPE,
+    popen: type[subprocess.Popen[str]] = subprocess.Popen,
 ) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+    """Start the program; by `warm.Popen` where it doesn't matter how Python starts and ends."""
+    return popen(
         [*PROGRAM, *map(str, arguments)],
         cwd=cwd,
         stdout=stdout,
@@ -106,7 +111,8 @@ def test_a_signal_stops_it_and_the_printed_command_resumes(
     number: signal.Signals,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with start(*small_run(model, example_slide_path), "--json", cwd=tmp_path) as process:
+    arguments = small_run(model, example_slide_path)
+    with start(*arguments, "--json", cwd=tmp_path, popen=warm.Popen) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         for line in process.stderr:

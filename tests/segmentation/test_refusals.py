@@ -13,6 +13,7 @@ from support.oracle import balanced_model, write_png
 from support.runs import CONFIG, OPTIONS, Study
 
 import wsi_unet
+from wsi_unet.dask_cluster import connection
 from wsi_unet.errors import OptionError, OutputError, PlanError, SlideError
 from wsi_unet.models import UNetConfig
 from wsi_unet.models.inference.ensemble import Ensemble
@@ -60,8 +61,13 @@ def test_unusable_options_are_refused_in_one_line(
     ],
 )
 def test_unusable_clusters_are_refused_in_one_line(
-    small: Study, tmp_path: Path, cluster: dict[str, Any], message: str
+    small: Study,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cluster: dict[str, Any],
+    message: str,
 ) -> None:
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", 0.5)  # a closed port is tried so long
     with pytest.raises(OptionError, match=message) as caught:
         small.run(tmp_path / "out", cluster=wsi_unet.ClusterOptions(**cluster))
     assert "\n" not in str(caught.value)
