@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = """
-wsi_unet_cli.main > wsi_unet_cli > wsi_unet_cli.common > wsi_unet > view training
+wsi_unet_cli.main > wsi_unet_cli > wsi_unet_cli.common > wsi_unet > view training exports
 > training.run training.plan > training.loop > training.artifacts > training.augmentation
 > training.dataset > training.targets
 > training.fields training.images training.runtime training.recipe_file
@@ -31,7 +31,7 @@ wsi_unet_cli.main > wsi_unet_cli > wsi_unet_cli.common > wsi_unet > view trainin
 > slides.slide slides.fingerprint > slides.series slides.resample > slides.antialias
 > slides.pixel_size > slides.levels
 > slides.sources slides.window_memory slides.library_messages slides.deadline > storage.locking
-> storage annotations metrics
+> storage annotations metrics png_files
 > logs locations signals colour image_files samples user_cache atomic_files
 > geometry errors cores process_cache regular_files csv_cells wording
   user_folders _version

@@ -21,6 +21,9 @@ from .errors import TrainingError as TrainingError
 from .errors import WsiUnetError as WsiUnetError
 from .evaluation.report import Evaluation as Evaluation
 from .evaluation.run import evaluate as evaluate
+from .exports.options import ExportOptions as ExportOptions
+from .exports.run import ExportReport as ExportReport
+from .exports.run import export as export
 from .labels.reading import open_labels as open_labels
 from .labels.reading import open_probabilities as open_probabilities
 from .measuring.run import measure as measure
@@ -59,6 +62,8 @@ __all__ = [
     "CohortReport",
     "Evaluation",
     "EvaluationError",
+    "ExportOptions",
+    "ExportReport",
     "InputError",
     "LockedError",
     "MaskError",
@@ -85,6 +90,7 @@ __all__ = [
     "__version__",
     "bundled_models",
     "evaluate",
+    "export",
     "find_objects",
     "load_model",
     "map_unet",

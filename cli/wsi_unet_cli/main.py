@@ -18,6 +18,7 @@ from wsi_unet_cli.common.quick_imports import skip_last_collection
 from wsi_unet_cli.common.text import printable
 from wsi_unet_cli.doctor import doctor
 from wsi_unet_cli.evaluate import evaluate
+from wsi_unet_cli.export import export
 from wsi_unet_cli.info import info
 from wsi_unet_cli.measure import measure
 from wsi_unet_cli.model.command import model
@@ -99,6 +100,7 @@ COMMANDS = (
     objects,
     measure,
     overlay,
+    export,
     evaluate,
     train,
     models,

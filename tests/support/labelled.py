@@ -80,13 +80,14 @@ def write_store(
     tissue: NDArray[np.bool_] | None = None,
     name: str = "nuclei",
     color: str = "#2a6fdb",
+    block: int = 512,
 ) -> Path:
     """Write labels as `segment` would have: one label group of a slide, finished.
 
     Regions are (y0, x0, y1, x1), px of the labels, and disjoint.
     """
     objects = LocalStore(path)
-    pyramid = Pyramid((labels.shape[0], labels.shape[1]), 512)
+    pyramid = Pyramid((labels.shape[0], labels.shape[1]), block)
     shape = slide_shape or [
         round(side * factor) for side, factor in zip(labels.shape, downsample, strict=True)
     ]
@@ -116,7 +117,7 @@ def write_store(
     build_tail(objects, f"labels/{name}", pyramid, reduce_mode, None)
     resampling = {"downsample": list(downsample)}
     parameters: Any = {
-        "regions": regions or [], "block": 512, "sampling": resampling, "tissue": "none",
+        "regions": regions or [], "block": block, "sampling": resampling, "tissue": "none",
     }  # fmt: skip
     if tissue is not None:
         progress.write_mask(tissue)

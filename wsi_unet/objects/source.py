@@ -41,6 +41,7 @@ class LabelSource:
     Attributes:
         store: the output.
         run: name of the run that made them.
+        signature: hash of everything that decided their pixels.
         label: name of the group.
         grid: their blocks.
         area: what was predicted.
@@ -59,6 +60,7 @@ class LabelSource:
 
     store: ByteStore
     run: str
+    signature: str
     label: str
     grid: BlockGrid
     area: PredictedArea
@@ -129,6 +131,7 @@ class LabelSource:
             opened[label] = cls(
                 store=store,
                 run=run,
+                signature=record.signature,
                 label=label,
                 grid=grids[label],
                 area=areas[grids[label]],

@@ -19,12 +19,12 @@ from wsi_unet.errors import OptionError, OutputError
 from wsi_unet.labels.contents import open_output
 from wsi_unet.labels.reading import open_image, open_labels
 from wsi_unet.locations import Location
+from wsi_unet.png_files import PngWriter
 from wsi_unet.view.groups import LabelGroup, find_outlined, list_entries, open_groups
 from wsi_unet.view.layers import Canvas, Edges, Layer, PixelGrid, array_reader, slide_mpp
 from wsi_unet.view.legend import PAPER, draw_legend, draw_scale_bar
 from wsi_unet.view.object_outlines import are_visible, open_objects_of, read_level
 from wsi_unet.view.painting import Band, paint_classes, paint_dashes, paint_objects
-from wsi_unet.view.png import PngWriter
 from wsi_unet.wording import write_size
 
 FILL = 0.28

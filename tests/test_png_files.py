@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsi_unet.view.png import PngWriter
+from wsi_unet.png_files import PngWriter
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 700), (700, 1), (123, 321)])

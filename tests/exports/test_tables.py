@@ -1,0 +1,79 @@
+"""Tables in one file, read back by pyarrow, geopandas and csv."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import shapely
+from exports.results import LABELS, make_result
+
+import wsi_unet
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_result(tmp_path_factory.mktemp("result") / "slide.ome.zarr")
+
+
+def test_parquet_has_every_object_in_order_of_identity(result: Path, tmp_path: Path) -> None:
+    report = wsi_unet.export(result, "parquet", tmp_path / "objects.parquet")
+    assert report.files == (tmp_path / "objects.parquet",)
+    assert report.failures == {}
+    expected = wsi_unet.open_objects(result).to_table().sort_by("id")
+    found = pq.read_table(tmp_path / "objects.parquet")
+    assert found.select(expected.schema.names).to_pylist() == expected.to_pylist()
+    assert {*found["label_group"].to_pylist()} == {"nuclei"}
+
+
+def test_geopandas_opens_the_parquet_file(result: Path, tmp_path: Path) -> None:
+    wsi_unet.export(result, "parquet", tmp_path / "objects.parquet")
+    frame = geopandas.read_parquet(tmp_path / "objects.parquet")
+    assert len(frame) > 10
+    assert frame.geometry.area.to_numpy() == pytest.approx(frame["area_px"].to_numpy())
+    whole = shapely.union_all(frame.geometry.to_numpy())
+    assert whole.area == np.count_nonzero(LABELS)
+
+
+def test_parquet_says_where_it_comes_from(result: Path, tmp_path: Path) -> None:
+    wsi_unet.export(result, "parquet", tmp_path / "objects.parquet")
+    metadata = pq.read_schema(tmp_path / "objects.parquet").metadata
+    said = json.loads(metadata[b"wsi_unet"])
+    assert said["creator"] == "wsi-unet"
+    assert said["groups"][0]["label"] == "nuclei"
+    assert said["groups"][0]["rules"]["nucleus"]["split"] == "none"
+    assert json.loads(metadata[b"geo"])["version"] == "1.1.0"
+
+
+@pytest.mark.parametrize("name", ["csv", "parquet"])
+def test_the_bytes_depend_on_the_objects_alone(name: str, tmp_path: Path) -> None:
+    found = set()
+    for block in (512, 1024):
+        result = make_result(tmp_path / f"{block}" / "slide.ome.zarr", block=block)
+        file = tmp_path / f"{block}.out"
+        wsi_unet.export(result, name, file)
+        found.add(file.read_bytes())
+    assert len(found) == 1
+
+
+def test_csv_has_every_object(result: Path, tmp_path: Path) -> None:
+    wsi_unet.export(result, "csv", tmp_path / "objects.csv")
+    expected = wsi_unet.open_objects(result).to_table().sort_by("id").to_pylist()
+    with (tmp_path / "objects.csv").open(newline="", encoding="utf-8") as file:
+        rows = [*csv.DictReader(file)]
+    assert [int(row["id"]) for row in rows] == [row["id"] for row in expected]
+    assert [float(row["area_um2"]) for row in rows] == [row["area_um2"] for row in expected]
+    assert [row["class"] for row in rows] == [row["class"] for row in expected]
+    assert "geometry" not in rows[0]
+
+
+def test_classes_that_spreadsheets_would_compute_are_guarded(tmp_path: Path) -> None:
+    result = make_result(tmp_path / "slide.ome.zarr", classes=("background", "=1+1", "tumour"))
+    wsi_unet.export(result, "csv", tmp_path / "objects.csv")
+    with (tmp_path / "objects.csv").open(newline="", encoding="utf-8") as file:
+        assert {row["class"] for row in csv.DictReader(file)} == {"'=1+1", "tumour"}

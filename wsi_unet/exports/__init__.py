@@ -1,0 +1,1 @@
+"""Results as files of other programs: tables, pictures, and the formats of viewers and archives."""

@@ -1,0 +1,144 @@
+"""Where an export goes: a file or folder that is there whole, or as it was before.
+
+It is written under another name beside its place, and renamed once all of it is on the disk. What
+is in its place already is replaced only if it is an earlier export.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from wsi_unet.errors import LockedError, OptionError, OutputError
+
+Recognise = Callable[[Path], bool]
+"""Says whether a file or folder is an earlier export in the same format."""
+
+
+def check_destination(path: Path, recognise: Recognise) -> Path:
+    """Return the path of an export, before anything is computed.
+
+    Raises:
+        OptionError: its folder isn't there.
+        OutputError: something is there that isn't an earlier export of the same format.
+    """
+    if not path.parent.is_dir():
+        raise OptionError(f"{path}: its folder isn't there; make it first", option="path")
+    if os.path.lexists(path):
+        try:
+            ours = not path.is_symlink() and recognise(path)
+        except OSError as error:
+            raise OutputError(f"can't read {path}: {error.strerror or error}") from error
+        if not ours:
+            raise OutputError(
+                f"{path}: is there already and isn't an earlier export in this format; choose "
+                "another path, or remove it"
+            )
+    return path
+
+
+@contextmanager
+def write_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a new file that takes its place at the end, or disappears after an error.
+
+    Raises:
+        OutputError: it can't be written.
+        LockedError: another process is writing it.
+    """
+    new = _beside(path)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    with _failures(path):
+        descriptor = os.open(new, flags, 0o666)
+    with os.fdopen(descriptor, "r+b") as file:
+        _lock(file.fileno(), path)
+        try:
+            with _failures(path):
+                file.truncate()
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                new.replace(path)
+        except BaseException:
+            new.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def write_folder(path: Path) -> Iterator[Path]:
+    """Yield a new, empty folder that takes its place at the end, or disappears after an error.
+
+    Raises:
+        OutputError: it can't be written.
+        LockedError: another process is writing it.
+    """
+    new = _beside(path)
+    with _failures(path):
+        new.mkdir(exist_ok=True)
+        descriptor = os.open(new, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        _lock(descriptor, path)
+        try:
+            with _failures(path):
+                _empty(new)
+                yield new
+                _replace_folder(new, path)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")
+
+
+@contextmanager
+def _failures(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, OSError) and error.errno is None:
+            raise  # not the disk's
+        raise OutputError(
+            f"can't write {path}: {error.strerror or error}; what was there before is unchanged"
+        ) from error
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise LockedError(
+            f"{path}: another process is writing it; wait until it has ended"
+        ) from error
+
+
+def _empty(folder: Path) -> None:
+    """Remove what a killed process left."""
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def _replace_folder(new: Path, path: Path) -> None:
+    """Rename a folder to a path; an earlier export there is removed afterwards."""
+    if not os.path.lexists(path):
+        new.rename(path)
+        return
+    old = path.with_name(f".{path.name}.replaced")
+    shutil.rmtree(old, ignore_errors=True)
+    path.rename(old)
+    try:
+        new.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,33 @@
+"""The formats that results are exported in, and which options each takes; nothing is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ExportFormat:
+    """A format that results are exported in.
+
+    Attributes:
+        suffix: what the names of its files or folders end in.
+        summary: what it is, in a few words.
+        options: the options that it takes, beside `label`.
+        folder: whether an export is a folder rather than a file.
+    """
+
+    suffix: str
+    summary: str
+    options: frozenset[str] = frozenset()
+    folder: bool = False
+
+
+FORMATS: Mapping[str, ExportFormat] = {
+    "csv": ExportFormat(".csv", "the table of objects, for spreadsheets"),
+    "parquet": ExportFormat(".parquet", "the table of objects in one GeoParquet file"),
+    "png": ExportFormat(
+        ".png", "labels at one level, or a class of them", frozenset({"level", "class_name"})
+    ),
+}
+"""Every format by its name, in the order in which they are listed."""

@@ -1,0 +1,45 @@
+"""What an export holds, as far as its format leaves a choice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from wsi_unet.errors import OptionError
+from wsi_unet.exports.formats import FORMATS, ExportFormat
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What an export holds. None leaves the choice to the format.
+
+    Attributes:
+        label: name of the label group; None takes all that a result holds, or the only one.
+        level: pyramid level of the labels, 0 is the finest.
+        class_name: the class to export; None: all of them.
+    """
+
+    label: str | None = None
+    level: int | None = None
+    class_name: str | None = None
+
+    def check(self, name: str) -> ExportFormat:
+        """Return the format of a name, which takes all the options that are given.
+
+        Raises:
+            OptionError: there is no such format, or it doesn't take one of them.
+        """
+        known = FORMATS.get(name)
+        if known is None:
+            raise OptionError(
+                f"`format` is {name!r}; give one of {', '.join(FORMATS)}", option="format"
+            )
+        for field in fields(self):
+            given = getattr(self, field.name) is not None
+            if given and field.name not in {"label", *known.options}:
+                takers = [each for each, facts in FORMATS.items() if field.name in facts.options]
+                raise OptionError(
+                    f"`{field.name}` isn't for the format {name}, only for {', '.join(takers)}; "
+                    "leave it out",
+                    option=field.name,
+                )
+        return known

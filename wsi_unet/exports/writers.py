@@ -1,0 +1,38 @@
+"""What writes each format, and what knows its files again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsi_unet.exports.destination import Recognise
+from wsi_unet.exports.options import ExportOptions
+from wsi_unet.exports.pictures import export_png, is_png
+from wsi_unet.exports.progress import ExportMeter
+from wsi_unet.exports.results import ExportedResult
+from wsi_unet.exports.tables import export_csv, export_parquet, is_csv, is_parquet
+
+Write = Callable[[ExportedResult, Path, ExportOptions, ExportMeter], list[Path]]
+"""Writes a result to a path; returns the files or folders that it made."""
+
+
+@dataclass(frozen=True)
+class Writer:
+    """What knows a format.
+
+    Attributes:
+        write: writes a result, whole or not at all.
+        recognise: says whether a file or folder is an earlier export in the format.
+    """
+
+    write: Write
+    recognise: Recognise
+
+
+WRITERS: Mapping[str, Writer] = {
+    "csv": Writer(export_csv, is_csv),
+    "parquet": Writer(export_parquet, is_parquet),
+    "png": Writer(export_png, is_png),
+}
+"""The writer of each of `FORMATS`."""
