@@ -16,7 +16,10 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from support import warm
+from support import (
+    unsynced,  # noqa: F401 (importing it changes what files wait for)
+    warm,
+)
 from support.locks import release_all
 from support.proxy import Proxy, running_proxy
 from support.s3_server import FILES, KEYS, S3Server, running_server

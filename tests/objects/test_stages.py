@@ -221,12 +221,13 @@ def test_a_run_killed_in_either_stage_is_resumed(
 def short_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = Limits(shortest_deadline=5.0, deadline_factor=0.0, look_seconds=0.2, retries=0)
     monkeypatch.setattr(find_module, "LIMITS", limits)
+    monkeypatch.setattr(find_module, "PROGRESS_SECONDS", 0.0)
     monkeypatch.setattr(cohort_module, "LIMITS", limits)
 
 
 @pytest.fixture
-def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let the part of one block hang until the test ends."""
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Event]:
+    """Let the part of one block hang until the event is set."""
     make, end = Stage.make_part, Event()
 
     def hang(self: Stage, block: BlockIndex, owned: Any) -> Any:
@@ -236,14 +237,26 @@ def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     with monkeypatch.context() as patch:
         patch.setattr(Stage, "make_part", hang)
-        yield
+        yield end
     end.set()
 
 
-@pytest.mark.usefixtures("short_deadline", "hanging")
-def test_a_block_that_hangs_fails_alone(tmp_path: Path, labels: shapes.Labels) -> None:
+@pytest.mark.usefixtures("short_deadline")
+def test_a_block_that_hangs_fails_alone(
+    tmp_path: Path, labels: shapes.Labels, hanging: Event
+) -> None:
     store = write_store(tmp_path / "out.ome.zarr", labels)
-    report = wsi_unet.find_objects(store, split=SPLIT, cluster=ClusterOptions(max_retries=0))
+
+    def end_once_given_up(progress: wsi_unet.RunProgress) -> None:
+        if progress.blocks_failed:
+            hanging.set()
+
+    report = wsi_unet.find_objects(
+        store,
+        split=SPLIT,
+        cluster=ClusterOptions(max_retries=0),
+        on_progress=end_once_given_up,
+    )
     (found,) = report.labels
     assert (report.state, found.left) == ("incomplete", 1)
     (failure,) = found.failures

@@ -79,17 +79,22 @@ def test_a_block_that_fails_once_is_tried_again(
 def test_a_hung_read_is_a_failure_not_a_hang(
     small: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, never = Slide.read, Event()
+    read, given_up = Slide.read, Event()
 
     def hung(self: Slide, level: int, box: Box) -> NDArray[np.uint8]:
         if box.intersection(Box(700, 700, 701, 701)).area:
-            never.wait(8)
+            given_up.wait(8)
         return read(self, level, box)
 
     monkeypatch.setattr(Slide, "read", hung)
     impatient = Limits(shortest_deadline=2.0, deadline_factor=0.0)
     monkeypatch.setattr(cohort, "LIMITS", impatient)
-    report = small.run(tmp_path / "out", image="none")
+
+    def end_once_given_up(progress: wsi_unet.RunProgress) -> None:
+        if progress.blocks_failed:
+            given_up.set()
+
+    report = small.run(tmp_path / "out", image="none", on_progress=end_once_given_up)
     assert report.state == "incomplete"
     assert "no answer within 2 s" in report.failures[0].error
 

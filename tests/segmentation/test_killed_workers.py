@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import dask
 import pytest
 from support import warm
 from support.runs import Study, array_objects, marker_times
@@ -20,12 +19,7 @@ SLOW = 32
 def test_workers_killed_more_than_three_times(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Dask gives up on a task after three deaths that it was near; here it may not.
-
-    The workers are started as users' are.
-    """
-    settings = dask.config.config["distributed"]["worker"]
-    monkeypatch.setitem(settings, "multiprocessing-method", "spawn")
+    """Dask gives up on a task after three deaths that it was near; here it may not."""
     monkeypatch.setattr(meter, "PROGRESS_SECONDS", 0.0)
     output = tmp_path / "out"
     killed: list[int] = []

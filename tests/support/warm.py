@@ -31,6 +31,7 @@ from support import cheap_forks
 
 TESTS = Path(__file__).resolve().parents[1]
 MODULES = (
+    "support.unsynced",
     "torch", "distributed", "zarr", "tiffslide", "scipy.ndimage", "wsi_unet.training.run",
     "wsi_unet.segmentation.segment", "wsi_unet.segmentation.worker.task",
     "wsi_unet.slides.readers.tiff", "wsi_unet.slides.readers.image",
