@@ -11,8 +11,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 # A file of tests at a time, so that what a file prepares is prepared once. The long files go first
-# (tests/conftest.py).
-PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
+# (tests/conftest.py). Three processes keep two cores busy, since tests also wait: for processes
+# that they start and for deadlines.
+PYTEST_ARGS ?= -n 3 --dist loadfile --no-loadscope-reorder
 BIN := $(VENV)/bin
 SLIDE := examples/CMU-1-Small-Region.svs
 DEMO := demo/CMU-1-Small-Region

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-# Two test processes share two cores. OpenMP's threads would wait for each other by spinning, which
+# Test processes share two cores. OpenMP's threads would wait for each other by spinning, which
 # takes the cores from those waited for: tiny networks then run an eighth as fast. Set before torch
 # is imported, and inherited by the processes that tests start.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -43,26 +43,34 @@ def pytest_configure() -> None:
 
 LONG_FILES = (
     "test_faults.py",
-    "test_cli_train.py",
     "test_exactness.py",
+    "test_cli_train.py",
+    "test_fuzz.py",
     "test_blocks.py",
     "test_kill_points.py",
     "test_evaluate_cluster.py",
     "test_docs.py",
     "test_training_scripts.py",
+    "test_snakemake.py",
     "test_resume.py",
     "test_real_slides.py",
     "test_cli_interrupt.py",
-    "test_snakemake.py",
+    "test_killed_workers.py",
+    "test_stages.py",
+    "test_full_disk.py",
     "test_fault_benchmark.py",
     "test_kubernetes.py",
-    "test_killed_workers.py",
+    "test_object_image.py",
+    "test_cli_process.py",
+    "test_measured.py",
 )
+"""Names of the files of tests that take longest, in this order."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the files that take longest, so that no process is left with one at the end."""
-    items.sort(key=lambda item: item.path.name not in LONG_FILES)
+    places = {name: place for place, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 @pytest.fixture(scope="session", autouse=True)
