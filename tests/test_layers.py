@@ -23,7 +23,7 @@ wsi_unet_cli.main > wsi_unet_cli > wsi_unet_cli.common > wsi_unet > view trainin
 > models.importing > models.probing > models.inference > models.saving models.summary
 > models.model models.destination > models.stored_network > models.exported
 > models.networks > models.spec
-> models.architectures models.program_file models.weights_file models.finite
+> models.architectures models.appearance_range models.program_file models.weights_file models.finite
   models.validation_errors > models.number_types models.paths
 > objects
 > labels slides dask_cluster > predicted_area > slides.opening slides.tissue > slides.planes

@@ -27,6 +27,7 @@ from pydantic import (
 )
 
 from wsi_unet.geometry import Border
+from wsi_unet.models.appearance_range import AppearanceRange
 from wsi_unet.models.architectures.border import fix_border
 from wsi_unet.models.architectures.costs import ForwardCost
 from wsi_unet.models.architectures.exactness import explain_inexactness
@@ -133,6 +134,8 @@ class ModelSpec(_Frozen):
         assumed: what an import assumed about the network, since neither file nor user said it.
         objects: how the pixels of its classes become objects, by class; None: no class is split. It
             doesn't decide labels, so it isn't part of the model's identity.
+        appearance: what the images looked like that it was trained on; None: not known. It doesn't
+            decide labels either.
         metrics: what was measured, by name.
         training: how wsi-unet trained it: recipe, seed, iterations, environment; {} if it didn't.
     """
@@ -156,15 +159,17 @@ class ModelSpec(_Frozen):
     training_data: str = ""
     assumed: tuple[str, ...] = ()
     objects: ObjectRule | None = None
+    appearance: AppearanceRange | None = None
     metrics: dict[str, JsonValue] = Field(default_factory=dict)
     training: dict[str, JsonValue] = Field(default_factory=dict)
 
     @model_serializer(mode="wrap")
     def _without_unused(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out `objects` where there is no rule: earlier versions don't know it."""
+        """Leave out what isn't known and earlier versions don't know."""
         fields: dict[str, Any] = serialise(self)
-        if self.objects is None:
-            fields.pop("objects", None)
+        for name in ("objects", "appearance"):
+            if getattr(self, name) is None:
+                fields.pop(name, None)
         return fields
 
     @field_validator("format_version", mode="before")

@@ -43,6 +43,7 @@ from wsi_unet.models.number_types import Precision
 from wsi_unet.predicted_area import PredictedArea
 from wsi_unet.segmentation.references import MOST_MEMBERS, ModelReference, SlideReference
 from wsi_unet.slides.resample import Resampling
+from wsi_unet.slides.tissue.appearance import Appearance
 from wsi_unet.slides.tissue.mask import TissueMask
 
 MOST_REGIONS = 256
@@ -161,6 +162,8 @@ class LabelParameters(_Parameters):
         tta: which views of a window are averaged.
         statistics: how each model's intensities are normalised, if any model wants the slide's own
             statistics.
+        appearance: what the slide's tissue looks like, if a model's card says what it was trained
+            on; None: there is next to no tissue, or no card says it.
         regions: computed regions as level-0 boxes (y0, x0, y1, x1); empty for the whole slide. They
             decide which pixels are computed and not their values, so they aren't in the signature:
             each block's marker says what of the block was computed.
@@ -187,6 +190,7 @@ class LabelParameters(_Parameters):
     outputs: Annotated[tuple[StoredOutput, ...], Field(max_length=2)]
     tta: Tta = "none"
     statistics: Annotated[tuple[StoredStatistics, ...], Field(max_length=MOST_MEMBERS)] = ()
+    appearance: Appearance | None = None
     regions: Annotated[tuple[StoredRegion, ...], Field(max_length=MOST_REGIONS)] = ()
     exactness: Literal["exact", "approximate"] = "exact"
     inexact_because: str = ""

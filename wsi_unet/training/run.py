@@ -18,6 +18,7 @@ from wsi_unet.models.inference.devices import cpu_threads, full_float32
 from wsi_unet.models.model import load_model
 from wsi_unet.models.saving import write_spec
 from wsi_unet.signals import interruptions_held
+from wsi_unet.training.artifacts.appearance import measure_appearance_range
 from wsi_unet.training.artifacts.card import (
     describe_data,
     describe_environment,
@@ -126,7 +127,9 @@ def train_on(
             data=data,
             folder=folder,
             lock=lock,
-            spec=describe_model(recipe, normalisation, describe_data(recipe, split)),
+            spec=describe_model(recipe, normalisation, describe_data(recipe, split)).model_copy(
+                update={"appearance": measure_appearance_range(split.training)}
+            ),
             runtime=runtime,
             environment=_describe_runtime(runtime, state),
         )

@@ -160,6 +160,7 @@ def make_plan(
         outputs=tuple(name for name in options.outputs if name != "objects"),
         tta=ensemble.tta,
         statistics=resolved.statistics,
+        appearance=resolved.appearance,
         regions=resolved.regions,
         exactness=ensemble.exactness,
         inexact_because=ensemble.inexact_because,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -29,7 +30,8 @@ from wsi_unet.slides.colour_statistics import ColourSums, measure_colours
 from wsi_unet.slides.levels import PixelSize, check_mpp, format_mpp
 from wsi_unet.slides.resample import Resampling, choose_resampling, open_raster
 from wsi_unet.slides.slide import Slide
-from wsi_unet.slides.tissue.detection import find_tissue
+from wsi_unet.slides.tissue.appearance import Appearance
+from wsi_unet.slides.tissue.detection import look_at_tissue, survey_tissue
 from wsi_unet.slides.tissue.mask import TissueMask, mask_digest
 from wsi_unet.slides.tissue.mask_files import load_mask
 from wsi_unet.wording import write_size
@@ -57,6 +59,8 @@ class ResolvedOptions:
         regions: computed regions as level-0 boxes (y0, x0, y1, x1); () is the whole slide.
         image: the picture of the slide that is stored; None for none.
         statistics: what each model's intensities are normalised with; () is their own constants.
+        appearance: what the slide's tissue looks like, if a model's card says what it was trained
+            on.
         warnings: what makes the result doubtful, one line each.
     """
 
@@ -70,6 +74,7 @@ class ResolvedOptions:
     regions: tuple[tuple[int, int, int, int], ...]
     image: ImageParameters | None
     statistics: tuple[IntensityStatistics, ...] = ()
+    appearance: Appearance | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -95,7 +100,8 @@ def resolve_options(
     _check_tile(tile, ensemble, block)
     regions = _choose_regions(slide, options, stored, resampling)
     image = _choose_image(slide, reference, output, options, levels)
-    tissue, mask = _choose_tissue(slide, output, options)
+    tissue, mask, seen = _choose_tissue(slide, output, options)
+    appearance = _choose_appearance(slide, ensemble, mask, seen, stored)
     statistics, warnings = _choose_statistics(slide, ensemble, resampling, mask, stored)
     return ResolvedOptions(
         slide=reference,
@@ -108,7 +114,8 @@ def resolve_options(
         regions=regions,
         image=image,
         statistics=statistics,
-        warnings=warnings,
+        appearance=appearance,
+        warnings=(*warnings, *_compare_appearance(ensemble, appearance)),
     )
 
 
@@ -270,17 +277,46 @@ def _normalise_with(
 
 def _choose_tissue(
     slide: Slide, output: OutputState, options: Options
-) -> tuple[str, TissueMask | None]:
+) -> tuple[str, TissueMask | None, Appearance | None]:
+    """Return the tissue mask's name, the mask, and what the tissue looks like if it was seen."""
     if options.tissue == "none":
-        return "none", None
+        return "none", None, None
     if options.mask_path is not None:
         mask = load_mask(options.mask_path, slide)
-        return f"mask:{mask_digest(mask)}", mask
+        return f"mask:{mask_digest(mask)}", mask, None
     stored = output.stored.tissue if output.stored is not None else ""
     if output.mask is not None and stored == f"auto:{mask_digest(output.mask)}":
-        return stored, output.mask
-    mask = find_tissue(slide)
-    return f"auto:{mask_digest(mask)}", mask
+        return stored, output.mask, None
+    found = survey_tissue(slide)
+    return f"auto:{mask_digest(found.mask)}", found.mask, found.appearance
+
+
+def _choose_appearance(
+    slide: Slide,
+    ensemble: Ensemble,
+    mask: TissueMask | None,
+    seen: Appearance | None,
+    stored: LabelParameters | None,
+) -> Appearance | None:
+    """Return what the slide's tissue looks like, if any model's card says what it knows."""
+    if all(model.spec.appearance is None for model in ensemble.models):
+        return None
+    if seen is None and stored is not None:
+        seen = stored.appearance
+    return look_at_tissue(slide, mask) if seen is None else seen
+
+
+def _compare_appearance(ensemble: Ensemble, tissue: Appearance | None) -> Iterator[str]:
+    """Yield how tissue looks unlike what the models were trained on."""
+    if tissue is None:
+        return
+    for spec in (model.spec for model in ensemble.models):
+        difference = spec.appearance and spec.appearance.explain_difference(tissue)
+        if difference:
+            yield (
+                f"the slide looks unlike anything that {spec.name} was trained on ({difference}), "
+                "so its labels may mean nothing; look at them before using them"
+            )
 
 
 def _choose_regions(

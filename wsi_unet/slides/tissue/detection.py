@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_unet.errors import SlideError
-from wsi_unet.geometry import Shape
+from wsi_unet.geometry import Box, Shape
 from wsi_unet.slides.levels import PixelSize, check_mpp
 from wsi_unet.slides.slide import Slide
-from wsi_unet.slides.tissue.mask import TissueMask
+from wsi_unet.slides.tissue.appearance import Appearance, measure_appearance
+from wsi_unet.slides.tissue.mask import TissueMask, mask_in_box
 from wsi_unet.slides.tissue.overview import read_overview
 
 CELL_SIDE = 32
@@ -57,14 +60,58 @@ def find_tissue(slide: Slide) -> TissueMask:
     Raises:
         SlideError: the slide can't be read.
     """
-    from scipy import ndimage
+    return survey_tissue(slide).mask
 
+
+@dataclass(frozen=True, eq=False)
+class TissueSurvey:
+    """The tissue of a slide.
+
+    Attributes:
+        mask: where it is; see `find_tissue`.
+        appearance: what it looks like; None if there is next to none.
+    """
+
+    mask: TissueMask
+    appearance: Appearance | None
+
+
+def survey_tissue(slide: Slide) -> TissueSurvey:
+    """Find the tissue of a slide and look at it, reading its overview once.
+
+    Raises:
+        SlideError: the slide can't be read.
+    """
     cell = cell_side(slide.shape)
     overview = read_overview(slide, cell)
+    mask = _find_tissue(overview, cell * _usable_mpp(slide.mpp))
+    return TissueSurvey(mask, measure_appearance(overview[mask]))
+
+
+def look_at_tissue(slide: Slide, mask: TissueMask | None) -> Appearance | None:
+    """Return what the tissue of a slide looks like; None if there is next to none.
+
+    Args:
+        slide: the slide; its overview is read.
+        mask: tissue, stretched over the slide; None takes everything for tissue.
+
+    Raises:
+        SlideError: the slide can't be read.
+    """
+    overview = read_overview(slide, cell_side(slide.shape))
+    if mask is None:
+        return measure_appearance(overview.reshape(-1, 3))
+    inside = mask_in_box(mask, Box.from_shape(overview.shape[:2]), overview.shape[:2])
+    return measure_appearance(overview[inside])
+
+
+def _find_tissue(overview: NDArray[np.uint8], micrometres: float) -> TissueMask:
+    """Return where tissue is on an overview whose pixels have that many µm a side."""
+    from scipy import ndimage
+
     dark = _is_dark(overview)
     difference = _measure_glow(overview) if dark else _measure_stain(overview)
     sigma, (least, most) = (GLOW_SIGMA, GLOW_BOUNDS) if dark else (STAIN_SIGMA, STAIN_BOUNDS)
-    micrometres = cell * _usable_mpp(slide.mpp)
     smooth = ndimage.gaussian_filter(difference, max(0.7, sigma / micrometres), mode="nearest")
     return _tidy(smooth > min(max(_otsu(smooth), least), most), micrometres)
 
