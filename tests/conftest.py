@@ -79,6 +79,14 @@ def forked_workers() -> None:
     warm.fork_dask_workers()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def freed_memory_is_kept() -> None:
+    """Let arrays reuse memory, as those of commands do, instead of faulting in new pages."""
+    from wsi_unet.models.inference.devices import keep_freed_memory
+
+    keep_freed_memory()
+
+
 @pytest.fixture(autouse=True)
 def no_output_stays_locked() -> Iterator[None]:
     """Blame a test that leaves a lock behind, rather than one that counts them."""

@@ -12,13 +12,20 @@ import wsi_unet
 from wsi_unet.geometry import Box
 from wsi_unet.models import UNetConfig
 from wsi_unet.slides import open_slide
+from wsi_unet.slides.resample import choose_resampling, open_raster
+
+MPP = 0.7
+"""The pixel size of the network, µm: 20 blocks."""
 
 
 def test_worker_processes_write_the_same_labels(example_slide_path: Path, tmp_path: Path) -> None:
     config = UNetConfig(depth=3, base_width=4)
     with open_slide(example_slide_path) as slide:
-        image = slide.read(0, Box.from_shape(slide.shape))
-    _, network = balanced_model(config, image[:512, :512], tmp_path / "model")
+        assert slide.mpp is not None
+        resampling = choose_resampling(slide, (MPP / slide.mpp.y, MPP / slide.mpp.x))
+        raster = open_raster(slide, resampling)
+        image = raster.read(Box.from_shape(raster.shape))
+    _, network = balanced_model(config, image[:512, :512], tmp_path / "model", mpp=MPP)
     truth = whole_image_forward(network, config, image)
     assert_every_class_is_there(truth, config.classes)
     stores = tmp_path / "threads", tmp_path / "processes"
