@@ -18,6 +18,8 @@ from scipy import ndimage
 from skimage.measure import label
 from support.labelled import blobs, write_geojson, write_store
 from support.training_data import (
+    CELL,
+    GROUND,
     INSTANCES,
     make_image,
     make_instances,
@@ -32,11 +34,16 @@ from wsi_unet.training.dataset import DataField, open_fields, opening
 from wsi_unet.training.dataset.opening import MemoryBudget
 from wsi_unet.training.fields import IGNORED, FieldWindow
 from wsi_unet.training.targets.components import ConnectedComponents
-from wsi_unet.training.targets.separation import separate_touching, separation_weights
+from wsi_unet.training.targets.separation import (
+    find_boundaries,
+    separate_touching,
+    separation_weights,
+)
 
 SHAPE = (340, 410)
 WEIGHTING = {"separation": 10.0, "sigma": 3.0, "part": 2}
 PARTED = {"part": 3}
+BOUNDARY = {"name": "edge", "reach": 2, "rim": 1}
 
 
 def spiral(shape: tuple[int, int], width: int = 4) -> NDArray[np.uint8]:
@@ -90,6 +97,7 @@ THREE = [
     {"name": "cell", "color": "#ff0000"},
     {"name": "gland", "color": "#00ff00"},
 ]
+EDGE = {"name": "edge", "color": "#0000ff"}
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +109,10 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[DataField, Data
     for truth in TRUTHS:
         for mpp, weighting in ((0.25, WEIGHTING), (0.4, PARTED)):
             data = {"images": "a.png", "mpp": 0.25, **truth}
-            classes = {} if truth.get("kind") else {"classes": THREE}
-            recipe = make_recipe(data, mpp=mpp, weighting=weighting, **classes)
+            classes = [GROUND, CELL] if truth.get("kind") else THREE
+            bounded = {"boundary": BOUNDARY, "classes": [*classes, EDGE]}
+            sections = bounded if weighting is PARTED else {"classes": classes}
+            recipe = make_recipe(data, mpp=mpp, weighting=weighting, **sections)
             (kept,) = open_fields(recipe, folder, MemoryBudget(1 << 30))
             (windowed,) = open_fields(recipe, folder, MemoryBudget(0))
             pairs.append((kept, windowed))
@@ -397,3 +407,28 @@ def test_distances_are_those_of_an_independent_map(tmp_path: Path) -> None:
     )
     found = field.read(Box(0, 0, 90, 110)).separation
     assert np.allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("part", [0, 2])
+@pytest.mark.parametrize("kind", ["instances", "classes"])
+def test_the_boundary_is_made_from_the_objects(
+    kind: Literal["instances", "classes"], part: int, tmp_path: Path
+) -> None:
+    instances = make_instances(SHAPE, number=90)
+    save(tmp_path / "a.png", make_image(SHAPE))
+    values = instances if kind == "instances" else (instances > 0).astype(np.uint8)
+    save(tmp_path / "t.png", values)
+    recipe = make_recipe(
+        {"images": "a.png", "labels": "t.png", "kind": kind},
+        classes=[GROUND, CELL, EDGE], boundary=BOUNDARY, weighting={"part": part},
+    )  # fmt: skip
+    (field,) = open_fields(recipe, tmp_path)
+    whole = Box.from_shape(SHAPE)
+    objects = instances
+    if kind == "classes":
+        objects = label(instances > 0, connectivity=2)  # type: ignore[no-untyped-call]
+    separated = separate_touching(objects, part)
+    expected = np.where(find_boundaries(separated, 2, 1), 2, separated > 0)
+    assert (field.read(whole).labels == expected).all()
+    assert field.amounts[2] == np.count_nonzero(expected == 2)
+    assert ((field.number_objects(whole) > 0) == (objects > 0)).all()

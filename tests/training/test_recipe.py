@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from wsi_unet.errors import RecipeError
+from wsi_unet.models.spec import Normalisation
+from wsi_unet.training.artifacts.card import describe_model
 from wsi_unet.training.recipe_file import read_recipe, shipped_recipes, write_recipe
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows" / "training"
@@ -238,3 +240,41 @@ def test_no_recipe_at_all(tmp_path: Path) -> None:
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(RecipeError, match="isn't TOML"):
         read_recipe(tmp_path / "bytes.toml")
+
+
+BOUNDARY = """
+[[classes]]
+name = "edge"
+color = "#0000ff"
+[boundary]
+name = "edge"
+reach = 1
+[objects.cell]
+split = "interior"
+boundary = "edge"
+growth = 1.5
+"""
+
+
+def test_a_boundary_class_and_an_object_rule_reach_the_card(tmp_path: Path) -> None:
+    recipe = read_recipe(written(tmp_path, MINIMAL + BOUNDARY))
+    assert recipe.boundary_index == len(recipe.classes) - 1
+    assert recipe.boundary_index not in recipe.true_indices
+    spec = describe_model(recipe, Normalisation(mean=(0.5,) * 3, std=(0.5,) * 3), "")
+    assert spec.objects is not None
+    assert spec.objects.of("cell").describe() == "interior:edge:1.5"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (('[boundary]\nname = "edge"', '[boundary]\nname = "rim"'), "'rim' is none of the classes"),
+        (("reach = 1", "reach = 0"), "there is no boundary"),
+        (("reach = 1", "reach = 99"), "reach"),
+        (("growth = 1.5", ""), "growth"),
+        (('boundary = "edge"', 'boundary = "cell"'), "its own boundary"),
+    ],
+)
+def test_refused_boundaries(change: tuple[str, str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=message):
+        read_recipe(written(tmp_path, MINIMAL + BOUNDARY.replace(*change)))

@@ -14,6 +14,7 @@ from scipy import ndimage
 from wsi_unet.geometry import Box
 from wsi_unet.training.targets.separation import (
     STRIP,
+    find_boundaries,
     gap_halo,
     separate_touching,
     separation_halo,
@@ -192,3 +193,34 @@ def test_objects_that_are_far_apart_stay_as_they_are() -> None:
 
 def test_diagonal_neighbours_touch() -> None:
     assert separate_touching(np.array([[1, 0], [0, 2]]), 1).tolist() == [[1, 0], [0, 0]]
+
+
+def brute_boundaries(instances: NDArray[Any], reach: int, rim: int) -> NDArray[np.bool_]:
+    found = np.zeros(instances.shape, np.bool_)
+    for y, x in np.ndindex(*instances.shape):
+
+        def near(far: int, y: int = y, x: int = x) -> set[int]:
+            return {*instances[max(0, y - far) : y + far + 1, max(0, x - far) : x + far + 1].flat}
+
+        between = reach > 0 and len(near(reach) - {0}) > 1
+        along = rim > 0 and instances[y, x] > 0 and len(near(rim)) > 1
+        found[y, x] = between or along
+    return found
+
+
+@settings(max_examples=30)
+@given(MAPS, st.sampled_from([(1, 0), (2, 0), (0, 1), (0, 2), (1, 1), (3, 1), (1, 2)]))
+def test_boundaries_are_as_defined(instances: NDArray[Any], widths: tuple[int, int]) -> None:
+    found = find_boundaries(instances, *widths)
+    assert (found == brute_boundaries(instances, *widths)).all()
+
+
+@settings(max_examples=30)
+@given(MAPS, st.sampled_from([(1, 0), (0, 2), (3, 1)]), st.integers(0, 10), st.integers(0, 12))
+def test_a_box_with_its_halo_has_the_boundaries_of_the_whole(
+    instances: NDArray[Any], widths: tuple[int, int], y: int, x: int
+) -> None:
+    box = Box(y, x, y + 9, x + 14)
+    grown = box.grow(max(widths), max(widths)).intersection(Box.from_shape(SHAPE))
+    found = find_boundaries(instances[grown.slices()], *widths)[box.relative_to(grown).slices()]
+    assert (found == find_boundaries(instances, *widths)[box.slices()]).all()

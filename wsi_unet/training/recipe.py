@@ -11,7 +11,9 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from wsi_unet.models.architectures.unet import UNetConfig
+from wsi_unet.objects.rule import ObjectRule
 from wsi_unet.training.recipe_sections import (
+    Boundary,
     Colouring,
     DataSource,
     InputNormalisation,
@@ -43,6 +45,8 @@ class Recipe(RecipeSection):
         license: license of its weights, an SPDX expression if there is one.
         classes: classes, in the order of the network's outputs.
         background: class stored as label 0; None: there is none.
+        boundary: class that is made from the objects of the others; None: there is none.
+        objects: how the pixels of the model's classes become objects, for its card.
         mpp: µm per pixel to train at; None: pixels as they are.
         channel_order: "rgb" or "gray".
         head: "softmax", or "sigmoid" if each class is predicted independently.
@@ -64,6 +68,8 @@ class Recipe(RecipeSection):
     license: str = ""
     classes: tuple[RecipeClass, ...] = Field(min_length=1, max_length=253)
     background: str | None = None
+    boundary: Boundary | None = None
+    objects: ObjectRule | None = None
     mpp: Positive | None = None
     channel_order: Literal["rgb", "gray"] = "rgb"
     head: Literal["softmax", "sigmoid"] = "softmax"
@@ -89,6 +95,10 @@ class Recipe(RecipeSection):
             raise ValueError("classes: a softmax head needs two classes or more")
         if self.background is not None and self.background not in names:
             raise ValueError(f"background: {self.background!r} is none of the classes {names}")
+        if self.boundary is not None and self.boundary.name not in names:
+            raise ValueError(f"boundary: {self.boundary.name!r} is none of the classes {names}")
+        if self.boundary is not None and self.boundary.name == self.background:
+            raise ValueError(f"boundary: {self.boundary.name!r} is the background already")
         for name in self.sampling.classes:
             if name not in names:
                 raise ValueError(f"sampling.classes: {name!r} is none of the classes {names}")
@@ -125,6 +135,16 @@ class Recipe(RecipeSection):
     def background_index(self) -> int | None:
         """Index of the background class; None: there is none."""
         return None if self.background is None else self.class_index(self.background)
+
+    @property
+    def boundary_index(self) -> int | None:
+        """Index of the class that is made from the objects; None: there is none."""
+        return None if self.boundary is None else self.class_index(self.boundary.name)
+
+    @property
+    def true_indices(self) -> tuple[int, ...]:
+        """Indices of the classes that a truth can have: all but the boundary."""
+        return tuple(n for n in range(len(self.classes)) if n != self.boundary_index)
 
     def class_index(self, name: str) -> int:
         """Return the index of a class, which is that of its output."""

@@ -215,6 +215,34 @@ class Weighting(RecipeSection):
     part: int = Field(default=0, ge=0, le=9)
 
 
+class Boundary(RecipeSection):
+    """A class that is made from the objects, so that a network learns where one ends.
+
+    Widths are Chebyshev distances. Objects are what is left, so a network's objects are the
+    components of their class, grown into this one (the object rule "interior").
+
+    Attributes:
+        name: the class; no truth has it.
+        reach: pixels that are at most this far from two objects are of the class, px.
+        rim: width of what each object gives up along all of its edge, px; 0: none.
+    """
+
+    name: str
+    reach: int = Field(default=1, ge=0, le=16)
+    rim: int = Field(default=0, ge=0, le=16)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.reach and not self.rim:
+            raise ValueError("reach: with neither reach nor rim there is no boundary; give one")
+        return self
+
+    @property
+    def halo(self) -> int:
+        """How far around a pixel decides whether it is of the class, px."""
+        return max(self.reach, self.rim)
+
+
 class LossTerm(RecipeSection):
     """A term of the loss.
 

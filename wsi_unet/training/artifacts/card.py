@@ -49,6 +49,7 @@ def describe_model(recipe: Recipe, normalisation: Normalisation, training_data: 
             license=recipe.license,
             description=recipe.description,
             training_data=training_data,
+            objects=recipe.objects,
         )
     except ValidationError as error:
         raise RecipeError(f"recipe {recipe.name}: {first_problem(error)}") from error

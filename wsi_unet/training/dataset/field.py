@@ -120,6 +120,13 @@ class DataField:
         """Patient that the image is of."""
         return self._reader.file.patient
 
+    def number_objects(self, box: Box) -> NDArray[np.integer[Any]]:
+        """Return the numbers (h, w) of the truth's objects in a box inside the field, 0 for none.
+
+        Needs a truth that numbers its objects, or a recipe that keeps objects apart.
+        """
+        return self._reader.labelling.number_objects(self._reader.open_truth(), box)
+
     @property
     def source(self) -> int:
         """Number of the data source in the recipe."""

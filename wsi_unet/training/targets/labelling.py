@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from wsi_unet.geometry import Box, Shape
 from wsi_unet.training.images import TrainingImage
 from wsi_unet.training.recipe import Recipe
-from wsi_unet.training.recipe_sections import Weighting
+from wsi_unet.training.recipe_sections import Boundary, Weighting
 from wsi_unet.training.targets.components import ConnectedComponents
 from wsi_unet.training.targets.meanings import outside_label
 from wsi_unet.training.targets.separation import (
+    find_boundaries,
     gap_halo,
     separate_touching,
     separation_halo,
@@ -36,23 +37,45 @@ class ObjectLabels:
     Attributes:
         labels: (256,) whether each label is that of a class with objects.
         outside: label of pixels outside all objects.
+        boundary: what of the objects, and between them, has a label of its own; None: nothing.
+        boundary_label: that label.
     """
 
     labels: NDArray[np.bool_]
     outside: int
+    boundary: Boundary | None = None
+    boundary_label: int = 0
 
     @classmethod
     def from_recipe(cls, recipe: Recipe) -> ObjectLabels:
-        """Return the labels of a recipe: of all its classes but the background."""
+        """Return the labels of a recipe: of all its classes but background and boundary."""
         labels = np.zeros(256, np.bool_)
-        labels[: len(recipe.classes)] = True
+        labels[list(recipe.true_indices)] = True
         if recipe.background_index is not None:
             labels[recipe.background_index] = False
-        return cls(labels, outside_label(recipe))
+        return cls(labels, outside_label(recipe), recipe.boundary, recipe.boundary_index or 0)
 
     def classes(self, labels: Labels) -> Labels:
         """Return a number above 0 for each class that has objects, and 0 elsewhere."""
         return np.where(self.labels[labels], labels + 1, 0).astype(np.uint8)
+
+    @property
+    def halo(self) -> int:
+        """How far around a pixel decides whether it is of the boundary, px."""
+        return 0 if self.boundary is None else self.boundary.halo
+
+    def mark_boundaries(self, labels: Labels, numbers: NDArray[np.integer[Any]]) -> Labels:
+        """Return labels with the boundary of the objects in it, exact except in a margin.
+
+        Args:
+            labels: (h, w).
+            numbers: (h, w), a number above 0 for each object, 0 elsewhere.
+        """
+        if self.boundary is None:
+            return labels
+        found = find_boundaries(numbers, self.boundary.reach, self.boundary.rim)
+        found &= (numbers > 0) | (labels == self.outside)  # what is ignored stays so
+        return np.where(found, np.uint8(self.boundary_label), labels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +107,8 @@ class Labelling:
             weighting: how objects are kept apart.
             truth: truth of the image.
         """
-        if truth.numbered or not (weighting.separation or weighting.part):
+        needed = weighting.separation or weighting.part or objects.boundary
+        if truth.numbered or not needed:
             return cls(image.shape, objects, weighting)
         opened = truth.open(image)
         components = ConnectedComponents.find(
@@ -99,7 +123,7 @@ class Labelling:
             truth: truth of the image.
             box: box, px.
         """
-        if not self.weighting.part:
+        if not self.weighting.part and self.objects.boundary is None:
             return truth.read(box).labels
         grown = self._grow(box, 0)
         return self._separate(truth, grown)[0][box.relative_to(grown).slices()]
@@ -119,18 +143,26 @@ class Labelling:
         inner = box.relative_to(grown)
         return labels[inner.slices()], separation_weights(numbers, w0, sigma, inner)
 
+    def number_objects(self, truth: OpenTruth, box: Box) -> NDArray[np.integer[Any]]:
+        """Return the numbers (h, w) of the truth's objects in a box inside the image, 0 for none.
+
+        Needs a truth that numbers its objects, or a recipe that keeps objects apart.
+        """
+        return self._number_objects(truth, box, truth.read(box))
+
     def _grow(self, box: Box, halo: int) -> Box:
-        """Return a box grown by a halo, and by the halo for gaps, as far as the image goes."""
-        halo += gap_halo(self.weighting.part)
+        """Return a box grown by a halo, and by those of gaps and boundaries, inside the image."""
+        halo += gap_halo(self.weighting.part) + self.objects.halo
         return box.grow(halo, halo).intersection(Box.from_shape(self.shape))
 
     def _separate(self, truth: OpenTruth, box: Box) -> tuple[Labels, NDArray[np.integer[Any]]]:
-        """Return labels and object numbers of a box, exact except in a margin of the gap halo."""
+        """Return labels and object numbers of a box, exact except in a margin of those halos."""
         window = truth.read(box)
         numbers = self._number_objects(truth, box, window)
         separated = separate_touching(numbers, self.weighting.part)
         lost = (separated == 0) & (numbers != 0)
-        return np.where(lost, np.uint8(self.objects.outside), window.labels), separated
+        labels = np.where(lost, np.uint8(self.objects.outside), window.labels)
+        return self.objects.mark_boundaries(labels, separated), separated
 
     def _number_objects(
         self, truth: OpenTruth, box: Box, window: TruthWindow

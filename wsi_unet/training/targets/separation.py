@@ -186,6 +186,40 @@ def separate_touching(instances: NDArray[Any], gap: int) -> NDArray[Any]:
     return numbers.reshape(padded.shape)[gap:-gap, gap:-gap].copy()
 
 
+def find_boundaries(instances: NDArray[Any], reach: int, rim: int) -> NDArray[np.bool_]:
+    """Return the pixels between objects, and along the edges of objects.
+
+    Distances are Chebyshev distances. Beyond the map there is nothing, so an object that its edge
+    cuts has no rim there.
+
+    >>> find_boundaries(np.array([[0, 0, 1, 1, 1, 2, 2, 2]]), reach=1, rim=0).astype(int).tolist()
+    [[0, 0, 0, 0, 1, 1, 0, 0]]
+    >>> find_boundaries(np.array([[0, 0, 1, 1, 1, 2, 2, 2]]), reach=0, rim=1).astype(int).tolist()
+    [[0, 0, 1, 0, 1, 1, 0, 0]]
+
+    Args:
+        instances: (h, w), a number above 0 for each object, 0 elsewhere.
+        reach: pixels that are at most this far from two objects are between them, px.
+        rim: pixels of an object that are at most this far from what isn't the object are along its
+            edge, px. A box with the larger of both around it gives what the whole map gives.
+    """
+    found = np.zeros(instances.shape, np.bool_)
+    beyond = np.iinfo(instances.dtype).max
+    largest, least = instances, instances
+    least_object = np.where(instances > 0, instances, beyond)
+    for distance in range(1, max(reach, rim) + 1):
+        largest = _filter_3x3(np.maximum, largest)
+        if distance <= rim:
+            least = _filter_3x3(np.minimum, least)
+        if distance <= reach:
+            least_object = _filter_3x3(np.minimum, least_object)
+        if distance == rim:
+            found |= (instances > 0) & (largest != least)
+        if distance == reach:
+            found |= (largest > 0) & (largest != least_object)
+    return found
+
+
 def _offsets(reach: int) -> list[tuple[int, int]]:
     """Return all (dy, dx) within `reach` px."""
     side = range(-reach, reach + 1)
