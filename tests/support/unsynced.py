@@ -10,9 +10,9 @@ import os
 from typing import Any
 
 
-def check_open(file: Any) -> None:
+def check_open(fd: Any) -> None:
     """Do as `os.fsync`, but leave the writing to the system."""
-    os.fstat(file if isinstance(file, int) else file.fileno())
+    os.fstat(fd if isinstance(fd, int) else fd.fileno())
 
 
 os.fsync = check_open

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from support import warm
 from support.clusters import running, until
 
 MANIFEST = Path(__file__).resolve().parents[2] / "workflows" / "kubernetes" / "segment.yaml"
@@ -108,7 +109,7 @@ def test_its_commands_segment_a_slide(
         stack.enter_context(running(*scheduler, env=at_scheduler, log=log))
         until(lambda: "Scheduler at" in log.read_text(), "the scheduler starts", log)
         stack.enter_context(running(*worker, env=at_worker, log=tmp_path / "worker.log"))
-        done = subprocess.run(
+        done = warm.run(
             [*PROGRAM, *client[1:], "--region", "0,0,512,512", "--block", "512", "--json"],
             env={"PATH": "/usr/bin:/bin", **at_client},
             capture_output=True,
