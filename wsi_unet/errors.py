@@ -122,6 +122,12 @@ def first_line(error: BaseException) -> str:
     return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}…"
 
 
+def describe_error(error: BaseException) -> str:
+    """Return the first line of an error's message, after the name of its type if it isn't ours."""
+    line, kind = first_line(error), type(error).__name__
+    return line if isinstance(error, WsiUnetError) or line == kind else f"{kind}: {line}"
+
+
 @contextmanager
 def foreign_errors_as(kind: type[WsiUnetError], what: str) -> Iterator[None]:
     """Turn whatever other libraries raise inside into an error of `kind`; ours pass unchanged.

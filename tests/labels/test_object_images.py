@@ -111,7 +111,7 @@ def test_the_metadata_is_what_zarr_would_write(tmp_path: Path) -> None:
         shards=(2048, 2048),
         dtype="uint32",
         fill_value=0,
-        compressors=ZstdCodec(level=5),
+        compressors=ZstdCodec(level=5, checksum=True),
         dimension_names=["y", "x"],
     )
     written = json.loads((tmp_path / "zarr.json").read_text())

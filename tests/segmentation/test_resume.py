@@ -136,3 +136,19 @@ def test_an_all_background_slide_resumes_without_computing(tmp_path: Path, study
     again = wsi_unet.segment(slide, output, study.folder / "model", **options)
     assert again.blocks.resumed == study.blocks
     assert marker_times(output) == before
+
+
+def test_a_plan_says_what_is_left(study: Study, tmp_path: Path) -> None:
+    output = study.finished(tmp_path / "out")
+    before = every_file(output)
+    done = study.plan(output)
+    assert len(done.done) == len(done.labels.blocks())
+    assert done.seconds_left == 0
+    (output / "labels/random/0/c/1/1").unlink()
+    left = study.plan(output)
+    assert {*left.labels.blocks()} - left.done == {(1, 1)}
+    assert left.costs.seconds is not None
+    assert left.seconds_left == pytest.approx(left.costs.seconds / len(left.costs.tissue))
+    before.pop("labels/random/0/c/1/1")
+    assert every_file(output) == before
+    assert not study.plan(tmp_path / "new").done

@@ -48,6 +48,9 @@ class Study:
     def run(self, output: Path, model: str = "model", **options: Any) -> wsi_unet.Report:
         return wsi_unet.segment(self.slide, output, self.folder / model, **(OPTIONS | options))
 
+    def plan(self, output: Path) -> wsi_unet.Plan:
+        return wsi_unet.plan(self.slide, output, self.folder / "model", **OPTIONS)
+
     def finished(self, output: Path) -> Path:
         """Return a copy of the finished store, to be damaged."""
         shutil.copytree(self.whole, output)

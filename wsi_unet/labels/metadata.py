@@ -127,7 +127,7 @@ def describe_array(shape: Sequence[int], shard_side: int, dtype: np.dtype[Any] =
                         {"name": "bytes", **little},
                         {
                             "name": "zstd",
-                            "configuration": {"level": ZSTD_LEVEL, "checksum": False},
+                            "configuration": {"level": ZSTD_LEVEL, "checksum": True},
                         },
                     ],
                     "index_codecs": [

@@ -101,7 +101,7 @@ def encode_shard(data: NDArray[np.unsignedinteger[Any]], side: int) -> bytes | N
         side: rows and columns of the whole shard, px, a multiple of `CHUNK`.
     """
     per_side = side // CHUNK
-    codec = Zstd(level=ZSTD_LEVEL)
+    codec = Zstd(level=ZSTD_LEVEL, checksum=True)
     chunks: list[bytes] = []
     index = np.full((per_side, per_side, 2), EMPTY_CHUNK, "<u8")
     offset = 0

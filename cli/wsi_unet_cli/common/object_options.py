@@ -59,9 +59,9 @@ _OPTIONS = (
     click.option(
         "--measure",
         metavar="WHAT,…",
-        help="What is measured: shape, and also intensity (mean and standard deviation of each of "
-        "the slide's channels) or stain (of the densities of haematoxylin, eosin and DAB), which "
-        "are read from the slide at the labels' pixel size.  [default: shape]",
+        help="What is measured: shape; and on the slide, at the labels' pixel size, intensity "
+        "(mean and standard deviation of each channel) or stain (those of the optical densities "
+        "of haematoxylin, eosin and DAB).  [default: shape]",
     ),
 )
 

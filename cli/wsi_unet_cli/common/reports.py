@@ -31,6 +31,8 @@ VIEWS_IN_WORDS = {"none": "", "flips": "4 flips, averaged", "d4": "8 flips and r
 
 OBJECT_COLUMNS = ("  class", "objects", "per mm²", "mean area", "split", "dropped", "unsplit")
 
+NOTHING_LEFT = "nothing was left to compute"
+
 MAX_FAILURES = 10
 """Number of failed blocks that are listed; `--json` has all."""
 
@@ -65,16 +67,22 @@ def show_plan(plan: Plan) -> None:
             ("disk", f"about {size(costs.expected_bytes)}, {size(costs.output_bytes)} at most"),
             ("memory", f"{size(costs.process_bytes)} per process"),
             ("device memory", "" if costs.device_bytes is None else size(costs.device_bytes)),
-            (
-                "time",
-                "not measured" if costs.seconds is None else f"about {duration(costs.seconds)}",
-            ),
+            ("time", _time_in_words(plan)),
             ("objects", _object_costs_in_words(plan.object_costs)),
             ("signature", plan.signature),
-            ("resumes", "yes, part of it is done" if plan.resumes else ""),
+            ("resumes", f"{len(plan.done)} of {blocks} blocks are done" if plan.resumes else ""),
             *(("warning", speak(warning)) for warning in plan.warnings),
         ],
     )
+
+
+def _time_in_words(plan: Plan) -> str:
+    """Return how long what isn't done will take."""
+    if len(plan.done) == len(plan.labels.blocks()):
+        return "all labels are done"
+    if plan.seconds_left is None:
+        return "not measured"
+    return f"about {duration(plan.seconds_left)}{' more' if plan.done else ''}"
 
 
 def _object_costs_in_words(costs: ObjectCosts | None) -> str:
@@ -124,7 +132,7 @@ def show_report(report: Report, *, verbose: bool) -> None:
             ("written to", f"{report.output} ({groups_in_words(_groups(report))})"),
             ("blocks", blocks_in_words(report.blocks)),
             ("image", "" if report.image is None else blocks_in_words(report.image, labels=False)),
-            ("time", _describe_time(report) if computed else "nothing was left to compute"),
+            ("time", _describe_time(report) if computed or report.failures else NOTHING_LEFT),
             ("spent on", waits_in_words(report.waits) if computed else ""),
             (
                 "exactness",

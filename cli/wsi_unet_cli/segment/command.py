@@ -171,7 +171,7 @@ continues where it stopped when the same command is given again.
     "--allow-outside",
     "outside",
     is_flag=True,
-    help="Let a manifest's column output name places outside of OUT.",
+    help="Allow places outside of OUT in the column 'output' of a manifest.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace a result made with other parameters.")
 @click.option(

@@ -30,7 +30,8 @@ class PlanTotals:
         slides: number of slides that can be segmented.
         failed: number of slides that can't.
         blocks: number of their blocks.
-        seconds: estimated time, without slides of unknown speed.
+        done: number of those that earlier runs have done.
+        seconds: estimated time of what isn't done, without slides of unknown speed.
         expected_bytes: expected size on disk.
         output_bytes: size on disk, at most.
         warnings: number of warnings.
@@ -41,6 +42,7 @@ class PlanTotals:
     slides: int = 0
     failed: int = 0
     blocks: int = 0
+    done: int = 0
     seconds: float = 0.0
     expected_bytes: int = 0
     output_bytes: int = 0
@@ -52,7 +54,8 @@ class PlanTotals:
         """Add a slide's plan."""
         self.slides += 1
         self.blocks += len(plan.labels.blocks())
-        self.seconds += plan.costs.seconds or 0.0
+        self.seconds += plan.seconds_left or 0.0
+        self.done += len(plan.done)
         self.expected_bytes += plan.costs.expected_bytes
         self.output_bytes += plan.costs.output_bytes
         self.warnings += len(plan.warnings)
@@ -114,12 +117,12 @@ def _lines(slide: str, plan: Plan) -> list[str]:
         f"{count(len(labels.blocks()), 'block')}, {len(costs.tissue)} with tissue",
         f"about {size(costs.expected_bytes)}",
     ]
-    if costs.seconds is not None:
-        words.append(f"about {duration(costs.seconds)}")
+    if plan.seconds_left is not None:
+        words.append(f"about {duration(plan.seconds_left)}")
     if labels.inexact_because:
         words.append(exactness_in_words(labels.exactness, labels.inexact_because))
     if plan.resumes:
-        words.append("resumes")
+        words.append(f"resumes, {len(plan.done)} done")
     line = f"{PurePath(slide).name}: {', '.join(words)}"
     return [line, *warning_lines(plan.slide_warnings)]
 
@@ -130,7 +133,10 @@ def _show(totals: PlanTotals, folder: str) -> None:
         f"{totals.slides} of {slides} planned, nothing written",
         [
             ("would write to", folder),
-            ("blocks", str(totals.blocks)),
+            (
+                "blocks",
+                f"{totals.blocks}, {totals.done} done" if totals.done else str(totals.blocks),
+            ),
             ("disk", f"about {size(totals.expected_bytes)}, {size(totals.output_bytes)} at most"),
             ("time", f"about {duration(totals.seconds)}"),
             ("resumes", f"{totals.resuming} of them" if totals.resuming else ""),

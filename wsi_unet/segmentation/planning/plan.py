@@ -8,7 +8,7 @@ from typing import Any
 
 from wsi_unet.dask_cluster.workers import WorkerCounts
 from wsi_unet.errors import SignatureError
-from wsi_unet.geometry import Box
+from wsi_unet.geometry import BlockIndex, Box
 from wsi_unet.models.inference.ensemble import Ensemble
 from wsi_unet.segmentation.differences import describe_differences
 from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters, find_region
@@ -43,6 +43,8 @@ class Plan:
         model_warnings: what makes every result of the model or the ensemble doubtful, likewise.
         objects: how the labels' objects are found; None: they aren't.
         object_costs: what finding them needs, as far as that can be known; None: nothing.
+        done: blocks of labels that an earlier run has done; counted only where the plan is all that
+            is wanted, since a run counts them anyway.
     """
 
     output: str
@@ -56,6 +58,15 @@ class Plan:
     model_warnings: tuple[str, ...]
     objects: ObjectPlan | None = None
     object_costs: ObjectCosts | None = None
+    done: frozenset[BlockIndex] = frozenset()
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimated time of what isn't done; None where no speed was measured."""
+        tissue = self.costs.tissue
+        if self.costs.seconds is None or not tissue:
+            return self.costs.seconds
+        return self.costs.seconds * len(tissue - self.done) / len(tissue)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -110,6 +121,8 @@ class Plan:
             "regions": [list(region) for region in self.labels.regions],
             "image": None if self.image is None else self.image.mode,
             "resumes": self.resumes,
+            "blocks_done": len(self.done),
+            "seconds_left": self.seconds_left,
             "warnings": list(self.warnings),
             "object_costs": None if self.object_costs is None else asdict(self.object_costs),
             **self.costs.to_json(),

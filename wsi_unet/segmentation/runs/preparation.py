@@ -21,6 +21,7 @@ from wsi_unet.dask_cluster.workers import (
     runs_in_this_process,
 )
 from wsi_unet.errors import ModelError
+from wsi_unet.labels.progress import Progress
 from wsi_unet.locations import Location
 from wsi_unet.models.importing.imported_models import load_or_import_model
 from wsi_unet.models.inference.ensemble import Ensemble
@@ -32,6 +33,7 @@ from wsi_unet.segmentation.planning.plan import Plan, make_plan
 from wsi_unet.segmentation.runs.execution import Execution
 from wsi_unet.segmentation.runs.jobs import SlideJob, locate
 from wsi_unet.segmentation.runs.output import lay_out
+from wsi_unet.segmentation.runs.remaining import find_done
 from wsi_unet.segmentation.worker.measurement import ProbeRequest, WorkerMeasurement
 from wsi_unet.segmentation.worker.probe import compare_with_float32, measure_worker
 from wsi_unet.slides.opening import open_slide
@@ -86,7 +88,12 @@ class Preparation:
         slide, location = locate(job)
         ensemble = self._load_ensemble(job)
         output = _inspect(job, location, ensemble)
-        return self._plan(job, slide, output, ensemble, estimate=True, show=show)
+        plan = self._plan(job, slide, output, ensemble, estimate=True, show=show)
+        if not plan.resumes:
+            return plan
+        return replace(
+            plan, done=find_done(Progress(open_store(location), plan.labels.label), plan)
+        )
 
     def prepare(self, job: SlideJob, show: ShowPhase = lambda _: None) -> Execution:
         """Open, plan, lock and lay out a run; its caller must `close` it.

@@ -5,7 +5,10 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Mapping
 
+from wsi_unet.geometry import BlockIndex
+from wsi_unet.labels.progress import Progress
 from wsi_unet.segmentation.parameters import ImageParameters, LabelParameters
+from wsi_unet.segmentation.planning.plan import Plan
 from wsi_unet.segmentation.runs.output import OpenOutput, reopen
 from wsi_unet.segmentation.runs.tally import Tally
 from wsi_unet.segmentation.worker.task import Run, Task
@@ -38,6 +41,15 @@ def resume_run(
         [((rank + 1) / len(queue), task) for rank, task in enumerate(queue)] for queue in queues
     )
     return (task for _, task in heapq.merge(*ranked, key=lambda pair: pair[0]))
+
+
+def find_done(progress: Progress, plan: Plan) -> frozenset[BlockIndex]:
+    """Return the blocks of labels that are marked done and stored; nothing is changed."""
+    labels = plan.labels
+    blocks = {*labels.blocks()}
+    found = progress.read_markers(labels.signature())
+    markers = (m for m in found if m.block in blocks and labels.covers_block(m))
+    return frozenset(marker.block for marker, sound in progress.check_shards(markers) if sound)
 
 
 def _resume_array(

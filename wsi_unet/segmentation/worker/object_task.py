@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wsi_unet.errors import BlockError, OutputError
+from wsi_unet.errors import BlockError, OutputError, describe_error
 from wsi_unet.geometry import BlockIndex
 from wsi_unet.objects.faces import Faces
 from wsi_unet.objects.joining import Component
@@ -108,10 +108,8 @@ def run_object_task(task: ObjectTask) -> Faces | MadePart:
             return stage.find_faces(task.index)
     # A store or a codec may raise anything; whatever it is, it belongs to this block.
     except Exception as error:
-        reason = str(error).partition("\n")[0] or "no message"
-        raise BlockError(
-            f"objects of {task.run.name}, block {i}.{j}: {type(error).__name__}: {reason}"
-        ) from error
+        what = f"objects of {task.run.name}, block {i}.{j}"
+        raise BlockError(f"{what}: {describe_error(error)}") from error
 
 
 def _open_stage(run: ObjectRun) -> Stage:

@@ -10,7 +10,7 @@ from socket import gethostname
 from time import perf_counter, time
 from typing import Protocol
 
-from wsi_unet.errors import BlockError, OutputError
+from wsi_unet.errors import BlockError, OutputError, describe_error
 from wsi_unet.geometry import BlockIndex
 from wsi_unet.labels.progress import (
     BlockMarker,
@@ -137,8 +137,5 @@ def run_once(
         progress.write_marker(marker)
     # A reader, a codec or a device may raise anything; whatever it is, it belongs to this block.
     except Exception as error:
-        reason = str(error).partition("\n")[0] or "no message"
-        raise BlockError(
-            f"{name}, block {index[0]}.{index[1]}: {type(error).__name__}: {reason}"
-        ) from error
+        raise BlockError(f"{name}, block {index[0]}.{index[1]}: {describe_error(error)}") from error
     return marker

@@ -215,10 +215,15 @@ class TileSource:
             name = self._tile_name(window.level, index)
             raise SlideError(f"{name} can't be read: {error.strerror or error}") from error
         offset, length = tile_range
-        if len(data) < length or (tiff_level.jpeg and not tiff_level.jpeg.is_complete(data)):
+        missing = ""
+        if len(data) < length:
+            missing = f"{len(data)} of {length} bytes are there"
+        elif tiff_level.jpeg and not tiff_level.jpeg.is_complete(data):
+            missing = f"the JPEG of {length} bytes has no end"
+        if missing:
             raise SlideError(
-                f"{self._tile_name(window.level, index)} is truncated ({len(data)} of {length} "
-                f"bytes at offset {offset}); the file is damaged, fetch it again"
+                f"{self._tile_name(window.level, index)} is truncated ({missing}, at offset "
+                f"{offset}); the file is damaged, fetch it again"
             )
         return data
 
