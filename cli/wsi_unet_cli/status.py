@@ -116,6 +116,7 @@ def _show(run: RunStatus, *, forgotten: bool) -> None:
             ("exactness", exactness_in_words(run.exactness or "", run.inexact_because)),
             ("blocks", f"{blocks}, {run.blocks.left} left"),
             ("damaged", damaged),
+            ("missing", run.missing and f"{run.missing}; the same segment command restores it"),
             ("speed", ", ".join(speed)),
             ("spent on", waits_in_words(run.waits) if run.seconds else ""),
             *failures_in_words(run.failures),

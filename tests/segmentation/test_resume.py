@@ -116,7 +116,11 @@ def test_only_checksums_find_silent_damage(study: Study, tmp_path: Path) -> None
 def test_damage_to_the_small_levels_is_repaired(study: Study, tmp_path: Path, key: str) -> None:
     output = study.finished(tmp_path / "out")
     (output / key).unlink()
-    assert {status.state for status in run_status(output)} == {"finished", "unfinished"}
+    found = run_status(output)
+    assert {status.state for status in found} == {"finished", "unfinished"}
+    (unfinished,) = (status for status in found if status.state == "unfinished")
+    told = unfinished.blocks.left or unfinished.missing
+    assert told in (1, "the small levels are missing or damaged")
     report = study.run(output)
     assert report.blocks.resumed == study.blocks
     assert array_objects(output) == array_objects(study.whole)
@@ -152,3 +156,14 @@ def test_a_plan_says_what_is_left(study: Study, tmp_path: Path) -> None:
     before.pop("labels/random/0/c/1/1")
     assert every_file(output) == before
     assert not study.plan(tmp_path / "new").done
+
+
+def test_status_says_that_metadata_is_damaged(study: Study, tmp_path: Path) -> None:
+    output = study.finished(tmp_path / "out")
+    (output / "labels/random/zarr.json").write_text("{")
+    labels = run_status(output)[0]
+    assert (labels.state, labels.blocks.left) == ("unfinished", 0)
+    assert labels.missing == "metadata (zarr.json) is missing or damaged"
+    study.run(output)
+    assert run_status(output)[0].missing == ""
+    assert array_objects(output) == array_objects(study.whole)

@@ -85,6 +85,7 @@ class RunStatus:
         failures: failed blocks.
         damaged: blocks whose shards aren't what was written; with `forget` their markers were
             removed.
+        missing: what is missing although all blocks are done, in words; "" if nothing is.
         objects: the objects of each label group, as far as they were asked for.
     """
 
@@ -103,6 +104,7 @@ class RunStatus:
     waits: Waits
     failures: tuple[Failure, ...]
     damaged: tuple[BlockIndex, ...]
+    missing: str = ""
     objects: tuple[ObjectStatus, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -173,7 +175,10 @@ def _read_status(
         sound for _, sound in progress.check_shards([tail], contents=verify)
     )
     finished = _is_finished(progress, parameters)
-    complete = len(done) == len(indices) and tail_sound and finished
+    missing = "" if finished else _explain_unfinished(progress, parameters)
+    if not tail_sound:
+        missing = "the small levels are missing or damaged"
+    complete = len(done) == len(indices) and not missing
     if forget:
         for marker in damaged:
             progress.forget_block(marker.block)
@@ -211,6 +216,7 @@ def _read_status(
         waits=sum(map(Waits.from_marker, done), start=Waits()),
         failures=failures,
         damaged=tuple(sorted(marker.block for marker in damaged)),
+        missing=missing if len(done) == len(indices) else "",
         objects=()
         if labels is None
         else tuple(read_object_status(progress.store, labels.label, labels.label_groups, verify)),
@@ -249,6 +255,13 @@ def measure_cover(spans: Iterable[tuple[float, float]]) -> float:
         total += max(0.0, last - max(first, end))
         end = max(end, last)
     return total
+
+
+def _explain_unfinished(progress: Progress, parameters: LabelParameters | ImageParameters) -> str:
+    """Return what is missing of arrays that aren't finished, beside their blocks."""
+    if isinstance(parameters, LabelParameters) and are_labels_described(progress.store, parameters):
+        return "the labels aren't marked as finished"
+    return "metadata (zarr.json) is missing or damaged"
 
 
 def _is_finished(progress: Progress, parameters: LabelParameters | ImageParameters) -> bool:
