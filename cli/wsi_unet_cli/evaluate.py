@@ -67,9 +67,9 @@ def parse_tolerance(ctx: click.Context, param: click.Parameter, value: str) -> f
 @click.option(
     "--instances",
     is_flag=True,
-    help="Score objects: F1 at IoU 0.5, PQ and AJI. In images, values are numbers of objects; of "
-    "class labels, the objects that `wsi-unet objects` has stored or else connected components "
-    "are; every annotation is an object.",
+    help="Score objects: F1 at IoU 0.5, PQ and AJI. Objects of a result are those that `wsi-unet "
+    "objects` has stored, or else the connected components of each class; of an image, the pixels "
+    "of one value; of annotations, each outline.",
 )
 @click.option(
     "--em",

@@ -27,6 +27,9 @@ Examples:
 docs/reference/measure.md defines every column.
 """
 
+SMALL_AREA = 0.001
+"""mm² below which areas are shown in µm²."""
+
 Row = Mapping[str, Any]
 
 
@@ -108,8 +111,9 @@ def _area(name: str) -> Callable[[Row], str]:
     """Return what writes an area of a row."""
 
     def write(row: Row) -> str:
-        if row.get(f"{name}_mm2") is not None:
-            return f"{row[f'{name}_mm2']:.4g} mm²"
+        area = row.get(f"{name}_mm2")
+        if area is not None:
+            return f"{1e6 * area:.4g} µm²" if 0 < area < SMALL_AREA else f"{area:.4g} mm²"
         return f"{row[f'{name}_px']} px"
 
     return write

@@ -76,7 +76,8 @@ def objects(
     An object is an 8-connected component of a class, or a part of one. The table, GeoParquet files
     under OUT/objects/, has a row per object, with identity, outline and measurements; it depends on
     the labels and the rule alone. The same command completes an interrupted table; with another
-    rule it makes the table anew. Where the slide's pixel size isn't known, µm mean its pixels.
+    rule it replaces the table. Where the slide's pixel size isn't known, lengths are in pixels of
+    the slide instead of µm.
     """
     verbose = ctx.meta[VERBOSE]
     with (

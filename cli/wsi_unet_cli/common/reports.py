@@ -56,7 +56,7 @@ def show_plan(plan: Plan) -> None:
                 f"{costs.tiles} of {labels.tile} px; the network sees {costs.overhead:.2f} times "
                 "the pixels it labels",
             ),
-            ("search", _search_in_words(plan.measured)),
+            ("tile search", _search_in_words(plan.measured)),
             ("runs on", f"{labels.device} in {labels.precision}"),
             (
                 "exactness",

@@ -97,9 +97,8 @@ def show_recipe(ctx: click.Context, param: click.Parameter, value: str | None) -
     "--workers",
     type=click.IntRange(min=0),
     metavar="N",
-    help="Number of processes that make samples; 0: this process makes them.  [default: on "
-    "a CPU one per thread, or per two samples of a batch if that is fewer, and none if that is "
-    "one; for a GPU one per core, less one; at most 16]",
+    help="Number of processes that make samples; 0: this process makes them.  [default: as many "
+    "as cores and batch can keep busy, at most 16]",
 )
 @click.option(
     "--threads",
