@@ -25,7 +25,7 @@ wsi_unet_cli.main > wsi_unet_cli > wsi_unet_cli.common > wsi_unet > view trainin
 > models.networks > models.spec
 > models.architectures models.appearance_range models.program_file models.weights_file models.finite
   models.validation_errors > models.number_types models.paths
-> objects
+> corrections > objects
 > labels slides dask_cluster > predicted_area > slides.opening slides.tissue > slides.planes
 > slides.readers
 > slides.slide slides.fingerprint > slides.series slides.resample > slides.antialias

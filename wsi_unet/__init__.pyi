@@ -2,6 +2,9 @@ from ._version import __version__ as __version__
 from .cohorts.cohort import read_cohort as read_cohort
 from .cohorts.planning import plan_cohort as plan_cohort
 from .cohorts.report import CohortReport as CohortReport
+from .corrections.reading import open_edited_objects as open_edited_objects
+from .corrections.run import CorrectionsReport as CorrectionsReport
+from .corrections.run import import_annotations as import_annotations
 from .dask_cluster.options import ClusterOptions as ClusterOptions
 from .errors import AnnotationError as AnnotationError
 from .errors import BlockError as BlockError
@@ -60,6 +63,7 @@ __all__ = [
     "ClusterOptions",
     "CohortProgress",
     "CohortReport",
+    "CorrectionsReport",
     "Evaluation",
     "EvaluationError",
     "ExportOptions",
@@ -92,9 +96,11 @@ __all__ = [
     "evaluate",
     "export",
     "find_objects",
+    "import_annotations",
     "load_model",
     "map_unet",
     "measure",
+    "open_edited_objects",
     "open_labels",
     "open_objects",
     "open_probabilities",

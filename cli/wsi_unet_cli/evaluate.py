@@ -40,6 +40,7 @@ Examples:
   wsi-unet evaluate slide.ome.zarr truth.ome.zarr --within regions.geojson --json
   wsi-unet evaluate predicted.png truth.png --classes cell=1:255 --ignore 128
   wsi-unet evaluate nuclei.tif truth.png --instances
+  wsi-unet evaluate new.ome.zarr old.ome.zarr --truth-label nuclei.edited --instances
   wsi-unet evaluate cells.png membranes.png --em
   wsi-unet evaluate s3://bucket/slide.ome.zarr truth.geojson --scheduler tcp://head:8786
 
@@ -110,7 +111,12 @@ def parse_tolerance(ctx: click.Context, param: click.Parameter, value: str) -> f
     "out.",
 )
 @click.option("--label", metavar="NAME", help="Label group of PREDICTION, if it holds several.")
-@click.option("--truth-label", metavar="NAME", help="Label group of TRUTH, if it holds several.")
+@click.option(
+    "--truth-label",
+    metavar="NAME",
+    help="Label group of TRUTH, if it holds several. Of either, NAME.edited stands for its objects "
+    "as they were corrected (`wsi-unet import-annotations`).",
+)
 @cluster_options
 @json_option
 @verbose_option

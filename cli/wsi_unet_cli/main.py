@@ -19,6 +19,7 @@ from wsi_unet_cli.common.text import printable
 from wsi_unet_cli.doctor import doctor
 from wsi_unet_cli.evaluate import evaluate
 from wsi_unet_cli.export import export
+from wsi_unet_cli.import_annotations import import_annotations
 from wsi_unet_cli.info import info
 from wsi_unet_cli.measure import measure
 from wsi_unet_cli.model.command import model
@@ -101,6 +102,7 @@ COMMANDS = (
     measure,
     overlay,
     export,
+    import_annotations,
     evaluate,
     train,
     models,

@@ -23,6 +23,7 @@ Examples:
   wsi-unet measure slide.ome.zarr --regions regions.geojson --output regions.csv
   wsi-unet measure a.ome.zarr b.ome.zarr --regions annotations/ --output cohort-regions.parquet
   wsi-unet measure slide.ome.zarr --regions regions.xml --areas-only
+  wsi-unet measure slide.ome.zarr --regions regions.geojson --edited
 
 docs/reference/measure.md defines every column.
 """
@@ -55,6 +56,12 @@ Row = Mapping[str, Any]
     is_flag=True,
     help="Measure areas and leave objects out, which then needn't have been found.",
 )
+@click.option(
+    "--edited",
+    is_flag=True,
+    help="Measure the objects as they were corrected (`wsi-unet import-annotations`); areas are "
+    "those of their pixels.",
+)
 @json_option
 @verbose_option
 @click.pass_context
@@ -65,6 +72,7 @@ def measure(
     output: str | None,
     label: str | None,
     areas_only: bool,
+    edited: bool,
     as_json: bool,
 ) -> None:
     """Measure regions of finished results: areas of each class, and its objects.
@@ -81,7 +89,7 @@ def measure(
     if output is not None:
         check_table_path(output)
     with logging_to(None, verbose=ctx.meta[VERBOSE]):
-        table = measure_regions(results, regions, label=label, areas_only=areas_only)
+        table = measure_regions(results, regions, label=label, areas_only=areas_only, edited=edited)
     written = None if output is None else write_table(table, output)
     if as_json:
         print_json({"rows": table.to_pylist()})

@@ -17,10 +17,12 @@ from wsi_unet_cli.common.outcome import EXIT_FAILED, EXIT_OK
 from wsi_unet_cli.common.output import duration, print_facts, print_json, say, write_json
 from wsi_unet_cli.common.reports import (
     blocks_in_words,
+    edits_in_words,
     exactness_in_words,
     failures_in_words,
     groups_in_words,
     show_class_objects,
+    show_edited_classes,
     waits_in_words,
 )
 from wsi_unet_cli.common.text import speak, speak_document
@@ -28,6 +30,7 @@ from wsi_unet_cli.common.text import speak, speak_document
 if TYPE_CHECKING:
     from wsi_unet import RunStatus
     from wsi_unet.cohorts.status import OutputStatus
+    from wsi_unet.corrections.status import EditStatus
     from wsi_unet.objects.status import ObjectStatus
     from wsi_unet.segmentation.status import Writer
 
@@ -92,8 +95,10 @@ def _show_result(result: str, *, verify: bool, forget: bool, as_json: bool) -> b
         for run in runs:
             _show(run, forgotten=forget)
         _show_writer(writer)
-    states = [run.state for run in runs]
-    return {*states, *(found.state for run in runs for found in run.objects)} == {"finished"}
+    states: list[str] = [run.state for run in runs]
+    states += [found.state for run in runs for found in run.objects]
+    states += [found.state for run in runs for found in run.edited]
+    return {*states} == {"finished"}
 
 
 def _show(run: RunStatus, *, forgotten: bool) -> None:
@@ -124,6 +129,8 @@ def _show(run: RunStatus, *, forgotten: bool) -> None:
     )
     for objects in run.objects:
         _show_objects(objects)
+    for edited in run.edited:
+        _show_edited(edited)
 
 
 def _show_objects(found: ObjectStatus) -> None:
@@ -139,6 +146,22 @@ def _show_objects(found: ObjectStatus) -> None:
         ],
     )
     show_class_objects(found.classes, found.unit)
+
+
+def _show_edited(edited: EditStatus) -> None:
+    cures = {
+        "outdated": "the objects have changed since; correct those and import them again",
+        "damaged": "import the same files again",
+    }
+    print_facts(
+        f"corrected objects of {edited.label}: {edited.state}",
+        [
+            ("imported", f"{edited.imported} from {', '.join(edited.files)}"),
+            ("objects", edits_in_words(edited.counts)),
+            (edited.state, cures.get(edited.state, "")),
+        ],
+    )
+    show_edited_classes(edited.classes, edited.unit)
 
 
 def _show_writer(writer: Writer | None) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +30,13 @@ class Annotation:
         name: the name of its class.
         polygons: the areas that it covers; (y, x) in full-resolution px.
         title: its own name, beside that of its class; "" if it has none.
+        identity: the id by which a program knows it; "" if it has none.
     """
 
     name: str
     polygons: tuple[Polygon, ...]
     title: str = ""
+    identity: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,11 +47,13 @@ class Annotations:
         annotations: those that cover an area, in the order of the file.
         empty: number of outlines and holes that cover nothing and were left out.
         first_empty: where the first of them is, as "feature 3 ('nuclei')"; "" if there is none.
+        members: what the file says beside its annotations, unchecked, by key.
     """
 
     annotations: tuple[Annotation, ...]
     empty: int = 0
     first_empty: str = ""
+    members: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def left_out(self) -> str:
@@ -84,7 +89,12 @@ class AnnotationCollector:
         return Annotations(tuple(self._annotations), self._empty, self._first_empty)
 
     def add(
-        self, name: str, where: str, polygons: Iterable[Sequence[Points]], title: str = ""
+        self,
+        name: str,
+        where: str,
+        polygons: Iterable[Sequence[Points]],
+        title: str = "",
+        identity: str = "",
     ) -> None:
         """Add an annotation, unless it covers nothing.
 
@@ -93,6 +103,7 @@ class AnnotationCollector:
             where: what it is called in messages: "feature 3 ('nuclei')".
             polygons: outer ring and holes of each, full-resolution px of the slide.
             title: its own name, "" if it has none.
+            identity: the id by which a program knows it, "" if it has none.
 
         Raises:
             AnnotationError: points can't be pixels of a slide.
@@ -100,7 +111,7 @@ class AnnotationCollector:
         kept = [self._make_polygon(where, rings) for rings in polygons]
         areas = tuple(polygon for polygon in kept if polygon)
         if areas:
-            self._annotations.append(Annotation(name, areas, title))
+            self._annotations.append(Annotation(name, areas, title, identity))
 
     def _make_polygon(self, where: str, rings: Sequence[Points]) -> Polygon:
         """Return outer ring and holes, () if the outer ring encloses nothing."""

@@ -11,7 +11,7 @@ costs its pixels and the crossings in its rows, however large the polygons.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +143,28 @@ class PolygonEdges:
             left, limit = left._select(slice(0, begins[first])), MOST_CROSSINGS
             if len(left.polygon):
                 left = left._select(left._are_in_sight(band, drawn))
+
+    def find_spans(self, box: Box) -> Iterator[Spans]:
+        """Yield the intervals of pixels inside each polygon, those below others too.
+
+        The cost is that of the crossings in the box, however large it is.
+
+        Args:
+            box: px; rows and columns of the intervals count from its corner.
+
+        Yields:
+            The intervals of some polygons, whose indices ascend; crossings at once are bounded,
+            unless a single polygon has more.
+        """
+        begins, counts = self._count_by_polygon(box)
+        ends = np.append(begins[1:], len(self.polygon))
+        groups = (np.cumsum(counts) - counts) // MOST_CROSSINGS
+        starts = np.flatnonzero(np.diff(groups, prepend=-1))
+        for start, stop in zip(starts, [*starts[1:], len(begins)], strict=True):
+            chosen = self._select(slice(begins[start], ends[stop - 1]))
+            first = int(chosen.polygon[0])  # small numbers fit into the keys of large boxes
+            spans = replace(chosen, polygon=chosen.polygon - first)._find_spans(box)
+            yield replace(spans, polygon=spans.polygon + first)
 
     def _select(self, edges: slice | NDArray[np.bool_]) -> PolygonEdges:
         return PolygonEdges(self.start[edges], self.stop[edges], self.polygon[edges], self.offsets)

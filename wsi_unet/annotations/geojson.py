@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ MAX_DEPTH = 32
 AREAS = ("Polygon", "MultiPolygon", "GeometryCollection")
 WITHOUT_AREA = ("Point", "MultiPoint", "LineString", "MultiLineString")
 """The types of geometries that are left out."""
+_PARTS = ("type", "features", "geometry", "geometries", "coordinates", "properties")
+"""Members of a document that its annotations are made of."""
 
 
 def parse_geojson(path: Path, data: bytes) -> Annotations:
@@ -45,15 +48,18 @@ def parse_geojson(path: Path, data: bytes) -> Annotations:
     """
     document = _load(path, data)
     collector = AnnotationCollector(path)
-    for number, (properties, geometry) in enumerate(_features(path, document, 0), 1):
+    for number, (identity, properties, geometry) in enumerate(_features(path, document, 0), 1):
         if not geometry:
             continue
         name = _class_name(properties)
         where = f"feature {number} ({name[:40]!r})"
         areas = _areas(path, geometry, 0, where)
         polygons = (_rings(path, rings, where) for rings in areas)
-        collector.add(name, where, polygons, _own_name(properties))
-    return collector.collected
+        text = identity if isinstance(identity, str) else ""
+        collector.add(name, where, polygons, _own_name(properties), text)
+    members = document if isinstance(document, dict) else {}
+    others = {key: value for key, value in members.items() if key not in _PARTS}
+    return replace(collector.collected, members=others)
 
 
 def _load(path: Path, data: bytes) -> Any:
@@ -69,8 +75,8 @@ def _load(path: Path, data: bytes) -> Any:
             ) from error
 
 
-def _features(path: Path, node: Any, depth: int) -> Iterator[tuple[Any, Any]]:
-    """Yield properties and geometry of every feature (RFC 7946, section 3)."""
+def _features(path: Path, node: Any, depth: int) -> Iterator[tuple[Any, Any, Any]]:
+    """Yield id, properties and geometry of every feature (RFC 7946, section 3)."""
     _check_depth(path, depth)
     if node is None:
         return
@@ -83,9 +89,9 @@ def _features(path: Path, node: Any, depth: int) -> Iterator[tuple[Any, Any]]:
         for item in _items(path, node.get("features"), "a FeatureCollection's features"):
             yield from _features(path, item, depth + 1)
     elif kind == "Feature":
-        yield node.get("properties"), node.get("geometry")
+        yield node.get("id"), node.get("properties"), node.get("geometry")
     elif kind in (*AREAS, *WITHOUT_AREA):
-        yield None, node
+        yield None, None, node
     else:
         raise AnnotationError(f"{path}: is JSON, but not GeoJSON: {describe_json(node)}")
 

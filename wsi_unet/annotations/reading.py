@@ -55,6 +55,19 @@ def read_annotations(path: Path) -> Annotations:
     """
     with os_errors_as(AnnotationError, path):
         data = read_regular(path, LARGEST_FILE)
+    return parse_annotations(path, data)
+
+
+def parse_annotations(path: Path, data: bytes) -> Annotations:
+    """Return the annotations in the bytes of a file; see `read_annotations`.
+
+    Args:
+        path: the file, for messages.
+        data: its bytes, packed by gzip or not.
+
+    Raises:
+        AnnotationError: they have neither format, are invalid, or hold no polygon.
+    """
     if data.startswith(_GZIP):
         data = _unpack(path, data)
     if not data.strip(_SPACE):

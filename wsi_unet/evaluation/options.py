@@ -50,8 +50,9 @@ class EvaluationOptions:
         within: GeoJSON or ASAP XML outside of whose outlines nothing is compared.
         tolerance: distance up to which boundaries agree, px of the prediction; None leaves
             boundaries out.
-        label: label group of the prediction, if it holds several.
-        truth_label: label group of the truth, if it holds several.
+        label: label group of the prediction, if it holds several; "nuclei.edited" stands for the
+            objects of "nuclei" as people have corrected them (`import_annotations`).
+        truth_label: label group of the truth, if it holds several; likewise.
     """
 
     instances: bool = False

@@ -109,9 +109,7 @@ class Pair:
     @property
     def tables(self) -> tuple[str | None, str | None]:
         """What identifies the tables of the stored objects of truth and prediction."""
-        truth, prediction = (
-            None if each is None else each.objects.signature for each in self.stored
-        )
+        truth, prediction = (None if each is None else each.signature for each in self.stored)
         return truth, prediction
 
     def read(self, box: Box) -> PairPixels:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import xarray as xr
@@ -17,8 +17,12 @@ from wsi_unet.errors import EvaluationError
 from wsi_unet.geometry import Box
 from wsi_unet.ground_truth.grids import Grid, PixelCentres, locate_grid
 from wsi_unet.ground_truth.label_images import open_image_pixels
+from wsi_unet.labels.contents import open_output
 from wsi_unet.labels.reading import open_labels
 from wsi_unet.locations import Location
+
+if TYPE_CHECKING:
+    from wsi_unet.corrections.reading import EditedObjects
 
 LabelsLike = str | os.PathLike[str] | Location | xr.DataArray
 """A path or URL of labels (OME-Zarr, PNG or TIFF), or labels that `open_labels` returned."""
@@ -64,7 +68,8 @@ def open_label_raster(labels: LabelsLike, name: str | None = None, level: int = 
 
     Args:
         labels: a label OME-Zarr of wsi-unet (a folder or a URL), a PNG or TIFF, or an open array.
-        name: name of the label group, if the OME-Zarr holds several.
+        name: name of the label group, if the OME-Zarr holds several; or that of its objects as
+            people have corrected them, "nuclei.edited", whose finest level there is only.
         level: level of the OME-Zarr's pyramid, 0 the finest; images have no other.
 
     Raises:
@@ -75,6 +80,9 @@ def open_label_raster(labels: LabelsLike, name: str | None = None, level: int = 
         return _wrap_array(labels, str(labels.name or "the array"))
     location = Location.parse(labels)
     if location.is_url or location.path.is_dir():
+        edited = _open_edited(location, name) if name is not None else None
+        if edited is not None:
+            return edited
         return _wrap_array(open_labels(location, name, level), str(location))
     if name is not None:
         raise EvaluationError(
@@ -82,6 +90,52 @@ def open_label_raster(labels: LabelsLike, name: str | None = None, level: int = 
         )
     pixels, shape = open_image_pixels(location.path)
     return LabelRaster(str(location), Grid(shape), pixels)
+
+
+def _open_edited(location: Location, name: str) -> LabelRaster | None:
+    """Open the corrected objects of a label group; None if the name isn't that of such.
+
+    Raises:
+        OutputError: there are none, or they are outdated.
+    """
+    # It imports pyarrow and shapely, which nothing else here needs.
+    from wsi_unet.corrections.reading import EditedObjects, find_edited_label
+
+    store = open_output(location)
+    label = find_edited_label(store, name)
+    if label is None:
+        return None
+    objects = EditedObjects.open(store, label)
+    raster = _wrap_array(open_labels(location, label), f"{location} ({name})")
+    return replace(
+        raster,
+        pixels=_EditedPixels(objects),
+        predicted=None if raster.predicted is None else _EditedMask(raster.predicted, objects),
+        classes={0: (raster.classes or {}).get(0, "background"), **objects.classes},
+        chunk=None,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _EditedPixels(LabelValues):
+    objects: EditedObjects
+
+    @override
+    def read(self, box: Box) -> NDArray[np.uint8]:
+        return self.objects.paint_classes(box)
+
+
+@dataclass(frozen=True, eq=False)
+class _EditedMask(PixelMask):
+    """Where the model looked, or people have drawn objects."""
+
+    predicted: PixelMask
+    objects: EditedObjects
+
+    @override
+    def read(self, box: Box) -> NDArray[np.bool_]:
+        known = self.predicted.read(box)
+        return known if known.all() else known | (self.objects.paint_classes(box) > 0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -50,7 +50,13 @@ from wsi_unet.labels.metadata import (
     describe_group,
     describe_multiscales,
 )
-from wsi_unet.labels.names import IMAGE_NAME, OBJECTS, OBJECTS_SUFFIX, check_label_name
+from wsi_unet.labels.names import (
+    IMAGE_NAME,
+    OBJECTS,
+    OBJECTS_SUFFIX,
+    check_label_name,
+    edited_name,
+)
 from wsi_unet.labels.object_images import add_source, remove_object_image
 from wsi_unet.labels.progress import Progress
 from wsi_unet.labels.pyramid import MOST_LEVELS, Pyramid
@@ -240,6 +246,8 @@ def remove_run(store: ByteStore, name: str) -> None:
         remove_object_image(store, group)
         store.delete_all(f"labels/{group}")
         store.delete_all(f"{OBJECTS}/{group}")
+        if edited_name(group) not in read_label_names(store):  # else they are another run's
+            store.delete_all(f"{OBJECTS}/{edited_name(group)}")
     if not any(key != f"{OBJECTS}/zarr.json" for key in store.list(OBJECTS)):
         store.delete_all(OBJECTS)
     store.delete_all(f"probability/{name}")

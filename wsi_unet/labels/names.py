@@ -16,6 +16,9 @@ OBJECTS = "objects"
 OBJECTS_SUFFIX = ".objects"
 """What the name of a label image of objects ends in, after that of their label group."""
 
+EDITED_SUFFIX = ".edited"
+"""What the name of a table of corrected objects ends in, after that of their label group."""
+
 LABEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -26,6 +29,15 @@ def object_image_name(label: str) -> str:
     'nuclei.objects'
     """
     return f"{label}{OBJECTS_SUFFIX}"
+
+
+def edited_name(label: str) -> str:
+    """Return the name of the corrected objects of a label group.
+
+    >>> edited_name("nuclei")
+    'nuclei.edited'
+    """
+    return f"{label}{EDITED_SUFFIX}"
 
 
 def check_label_name(name: str) -> str:

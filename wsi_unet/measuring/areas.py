@@ -42,7 +42,7 @@ def count_pixels(labels: MeasuredLabels, regions: AnnotationRaster) -> RegionPix
         OutputError: the labels can't be read, or hold a value that is none of their classes.
     """
     area = labels.source.area
-    counter = _Counter(labels, None if area.whole else area, regions, sorted(labels.source.classes))
+    counter = _Counter(labels, None if area.whole else area, regions, sorted(labels.classes))
     threads = REQUESTS if labels.location.is_url else usable_cores()
     total = counter.make_counts()
     for counts in map_in_threads(counter.count, counter.list_blocks(), threads):
@@ -92,7 +92,7 @@ class _Counter:
         area = None if self.predicted is None else self.predicted.near(box)
         if area is not None and not area.touches(box):
             return counts
-        values = self.labels.source.labels(box)
+        values = self.labels.read(box)
         for band, spans in bands:
             part = band.intersection(box)
             placed = _place(spans, band, part)

@@ -119,11 +119,11 @@ def measure_objects(
     threads = REQUESTS if labels.location.is_url else usable_cores()
     parts = map_in_threads(read, objects.get_fragments(), threads)
     held = [part for part in parts if len(part.row)]
-    shape = len(regions.annotations), len(labels.source.classes)
+    shape = len(regions.annotations), len(labels.classes)
     if not held:
         nothing = {name: np.full(shape, np.nan) for name in columns}
         return RegionObjects(np.zeros(shape, np.int64), nothing, nothing)
-    return _summarise(_Held.concatenate(held), shape, sorted(labels.source.classes))
+    return _summarise(_Held.concatenate(held), shape, sorted(labels.classes))
 
 
 def _hold(table: pa.Table, columns: Sequence[str], grid: Grid, regions: AnnotationRaster) -> _Held:

@@ -29,6 +29,7 @@ def measure(
     *,
     label: str | None = None,
     areas_only: bool = False,
+    edited: bool = False,
 ) -> pa.Table:
     """Measure regions of finished results: areas of the classes, and their objects.
 
@@ -44,6 +45,8 @@ def measure(
             folder with one such file per slide, "a.geojson" for "a.ome.zarr".
         label: name of the label group; None takes all that a result holds.
         areas_only: leave the objects out, which then needn't have been found.
+        edited: measure the objects as people have corrected them (`import_annotations`); areas are
+            those of their pixels.
 
     Returns:
         One row per result, label group, region and class. Null means that there is nothing to
@@ -53,7 +56,7 @@ def measure(
         AnnotationError: regions can't be read, or lie outside of the slide.
         OptionError: there are no results, or the folder doesn't have just one file for each.
         OutputError: there is no such result or label group, its labels aren't finished or are
-            damaged, or their objects aren't there or not current.
+            damaged, or their objects, or corrections of these, aren't there or not current.
     """
     given = [outputs] if isinstance(outputs, str | os.PathLike | Location) else list(outputs)
     unique = {Location.parse(output): output for output in given}
@@ -62,7 +65,7 @@ def measure(
     groups = [
         group
         for output in unique.values()
-        for group in open_result(output, label, areas_only=areas_only)
+        for group in open_result(output, label, areas_only=areas_only, edited=edited)
     ]
     drawing = _Drawing()
     drawn = [drawing.draw(find_region_file(regions, g.location, g.slide), g) for g in groups]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow.dataset as ds
+from numpy.typing import NDArray
 
+from wsi_unet.corrections.reading import EditedObjects, open_edited_objects
 from wsi_unet.errors import OutputError
+from wsi_unet.geometry import Box
 from wsi_unet.ground_truth.grids import Grid, PixelCentres, locate_grid
 from wsi_unet.labels.contents import Output, choose_name, open_output, parse_frame, read_label_names
 from wsi_unet.locations import Location
@@ -23,12 +28,28 @@ class MeasuredLabels:
         source: the labels.
         grid: where their pixels lie.
         objects: the objects; None if only areas are measured.
+        edited: the corrected objects, whose pixels have the classes that are measured; None: the
+            labels are.
     """
 
     result: str
     source: LabelSource
     grid: Grid
     objects: ds.Dataset | None
+    edited: EditedObjects | None = None
+
+    @property
+    def classes(self) -> Mapping[int, str]:
+        """Names of the classes by label value, background left out."""
+        return self.source.classes if self.edited is None else self.edited.classes
+
+    def read(self, box: Box) -> NDArray[np.uint8]:
+        """Return the label values (h, w) of a box inside the labels.
+
+        Raises:
+            OutputError: they can't be read, or hold a value that is none of their classes.
+        """
+        return self.source.labels(box) if self.edited is None else self.edited.paint_classes(box)
 
     @property
     def location(self) -> Location:
@@ -47,28 +68,33 @@ class MeasuredLabels:
         return height * width if self.source.micrometres else None
 
 
-def open_result(output: Output, label: str | None, *, areas_only: bool) -> list[MeasuredLabels]:
+def open_result(
+    output: Output, label: str | None, *, areas_only: bool, edited: bool = False
+) -> list[MeasuredLabels]:
     """Open the label groups of a result; nothing but metadata is read.
 
     Args:
         output: the result: a folder or an s3:// URL.
         label: name of the group; None takes all.
         areas_only: leave the objects out.
+        edited: take the objects as people have corrected them.
 
     Raises:
         OutputError: there is no such result or group, its labels aren't finished, it isn't known
-            where the model looked, or there are no current objects.
+            where the model looked, or there are no current objects, or corrections of them.
     """
     store = open_output(output)
     names = read_label_names(store)
     if label is not None or not names:
         names = [choose_name(output, "labels", names, label)]
+    open_table = open_edited_objects if edited else _open_objects
     return [
         MeasuredLabels(
             result=str(output),
             source=source,
             grid=_locate(source),
-            objects=None if areas_only else _open_objects(store.location, source.label),
+            objects=None if areas_only else open_table(store.location, source.label),
+            edited=EditedObjects.open(store, source.label) if edited else None,
         )
         for source in LabelSource.open_all(store, names)
     ]

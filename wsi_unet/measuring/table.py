@@ -30,7 +30,7 @@ def make_rows(
         pixels: their areas.
         objects: their objects; None leaves the columns out.
     """
-    annotations, values = regions.annotations, sorted(labels.source.classes)
+    annotations, values = regions.annotations, sorted(labels.classes)
     classes = len(values)
     rows = len(annotations) * classes
     names = [_name_region(each, number) for number, each in enumerate(annotations, 1)]
@@ -41,7 +41,7 @@ def make_rows(
         "region_name": _repeat(names, classes),
         "region_class": _repeat([_class_of(each) for each in annotations], classes),
         "class": pa.array(
-            [labels.source.classes[value] for value in values] * len(annotations), pa.string()
+            [labels.classes[value] for value in values] * len(annotations), pa.string()
         ),
     }
     columns |= _describe_areas(pixels, labels.pixel_area)

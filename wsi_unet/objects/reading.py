@@ -57,10 +57,11 @@ def open_objects(output: str | os.PathLike[str] | Location, label: str | None = 
             "find objects again, which computes what is missing"
         )
     micrometres = parse_frame(attributes).unit is not None
-    return _open_parts(store, keys, make_schema(micrometres=micrometres, values=record.values))
+    return open_parts(store, keys, make_schema(micrometres=micrometres, values=record.values))
 
 
-def _open_parts(store: ByteStore, keys: Sequence[str], schema: pa.Schema) -> ds.Dataset:
+def open_parts(store: ByteStore, keys: Sequence[str], schema: pa.Schema) -> ds.Dataset:
+    """Return the Parquet files of a store under some keys as a dataset; none is read yet."""
     files = pafs.PyFileSystem(_StoreFiles(store))
     kind = ds.ParquetFileFormat()
     fragments = [kind.make_fragment(key, files) for key in keys]

@@ -72,7 +72,7 @@ def read_object_status(
 def _read_status(files: StageFiles, record: StageRecord, verify: bool) -> ObjectStatus:
     sound = Counter(files.check_parts(record.signature, contents=verify))
     state: ObjectState = "unfinished"
-    if _read_finished(files) != record.labels_finished:
+    if read_finished(files) != record.labels_finished:
         state = "outdated"
     elif record.finished is not None and sound[True] >= record.blocks:
         state = "finished"
@@ -91,7 +91,7 @@ def _read_status(files: StageFiles, record: StageRecord, verify: bool) -> Object
     )
 
 
-def _read_finished(files: StageFiles) -> str | None:
+def read_finished(files: StageFiles) -> str | None:
     """Return when the labels were finished; None if they aren't."""
     try:
         attributes = read_group_attributes(files.store, f"labels/{files.label}", "labels")

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from wsi_unet.corrections.status import EditStatus, read_edit_status
 from wsi_unet.errors import OptionError, OutputError
 from wsi_unet.geometry import BlockIndex
 from wsi_unet.labels import contents
@@ -87,6 +88,8 @@ class RunStatus:
             removed.
         missing: what is missing although all blocks are done, in words; "" if nothing is.
         objects: the objects of each label group, as far as they were asked for.
+        edited: the objects of each label group as people have corrected them, as far as these were
+            imported.
     """
 
     label: str
@@ -106,6 +109,7 @@ class RunStatus:
     damaged: tuple[BlockIndex, ...]
     missing: str = ""
     objects: tuple[ObjectStatus, ...] = ()
+    edited: tuple[EditStatus, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the status as JSON-able values."""
@@ -220,6 +224,9 @@ def _read_status(
         objects=()
         if labels is None
         else tuple(read_object_status(progress.store, labels.label, labels.label_groups, verify)),
+        edited=()
+        if labels is None
+        else tuple(read_edit_status(progress.store, labels.label, labels.label_groups, verify)),
     )
 
 

@@ -203,6 +203,41 @@ def show_class_objects(classes: Sequence[ClassObjects], unit: str) -> None:
         print_table(OBJECT_COLUMNS, [_describe_objects(item, unit) for item in classes])
 
 
+EDITS_IN_WORDS = {
+    "unchanged": "unchanged",
+    "reclassified": "reclassified",
+    "reshaped": "reshaped",
+    "added": "added",
+    "deleted": "deleted",
+    "absent": "not in the files, kept",
+}
+
+
+def edits_in_words(counts: Mapping[str, int]) -> str:
+    """Return what became of objects, by the fields of `EditCounts`."""
+    return ", ".join(f"{counts[name]} {words}" for name, words in EDITS_IN_WORDS.items())
+
+
+def show_edited_classes(classes: Sequence[Mapping[str, Any]], unit: str) -> None:
+    """Print how many corrected objects of each class there are, as a table on stdout.
+
+    Args:
+        classes: the classes, by the fields of `EditedClass`.
+        unit: the unit of length of their areas.
+    """
+    print_table(
+        ("  class", "objects", "mean area"),
+        [
+            (
+                f"  {item['name']}{' (new)' if item['new'] else ''}",
+                str(item["objects"]),
+                _number(item["mean_area"], f" {unit}²"),
+            )
+            for item in classes
+        ],
+    )
+
+
 def _describe_objects(item: ClassObjects, unit: str) -> tuple[str, ...]:
     return (
         f"  {item.name}",

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -20,6 +21,7 @@ from wsi_unet.geometry import BlockGrid, BlockIndex, Box
 from wsi_unet.labels.contents import parse_run_name
 from wsi_unet.labels.documents import read_array_shape
 from wsi_unet.labels.pyramid import Value
+from wsi_unet.labels.shards import ShardRecord
 from wsi_unet.objects.painting.edges import VerticalEdges, paint
 from wsi_unet.objects.records import PartMarker, StageFiles, StageRecord
 from wsi_unet.objects.source import read_finished_attributes
@@ -156,23 +158,63 @@ class StoredObjects:
             part.edges.add(sums, box, numbers(part))
         return paint(sums) if blocks else sums
 
+    def read_table(self, block: BlockIndex, columns: list[str] | None = None) -> pa.Table:
+        """Return the rows of the part of a block, in order of identity.
+
+        Args:
+            block: the block.
+            columns: those that are wanted; None: all.
+
+        Raises:
+            OutputError: it isn't what was written.
+        """
+        key, record = self.files.part_key(block), self.markers[block].file
+        with name_damage(self.store, key, "find objects again, which makes it again"):
+            return read_intact(self.store, key, record, columns)
+
     def _read_part(self, block: BlockIndex, marker: PartMarker) -> StoredPart:
         key = self.files.part_key(block)
-        data = get_bounded(self.store, key, marker.file.length)
-        try:
-            if data is None or hashlib.sha256(data).hexdigest() != marker.file.sha256:
-                raise ValueError("it isn't what was written")
-            return _parse_part(data)
-        except (ValueError, KeyError, pa.ArrowException) as error:
-            reason = str(error).partition("\n")[0]
-            raise OutputError(
-                f"{self.store}: {key!r} is damaged ({reason}); find objects again, which makes it "
-                "again"
-            ) from error
+        with name_damage(self.store, key, "find objects again, which makes it again"):
+            return _parse_part(read_intact(self.store, key, marker.file, COLUMNS))
 
 
-def _parse_part(data: bytes) -> StoredPart:
-    table = pq.read_table(pa.BufferReader(data), columns=COLUMNS, use_threads=False)
+@contextmanager
+def name_damage(store: ByteStore, key: str, cure: str) -> Iterator[None]:
+    """Raise what reading a damaged file of a table raises as an OutputError that names it.
+
+    Args:
+        store: the output.
+        key: the file.
+        cure: what makes it again.
+    """
+    try:
+        yield
+    except (ValueError, KeyError, pa.ArrowException) as error:
+        reason = str(error).partition("\n")[0]
+        raise OutputError(f"{store}: {key!r} is damaged ({reason}); {cure}") from error
+
+
+def read_intact(
+    store: ByteStore, key: str, record: ShardRecord, columns: list[str] | None
+) -> pa.Table:
+    """Return the rows of a file of a table; the file's checksum is compared.
+
+    Args:
+        store: the output.
+        key: the file.
+        record: its record.
+        columns: those that are wanted; None: all.
+
+    Raises:
+        ValueError, pa.ArrowException: it isn't what was written.
+    """
+    data = get_bounded(store, key, record.length)
+    if data is None or hashlib.sha256(data).hexdigest() != record.sha256:
+        raise ValueError("it isn't what was written")
+    return pq.read_table(pa.BufferReader(data), columns=columns, use_threads=False)
+
+
+def _parse_part(table: pa.Table) -> StoredPart:
     said: dict[str, Any] = json.loads(table.schema.metadata[b"wsi_unet"])
     ids, values, areas = (table[name].to_numpy() for name in COLUMNS[:3])
     y, x = said["downsample"]

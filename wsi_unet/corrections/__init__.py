@@ -1,0 +1,1 @@
+"""Corrections of objects that people make in other programs: reading, joining and storing them."""
