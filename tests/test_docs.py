@@ -39,6 +39,7 @@ ONLY_PARSED = {
     "--scheduler": "wants a cluster",
     "recipe.toml": "is the recipe of the tutorial, which runs",
     "--tta": "takes four times as long; the tests of segmentation run it",
+    "edited": "is corrected by hand in QuPath; the tests of corrections do it",
     "doctor": "measures the machine for seconds; the command line's tests run it",
     "verify": "measures a network for seconds; the command line's tests run it",
 }

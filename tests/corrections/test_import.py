@@ -15,6 +15,7 @@ import shapely
 from corrections import edits
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.labelled import write_store
 from support.s3_server import S3Server
 
 import wsi_unet
@@ -317,7 +318,7 @@ def test_files_of_several_groups_change_one(tmp_path: Path) -> None:
     result = edits.make_result(tmp_path / "slide.ome.zarr")
     other = np.zeros(edits.SHAPE, np.uint8)
     other[20:60, 30:90] = 1
-    edits.write_store(
+    write_store(
         result, other, name="glands", classes=("background", "gland"), block=512,
         downsample=edits.DOWNSAMPLE, mpp=edits.MPP,
     )  # fmt: skip

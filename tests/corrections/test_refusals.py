@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import shapely
 from corrections import edits
+from support.labelled import write_store
 
 import wsi_unet
 from wsi_unet.errors import AnnotationError, LockedError, OptionError, OutputError, WsiUnetError
@@ -74,6 +75,10 @@ def shifted(features: list[edits.Feature]) -> list[edits.Feature]:
     ]
 
 
+def added_twice(features: list[edits.Feature]) -> list[edits.Feature]:
+    return [*features, drawn(10, 10, 30, 50), drawn(10, 10, 30, 50, identity=str(uuid.uuid4()))]
+
+
 def of_another_slide(features: list[edits.Feature]) -> list[edits.Feature]:
     return [*features, drawn(10, 10, 90, 90, identity=str(uuid.uuid5(uuid.NAMESPACE_DNS, "a")))]
 
@@ -86,7 +91,11 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "classes": (renamed, "no class 'mitosis' .1 outline., 'Mitosis' .1 outline., 'nuclues'"),
     "no class": (unclassified, "1 outline without a class; give them a class of the model"),
     "no pixel left": (vanished, "around x 400, y 400 covers the centre of no pixel"),
-    "shifted": (shifted, "20 of 29 outlines are shifted alike, by x -40, y -31 px, .* `origin=40,31`"),
+    "shifted": (
+        shifted,
+        "20 of 29 outlines are shifted alike, by x -40, y -31 px, .* `origin=40,31`",
+    ),
+    "added twice": (added_twice, "around x 20, y 30 covers the very pixels of another added one"),
     "twice": (doubled, "covers the very pixels of the object"),
     "nothing": (lambda _: [], "holds no polygons"),
 }
@@ -178,7 +187,7 @@ def test_options_that_contradict_each_other(
 
 def test_results_without_objects(tmp_path: Path, features: list[edits.Feature]) -> None:
     file = edits.write_features(tmp_path / "a.geojson", features)
-    bare = edits.write_store(tmp_path / "bare.ome.zarr", edits.LABELS)
+    bare = write_store(tmp_path / "bare.ome.zarr", edits.LABELS)
     check_refused(bare, "no objects of 'nuclei' are stored; find objects", file)
     check_refused(bare, "no labels 'glands', only nuclei", file, label="glands")
     with pytest.raises(OutputError, match="no output"):
@@ -189,7 +198,7 @@ def test_a_label_group_with_the_name_of_the_table(
     tmp_path: Path, features: list[edits.Feature]
 ) -> None:
     result = edits.make_result(tmp_path / "slide.ome.zarr")
-    edits.write_store(result, np.zeros(edits.SHAPE, np.uint8), name="nuclei.edited")
+    write_store(result, np.zeros(edits.SHAPE, np.uint8), name="nuclei.edited")
     file = edits.write_features(tmp_path / "a.geojson", features)
     check_refused(result, "'labels/nuclei.edited' are the labels of a run", file, label="nuclei")
 

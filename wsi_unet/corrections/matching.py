@@ -93,8 +93,9 @@ def refuse_shifted(shifts: NDArray[np.float64]) -> None:
     if most >= FEWEST_SHIFTED and 2 * most > len(shifts):
         y, x = found[np.argmax(counts)].astype(int).tolist()
         raise AnnotationError(
-            f"{most} of {count(len(shifts), 'outline')} are shifted alike, by x {x}, y {y} px, from "
-            f"their objects: coordinates count from another point; give it: `origin={-x},{-y}`"
+            f"{most} of {count(len(shifts), 'outline')} are shifted alike, by x {x}, y {y} px, "
+            "from their objects: coordinates count from another point; give it: "
+            f"`origin={-x},{-y}`"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,7 @@ class Edits:
             OutputError: a part of the objects before isn't what was written.
             AnnotationError: an object has no pixel any more, is too large or there twice.
         """
+        self._refuse_twins()
         added = self._make_added()
         for block in sorted({*self.objects.markers, *added}):
             tables = [added[block]] if block in added else []
@@ -246,6 +248,20 @@ class Edits:
     def _starts(self) -> NDArray[np.int64]:
         """(n + 1,): where the runs of each outline begin, and where the last ones end."""
         return self.features.runs.find_starts(len(self.features))
+
+    def _refuse_twins(self) -> None:
+        """Refuse added objects with the very pixels of other added ones.
+
+        Raises:
+            AnnotationError: there are such.
+        """
+        for features in self._added_keys.values():
+            for one, other in combinations(features, 2):
+                if are_same(self._take(np.array([one])), self._take(np.array([other])), 1)[0]:
+                    raise AnnotationError(
+                        f"{self.features.locate(one)} covers the very pixels of another added one; "
+                        "delete one of the two"
+                    )
 
     def _refuse_doubles(self, table: pa.Table, which: NDArray[np.int64]) -> None:
         """Refuse added objects with the very pixels of objects that are there.

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ class CorrectionsReport:
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON-able values."""
-        document = {name: getattr(self, name) for name in asdict(self)}
+        document = {each.name: getattr(self, each.name) for each in fields(self)}
         classes = [each.model_dump() for each in self.classes]
         return document | {"counts": self.counts.model_dump(), "classes": classes}
 
