@@ -108,7 +108,8 @@ def write_differently(geometry: Geometry, random: np.random.Generator) -> Geomet
         points = np.roll(points, int(random.integers(len(points))), axis=0)[
             :: int(random.choice([-1, 1]))
         ]
-        return np.round(points, 2).astype(np.float32).astype(np.float64)
+        single: NDArray[np.float64] = np.round(points, 2).astype(np.float32).astype(np.float64)
+        return single
 
     parts = [
         shapely.Polygon(change(part.exterior), [change(ring) for ring in part.interiors])

@@ -187,27 +187,56 @@ def test_the_command_tells_what_it_did(tmp_path: Path) -> None:
     assert "`" not in refused.output
 
 
-def test_status_tells_corrections_and_whether_they_are_outdated(tmp_path: Path) -> None:
+@pytest.fixture
+def run_result(tmp_path: Path) -> Path:
+    """Return a run of a model, with probabilities, and objects measured on the slide."""
     slide = write_png(tmp_path / "a.png", textured(300, 400))
-    balanced_model(UNetConfig(depth=1, base_width=2), textured(300, 400), tmp_path / "m")
-    output = tmp_path / "out.ome.zarr"
-    options: Any = {"block": 512, "tile": 128, "precision": "float32", "device": "cpu", "mpp": 0.5}
-    wsi_unet.segment(slide, output, tmp_path / "m", **options)
-    status, _ = wsi_unet.run_status(output)  # and the image's
-    assert status.edited == ()
-    wsi_unet.find_objects(output)
-    features = edits.export_features(output)
+    balanced_model(UNetConfig(depth=1, base_width=2, classes=4), textured(300, 400), tmp_path / "m")
+    options: Any = {
+        "block": 512, "tile": 128, "precision": "float32", "device": "cpu", "mpp": 0.5,
+        "outputs": ("labels", "probabilities"),
+    }  # fmt: skip
+    wsi_unet.segment(slide, tmp_path / "out.ome.zarr", tmp_path / "m", **options)
+    wsi_unet.find_objects(tmp_path / "out.ome.zarr", measure="intensity")
+    return tmp_path / "out.ome.zarr"
+
+
+def test_status_tells_corrections_and_values_stay_where_they_still_count(
+    run_result: Path, tmp_path: Path
+) -> None:
+    before = edits.read_objects(run_result)
+    features = edits.export_features(run_result)
+    names = [{"class-1": "class-2"}.get(row["class"], "class-1") for row in before]
+    features[0]["properties"]["classification"]["name"] = names[0]
+    shape = shapely.geometry.mapping(shapely.box(30, 40, 50, 70))
+    features[1]["geometry"] = shape
+    (other, *_) = [i for i, row in enumerate(before) if i > 1]
     file = edits.write_features(tmp_path / "a.geojson", features)
-    wsi_unet.import_annotations(file, output)
-    status, _ = wsi_unet.run_status(output, verify=True)
+    wsi_unet.import_annotations(file, run_result)
+    rows = {row["uuid"]: row for row in edits.read_rows(run_result)}
+    renamed, drawn, same = (rows[before[index]["uuid"]] for index in (0, 1, other))
+    assert renamed["mean_red"] == before[0]["mean_red"] > 0
+    assert before[0]["probability"] > 0
+    assert renamed["probability"] is drawn["probability"] is drawn["mean_red"] is None
+    assert (renamed["class"], drawn["area_px"]) == (names[0], 600)
+    assert same == before[other]
+    regions = write_regions(tmp_path / "r.geojson", [({"name": "a"}, shapely.box(0, 0, 400, 300))])
+    measured = wsi_unet.measure(run_result, regions, edited=True).to_pylist()
+    assert sum(row["objects"] for row in measured) == len(before)
+    check_status(run_result, len(before))
+
+
+def check_status(output: Path, objects: int) -> None:
+    """Look at what is told of corrections, before and after other objects are found."""
+    status, _ = wsi_unet.run_status(output, verify=True)  # and the image's
     (found,) = status.edited
     assert (found.state, found.files) == ("finished", ("a.geojson",))
-    assert found.counts["unchanged"] == len(features)
+    assert found.counts["unchanged"] == objects - 2
     told = run("status", output)
     assert told.exit_code == 0, told.output
     assert f"corrected objects of {status.label}: finished" in told.output
     assert "from a.geojson" in told.output
-    wsi_unet.find_objects(output, min_area=2)
+    wsi_unet.find_objects(output)
     told = run("status", output)
     assert told.exit_code == 1
     assert f"corrected objects of {status.label}: outdated" in told.output
