@@ -50,6 +50,25 @@ def test_all_at_once_is_one_by_one(
         assert (draw_union(edges, box) == (expected > 0)).all()
 
 
+@settings(max_examples=150, deadline=None)
+@given(POLYGONS, BOXES, st.sampled_from([1 << 21, 30, 3]))
+def test_the_intervals_of_each_are_its_pixels(
+    polygons: list[Polygon], box: Box, crossings: int
+) -> None:
+    edges = PolygonEdges.from_polygons(polygons)
+    drawn = np.zeros((len(polygons), *box.shape), np.int32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drawing, "MOST_CROSSINGS", crossings)
+        for spans in edges.find_spans(box):
+            assert (np.diff(spans.polygon) >= 0).all()
+            for n, row, begin, end in zip(
+                spans.polygon, spans.row, spans.begin, spans.end, strict=True
+            ):
+                drawn[n, row, begin:end] += 1
+    for own, polygon in zip(drawn, polygons, strict=True):
+        assert (own == draw_one_by_one([polygon], box)).all()
+
+
 @settings(max_examples=60, deadline=None)
 @given(POLYGONS, st.sets(st.integers(0, 6)))
 def test_some_polygons_keep_their_numbers(polygons: list[Polygon], chosen: set[int]) -> None:

@@ -136,6 +136,18 @@ def test_an_unedited_export_changes_nothing(result: Path, tmp_path: Path) -> Non
     assert found == wsi_unet.open_objects(result).to_table().sort_by("id").to_pylist()
 
 
+def test_files_may_leave_out_all_objects_of_blocks(result: Path, tmp_path: Path) -> None:
+    features = edits.export_features(result)
+    file = edits.write_features(tmp_path / "a.geojson", features[:3])
+    report = wsi_unet.import_annotations(file, result)
+    assert (report.counts.unchanged, report.counts.absent) == (3, len(features) - 3)
+    assert edits.read_rows(result) == edits.read_objects(result)
+    report = wsi_unet.import_annotations(file, result, complete=True)
+    assert report.counts.objects == 3
+    assert edits.read_rows(result) == edits.read_objects(result)[:3]
+    assert len([*result.glob("objects/nuclei.edited/*/*.parquet")]) == 1
+
+
 def test_the_same_import_writes_nothing(result: Path, tmp_path: Path) -> None:
     features = edits.export_features(result)[1:]
     file = edits.write_features(tmp_path / "a.geojson", features)

@@ -157,6 +157,8 @@ class PolygonEdges:
             unless a single polygon has more.
         """
         begins, counts = self._count_by_polygon(box)
+        if not len(begins):
+            return
         ends = np.append(begins[1:], len(self.polygon))
         groups = (np.cumsum(counts) - counts) // MOST_CROSSINGS
         starts = np.flatnonzero(np.diff(groups, prepend=-1))
