@@ -59,6 +59,11 @@ def _list_formats() -> str:
     "--level", type=click.IntRange(min=0), metavar="N", help="Pyramid level; 0 is the finest."
 )
 @click.option("--class", "class_name", metavar="NAME", help="Class to export.")
+@click.option("--patient-id", metavar="ID", help="DICOM: the patient, of other slides than DICOM.")
+@click.option("--study-uid", metavar="UID", help="DICOM: the study, likewise.")
+@click.option(
+    "--frame-of-reference-uid", metavar="UID", help="DICOM: the slide's coordinates, likewise."
+)
 @json_option
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @verbose_option

@@ -81,10 +81,12 @@ def write_store(
     name: str = "nuclei",
     color: str = "#2a6fdb",
     block: int = 512,
+    reference: dict[str, str] | None = None,
 ) -> Path:
     """Write labels as `segment` would have: one label group of a slide, finished.
 
-    Regions are (y0, x0, y1, x1), px of the labels, and disjoint.
+    The reference says where the slide is: path, reader and fingerprint. Regions are (y0, x0, y1,
+    x1), px of the labels, and disjoint.
     """
     objects = LocalStore(path)
     pyramid = Pyramid((labels.shape[0], labels.shape[1]), block)
@@ -119,6 +121,8 @@ def write_store(
     parameters: Any = {
         "regions": regions or [], "block": block, "sampling": resampling, "tissue": "none",
     }  # fmt: skip
+    if reference is not None:
+        parameters["slide"] = reference
     if tissue is not None:
         progress.write_mask(tissue)
         parameters["tissue"] = f"mask:{mask_digest(tissue)}"

@@ -29,5 +29,15 @@ FORMATS: Mapping[str, ExportFormat] = {
     "png": ExportFormat(
         ".png", "labels at one level, or a class of them", frozenset({"level", "class_name"})
     ),
+    "dicom-seg": ExportFormat(
+        ".dcm",
+        "labels at one level as a DICOM segmentation",
+        frozenset({"level", "patient_id", "study_uid", "frame_of_reference_uid"}),
+    ),
+    "dicom-ann": ExportFormat(
+        ".dcm",
+        "objects as DICOM bulk annotations",
+        frozenset({"patient_id", "study_uid"}),
+    ),
 }
 """Every format by its name, in the order in which they are listed."""

@@ -16,11 +16,17 @@ class ExportOptions:
         label: name of the label group; None takes all that a result holds, or the only one.
         level: pyramid level of the labels, 0 is the finest.
         class_name: the class to export; None: all of them.
+        patient_id: DICOM's identifier of the patient, of slides that aren't DICOM.
+        study_uid: DICOM's UID of the study, likewise; None: made of the slide's fingerprint.
+        frame_of_reference_uid: DICOM's UID of the slide's coordinates, likewise.
     """
 
     label: str | None = None
     level: int | None = None
     class_name: str | None = None
+    patient_id: str | None = None
+    study_uid: str | None = None
+    frame_of_reference_uid: str | None = None
 
     def check(self, name: str) -> ExportFormat:
         """Return the format of a name, which takes all the options that are given.

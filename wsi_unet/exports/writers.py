@@ -7,6 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_unet.exports.destination import Recognise
+from wsi_unet.exports.dicom.writers import (
+    export_dicom_ann,
+    export_dicom_seg,
+    is_dicom_ann,
+    is_dicom_seg,
+)
 from wsi_unet.exports.options import ExportOptions
 from wsi_unet.exports.pictures import export_png, is_png
 from wsi_unet.exports.progress import ExportMeter
@@ -34,5 +40,7 @@ WRITERS: Mapping[str, Writer] = {
     "csv": Writer(export_csv, is_csv),
     "parquet": Writer(export_parquet, is_parquet),
     "png": Writer(export_png, is_png),
+    "dicom-seg": Writer(export_dicom_seg, is_dicom_seg),
+    "dicom-ann": Writer(export_dicom_ann, is_dicom_ann),
 }
 """The writer of each of `FORMATS`."""
