@@ -30,12 +30,12 @@ FORMATS: Mapping[str, ExportFormat] = {
         ".png", "labels at one level, or a class of them", frozenset({"level", "class_name"})
     ),
     "dicom-seg": ExportFormat(
-        ".dcm",
+        ".seg.dcm",
         "labels at one level as a DICOM segmentation",
         frozenset({"level", "patient_id", "study_uid", "frame_of_reference_uid"}),
     ),
     "dicom-ann": ExportFormat(
-        ".dcm",
+        ".ann.dcm",
         "objects as DICOM bulk annotations",
         frozenset({"patient_id", "study_uid"}),
     ),

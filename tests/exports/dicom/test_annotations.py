@@ -98,7 +98,7 @@ def test_groups_say_what_they_are(result: Path, tmp_path: Path) -> None:
     assert algorithm is not None
     assert algorithm.family.meaning == "Artificial Intelligence"
     assert nucleus.GraphicType == "POLYGON"
-    said = json.loads(dataset.private_block(0x77, "WSI_UNET")[1].value)
+    said = json.loads(dataset.private_block(0x09, "WSI_UNET")[1].value)
     assert said["groups"][0]["rules"]["nucleus"]["split"] == "none"
 
 
@@ -117,9 +117,7 @@ def test_holes_are_told(result: Path, tmp_path: Path, caplog: pytest.LogCaptureF
 def test_several_label_groups_are_told_apart(tmp_path: Path) -> None:
     result = tmp_path / "slide.ome.zarr"
     make_result(result)
-    write_store(
-        result, np.minimum(LABELS, 1), name="cells", classes=("background", "cell")
-    )
+    write_store(result, np.minimum(LABELS, 1), name="cells", classes=("background", "cell"))
     wsi_unet.find_objects(result, label="cells")
     groups = _export(result, tmp_path / "a.dcm").get_annotation_groups()
     assert [group.label for group in groups] == [

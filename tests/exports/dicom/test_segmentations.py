@@ -130,7 +130,7 @@ def test_the_same_result_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_it_says_where_it_comes_from(result: Path, tmp_path: Path) -> None:
     dataset = _export(result, tmp_path / "a.dcm")
-    said = json.loads(dataset.private_block(0x77, "WSI_UNET")[1].value)
+    said = json.loads(dataset.private_block(0x09, "WSI_UNET")[1].value)
     assert said["groups"][0]["fingerprint"] == "a slide"
     assert f"{dataset.ContentDate}{dataset.ContentTime}" == "20260102030405"
     assert dataset.Manufacturer == "wsi-unet"
@@ -180,6 +180,18 @@ def test_levels_that_are_too_large_are_refused(
     monkeypatch.setattr(segmentations, "MOST_PIXELS", 300_000)
     with pytest.raises(OptionError, match=r"`level` 0 has 763,215 pixels, .* give 1 or more"):
         wsi_unet.export(result, "dicom-seg", tmp_path / "a.dcm", options=ExportOptions(level=0))
+
+
+def test_damaged_files_are_not_replaced(result: Path, tmp_path: Path) -> None:
+    _export(result, tmp_path / "a.dcm", level=0)
+    whole = (tmp_path / "a.dcm").read_bytes()
+    wrong = whole.replace(b"\x08\x00\x16\x00UI", b"\x08\x00\x16\x00UY", 1)
+    assert wrong != whole
+    for damaged in (whole[:140], whole[:300], wrong, b"DICM" * 40):
+        (tmp_path / "a.dcm").write_bytes(damaged)
+        with pytest.raises(OutputError, match="isn't an earlier export"):
+            wsi_unet.export(result, "dicom-seg", tmp_path / "a.dcm")
+        assert (tmp_path / "a.dcm").read_bytes() == damaged
 
 
 @pytest.mark.parametrize("kind", ["noise", "blank", "runs"])

@@ -8,12 +8,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, TypedDict
 
-import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.errors import InvalidDicomError
 from pydicom.filebase import DicomIO
+from pydicom.filereader import read_partial
 from pydicom.filewriter import write_dataset, write_file_meta_info
-from pydicom.tag import Tag
+from pydicom.tag import BaseTag, Tag
 
 from wsi_unet._version import __version__
 from wsi_unet.errors import OutputError, foreign_errors_as
@@ -22,8 +21,8 @@ from wsi_unet.exports.dicom.text import cut_text, make_uid
 from wsi_unet.exports.provenance import CREATOR, encode, is_ours
 from wsi_unet.exports.results import ExportedGroup
 
-PRIVATE_GROUP, PRIVATE_CREATOR, PROVENANCE = 0x0077, "WSI_UNET", 0x01
-"""Where an instance keeps provenance, as JSON: (0077,xx01) of the private creator WSI_UNET."""
+PRIVATE_GROUP, PRIVATE_CREATOR, PROVENANCE = 0x0009, "WSI_UNET", 0x01
+"""Where an instance keeps provenance, as JSON: (0009,xx01) of the private creator WSI_UNET."""
 
 ENCODING = ["utf8"]
 """Of all texts: the character set ISO_IR 192."""
@@ -108,13 +107,25 @@ def finish_instance(dataset: Dataset, said: dict[str, Any]) -> None:
 
 
 def is_instance(path: Path, sop_class: str) -> bool:
-    """Return whether a file is an instance of a SOP class that was written here."""
+    """Return whether a file is an instance of a SOP class that was written here.
+
+    Raises:
+        OSError: it can't be read.
+    """
     try:
-        with pydicom.dcmread(path, stop_before_pixels=True, defer_size=1 << 16) as dataset:
-            block = dataset.private_block(PRIVATE_GROUP, PRIVATE_CREATOR)
-            return dataset.get("SOPClassUID") == sop_class and is_ours(block[PROVENANCE].value)
-    except (InvalidDicomError, KeyError, ValueError, TypeError, AttributeError, EOFError):
+        with path.open("rb") as file:
+            dataset = read_partial(file, stop_when=_is_beyond_provenance)
+        block = dataset.private_block(PRIVATE_GROUP, PRIVATE_CREATOR)
+        return dataset.get("SOPClassUID") == sop_class and is_ours(block[PROVENANCE].value)
+    except OSError:
+        raise
+    except Exception:  # whatever damage leads to
         return False
+
+
+def _is_beyond_provenance(tag: BaseTag, vr: str | None, length: int) -> bool:
+    """Return whether to stop reading, so that no pixels and annotations are."""
+    return tag.group > PRIVATE_GROUP
 
 
 def begin_file(file: BinaryIO, dataset: Dataset, end: int) -> DicomIO:
