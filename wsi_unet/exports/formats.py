@@ -39,5 +39,8 @@ FORMATS: Mapping[str, ExportFormat] = {
         "objects as DICOM bulk annotations",
         frozenset({"patient_id", "study_uid"}),
     ),
+    "spatialdata": ExportFormat(
+        ".spatialdata.zarr", "labels, objects and image for SpatialData", folder=True
+    ),
 }
 """Every format by its name, in the order in which they are listed."""

@@ -17,6 +17,7 @@ from wsi_unet.exports.options import ExportOptions
 from wsi_unet.exports.pictures import export_png, is_png
 from wsi_unet.exports.progress import ExportMeter
 from wsi_unet.exports.results import ExportedResult
+from wsi_unet.exports.spatialdata.writing import export_spatialdata, is_spatialdata
 from wsi_unet.exports.tables import export_csv, export_parquet, is_csv, is_parquet
 
 Write = Callable[[ExportedResult, Path, ExportOptions, ExportMeter], list[Path]]
@@ -42,5 +43,6 @@ WRITERS: Mapping[str, Writer] = {
     "png": Writer(export_png, is_png),
     "dicom-seg": Writer(export_dicom_seg, is_dicom_seg),
     "dicom-ann": Writer(export_dicom_ann, is_dicom_ann),
+    "spatialdata": Writer(export_spatialdata, is_spatialdata),
 }
 """The writer of each of `FORMATS`."""

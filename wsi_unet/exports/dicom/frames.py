@@ -77,16 +77,8 @@ def read_tiles(
     for top in range(0, rows, TILE):
         for left in range(0, columns, step):
             box = Box(top, left, min(top + TILE, rows), min(left + step, columns))
-            labels = _read_labels(level, box, unseen)
+            labels = level.read_marked(box, unseen)
             height, width = labels.shape
             padded = np.pad(labels, ((0, TILE - height), (0, -width % TILE)))
             yield from np.split(padded, padded.shape[1] // TILE, axis=1)
             meter.add(labels.size)
-
-
-def _read_labels(level: ExportedLevel, box: Box, unseen: int | None) -> NDArray[np.uint8]:
-    labels = level.read(box)
-    if unseen is None:
-        return labels
-    marked: NDArray[np.uint8] = np.where(level.read_predicted(box), labels, np.uint8(unseen))
-    return marked

@@ -70,7 +70,7 @@ def write_segmentation(
     number = _choose_level(group, options.level)
     level = group.open_level(number)
     image = open_slide_image(group, options)
-    unseen = None if level.predicted_everywhere else _find_free_value(group)
+    unseen = group.find_unseen_value()
     with refusing(group):
         dataset = _describe(result, group, level, image, unseen)
     meter.start(level.shape[0] * level.shape[1], "px")
@@ -112,17 +112,6 @@ def _measure_distance(level: ExportedLevel) -> float:
     """Return how far, on a scale of factors, the pixel size of a level is from `TYPICAL_MPP`."""
     height, width = level.mpp or (TYPICAL_MPP, TYPICAL_MPP)
     return abs(math.log(height * width / TYPICAL_MPP**2))
-
-
-def _find_free_value(group: ExportedGroup) -> int:
-    """Return the largest label value that no class has."""
-    free: set[int] = {*range(1, 256)} - {*group.source.classes}
-    if not free:
-        raise OutputError(
-            f"{group.source.store}: {group.name!r} has 255 classes, which leaves no value for "
-            "pixels that the model didn't look at; segment all of the slide"
-        )
-    return max(free)
 
 
 def _describe(
