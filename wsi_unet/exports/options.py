@@ -7,6 +7,9 @@ from dataclasses import dataclass, fields
 from wsi_unet.errors import OptionError
 from wsi_unet.exports.formats import FORMATS, ExportFormat
 
+OF_ONE_SLIDE = ("patient_id", "study_uid", "frame_of_reference_uid")
+"""Options that say something of one slide, and would be wrong of others."""
+
 
 @dataclass(frozen=True)
 class ExportOptions:
@@ -27,6 +30,20 @@ class ExportOptions:
     patient_id: str | None = None
     study_uid: str | None = None
     frame_of_reference_uid: str | None = None
+
+    def check_many(self) -> None:
+        """Refuse options that can't be true of several slides.
+
+        Raises:
+            OptionError: one of them is given.
+        """
+        for name in OF_ONE_SLIDE:
+            if getattr(self, name) is not None:
+                raise OptionError(
+                    f"`{name}` is of one slide; export the results of a folder one by one, or "
+                    "leave it out",
+                    option=name,
+                )
 
     def check(self, name: str) -> ExportFormat:
         """Return the format of a name, which takes all the options that are given.

@@ -85,6 +85,7 @@ def _export_all(
             same file.
     """
     facts = options.check(name)
+    options.check_many()
     _make_folder(target)
     written: list[Path] = []
     failures: dict[str, str] = {}

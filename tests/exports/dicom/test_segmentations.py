@@ -182,6 +182,16 @@ def test_levels_that_are_too_large_are_refused(
         wsi_unet.export(result, "dicom-seg", tmp_path / "a.dcm", options=ExportOptions(level=0))
 
 
+@pytest.mark.parametrize("name", ["patient_id", "study_uid", "frame_of_reference_uid"])
+def test_a_cohort_is_not_one_slide(name: str, tmp_path: Path) -> None:
+    for stem in ("a", "b"):
+        write_store(tmp_path / "in" / f"{stem}.ome.zarr", LABELS[:100, :100])
+    options = ExportOptions(**{name: "1.2.3"})  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match=f"`{name}` is of one slide"):
+        wsi_unet.export(tmp_path / "in", "dicom-seg", tmp_path / "out", options=options)
+    assert not (tmp_path / "out").exists()
+
+
 def test_damaged_files_are_not_replaced(result: Path, tmp_path: Path) -> None:
     _export(result, tmp_path / "a.dcm", level=0)
     whole = (tmp_path / "a.dcm").read_bytes()

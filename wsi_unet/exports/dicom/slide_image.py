@@ -12,13 +12,10 @@ from pydicom.valuerep import DSfloat
 
 from wsi_unet.errors import OptionError, OutputError, SlideError, foreign_errors_as
 from wsi_unet.exports.dicom.text import check_patient_id, check_uid, cut_text, make_uid
-from wsi_unet.exports.options import ExportOptions
+from wsi_unet.exports.options import OF_ONE_SLIDE, ExportOptions
 from wsi_unet.exports.results import ExportedGroup
 from wsi_unet.locations import Location
 from wsi_unet.objects.intensities.slide_pixels import SlideReference
-
-SLIDE_TAKES = ("patient_id", "study_uid", "frame_of_reference_uid")
-"""Options that say what a DICOM slide says itself."""
 
 _MAY_BE_EMPTY = (
     "PatientID",
@@ -67,7 +64,7 @@ def open_slide_image(group: ExportedGroup, options: ExportOptions) -> SlideImage
     """
     reference = group.source.slide.reference
     if reference is not None and reference.reader == "dicom":
-        for name in SLIDE_TAKES:
+        for name in OF_ONE_SLIDE:
             if getattr(options, name) is not None:
                 raise OptionError(
                     f"`{name}` can't be given: {reference.path} is DICOM and says it itself",
