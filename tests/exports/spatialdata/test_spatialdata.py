@@ -36,12 +36,14 @@ DOWNSAMPLE, MPP = (1.5, 3.25), (0.25, 0.5)
 IMAGE = np.random.default_rng(1).integers(0, 256, (3, *OWN.shape), np.uint8)
 
 
-def _add_image(result: Path, block: int = 512) -> None:
-    """Store `IMAGE` in a result, as `segment` does."""
-    store, pyramid = LocalStore(result), Pyramid((OWN.shape[0], OWN.shape[1]), block)
-    create_image(store, "slide", pyramid, Frame.from_downsample(DOWNSAMPLE, MPP))
+def _add_image(result: Path, every: int = 1) -> None:
+    """Store every n-th pixel of `IMAGE` in a result, as `segment` does."""
+    pixels = IMAGE[:, ::every, ::every]
+    store, pyramid = LocalStore(result), Pyramid((pixels.shape[1], pixels.shape[2]), 512, 3)
+    downsample = DOWNSAMPLE[0] * every, DOWNSAMPLE[1] * every
+    create_image(store, "slide", pyramid, Frame.from_downsample(downsample, MPP))
     for index in pyramid.grid:
-        part = IMAGE[(slice(None), *pyramid.grid.core(index).slices())]
+        part = pixels[(slice(None), *pyramid.grid.core(index).slices())]
         write_block(store, "", pyramid, index, part, reduce_mean)
     build_tail(store, "", pyramid, reduce_mean, 3)
 
@@ -121,6 +123,16 @@ def test_elements_lie_on_each_other(exported: Path) -> None:
     assert _read_scales(exported / "shapes/nuclei_objects") == {
         "global": [1, 1], "um": [0.5, 0.25],
     }  # fmt: skip
+
+
+def test_an_image_may_be_coarser_than_the_labels(tmp_path: Path) -> None:
+    result = make_result(tmp_path / "slide.ome.zarr", labels=OWN, downsample=DOWNSAMPLE, mpp=MPP)
+    _add_image(result, every=4)
+    wsi_unet.export(result, "spatialdata", tmp_path / "a")
+    assert _read_scales(tmp_path / "a/images/image") == {
+        "global": [1, 6, 13], "um": [1, 1.5, 6.5],
+    }  # fmt: skip
+    assert np.array_equal(_read_levels(tmp_path / "a/images/image")[0], IMAGE[:, ::4, ::4])
 
 
 def test_unknown_pixel_sizes_leave_micrometres_out(tmp_path: Path) -> None:
