@@ -51,10 +51,9 @@ def write_file(path: Path) -> Iterator[BinaryIO]:
         LockedError: another process is writing it.
     """
     new = _beside(path)
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     with _failures(path):
-        descriptor = os.open(new, flags, 0o666)
-    with os.fdopen(descriptor, "r+b") as file:
+        opened = _open_new(new)
+    with opened as file:
         _lock(file.fileno(), path)
         try:
             with _failures(path):
@@ -92,6 +91,12 @@ def write_folder(path: Path) -> Iterator[Path]:
             raise
     finally:
         os.close(descriptor)
+
+
+def _open_new(path: Path) -> BinaryIO:
+    """Open a file to be written, under its name, which libraries that get the file look for."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    return open(path, "r+b", opener=lambda name, _: os.open(name, flags, 0o666))
 
 
 def _beside(path: Path) -> Path:
