@@ -29,5 +29,11 @@ FORMATS: Mapping[str, ExportFormat] = {
     "png": ExportFormat(
         ".png", "labels at one level, or a class of them", frozenset({"level", "class_name"})
     ),
+    "ome-tiff": ExportFormat(
+        ".ome.tiff", "labels, a picture of them, probabilities or the image", frozenset({"what"})
+    ),
+    "ome-zarr-0.4": ExportFormat(
+        ".v04.ome.zarr", "all arrays, for programs that don't read OME-Zarr 0.5", folder=True
+    ),
 }
 """Every format by its name, in the order in which they are listed."""

@@ -7,6 +7,9 @@ from dataclasses import dataclass, fields
 from wsi_unet.errors import OptionError
 from wsi_unet.exports.formats import FORMATS, ExportFormat
 
+CONTENTS = ("labels", "overlay", "probabilities", "image")
+"""What of a result an export may hold, where its format leaves that open."""
+
 
 @dataclass(frozen=True)
 class ExportOptions:
@@ -16,11 +19,13 @@ class ExportOptions:
         label: name of the label group; None takes all that a result holds, or the only one.
         level: pyramid level of the labels, 0 is the finest.
         class_name: the class to export; None: all of them.
+        what: which of `CONTENTS` to export.
     """
 
     label: str | None = None
     level: int | None = None
     class_name: str | None = None
+    what: str | None = None
 
     def check(self, name: str) -> ExportFormat:
         """Return the format of a name, which takes all the options that are given.

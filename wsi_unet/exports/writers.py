@@ -10,6 +10,8 @@ from wsi_unet.exports.destination import Recognise
 from wsi_unet.exports.options import ExportOptions
 from wsi_unet.exports.pictures import export_png, is_png
 from wsi_unet.exports.progress import ExportMeter
+from wsi_unet.exports.pyramids.ome_tiff import export_ome_tiff, is_ome_tiff
+from wsi_unet.exports.pyramids.ome_zarr import export_ome_zarr_04, is_ome_zarr_04
 from wsi_unet.exports.results import ExportedResult
 from wsi_unet.exports.tables import export_csv, export_parquet, is_csv, is_parquet
 
@@ -34,5 +36,7 @@ WRITERS: Mapping[str, Writer] = {
     "csv": Writer(export_csv, is_csv),
     "parquet": Writer(export_parquet, is_parquet),
     "png": Writer(export_png, is_png),
+    "ome-tiff": Writer(export_ome_tiff, is_ome_tiff),
+    "ome-zarr-0.4": Writer(export_ome_zarr_04, is_ome_zarr_04),
 }
 """The writer of each of `FORMATS`."""
