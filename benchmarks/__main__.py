@@ -21,6 +21,7 @@ PROGRAMS = {
     "scheduler": "the load that one Dask scheduler carries",
     "overhead": "a run without a network on 3 Gpx",
     "training": "training against its network alone",
+    "exports_images": "results as OME-TIFF and OME-Zarr 0.4, of 205 and 822 Mpx",
     "measure": "regions of a result with a million objects",
     "objects": "finding the objects of finished labels",
     "object_memory": "peak memory of finding up to ten million objects",
