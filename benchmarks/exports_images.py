@@ -60,13 +60,15 @@ def measure_rows(scale: Scale) -> Iterator[Row]:
                 peak = median([each["peak"] for each in found]) / 2**30
                 peaks.setdefault(name, []).append(peak)
                 cores = median([each["cpu"] / each["seconds"] for each in found])
+                per_core = median([megapixels / each["cpu"] for each in found])
                 yield Row(
                     NAME,
                     f"{name}, {megapixels:.0f} Mpx",
                     median(speeds),
                     "Mpx/s",
                     least=LEAST_SPEED if what == "labels" else None,
-                    detail=f"{format_spread(speeds)}; {cores:.1f} cores, {peak:.2f} GiB",
+                    detail=f"{format_spread(speeds)}; {cores:.1f} cores, {per_core:.0f} Mpx/s of "
+                    f"each, {peak:.2f} GiB",
                 )
     for name, values in peaks.items():
         ratio = values[-1] / values[0]

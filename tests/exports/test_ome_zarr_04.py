@@ -23,6 +23,8 @@ from support.labelled import blobs, write_store
 
 import wsi_unet
 from wsi_unet import ExportOptions, OutputError
+from wsi_unet.geometry import Box
+from wsi_unet.slides import open_slide
 
 REGION = [100, 40, 500, 900]
 
@@ -162,6 +164,17 @@ def test_napari_shows_image_and_labels(full: Path, tmp_path: Path) -> None:
         layers = reader(str(tmp_path / "out.ome.zarr"))
     assert [kind for *_, kind in layers] == ["image", "labels", "labels"]
     _assert_equal([np.asarray(level) for level in layers[1][0]], read_levels(full))
+
+
+def test_our_own_reader_opens_the_image(full: Path, tmp_path: Path) -> None:
+    exported = _export(full, tmp_path)
+    levels = _read_levels(exported, "")
+    with open_slide(exported) as slide:
+        assert slide.mpp is not None
+        assert (slide.mpp.y, slide.mpp.x) == (0.25, 0.5)
+        for number, pixels in enumerate(levels):
+            whole = Box.from_shape(slide.levels[number].shape)
+            assert np.array_equal(slide.read(number, whole), np.moveaxis(pixels, 0, -1))
 
 
 def test_chunks_are_what_java_reads(full: Path, tmp_path: Path) -> None:
