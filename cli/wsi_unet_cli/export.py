@@ -9,6 +9,7 @@ import click
 
 import wsi_unet
 from wsi_unet.exports.formats import FORMATS
+from wsi_unet.exports.options import MOST_OBJECTS, OBJECT_KINDS
 from wsi_unet_cli.common.cluster_options import logging_to
 from wsi_unet_cli.common.failures import VERBOSE
 from wsi_unet_cli.common.interrupt import interruptible
@@ -59,6 +60,20 @@ def _list_formats() -> str:
     "--level", type=click.IntRange(min=0), metavar="N", help="Pyramid level; 0 is the finest."
 )
 @click.option("--class", "class_name", metavar="NAME", help="Class to export.")
+@click.option(
+    "--as",
+    "objects_as",
+    type=click.Choice(OBJECT_KINDS),
+    help="What QuPath makes of all objects.  [default: detections of classes with an object rule, "
+    "annotations of others]",
+)
+@click.option(
+    "--max-objects",
+    "most_objects",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help=f"Most objects per file for QuPath.  [default: {MOST_OBJECTS}]",
+)
 @json_option
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @verbose_option

@@ -29,5 +29,10 @@ FORMATS: Mapping[str, ExportFormat] = {
     "png": ExportFormat(
         ".png", "labels at one level, or a class of them", frozenset({"level", "class_name"})
     ),
+    "qupath": ExportFormat(
+        ".geojson.gz",
+        "objects as QuPath's detections and annotations",
+        frozenset({"class_name", "objects_as", "most_objects"}),
+    ),
 }
 """Every format by its name, in the order in which they are listed."""

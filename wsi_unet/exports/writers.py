@@ -10,6 +10,8 @@ from wsi_unet.exports.destination import Recognise
 from wsi_unet.exports.options import ExportOptions
 from wsi_unet.exports.pictures import export_png, is_png
 from wsi_unet.exports.progress import ExportMeter
+from wsi_unet.exports.qupath.export import export_qupath
+from wsi_unet.exports.qupath.parts import is_qupath
 from wsi_unet.exports.results import ExportedResult
 from wsi_unet.exports.tables import export_csv, export_parquet, is_csv, is_parquet
 
@@ -34,5 +36,6 @@ WRITERS: Mapping[str, Writer] = {
     "csv": Writer(export_csv, is_csv),
     "parquet": Writer(export_parquet, is_parquet),
     "png": Writer(export_png, is_png),
+    "qupath": Writer(export_qupath, is_qupath),
 }
 """The writer of each of `FORMATS`."""
