@@ -14,7 +14,7 @@ from wsi_unet.exports.qupath.classes import ClassGroup
 from wsi_unet.exports.qupath.measurements import PIXELS, list_columns, write_measurements
 from wsi_unet.exports.qupath.outlines import GridLines, write_geometries
 
-PIECE_BYTES = 4 << 20
+PIECE_BYTES = 1 << 20
 """Of outlines that are written at once, unless a single one has more."""
 
 SEPARATOR = b",\n"
