@@ -28,6 +28,7 @@ Examples:
   wsi-unet export slide.ome.zarr --to csv
   wsi-unet export slide.ome.zarr --to parquet --output objects.parquet
   wsi-unet export slide.ome.zarr --to png --class nuclei --level 2
+  wsi-unet export slide.ome.zarr --to qupath
   wsi-unet export results/ --to csv --output tables/
 
 docs/reference/export.md describes every format.
