@@ -27,6 +27,9 @@ from wsi_unet.exports.qupath import classes as qupath_classes
 from wsi_unet.exports.qupath import features as qupath_features
 from wsi_unet.exports.qupath.measurements import name_measurement, write_measurements
 from wsi_unet.exports.qupath.outlines import GridLines
+from wsi_unet.objects.intensities.slide_pixels import SlideReference
+from wsi_unet.segmentation.planning.resolved_options import make_slide_reference
+from wsi_unet.slides.levels import find_origin as read_origin
 
 ROOT = Path(__file__).resolve().parents[2]
 NUCLEI_ONLY: dict[str, Any] = {
@@ -244,7 +247,7 @@ def test_pieces_of_any_size_give_the_same_features(
 ) -> None:
     export(result, tmp_path)
     whole = gzip.decompress((tmp_path / "slide.geojson.gz").read_bytes())
-    monkeypatch.setattr(qupath_features, "PIECE_BYTES", 3000)
+    monkeypatch.setattr(qupath_features, "PIECE_BYTES", 30_000)
     export(result, tmp_path)
     assert gzip.decompress((tmp_path / "slide.geojson.gz").read_bytes()) == whole
 
@@ -426,6 +429,28 @@ def test_earlier_results_of_slides_with_bounds_need_their_slide(path: str, tmp_p
     result = make_result(tmp_path / "slide.ome.zarr", labels=LABELS[:99, :99], reference=reference)
     with pytest.raises(OutputError, match=f"doesn't say where; put {path} back"):
         export(result, tmp_path)
+
+
+def test_runs_record_where_scanning_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = ROOT / "examples" / "CMU-1-Small-Region.svs"
+    with wsi_unet.open_slide(path) as slide:
+        assert make_slide_reference(slide, None).origin == (0, 0)
+        monkeypatch.setattr(slide._reader, "origin", (31, 57))
+        said = json.loads(make_slide_reference(slide, None).model_dump_json())
+    assert SlideReference.model_validate_json(json.dumps(said)).origin == (31, 57)
+    del said["origin"]  # as earlier versions wrote it
+    assert SlideReference.model_validate_json(json.dumps(said)).origin is None
+
+
+@pytest.mark.parametrize(
+    ("stated", "origin"),
+    [(("20", "30"), (20, 30)), (("50", "0"), (0, 0)), (("-1", "2.5"), (0, 0)), ((), (0, 0))],
+)
+def test_bounds_outside_of_the_slide_are_not_believed(
+    stated: tuple[str, ...], origin: tuple[int, int]
+) -> None:
+    bounds = {f"tiffslide.bounds-{axis}": text for axis, text in zip("yx", stated, strict=False)}
+    assert read_origin(bounds, "tiffslide", (50, 40)) == origin
 
 
 def test_earlier_results_of_other_slides_do_not(tmp_path: Path) -> None:

@@ -75,7 +75,12 @@ def test_what_does_not_fit_is_named_and_left_out(exports: Path) -> None:
     next(iter(exports.glob("b-002*"))).unlink()
     (exports / "mine.geojson.gz").write_bytes((exports / "a.geojson.gz").read_bytes()[:40])
     shutil.move(exports / "mine.geojson.gz", exports / "mine.txt")
-    images = [describe("a.svs", width=100), describe("b.svs"), describe("c.tiff"), describe("c.svs")]
+    images = [
+        describe("a.svs", width=100),
+        describe("b.svs"),
+        describe("c.tiff"),
+        describe("c.svs"),
+    ]
     said, held = run(exports, images)
     assert "left out a: " in said
     assert "lie outside of the image" in said
