@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from wsi_unet.exports.qupath import classes as qupath_classes
 from wsi_unet.exports.qupath import features as qupath_features
 from wsi_unet.exports.qupath.measurements import name_measurement, write_measurements
 from wsi_unet.exports.qupath.outlines import GridLines
+from wsi_unet.exports.qupath.parts import PartFile
 from wsi_unet.objects.intensities.slide_pixels import SlideReference
 from wsi_unet.segmentation.planning.resolved_options import make_slide_reference
 from wsi_unet.slides.levels import find_origin as read_origin
@@ -272,6 +275,7 @@ def test_the_bytes_depend_on_the_objects_alone(result: Path, tmp_path: Path) -> 
         ("probability", "Probability"),
         ("mean_red", "Red: Mean"),
         ("sd_haematoxylin", "Haematoxylin: Std.Dev."),
+        ("mean_dab", "DAB: Mean"),
     ],
 )
 def test_measurements_are_named_as_qupath_names_its_own(column: str, name: str) -> None:
@@ -374,6 +378,18 @@ def test_an_interrupted_export_leaves_the_earlier_one(
             on_progress=interrupt,
         )
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    result: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(self: PartFile, text: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(PartFile, "_write", fill)
+    with pytest.raises(OutputError, match="No space left on device; what was there before"):
+        export(result, tmp_path)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_what_qupath_would_not_read_is_refused(result: Path, tmp_path: Path) -> None:

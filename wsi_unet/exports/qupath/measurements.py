@@ -20,6 +20,7 @@ LEFT_OUT = frozenset(
 )
 """Columns that are no measurement, or told otherwise."""
 
+_ABBREVIATIONS = {"dab": "DAB"}
 _STATISTICS = {"mean": "Mean", "sd": "Std.Dev."}
 
 
@@ -39,7 +40,7 @@ def name_measurement(column: str) -> str:
 
 
 def _write_words(name: str) -> str:
-    return name.replace("_", " ").capitalize()
+    return _ABBREVIATIONS.get(name) or name.replace("_", " ").capitalize()
 
 
 def list_columns(columns: Sequence[str]) -> list[str]:
