@@ -24,6 +24,7 @@ PROGRAMS = {
     "exports_images": "results as OME-TIFF and OME-Zarr 0.4, of 205 and 822 Mpx",
     "measure": "regions of a result with a million objects",
     "objects": "finding the objects of finished labels",
+    "exports": "exporting up to a million objects",
     "object_memory": "peak memory of finding up to ten million objects",
     "memory": "peak memory on a small and a large slide",
     "tiles": "the network by tile, number type and memory order",

@@ -122,6 +122,16 @@ def test_exports_of_a_growing_slide_are_measured() -> None:
     assert all(row.value > 0 for row in speeds)
 
 
+def test_exports_of_many_objects_are_measured() -> None:
+    done = _run("benchmarks.exports", "--tiny")
+    assert done.returncode == 0, done.stderr
+    *rows, flat = (Row(**json.loads(line)) for line in done.stdout.splitlines())
+    speeds = [row for row in rows if row.unit == "objects/s"]
+    assert [row.least for row in speeds if row.what.startswith("qupath")] == [30_000.0]
+    assert all(row.value > 0 for row in speeds)
+    assert (flat.most, flat.value) == (1.1, 1.0)
+
+
 def test_an_unknown_benchmark_is_refused() -> None:
     done = _run("benchmarks", "speed")
     assert done.returncode == 2

@@ -194,7 +194,7 @@ def test_the_terminal_shows_the_main_columns(store: Path, regions: Path, tmp_pat
         "mean, median area",
     ]  # fmt: skip
     assert re.split("  +", first) == [
-        "1", "=core (Tumor)", "100.0 %", "0.0005 mm²", "nucleus", "4.6e-05 mm²", "9.2 %", "2",
+        "1", "=core (Tumor)", "100.0 %", "500 µm²", "nucleus", "46 µm²", "9.2 %", "2",
         "4000", "23, 23 µm²",
     ]  # fmt: skip
     other = make_result(tmp_path / "b.ome.zarr", mpp=None)

@@ -35,5 +35,10 @@ FORMATS: Mapping[str, ExportFormat] = {
     "ome-zarr-0.4": ExportFormat(
         ".v04.ome.zarr", "all arrays, for programs that don't read OME-Zarr 0.5", folder=True
     ),
+    "qupath": ExportFormat(
+        ".geojson.gz",
+        "objects as QuPath's detections and annotations",
+        frozenset({"class_name", "objects_as", "most_objects"}),
+    ),
 }
 """Every format by its name, in the order in which they are listed."""

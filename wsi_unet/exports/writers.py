@@ -12,6 +12,8 @@ from wsi_unet.exports.pictures import export_png, is_png
 from wsi_unet.exports.progress import ExportMeter
 from wsi_unet.exports.pyramids.ome_tiff import export_ome_tiff, is_ome_tiff
 from wsi_unet.exports.pyramids.ome_zarr import export_ome_zarr_04, is_ome_zarr_04
+from wsi_unet.exports.qupath.export import export_qupath
+from wsi_unet.exports.qupath.parts import is_qupath
 from wsi_unet.exports.results import ExportedResult
 from wsi_unet.exports.tables import export_csv, export_parquet, is_csv, is_parquet
 
@@ -38,5 +40,6 @@ WRITERS: Mapping[str, Writer] = {
     "png": Writer(export_png, is_png),
     "ome-tiff": Writer(export_ome_tiff, is_ome_tiff),
     "ome-zarr-0.4": Writer(export_ome_zarr_04, is_ome_zarr_04),
+    "qupath": Writer(export_qupath, is_qupath),
 }
 """The writer of each of `FORMATS`."""
