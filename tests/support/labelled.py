@@ -81,12 +81,13 @@ def write_store(
     name: str = "nuclei",
     color: str = "#2a6fdb",
     block: int = 512,
-    reference: dict[str, str] | None = None,
+    model: dict[str, Any] | None = None,
+    reference: dict[str, Any] | None = None,
 ) -> Path:
     """Write labels as `segment` would have: one label group of a slide, finished.
 
-    The reference says where the slide is: path, reader and fingerprint. Regions are (y0, x0, y1,
-    x1), px of the labels, and disjoint.
+    Regions are (y0, x0, y1, x1), px of the labels, and disjoint. What the store says of the model,
+    and the run of where its slide is, may be left out.
     """
     objects = LocalStore(path)
     pyramid = Pyramid((labels.shape[0], labels.shape[1]), block)
@@ -101,7 +102,7 @@ def write_store(
         pyramid,
         Frame.from_downsample(downsample, mpp),
         [NamedValue(value, class_name, color) for value, class_name in enumerate(classes)],
-        {"slide": record},
+        {"slide": record} | ({"model": model} if model else {}),
     )
     progress = Progress(objects, name)
     for index in pyramid.grid:

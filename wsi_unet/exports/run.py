@@ -50,7 +50,7 @@ def export(
 
     Args:
         output: a result, or a folder with results: a folder or an s3:// URL.
-        format: one of those that docs/reference/export.md describes, as "csv" or "dicom-seg".
+        format: its name, such as "csv" or "qupath"; docs/reference/export.md describes them.
         path: the file or folder to write; of a cohort, the folder for one export per result. None:
             named after the result, in the current folder.
         options: what it holds; None: what suits the format.
