@@ -41,7 +41,7 @@ def measure_rows(scale: Scale) -> Iterator[Row]:
         with workspace() as folder:
             side = math.ceil(math.sqrt(objects / DENSITY * 1e6 / BLOCK**2))
             tell(f"  {objects} objects: {side}² blocks of {BLOCK}² px")
-            write_repeated(folder / "out.ome.zarr", side)
+            write_repeated(folder / "out.ome.zarr", (side, side))
             found.append(dict(run_module(NAME, "--find", folder / "out.ome.zarr").document))
         last = found[-1]
         detail = (
@@ -56,8 +56,8 @@ def measure_rows(scale: Scale) -> Iterator[Row]:
         yield Row(NAME, f"{who}: most ÷ fewest objects", ratio, "×", most=FLAT)
 
 
-def write_repeated(path: Path, side: int) -> None:
-    """Write a finished result of (side, side) blocks, which are all the same."""
+def write_repeated(path: Path, blocks: tuple[int, int]) -> None:
+    """Write a finished result of (rows, columns) blocks, which are all the same."""
     from benchmarks.nuclei import CREATED, LABEL_CLASSES, PIXEL, draw_nuclei
     from benchmarks.nuclei import NAME as LABEL
     from wsi_unet.labels.layout import create_labels, ensure_root, mark_finished
@@ -68,13 +68,14 @@ def write_repeated(path: Path, side: int) -> None:
     from wsi_unet.storage.local_store import LocalStore
 
     labels = draw_nuclei(BLOCK, DENSITY)
-    store, pyramid = LocalStore(path), Pyramid((side * BLOCK, side * BLOCK), BLOCK)
+    shape = blocks[0] * BLOCK, blocks[1] * BLOCK
+    store, pyramid = LocalStore(path), Pyramid(shape, BLOCK)
     ensure_root(store, {})
     frame = Frame.from_downsample((1.0, 1.0), (PIXEL, PIXEL))
     slide: dict[str, Any] = {
         "name": LABEL,
         "fingerprint": LABEL,
-        "shape": [side * BLOCK] * 2,
+        "shape": [*shape],
         "mpp": [PIXEL] * 2,
     }
     create_labels(store, LABEL, pyramid, frame, LABEL_CLASSES, {"slide": slide})
@@ -90,7 +91,7 @@ def write_repeated(path: Path, side: int) -> None:
         progress.write_marker(marker)
     parameters: dict[str, Any] = {"regions": [], "block": BLOCK, "tissue": "none"}
     progress.write_run(RunRecord(name=LABEL, signature="0", parameters=parameters, created=CREATED))
-    counts = np.bincount(labels.ravel(), minlength=2) * side * side
+    counts = np.bincount(labels.ravel(), minlength=2) * len(pyramid.grid)
     mark_finished(store, LABEL, counts.tolist(), CREATED)
 
 

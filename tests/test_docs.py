@@ -46,7 +46,17 @@ ONLY_PARSED = {
 # What makes a command that is shown with real figures short enough for a test.
 SHORTER = {"train": ("--set", "running.iterations=2", "--workers", "0")}
 # Programs of others; the files and extras that their commands name must exist.
-OTHER_PROGRAMS = {".", "dask", "openssl", "pip", "pre-commit", "pytest", "sbatch", "snakemake"}
+OTHER_PROGRAMS = {
+    ".",
+    "QuPath",
+    "dask",
+    "openssl",
+    "pip",
+    "pre-commit",
+    "pytest",
+    "sbatch",
+    "snakemake",
+}
 
 
 class Command(NamedTuple):

@@ -9,6 +9,7 @@ import click
 
 import wsi_unet
 from wsi_unet.exports.formats import FORMATS
+from wsi_unet.exports.options import CONTENTS, MOST_OBJECTS, OBJECT_KINDS
 from wsi_unet_cli.common.cluster_options import logging_to
 from wsi_unet_cli.common.failures import VERBOSE
 from wsi_unet_cli.common.interrupt import interruptible
@@ -27,6 +28,8 @@ Examples:
   wsi-unet export slide.ome.zarr --to csv
   wsi-unet export slide.ome.zarr --to parquet --output objects.parquet
   wsi-unet export slide.ome.zarr --to png --class nuclei --level 2
+  wsi-unet export slide.ome.zarr --to ome-tiff --what overlay
+  wsi-unet export slide.ome.zarr --to qupath
   wsi-unet export results/ --to csv --output tables/
 
 docs/reference/export.md describes every format.
@@ -59,6 +62,30 @@ def _list_formats() -> str:
     "--level", type=click.IntRange(min=0), metavar="N", help="Pyramid level; 0 is the finest."
 )
 @click.option("--class", "class_name", metavar="NAME", help="Class to export.")
+@click.option(
+    "--what",
+    type=click.Choice(CONTENTS),
+    help="What to export, with ome-tiff.  [default: labels]",
+)
+@click.option(
+    "--as",
+    "objects_as",
+    type=click.Choice(OBJECT_KINDS),
+    help="What QuPath makes of all objects.  [default: detections of classes with an object rule, "
+    "annotations of others]",
+)
+@click.option(
+    "--max-objects",
+    "most_objects",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help=f"Most objects per file for QuPath.  [default: {MOST_OBJECTS}]",
+)
+@click.option("--patient-id", metavar="ID", help="DICOM: the patient, of other slides than DICOM.")
+@click.option("--study-uid", metavar="UID", help="DICOM: the study, likewise.")
+@click.option(
+    "--frame-of-reference-uid", metavar="UID", help="DICOM: the slide's coordinates, likewise."
+)
 @json_option
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @verbose_option

@@ -110,6 +110,28 @@ def test_regions_of_a_result_with_many_objects_are_measured() -> None:
     assert "objects in regions" in whole.detail
 
 
+def test_exports_of_a_growing_slide_are_measured() -> None:
+    done = _run("benchmarks.exports_images", "--tiny")
+    assert done.returncode == 0, done.stderr
+    *speeds, _, _, _ = (Row(**json.loads(line)) for line in done.stdout.splitlines())
+    assert [row.what.split(",")[0] for row in speeds] == [
+        "ome-tiff labels",
+        "ome-tiff overlay",
+        "ome-zarr-0.4",
+    ]
+    assert all(row.value > 0 for row in speeds)
+
+
+def test_exports_of_many_objects_are_measured() -> None:
+    done = _run("benchmarks.exports", "--tiny")
+    assert done.returncode == 0, done.stderr
+    *rows, flat = (Row(**json.loads(line)) for line in done.stdout.splitlines())
+    speeds = [row for row in rows if row.unit == "objects/s"]
+    assert [row.least for row in speeds if row.what.startswith("qupath")] == [30_000.0]
+    assert all(row.value > 0 for row in speeds)
+    assert (flat.most, flat.value) == (1.1, 1.0)
+
+
 def test_an_unknown_benchmark_is_refused() -> None:
     done = _run("benchmarks", "speed")
     assert done.returncode == 2

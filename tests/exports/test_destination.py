@@ -11,7 +11,7 @@ from exports.results import make_result
 
 import wsi_unet
 from wsi_unet import ExportOptions, LockedError, OptionError, OutputError
-from wsi_unet.exports.destination import write_file, write_folder
+from wsi_unet.exports.destination import write_file, write_files, write_folder
 from wsi_unet.exports.formats import FORMATS
 from wsi_unet.exports.progress import ExportProgress
 from wsi_unet.exports.writers import WRITERS
@@ -100,6 +100,35 @@ def test_what_a_killed_process_left_is_overwritten(tmp_path: Path) -> None:
         (folder / "new").write_text("new")
     assert [path.name for path in (tmp_path / "out.zarr").iterdir()] == ["new"]
     assert {path.name for path in tmp_path.iterdir()} == {"out.csv", "out.zarr"}
+
+
+def test_files_take_their_places_together(tmp_path: Path) -> None:
+    for name in ("out-1", "out-3"):
+        (tmp_path / name).write_text("old")
+    (tmp_path / ".out.partial").mkdir()
+    (tmp_path / ".out.partial" / "left").write_text("by a killed process")
+    earlier = [tmp_path / "out-1", tmp_path / "out-3"]
+    with write_files(tmp_path / "out", earlier) as folder:
+        for name in ("out-1", "out-2"):
+            (folder / name).write_text("new")
+        assert (tmp_path / "out-1").read_text() == "old"
+        with pytest.raises(LockedError), write_files(tmp_path / "out", []):
+            pass
+    found = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert found == {"out-1": "new", "out-2": "new"}
+
+
+def test_files_that_cannot_all_take_their_places_say_so(tmp_path: Path) -> None:
+    def write() -> None:
+        with write_files(tmp_path / "out", []) as folder:
+            for name in ("out-1", "out-2"):
+                (folder / name).write_text("new")
+
+    (tmp_path / "out-2" / "mine").mkdir(parents=True)
+    with pytest.raises(OutputError, match="partly new and partly of an earlier export"):
+        write()
+    assert {path.name for path in tmp_path.iterdir()} == {"out-1", "out-2"}
+    assert (tmp_path / "out-2" / "mine").is_dir()
 
 
 def test_a_link_in_the_way_of_the_new_file_is_not_followed(tmp_path: Path) -> None:

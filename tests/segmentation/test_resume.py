@@ -167,3 +167,19 @@ def test_status_says_that_metadata_is_damaged(study: Study, tmp_path: Path) -> N
     study.run(output)
     assert run_status(output)[0].missing == ""
     assert array_objects(output) == array_objects(study.whole)
+
+
+def test_a_store_without_checksums_is_read_and_resumed(study: Study, tmp_path: Path) -> None:
+    """Earlier versions wrote chunks without them, and said so in the arrays' metadata."""
+    output = study.finished(tmp_path / "out")
+    for path in output.rglob("zarr.json"):
+        text = path.read_text()
+        path.write_text(text.replace('"checksum": true', '"checksum": false'))
+    changed = [p for p in output.rglob("zarr.json") if '"checksum": false' in p.read_text()]
+    assert len(changed) > 2
+    assert {status.state for status in run_status(output, verify=True)} == {"finished"}
+    whole = wsi_unet.open_labels(study.whole).to_numpy()
+    assert np.array_equal(wsi_unet.open_labels(output).to_numpy(), whole)
+    (output / "labels/random/0/c/1/1").unlink()
+    assert study.run(output).blocks.resumed == study.blocks - 1
+    assert np.array_equal(wsi_unet.open_labels(output).to_numpy(), whole)

@@ -158,7 +158,7 @@ class Cluster:
             "--no-dashboard", "--memory-limit", "0", "--death-timeout", "60",
             *self._tls, "--local-directory", self.folder / name,
             "--preload", "support.fault_preload",
-            "--preload-nanny", "support.warm",
+            *(["--preload-nanny", "support.warm"] if name == NURSED else ["--no-nanny"]),
             log=self.folder / f"{name}.log",
             core=int(name.strip("latew")),
             environment=dict(self.settings)

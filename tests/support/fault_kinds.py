@@ -278,7 +278,7 @@ def _damage(trial: Trial, random: Random, kind: str, damage: Callable[[Path], No
         (marker, trial.output / key)
         for marker in markers
         for key, shard in marker.shards.items()
-        if not shard.empty
+        if not shard.empty and (trial.output / key).exists()  # no fault has deleted it yet
     ]
     if not shards:
         return False

@@ -81,10 +81,13 @@ def write_store(
     name: str = "nuclei",
     color: str = "#2a6fdb",
     block: int = 512,
+    model: dict[str, Any] | None = None,
+    reference: dict[str, Any] | None = None,
 ) -> Path:
     """Write labels as `segment` would have: one label group of a slide, finished.
 
-    Regions are (y0, x0, y1, x1), px of the labels, and disjoint.
+    Regions are (y0, x0, y1, x1), px of the labels, and disjoint. What the store says of the model,
+    and the run of where its slide is, may be left out.
     """
     objects = LocalStore(path)
     pyramid = Pyramid((labels.shape[0], labels.shape[1]), block)
@@ -99,7 +102,7 @@ def write_store(
         pyramid,
         Frame.from_downsample(downsample, mpp),
         [NamedValue(value, class_name, color) for value, class_name in enumerate(classes)],
-        {"slide": record},
+        {"slide": record} | ({"model": model} if model else {}),
     )
     progress = Progress(objects, name)
     for index in pyramid.grid:
@@ -119,6 +122,8 @@ def write_store(
     parameters: Any = {
         "regions": regions or [], "block": block, "sampling": resampling, "tissue": "none",
     }  # fmt: skip
+    if reference is not None:
+        parameters["slide"] = reference
     if tissue is not None:
         progress.write_mask(tissue)
         parameters["tissue"] = f"mask:{mask_digest(tissue)}"

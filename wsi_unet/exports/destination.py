@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -51,10 +51,9 @@ def write_file(path: Path) -> Iterator[BinaryIO]:
         LockedError: another process is writing it.
     """
     new = _beside(path)
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     with _failures(path):
-        descriptor = os.open(new, flags, 0o666)
-    with os.fdopen(descriptor, "r+b") as file:
+        opened = _open_new(new)
+    with opened as file:
         _lock(file.fileno(), path)
         try:
             with _failures(path):
@@ -76,6 +75,35 @@ def write_folder(path: Path) -> Iterator[Path]:
         OutputError: it can't be written.
         LockedError: another process is writing it.
     """
+    with _make_folder(path) as new, _failures(path):
+        yield new
+        _replace_folder(new, path)
+
+
+@contextmanager
+def write_files(path: Path, earlier: Iterable[Path]) -> Iterator[Path]:
+    """Yield a new, empty folder whose files move beside a path at the end, all together.
+
+    The folder disappears, and so do its files after an error. Whoever writes the files sees to it
+    that they are on the disk.
+
+    Args:
+        path: what the export is called; locked meanwhile.
+        earlier: the files of an earlier export; those that aren't replaced are removed at the end.
+
+    Raises:
+        OutputError: they can't be written.
+        LockedError: another process is writing them.
+    """
+    with _make_folder(path) as new:
+        with _failures(path):
+            yield new
+        _replace_files(new, path, earlier)
+
+
+@contextmanager
+def _make_folder(path: Path) -> Iterator[Path]:
+    """Yield a new, locked, empty folder beside a path, which disappears after an error."""
     new = _beside(path)
     with _failures(path):
         new.mkdir(exist_ok=True)
@@ -85,13 +113,18 @@ def write_folder(path: Path) -> Iterator[Path]:
         try:
             with _failures(path):
                 _empty(new)
-                yield new
-                _replace_folder(new, path)
+            yield new
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
             raise
     finally:
         os.close(descriptor)
+
+
+def _open_new(path: Path) -> BinaryIO:
+    """Open a file to be written, under its name, which libraries that get the file look for."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    return open(path, "r+b", opener=lambda name, _: os.open(name, flags, 0o666))
 
 
 def _beside(path: Path) -> Path:
@@ -126,6 +159,22 @@ def _empty(folder: Path) -> None:
             shutil.rmtree(entry)
         else:
             entry.unlink()
+
+
+def _replace_files(new: Path, path: Path, earlier: Iterable[Path]) -> None:
+    """Move the files of a folder beside a path, and remove those of an earlier export."""
+    places = {file: path.with_name(file.name) for file in sorted(new.iterdir())}
+    try:
+        for file, place in places.items():
+            file.replace(place)
+        for file in {*earlier} - {*places.values()}:
+            file.unlink()
+        new.rmdir()
+    except OSError as error:
+        raise OutputError(
+            f"can't put all files of {path} in their places: {error.strerror or error}; what is "
+            "there is partly new and partly of an earlier export, so export again"
+        ) from error
 
 
 def _replace_folder(new: Path, path: Path) -> None:

@@ -29,5 +29,29 @@ FORMATS: Mapping[str, ExportFormat] = {
     "png": ExportFormat(
         ".png", "labels at one level, or a class of them", frozenset({"level", "class_name"})
     ),
+    "ome-tiff": ExportFormat(
+        ".ome.tiff", "labels, a picture of them, probabilities or the image", frozenset({"what"})
+    ),
+    "ome-zarr-0.4": ExportFormat(
+        ".v04.ome.zarr", "all arrays, for programs that don't read OME-Zarr 0.5", folder=True
+    ),
+    "qupath": ExportFormat(
+        ".geojson.gz",
+        "objects as QuPath's detections and annotations",
+        frozenset({"class_name", "objects_as", "most_objects"}),
+    ),
+    "dicom-seg": ExportFormat(
+        ".seg.dcm",
+        "labels at one level as a DICOM segmentation",
+        frozenset({"level", "patient_id", "study_uid", "frame_of_reference_uid"}),
+    ),
+    "dicom-ann": ExportFormat(
+        ".ann.dcm",
+        "objects as DICOM bulk annotations",
+        frozenset({"patient_id", "study_uid"}),
+    ),
+    "spatialdata": ExportFormat(
+        ".spatialdata.zarr", "labels, objects and image for SpatialData", folder=True
+    ),
 }
 """Every format by its name, in the order in which they are listed."""

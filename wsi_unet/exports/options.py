@@ -7,6 +7,18 @@ from dataclasses import dataclass, fields
 from wsi_unet.errors import OptionError
 from wsi_unet.exports.formats import FORMATS, ExportFormat
 
+CONTENTS = ("labels", "overlay", "probabilities", "image")
+"""What of a result an export may hold, where its format leaves that open."""
+
+OBJECT_KINDS = ("detection", "annotation")
+"""What QuPath may make of objects."""
+
+MOST_OBJECTS = 200_000
+"""Objects per file for QuPath, which makes one tree of a file before it makes objects of it."""
+
+OF_ONE_SLIDE = ("patient_id", "study_uid", "frame_of_reference_uid")
+"""Options that say something of one slide, and would be wrong of others."""
+
 
 @dataclass(frozen=True)
 class ExportOptions:
@@ -16,11 +28,54 @@ class ExportOptions:
         label: name of the label group; None takes all that a result holds, or the only one.
         level: pyramid level of the labels, 0 is the finest.
         class_name: the class to export; None: all of them.
+        what: which of `CONTENTS` to export.
+        objects_as: "detection" or "annotation", what QuPath makes of all objects; None: detections
+            of single objects such as nuclei, annotations of regions.
+        most_objects: most objects per file; None: `MOST_OBJECTS`.
+        patient_id: DICOM's identifier of the patient, of slides that aren't DICOM.
+        study_uid: DICOM's UID of the study, likewise; None: made of the slide's fingerprint.
+        frame_of_reference_uid: DICOM's UID of the slide's coordinates, likewise.
     """
 
     label: str | None = None
     level: int | None = None
     class_name: str | None = None
+    what: str | None = None
+    objects_as: str | None = None
+    most_objects: int | None = None
+    patient_id: str | None = None
+    study_uid: str | None = None
+    frame_of_reference_uid: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without a result.
+
+        Raises:
+            OptionError: an option can't be used.
+        """
+        if self.objects_as not in (None, *OBJECT_KINDS):
+            raise OptionError(
+                f"`objects_as` is {self.objects_as!r}; give one of {', '.join(OBJECT_KINDS)}",
+                option="objects_as",
+            )
+        if self.most_objects is not None and self.most_objects < 1:
+            raise OptionError(
+                f"`most_objects` is {self.most_objects}; give at least 1", option="most_objects"
+            )
+
+    def check_many(self) -> None:
+        """Refuse options that can't be true of several slides.
+
+        Raises:
+            OptionError: one of them is given.
+        """
+        for name in OF_ONE_SLIDE:
+            if getattr(self, name) is not None:
+                raise OptionError(
+                    f"`{name}` is of one slide; export the results of a folder one by one, or "
+                    "leave it out",
+                    option=name,
+                )
 
     def check(self, name: str) -> ExportFormat:
         """Return the format of a name, which takes all the options that are given.

@@ -123,6 +123,19 @@ class ExportedLevel:
         """Return at which pixels (h, w) of a box inside the level the model looked."""
         return self.source.area.read(box, self.stored.level)
 
+    def read_marked(self, box: Box, unseen: int | None) -> NDArray[np.uint8]:
+        """Return the label values (h, w) of a box, others where the model didn't look.
+
+        Args:
+            box: the box, inside the level.
+            unseen: the value of pixels that the model didn't look at; None: as they are stored.
+        """
+        labels = self.read(box)
+        if unseen is None:
+            return labels
+        marked: NDArray[np.uint8] = np.where(self.read_predicted(box), labels, np.uint8(unseen))
+        return marked
+
     @property
     def predicted_everywhere(self) -> bool:
         """Whether the model looked at all of the slide."""
@@ -147,6 +160,24 @@ class ExportedGroup:
     def name(self) -> str:
         """The name of the group."""
         return self.source.label
+
+    def find_unseen_value(self) -> int | None:
+        """Return a value for pixels that the model didn't look at; None where there are none.
+
+        It is the largest that no class has.
+
+        Raises:
+            OutputError: all values are classes'.
+        """
+        if self.source.area.whole:
+            return None
+        free: set[int] = {*range(1, 256)} - {*self.source.classes}
+        if not free:
+            raise OutputError(
+                f"{self.source.store}: {self.name!r} has 255 classes, which leaves no value for "
+                "pixels that the model didn't look at; segment all of the slide"
+            )
+        return max(free)
 
     def open_objects(self) -> ExportedObjects:
         """Return its objects.

@@ -50,7 +50,7 @@ def export(
 
     Args:
         output: a result, or a folder with results: a folder or an s3:// URL.
-        format: "csv", "parquet" or "png"; docs/reference/export.md describes them.
+        format: its name, such as "csv" or "qupath"; docs/reference/export.md describes them.
         path: the file or folder to write; of a cohort, the folder for one export per result. None:
             named after the result, in the current folder.
         options: what it holds; None: what suits the format.
@@ -85,6 +85,7 @@ def _export_all(
             same file.
     """
     facts = options.check(name)
+    options.check_many()
     _make_folder(target)
     written: list[Path] = []
     failures: dict[str, str] = {}

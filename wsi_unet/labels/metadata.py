@@ -103,8 +103,17 @@ def describe_group(attributes: Mapping[str, JsonValue]) -> Document:
     return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
 
 
-def describe_array(shape: Sequence[int], shard_side: int, dtype: np.dtype[Any] = UINT8) -> Document:
-    """Return the `zarr.json` of an array (y, x) or (c, y, x) that `encode_shard` fills."""
+def describe_array(
+    shape: Sequence[int], shard_side: int, dtype: np.dtype[Any] = UINT8, *, checksums: bool = True
+) -> Document:
+    """Return the `zarr.json` of an array (y, x) or (c, y, x) that `encode_shard` fills.
+
+    Args:
+        shape: shape of the array.
+        shard_side: rows and columns of a shard, px.
+        dtype: type of the pixels.
+        checksums: whether chunks carry checksums; those of earlier versions don't.
+    """
     inner = chunk_shape(tuple(shape))
     little: Document = {"configuration": {"endian": "little"}} if dtype.itemsize > 1 else {}
     return {
@@ -127,7 +136,7 @@ def describe_array(shape: Sequence[int], shard_side: int, dtype: np.dtype[Any] =
                         {"name": "bytes", **little},
                         {
                             "name": "zstd",
-                            "configuration": {"level": ZSTD_LEVEL, "checksum": True},
+                            "configuration": {"level": ZSTD_LEVEL, "checksum": checksums},
                         },
                     ],
                     "index_codecs": [

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +15,20 @@ from numpy.typing import NDArray
 from wsi_unet.geometry import BlockGrid, BlockIndex, Box, Shape
 from wsi_unet.labels.documents import DamagedError, read_array_shape
 from wsi_unet.labels.progress import Progress, RunRecord
-from wsi_unet.labels.pyramid import Pixels, Pyramid
+from wsi_unet.labels.pyramid import UINT8, Pyramid
 from wsi_unet.labels.writer import read_shards
 from wsi_unet.storage.store import ByteStore
 
 if TYPE_CHECKING:
     import dask.array as da  # which takes long to import, and whoever reads boxes needs none
+
+
+class LostShards(Protocol):
+    """Tells shards that were lost from those that are background, which aren't stored."""
+
+    def is_lost(self, key: str, index: BlockIndex) -> bool:
+        """Return whether a shard that isn't stored was stored once."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,7 @@ class StoredLevel:
         shape: shape of the level, px of the level.
         side: side of its shards, px of the level.
         records: what is known of its shards; None: nothing, so one that isn't there is background.
+        dtype: type of its pixels.
     """
 
     store: ByteStore
@@ -78,8 +87,8 @@ class StoredLevel:
     level: int
     shape: tuple[int, ...]
     side: int
-    records: ShardRecords | None
-    dtype: ClassVar = np.dtype(np.uint8)
+    records: LostShards | None
+    dtype: np.dtype[Any] = UINT8
 
     @property
     def ndim(self) -> int:
@@ -91,7 +100,7 @@ class StoredLevel:
         """(rows, columns), px of the level."""
         return self.shape[-2], self.shape[-1]
 
-    def __getitem__(self, key: tuple[slice | int | NDArray[np.intp], ...]) -> Pixels:
+    def __getitem__(self, key: tuple[slice | int | NDArray[np.intp], ...]) -> NDArray[Any]:
         """Return a part of the level.
 
         Raises:
@@ -100,10 +109,10 @@ class StoredLevel:
         channels = self.shape[0] if self.ndim == 3 else None
         grid = BlockGrid(self.plane, self.side)
 
-        def read(box: Box) -> Pixels:
+        def read(box: Box) -> NDArray[Any]:
             is_lost = None if self.records is None else self.records.is_lost
             return read_shards(
-                self.store, self.group, self.level, grid, box, channels, is_lost=is_lost
+                self.store, self.group, self.level, grid, box, channels, self.dtype, is_lost=is_lost
             )
 
         return read_selection(self.shape, key, self.dtype, read)
@@ -115,7 +124,7 @@ class StoredLevel:
         array: da.Array = da.from_array(
             self,
             chunks=(*self.shape[:-2], self.side, self.side),
-            meta=np.empty((0,) * self.ndim, np.uint8),
+            meta=np.empty((0,) * self.ndim, self.dtype),
         )
         return array
 
@@ -131,7 +140,8 @@ def open_level(
     level: int,
     levels: int,
     channels: bool,
-    records: ShardRecords | None = None,
+    records: LostShards | None = None,
+    dtype: np.dtype[Any] = UINT8,
 ) -> StoredLevel:
     """Return a level of a pyramid; its pixels aren't read yet.
 
@@ -142,13 +152,14 @@ def open_level(
         levels: number of levels of the pyramid.
         channels: whether the arrays are (c, y, x).
         records: what is known of its shards.
+        dtype: type of the pixels.
 
     Raises:
         OutputError: the level isn't there, or isn't a level of its pyramid.
     """
-    finest, _ = read_array_shape(store, f"{group}/0" if group else "0")
+    finest, _ = read_array_shape(store, f"{group}/0" if group else "0", dtype)
     key = f"{group}/{level}" if group else str(level)
-    shape, side = read_array_shape(store, key)
+    shape, side = read_array_shape(store, key, dtype)
     expected = (*finest[:-2], *(-(-edge // (1 << level)) for edge in finest[-2:]))
     needed = Pyramid.count_levels((finest[-2], finest[-1]))
     sound = shape == expected and (len(shape) == 3) == channels
@@ -157,7 +168,7 @@ def open_level(
             f"{store}: {key!r} isn't a level of its pyramid; compute the labels again with "
             "`overwrite=True`"
         )
-    return StoredLevel(store, group, level, shape, side, records)
+    return StoredLevel(store, group, level, shape, side, records, dtype)
 
 
 def read_selection(

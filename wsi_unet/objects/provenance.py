@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from wsi_unet.labels.documents import DamagedError, StoredDocument, Text, explain_invalid
+from wsi_unet.labels.documents import DamagedError, Side, StoredDocument, Text, explain_invalid
 from wsi_unet.labels.progress import RunRecord
 from wsi_unet.objects.intensities.slide_pixels import Sampling, SlideReference
 from wsi_unet.objects.rule import ObjectRule
@@ -29,6 +29,7 @@ class _Model(StoredDocument):
 class _Slide(StoredDocument):
     name: Text = ""
     fingerprint: Text = ""
+    shape: tuple[Side, Side] | None = None
 
 
 class Provenance(StoredDocument):

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from wsi_unet.errors import ModelError
-from wsi_unet.labels.documents import Positive, Side
+from wsi_unet.labels.documents import Count, Positive, Side
 from wsi_unet.locations import is_utf8
 from wsi_unet.models.inference.ensemble import Ensemble
 
@@ -26,6 +26,8 @@ class SlideReference(BaseModel):
         fingerprint: hash of its content (see `Slide.fingerprint`).
         shape: (rows, columns) of level 0, px.
         mpp: (y, x) size of a level-0 pixel, µm: the caller's if given, or else the file's.
+        origin: (y, x) level-0 px at which the area that was scanned begins; None in earlier runs,
+            which don't say it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -37,6 +39,7 @@ class SlideReference(BaseModel):
     shape: tuple[Side, Side]
     mpp: tuple[Positive, Positive] | None
     series: str | None = None
+    origin: tuple[Count, Count] | None = None
 
 
 class ModelReference(BaseModel):

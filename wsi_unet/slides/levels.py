@@ -5,7 +5,7 @@ Level 0 is the finest. The downsample of a level is how many level-0 px one of i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
@@ -56,6 +56,24 @@ class LevelSource(Protocol):
 
     def read(self, level: int, box: Box) -> NDArray[np.uint8]:
         """Return RGB (h, w, 3) of a box that lies inside an existing level."""
+
+
+def find_origin(properties: Mapping[str, object], library: str, shape: Shape) -> tuple[int, int]:
+    """Return where the area that was scanned begins, (y, x) level-0 px: OpenSlide's bounds.
+
+    Args:
+        properties: what a library says of a slide.
+        library: the library's name, with which its properties begin.
+        shape: (rows, columns) of level 0. What lies outside isn't believed.
+
+    >>> find_origin({"openslide.bounds-y": "20", "openslide.bounds-x": "30"}, "openslide", (50, 50))
+    (20, 30)
+    >>> find_origin({}, "openslide", (50, 50))
+    (0, 0)
+    """
+    texts = (str(properties.get(f"{library}.bounds-{axis}", "")) for axis in "yx")
+    y, x = (int(text) if text.isdecimal() else 0 for text in texts)
+    return (y, x) if y < shape[0] and x < shape[1] else (0, 0)
 
 
 def format_mpp(*sides: float) -> str:

@@ -42,6 +42,8 @@ class Reader(Protocol):
         warnings: what was lost, or is doubtful, one line each.
         orientation: how `levels` and `read` are turned, from 1 (upright) to 8 (TIFF 6.0).
         colours: 3 for red, green and blue; 1 for grey, which `read` repeats.
+        origin: (y, x) level-0 px at which the area begins that the file says was scanned
+            (OpenSlide's bounds): where viewers that show only that area begin to count.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Reader(Protocol):
     warnings: tuple[str, ...] = ()
     orientation: int = 1
     colours: Literal[1, 3] = 3
+    origin: tuple[int, int] = (0, 0)
 
     def read(self, level: int, box: Box) -> NDArray[np.uint8]:
         """Return RGB (h, w, 3) of a box that lies inside an existing level.
@@ -125,6 +128,11 @@ class Slide:
     def colours(self) -> Literal[1, 3]:
         """3 for red, green and blue; 1 for grey, which is read as RGB all the same."""
         return self._reader.colours
+
+    @property
+    def origin(self) -> tuple[int, int]:
+        """(y, x) level-0 px at which the area that was scanned begins, if the file says so."""
+        return self._reader.origin
 
     @property
     def levels(self) -> tuple[Level, ...]:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from wsi_unet.errors import OutputError, SlideError
 from wsi_unet.geometry import Box, Shape
-from wsi_unet.labels.documents import Positive, Side, StoredDocument, Text
+from wsi_unet.labels.documents import Count, Positive, Side, StoredDocument, Text
 from wsi_unet.labels.pyramid import MOST_LEVELS
 from wsi_unet.slides.opening import open_slide
 from wsi_unet.slides.resample import Raster, Resampling, open_raster
@@ -21,12 +21,22 @@ WITHOUT = "or measure shapes alone, which need no slide"
 
 
 class SlideReference(StoredDocument):
-    """Where a run found its slide, how it is opened, and what identifies it."""
+    """Where a run found its slide, how it is opened, and what identifies it.
+
+    Attributes:
+        path: path or URL of the slide.
+        reader: the reader that opens it.
+        fingerprint: hash of its content.
+        series: the image of the file that was asked for; None if it was the largest.
+        origin: (y, x) level-0 px at which the area that was scanned begins; None in earlier runs,
+            which don't say it.
+    """
 
     path: str
     reader: Text
     fingerprint: Text
     series: Text | None = None
+    origin: tuple[Count, Count] | None = None
 
 
 class Sampling(StoredDocument):

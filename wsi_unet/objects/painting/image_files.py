@@ -60,15 +60,21 @@ class ImageFiles:
             block: the block; None for the small levels.
             signature: hash of the table.
         """
-        store = self.files.store
-        data = get_bounded(store, self._key(block), MOST_MARKER_BYTES)
-        try:
-            marker = None if data is None else PaintedMarker.model_validate_json(data)
-        except ValidationError:
-            return False
+        store, marker = self.files.store, self._read(block)
         if marker is None or marker.signature != signature:
             return False
         return all(shard.is_intact(store, key) for key, shard in marker.shards.items())
+
+    def is_lost(self, key: str, index: BlockIndex) -> bool:
+        """Return whether a shard that isn't stored was stored once.
+
+        Args:
+            key: its key.
+            index: its index, which is that of its block unless it belongs to the small levels.
+        """
+        markers = (self._read(block) for block in (index, None))
+        shards = (marker.shards.get(key) for marker in markers if marker is not None)
+        return any(shard is not None and not shard.empty for shard in shards)
 
     def mark(
         self, block: BlockIndex | None, signature: str, shards: dict[str, ShardRecord]
@@ -80,6 +86,13 @@ class ImageFiles:
     def clear(self) -> None:
         """Remove all markers."""
         self.files.store.delete_all(self._folder)
+
+    def _read(self, block: BlockIndex | None) -> PaintedMarker | None:
+        data = get_bounded(self.files.store, self._key(block), MOST_MARKER_BYTES)
+        try:
+            return None if data is None else PaintedMarker.model_validate_json(data)
+        except ValidationError:
+            return None
 
     def _key(self, block: BlockIndex | None) -> str:
         name = "tail" if block is None else f"{block[0]}.{block[1]}"

@@ -75,7 +75,7 @@ def write_object_image(objects: StoredObjects, on_block: OnBlock) -> str:
     check_free(store, label)
     pyramid = _find_pyramid(objects)
     numbering, files = DenseNumbering(objects), ImageFiles(objects.files)
-    signature = hashlib.sha256(f"{IMAGE_VERSION} {objects.signature}".encode()).hexdigest()
+    signature = sign_image(objects)
     group = f"labels/{object_image_name(label)}"
     if read_signature(store, label, pyramid) != signature:
         clear_object_image(objects.files)
@@ -102,6 +102,11 @@ def write_object_image(objects: StoredObjects, on_block: OnBlock) -> str:
         files.mark(None, signature, shards)
     list_object_image(store, label)
     return object_image_name(label)
+
+
+def sign_image(objects: StoredObjects) -> str:
+    """Return the signature of the label image that is painted from objects."""
+    return hashlib.sha256(f"{IMAGE_VERSION} {objects.signature}".encode()).hexdigest()
 
 
 def clear_object_image(files: StageFiles) -> None:

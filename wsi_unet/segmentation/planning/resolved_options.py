@@ -144,6 +144,7 @@ def make_slide_reference(
         shape=slide.shape,
         mpp=None if mpp is None else (mpp.y, mpp.x),
         series=None if series is None else str(series),
+        origin=slide.origin,
     )
 
 

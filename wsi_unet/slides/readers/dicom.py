@@ -25,7 +25,11 @@ from wsi_unet.slides.slide import Reader
 
 
 class DicomReader(Reader):
-    """Reads the pyramid of a DICOM series: one file, or a folder of files."""
+    """Reads the pyramid of a DICOM series: one file, or a folder of files.
+
+    Attributes:
+        files: the files that are read.
+    """
 
     name = "dicom"
 
@@ -41,12 +45,12 @@ class DicomReader(Reader):
         """
         self._path = location.path
         self._lock = threading.Lock()
-        self._files = [self._path]
+        self.files = [self._path]
         if self._path.is_dir():
-            self._files = list(find_dicom_files(self._path))
+            self.files = list(find_dicom_files(self._path))
         self._choose(series)
         with foreign_errors_as(SlideError, f"{self._path}: wsidicom finds no whole-slide image"):
-            self._slide = WsiDicom.open(self._files)
+            self._slide = WsiDicom.open(self.files)
         try:
             self._keep_metadata()
         except BaseException:
@@ -55,7 +59,7 @@ class DicomReader(Reader):
 
     def _choose(self, wanted: str | None) -> None:
         """Keep the files of one series, if there are several or one is wanted."""
-        found = find_series(self._files)
+        found = find_series(self.files)
         if wanted is None and len(found) < 2:
             return
         self.series = tuple(series.describe() for series in found)
@@ -65,7 +69,7 @@ class DicomReader(Reader):
             raise SlideError(f"{self._path}: {error}") from error
         if wanted is None:
             self.warnings += mention_others(self.series, number)
-        self._files = found[number].files
+        self.files = found[number].files
 
     def _keep_metadata(self) -> None:
         levels = list(self._slide.levels)
@@ -89,7 +93,7 @@ class DicomReader(Reader):
         photometric = str(dataset.photometric_interpretation)
         self.colours = 1 if photometric.startswith("MONOCHROME") else 3
         self.properties: Mapping[str, str] = {
-            "dicom.files": str(len(self._files)),
+            "dicom.files": str(len(self.files)),
             "dicom.photometric": photometric,
         }
 
@@ -106,7 +110,7 @@ class DicomReader(Reader):
     @override
     def fingerprint(self) -> str:
         """Return a hash of every file's size and ends, whatever their names."""
-        digests = sorted(path_digest(file, "dicom") for file in self._files)
+        digests = sorted(path_digest(file, "dicom") for file in self.files)
         return hashlib.sha256("".join(digests).encode()).hexdigest()
 
     @override

@@ -16,7 +16,7 @@ from wsi_unet.errors import SlideError, os_errors_as
 from wsi_unet.geometry import Box
 from wsi_unet.locations import Location
 from wsi_unet.slides.fingerprint import path_digest
-from wsi_unet.slides.levels import PixelSize, make_levels
+from wsi_unet.slides.levels import PixelSize, find_origin, make_levels
 from wsi_unet.slides.pixel_size import choose_size, parse_number, stated_size
 from wsi_unet.slides.slide import Reader
 
@@ -59,6 +59,7 @@ class OpenSlideReader(Reader):
         self.vendor = properties.get("openslide.vendor")
         self.compression = None
         self.mpp = _mpp(properties)
+        self.origin = find_origin(properties, "openslide", self.levels[0].shape)
 
     def _open(self) -> openslide.OpenSlide:
         try:

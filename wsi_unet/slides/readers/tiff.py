@@ -26,7 +26,7 @@ from wsi_unet.samples import (
     page_orientation,
 )
 from wsi_unet.slides.fingerprint import file_digest
-from wsi_unet.slides.levels import make_levels
+from wsi_unet.slides.levels import find_origin, make_levels
 from wsi_unet.slides.library_messages import silence_libraries
 from wsi_unet.slides.pixel_size import choose_size
 from wsi_unet.slides.readers.tiff_directories import Directory, walk_directories
@@ -157,6 +157,8 @@ class TiffReader(Reader):
             tile_shape(level.keyframe) for level in pixels.series.levels
         ]
         self.levels = make_levels(sides, tiles)
+        if composed:  # else the pixels are those of one image, which begins at its own corner
+            self.origin = find_origin(properties, "tiffslide", self.levels[0].shape)
         whole = wanted is None or pixels.number == largest_series(self.series)
         self._keep_size(tiff, pixels, properties, whole=whole)
         self.vendor = _vendor(tiff, properties)

@@ -1,0 +1,1 @@
+"""Results as DICOM: labels as segmentations, objects as bulk annotations."""

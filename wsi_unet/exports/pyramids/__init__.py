@@ -1,0 +1,1 @@
+"""Results as tiled pyramids of other programs: OME-TIFF, and OME-Zarr 0.4."""

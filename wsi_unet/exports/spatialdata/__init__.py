@@ -1,0 +1,1 @@
+"""Results as SpatialData: labels, image, shapes and tables in one Zarr folder."""
