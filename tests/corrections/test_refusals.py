@@ -160,7 +160,7 @@ def test_objects_of_another_result(
         b"[[[",
         b'{"type": "Feature"}',
         b"\x1f\x8b broken",
-        gzip.compress(b"{}"),
+        gzip.compress(b"{}", mtime=0),
         b"PK\3\4",
     ],
 )
