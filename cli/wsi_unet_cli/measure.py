@@ -163,7 +163,7 @@ _COLUMNS: Mapping[str, Callable[[Row], str]] = {
     "class": lambda row: row["class"],
     "class area": _area("class_area"),
     "share": _share("share"),
-    "objects": lambda row: str(row.get("objects", "")),
+    "objects": lambda row: "n/a" if row.get("objects", 0) is None else str(row.get("objects", "")),
     "per mm²": _number("objects_per_mm2"),
     "mean, median area": _object_area,
 }

@@ -188,3 +188,19 @@ def test_a_bucket_is_measured_as_a_folder(bucket: str, store: Path, tmp_path: Pa
     found, expected = wsi_unet.measure(str(remote), path), wsi_unet.measure(store, path)
     assert found.drop_columns("result").equals(expected.drop_columns("result"))
     assert set(found["result"].to_pylist()) == {f"{bucket}/out.ome.zarr"}
+
+
+def test_a_boundary_has_an_area_and_no_number_of_objects(
+    labels: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    store = write_store(
+        tmp_path / "out.ome.zarr", labels, classes=("background", "nucleus", "border")
+    )
+    wsi_unet.find_objects(store, split={"nucleus": "interior:border:1.5"})
+    regions = write_regions(tmp_path / "regions.geojson", draw_regions(3, SHAPE))
+    rows = wsi_unet.measure(store, regions).to_pylist()
+    assert {row["class"] for row in rows} == {"nucleus", "border"}
+    for row in rows:
+        assert (row["objects"] is None) == (row["class"] == "border")
+        assert row["class_area_mm2"] is not None
+        assert row["class"] == "nucleus" or row["objects_per_mm2"] is None

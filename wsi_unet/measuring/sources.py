@@ -16,6 +16,7 @@ from wsi_unet.ground_truth.grids import Grid, PixelCentres, locate_grid
 from wsi_unet.labels.contents import Output, choose_name, open_output, parse_frame, read_label_names
 from wsi_unet.locations import Location
 from wsi_unet.objects.reading import open_objects
+from wsi_unet.objects.records import StageFiles
 from wsi_unet.objects.source import LabelSource, read_finished_attributes
 
 
@@ -30,6 +31,7 @@ class MeasuredLabels:
         objects: the objects; None if only areas are measured.
         edited: the corrected objects, whose pixels have the classes that are measured; None: the
             labels are.
+        boundaries: label values of classes that others grow into, and so have no objects.
     """
 
     result: str
@@ -37,6 +39,7 @@ class MeasuredLabels:
     grid: Grid
     objects: ds.Dataset | None
     edited: EditedObjects | None = None
+    boundaries: frozenset[int] = frozenset()
 
     @property
     def classes(self) -> Mapping[int, str]:
@@ -95,9 +98,17 @@ def open_result(
             grid=_locate(source),
             objects=None if areas_only else open_table(store.location, source.label),
             edited=EditedObjects.open(store, source.label) if edited else None,
+            boundaries=frozenset() if areas_only else _find_boundaries(source),
         )
         for source in LabelSource.open_all(store, names)
     ]
+
+
+def _find_boundaries(source: LabelSource) -> frozenset[int]:
+    """Return the label values of classes that others grow into, and so have no objects."""
+    record = StageFiles(source.store, source.run, source.label).read_stage()
+    names = set() if record is None else {rule.boundary for rule in record.rules.values()}
+    return frozenset(value for value, name in source.classes.items() if name in names)
 
 
 def _locate(source: LabelSource) -> Grid:

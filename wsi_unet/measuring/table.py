@@ -46,7 +46,8 @@ def make_rows(
     }
     columns |= _describe_areas(pixels, labels.pixel_area)
     if objects is not None:
-        columns |= _describe_objects(objects, pixels, labels.pixel_area)
+        without = np.isin(values, [*labels.boundaries])
+        columns |= _describe_objects(objects, pixels, labels.pixel_area, without)
     return pa.table(columns)
 
 
@@ -65,11 +66,16 @@ def _describe_areas(pixels: RegionPixels, pixel_area: float | None) -> dict[str,
 
 
 def _describe_objects(
-    objects: RegionObjects, pixels: RegionPixels, pixel_area: float | None
+    objects: RegionObjects,
+    pixels: RegionPixels,
+    pixel_area: float | None,
+    without: NDArray[np.bool_],
 ) -> dict[str, pa.Array]:
-    columns = {"objects": pa.array(objects.objects.ravel())}
+    """Return the columns of objects; those of classes `without` objects are null."""
+    null = np.broadcast_to(without, objects.objects.shape)
+    columns = {"objects": pa.array(objects.objects.ravel(), mask=null.ravel())}
     if pixel_area is not None:
-        area = _measure_area(pixels.predicted, pixel_area)[:, None]
+        area = np.where(null, 0, _measure_area(pixels.predicted, pixel_area)[:, None])
         columns["objects_per_mm2"] = _divide(objects.objects, area)
     for name, mean in objects.means.items():
         columns[f"{name}_mean"] = pa.array(mean.ravel(), from_pandas=True)
