@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.common import ROOT
+from wsi_unet.exports.formats import FORMATS
 
 SIDE = 96
 """Side of the images, px: three tiles of a TIFF."""
@@ -72,6 +73,9 @@ STORE_COMMANDS = (
     ("segment", "{here}/large.tif", "-m", "{here}/model", "-o", "{it}", *OPTIONS),
     ("segment", "{here}/large.tif", "-m", "{here}/model", "-o", "{it}", "--overwrite", *OPTIONS),
 )
+_EXPORTED = {"png": ("--class", "foreground"), "qupath": ("--as", "detection")}
+"""Options that exports need."""
+
 OBJECT_COMMANDS = (
     ("objects", "{it}"),
     ("objects", "{it}", "--split", "distance:1"),
@@ -82,6 +86,16 @@ OBJECT_COMMANDS = (
         *("segment", "{here}/large.tif", "-m", "{here}/model", "-o", "{it}"),
         *("--outputs", "labels,objects", *OPTIONS),
     ),
+)
+
+EXPORT_COMMANDS = tuple(
+    ("export", "{it}", "--to", name, "--output", f"{{out}}{facts.suffix}", *_EXPORTED.get(name, ()))
+    for name, facts in FORMATS.items()
+)
+REVIEW_COMMANDS = (
+    ("import-annotations", "{it}/edited.geojson.gz", "{it}/slide.ome.zarr", "--complete"),
+    ("measure", "{it}/slide.ome.zarr", "--regions", "{here}/outlines.geojson", "--edited"),
+    ("status", "{it}/slide.ome.zarr", "--verify"),
 )
 
 KINDS = {
@@ -127,6 +141,8 @@ KINDS = {
     ),
     "store": Input("result.ome.zarr", STORE_COMMANDS),
     "objects": Input("objects.ome.zarr", OBJECT_COMMANDS),
+    "exported": Input("exported.ome.zarr", EXPORT_COMMANDS),
+    "review": Input("review", REVIEW_COMMANDS),
 }
 """Every kind of input by its name."""
 
@@ -256,9 +272,22 @@ def _write_texts(folder: Path) -> None:
 def _write_result(folder: Path) -> None:
     import wsi_unet
 
-    wsi_unet.segment(
-        folder / "large.tif", folder / "result.ome.zarr", folder / "model", block=512, tile=96,
-        precision="float32", device="cpu", tissue="none", image="overview",
-    )  # fmt: skip
+    for name, mpp in (("result", None), ("exported", 0.5)):
+        wsi_unet.segment(
+            folder / "large.tif", folder / f"{name}.ome.zarr", folder / "model", block=512, tile=96,
+            precision="float32", device="cpu", tissue="none", image="overview", mpp=mpp,
+        )  # fmt: skip
     shutil.copytree(folder / "result.ome.zarr", folder / "objects.ome.zarr")
-    wsi_unet.find_objects(folder / "objects.ome.zarr")
+    for name in ("objects", "exported"):
+        wsi_unet.find_objects(folder / f"{name}.ome.zarr")
+    _write_review(folder / "review", folder / "exported.ome.zarr")
+
+
+def _write_review(folder: Path, result: Path) -> None:
+    """Write a result with its objects as QuPath sees them, and corrections of them."""
+    import wsi_unet
+
+    folder.mkdir()
+    shutil.copytree(result, folder / "slide.ome.zarr")
+    wsi_unet.export(result, "qupath", folder / "edited.geojson.gz")
+    wsi_unet.import_annotations(folder / "edited.geojson.gz", folder / "slide.ome.zarr")

@@ -121,7 +121,9 @@ def _change_node(document: Any, random: Random) -> Any:
     elif kind == 2 and isinstance(node, list):
         node += [node[key]] * random.choice((1, 1000))
     elif kind == 3 and isinstance(node[key], int | float):
-        node[key] = random.choice((-node[key], node[key] * 2**20, node[key] + 0.5, str(node[key])))
+        number = node[key]
+        between = number + 0.5 if abs(number) < 2**1000 else 0.5
+        node[key] = random.choice((-number, number * 2**20, between, str(number)))
     elif kind == 4 and isinstance(node[key], str):
         node[key] = random.choice((node[key] + "x", node[key].upper(), "../" + node[key]))
     else:

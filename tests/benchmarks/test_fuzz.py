@@ -16,7 +16,7 @@ from benchmarks.fuzz import judge
 from benchmarks.fuzz_inputs import KINDS
 from benchmarks.fuzz_mutations import mutate_json, mutate_tree
 
-CASES = 504
+CASES = 506
 
 
 @pytest.fixture(scope="module")
