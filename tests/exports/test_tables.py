@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import shapely
 from exports.results import LABELS, make_result
+from support.labelled import write_store
 
 import wsi_unet
 
@@ -59,6 +60,23 @@ def test_the_bytes_depend_on_the_objects_alone(name: str, tmp_path: Path) -> Non
         wsi_unet.export(result, name, file)
         found.add(file.read_bytes())
     assert len(found) == 1
+
+
+def test_parts_that_begin_below_their_component_are_in_order(tmp_path: Path) -> None:
+    y, x = np.ogrid[:1100, :900]
+    centres = [(490, 300), (545, 300), (542, 700), (1020, 60), (1060, 60)]
+    discs = [(y - i) ** 2 + (x - j) ** 2 < 900 for i, j in centres]
+    found = set()
+    for block in (512, 2048):
+        result = tmp_path / f"{block}.ome.zarr"
+        write_store(result, np.logical_or.reduce(discs).astype(np.uint8), block=block)
+        wsi_unet.find_objects(result, split="distance:0.75")
+        wsi_unet.export(result, "csv", tmp_path / f"{block}.csv")
+        found.add((tmp_path / f"{block}.csv").read_bytes())
+    (text,) = found
+    ids = [int(row["id"]) for row in csv.DictReader(text.decode().splitlines())]
+    assert ids == sorted(ids)
+    assert len(ids) == len(centres)
 
 
 def test_csv_has_every_object(result: Path, tmp_path: Path) -> None:

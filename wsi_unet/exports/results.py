@@ -37,10 +37,12 @@ class ExportedObjects:
     Attributes:
         dataset: their table, a file per block.
         record: what they were found by.
+        row_pixels: pixels of the labels in a row of blocks.
     """
 
     dataset: ds.Dataset
     record: StageRecord
+    row_pixels: int
 
     def __len__(self) -> int:
         return sum(each.objects for each in self.record.classes)
@@ -59,14 +61,29 @@ class ExportedObjects:
         return _rebatch(table.select(wanted) for table in self._read_block_rows(read))
 
     def _read_block_rows(self, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """Yield the objects that begin in a row of blocks, in order of identity, row by row."""
+        """Yield the objects whose first pixel is in a row of blocks, by identity, row by row.
+
+        A file holds the objects whose component begins in its block. Where components are split, a
+        part may begin in a row further down, and waits for that row.
+        """
+        waiting: pa.Table | None = None
+        for row, fragments in sorted(self._group_fragments().items()):
+            tables = [fragment.to_table(columns=columns) for fragment in fragments]
+            table = pa.concat_tables(tables if waiting is None else [waiting, *tables])
+            table = table.take(pc.sort_indices(table["id"]))
+            ready = np.searchsorted(table["id"].to_numpy(), np.uint64((row + 1) * self.row_pixels))
+            yield table.slice(0, int(ready))
+            waiting = table.slice(int(ready))
+        if waiting is not None:
+            yield waiting
+
+    def _group_fragments(self) -> dict[int, list[ds.Fragment]]:
+        """Return the files of the table by row of blocks."""
         rows: dict[int, list[ds.Fragment]] = {}
         for fragment in self.dataset.get_fragments():
             row = int(fragment.path.rpartition("/")[2].partition(".")[0])
             rows.setdefault(row, []).append(fragment)
-        for _, fragments in sorted(rows.items()):
-            table = pa.concat_tables(fragment.to_table(columns=columns) for fragment in fragments)
-            yield table.take(pc.sort_indices(table["id"]))
+        return rows
 
 
 def _rebatch(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
@@ -187,7 +204,9 @@ class ExportedGroup:
         """
         dataset = open_objects(self.source.store.location, self.name)
         files = StageFiles(self.source.store, self.source.run, self.name)
-        return ExportedObjects(dataset, check_current(files.store, files, self.source.finished))
+        record = check_current(files.store, files, self.source.finished)
+        grid = self.source.grid
+        return ExportedObjects(dataset, record, grid.side * grid.shape[1])
 
     def open_level(self, level: int) -> ExportedLevel:
         """Return a level of its labels, 0 is the finest; no pixel is read.
