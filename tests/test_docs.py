@@ -41,6 +41,7 @@ ONLY_PARSED = {
     "--tta": "takes four times as long; the tests of segmentation run it",
     "edited": "is corrected by hand in QuPath; the tests of corrections do it",
     "doctor": "measures the machine for seconds; the command line's tests run it",
+    "view": "serves until Ctrl-C; the viewer's own tests run it",
     "verify": "measures a network for seconds; the command line's tests run it",
 }
 # What makes a command that is shown with real figures short enough for a test.

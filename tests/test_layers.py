@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = """
-wsi_unet_cli.main > wsi_unet_cli > wsi_unet_cli.common > wsi_unet > view training exports
+wsi_unet_cli.main > wsi_unet_cli > wsi_unet_cli.common > wsi_unet > view viewer training exports
 > training.run training.plan > training.loop > training.artifacts > training.augmentation
 > training.dataset > training.targets
 > training.fields training.images training.runtime training.recipe_file

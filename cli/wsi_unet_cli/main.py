@@ -29,12 +29,13 @@ from wsi_unet_cli.overlay import overlay
 from wsi_unet_cli.segment.command import segment
 from wsi_unet_cli.status import status
 from wsi_unet_cli.train.command import train
+from wsi_unet_cli.view import view
 
 EPILOG = """\
 \b
 Examples:
   wsi-unet segment slide.svs           segment a slide with the bundled model
-  wsi-unet overlay slide.ome.zarr      draw the labels over the slide
+  wsi-unet view slide.ome.zarr         look at slide and labels in the browser
   wsi-unet status slide.ome.zarr       see how far a run is
 
 Exit codes: 0 finished, 1 incomplete or failed, 2 wrong usage or unusable input.
@@ -101,6 +102,7 @@ COMMANDS = (
     objects,
     measure,
     overlay,
+    view,
     export,
     import_annotations,
     evaluate,
