@@ -21,9 +21,9 @@ from playwright.sync_api import sync_playwright
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "demo" / "CMU-1-Small-Region.ome.zarr"
 PICTURE = ROOT / "docs" / "images" / "view.png"
-PLACE = "x=1180&y=1180&zoom=1.7"
-SIZE = {"width": 1280, "height": 780}
-COLOURS = 96  # of the palette: enough for a picture in the documentation, and small
+PLACE = "x=1180&y=1180&zoom=1.6"
+WIDTH, HEIGHT = 1200, 810
+COLOURS = 192  # of the palette: enough for a picture in the documentation, and small
 READY = "document.body && document.body.dataset.ready === 'yes'"
 
 
@@ -36,9 +36,10 @@ def main() -> None:
         [*command, "view", result, "--no-open"], stdout=subprocess.PIPE, text=True
     ) as server:
         assert server.stdout is not None
-        address = server.stdout.readline().split()[1]
-        picture = take_picture(address)
-        server.terminate()
+        try:
+            picture = take_picture(server.stdout.readline().split()[1])
+        finally:
+            server.terminate()
     image = Image.open(io.BytesIO(picture)).convert("RGB")
     image.quantize(COLOURS, dither=Image.Dither.NONE).save(PICTURE, optimize=True)
     print(f"{PICTURE}: {PICTURE.stat().st_size / 1e3:.0f} kB")
@@ -50,15 +51,15 @@ def take_picture(address: str) -> bytes:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox"]
         )
-        page = browser.new_page(viewport=SIZE)
+        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
         page.goto(address)
         wait_until(page, READY)
         page.evaluate(f"location.hash = '{PLACE}'")
         page.locator("select[aria-label=Measurement]").select_option(label="area_um2")
         page.wait_for_timeout(3000)
         page.mouse.click(*find_object(page))
-        page.wait_for_timeout(2000)
-        page.mouse.move(420, 640)
+        page.wait_for_selector("#selected dl")
+        page.mouse.move(420, 600)
         picture: bytes = page.screenshot()
         browser.close()
     return picture
@@ -69,15 +70,21 @@ def find_object(page: Any) -> tuple[float, float]:
     script = """async () => {
         const { view } = window.page;
         const [x0, y0, x1, y1] = view.box;
-        const near = [x0 + 300, y0 + 200, x1 - 300, y1 - 200].map((v) => v.toFixed(1));
+        const [w, h] = [(x1 - x0) / 3, (y1 - y0) / 3];
+        const near = [x0 + w, y0 + h, x1 - w, y1 - h].map((v) => v.toFixed(1));
         const { objects } = await (await fetch(`objects/0?box=${near}`)).json();
-        const round = objects.filter(({ rings }) => rings.length === 1 && rings[0].length < 90);
-        const largest = round.reduce((a, b) => (b.rings[0].length > a.rings[0].length ? b : a));
-        const xs = largest.rings[0].filter((_, i) => i % 2 === 0);
-        const ys = largest.rings[0].filter((_, i) => i % 2 === 1);
-        const middle = (v) => (Math.min(...v) + Math.max(...v)) / 2;
+        const round = objects.filter(({ rings }) => rings.length === 1 && rings[0].length < 120);
+        round.sort((a, b) => b.rings[0].length - a.rings[0].length);
         const { zoom, left, top } = view.transform;
-        return [left + middle(xs) * zoom, top + middle(ys) * zoom];
+        const middle = (v) => (Math.min(...v) + Math.max(...v)) / 2;
+        for (const { rings: [ring] } of round) {
+            const x = middle(ring.filter((_, i) => i % 2 === 0));
+            const y = middle(ring.filter((_, i) => i % 2 === 1));
+            const at = [x, y].map((v) => v.toFixed(2));
+            const found = await (await fetch(`object/0?at=${at}`)).json();
+            if (found) return [left + x * zoom, top + y * zoom];
+        }
+        throw new Error("no object is in view");
     }"""
     x, y = page.evaluate(script)
     return x, y

@@ -57,6 +57,7 @@ OTHER_PROGRAMS = {
     "pytest",
     "sbatch",
     "snakemake",
+    "ssh",
 }
 
 

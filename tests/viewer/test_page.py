@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from exports.results import make_result
 from viewer.serving import Client, serving, write_result, write_slide
+from viewer.test_following import Run
 
 import wsi_unet
 
@@ -248,3 +249,31 @@ def test_the_gallery_leads_to_slides(browser: Any, tmp_path: Path) -> None:
         until(page, f"location.pathname.startsWith('/slides/') && {READY}")
         page.close()
         assert said == []
+
+
+def test_blocks_appear_without_reloading(browser: Any, tmp_path: Path) -> None:
+    run = Run(tmp_path / "a.ome.zarr")
+    with serving(run.path) as client:
+        tab = Tab(browser, client)
+        tab.page.evaluate("window.loaded = 'once'")
+        assert "0 of 30 blocks" in tab.page.locator("#progress").inner_text()
+        tab.settle()
+        point = 512 + 256, 256
+        waiting = tab.colour_at(*point)
+        run.compute((0, 1))
+        run.fail((1, 0), "tile 7 <b>broke</b>")
+        deadline = time.monotonic() + 60
+        while tab.colour_at(*point) == waiting:
+            assert time.monotonic() < deadline
+            tab.page.wait_for_timeout(100)
+        assert "1 of 30 blocks · 1 failed" in tab.page.locator("#progress").inner_text()
+        x, y = tab.page.evaluate(
+            "(({zoom, left, top}) => [left + 256 * zoom, top + 768 * zoom])"
+            "(window.page.view.transform)"
+        )
+        tab.page.mouse.click(x, y)
+        tab.page.wait_for_selector("#selected .note")
+        assert tab.page.locator("#selected .note").inner_text() == "tile 7 <b>broke</b>"
+        assert tab.page.evaluate("window.loaded") == "once"
+        tab.page.context.close()
+        assert tab.said == []

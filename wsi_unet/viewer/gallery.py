@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wsi_unet.cohorts.status import OutputStatus
 from wsi_unet.errors import OutputError, WsiUnetError
@@ -13,13 +14,16 @@ from wsi_unet.labels.contents import open_output
 from wsi_unet.locations import Location
 from wsi_unet.objects.records import StageFiles
 from wsi_unet.objects.stage import check_current
-from wsi_unet.viewer.groups import ViewedGroup, list_groups
+from wsi_unet.viewer.groups import list_groups
 from wsi_unet.viewer.library import Library
-from wsi_unet.viewer.painting import MARGIN, paint_classes
+from wsi_unet.viewer.painting import MARGIN, paint_classes, paint_looks
 from wsi_unet.viewer.pictures import PAPER, render_picture
 from wsi_unet.viewer.tile_files import encode_jpeg
 from wsi_unet.viewer.tile_grid import TILE
 from wsi_unet.viewer.viewed import ViewedSlide
+
+CLASSES = 0.6
+"""Opacity of classes in a thumbnail."""
 
 
 def describe_gallery(library: Library) -> dict[str, Any]:
@@ -77,7 +81,9 @@ def _list_classes(place: Location) -> Iterator[dict[str, Any]]:
 
 
 def make_thumbnail(viewed: ViewedSlide) -> bytes:
-    """Return the whole slide with its classes, as a JPEG file of at most a tile's size.
+    """Return the whole slide with its classes as a JPEG file, of a tile's size at most.
+
+    Where the model didn't look it is hatched.
 
     Raises:
         WsiUnetError: something can't be read.
@@ -90,12 +96,16 @@ def make_thumbnail(viewed: ViewedSlide) -> bytes:
         blended[:] = picture
     for group in viewed.groups:
         values = group.labels.read_tile(place, viewed.run_of(group).states, MARGIN)
-        _blend(blended, group, values)
+        _blend(blended, paint_classes(values, group.colours, [*group.classes], "fill"), CLASSES)
+    for run in viewed.runs:
+        if not run.states.looked_everywhere:
+            looks = run.states.read_tile(place, run.groups[0].labels.downsample, MARGIN)
+            _blend(blended, paint_looks(looks), 1.0)
     rows, columns = place.inside
     return encode_jpeg(np.ascontiguousarray(blended[:rows, :columns].astype(np.uint8)))
 
 
-def _blend(blended: np.ndarray[Any, Any], group: ViewedGroup, values: np.ndarray[Any, Any]) -> None:
-    painted = paint_classes(values, group.colours, [*group.classes], "fill").astype(np.float32)
-    alpha = painted[..., 3:] / 255 * 0.6
-    blended += (painted[..., :3] - blended) * alpha
+def _blend(picture: NDArray[np.float32], painted: NDArray[np.uint8], opacity: float) -> None:
+    """Blend RGBA over RGB (h, w, 3), in place."""
+    alpha = painted[..., 3:].astype(np.float32) * np.float32(opacity / 255)
+    picture += (painted[..., :3] - picture) * alpha

@@ -143,6 +143,8 @@ class Handler(RequestHandler):
 
     @override
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
+        if self._headers_written:  # news of runs that end with the server
+            return
         error = (kwargs.get("exc_info") or (None, None, None))[1]
         if isinstance(error, WsiUnetError):
             status_code = HTTPStatus.UNPROCESSABLE_ENTITY

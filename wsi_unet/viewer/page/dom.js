@@ -32,9 +32,14 @@ export function duration(seconds) {
   return `${write(seconds / 3600, 2)} h`;
 }
 
+// Names options as the command line does: `tls_key` becomes --tls-key.
+export function speak(text) {
+  return text.replace(/`([a-z][a-z_]*)(=[^`]+)?`/g, (_, name) => `--${name.replaceAll("_", "-")}`);
+}
+
 export async function ask(path, options) {
   const answer = await fetch(path, options);
-  if (!answer.ok) throw new Error((await answer.text()).trim() || `answer ${answer.status}`);
+  if (!answer.ok) throw new Error(speak((await answer.text()).trim()) || `answer ${answer.status}`);
   return answer.json();
 }
 

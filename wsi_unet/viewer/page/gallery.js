@@ -1,6 +1,6 @@
 // The page of a folder: its results, and how far each is.
 
-import { ask, el, swatch, write } from "./dom.js";
+import { ask, el, speak, swatch, write } from "./dom.js";
 
 function makeCard(slide) {
   const blocks = slide.total === null ? "" : ` · ${slide.done} of ${slide.total} blocks`;
@@ -14,7 +14,7 @@ function makeCard(slide) {
         el("span", { className: "grow" }, each.name),
         el("span", {}, each.mm2 === null ? "" : `${write(each.mm2)} mm²`),
         el("span", {}, each.objects === null ? "" : `${write(each.objects)} objects`))),
-      slide.error && slide.state !== "finished" ? el("span", { className: "note" }, slide.error) : null));
+      slide.error && slide.state !== "finished" ? el("span", { className: "note" }, speak(slide.error)) : null));
 }
 
 async function open() {

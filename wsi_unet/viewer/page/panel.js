@@ -1,6 +1,6 @@
 // The panel: what was found, what is being found, and how it is shown.
 
-import { ask, duration, el, swatch, write } from "./dom.js";
+import { ask, duration, el, speak, swatch, write } from "./dom.js";
 
 const STYLES = { fill: "areas", outline: "outlines", both: "both" };
 const LOOKS = [
@@ -188,7 +188,7 @@ export class Panel {
         el("progress", { value: done, max: total }),
         el("div", { className: "faint", id: "progress" }, words.join(" · ")),
         run.failures.length
-          ? el("ul", { className: "failures" }, run.failures.slice(0, 50).map(({ error }) => el("li", {}, error)))
+          ? el("ul", { className: "failures" }, run.failures.slice(0, 50).map(({ error }) => el("li", {}, speak(error))))
           : "",
       ];
     }));
@@ -196,11 +196,11 @@ export class Panel {
 
   showProblems(problems) {
     this.problems.replaceChildren(
-      ...problems.map((text) => el("div", { className: "note problem", role: "alert" }, text)));
+      ...problems.map((text) => el("div", { className: "note problem", role: "alert" }, speak(text))));
   }
 
   showFailure({ error }) {
-    this.showSelected("Failed block", [el("div", { className: "note" }, error)]);
+    this.showSelected("Failed block", [el("div", { className: "note" }, speak(error))]);
   }
 
   showObject(row) {
@@ -260,7 +260,7 @@ export class Panel {
 }
 
 function sentence(text) {
-  return `${text.charAt(0).toUpperCase()}${text.slice(1).replaceAll("`slide`", "--slide")}.`;
+  return `${text.charAt(0).toUpperCase()}${speak(text.slice(1))}.`;
 }
 
 function drawHistogram({ count, mean, median, edges, counts }) {
