@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import threading
 import webbrowser
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -81,11 +85,21 @@ def view(
         say(f"view  {serving.address}  (Ctrl-C ends)")
         sys.stdout.flush()
         if not no_open and _has_screen():
-            threading.Thread(target=webbrowser.open, args=(serving.address,), daemon=True).start()
+            page = stack.enter_context(_leading_to(serving.address))
+            threading.Thread(target=webbrowser.open, args=(page,), daemon=True).start()
 
     options = ServerOptions(host=host, port=port, tls_cert=tls_cert, tls_key=tls_key)
-    with logging_to(None, verbose=ctx.meta[VERBOSE]):
+    with logging_to(None, verbose=ctx.meta[VERBOSE]), ExitStack() as stack:
         serve(target, slide, options=options, on_start=start)
+
+
+@contextmanager
+def _leading_to(address: str) -> Iterator[str]:
+    """Yield the URL of a file that leads to an address: command lines are seen by other users."""
+    with tempfile.NamedTemporaryFile("w", prefix="wsi-unet-view-", suffix=".html") as file:
+        file.write(f'<meta http-equiv="refresh" content="0; url={address}">')
+        file.flush()
+        yield Path(file.name).as_uri()
 
 
 def _has_screen() -> bool:

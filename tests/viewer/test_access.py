@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from support.clusters import until
 from support.labelled import blobs
 from viewer.serving import Client, serving, write_result, write_slide
 
@@ -58,7 +59,7 @@ def test_the_first_visit_gets_a_cookie_and_an_address_without_the_token(client: 
     assert (answer.status, answer.headers["Location"]) == (302, "./")
     cookie = answer.headers["Set-Cookie"]
     assert "HttpOnly" in cookie
-    assert "SameSite=Strict" in cookie
+    assert "SameSite=Lax" in cookie
     name_and_value = cookie.partition(";")[0]
     assert client.ask("/slides/0/", token=None, headers={"Cookie": name_and_value}).status == 200
 
@@ -247,6 +248,32 @@ def test_the_command_says_where_and_ends_with_ctrl_c(folder: Path) -> None:
         process.send_signal(2)
         assert process.wait(60) == 0
         assert process.stdout.read() == ""
+
+
+def test_the_browser_is_told_by_a_private_file(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser = tmp_path / "browser"
+    browser.write_text('#!/bin/sh\necho "$1" > "$0.told"; stat -c %a "${1#file://}" >> "$0.told"\n')
+    browser.chmod(0o755)
+    monkeypatch.setenv("BROWSER", f"{browser} %s")
+    monkeypatch.setenv("DISPLAY", ":7")
+    command = [sys.executable, "-c", "from wsi_unet_cli.main import main; main()", "view"]
+    with subprocess.Popen(
+        [*command, folder / "slide.png"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().split()[1]
+        told = tmp_path / "browser.told"
+        until(lambda: told.exists() and told.read_text().count("\n") == 2, "the browser starts")
+        page, mode = told.read_text().split()
+        assert page.startswith("file:///")
+        assert address.rpartition("=")[2] not in page
+        assert mode == "600"
+        assert address in Path(page.removeprefix("file://")).read_text()
+        process.send_signal(2)
+        assert process.wait(60) == 0
+    assert not Path(page.removeprefix("file://")).exists()
 
 
 def test_the_command_explains_what_is_not_there(folder: Path, tmp_path: Path) -> None:

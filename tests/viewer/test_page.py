@@ -219,7 +219,7 @@ def test_keys_and_help(tab: Tab) -> None:
     with tab.page.expect_download() as download:
         tab.page.keyboard.press("s")
     assert download.value.suggested_filename == "a.png"
-    tab.page.keyboard.press("Tab")
+    tab.page.keyboard.press("h")
     assert not tab.page.locator("#panel").is_visible()
 
 

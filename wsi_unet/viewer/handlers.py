@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import secrets
 from collections.abc import AsyncGenerator, Callable, Hashable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -66,6 +67,9 @@ class Service:
         making: tiles that are being made.
         followers: by number of the slide.
         listeners: number of pages that are told about runs.
+        measuring: held while regions are measured.
+        key: part of the addresses of tiles, so that browsers don't show those of another server
+            that was at the same port.
     """
 
     library: Library
@@ -77,6 +81,7 @@ class Service:
     followers: dict[int, Follower] = field(default_factory=dict)
     listeners: int = 0
     measuring: asyncio.Lock = field(default_factory=asyncio.Lock)
+    key: str = field(default_factory=lambda: secrets.token_hex(6))
 
     def follow(self, number: int) -> Follower:
         """Return who follows the runs of a slide."""
@@ -262,7 +267,7 @@ class PageHandler(Handler):
             access.cookie,
             access.token,
             httponly=True,
-            samesite="Strict",
+            samesite="Lax",
             secure=self.request.protocol == "https",
         )
         self.redirect("./")
@@ -280,7 +285,8 @@ class DescriptionHandler(Handler):
 
     async def get(self, slide: str) -> None:
         """Answer with the slide's description."""
-        self.send_json(await self.use(self.parse_slide(slide), describe))
+        described = await self.use(self.parse_slide(slide), describe)
+        self.send_json(described | {"key": self.service.key})
 
 
 class TileHandler(Handler):

@@ -166,8 +166,8 @@ class ViewedRun:
         )
         changed = states.list_changed(self.states)
         if changed:
+            self.states = states  # first, so that nothing old is kept under the new version
             self.version += 1
-            self.states = states
         return changed
 
     def measure_progress(self, now: Callable[[], float] = time.time) -> RunProgress:

@@ -41,7 +41,7 @@ class Page {
     this.objects = new ObjectOutlines(this);
     this.regions = new Regions(this);
     this.panel = new Panel(this);
-    this.layers.add("picture");
+    this.layers.add("picture", { query: () => `?v=${about.key}` });
     this.build();
     this.viewer.addOnceHandler("open", () => this.start());
     this.viewer.world.addOnceHandler("add-item", () => this.start());
@@ -88,7 +88,7 @@ class Page {
   }
 
   version(run) {
-    return `${this.about.revision.slice(0, 12)}-${this.versions[run]}`;
+    return `${this.about.key}-${this.about.revision.slice(0, 12)}-${this.versions[run]}`;
   }
 
   // Listens for blocks that are done by now.
@@ -185,7 +185,7 @@ function bindKeys(page) {
     r: actions["draw-rectangle"], p: actions["draw-polygon"], s: actions.screenshot,
     f: actions["full-screen"], "?": actions["help-open"],
     l: () => page.panel.toggleLabels(), o: () => page.panel.nextStyle(),
-    w: () => page.panel.toggleLooks(),
+    h: actions["panel-toggle"], w: () => page.panel.toggleLooks(),
     "[": () => page.panel.changeOpacity(-0.1), "]": () => page.panel.changeOpacity(0.1),
     Enter: () => page.regions.finish(), Escape: () => page.regions.leave(),
   };
@@ -196,11 +196,6 @@ function bindKeys(page) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (document.querySelector("#help").open) return;
     const field = event.target.closest("input, select, button, textarea, #panel");
-    if (event.key === "Tab" && !field && !event.shiftKey) {
-      actions["panel-toggle"]();
-      event.preventDefault();
-      return;
-    }
     if (field && (field.matches("select, input[type=range]") || event.key === "Enter")) return;
     if (steps[event.key]) {
       const [x, y] = steps[event.key].map((step) => (80 * step) / view.zoom / view.width);
