@@ -16,7 +16,7 @@ import click
 
 from wsi_unet_cli.common.cluster_options import logging_to
 from wsi_unet_cli.common.failures import VERBOSE
-from wsi_unet_cli.common.options import verbose_option
+from wsi_unet_cli.common.options import series_option, verbose_option
 from wsi_unet_cli.common.output import say
 from wsi_unet_cli.common.text import speak
 
@@ -41,6 +41,7 @@ docs/guides/view.md describes the page, and how to reach it from another machine
     metavar="PATH",
     help="The slide of the result.  [default: where it was segmented, or beside the result]",
 )
+@series_option
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
@@ -64,6 +65,7 @@ def view(
     ctx: click.Context,
     target: str,
     slide: str | None,
+    series: str | None,
     port: int,
     host: str,
     tls_cert: str | None,
@@ -90,7 +92,7 @@ def view(
 
     options = ServerOptions(host=host, port=port, tls_cert=tls_cert, tls_key=tls_key)
     with logging_to(None, verbose=ctx.meta[VERBOSE]), ExitStack() as stack:
-        serve(target, slide, options=options, on_start=start)
+        serve(target, slide, series=series, options=options, on_start=start)
 
 
 @contextmanager

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -14,11 +16,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from distributed.security import Security
 from support.clusters import until
-from support.labelled import blobs
+from support.labelled import NamedValue, blobs
 from viewer.serving import Client, serving, write_result, write_slide
 
 from wsi_unet.errors import OptionError, OutputError
+from wsi_unet.labels.layout import create_labels, ensure_root
+from wsi_unet.labels.metadata import Frame
+from wsi_unet.labels.pyramid import Pyramid
+from wsi_unet.storage.local_store import LocalStore
 from wsi_unet.viewer.access import Access
 from wsi_unet.viewer.server import ServerOptions
 from wsi_unet_cli.main import cli
@@ -211,6 +218,32 @@ def test_ports_in_use_and_interfaces_that_are_not_there(folder: Path) -> None:
                 pass
 
 
+def test_an_encrypted_connection(folder: Path, tmp_path: Path) -> None:
+    security = Security.temporary()
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    certificate.write_text(security.tls_scheduler_cert)
+    key.write_text(security.tls_scheduler_key)
+    options = ServerOptions(tls_cert=str(certificate), tls_key=str(key))
+    with serving(folder / "slide.png", None, options) as client:
+        assert client.serving.address.startswith("https://")
+        assert client.serving.notes == ()
+        context = ssl.create_default_context(cadata=security.tls_ca_file)
+        context.check_hostname = False  # the certificate is one of Dask's
+        connection = http.client.HTTPSConnection("localhost", client.port, context=context)
+        connection.request("GET", f"/?token={client.token}")
+        answer = connection.getresponse()
+        assert answer.status == 302
+        assert "Secure" in (answer.headers["Set-Cookie"] or "")
+        connection.close()
+
+
+def test_other_interfaces_without_encryption_are_warned_of(folder: Path) -> None:
+    with serving(folder / "slide.png", None, ServerOptions(host="0.0.0.0")) as client:
+        assert "isn't encrypted" in client.serving.notes[0]
+        assert client.ask(TILE, token=None).status == 403
+        assert client.ask(TILE).status == 200
+
+
 def test_what_cannot_be_shown(folder: Path, tmp_path: Path) -> None:
     other = write_slide(tmp_path / "other.png", SHAPE, seed=99)
     with (
@@ -222,6 +255,16 @@ def test_what_cannot_be_shown(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "a.ome.zarr", broken)
     shutil.rmtree(broken / "labels" / "nuclei")
     with pytest.raises(OutputError, match="is listed but missing"), serving(broken):
+        pass
+
+
+def test_labels_that_no_memory_holds_are_refused(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "a.ome.zarr")
+    ensure_root(store, {})
+    frame = Frame.from_downsample((1.0, 1.0), None)
+    classes = [NamedValue(0, "background"), NamedValue(1, "nucleus")]
+    create_labels(store, "nuclei", Pyramid((1 << 26, 1 << 26), 512), frame, classes, {})
+    with pytest.raises(OutputError, match="more than any slide"), serving(tmp_path / "a.ome.zarr"):
         pass
 
 

@@ -234,6 +234,17 @@ def test_dark_and_small_screens(browser: Any, client: Client) -> None:
     assert tab.said == []
 
 
+def test_the_page_says_when_the_server_has_ended(browser: Any, tmp_path: Path) -> None:
+    slide = write_slide(tmp_path / "slide.png", (600, 600))
+    with serving(slide) as client:
+        tab = Tab(browser, client)
+        tab.settle()
+        assert not tab.page.locator("#hint").is_visible()
+    tab.page.locator("#hint").wait_for(state="visible")
+    assert "has ended" in tab.page.locator("#hint").inner_text()
+    tab.page.context.close()
+
+
 def test_the_gallery_leads_to_slides(browser: Any, tmp_path: Path) -> None:
     make_result(tmp_path / "b.ome.zarr")
     make_result(tmp_path / "c.ome.zarr")

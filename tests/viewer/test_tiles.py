@@ -165,12 +165,24 @@ def test_the_stored_image_stands_in_for_a_slide_that_is_missing(tmp_path: Path) 
     slide = write_slide(tmp_path / "slide.png", (600, 900))
     wsi_unet.segment(
         slide, tmp_path / "a.ome.zarr", "nuclei-he", mpp=0.5, image="full", tissue="none",
+        outputs=("labels", "probabilities"),
         region=(0, 0, 64, 64), device="cpu",
     )  # fmt: skip
     with serving(tmp_path / "a.ome.zarr") as client:
         assert client.serving.notes == ()
         there = client.read_tile("/slides/0/picture/0/0/0").astype(int)
         looks = client.read_tile("/slides/0/looks/0/0/0/0")
+        (groups,) = client.ask("/slides/0/description").json["probabilities"]
+        probabilities = wsi_unet.open_probabilities(tmp_path / "a.ome.zarr").sel(c="background")
+        values = probabilities.values[:64, :64]
+        least = int(np.median(values))
+        channel = groups["classes"].index("background")
+        address = f"/slides/0/heat/0/{channel}/0/0/0?threshold={least}"
+        heat = client.read_tile(address)
+        assert client.ask(address.replace("heat/0/", "heat/1/")).status == 404
+    assert 0 < (values >= least).sum() < values.size
+    np.testing.assert_array_equal(heat[:64, :64, 3] > 0, values >= least)
+    assert not heat[64:].any()
     assert not looks[10:50, 10:50].any()
     assert (looks[80:, 80:, 3] > 0).all()
     slide.rename(tmp_path / "moved.png")

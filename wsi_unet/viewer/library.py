@@ -86,12 +86,14 @@ class Library:
                     viewed.close()
 
 
-def open_library(target: str, slide: str | None = None) -> Library:
+def open_library(target: str, slide: str | None = None, series: str | None = None) -> Library:
     """Find out what is to be shown: a result, a folder of results, or a slide.
 
     Args:
         target: path or URL.
         slide: the slide of a result; None looks where the run found it, and beside the result.
+        series: number or name of one of several images in the file of a slide; a result knows its
+            own.
 
     Raises:
         OutputError: there is nothing, or it is damaged.
@@ -105,7 +107,7 @@ def open_library(target: str, slide: str | None = None) -> Library:
         raise InputError(f"{target}: there is no result here that {slide} could be the slide of")
     if _is_folder(location) and is_cohort(location):
         return _list_folder(location)
-    entry = Entry(location.name, partial(ViewedSlide.open_slide, target), None)
+    entry = Entry(location.name, partial(ViewedSlide.open_slide, target, series), None)
     return _check(Library([entry]))
 
 

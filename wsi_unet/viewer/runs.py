@@ -14,6 +14,7 @@ from wsi_unet.errors import OutputError
 from wsi_unet.geometry import BlockGrid, BlockIndex
 from wsi_unet.labels.documents import DamagedError
 from wsi_unet.labels.progress import BlockMarker, Progress
+from wsi_unet.labels.pyramid import MOST_BLOCKS
 from wsi_unet.predicted_area import is_mask_of
 from wsi_unet.segmentation.parameters import LabelParameters, read_parameters
 from wsi_unet.slides.tissue.mask import TissueMask
@@ -70,6 +71,11 @@ class ViewedRun:
         self.version = 0
         self._store = store
         self._grid = BlockGrid(groups[0].labels.pyramid.shape, groups[0].labels.pyramid.block)
+        if len(self._grid) > MOST_BLOCKS:
+            raise DamagedError(
+                f"{store}: 'labels/{groups[0].name}' has {len(self._grid)} blocks, more than any "
+                "slide; segment again with `overwrite=True`"
+            )
         self._finished = all(group.finished is not None for group in groups)
         self._progress = Progress(store, name)
         self._record = self._progress.read_run()

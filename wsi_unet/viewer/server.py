@@ -71,6 +71,7 @@ def view(
     target: str,
     slide: str | None = None,
     *,
+    series: str | None = None,
     options: ServerOptions | None = None,
     on_start: Callable[[Serving], None] = lambda _: None,
 ) -> None:
@@ -79,6 +80,8 @@ def view(
     Args:
         target: path or URL.
         slide: the slide of a result; None looks where the run found it, and beside the result.
+        series: number or name of one of several images in the file of a slide; a result knows its
+            own.
         options: where to listen.
         on_start: called once the page can be asked for.
 
@@ -89,7 +92,7 @@ def view(
     """
     chosen = options or ServerOptions()
     context = _open_tls(chosen)
-    library = open_library(target, slide)
+    library = open_library(target, slide, series)
     try:
         with _listen(chosen) as listening:
             asyncio.run(_serve(library, chosen, listening, context, on_start))

@@ -70,13 +70,17 @@ class ViewedSlide:
     problems: dict[str, None] = field(default_factory=dict)
 
     @classmethod
-    def open_slide(cls, path: str) -> Self:
+    def open_slide(cls, path: str, series: str | None = None) -> Self:
         """Open a slide without a result.
+
+        Args:
+            path: path or URL.
+            series: number or name of one of several images in its file; None for the largest.
 
         Raises:
             SlideError: it can't be opened.
         """
-        slide = open_slide(path)
+        slide = open_slide(path, series=series)
         mpp = _find_mpp(slide)
         source = SlideSource(slide, tuple(list_levels(slide)))
         return cls(slide.name, slide.shape, mpp, source)

@@ -95,7 +95,15 @@ class Page {
   follow() {
     const events = new EventSource("events");
     events.addEventListener("message", ({ data }) => this.hear(JSON.parse(data)));
+    events.addEventListener("error", () => this.lose());
+    events.addEventListener("open", () => this.lose(false));
     addEventListener("pagehide", () => events.close());
+  }
+
+  // Says that the server has ended, and stops saying so once it is back.
+  lose(lost = true) {
+    if (lost !== Boolean(this.lost)) this.say(lost ? "wsi-unet view has ended, or can't be reached" : "");
+    this.lost = lost;
   }
 
   hear(state) {
