@@ -21,7 +21,8 @@ from wsi_unet.cores import usable_cores
 from wsi_unet.errors import OptionError
 from wsi_unet.signals import interrupting_signals
 from wsi_unet.viewer.access import Access, is_loopback
-from wsi_unet.viewer.handlers import ROUTES, NothingHandler, Service
+from wsi_unet.viewer.handler import NothingHandler, Service
+from wsi_unet.viewer.handlers import ROUTES
 from wsi_unet.viewer.library import Library, open_library
 
 MOST_HEADER_BYTES = 1 << 14
