@@ -15,6 +15,7 @@ from exports.results import LABELS, make_result
 from support.labelled import write_store
 
 import wsi_unet
+from wsi_unet import OutputError
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +96,21 @@ def test_classes_that_spreadsheets_would_compute_are_guarded(tmp_path: Path) -> 
     wsi_unet.export(result, "csv", tmp_path / "objects.csv")
     with (tmp_path / "objects.csv").open(newline="", encoding="utf-8") as file:
         assert {row["class"] for row in csv.DictReader(file)} == {"'=1+1", "tumour"}
+
+
+@pytest.mark.parametrize("name", ["csv", "parquet"])
+@pytest.mark.parametrize("damage", ["cut", "emptied", "another's"])
+def test_a_part_that_was_changed_is_named(name: str, damage: str, tmp_path: Path) -> None:
+    result = make_result(tmp_path / "slide.ome.zarr")
+    parts = sorted((result / "objects" / "nuclei").glob("*.parquet"))
+    content = {
+        "cut": parts[0].read_bytes()[:-9],
+        "emptied": b"",
+        "another's": parts[1].read_bytes(),
+    }
+    parts[0].write_bytes(content[damage])
+    with pytest.raises(
+        OutputError, match=r"objects/nuclei/0\.0\.parquet' is damaged.*find objects"
+    ):
+        wsi_unet.export(result, name, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -9,20 +9,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from wsi_unet.errors import OptionError, OutputError
 from wsi_unet.exports.provenance import describe_export, describe_group
-from wsi_unet.geometry import Box, Shape
+from wsi_unet.geometry import BlockIndex, Box, Shape
 from wsi_unet.labels.contents import choose_name, open_output, read_label_names
 from wsi_unet.labels.reading import open_labels
 from wsi_unet.labels.stored_level import ShardRecords, StoredLevel, open_level
 from wsi_unet.locations import Location
-from wsi_unet.objects.reading import open_objects
-from wsi_unet.objects.records import StageFiles, StageRecord
+from wsi_unet.objects.painting.stored import StoredObjects
+from wsi_unet.objects.records import StageRecord
 from wsi_unet.objects.source import LabelSource
-from wsi_unet.objects.stage import check_current
+from wsi_unet.objects.table import make_schema
 
 BATCH_ROWS = 20_000
 """Rows of the table of objects that are written at once."""
@@ -35,14 +34,17 @@ class ExportedObjects:
     """The objects of a label group.
 
     Attributes:
-        dataset: their table, a file per block.
-        record: what they were found by.
-        row_pixels: pixels of the labels in a row of blocks.
+        stored: their table, a file per block, which is compared with its checksum as it is read.
+        schema: its columns.
     """
 
-    dataset: ds.Dataset
-    record: StageRecord
-    row_pixels: int
+    stored: StoredObjects
+    schema: pa.Schema
+
+    @property
+    def record(self) -> StageRecord:
+        """What they were found by."""
+        return self.stored.record
 
     def __len__(self) -> int:
         return sum(each.objects for each in self.record.classes)
@@ -55,8 +57,11 @@ class ExportedObjects:
 
         Args:
             columns: those that are wanted; None: all.
+
+        Raises:
+            OutputError: a file isn't what was written.
         """
-        wanted = self.dataset.schema.names if columns is None else list(columns)
+        wanted = self.schema.names if columns is None else list(columns)
         read = list(dict.fromkeys([*wanted, "id"]))
         return _rebatch(table.select(wanted) for table in self._read_block_rows(read))
 
@@ -66,23 +71,23 @@ class ExportedObjects:
         A file holds the objects whose component begins in its block. Where components are split, a
         part may begin in a row further down, and waits for that row.
         """
-        waiting: pa.Table | None = None
-        for row, fragments in sorted(self._group_fragments().items()):
-            tables = [fragment.to_table(columns=columns) for fragment in fragments]
+        grid, waiting = self.stored.grid, None
+        for row, blocks in self._group_blocks().items():
+            tables = [self.stored.read_table(block, [*columns]) for block in blocks]
             table = pa.concat_tables(tables if waiting is None else [waiting, *tables])
             table = table.take(pc.sort_indices(table["id"]))
-            ready = np.searchsorted(table["id"].to_numpy(), np.uint64((row + 1) * self.row_pixels))
+            below = np.uint64((row + 1) * grid.side * grid.shape[1])
+            ready = np.searchsorted(table["id"].to_numpy(), below)
             yield table.slice(0, int(ready))
             waiting = table.slice(int(ready))
         if waiting is not None:
             yield waiting
 
-    def _group_fragments(self) -> dict[int, list[ds.Fragment]]:
-        """Return the files of the table by row of blocks."""
-        rows: dict[int, list[ds.Fragment]] = {}
-        for fragment in self.dataset.get_fragments():
-            row = int(fragment.path.rpartition("/")[2].partition(".")[0])
-            rows.setdefault(row, []).append(fragment)
+    def _group_blocks(self) -> dict[int, list[BlockIndex]]:
+        """Return the blocks that have a file of the table, by their row, from top to bottom."""
+        rows: dict[int, list[BlockIndex]] = {}
+        for block in sorted(self.stored.markers):
+            rows.setdefault(block[0], []).append(block)
         return rows
 
 
@@ -202,11 +207,10 @@ class ExportedGroup:
         Raises:
             OutputError: they weren't found yet, aren't complete, or belong to earlier labels.
         """
-        dataset = open_objects(self.source.store.location, self.name)
-        files = StageFiles(self.source.store, self.source.run, self.name)
-        record = check_current(files.store, files, self.source.finished)
-        grid = self.source.grid
-        return ExportedObjects(dataset, record, grid.side * grid.shape[1])
+        stored = StoredObjects.open(self.source.store, self.name)
+        values = stored.record.values
+        schema = make_schema(micrometres=self.source.micrometres, values=values)
+        return ExportedObjects(stored, schema)
 
     def open_level(self, level: int) -> ExportedLevel:
         """Return a level of its labels, 0 is the finest; no pixel is read.

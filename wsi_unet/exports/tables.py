@@ -44,7 +44,7 @@ def export_csv(
         writer = csv.writer(text)
         writer.writerow(map(guard_cell, [GROUP, *columns]))
         for group, objects in found.items():
-            there = [name for name in columns if name in objects.dataset.schema.names]
+            there = [name for name in columns if name in objects.schema.names]
             for table in objects.read_rows(there):
                 _write_csv(writer, guard_cell(group), columns, table)
                 meter.add(len(table))
@@ -117,7 +117,7 @@ def _open(result: ExportedResult, meter: ExportMeter) -> dict[str, ExportedObjec
 
 def _merge_schemas(found: dict[str, ExportedObjects]) -> pa.Schema:
     """Return the columns that any of the tables has, geometry at the end."""
-    merged = pa.unify_schemas([objects.dataset.schema for objects in found.values()])
+    merged = pa.unify_schemas([objects.schema for objects in found.values()])
     names = [name for name in merged.names if name not in _LEFT_OUT]
     return pa.schema([merged.field(name) for name in (*names, *reversed(_LEFT_OUT))])
 

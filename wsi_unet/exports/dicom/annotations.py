@@ -143,7 +143,7 @@ def _gather(
     meter: ExportMeter,
 ) -> None:
     """Sort the objects of a label group by class, each in order of identity."""
-    measures = find_measures(objects.dataset.schema)
+    measures = find_measures(objects.schema)
     columns = ["label", "geometry", *(measure.column for measure in measures)]
     for table in objects.read_rows(columns):
         for value, own in classes.items():
@@ -240,7 +240,7 @@ def _describe_group(
 def _measure(own: Gathered, objects: ExportedObjects) -> list[Measurements]:
     """Return what is measured of a class's objects, and known of any of them."""
     made = []
-    for measure in find_measures(objects.dataset.schema):
+    for measure in find_measures(objects.schema):
         values = np.concatenate(own.measured[measure.column])
         if not np.isnan(values).all():
             made.append(measure.make(values))

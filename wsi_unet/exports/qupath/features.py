@@ -68,7 +68,7 @@ class FeatureWriter:
             OutputError: their outlines don't fit the labels.
         """
         objects = self.source.objects
-        measured = list_columns(objects.dataset.schema.names)
+        measured = list_columns(objects.schema.names)
         for table in objects.read_rows(["uuid", "label", PIXELS, *measured, "geometry"]):
             for piece in _cut(self._select(table)):
                 yield self._write(piece)

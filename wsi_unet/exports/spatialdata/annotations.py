@@ -74,7 +74,7 @@ def write_objects(
         objects: its objects.
         meter: is told the objects that are written.
     """
-    schema = objects.dataset.schema
+    schema = objects.schema
     variables = [field.name for field in schema if _is_measured(field)]
     flags = [field.name for field in schema if pa.types.is_boolean(field.type)]
     values = sorted(group.source.classes)
