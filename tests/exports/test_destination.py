@@ -118,6 +118,42 @@ def test_files_take_their_places_together(tmp_path: Path) -> None:
     assert found == {"out-1": "new", "out-2": "new"}
 
 
+@pytest.mark.parametrize("kind", ["folder", "files"])
+def test_all_is_on_the_disk_before_it_takes_its_place(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[int] = set()
+    monkeypatch.setattr("os.fsync", lambda descriptor: synced.add(os.fstat(descriptor).st_ino))
+    place = tmp_path / "out"
+    with write_folder(place) if kind == "folder" else write_files(place, []) as new:
+        written = [new, new / "file"]
+        if kind == "folder":
+            (new / "inner" / "empty").mkdir(parents=True)
+            written += [new / "inner", new / "inner" / "empty", new / "inner" / "file"]
+            (new / "inner" / "file").write_text("text")
+        (new / "file").write_text("text")
+        expected = {path.stat().st_ino for path in written}
+    assert synced == expected
+
+
+@pytest.mark.parametrize("kind", ["folder", "files"])
+def test_what_does_not_reach_the_disk_takes_no_place(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def write() -> None:
+        place = tmp_path / "out"
+        with write_folder(place) if kind == "folder" else write_files(place, []) as new:
+            (new / "file").write_text("text")
+
+    monkeypatch.setattr("os.fsync", refuse)
+    with pytest.raises(OutputError, match="No space left on device"):
+        write()
+    assert not [*tmp_path.iterdir()]
+
+
 def test_files_that_cannot_all_take_their_places_say_so(tmp_path: Path) -> None:
     def write() -> None:
         with write_files(tmp_path / "out", []) as folder:

@@ -15,9 +15,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from wsi_unet.errors import LockedError, OptionError, OutputError
+from wsi_unet.storage.concurrent import map_in_threads
 
 Recognise = Callable[[Path], bool]
 """Says whether a file or folder is an earlier export in the same format."""
+
+SYNCS_AT_ONCE = 16
+"""Files that are waited for at once: a disk takes many together in the time of a few."""
 
 
 def check_destination(path: Path, recognise: Recognise) -> Path:
@@ -50,13 +54,13 @@ def write_file(path: Path) -> Iterator[BinaryIO]:
         OutputError: it can't be written.
         LockedError: another process is writing it.
     """
-    new = _beside(path)
-    with _failures(path):
+    new = _name_partial(path)
+    with _os_errors_named(path):
         opened = _open_new(new)
     with opened as file:
         _lock(file.fileno(), path)
         try:
-            with _failures(path):
+            with _os_errors_named(path):
                 file.truncate()
                 yield file
                 file.flush()
@@ -75,8 +79,9 @@ def write_folder(path: Path) -> Iterator[Path]:
         OutputError: it can't be written.
         LockedError: another process is writing it.
     """
-    with _make_folder(path) as new, _failures(path):
+    with _make_folder(path) as new, _os_errors_named(path):
         yield new
+        _sync_folder(new)
         _replace_folder(new, path)
 
 
@@ -84,8 +89,7 @@ def write_folder(path: Path) -> Iterator[Path]:
 def write_files(path: Path, earlier: Iterable[Path]) -> Iterator[Path]:
     """Yield a new, empty folder whose files move beside a path at the end, all together.
 
-    The folder disappears, and so do its files after an error. Whoever writes the files sees to it
-    that they are on the disk.
+    The folder disappears, and so do its files after an error.
 
     Args:
         path: what the export is called; locked meanwhile.
@@ -96,23 +100,24 @@ def write_files(path: Path, earlier: Iterable[Path]) -> Iterator[Path]:
         LockedError: another process is writing them.
     """
     with _make_folder(path) as new:
-        with _failures(path):
+        with _os_errors_named(path):
             yield new
+            _sync_folder(new)
         _replace_files(new, path, earlier)
 
 
 @contextmanager
 def _make_folder(path: Path) -> Iterator[Path]:
     """Yield a new, locked, empty folder beside a path, which disappears after an error."""
-    new = _beside(path)
-    with _failures(path):
+    new = _name_partial(path)
+    with _os_errors_named(path):
         new.mkdir(exist_ok=True)
         descriptor = os.open(new, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         _lock(descriptor, path)
         try:
-            with _failures(path):
-                _empty(new)
+            with _os_errors_named(path):
+                _clear_folder(new)
             yield new
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
@@ -127,17 +132,18 @@ def _open_new(path: Path) -> BinaryIO:
     return open(path, "r+b", opener=lambda name, _: os.open(name, flags, 0o666))
 
 
-def _beside(path: Path) -> Path:
+def _name_partial(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial")
 
 
 @contextmanager
-def _failures(path: Path) -> Iterator[None]:
+def _os_errors_named(path: Path) -> Iterator[None]:
+    """Turn errors of the disk into one line that names the export."""
     try:
         yield
     except OSError as error:
-        if isinstance(error, OSError) and error.errno is None:
-            raise  # not the disk's
+        if error.errno is None:
+            raise  # a library's
         raise OutputError(
             f"can't write {path}: {error.strerror or error}; what was there before is unchanged"
         ) from error
@@ -152,13 +158,28 @@ def _lock(descriptor: int, path: Path) -> None:
         ) from error
 
 
-def _empty(folder: Path) -> None:
+def _clear_folder(folder: Path) -> None:
     """Remove what a killed process left."""
     for entry in folder.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:
             entry.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Return once the files and folders of a folder, and itself, are on the disk."""
+    paths = (Path(top, name) for top, _, names in os.walk(folder) for name in ("", *names))
+    for _ in map_in_threads(_sync, paths, SYNCS_AT_ONCE):
+        pass
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _replace_files(new: Path, path: Path, earlier: Iterable[Path]) -> None:

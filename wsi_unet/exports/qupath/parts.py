@@ -147,8 +147,6 @@ class PartFile:
         """Write what is left."""
         self.wait()
         self._file.write(self._packer.flush())
-        self._file.flush()
-        os.fsync(self._file.fileno())
 
 
 @contextmanager
