@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 WHITE = 255
 """Grey level of empty glass, and of an opaque alpha channel."""
 
+Colour = tuple[int, int, int]
+"""Red, green and blue, each 0 to 255."""
+
 ChannelOrder = Literal["rgb", "bgr", "gray"]
 
 CHANNEL_WEIGHTS: Mapping[ChannelOrder, Sequence[tuple[float, float, float]]] = {
@@ -19,6 +22,16 @@ CHANNEL_WEIGHTS: Mapping[ChannelOrder, Sequence[tuple[float, float, float]]] = {
     "gray": ((0.299, 0.587, 0.114),),  # luma of ITU-R BT.601
 }
 """The weights of R, G and B in each channel of a network."""
+
+
+def parse_colour(text: str) -> Colour:
+    """Return the colour that a text such as "#ff8000", or "ff8000", names.
+
+    >>> parse_colour("#ff8000")
+    (255, 128, 0)
+    """
+    red, green, blue = bytes.fromhex(text.removeprefix("#"))
+    return red, green, blue
 
 
 def to_rgb(pixels: NDArray[np.uint8], *, premultiplied: bool = False) -> NDArray[np.uint8]:

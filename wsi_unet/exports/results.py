@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from wsi_unet.colour import Colour, parse_colour
 from wsi_unet.errors import OptionError, OutputError
 from wsi_unet.exports.provenance import describe_export, describe_group
 from wsi_unet.geometry import BlockIndex, Box, Shape
@@ -26,7 +27,8 @@ from wsi_unet.objects.table import make_schema
 BATCH_ROWS = 20_000
 """Rows of the table of objects that are written at once."""
 
-Colour = tuple[int, int, int]
+NOT_PREDICTED = "not predicted"
+"""Name of the label value, or channel, of pixels that the model didn't look at."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,18 +147,21 @@ class ExportedLevel:
         """Return at which pixels (h, w) of a box inside the level the model looked."""
         return self.source.area.read(box, self.stored.level)
 
-    def read_marked(self, box: Box, unseen: int | None) -> NDArray[np.uint8]:
+    def read_marked(self, box: Box, not_predicted: int | None) -> NDArray[np.uint8]:
         """Return the label values (h, w) of a box, others where the model didn't look.
 
         Args:
             box: the box, inside the level.
-            unseen: the value of pixels that the model didn't look at; None: as they are stored.
+            not_predicted: the value of pixels that the model didn't look at; None: as they are
+                stored.
+
+        Raises:
+            OutputError: a shard is damaged or lost.
         """
         labels = self.read(box)
-        if unseen is None:
-            return labels
-        marked: NDArray[np.uint8] = np.where(self.read_predicted(box), labels, np.uint8(unseen))
-        return marked
+        if not_predicted is not None:
+            labels[~self.read_predicted(box)] = not_predicted
+        return labels
 
     @property
     def predicted_everywhere(self) -> bool:
@@ -183,7 +188,7 @@ class ExportedGroup:
         """The name of the group."""
         return self.source.label
 
-    def find_unseen_value(self) -> int | None:
+    def find_not_predicted_value(self) -> int | None:
         """Return a value for pixels that the model didn't look at; None where there are none.
 
         It is the largest that no class has.
@@ -196,8 +201,9 @@ class ExportedGroup:
         free: set[int] = {*range(1, 256)} - {*self.source.classes}
         if not free:
             raise OutputError(
-                f"{self.source.store}: {self.name!r} has 255 classes, which leaves no value for "
-                "pixels that the model didn't look at; segment all of the slide"
+                f"{self.source.store}: {self.name!r} has 255 classes, which leave no value for "
+                "pixels that the model didn't look at; segment without `regions` and with "
+                "`tissue='none'`"
             )
         return max(free)
 
@@ -301,10 +307,5 @@ def _open_group(source: LabelSource) -> ExportedGroup:
             f"{source.store}: the class {source.classes[min(missing)]!r} of {source.label!r} has "
             "no colour; segment again with `overwrite=True`"
         )
-    parsed = {value: _parse_colour(colours[value]) for value in source.classes}
+    parsed = {value: parse_colour(colours[value]) for value in source.classes}
     return ExportedGroup(source, parsed, attributes["levels"])
-
-
-def _parse_colour(text: str) -> Colour:
-    red, green, blue = bytes.fromhex(text.removeprefix("#"))
-    return red, green, blue

@@ -26,6 +26,7 @@ from pydantic import (
     model_validator,
 )
 
+from wsi_unet.colour import Colour, parse_colour
 from wsi_unet.geometry import Border
 from wsi_unet.models.appearance_range import AppearanceRange
 from wsi_unet.models.architectures.border import fix_border
@@ -85,10 +86,9 @@ class LabelClass(_Frozen):
     color: str
 
     @property
-    def rgb(self) -> tuple[int, int, int]:
+    def rgb(self) -> Colour:
         """The colour as (red, green, blue), each 0 to 255."""
-        red, green, blue = bytes.fromhex(self.color[1:])
-        return red, green, blue
+        return parse_colour(self.color)
 
 
 class Normalisation(_Frozen):

@@ -7,8 +7,9 @@ from highdicom.color import CIELabColor
 from pydicom.sr.coding import Code
 
 from wsi_unet._version import __version__
+from wsi_unet.colour import Colour
 from wsi_unet.exports.dicom.text import cut_text
-from wsi_unet.exports.results import Colour, ExportedGroup
+from wsi_unet.exports.results import ExportedGroup
 
 STRUCTURE = Code("91723000", "SCT", "Anatomical Structure")
 ABNORMAL = Code("49755003", "SCT", "Morphologically Abnormal Structure")

@@ -31,7 +31,7 @@ def count_tiles(shape: tuple[int, int]) -> int:
 
 
 def write_frames(
-    file: BinaryIO, level: ExportedLevel, unseen: int | None, meter: ExportMeter
+    file: BinaryIO, level: ExportedLevel, not_predicted: int | None, meter: ExportMeter
 ) -> None:
     """Write the element PixelData: the tiles of a level, row by row.
 
@@ -40,7 +40,8 @@ def write_frames(
     Args:
         file: where.
         level: the labels.
-        unseen: the value of pixels that the model didn't look at; None: as the labels have it.
+        not_predicted: the value of pixels that the model didn't look at; None: as they are
+            stored.
         meter: is told the pixels that are written.
     """
     count = count_tiles(level.shape)
@@ -49,7 +50,7 @@ def write_frames(
     table = file.tell()
     file.write(bytes(4 * count))
     offsets, begin = np.zeros(count, "<u4"), file.tell()
-    for number, tile in enumerate(read_tiles(level, unseen, meter)):
+    for number, tile in enumerate(read_tiles(level, not_predicted, meter)):
         offsets[number] = file.tell() - begin
         frame = encode_frame(tile)
         file.write(_ITEM + struct.pack("<I", len(frame)))
@@ -69,7 +70,7 @@ def encode_frame(tile: NDArray[np.uint8]) -> bytes:
 
 
 def read_tiles(
-    level: ExportedLevel, unseen: int | None, meter: ExportMeter
+    level: ExportedLevel, not_predicted: int | None, meter: ExportMeter
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield the tiles of a level, row by row; beyond its edge they are 0."""
     rows, columns = level.shape
@@ -77,7 +78,7 @@ def read_tiles(
     for top in range(0, rows, TILE):
         for left in range(0, columns, step):
             box = Box(top, left, min(top + TILE, rows), min(left + step, columns))
-            labels = level.read_marked(box, unseen)
+            labels = level.read_marked(box, not_predicted)
             height, width = labels.shape
             padded = np.pad(labels, ((0, TILE - height), (0, -width % TILE)))
             yield from np.split(padded, padded.shape[1] // TILE, axis=1)

@@ -24,16 +24,18 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.uid import RLELossless
 
+from wsi_unet.colour import Colour
 from wsi_unet.errors import OptionError, OutputError
 from wsi_unet.exports.destination import write_file
 from wsi_unet.exports.dicom.codes import find_codes, identify_algorithm, to_cielab
 from wsi_unet.exports.dicom.frames import TILE, count_tiles, write_frames
 from wsi_unet.exports.dicom.instances import begin_file, finish_instance, make_identity, refusing
+from wsi_unet.exports.dicom.measured import SCHEME
 from wsi_unet.exports.dicom.slide_image import SlideImage, open_slide_image
 from wsi_unet.exports.dicom.text import cut_text, make_uid
 from wsi_unet.exports.options import ExportOptions
 from wsi_unet.exports.progress import ExportMeter
-from wsi_unet.exports.results import Colour, ExportedGroup, ExportedLevel, ExportedResult
+from wsi_unet.exports.results import NOT_PREDICTED, ExportedGroup, ExportedLevel, ExportedResult
 
 TYPICAL_MPP = 2.0
 """Pixel size of the level that is taken where none is named, µm: what viewers of regions need."""
@@ -41,13 +43,11 @@ TYPICAL_MPP = 2.0
 MOST_PIXELS = 2_000_000_000
 """Pixels of a level that is exported: frames are found by offsets of 32 bits."""
 
-UNSEEN = "Not predicted"
-"""Label of the segment of pixels that the model didn't look at."""
-
-_UNSEEN_COLOUR: Colour = (128, 128, 128)
-_UNSEEN_CODES = (
+_NOT_PREDICTED_LABEL = NOT_PREDICTED.capitalize()
+_NOT_PREDICTED_COLOUR: Colour = (128, 128, 128)
+_NOT_PREDICTED_CODES = (
     Code("309825002", "SCT", "Spatial and Relational Concept"),
-    Code("NOT_PREDICTED", "99WSIUNET", UNSEEN),
+    Code("NOT_PREDICTED", SCHEME, _NOT_PREDICTED_LABEL),
 )
 _PIXEL_DATA = 0x7FE00010
 
@@ -70,13 +70,13 @@ def write_segmentation(
     number = _choose_level(group, options.level)
     level = group.open_level(number)
     image = open_slide_image(group, options)
-    unseen = group.find_unseen_value()
+    not_predicted = group.find_not_predicted_value()
     with refusing(group):
-        dataset = _describe(result, group, level, image, unseen)
+        dataset = _describe(result, group, level, image, not_predicted)
     meter.start(level.shape[0] * level.shape[1], "px")
     with write_file(path) as file:
         begin_file(file, dataset, _PIXEL_DATA)
-        write_frames(file, level, unseen, meter)
+        write_frames(file, level, not_predicted, meter)
     return [path]
 
 
@@ -119,7 +119,7 @@ def _describe(
     group: ExportedGroup,
     level: ExportedLevel,
     image: SlideImage,
-    unseen: int | None,
+    not_predicted: int | None,
 ) -> Segmentation:
     """Return the segmentation without its pixels.
 
@@ -135,7 +135,7 @@ def _describe(
         source_images=[_shrink(image.dataset)],
         pixel_array=np.zeros((1, TILE, TILE), np.uint8),
         segmentation_type=SegmentationTypeValues.LABELMAP,
-        segment_descriptions=_describe_segments(group, unseen),
+        segment_descriptions=_describe_segments(group, not_predicted),
         transfer_syntax_uid=RLELossless,
         pixel_measures=PixelMeasuresSequence((height, width), slice_thickness=0.001),
         plane_orientation=PlaneOrientationSequence(
@@ -191,14 +191,16 @@ def _find_position(image: SlideImage) -> PlanePositionSequence:
     return PlanePositionSequence(CoordinateSystemNames.SLIDE, offsets, (1, 1))
 
 
-def _describe_segments(group: ExportedGroup, unseen: int | None) -> Sequence[SegmentDescription]:
+def _describe_segments(
+    group: ExportedGroup, not_predicted: int | None
+) -> Sequence[SegmentDescription]:
     """Return the segments in order of their values; highdicom adds the background."""
     found = {
         value: (name, find_codes(name), group.colours[value])
         for value, name in group.source.classes.items()
     }
-    if unseen is not None:
-        found[unseen] = UNSEEN, _UNSEEN_CODES, _UNSEEN_COLOUR
+    if not_predicted is not None:
+        found[not_predicted] = _NOT_PREDICTED_LABEL, _NOT_PREDICTED_CODES, _NOT_PREDICTED_COLOUR
     return [
         SegmentDescription(
             segment_number=value,

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_unet.colour import Colour, parse_colour
 from wsi_unet.errors import OutputError
-from wsi_unet.exports.results import Colour, ExportedGroup, ExportedResult
+from wsi_unet.exports.results import NOT_PREDICTED, ExportedGroup, ExportedResult
 from wsi_unet.geometry import Box, Shape
 from wsi_unet.labels.contents import count_described_levels, parse_frame, read_object_images
 from wsi_unet.labels.documents import DamagedError, GroupKind, read_group_attributes
@@ -28,9 +29,6 @@ from wsi_unet.objects.painting.image_files import ImageFiles
 from wsi_unet.objects.painting.label_image import sign_image
 from wsi_unet.objects.painting.stored import StoredObjects
 from wsi_unet.storage.store import ByteStore
-
-NOT_PREDICTED = "not predicted"
-"""Name of the label value, or channel, of pixels that the model didn't look at."""
 
 WHITE: Colour = (255, 255, 255)
 """Colour of background."""
@@ -70,7 +68,8 @@ class ExportedPyramid:
         attributes: those of its group in the result.
         values: the meaning of each label value, in ascending order; of labels alone.
         channels: the meaning of each channel; of arrays (c, y, x) alone.
-        missing: which label value or channel says where the model didn't look; None: none does.
+        not_predicted: the label value, or channel, that says where the model didn't look; None:
+            none does.
     """
 
     name: str
@@ -81,7 +80,7 @@ class ExportedPyramid:
     attributes: Mapping[str, Any]
     values: Mapping[int, Meaning]
     channels: tuple[Meaning, ...]
-    missing: int | None
+    not_predicted: int | None
 
     def without_small_levels(self) -> tuple[Shape, ...]:
         """Return the shapes of the levels down to the first that fits into one tile.
@@ -104,43 +103,21 @@ def open_label_pyramid(group: ExportedGroup) -> ExportedPyramid:
     values = {0: Meaning(names.get(0, "background"), WHITE)}
     for value, name in sorted(group.source.classes.items()):
         values[value] = Meaning(name, group.colours[value])
-    missing = None if group.source.area.whole else _find_free_value(group)
-    if missing is not None:
-        values[missing] = Meaning(NOT_PREDICTED, _choose_grey(values.values()))
-
-    def read(level: int, box: Box) -> NDArray[np.uint8]:
-        labels = levels[level].read(box)
-        if missing is not None:
-            labels[~levels[level].read_predicted(box)] = missing
-        return labels
+    not_predicted = group.find_not_predicted_value()
+    if not_predicted is not None:
+        values[not_predicted] = Meaning(NOT_PREDICTED, _choose_grey(values.values()))
 
     return ExportedPyramid(
         name=group.name,
         shapes=tuple(level.shape for level in levels),
         dtype=UINT8,
         mpp=levels[0].mpp,
-        read=read,
+        read=lambda level, box: levels[level].read_marked(box, not_predicted),
         attributes=attributes,
         values=dict(sorted(values.items())),
         channels=(),
-        missing=missing,
+        not_predicted=not_predicted,
     )
-
-
-def _find_free_value(group: ExportedGroup) -> int:
-    """Return the highest label value that isn't a class.
-
-    Raises:
-        OutputError: there is none.
-    """
-    free = [value for value in range(1, 256) if value not in group.source.classes]
-    if not free:
-        raise OutputError(
-            f"{group.source.store}: {group.name!r} has 255 classes, which leave no value for "
-            "pixels that the model didn't look at; segment without `regions` and with "
-            "`tissue='none'`"
-        )
-    return free[-1]
 
 
 def _choose_grey(meanings: Iterable[Meaning]) -> Colour:
@@ -186,7 +163,9 @@ def _open_probabilities(group: ExportedGroup, run: str) -> ExportedPyramid:
     levels = _open_levels(store, key, attributes, ShardRecords.open(store, run), channels=True)
     described = attributes["ome"]["omero"]["channels"]
     channels = [
-        Meaning(each["label"], _parse_colour(each.get("color")), each.get("active") is not False)
+        Meaning(
+            each["label"], _parse_channel_colour(each.get("color")), each.get("active") is not False
+        )
         for each in described
     ]
     whole = source.area.whole
@@ -197,8 +176,8 @@ def _open_probabilities(group: ExportedGroup, run: str) -> ExportedPyramid:
         stored: NDArray[np.uint8] = levels[level][(slice(None), *box.slices())]
         if whole:
             return stored
-        missing = np.where(source.area.read(box, level), np.uint8(0), np.uint8(255))
-        return np.concatenate((stored, missing[None]))
+        elsewhere = np.where(source.area.read(box, level), np.uint8(0), np.uint8(255))
+        return np.concatenate((stored, elsewhere[None]))
 
     return ExportedPyramid(
         name=run,
@@ -209,7 +188,7 @@ def _open_probabilities(group: ExportedGroup, run: str) -> ExportedPyramid:
         attributes=attributes,
         values={},
         channels=tuple(channels),
-        missing=None if whole else len(channels) - 1,
+        not_predicted=None if whole else len(channels) - 1,
     )
 
 
@@ -243,7 +222,7 @@ def open_image_pyramid(result: ExportedResult) -> ExportedPyramid | None:
             Meaning("G", (0, 255, 0)),
             Meaning("B", (0, 0, 255)),
         ),
-        missing=None,
+        not_predicted=None,
     )
 
 
@@ -279,7 +258,7 @@ def open_object_pyramid(group: ExportedGroup) -> ExportedPyramid | None:
         attributes=attributes,
         values={},
         channels=(),
-        missing=None,
+        not_predicted=None,
     )
 
 
@@ -318,9 +297,8 @@ def _find_mpp(attributes: dict[str, Any]) -> tuple[float, float] | None:
     return None if frame.unit is None else frame.scale
 
 
-def _parse_colour(text: object) -> Colour:
+def _parse_channel_colour(text: object) -> Colour:
     """Return the colour of a channel; white for what isn't one."""
-    if not isinstance(text, str) or re.fullmatch("[0-9A-Fa-f]{6}", text) is None:
-        return WHITE
-    red, green, blue = bytes.fromhex(text)
-    return red, green, blue
+    if isinstance(text, str) and re.fullmatch("[0-9A-Fa-f]{6}", text):
+        return parse_colour(text)
+    return WHITE

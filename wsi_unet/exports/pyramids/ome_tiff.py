@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_unet._version import __version__
+from wsi_unet.colour import Colour
 from wsi_unet.cores import usable_cores
 from wsi_unet.errors import OptionError, OutputError, foreign_errors_as
 from wsi_unet.exports.destination import write_file
@@ -22,7 +23,6 @@ from wsi_unet.exports.options import ExportOptions
 from wsi_unet.exports.progress import ExportMeter
 from wsi_unet.exports.provenance import CREATOR, is_ours
 from wsi_unet.exports.pyramids.arrays import (
-    NOT_PREDICTED,
     WHITE,
     ExportedPyramid,
     Meaning,
@@ -32,7 +32,7 @@ from wsi_unet.exports.pyramids.arrays import (
 )
 from wsi_unet.exports.pyramids.ome_xml import OmeImage, read_provenance, write_ome_xml
 from wsi_unet.exports.pyramids.tiles import TILE, compress, cut_bands, split_band
-from wsi_unet.exports.results import Colour, ExportedResult
+from wsi_unet.exports.results import NOT_PREDICTED, ExportedResult
 from wsi_unet.geometry import Box, Shape
 from wsi_unet.storage.concurrent import map_in_threads
 
@@ -204,10 +204,11 @@ def _describe(
 ) -> OmeImage:
     slide = result.groups[0].source.provenance.slide.name
     label = "" if pyramid.name == slide else f" {pyramid.name}"
-    missing = f" Where the model didn't look is {NOT_PREDICTED!r}." if pyramid.missing else ""
+    marked = pyramid.not_predicted is not None
+    told = f" Where the model didn't look is {NOT_PREDICTED!r}." if marked else ""
     return OmeImage(
         name=f"{slide}{label}",
-        description=f"{what}.{missing} Written by {CREATOR} from {slide}.",
+        description=f"{what}.{told} Written by {CREATOR} from {slide}.",
         shape=pyramid.shapes[0],
         mpp=pyramid.mpp,
         channels=channels,

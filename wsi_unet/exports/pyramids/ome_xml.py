@@ -17,9 +17,9 @@ from xml.etree import ElementTree
 from defusedxml.ElementTree import fromstring
 
 from wsi_unet._version import __version__
+from wsi_unet.colour import Colour
 from wsi_unet.exports.provenance import CREATOR, DISCLAIMER, encode
 from wsi_unet.exports.pyramids.arrays import Meaning
-from wsi_unet.exports.results import Colour
 from wsi_unet.geometry import Shape
 
 OME = "http://www.openmicroscopy.org/Schemas/OME/2016-06"

@@ -118,12 +118,12 @@ def _list_labels(result: ExportedResult) -> list[StoredArray]:
 
 
 def _describe_labels(pyramid: ExportedPyramid) -> dict[str, Any]:
-    """Return the attributes of labels: those of the result, and what its missing pixels mean."""
+    """Return the attributes of labels: those of the result, with the value "not predicted"."""
     label = pyramid.attributes["ome"]["image-label"]
     document = {"version": VERSION, **label}
-    if pyramid.missing is not None:
-        meaning = pyramid.values[pyramid.missing]
-        value = {"label-value": pyramid.missing}
+    if pyramid.not_predicted is not None:
+        meaning = pyramid.values[pyramid.not_predicted]
+        value = {"label-value": pyramid.not_predicted}
         colours = [*label["colors"], value | {"rgba": [*meaning.colour, VEIL]}]
         properties = [*label["properties"], value | {"class": meaning.name}]
         document |= {"colors": colours, "properties": properties}

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from wsi_unet.colour import Colour
 from wsi_unet.errors import OptionError, OutputError
 from wsi_unet.exports.options import ExportOptions
-from wsi_unet.exports.results import Colour, ExportedGroup, ExportedObjects
+from wsi_unet.exports.results import ExportedGroup, ExportedObjects
 
 ANNOTATION, DETECTION = "annotation", "detection"
 

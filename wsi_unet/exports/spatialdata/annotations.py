@@ -10,11 +10,8 @@ import zarr
 from numpy.typing import NDArray
 
 from wsi_unet.exports.progress import ExportMeter
-from wsi_unet.exports.results import ExportedGroup, ExportedObjects
+from wsi_unet.exports.results import NOT_PREDICTED, ExportedGroup, ExportedObjects
 from wsi_unet.exports.spatialdata.tables import INSTANCE_KEY, REGION_KEY, create_table
-
-UNSEEN = "not predicted"
-"""Class of the label value of pixels that the model didn't look at."""
 
 _ELSEWHERE = ("id", "label", "y", "x", "y_um", "x_um")
 """Numbers that aren't measured: they are in `obs` or `obsm`, or follow from those."""
@@ -29,9 +26,9 @@ def write_classes(parent: zarr.Group, name: str, group: ExportedGroup) -> None:
         group: the label group, after which the labels are named.
     """
     classes = dict(group.source.classes)
-    unseen = group.find_unseen_value()
-    if unseen is not None:
-        classes[unseen] = UNSEEN
+    not_predicted = group.find_not_predicted_value()
+    if not_predicted is not None:
+        classes[not_predicted] = NOT_PREDICTED
     values = sorted(classes)
     names = list(dict.fromkeys(classes[value] for value in values))
     table = create_table(

@@ -67,17 +67,17 @@ class Raster:
 def open_labels_raster(group: ExportedGroup) -> Raster:
     """Return the labels of a group as a pyramid, with a value for what the model didn't look at."""
     levels = [group.open_level(number) for number in range(group.levels)]
-    unseen = group.find_unseen_value()
+    not_predicted = group.find_not_predicted_value()
     return Raster(
         name=group.name,
         axes=("y", "x"),
-        levels=tuple(_make_labels_level(level, unseen) for level in levels),
+        levels=tuple(_make_labels_level(level, not_predicted) for level in levels),
         scales=find_scales(group, levels[0].downsample),
     )
 
 
-def _make_labels_level(level: ExportedLevel, unseen: int | None) -> RasterLevel:
-    return RasterLevel(level.shape, lambda box: level.read_marked(box, unseen))
+def _make_labels_level(level: ExportedLevel, not_predicted: int | None) -> RasterLevel:
+    return RasterLevel(level.shape, lambda box: level.read_marked(box, not_predicted))
 
 
 def open_image_raster(location: Location, group: ExportedGroup) -> Raster | None:

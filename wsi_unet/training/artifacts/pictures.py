@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsi_unet.atomic_files import replace_file
+from wsi_unet.colour import parse_colour
 from wsi_unet.geometry import Box, Shape
 from wsi_unet.models.spec import ModelSpec
 from wsi_unet.training.fields import IGNORED, TrainingField
@@ -181,7 +182,7 @@ def draw_examples(windows: Sequence[LabelledWindow], spec: ModelSpec, path: Path
 def paint_truth(truth: NDArray[np.uint8], spec: ModelSpec) -> Rgb:
     """Return (h, w, 3): classes in their colours, ignored pixels grey, pixels of no class black."""
     table = np.full((256, 3), BLACK, np.uint8)
-    table[: len(spec.classes)] = [_rgb(model_class.color) for model_class in spec.classes]
+    table[: len(spec.classes)] = [parse_colour(model_class.color) for model_class in spec.classes]
     table[IGNORED] = GREY
     return np.asarray(table[truth])
 
@@ -194,14 +195,9 @@ def paint_labels(labels: NDArray[np.uint8], spec: ModelSpec) -> Rgb:
     else:
         masks = [image == 1 for image in labels]
     for mask, model_class in zip(masks, spec.classes, strict=True):
-        painted[mask] = _rgb(model_class.color)
+        painted[mask] = parse_colour(model_class.color)
     return painted
 
 
 def _length(count: int, side: int) -> int:
     return GAP + count * (side + GAP)
-
-
-def _rgb(color: str) -> tuple[int, int, int]:
-    red, green, blue = bytes.fromhex(color[1:])
-    return red, green, blue
