@@ -316,6 +316,23 @@ def test_coordinates_may_count_from_where_scanning_began(
     assert report.counts.deleted == sum(inside)
 
 
+def test_earlier_results_of_slides_with_bounds_need_their_slide_or_an_origin(
+    result: Path, tmp_path: Path
+) -> None:
+    record = result / ".wsi_unet/nuclei/run.json"
+    document = json.loads(record.read_text())
+    document["parameters"]["slide"] = {
+        "path": "/nowhere/a.mrxs", "reader": "openslide", "fingerprint": "a slide",
+    }  # fmt: skip
+    record.write_text(json.dumps(document))
+    file = edits.write_features(tmp_path / "a.geojson", edits.export_features(result))
+    with pytest.raises(
+        wsi_unet.OutputError, match=r"put /nowhere/a\.mrxs back .*, or give `origin`"
+    ):
+        wsi_unet.import_annotations(file, result)
+    assert wsi_unet.import_annotations(file, result, origin=(0, 0)).written
+
+
 def test_class_names_may_begin_with_their_group(result: Path, tmp_path: Path) -> None:
     features = edits.export_features(result)
     for feature in features:

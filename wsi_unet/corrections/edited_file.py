@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,14 @@ from wsi_unet.annotations.annotation import Annotation, Annotations
 from wsi_unet.annotations.drawing import check_drawable
 from wsi_unet.annotations.polygons import bounds
 from wsi_unet.annotations.reading import LARGEST_FILE, parse_annotations
-from wsi_unet.corrections.origin import Origin
 from wsi_unet.corrections.rasters import collect_edges, find_runs, join_runs
 from wsi_unet.errors import AnnotationError, os_errors_as
 from wsi_unet.geometry import Box, Shape
+from wsi_unet.objects.provenance import CREATOR
 from wsi_unet.objects.runs import Runs
+from wsi_unet.objects.scan_origin import Origin
 from wsi_unet.regular_files import read_regular
 from wsi_unet.wording import count
-
-CREATOR = "wsi-unet"
-"""What a file's own words name as their writer, if they are ours."""
 
 
 @dataclass(frozen=True)
@@ -117,21 +115,21 @@ class EditedFile:
         return cls(path, hashlib.sha256(data).hexdigest(), data)
 
     def parse(
-        self, frame: LabelFrame, origin: Origin | None, otherwise: Origin = (0, 0)
+        self, frame: LabelFrame, origin: Origin | None, find_origin: Callable[[], Origin]
     ) -> EditedFeatures:
         """Return its outlines on the grid of labels; each may reach beyond the slide.
 
         Args:
             frame: the grid.
             origin: from where its coordinates count; None: as it says.
-            otherwise: from where they count if it says nothing.
+            find_origin: returns from where they count if it says nothing.
 
         Raises:
             AnnotationError: it isn't a valid file, holds no polygon, or one that lies outside of
                 the slide; or they are too intricate to be drawn.
         """
         found = parse_annotations(self.path, self.data)
-        counted_from = origin or _find_origin(found.members) or otherwise
+        counted_from = origin or _read_own_origin(found.members) or find_origin()
         start = np.array(counted_from, np.float64)
         limits = _find_limits(found) + np.tile(start, 2)
         self._refuse_outside(found, limits, frame)
@@ -198,10 +196,10 @@ def _find_slides(members: Mapping[str, Any]) -> Iterator[str]:
                 yield group["fingerprint"]
 
 
-def _find_origin(members: Mapping[str, Any]) -> Origin | None:
+def _read_own_origin(members: Mapping[str, Any]) -> Origin | None:
     """Return from where a document of ours says that it counts; None if it doesn't say.
 
-    >>> _find_origin({"a": {"creator": "wsi-unet", "origin": [3, 2]}})
+    >>> _read_own_origin({"a": {"creator": "wsi-unet", "origin": [3, 2]}})
     (2, 3)
     """
     for words in _find_own_words(members):

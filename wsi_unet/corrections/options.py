@@ -10,6 +10,7 @@ from pathlib import Path
 from wsi_unet.annotations.class_names import fold_name
 from wsi_unet.corrections.records import Completeness
 from wsi_unet.errors import OptionError
+from wsi_unet.objects.scan_origin import Origin
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class ImportOptions:
     complete_within: Path | None
     new_classes: bool
     ignore: tuple[str, ...]
-    origin: tuple[int, int] | None
+    origin: Origin | None
 
     @classmethod
     def parse(

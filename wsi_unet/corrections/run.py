@@ -28,7 +28,6 @@ from wsi_unet.corrections.matching import (
     resolve_classes,
 )
 from wsi_unet.corrections.options import ImportOptions
-from wsi_unet.corrections.origin import Origin, read_origin
 from wsi_unet.corrections.parts import DeletedAreas, Edits
 from wsi_unet.corrections.rasters import count_pixels
 from wsi_unet.corrections.records import (
@@ -49,6 +48,7 @@ from wsi_unet.labels.names import edited_name
 from wsi_unet.labels.shards import ShardRecord
 from wsi_unet.locations import Location
 from wsi_unet.objects.painting.stored import StoredObjects
+from wsi_unet.objects.scan_origin import Origin, find_scan_origin
 from wsi_unet.objects.source import LabelSource
 from wsi_unet.objects.table import encode_part
 from wsi_unet.storage.locking.lock import LockOwner, OutputLock, acquire
@@ -131,7 +131,7 @@ def import_annotations(
             the slide, have ids twice, or classes that the model doesn't have.
         OptionError: options contradict each other.
         OutputError: there is no such result or label group, its objects weren't found yet or aren't
-            current, or the table can't be written.
+            current, nothing says from where the files count, or the table can't be written.
         LockedError: another process is writing to the output.
     """
     options = ImportOptions.parse(complete, complete_within, new_classes, ignore, origin)
@@ -300,12 +300,12 @@ class _Import:
 
         Raises:
             AnnotationError: one can't be read, or is of another slide.
+            OutputError: nothing says from where one counts.
         """
         frame = LabelFrame(self.source.grid.shape, self.source.downsample)
-        otherwise = read_origin(self.source.store, self.source.run)
         own, parsed = self.source.provenance.slide, []
         for file in self.given:
-            found = file.parse(frame, self.options.origin, otherwise)
+            found = file.parse(frame, self.options.origin, self._find_origin)
             if found.slides and own.fingerprint not in found.slides:
                 raise AnnotationError(
                     f"{file.path}: says that its objects are of another slide than "
@@ -314,6 +314,17 @@ class _Import:
                 )
             parsed.append(found)
         return EditedFeatures.concatenate(parsed)
+
+    def _find_origin(self) -> Origin:
+        """Return from where files count that don't say it.
+
+        Raises:
+            OutputError: neither the result nor its slide says it.
+        """
+        try:
+            return find_scan_origin(self.source)
+        except OutputError as error:
+            raise OutputError(f"{error}, or give `origin`") from error
 
     def _find_of_others(self, features: EditedFeatures) -> NDArray[np.bool_]:
         """Return which outlines (n,) are of an object of another label group of the result."""

@@ -10,7 +10,7 @@ from wsi_unet.exports.formats import FORMATS, ExportFormat
 CONTENTS = ("labels", "overlay", "probabilities", "image")
 """What of a result an export may hold, where its format leaves that open."""
 
-OBJECT_KINDS = ("detection", "annotation")
+OBJECT_KINDS = DETECTION, ANNOTATION = "detection", "annotation"
 """What QuPath may make of objects."""
 
 MOST_OBJECTS = 200_000

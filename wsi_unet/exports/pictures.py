@@ -11,16 +11,13 @@ from wsi_unet.errors import OptionError
 from wsi_unet.exports.destination import write_file
 from wsi_unet.exports.options import ExportOptions
 from wsi_unet.exports.progress import ExportMeter
-from wsi_unet.exports.provenance import encode, is_ours
+from wsi_unet.exports.provenance import KEY, encode, is_ours
 from wsi_unet.exports.results import ExportedGroup, ExportedResult
 from wsi_unet.geometry import Box
 from wsi_unet.png_files import PngWriter
 
 CLASS, NOT_PREDICTED = 255, 128
 """Values of a mask's pixels; everything else is 0."""
-
-PROVENANCE = "wsi_unet"
-"""Keyword of the provenance among a PNG's texts."""
 
 STRIP_ROWS = 512
 """Rows that are read at once: those of an inner chunk of the labels."""
@@ -44,7 +41,7 @@ def export_png(
     rows, columns = level.shape
     meter.start(rows * columns, "px")
     with write_file(path) as file:
-        text = {PROVENANCE: encode(result.describe())}
+        text = {KEY: encode(result.describe())}
         writer = PngWriter(file, columns, rows, channels=1, text=text)
         for top in range(0, rows, STRIP_ROWS):
             box = Box(top, 0, min(top + STRIP_ROWS, rows), columns)
@@ -61,7 +58,7 @@ def is_png(path: Path) -> bool:
     """Return whether a file is a mask that `export_png` wrote."""
     try:
         with Image.open(path, formats=("PNG",)) as image:
-            return is_ours(image.info.get(PROVENANCE, ""))
+            return is_ours(image.info.get(KEY, ""))
     except (UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError):
         return False
 

@@ -7,10 +7,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from wsi_unet._version import __version__
+from wsi_unet.objects.provenance import CREATOR
 from wsi_unet.objects.records import StageRecord
 from wsi_unet.objects.source import LabelSource
 
-CREATOR = "wsi-unet"
+KEY = "wsi_unet"
+"""The name under which formats with names for such things keep provenance."""
+
 DISCLAIMER = "For research, not for diagnosis."
 
 
@@ -60,4 +63,9 @@ def is_ours(text: str | bytes) -> bool:
         document = json.loads(text)
     except (ValueError, RecursionError):
         return False
+    return is_provenance(document)
+
+
+def is_provenance(document: object) -> bool:
+    """Return whether a JSON value is provenance that `describe_export` returned."""
     return isinstance(document, dict) and document.get("creator") == CREATOR

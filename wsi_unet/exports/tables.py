@@ -15,14 +15,12 @@ from wsi_unet.csv_cells import guard_cell
 from wsi_unet.exports.destination import write_file
 from wsi_unet.exports.options import ExportOptions
 from wsi_unet.exports.progress import ExportMeter
-from wsi_unet.exports.provenance import encode, is_ours
+from wsi_unet.exports.provenance import KEY, encode, is_ours
 from wsi_unet.exports.results import ExportedObjects, ExportedResult
+from wsi_unet.objects.table import COVERING, describe_outlines
 
 GROUP = "label_group"
 """The first column: the label group that an object belongs to."""
-
-PROVENANCE = b"wsi_unet"
-"""Key of the provenance in a Parquet file's metadata."""
 
 _CSV_HEAD = f"{GROUP},id,uuid,label,class,".encode()
 _LEFT_OUT = ("geometry", "bbox")
@@ -84,8 +82,8 @@ def export_parquet(
     found = _open(result, meter)
     schema = _merge_schemas(found)
     metadata = {
-        b"geo": json.dumps(_describe_geometry()).encode(),
-        PROVENANCE: encode(result.describe(found)).encode(),
+        b"geo": json.dumps(describe_outlines(covering=COVERING)).encode(),
+        KEY.encode(): encode(result.describe(found)).encode(),
     }
     whole = schema.insert(0, pa.field(GROUP, pa.dictionary(pa.int32(), pa.string())))
     with (
@@ -105,7 +103,7 @@ def is_parquet(path: Path) -> bool:
         metadata = pq.read_schema(path).metadata or {}
     except (pa.ArrowException, ValueError):
         return False
-    return is_ours(metadata.get(PROVENANCE, b""))
+    return is_ours(metadata.get(KEY.encode(), b""))
 
 
 def _open(result: ExportedResult, meter: ExportMeter) -> dict[str, ExportedObjects]:
@@ -130,16 +128,3 @@ def _complete(group: str, table: pa.Table, schema: pa.Schema) -> pa.Table:
         there = field.name in table.schema.names
         columns.append(table[field.name] if there else pa.nulls(len(table), field.type))
     return pa.Table.from_arrays(columns, schema=schema)
-
-
-def _describe_geometry() -> dict[str, Any]:
-    """Return the file's GeoParquet 1.1 metadata: outlines in px of the slide."""
-    geometry = {
-        "encoding": "WKB",
-        "geometry_types": ["Polygon", "MultiPolygon"],
-        "crs": None,
-        "orientation": "counterclockwise",
-        "edges": "planar",
-        "covering": {"bbox": {name: ["bbox", name] for name in ("xmin", "ymin", "xmax", "ymax")}},
-    }
-    return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}

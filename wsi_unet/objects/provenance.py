@@ -14,6 +14,9 @@ from wsi_unet.objects.intensities.slide_pixels import Sampling, SlideReference
 from wsi_unet.objects.rule import ObjectRule
 from wsi_unet.storage.store import ByteStore
 
+CREATOR = "wsi-unet"
+"""What documents of ours name as their writer."""
+
 
 class _Spec(StoredDocument):
     objects: ObjectRule | None = None

@@ -177,6 +177,30 @@ def _write_uuid(content: bytearray) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
+COVERING = {"bbox": {name: ["bbox", name] for name in ("xmin", "ymin", "xmax", "ymax")}}
+"""GeoParquet's description of the column `bbox`."""
+
+
+def describe_outlines(
+    kinds: Sequence[str] = ("Polygon", "MultiPolygon"), **facts: Any
+) -> dict[str, Any]:
+    """Return GeoParquet 1.1's metadata of a column `geometry` with outlines in px of the slide.
+
+    Args:
+        kinds: the types of geometry that it may have.
+        facts: what else is known of the column, by GeoParquet's names.
+    """
+    geometry = {
+        "encoding": "WKB",
+        "geometry_types": [*kinds],
+        "crs": None,  # pixels of the slide
+        "orientation": "counterclockwise",
+        "edges": "planar",
+        **facts,
+    }
+    return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
+
+
 def encode_part(table: pa.Table, provenance: Mapping[str, Any]) -> bytes:
     """Return a part as a GeoParquet file; the same rows give the same bytes.
 
@@ -187,16 +211,11 @@ def encode_part(table: pa.Table, provenance: Mapping[str, Any]) -> bytes:
     bbox = table["bbox"].combine_chunks().flatten()
     bounds = [np.min(bbox[0]), np.min(bbox[1]), np.max(bbox[2]), np.max(bbox[3])]
     kinds = sorted({outline[1] for outline in table["geometry"].to_pylist()})  # of their WKB
-    geometry = {
-        "encoding": "WKB",
-        "geometry_types": [{3: "Polygon", 6: "MultiPolygon"}[kind] for kind in kinds],
-        "crs": None,  # pixels of the slide
-        "orientation": "counterclockwise",
-        "edges": "planar",
-        "bbox": [float(bound) for bound in bounds],
-        "covering": {"bbox": {name: ["bbox", name] for name in ("xmin", "ymin", "xmax", "ymax")}},
-    }
-    geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
+    geo = describe_outlines(
+        [{3: "Polygon", 6: "MultiPolygon"}[kind] for kind in kinds],
+        bbox=[float(bound) for bound in bounds],
+        covering=COVERING,
+    )
     metadata = {"geo": json.dumps(geo), "wsi_unet": json.dumps(provenance, sort_keys=True)}
     file = io.BytesIO()
     pq.write_table(table.replace_schema_metadata(metadata), file, compression="zstd")

@@ -18,8 +18,9 @@ from wsi_unet._version import __version__
 from wsi_unet.errors import OutputError, foreign_errors_as
 from wsi_unet.exports.dicom.slide_image import SlideImage
 from wsi_unet.exports.dicom.text import cut_text, make_uid
-from wsi_unet.exports.provenance import CREATOR, encode, is_ours
+from wsi_unet.exports.provenance import encode, is_ours
 from wsi_unet.exports.results import ExportedGroup
+from wsi_unet.objects.provenance import CREATOR
 
 PRIVATE_GROUP, PRIVATE_CREATOR, PROVENANCE = 0x0009, "WSI_UNET", 0x01
 """Where an instance keeps provenance, as JSON: (0009,xx01) of the private creator WSI_UNET."""

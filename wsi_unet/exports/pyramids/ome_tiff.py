@@ -21,7 +21,7 @@ from wsi_unet.errors import OptionError, OutputError, foreign_errors_as
 from wsi_unet.exports.destination import write_file
 from wsi_unet.exports.options import ExportOptions
 from wsi_unet.exports.progress import ExportMeter
-from wsi_unet.exports.provenance import CREATOR, is_ours
+from wsi_unet.exports.provenance import is_ours
 from wsi_unet.exports.pyramids.arrays import (
     WHITE,
     ExportedPyramid,
@@ -34,6 +34,7 @@ from wsi_unet.exports.pyramids.ome_xml import OmeImage, read_provenance, write_o
 from wsi_unet.exports.pyramids.tiles import TILE, compress, cut_bands, split_band
 from wsi_unet.exports.results import NOT_PREDICTED, ExportedResult
 from wsi_unet.geometry import Box, Shape
+from wsi_unet.objects.provenance import CREATOR
 from wsi_unet.storage.concurrent import map_in_threads
 
 BLACK: Colour = (0, 0, 0)

@@ -18,9 +18,10 @@ from defusedxml.ElementTree import fromstring
 
 from wsi_unet._version import __version__
 from wsi_unet.colour import Colour
-from wsi_unet.exports.provenance import CREATOR, DISCLAIMER, encode
+from wsi_unet.exports.provenance import DISCLAIMER, encode
 from wsi_unet.exports.pyramids.arrays import Meaning
 from wsi_unet.geometry import Shape
+from wsi_unet.objects.provenance import CREATOR
 
 OME = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
 INSTANCE = "http://www.w3.org/2001/XMLSchema-instance"

@@ -19,7 +19,7 @@ from wsi_unet.cores import usable_cores
 from wsi_unet.exports.destination import write_folder
 from wsi_unet.exports.options import ExportOptions
 from wsi_unet.exports.progress import ExportMeter
-from wsi_unet.exports.provenance import is_ours
+from wsi_unet.exports.provenance import KEY, is_provenance
 from wsi_unet.exports.pyramids.arrays import (
     ExportedPyramid,
     open_image_pyramid,
@@ -35,8 +35,6 @@ from wsi_unet.labels.names import object_image_name
 from wsi_unet.storage.concurrent import map_in_threads
 
 VERSION = "0.4"
-PROVENANCE = "wsi_unet"
-"""Key of the provenance in the attributes of the root."""
 
 VEIL = 128
 """Opacity, of 255, of the colour of labels where the model didn't look."""
@@ -104,7 +102,7 @@ def is_ome_zarr_04(path: Path) -> bool:
         attributes = json.loads((path / ".zattrs").read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return False
-    return isinstance(attributes, dict) and is_ours(json.dumps(attributes.get(PROVENANCE)))
+    return isinstance(attributes, dict) and is_provenance(attributes.get(KEY))
 
 
 def _list_labels(result: ExportedResult) -> list[StoredArray]:
@@ -150,7 +148,7 @@ def _write_groups(folder: Path, arrays: list[StoredArray], provenance: Mapping[s
         if names:
             groups[parent] = {"labels": names} if parent == "labels" else {}
     groups |= {each.group: dict(each.attributes) for each in arrays}
-    groups[""] = groups[""] | {PROVENANCE: dict(provenance)}
+    groups[""] = groups[""] | {KEY: dict(provenance)}
     for group, attributes in groups.items():
         _put_json(folder / group / ".zgroup", {"zarr_format": 2})
         _put_json(folder / group / ".zattrs", attributes)

@@ -10,10 +10,8 @@ from typing import Any
 
 from wsi_unet.colour import Colour
 from wsi_unet.errors import OptionError, OutputError
-from wsi_unet.exports.options import ExportOptions
+from wsi_unet.exports.options import ANNOTATION, DETECTION, ExportOptions
 from wsi_unet.exports.results import ExportedGroup, ExportedObjects
-
-ANNOTATION, DETECTION = "annotation", "detection"
 
 MOST_ANNOTATIONS = 10_000
 """Of a class, unless they are asked for: QuPath, which lists annotations, hangs on more."""

@@ -16,11 +16,9 @@ from wsi_unet.exports.options import MOST_OBJECTS, ExportOptions
 from wsi_unet.exports.progress import ExportMeter
 from wsi_unet.exports.qupath.classes import ClassGroup, choose_classes
 from wsi_unet.exports.qupath.features import SEPARATOR, FeatureWriter
-from wsi_unet.exports.qupath.origin import find_origin
 from wsi_unet.exports.qupath.parts import find_earlier, list_parts, name_part, open_part
 from wsi_unet.exports.results import ExportedResult
-
-Coordinates = tuple[int, int]
+from wsi_unet.objects.scan_origin import Origin, find_scan_origin
 
 
 def export_qupath(
@@ -38,7 +36,7 @@ def export_qupath(
             the slide is needed to know where QuPath begins to count, and isn't there.
     """
     groups = choose_classes(result.groups, options)
-    origins = {find_origin(each.group.source) for each in groups}
+    origins = {find_scan_origin(each.group.source) for each in groups}
     (origin,) = origins
     total, most = sum(map(len, groups)), options.most_objects or MOST_OBJECTS
     parts = list_parts(path, max(1, -(-total // most)))
@@ -62,7 +60,7 @@ def export_qupath(
 
 
 def _describe(
-    result: ExportedResult, groups: Sequence[ClassGroup], origin: Coordinates
+    result: ExportedResult, groups: Sequence[ClassGroup], origin: Origin
 ) -> Mapping[str, Any]:
     """Return what each file says about itself, after which file it is."""
     found = {each.group.name: each.objects for each in groups}

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from wsi_unet.exports.qupath.classes import ClassGroup
 from wsi_unet.exports.qupath.measurements import PIXELS, list_columns, write_measurements
 from wsi_unet.exports.qupath.outlines import GridLines, write_geometries
+from wsi_unet.objects.scan_origin import Origin
 
 PIECE_BYTES = 1 << 20
 """Of outlines that are written at once, unless a single one has more."""
@@ -42,7 +43,7 @@ class FeatureWriter:
     properties: pa.Array
 
     @classmethod
-    def open(cls, source: ClassGroup, origin: tuple[int, int]) -> FeatureWriter:
+    def open(cls, source: ClassGroup, origin: Origin) -> FeatureWriter:
         """Return the writer for a label group.
 
         Args:

@@ -18,7 +18,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 from wsi_unet.errors import OptionError
 from wsi_unet.exports.destination import check_destination
-from wsi_unet.exports.provenance import CREATOR
+from wsi_unet.exports.provenance import KEY
+from wsi_unet.objects.provenance import CREATOR
 
 SUFFIX = ".geojson.gz"
 
@@ -29,8 +30,8 @@ HEAD_BYTES = 1 << 12
 """First bytes of a file in which its part is told; it is told before provenance."""
 
 _HEAD = re.compile(
-    rb'\{"type":"FeatureCollection","wsi_unet":\{"creator":"%s","part":(\d{1,9}),"parts":(\d{1,9}),'
-    % CREATOR.encode()
+    rb'\{"type":"FeatureCollection","%s":\{"creator":"%s","part":(\d{1,9}),"parts":(\d{1,9}),'
+    % (KEY.encode(), CREATOR.encode())
 )
 
 
@@ -159,7 +160,7 @@ def open_part(
     with path.open("xb") as file:
         packed = PartFile(file, pool)
         try:
-            packed.write(f'{{"type":"FeatureCollection","wsi_unet":{text},"features":[\n'.encode())
+            packed.write(f'{{"type":"FeatureCollection","{KEY}":{text},"features":[\n'.encode())
             yield packed
             packed.write(b"\n]}\n")
         finally:

@@ -12,9 +12,10 @@ import zarr
 
 from wsi_unet._version import __version__
 from wsi_unet.exports.progress import ExportMeter
-from wsi_unet.exports.provenance import CREATOR
 from wsi_unet.exports.results import ExportedGroup, ExportedObjects
 from wsi_unet.exports.spatialdata.coordinates import describe_scales, find_scales
+from wsi_unet.objects.provenance import CREATOR
+from wsi_unet.objects.table import describe_outlines
 
 ELEMENT = {"version": "0.3"}
 """The version of SpatialData's format of shapes."""
@@ -47,7 +48,7 @@ def write_shapes(
         "spatialdata_attrs": ELEMENT,
     }
     parent.create_group(name, attributes=attributes)
-    metadata = {b"geo": _describe_geometry(), b"pandas": _describe_index()}
+    metadata = {b"geo": describe_outlines(), b"pandas": _describe_index()}
     schema = pa.schema(
         [pa.field("geometry", pa.binary()), pa.field("id", pa.int64())],
         {key: json.dumps(value).encode() for key, value in metadata.items()},
@@ -56,18 +57,6 @@ def write_shapes(
         for table in objects.read_rows(["geometry", "id"]):
             writer.write_table(table.replace_schema_metadata(None).cast(schema))
             meter.add(len(table))
-
-
-def _describe_geometry() -> dict[str, Any]:
-    """Return GeoParquet's metadata."""
-    geometry = {
-        "encoding": "WKB",
-        "geometry_types": ["Polygon", "MultiPolygon"],
-        "crs": None,
-        "orientation": "counterclockwise",
-        "edges": "planar",
-    }
-    return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": geometry}}
 
 
 def _describe_index() -> dict[str, Any]:

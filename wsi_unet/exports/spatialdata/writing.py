@@ -12,7 +12,7 @@ from wsi_unet.errors import OutputError
 from wsi_unet.exports.destination import write_folder
 from wsi_unet.exports.options import ExportOptions
 from wsi_unet.exports.progress import ExportMeter
-from wsi_unet.exports.provenance import CREATOR
+from wsi_unet.exports.provenance import KEY, is_provenance
 from wsi_unet.exports.results import ExportedGroup, ExportedObjects, ExportedResult
 from wsi_unet.exports.spatialdata.annotations import write_classes, write_objects
 from wsi_unet.exports.spatialdata.rasters import (
@@ -22,12 +22,10 @@ from wsi_unet.exports.spatialdata.rasters import (
     write_raster,
 )
 from wsi_unet.exports.spatialdata.shapes import write_shapes
+from wsi_unet.objects.provenance import CREATOR
 
 CONTAINER = "0.2"
 """Version of SpatialData's container format."""
-
-PROVENANCE = "wsi_unet"
-"""Attribute of the root that says where an export comes from."""
 
 SUFFIXES = CLASSES, OBJECTS, MEASUREMENTS = "_classes", "_objects", "_measurements"
 """What the names of a label group's elements end in, beside the labels themselves."""
@@ -60,7 +58,7 @@ def export_spatialdata(
                     "version": CONTAINER,
                     "spatialdata_software_version": f"{CREATOR} {__version__}",
                 },
-                PROVENANCE: result.describe(found),
+                KEY: result.describe(found),
             }
         )
     return [path]
@@ -70,7 +68,7 @@ def is_spatialdata(path: Path) -> bool:
     """Return whether a folder is what `export_spatialdata` wrote."""
     try:
         attributes = json.loads((path / "zarr.json").read_bytes())["attributes"]
-        said = attributes[PROVENANCE]["creator"] == CREATOR
+        said = is_provenance(attributes[KEY])
     except (FileNotFoundError, NotADirectoryError, KeyError, TypeError, ValueError, RecursionError):
         return False
     return said and "spatialdata_attrs" in attributes

@@ -1,4 +1,7 @@
-"""Where QuPath begins to count the pixels of a slide."""
+"""Where the area of a slide begins that was scanned: QuPath shows that, and counts from there.
+
+OpenSlide calls that area the slide's bounds; MRXS, SCN and BIF have them.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,14 @@ from wsi_unet.objects.intensities.slide_pixels import SlideReference
 from wsi_unet.objects.source import LabelSource
 from wsi_unet.slides.opening import open_slide
 
+Origin = tuple[int, int]
+"""(y, x) px of the slide."""
 
-def find_origin(source: LabelSource) -> tuple[int, int]:
+
+def find_scan_origin(source: LabelSource) -> Origin:
     """Return the (y, x) px of the slide at which the image begins that QuPath shows.
 
-    QuPath cuts a slide to what OpenSlide calls its bounds, which MRXS, SCN and BIF have. Results of
-    earlier versions don't say them, so the slide is opened.
+    Results of earlier versions don't say it, so the slide is opened if its format has bounds.
 
     Raises:
         OutputError: the slide isn't there, or isn't the same.
@@ -29,7 +34,12 @@ def _may_have_bounds(reference: SlideReference) -> bool:
     return reference.origin is not None or reference.reader == "openslide" or composed
 
 
-def _read_origin(source: LabelSource, reference: SlideReference) -> tuple[int, int]:
+def _read_origin(source: LabelSource, reference: SlideReference) -> Origin:
+    """Return what the slide itself says.
+
+    Raises:
+        OutputError: it isn't there, or isn't the same.
+    """
     try:
         with open_slide(reference.path, reference.reader, series=reference.series) as slide:
             if slide.fingerprint() == reference.fingerprint:
