@@ -1,4 +1,4 @@
-"""`wsi-unet export`: write results as files of other programs."""
+"""`wsi-unet export`: export results for other programs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _list_formats() -> str:
     return "; ".join(f"{name}: {facts.summary}" for name, facts in FORMATS.items())
 
 
-@click.command(epilog=EPILOG, short_help="Write a result for QuPath, viewers, archives, tables.")
+@click.command(epilog=EPILOG, short_help="Export results to QuPath, viewers, archives, tables.")
 @click.argument("result", metavar="OUT")
 @click.option(
     "--to",
@@ -59,9 +59,18 @@ def _list_formats() -> str:
 )
 @click.option("--label", metavar="NAME", help="Label group.  [default: all that the result holds]")
 @click.option(
-    "--level", type=click.IntRange(min=0), metavar="N", help="Pyramid level; 0 is the finest."
+    "--level",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Pyramid level, with png and dicom-seg; 0 is the finest.  [default: 0; with dicom-seg the "
+    "one nearest to 2 µm]",
 )
-@click.option("--class", "class_name", metavar="NAME", help="Class to export.")
+@click.option(
+    "--class",
+    "class_name",
+    metavar="NAME",
+    help="Class, with png and qupath.  [default: all; with png the only one]",
+)
 @click.option(
     "--what",
     type=click.Choice(CONTENTS),
@@ -81,10 +90,18 @@ def _list_formats() -> str:
     metavar="N",
     help=f"Most objects per file for QuPath.  [default: {MOST_OBJECTS}]",
 )
-@click.option("--patient-id", metavar="ID", help="DICOM: the patient, of other slides than DICOM.")
-@click.option("--study-uid", metavar="UID", help="DICOM: the study, likewise.")
 @click.option(
-    "--frame-of-reference-uid", metavar="UID", help="DICOM: the slide's coordinates, likewise."
+    "--patient-id",
+    metavar="ID",
+    help="DICOM: identifier of the patient, for slides that aren't DICOM.",
+)
+@click.option(
+    "--study-uid", metavar="UID", help="DICOM: UID of the study, for slides that aren't DICOM."
+)
+@click.option(
+    "--frame-of-reference-uid",
+    metavar="UID",
+    help="DICOM: UID of the slide's coordinates, for slides that aren't DICOM.",
 )
 @json_option
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
@@ -100,7 +117,7 @@ def export(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Write the result OUT, or every result in the folder OUT, in a format of other programs.
+    """Export the result OUT, or every result in the folder OUT, for other programs.
 
     An export is there whole or not at all. An earlier export in its place is replaced; anything
     else that is there is left alone.

@@ -1,4 +1,4 @@
-"""`wsi-unet import-annotations`: objects that were corrected in QuPath come home."""
+"""`wsi-unet import-annotations`: import objects that were corrected in QuPath."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def parse_point(
 
 
 @click.command(
-    "import-annotations", epilog=EPILOG, short_help="Bring objects corrected in QuPath home."
+    "import-annotations", epilog=EPILOG, short_help="Import objects that were corrected in QuPath."
 )
 @click.argument("files", metavar="EDITED...", nargs=-1, required=True)
 @click.argument("result", metavar="OUT")
@@ -79,7 +79,7 @@ def parse_point(
     callback=parse_point,
     metavar="X,Y",
     help="Pixel of the slide from which the coordinates of EDITED count, where QuPath doesn't show "
-    "all of a slide (MRXS, SCN, BIF).  [default: as EDITED or OUT says]",
+    "all of a slide (MRXS, SCN, BIF).  [default: what EDITED or OUT says]",
 )
 @json_option
 @verbose_option
@@ -96,10 +96,10 @@ def import_annotations(
     origin: tuple[int, int] | None,
     as_json: bool,
 ) -> None:
-    """Import objects of the result OUT that were corrected in QuPath, from GeoJSON.
+    """Import objects of the result OUT that were corrected in QuPath and exported as GeoJSON.
 
-    Outlines with the id of an object of OUT are that object: unchanged, of another class, or of
-    another shape. Others are added. The corrected objects become a table of their own, which
+    An outline with the id of an object of OUT is that object, maybe of another class or shape.
+    Other outlines are added objects. The corrected objects become a table of their own, which
     `measure --edited` and `evaluate --truth-label NAME.edited` read; labels and objects of OUT stay
     as they are. The table is there whole, or stays as it was before.
     """

@@ -114,11 +114,11 @@ def test_a_training_writes_what_its_images_look_like(tmp_path: Path) -> None:
 
 def test_a_range_is_that_of_its_pieces() -> None:
     pieces = [Appearance(0.2 + n / 100, 0.5, 0.3 - n / 100, -0.1 * n) for n in range(8)]
-    found = AppearanceRange.of([*pieces, None])
+    found = AppearanceRange.from_pieces([*pieces, None])
     assert found is not None
     assert (found.pieces, found.red, found.green) == (8, (0.2, 0.27), (0.5, 0.5))
     assert found.density == (-0.7, 0.0)
     assert all(found.explain_difference(piece) is None for piece in pieces)
-    assert AppearanceRange.of(pieces[:7]) is None
+    assert AppearanceRange.from_pieces(pieces[:7]) is None
     pale = found.explain_difference(Appearance(0.25, 0.5, 0.25, -1.0))
     assert pale == "its tissue is 2 times as pale as in the palest training image"

@@ -259,7 +259,7 @@ growth = 1.5
 def test_a_boundary_class_and_an_object_rule_reach_the_card(tmp_path: Path) -> None:
     recipe = read_recipe(written(tmp_path, MINIMAL + BOUNDARY))
     assert recipe.boundary_index == len(recipe.classes) - 1
-    assert recipe.boundary_index not in recipe.true_indices
+    assert recipe.boundary_index not in recipe.truth_indices
     spec = describe_model(recipe, Normalisation(mean=(0.5,) * 3, std=(0.5,) * 3), "")
     assert spec.objects is not None
     assert spec.objects.of("cell").describe() == "interior:edge:1.5"

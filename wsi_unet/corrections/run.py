@@ -61,7 +61,7 @@ Files = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 @dataclass(frozen=True)
 class CorrectionsReport:
-    """What importing corrections came to.
+    """Counts of what an import of corrections changed.
 
     Attributes:
         output: path or URL of the result.

@@ -1,1 +1,1 @@
-"""Results as files of other programs: tables, pictures, and the formats of viewers and archives."""
+"""Results as files of other programs: tables, pictures, formats of viewers and archives."""

@@ -27,7 +27,7 @@ FORMATS: Mapping[str, ExportFormat] = {
     "csv": ExportFormat(".csv", "the table of objects, for spreadsheets"),
     "parquet": ExportFormat(".parquet", "the table of objects in one GeoParquet file"),
     "png": ExportFormat(
-        ".png", "labels at one level, or a class of them", frozenset({"level", "class_name"})
+        ".png", "one class at one level, as a mask", frozenset({"level", "class_name"})
     ),
     "ome-tiff": ExportFormat(
         ".ome.tiff", "labels, a picture of them, probabilities or the image", frozenset({"what"})

@@ -1,4 +1,4 @@
-"""What an export holds, as far as its format leaves a choice."""
+"""The options of an export: what it holds, where its format leaves a choice."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from wsi_unet.errors import OptionError
 from wsi_unet.exports.formats import FORMATS, ExportFormat
 
 CONTENTS = ("labels", "overlay", "probabilities", "image")
-"""What of a result an export may hold, where its format leaves that open."""
+"""What an OME-TIFF may hold of a result."""
 
 OBJECT_KINDS = DETECTION, ANNOTATION = "detection", "annotation"
 """What QuPath may make of objects."""
 
 MOST_OBJECTS = 200_000
-"""Objects per file for QuPath, which makes one tree of a file before it makes objects of it."""
+"""Most objects per file for QuPath, which parses a whole file before it makes objects of it."""
 
 OF_ONE_SLIDE = ("patient_id", "study_uid", "frame_of_reference_uid")
-"""Options that say something of one slide, and would be wrong of others."""
+"""Options that are true of one slide only."""
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What an export holds. None leaves the choice to the format.
+    """Options of an export; None leaves the choice to the format.
 
     Attributes:
         label: name of the label group; None takes all that a result holds, or the only one.
@@ -32,9 +32,10 @@ class ExportOptions:
         objects_as: "detection" or "annotation", what QuPath makes of all objects; None: detections
             of single objects such as nuclei, annotations of regions.
         most_objects: most objects per file; None: `MOST_OBJECTS`.
-        patient_id: DICOM's identifier of the patient, of slides that aren't DICOM.
-        study_uid: DICOM's UID of the study, likewise; None: made of the slide's fingerprint.
-        frame_of_reference_uid: DICOM's UID of the slide's coordinates, likewise.
+        patient_id: DICOM's identifier of the patient; this and the next two are for slides that
+            aren't DICOM themselves.
+        study_uid: DICOM's UID of the study; None: made of the slide's fingerprint.
+        frame_of_reference_uid: DICOM's UID of the slide's coordinates; None: made in the same way.
     """
 
     label: str | None = None
@@ -72,8 +73,8 @@ class ExportOptions:
         for name in OF_ONE_SLIDE:
             if getattr(self, name) is not None:
                 raise OptionError(
-                    f"`{name}` is of one slide; export the results of a folder one by one, or "
-                    "leave it out",
+                    f"`{name}` can be true of one slide only; export the results of the folder one "
+                    "by one, or leave it out",
                     option=name,
                 )
 

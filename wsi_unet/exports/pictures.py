@@ -64,7 +64,7 @@ def is_png(path: Path) -> bool:
 
 
 def _find_class(group: ExportedGroup, name: str | None) -> int:
-    """Return the label value of a class, or of the only one.
+    """Return the label value of a class; None means the only one.
 
     Raises:
         OptionError: there is none of that name, or there are several and none is named.

@@ -22,7 +22,7 @@ from wsi_unet.locations import Location
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What exporting came to.
+    """Which files an export wrote, and what failed.
 
     Attributes:
         files: the files and folders that were written.

@@ -1,4 +1,4 @@
-"""What the images looked like that a model learnt from, and whether a slide looks like them."""
+"""The appearance of the images that a model learnt from, and whether a slide looks like them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ FEWEST_PIECES = 8
 """Pieces of training images that are needed to say what the model knows."""
 
 DIGITS = 4
-"""Digits that ranges are rounded to, for people to read."""
+"""Decimals that ranges are rounded to, so that people can read them."""
 
 SHARE_MARGIN = 0.01
-"""By what a colour's share of the absorbance may lie outside of the training's range. Grey, a third
-of each, stays outside of what haematoxylin and eosin span."""
+"""How far a colour's share of the absorbance may lie outside of the training's range. Grey, a third
+of each, stays outside of the range of haematoxylin and eosin."""
 
 DENSITY_MARGIN = 0.1
-"""By what the logarithm of the absorbance may lie outside: a quarter more, or a fifth less."""
+"""How far the logarithm of the absorbance may lie outside: a quarter more, or a fifth less."""
 
 
 def _check_order(bounds: tuple[float, float]) -> tuple[float, float]:
@@ -35,7 +35,7 @@ _Bounds = Annotated[tuple[_Finite, _Finite], AfterValidator(_check_order)]
 
 
 class AppearanceRange(BaseModel):
-    """The range that pieces of training images span in each number of `Appearance`.
+    """The range of each number of `Appearance` over pieces of training images.
 
     Attributes:
         pieces: number of pieces.
@@ -54,19 +54,19 @@ class AppearanceRange(BaseModel):
     density: _Bounds
 
     @classmethod
-    def of(cls, pieces: Iterable[Appearance | None]) -> AppearanceRange | None:
-        """Return the range of pieces; None if too few of them have tissue."""
+    def from_pieces(cls, pieces: Iterable[Appearance | None]) -> AppearanceRange | None:
+        """Return the range of pieces; None if fewer than `FEWEST_PIECES` have tissue."""
         seen = [piece for piece in pieces if piece is not None]
         if len(seen) < FEWEST_PIECES:
             return None
         bounds = {
             name: (round(min(values), DIGITS), round(max(values), DIGITS))
-            for name, values in _by_name(seen).items()
+            for name, values in _collect_values(seen).items()
         }
         return cls(pieces=len(seen), **bounds)
 
     def explain_difference(self, tissue: Appearance) -> str | None:
-        """Return in which way some tissue looks unlike all pieces; None if it is like them."""
+        """Return how some tissue differs from all pieces; None if it looks like them."""
         for name in ("red", "green", "blue"):
             share, (least, greatest) = getattr(tissue, name), getattr(self, name)
             if not least - SHARE_MARGIN <= share <= greatest + SHARE_MARGIN:
@@ -84,6 +84,6 @@ class AppearanceRange(BaseModel):
         return None
 
 
-def _by_name(pieces: Sequence[Appearance]) -> dict[str, list[float]]:
-    """Return the values of each number of some pieces."""
+def _collect_values(pieces: Sequence[Appearance]) -> dict[str, list[float]]:
+    """Return the values of pieces, by the name of the number."""
     return {name: [getattr(each, name) for each in pieces] for name in asdict(pieces[0])}

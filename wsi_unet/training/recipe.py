@@ -142,7 +142,7 @@ class Recipe(RecipeSection):
         return None if self.boundary is None else self.class_index(self.boundary.name)
 
     @property
-    def true_indices(self) -> tuple[int, ...]:
+    def truth_indices(self) -> tuple[int, ...]:
         """Indices of the classes that a truth can have: all but the boundary."""
         return tuple(n for n in range(len(self.classes)) if n != self.boundary_index)
 

@@ -218,13 +218,13 @@ class Weighting(RecipeSection):
 class Boundary(RecipeSection):
     """A class that is made from the objects, so that a network learns where one ends.
 
-    Widths are Chebyshev distances. Objects are what is left, so a network's objects are the
-    components of their class, grown into this one (the object rule "interior").
+    Widths are Chebyshev distances. Objects keep their other pixels, so the objects of a prediction
+    are the components of their class, grown into this one (the object rule "interior").
 
     Attributes:
-        name: the class; no truth has it.
+        name: name of the class, which no truth has.
         reach: pixels that are at most this far from two objects are of the class, px.
-        rim: width of what each object gives up along all of its edge, px; 0: none.
+        rim: pixels of an object at most this far from its edge are of the class too, px; 0: none.
     """
 
     name: str

@@ -187,7 +187,7 @@ def test_a_cohort_is_not_one_slide(name: str, tmp_path: Path) -> None:
     for stem in ("a", "b"):
         write_store(tmp_path / "in" / f"{stem}.ome.zarr", LABELS[:100, :100])
     options = ExportOptions(**{name: "1.2.3"})  # type: ignore[arg-type]
-    with pytest.raises(OptionError, match=f"`{name}` is of one slide"):
+    with pytest.raises(OptionError, match=f"`{name}` can be true of one slide only"):
         wsi_unet.export(tmp_path / "in", "dicom-seg", tmp_path / "out", options=options)
     assert not (tmp_path / "out").exists()
 

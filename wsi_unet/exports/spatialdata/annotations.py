@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ def write_classes(parent: zarr.Group, name: str, group: ExportedGroup) -> None:
     if not_predicted is not None:
         classes[not_predicted] = NOT_PREDICTED
     values = sorted(classes)
-    names = list(dict.fromkeys(classes[value] for value in values))
+    names, codes = _number_classes(classes)
     table = create_table(
         parent,
         name,
@@ -47,7 +48,7 @@ def write_classes(parent: zarr.Group, name: str, group: ExportedGroup) -> None:
         {
             INSTANCE_KEY: np.array(values, np.int64),
             REGION_KEY: np.zeros(len(values), np.int16),
-            "class": np.array([names.index(classes[value]) for value in values], np.int16),
+            "class": codes[values],
         },
         np.empty((len(values), 0)),
     )
@@ -74,10 +75,7 @@ def write_objects(
     schema = objects.schema
     variables = [field.name for field in schema if _is_measured(field)]
     flags = [field.name for field in schema if pa.types.is_boolean(field.type)]
-    values = sorted(group.source.classes)
-    names = list(dict.fromkeys(group.source.classes[value] for value in values))
-    codes = np.zeros(256, np.int16)
-    codes[values] = [names.index(group.source.classes[value]) for value in values]
+    names, codes = _number_classes(group.source.classes)
     table = create_table(
         parent,
         name,
@@ -104,6 +102,15 @@ def write_objects(
         )
         start += len(rows)
         meter.add(len(rows))
+
+
+def _number_classes(classes: Mapping[int, str]) -> tuple[list[str], NDArray[np.int16]]:
+    """Return the names of classes, each once, and (256,) the name's place by label value."""
+    values = sorted(classes)
+    names = list(dict.fromkeys(classes[value] for value in values))
+    codes = np.zeros(256, np.int16)
+    codes[values] = [names.index(classes[value]) for value in values]
+    return names, codes
 
 
 def _is_measured(field: pa.Field) -> bool:

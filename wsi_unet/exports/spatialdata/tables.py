@@ -85,23 +85,7 @@ def create_table(
         variables: names of the columns of X.
         spatial: whether rows have positions.
     """
-    keys = {"region": region, "region_key": REGION_KEY, "instance_key": INSTANCE_KEY}
-    group = parent.create_group(
-        name,
-        attributes={
-            "encoding-type": "anndata",
-            "encoding-version": "0.1.0",
-            "spatialdata-encoding-type": "ngff:regions_table",
-            "version": "0.2",
-            **keys,
-        },
-    )
-    for part in ("layers", "obsm", "obsp", "uns", "varm", "varp"):
-        _create_group(group, part, "dict", "0.1.0")
-    attrs = _create_group(group, "uns/spatialdata_attrs", "dict", "0.1.0")
-    for key, value in keys.items():
-        text = _create_array(attrs, key, (), str, "string")
-        text[...] = value
+    group = _create_annotating_group(parent, name, region)
     obs = _create_frame(group, "obs", [*columns, REGION_KEY, *categories])
     made = {key: _create_array(obs, key, (rows,), dtype) for key, dtype in columns.items()}
     for key, kinds in {REGION_KEY: [region], **categories}.items():
@@ -121,6 +105,28 @@ def create_table(
             else None
         ),
     )
+
+
+def _create_annotating_group(parent: zarr.Group, name: str, region: str) -> zarr.Group:
+    """Return a new AnnData group that annotates a region, without `X`, `obs` and `var`."""
+    keys = {"region": region, "region_key": REGION_KEY, "instance_key": INSTANCE_KEY}
+    group = parent.create_group(
+        name,
+        attributes={
+            "encoding-type": "anndata",
+            "encoding-version": "0.1.0",
+            "spatialdata-encoding-type": "ngff:regions_table",
+            "version": "0.2",
+            **keys,
+        },
+    )
+    for part in ("layers", "obsm", "obsp", "uns", "varm", "varp"):
+        _create_group(group, part, "dict", "0.1.0")
+    attrs = _create_group(group, "uns/spatialdata_attrs", "dict", "0.1.0")
+    for key, value in keys.items():
+        text = _create_array(attrs, key, (), str, "string")
+        text[...] = value
+    return group
 
 
 def _create_group(parent: zarr.Group, name: str, kind: str, version: str) -> zarr.Group:

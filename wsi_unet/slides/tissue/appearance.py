@@ -1,4 +1,4 @@
-"""What tissue looks like in a few numbers: how much light it absorbs, and of which colours.
+"""The appearance of tissue in four numbers: how much light it absorbs, and of which colours.
 
 Absorbance is the decadic optical density -log10(I / white), which adds up over dyes and thickness
 (Beer and Lambert). Its shares of red, green and blue depend on the dyes, hardly on how much of them
@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 from wsi_unet.colour import WHITE
 
 CELL = 16
-"""Side of a cell, px of a model: some µm, as in the overviews that tissue is found on."""
+"""Side of a cell, px at the model's pixel size: some µm, as on overviews."""
 
 LEAST_ABSORBANCE = 0.1
 """Absorbance, summed over the colours, below which a cell is glass."""
 
 FEWEST_CELLS = 4
-"""Cells that are needed to say anything."""
+"""Cells with tissue that are needed to measure an appearance."""
 
 
 @dataclass(frozen=True)
 class Appearance:
-    """What some tissue looks like.
+    """The appearance of some tissue.
 
     Attributes:
         red: share of red in the absorbance; the three shares add up to 1.
@@ -46,7 +46,7 @@ class Appearance:
 
 
 def measure_appearance(cells: NDArray[np.generic]) -> Appearance | None:
-    """Return what the tissue among some cells looks like; None if there is next to none.
+    """Return the appearance of the tissue among cells; None if there is next to none.
 
     Args:
         cells: (n, 3) mean RGB of each cell, 0 to 255.

@@ -37,8 +37,8 @@ class ObjectLabels:
     Attributes:
         labels: (256,) whether each label is that of a class with objects.
         outside: label of pixels outside all objects.
-        boundary: what of the objects, and between them, has a label of its own; None: nothing.
-        boundary_label: that label.
+        boundary: how the boundary is made from the objects; None: there is none.
+        boundary_label: label of the boundary, if there is one.
     """
 
     labels: NDArray[np.bool_]
@@ -50,7 +50,7 @@ class ObjectLabels:
     def from_recipe(cls, recipe: Recipe) -> ObjectLabels:
         """Return the labels of a recipe: of all its classes but background and boundary."""
         labels = np.zeros(256, np.bool_)
-        labels[list(recipe.true_indices)] = True
+        labels[list(recipe.truth_indices)] = True
         if recipe.background_index is not None:
             labels[recipe.background_index] = False
         return cls(labels, outside_label(recipe), recipe.boundary, recipe.boundary_index or 0)
@@ -65,7 +65,7 @@ class ObjectLabels:
         return 0 if self.boundary is None else self.boundary.halo
 
     def mark_boundaries(self, labels: Labels, numbers: NDArray[np.integer[Any]]) -> Labels:
-        """Return labels with the boundary of the objects in it, exact except in a margin.
+        """Return labels with the objects' boundary drawn in, exact except in a margin of `halo`.
 
         Args:
             labels: (h, w).

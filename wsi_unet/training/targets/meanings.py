@@ -108,7 +108,7 @@ def instance_meanings(recipe: Recipe, source: DataSource, key: str) -> LabelMean
     Raises:
         RecipeError: there are several such classes, or something is ignored by name.
     """
-    indices = [i for i in recipe.true_indices if i != recipe.background_index]
+    indices = [i for i in recipe.truth_indices if i != recipe.background_index]
     if len(indices) != 1:
         names = ", ".join(repr(recipe.classes[i].name) for i in indices)
         raise RecipeError(
@@ -132,7 +132,7 @@ def class_meanings(recipe: Recipe, source: DataSource, key: str) -> LabelMeaning
             ignored by name.
     """
     ignored = dict.fromkeys(_ignored_values(source, key), IGNORED)
-    true_classes = {index: recipe.classes[index] for index in recipe.true_indices}
+    true_classes = {index: recipe.classes[index] for index in recipe.truth_indices}
     if all(listed.values is None for listed in true_classes.values()):
         return LabelMeanings({**_stored_values(recipe), **ignored})
     labels: dict[int, int] = {}
@@ -208,13 +208,13 @@ def refuse_useless(ignored: Iterable[str | int], names: Iterable[str], key: str)
 def _stored_values(recipe: Recipe) -> dict[int, int]:
     """Return the labels of the values that `segment` stores."""
     background = recipe.background_index
-    others = [i for i in recipe.true_indices if i != background]
+    others = [i for i in recipe.truth_indices if i != background]
     return {0: outside_label(recipe), **dict(enumerate(others, 1))}
 
 
 def _known_names(recipe: Recipe) -> dict[str, int]:
     known: dict[str, int] = {}
-    for index in recipe.true_indices:
+    for index in recipe.truth_indices:
         listed = recipe.classes[index]
         for name in listed.annotations or (listed.name,):
             if known.setdefault(fold_name(name), index) != index:
@@ -238,7 +238,7 @@ def _ignored_values(source: DataSource, key: str) -> list[int]:
 
 def _refuse_names(recipe: Recipe, unknown: list[str], name: str) -> str:
     """Return the message that refuses names which aren't in the recipe."""
-    listed = [recipe.classes[index] for index in recipe.true_indices]
+    listed = [recipe.classes[index] for index in recipe.truth_indices]
     known = [given for each in listed for given in each.annotations or (each.name,)]
     names = ", ".join(map(repr, unknown))
     single = len(unknown) == 1
