@@ -95,8 +95,11 @@ REFUSED: dict[str, tuple[Change, str]] = {
         shifted,
         "20 of 29 outlines are shifted alike, by x -40, y -31 px, .* `origin=40,31`",
     ),
-    "added twice": (added_twice, "around x 20, y 30 covers the very pixels of another added one"),
-    "twice": (doubled, "covers the very pixels of the object"),
+    "added twice": (
+        added_twice,
+        "around x 20, y 30 covers exactly the pixels of another added one",
+    ),
+    "twice": (doubled, "covers exactly the pixels of the object"),
     "nothing": (lambda _: [], "holds no polygons"),
 }
 

@@ -6,8 +6,8 @@
 //
 //     QuPath script import_objects.groovy --project=project.qpproj --args=/path/to/exports
 //
-// An image that can't be told, an incomplete export and objects outside of the image are named and
-// left out. Objects that were imported before are replaced.
+// Exports that are incomplete, match no image or several, or have objects outside of the image are
+// named and left out. Objects that were imported before are replaced.
 
 import groovy.json.JsonSlurper
 import java.util.zip.GZIPInputStream

@@ -176,7 +176,7 @@ def _surround(annotation: Annotation) -> tuple[float, float, float, float]:
     return bounds([ring for polygon in annotation.polygons for ring in polygon])
 
 
-def _find_own_words(members: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _find_provenance(members: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """Yield what a document of ours says about itself."""
     for member in members.values():
         if isinstance(member, Mapping) and member.get("creator") == CREATOR:
@@ -189,8 +189,8 @@ def _find_slides(members: Mapping[str, Any]) -> Iterator[str]:
     >>> [*_find_slides({"a": {"creator": "wsi-unet", "groups": [{"fingerprint": "f"}]}, "b": 7})]
     ['f']
     """
-    for words in _find_own_words(members):
-        groups = words.get("groups")
+    for provenance in _find_provenance(members):
+        groups = provenance.get("groups")
         for group in groups if isinstance(groups, list) else []:
             if isinstance(group, Mapping) and isinstance(group.get("fingerprint"), str):
                 yield group["fingerprint"]
@@ -202,8 +202,8 @@ def _read_own_origin(members: Mapping[str, Any]) -> Origin | None:
     >>> _read_own_origin({"a": {"creator": "wsi-unet", "origin": [3, 2]}})
     (2, 3)
     """
-    for words in _find_own_words(members):
-        match words.get("origin"):
+    for provenance in _find_provenance(members):
+        match provenance.get("origin"):
             case [int(x), int(y)]:
                 return y, x
     return None

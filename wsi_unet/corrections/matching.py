@@ -23,11 +23,11 @@ from wsi_unet.wording import MOST_ITEMS, count
 MOST_VALUE = 255
 """The largest label value."""
 
-NEARLY = 0.1
-"""px: outlines are shifted by whole numbers, up to this."""
+SHIFT_TOLERANCE = 0.1
+"""How far a shift may be from a whole number, px of the slide."""
 
 FEWEST_SHIFTED = 3
-"""As few objects as people surely don't move alike."""
+"""Fewest objects that are refused as shifted alike; fewer may have been moved by hand."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,7 @@ def refuse_shifted(shifts: NDArray[np.float64]) -> None:
         AnnotationError: they are.
     """
     whole = np.rint(shifts)
-    alike = np.abs(shifts - whole).max(axis=1, initial=0) < NEARLY
+    alike = np.abs(shifts - whole).max(axis=1, initial=0) < SHIFT_TOLERANCE
     found, counts = np.unique(whole[alike & whole.any(axis=1)], axis=0, return_counts=True)
     most = int(counts.max(initial=0))
     if most >= FEWEST_SHIFTED and 2 * most > len(shifts):

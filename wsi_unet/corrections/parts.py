@@ -98,7 +98,7 @@ class Tally:
 
 @dataclass(frozen=True, eq=False)
 class Edits:
-    """Objects, and what files say of them.
+    """The objects of a label group, and how files change them.
 
     Attributes:
         objects: the objects before.
@@ -250,7 +250,7 @@ class Edits:
         return self.features.runs.find_starts(len(self.features))
 
     def _refuse_twins(self) -> None:
-        """Refuse added objects with the very pixels of other added ones.
+        """Refuse added objects with exactly the pixels of other added ones.
 
         Raises:
             AnnotationError: there are such.
@@ -259,12 +259,12 @@ class Edits:
             for one, other in combinations(features, 2):
                 if are_same(self._take(np.array([one])), self._take(np.array([other])), 1)[0]:
                     raise AnnotationError(
-                        f"{self.features.locate(one)} covers the very pixels of another added one; "
-                        "delete one of the two"
+                        f"{self.features.locate(one)} covers exactly the pixels of another added "
+                        "one; delete one of the two"
                     )
 
     def _refuse_doubles(self, table: pa.Table, which: NDArray[np.int64]) -> None:
-        """Refuse added objects with the very pixels of objects that are there.
+        """Refuse added objects with exactly the pixels of objects that are there.
 
         Raises:
             AnnotationError: there is one.
@@ -282,7 +282,7 @@ class Edits:
             for feature in features:
                 if are_same(stored, self._take(np.array([feature])), 1)[0]:
                     raise AnnotationError(
-                        f"{self.features.locate(feature)} covers the very pixels of the object "
+                        f"{self.features.locate(feature)} covers exactly the pixels of the object "
                         f"{table['uuid'][row].as_py()}, and has another id or none; delete one of "
                         "the two"
                     )

@@ -50,7 +50,7 @@ class RowMaker:
     def make(
         self, runs: Runs, values: NDArray[np.uint8], ids: Sequence[int], uuids: Sequence[str]
     ) -> pa.Table:
-        """Return the rows of n objects in their order; what they have of values is null.
+        """Return the rows of n objects in their order; the columns `values` are null.
 
         Args:
             runs: their pixels, px of the labels; each has some.
@@ -170,7 +170,10 @@ def choose_ids(
         pixels = (y * columns + x for y, x0, x1 in spans for x in range(x0, x1))
         identity = next((pixel for pixel in pixels if pixel not in taken), None)
         if identity is None:
-            raise AnnotationError("an added outline lies under others of the same few pixels")
+            raise AnnotationError(
+                "every pixel of an added outline identifies another object already; delete it, or "
+                "draw it larger"
+            )
         taken.add(identity)
         chosen[number] = identity
     return chosen

@@ -96,7 +96,9 @@ def _export_all(
             place = _place(result, facts, target, is_folder=True)
             other = taken.setdefault(place, output)
             if other != output:
-                raise OutputError(f"{place} is {other}'s already; export one of them by itself")
+                raise OutputError(
+                    f"{place} would also be the export of {other}; export one of them by itself"
+                )
             written += _export(result, name, place, options, on_progress)
         except WsiUnetError as error:
             failures[output] = str(error)

@@ -37,8 +37,8 @@ from wsi_unet.exports.dicom.instances import (
     ENCODING,
     begin_file,
     finish_instance,
+    library_errors_named,
     make_identity,
-    refusing,
 )
 from wsi_unet.exports.dicom.measured import Measure, find_measures, to_values
 from wsi_unet.exports.dicom.outer_rings import find_outer_rings
@@ -52,7 +52,7 @@ FLOAT32_SIDE = 1 << 18
 """Sides of slides in float32, px: corners are at most 1/128 px off, and whole numbers exact."""
 
 MOST_BYTES = (1 << 32) - 2
-"""Of the coordinates of a group: what a DICOM element can be long."""
+"""Most bytes of the coordinates of a group: the longest that a DICOM element can be."""
 
 _GROUPS = 0x006A0002
 _AFTER_GROUPS = 0x006A0003
@@ -63,7 +63,7 @@ _STUB = [np.array([[0, 0], [1, 0], [1, 1]], np.float32)]
 
 
 @dataclass
-class Gathered:
+class ClassAnnotations:
     """The annotations of one class of a label group, while they are gathered.
 
     Attributes:
@@ -96,7 +96,8 @@ def write_annotations(
 ) -> list[Path]:
     """Write all objects of a result as Microscopy Bulk Simple Annotations.
 
-    A polygon is an object's outer outline; its holes are left out, which the user is told.
+    A polygon is an object's outer outline; holes are left out, and a warning says of how many
+    objects.
 
     Raises:
         OptionError: an option is unusable.
@@ -112,16 +113,17 @@ def write_annotations(
             return stack.enter_context(tempfile.TemporaryFile(dir=path.parent))
 
         dtype = _choose_dtype(image)
-        gathered: list[Gathered] = []
+        gathered: list[ClassAnnotations] = []
         for group in result.groups:
             classes = {
-                value: Gathered(group, value, open_scratch()) for value in group.source.classes
+                value: ClassAnnotations(group, value, open_scratch())
+                for value in group.source.classes
             }
             _gather(classes, found[group.name], dtype, meter)
             gathered += [each for each in classes.values() if len(each)]
         if not gathered:
             raise OutputError(f"{result.location}: there are no objects, and DICOM needs some")
-        with refusing(result.groups[0]):
+        with library_errors_named(result.groups[0]):
             dataset, items = _describe(result, found, image, gathered, dtype)
         with write_file(path) as file:
             stream = begin_file(file, dataset, _GROUPS)
@@ -137,7 +139,7 @@ def _choose_dtype(image: SlideImage) -> np.dtype[np.float32] | np.dtype[np.float
 
 
 def _gather(
-    classes: Mapping[int, Gathered],
+    classes: Mapping[int, ClassAnnotations],
     objects: ExportedObjects,
     dtype: np.dtype[np.float32] | np.dtype[np.float64],
     meter: ExportMeter,
@@ -154,7 +156,7 @@ def _gather(
 
 
 def _add_rows(
-    own: Gathered,
+    own: ClassAnnotations,
     rows: pa.Table,
     measures: Sequence[Measure],
     dtype: np.dtype[np.float32] | np.dtype[np.float64],
@@ -181,13 +183,13 @@ def _describe(
     result: ExportedResult,
     found: Mapping[str, ExportedObjects],
     image: SlideImage,
-    gathered: Sequence[Gathered],
+    gathered: Sequence[ClassAnnotations],
     dtype: np.dtype[np.float32] | np.dtype[np.float64],
 ) -> tuple[Dataset, list[Dataset]]:
     """Return the instance, and its groups without coordinates."""
-    said = result.describe(found)
+    provenance = result.describe(found)
     identity = make_identity(
-        result.groups[0], image, "ANN", said,
+        result.groups[0], image, "ANN", provenance,
         f"Objects of {', '.join(group.name for group in result.groups)}",
     )  # fmt: skip
     several = len(result.groups) > 1
@@ -201,12 +203,12 @@ def _describe(
         annotation_groups=items,
         **identity,
     )
-    finish_instance(dataset, said)
+    finish_instance(dataset, provenance)
     return dataset, [*items]
 
 
 def _describe_group(
-    number: int, own: Gathered, objects: ExportedObjects, *, several: bool
+    number: int, own: ClassAnnotations, objects: ExportedObjects, *, several: bool
 ) -> AnnotationGroup:
     """Return the description of a class's annotations, with their indices and measurements."""
     label = f"{own.group.name}: {own.name}" if several else own.name
@@ -237,7 +239,7 @@ def _describe_group(
     return item
 
 
-def _measure(own: Gathered, objects: ExportedObjects) -> list[Measurements]:
+def _measure(own: ClassAnnotations, objects: ExportedObjects) -> list[Measurements]:
     """Return what is measured of a class's objects, and known of any of them."""
     made = []
     for measure in find_measures(objects.schema):
@@ -251,7 +253,7 @@ def _write_groups(
     file: BinaryIO,
     stream: DicomIO,
     items: Sequence[Dataset],
-    gathered: Sequence[Gathered],
+    gathered: Sequence[ClassAnnotations],
     dtype: np.dtype[np.float32] | np.dtype[np.float64],
 ) -> None:
     """Write the element AnnotationGroupSequence; coordinates are copied from their files."""
@@ -273,7 +275,7 @@ def _encode_tag(tag: int) -> bytes:
     return struct.pack("<HH", tag >> 16, tag & 0xFFFF)
 
 
-def _tell_holes(path: Path, gathered: Sequence[Gathered]) -> None:
+def _tell_holes(path: Path, gathered: Sequence[ClassAnnotations]) -> None:
     """Tell the user what polygons couldn't hold."""
     holes = sum(own.with_holes for own in gathered)
     if holes:

@@ -11,14 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_unet.exports.progress import ExportMeter
+from wsi_unet.exports.pyramids.tiles import TILE, cut_bands, split_band
 from wsi_unet.exports.results import ExportedLevel
-from wsi_unet.geometry import Box
-
-TILE = 512
-"""Side of a frame, px: that of an inner chunk of the labels, so that each is read once."""
-
-TILES_AT_ONCE = 16
-"""Tiles of a row that are read at once."""
 
 _ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 _SEGMENTS = struct.pack("<16I", 1, 64, *[0] * 14)
@@ -73,13 +67,6 @@ def read_tiles(
     level: ExportedLevel, not_predicted: int | None, meter: ExportMeter
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield the tiles of a level, row by row; beyond its edge they are 0."""
-    rows, columns = level.shape
-    step = TILE * TILES_AT_ONCE
-    for top in range(0, rows, TILE):
-        for left in range(0, columns, step):
-            box = Box(top, left, min(top + TILE, rows), min(left + step, columns))
-            labels = level.read_marked(box, not_predicted)
-            height, width = labels.shape
-            padded = np.pad(labels, ((0, TILE - height), (0, -width % TILE)))
-            yield from np.split(padded, padded.shape[1] // TILE, axis=1)
-            meter.add(labels.size)
+    for band in cut_bands(level.shape):
+        yield from split_band(level.read_marked(band, not_predicted))
+        meter.add(band.area)

@@ -91,12 +91,12 @@ def make_identity(
     )
 
 
-def finish_instance(dataset: Dataset, said: dict[str, Any]) -> None:
+def finish_instance(dataset: Dataset, provenance: dict[str, Any]) -> None:
     """Date an instance by its content, not by the clock, and add its provenance.
 
     Args:
         dataset: the instance.
-        said: the provenance.
+        provenance: where it comes from, as JSON-able values.
     """
     dataset.InstanceCreationDate = dataset.ContentDate
     dataset.InstanceCreationTime = dataset.ContentTime
@@ -104,7 +104,7 @@ def finish_instance(dataset: Dataset, said: dict[str, Any]) -> None:
         if equipment.get("ManufacturerModelName") == "highdicom":
             equipment.ContributionDateTime = f"{dataset.ContentDate}{dataset.ContentTime}"
     block = dataset.private_block(PRIVATE_GROUP, PRIVATE_CREATOR, create=True)
-    block.add_new(PROVENANCE, "UT", encode(said))
+    block.add_new(PROVENANCE, "UT", encode(provenance))
 
 
 def is_instance(path: Path, sop_class: str) -> bool:
@@ -150,11 +150,11 @@ def begin_file(file: BinaryIO, dataset: Dataset, end: int) -> DicomIO:
 
 
 @contextmanager
-def refusing(group: ExportedGroup) -> Iterator[None]:
-    """Turn what DICOM libraries refuse into one line.
+def library_errors_named(group: ExportedGroup) -> Iterator[None]:
+    """Turn errors of DICOM libraries into one line.
 
     Raises:
-        OutputError: they refused what was to be written.
+        OutputError: they refuse what is to be written.
     """
     with foreign_errors_as(
         OutputError, f"{group.source.store}: can't be made DICOM with what the slide states"

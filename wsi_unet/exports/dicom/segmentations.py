@@ -28,13 +28,19 @@ from wsi_unet.colour import Colour
 from wsi_unet.errors import OptionError, OutputError
 from wsi_unet.exports.destination import write_file
 from wsi_unet.exports.dicom.codes import find_codes, identify_algorithm, to_cielab
-from wsi_unet.exports.dicom.frames import TILE, count_tiles, write_frames
-from wsi_unet.exports.dicom.instances import begin_file, finish_instance, make_identity, refusing
+from wsi_unet.exports.dicom.frames import count_tiles, write_frames
+from wsi_unet.exports.dicom.instances import (
+    begin_file,
+    finish_instance,
+    library_errors_named,
+    make_identity,
+)
 from wsi_unet.exports.dicom.measured import SCHEME
 from wsi_unet.exports.dicom.slide_image import SlideImage, open_slide_image
 from wsi_unet.exports.dicom.text import cut_text, make_uid
 from wsi_unet.exports.options import ExportOptions
 from wsi_unet.exports.progress import ExportMeter
+from wsi_unet.exports.pyramids.tiles import TILE
 from wsi_unet.exports.results import NOT_PREDICTED, ExportedGroup, ExportedLevel, ExportedResult
 
 TYPICAL_MPP = 2.0
@@ -71,7 +77,7 @@ def write_segmentation(
     level = group.open_level(number)
     image = open_slide_image(group, options)
     not_predicted = group.find_not_predicted_value()
-    with refusing(group):
+    with library_errors_named(group):
         dataset = _describe(result, group, level, image, not_predicted)
     meter.start(level.shape[0] * level.shape[1], "px")
     with write_file(path) as file:
@@ -126,9 +132,9 @@ def _describe(
     highdicom describes it as if slide and labels were one empty tile, since it would hold all tiles
     in memory; then the size is set.
     """
-    said = result.describe()
+    provenance = result.describe()
     identity = make_identity(
-        group, image, "SEG", [said, level.stored.level], f"Classes of {group.name}"
+        group, image, "SEG", [provenance, level.stored.level], f"Classes of {group.name}"
     )
     height, width = _find_spacing(level, image)
     dataset = Segmentation(
@@ -154,7 +160,7 @@ def _describe(
     dataset.NumberOfFrames = count_tiles(level.shape)
     organization = make_uid(identity["sop_instance_uid"], "dimensions")
     dataset.DimensionOrganizationSequence[0].DimensionOrganizationUID = organization
-    finish_instance(dataset, said)
+    finish_instance(dataset, provenance)
     return dataset
 
 

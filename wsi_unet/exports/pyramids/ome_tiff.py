@@ -30,7 +30,7 @@ from wsi_unet.exports.pyramids.arrays import (
     open_label_pyramid,
     open_only_probabilities,
 )
-from wsi_unet.exports.pyramids.ome_xml import OmeImage, read_provenance, write_ome_xml
+from wsi_unet.exports.pyramids.ome_xml import OmeImage, make_ome_xml, read_provenance
 from wsi_unet.exports.pyramids.tiles import TILE, compress, cut_bands, split_band
 from wsi_unet.exports.results import NOT_PREDICTED, ExportedResult
 from wsi_unet.geometry import Box, Shape
@@ -93,7 +93,7 @@ def export_ome_tiff(
         OutputError: the result hasn't got that, has it several times, or a shard is damaged.
     """
     picture = _open_picture(result, options.what or "labels")
-    description = write_ome_xml(picture.image, result.describe())
+    description = make_ome_xml(picture.image, result.describe())
     meter.start(picture.planes * sum(rows * columns for rows, columns in picture.shapes), "px")
     with write_file(path) as file:
         _write(file, picture, description, meter)
@@ -112,7 +112,7 @@ def _open_picture(result: ExportedResult, what: str) -> TiffPicture:
     return _PICTURES[what](result)
 
 
-def _picture_labels(result: ExportedResult) -> TiffPicture:
+def _make_labels_picture(result: ExportedResult) -> TiffPicture:
     """Return the labels as indices of a palette."""
     pyramid = open_label_pyramid(result.only_group)
     return TiffPicture(
@@ -123,7 +123,7 @@ def _picture_labels(result: ExportedResult) -> TiffPicture:
     )
 
 
-def _picture_overlay(result: ExportedResult) -> TiffPicture:
+def _make_overlay_picture(result: ExportedResult) -> TiffPicture:
     """Return the labels in the colours of their classes, background white."""
     pyramid = open_label_pyramid(result.only_group)
     hidden = [each.name for value, each in pyramid.values.items() if value and each.colour == WHITE]
@@ -149,7 +149,7 @@ def _picture_overlay(result: ExportedResult) -> TiffPicture:
     )
 
 
-def _picture_probabilities(result: ExportedResult) -> TiffPicture:
+def _make_probabilities_picture(result: ExportedResult) -> TiffPicture:
     """Return the probabilities of each class, 0 to 255, in a channel of its own."""
     pyramid = open_only_probabilities(result)
     channels = [(each.name, each.colour if each.shown else BLACK) for each in pyramid.channels]
@@ -160,7 +160,7 @@ def _picture_probabilities(result: ExportedResult) -> TiffPicture:
     )
 
 
-def _picture_image(result: ExportedResult) -> TiffPicture:
+def _make_image_picture(result: ExportedResult) -> TiffPicture:
     """Return the stored image of the slide.
 
     Raises:
@@ -186,10 +186,10 @@ def _picture_image(result: ExportedResult) -> TiffPicture:
 
 
 _PICTURES: Mapping[str, Callable[[ExportedResult], TiffPicture]] = {
-    "labels": _picture_labels,
-    "overlay": _picture_overlay,
-    "probabilities": _picture_probabilities,
-    "image": _picture_image,
+    "labels": _make_labels_picture,
+    "overlay": _make_overlay_picture,
+    "probabilities": _make_probabilities_picture,
+    "image": _make_image_picture,
 }
 """What makes each picture that `what` names."""
 

@@ -59,7 +59,7 @@ class OmeImage:
     values: Mapping[int, Meaning]
 
 
-def write_ome_xml(image: OmeImage, provenance: Mapping[str, Any]) -> bytes:
+def make_ome_xml(image: OmeImage, provenance: Mapping[str, Any]) -> bytes:
     """Return the document of an image, UTF-8."""
     root = ElementTree.Element("OME", {"xmlns": OME, "xmlns:xsi": INSTANCE})
     root.set("xsi:schemaLocation", f"{OME} {OME}/ome.xsd")

@@ -1,7 +1,7 @@
 """Tiles as files hold them, made by several threads in bounded memory.
 
 Tiles of OME-TIFF and chunks of OME-Zarr 0.4 are compressed alike, with zlib: every program reads
-that, without a library of its own.
+that, without a library of its own. Frames of DICOM are the same tiles, encoded otherwise.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from wsi_unet.exports.options import ANNOTATION, DETECTION, ExportOptions
 from wsi_unet.exports.results import ExportedGroup, ExportedObjects
 
 MOST_ANNOTATIONS = 10_000
-"""Of a class, unless they are asked for: QuPath, which lists annotations, hangs on more."""
+"""Most annotations of a class, unless `objects_as` asks for them: QuPath hangs on more."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,11 @@ class ClassGroup:
 
 
 def choose_classes(groups: Sequence[ExportedGroup], options: ExportOptions) -> list[ClassGroup]:
-    """Return what is exported of label groups.
+    """Return the classes of label groups that are exported.
 
-    A class whose components are single objects is one of detections, any other one of annotations,
-    unless `objects_as` says it of all. Names that several groups have begin with their group's.
+    Objects become detections if the components of their class are single objects, and annotations
+    otherwise, unless `objects_as` chooses one of the two for all. If several groups have a class of
+    the same name, the group's name stands before it.
 
     Raises:
         OptionError: no group has the class, several have the same objects, or there would be more

@@ -45,17 +45,17 @@ def export_qupath(
     features = (texts for writer in writers for texts in writer.write_all())
     provenance = _describe(result, groups, origin)
     with write_files(path, find_earlier(path)) as folder, ThreadPoolExecutor(1) as pool:
-        pieces = _Pieces(features, total, f"{result.location}")
+        queue = _FeatureQueue(features, total, f"{result.location}")
         for part in parts:
             count = min(most, total - (part.number - 1) * most)
             said = {"objects": count, **provenance}
             with open_part(folder / name_part(path, part).name, part, said, pool) as file:
                 skipped = len(SEPARATOR)
-                for texts in pieces.take(count):
+                for texts in queue.take(count):
                     file.write(_join(texts)[skipped:])
                     meter.add(len(texts))
                     skipped = 0
-        pieces.check_end()
+        queue.check_end()
     return [name_part(path, part) for part in parts]
 
 
@@ -78,8 +78,8 @@ def _join(texts: pa.Array) -> memoryview:
     return memoryview(data)[first:last]
 
 
-class _Pieces:
-    """Features in the order in which they come, as many at a time as a file has."""
+class _FeatureQueue:
+    """Features in order, taken as many at a time as a file holds."""
 
     def __init__(self, features: Iterable[pa.Array], total: int, where: str) -> None:
         self._features, self._total, self._where = iter(features), total, where

@@ -16,7 +16,7 @@ from wsi_unet.exports.qupath.outlines import GridLines, write_geometries
 from wsi_unet.objects.scan_origin import Origin
 
 PIECE_BYTES = 1 << 20
-"""Of outlines that are written at once, unless a single one has more."""
+"""Bytes of outlines that are written at once, unless a single one has more."""
 
 SEPARATOR = b",\n"
 """What every feature begins with."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from wsi_unet.errors import OutputError
 
 DECIMALS = 3
-"""Of coordinates, px of the slide; whole numbers have none."""
+"""Decimals of coordinates, px of the slide; whole numbers have none."""
 
 _SLACK = 1e-3
 """How far from an edge of pixels a vertex may be, px of the labels, since numbers are rounded."""

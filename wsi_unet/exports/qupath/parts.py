@@ -24,7 +24,7 @@ from wsi_unet.objects.provenance import CREATOR
 SUFFIX = ".geojson.gz"
 
 LEVEL = 1
-"""Of compression: level 6 takes seven times as long for a fifth less."""
+"""Level of compression: level 6 takes seven times as long for a fifth less."""
 
 HEAD_BYTES = 1 << 12
 """First bytes of a file in which its part is told; it is told before provenance."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from wsi_unet.exports.progress import ExportMeter
 from wsi_unet.exports.results import ExportedGroup, ExportedLevel
 from wsi_unet.exports.spatialdata.coordinates import Scales, describe_scales, find_scales
-from wsi_unet.geometry import Box, Shape
+from wsi_unet.geometry import BlockGrid, Box, Shape
 from wsi_unet.labels.reading import open_image
 from wsi_unet.locations import Location
 
@@ -132,17 +132,11 @@ def write_raster(parent: zarr.Group, raster: Raster, meter: ExportMeter) -> None
             dimension_names=raster.axes,
             fill_value=0,
         )
-        for box in _cut(level.shape):
+        grid = BlockGrid(level.shape, SHARD)
+        for box in map(grid.core, grid):
             array[(..., *box.slices())] = level.read(box)
             meter.add(box.area)
     group.update_attributes(_describe(raster))
-
-
-def _cut(shape: Shape) -> Iterator[Box]:
-    """Yield the boxes of the shards of an array."""
-    for y in range(0, shape[0], SHARD):
-        for x in range(0, shape[1], SHARD):
-            yield Box(y, x, min(y + SHARD, shape[0]), min(x + SHARD, shape[1]))
 
 
 def _describe(raster: Raster) -> dict[str, Any]:
