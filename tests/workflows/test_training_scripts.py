@@ -167,3 +167,19 @@ def test_a_model_is_scored_by_segment_and_evaluate(recipe: Path, validated: Path
     own = summary["folds"][1]["held_out"]["classes"]["nuclei"]
     assert document["held out"]["dice"] == pytest.approx(own["dice"], abs=1e-3)
     assert document["held out"]["recall"] == pytest.approx(own["recall"], abs=1e-3)
+
+
+def test_objects_of_held_out_fields_are_scored(recipe: Path) -> None:
+    data = ROOT / "tests" / "data"
+    arguments = (recipe, "--data", data, "-m", "nuclei-he", "--set", "split.fold=1")
+    scores = json.loads(run("score_objects.py", *arguments))["held out"]
+    pixels = json.loads(run("score_models.py", *arguments))["held out"]
+    truth = data / "nuclei_he" / "instances" / "3934a094e853.png"
+    with Image.open(truth) as image:
+        assert scores["truth"] == len({*np.unique(np.asarray(image)).tolist()} - {0})
+    assert scores["fields"] == 1
+    assert scores["dice"] == pytest.approx(pixels["dice"], abs=5e-3)  # small objects are dropped
+    whole = json.loads(run("score_objects.py", *arguments, "--split", "none"))["held out"]
+    split = json.loads(run("score_objects.py", *arguments, "--split", "distance:0.75"))["held out"]
+    assert split["found"] > whole["found"]
+    assert split["f1"] > whole["f1"]

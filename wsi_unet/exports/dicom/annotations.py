@@ -189,9 +189,12 @@ def _describe(
     """Return the instance, and its groups without coordinates."""
     provenance = result.describe(found)
     identity = make_identity(
-        result.groups[0], image, "ANN", provenance,
+        result.groups[0],
+        image,
+        "ANN",
+        provenance,
         f"Objects of {', '.join(group.name for group in result.groups)}",
-    )  # fmt: skip
+    )
     several = len(result.groups) > 1
     items = [
         _describe_group(number, own, found[own.group.name], several=several)

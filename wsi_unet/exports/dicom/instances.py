@@ -65,9 +65,13 @@ def make_identity(
     """
     source = image.dataset
     parts = (
-        kind, content, str(source.SOPInstanceUID), str(source.StudyInstanceUID),
-        str(source.FrameOfReferenceUID), str(source.PatientID),
-    )  # fmt: skip
+        kind,
+        content,
+        str(source.SOPInstanceUID),
+        str(source.StudyInstanceUID),
+        str(source.FrameOfReferenceUID),
+        str(source.PatientID),
+    )
     finished = datetime.fromisoformat(group.source.finished)
     date, time = finished.strftime("%Y%m%d"), finished.strftime("%H%M%S")
     return Identity(
