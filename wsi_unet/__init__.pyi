@@ -25,6 +25,7 @@ from .errors import WsiUnetError as WsiUnetError
 from .evaluation.report import Evaluation as Evaluation
 from .evaluation.run import evaluate as evaluate
 from .exports.options import ExportOptions as ExportOptions
+from .exports.progress import ExportProgress as ExportProgress
 from .exports.run import ExportReport as ExportReport
 from .exports.run import export as export
 from .labels.reading import open_labels as open_labels
@@ -67,6 +68,7 @@ __all__ = [
     "Evaluation",
     "EvaluationError",
     "ExportOptions",
+    "ExportProgress",
     "ExportReport",
     "InputError",
     "LockedError",

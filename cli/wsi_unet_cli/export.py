@@ -20,7 +20,7 @@ from wsi_unet_cli.common.progress import Snapshot, open_display
 from wsi_unet_cli.common.text import speak
 
 if TYPE_CHECKING:
-    from wsi_unet.exports.progress import ExportProgress
+    from wsi_unet import ExportProgress
 
 EPILOG = """\
 \b

@@ -54,8 +54,8 @@ def export(
         path: the file or folder to write; of a cohort, the folder for one export per result. None:
             named after the result, in the current folder.
         options: what it holds; None: what suits the format.
-        on_progress: called several times per second; what it raises ends the export, of which
-            nothing is left.
+        on_progress: called with an `ExportProgress` several times per second; what it raises ends
+            the export, of which nothing is left.
 
     Raises:
         OptionError: the format is unknown, or an option isn't for it or unusable.
