@@ -124,7 +124,7 @@ def lost_labels(folder: Path) -> None:
             "no objects .* find objects .*, or measure areas alone with --areas-only",
         ),
         (missing_part, "1 of 2 parts .* find objects again, .* with --areas-only"),
-        (damaged_part, r"'objects/nuclei/0.1.parquet' can't be read; find objects again"),
+        (damaged_part, r"'objects/nuclei/0.1.parquet' is damaged .* find objects again"),
         (without_progress, "nothing says where the model looked; copy the folder .wsi_unet too"),
         (damaged_labels, "'labels/nuclei/0/c/0/0' is "),
     ],

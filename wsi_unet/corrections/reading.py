@@ -78,8 +78,11 @@ def open_edited_objects(
             f"{store}: parts of the corrected objects of {name!r} are missing; {IMPORT_AGAIN}"
         )
     schema = make_schema(micrometres=parse_frame(attributes).unit is not None, values=record.values)
-    keys = [files.find_key(record.signature, block) for block in sorted(record.parts)]
-    return open_parts(store, keys, schema)
+    parts = {
+        files.find_key(record.signature, block): each.file
+        for block, each in sorted(record.parts.items())
+    }
+    return open_parts(store, [*parts], schema, parts.get, IMPORT_AGAIN)
 
 
 def _find_files(store: ByteStore, label: str) -> tuple[EditFiles, dict[str, Any]]:

@@ -65,8 +65,17 @@ class ShardRecord:
         """Return whether, byte for byte, what was recorded is stored under a key; reads it."""
         if self.empty:
             return store.size(key) is None
+        return self.read_intact(store, key) is not None
+
+    def read_intact(self, store: ByteStore, key: str) -> bytes | None:
+        """Return what is stored under a key; None unless it is, byte for byte, what was recorded.
+
+        Empty shards, which aren't stored, give None.
+        """
         data = get_bounded(store, key, self.length)
-        return data is not None and hashlib.sha256(data).hexdigest() == self.sha256
+        if data is None or hashlib.sha256(data).hexdigest() != self.sha256:
+            return None
+        return data
 
 
 @cache

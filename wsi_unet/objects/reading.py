@@ -26,7 +26,13 @@ from wsi_unet.objects.table import make_schema
 from wsi_unet.storage.store import ByteStore
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from typing import TypeAlias
+
+    from wsi_unet.labels.shards import ShardRecord
+
+    FindRecord: TypeAlias = Callable[[str], ShardRecord | None]
+    """Returns what was recorded of a file by its key; None if nothing was."""
 
 
 def open_objects(output: str | os.PathLike[str] | Location, label: str | None = None) -> ds.Dataset:
@@ -57,12 +63,31 @@ def open_objects(output: str | os.PathLike[str] | Location, label: str | None = 
             "find objects again, which computes what is missing"
         )
     micrometres = parse_frame(attributes).unit is not None
-    return open_parts(store, keys, make_schema(micrometres=micrometres, values=record.values))
+    schema = make_schema(micrometres=micrometres, values=record.values)
+    return open_parts(
+        store,
+        keys,
+        schema,
+        lambda key: files.find_part_record(key, record.signature),
+        "find objects again, which makes it again",
+    )
 
 
-def open_parts(store: ByteStore, keys: Sequence[str], schema: pa.Schema) -> ds.Dataset:
-    """Return the Parquet files of a store under some keys as a dataset; none is read yet."""
-    files = pafs.PyFileSystem(_StoreFiles(store))
+def open_parts(
+    store: ByteStore, keys: Sequence[str], schema: pa.Schema, find_record: FindRecord, cure: str
+) -> ds.Dataset:
+    """Return the Parquet files of a store under some keys as a dataset; none is read yet.
+
+    Reading one that isn't what was written raises an OutputError.
+
+    Args:
+        store: the output.
+        keys: those of the files.
+        schema: their columns.
+        find_record: returns what was recorded of a file.
+        cure: what makes a damaged one again.
+    """
+    files = pafs.PyFileSystem(_StoreFiles(store, find_record, cure))
     kind = ds.ParquetFileFormat()
     fragments = [kind.make_fragment(key, files) for key in keys]
     return ds.FileSystemDataset(fragments, schema, kind, files)
@@ -71,8 +96,8 @@ def open_parts(store: ByteStore, keys: Sequence[str], schema: pa.Schema) -> ds.D
 class _StoreFiles(pafs.FileSystemHandler):  # type: ignore[misc]
     """The files of a store, for reading by pyarrow: on a disk and in a bucket alike."""
 
-    def __init__(self, store: ByteStore) -> None:
-        self._store = store
+    def __init__(self, store: ByteStore, find_record: FindRecord, cure: str) -> None:
+        self._store, self._find_record, self._cure = store, find_record, cure
 
     @override
     def get_type_name(self) -> str:
@@ -89,9 +114,12 @@ class _StoreFiles(pafs.FileSystemHandler):  # type: ignore[misc]
 
     @override
     def open_input_file(self, path: str) -> Any:
-        data = self._store.get(path)
+        record = self._find_record(path)
+        data = None if record is None else record.read_intact(self._store, path)
         if data is None:
-            raise FileNotFoundError(path)
+            raise OutputError(
+                f"{self._store}: {path!r} is damaged (it isn't what was written); {self._cure}"
+            )
         return pa.BufferReader(data)
 
     @override

@@ -40,6 +40,7 @@ CHECKSUM_BYTES = 32
 MOST_FAILURES = 100
 """Failed blocks that a stage's record names."""
 
+_PART = re.compile(r"/(\d{1,9})\.(\d{1,9})\.parquet")
 _PART_MARKER = re.compile(r"/\d{1,9}\.\d{1,9}\.json")
 
 Value = Annotated[str, Field(pattern=r"^\d{1,3}$")]
@@ -175,6 +176,19 @@ class StageFiles:
     def read_stored_marker(self, block: BlockIndex) -> PartMarker | None:
         """Return the marker of a part, None if there is no sound one; the part isn't looked at."""
         return self._read(PartMarker, self._block_key("parts", block, "json"))
+
+    def find_part_record(self, key: str, signature: str) -> ShardRecord | None:
+        """Return the record of the part under a key; None if a stage has made no such part.
+
+        Args:
+            key: one of `list_parts`.
+            signature: signature of the stage.
+        """
+        name = _PART.fullmatch(key.removeprefix(self.folder))
+        marker = None if name is None else self.read_stored_marker((int(name[1]), int(name[2])))
+        if marker is None or marker.signature not in ("", signature):
+            return None
+        return marker.file
 
     def read_part_marker(self, block: BlockIndex, inputs: str) -> PartMarker | None:
         """Return the marker of a part that was made from `inputs` and is intact, else None.
