@@ -114,3 +114,32 @@ def test_a_part_that_was_changed_is_named(name: str, damage: str, tmp_path: Path
     ):
         wsi_unet.export(result, name, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_damaged_parts_are_named(tmp_path: Path) -> None:
+    result = make_result(tmp_path / "slide.ome.zarr")
+    part = result / "objects" / "nuclei" / "0.1.parquet"
+    data = bytearray(part.read_bytes())
+    data[300] ^= 1  # inside a column, which Parquet has no checksum of
+    for damaged in (bytes(data), b"", (part.with_name("0.0.parquet")).read_bytes()):
+        part.write_bytes(damaged)
+        with pytest.raises(OutputError, match=r"'objects/nuclei/0\.1\.parquet' is damaged"):
+            wsi_unet.open_objects(result).to_table()
+        with pytest.raises(OutputError, match=r"is damaged .* find objects again"):
+            wsi_unet.export(result, "csv", tmp_path / "objects.csv")
+        assert not (tmp_path / "objects.csv").exists()
+    wsi_unet.find_objects(result)
+    wsi_unet.export(result, "csv", tmp_path / "objects.csv")
+
+
+@pytest.mark.parametrize("regions", [None, [[0, 0, 700, 1100]]])
+def test_a_lost_marker_of_a_block_is_no_background(
+    regions: list[list[int]] | None, tmp_path: Path
+) -> None:
+    result = make_result(tmp_path / "slide.ome.zarr", regions=regions)
+    (result / ".wsi_unet" / "nuclei" / "blocks" / "0.1.json").unlink()
+    with pytest.raises(OutputError, match="doesn't tell of all blocks of 'nuclei'"):
+        wsi_unet.find_objects(result, min_area=1.0)
+    with pytest.raises(OutputError, match="run the same segmentation again"):
+        wsi_unet.export(result, "ome-tiff", tmp_path / "labels.ome.tiff")
+    assert [path.name for path in tmp_path.iterdir()] == ["slide.ome.zarr"]

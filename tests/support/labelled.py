@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_unet.geometry import Box
+from wsi_unet.geometry import Box, merge_boxes
 from wsi_unet.labels.layout import create_labels, ensure_root, mark_finished
 from wsi_unet.labels.metadata import Frame
 from wsi_unet.labels.progress import BlockMarker, Progress, RunRecord
 from wsi_unet.labels.pyramid import Pyramid, reduce_mode
 from wsi_unet.labels.writer import build_tail, write_block
+from wsi_unet.predicted_area import PredictedArea
 from wsi_unet.slides.tissue.mask import mask_digest
 from wsi_unet.storage.local_store import LocalStore
 
@@ -105,16 +106,20 @@ def write_store(
         {"slide": record} | ({"model": model} if model else {}),
     )
     progress = Progress(objects, name)
+    boxes = [Box(*region) for region in regions] if regions else [Box.from_shape(labels.shape)]
+    predicted = PredictedArea(pyramid.grid.shape, merge_boxes(boxes), tissue).read(
+        Box.from_shape(labels.shape)
+    )
     for index in pyramid.grid:
         core = pyramid.grid.core(index)
         part = labels[core.slices()]
         shards = write_block(objects, f"labels/{name}", pyramid, index, part, reduce_mode)
-        boxes = None if regions is None else _cut(regions, core)
-        if boxes != ():
+        marked = None if regions is None else _cut(regions, core)
+        if marked != ():
             progress.write_marker(
                 BlockMarker(
-                    block=index, signature="0", counts=(), seconds={}, attempts=1, boxes=boxes,
-                    shards=shards,
+                    block=index, signature="0", counts=(), seconds={}, attempts=1, boxes=marked,
+                    shards=shards, predicted=int(np.count_nonzero(predicted[core.slices()])),
                 )
             )  # fmt: skip
     build_tail(objects, f"labels/{name}", pyramid, reduce_mode, None)
@@ -129,7 +134,9 @@ def write_store(
         parameters["tissue"] = f"mask:{mask_digest(tissue)}"
     progress.write_run(RunRecord(name=name, signature="0", parameters=parameters, created=FINISHED))
     if finished:
-        mark_finished(objects, name, np.bincount(labels.ravel()).tolist(), FINISHED)
+        counts = np.bincount(labels[predicted], minlength=len(classes))[: len(classes)]
+        counts[0] = np.count_nonzero(predicted) - counts[1:].sum()  # as `segment` counts it
+        mark_finished(objects, name, counts.tolist(), FINISHED)
     return path
 
 

@@ -117,11 +117,17 @@ class LabelSource:
         beside = find_probabilities(store, run)
         if beside is not None:
             groups[beside.key] = next(iter(grids.values())), True
-        shards = _read_shards(progress, record, groups)
+        shards, predicted = _read_markers(progress, record, groups)
         opened = {}
         for label, each in attributes.items():
             (provenance, parameters), frame = documents[label], parse_frame(each)
             properties = each["ome"]["image-label"]["properties"]
+            if sum(item.get("pixels", 0) for item in properties) != predicted[f"labels/{label}"]:
+                raise OutputError(
+                    f"{store}: the progress of {run!r} doesn't tell of all blocks of {label!r}, so "
+                    "some would count as background; run the same segmentation again, which "
+                    "computes what is missing"
+                )
             classes = {i["label-value"]: i["class"] for i in properties if i["label-value"]}
             probabilities = None
             if beside is not None:
@@ -140,7 +146,7 @@ class LabelSource:
                 pixel_size=frame.scale,
                 micrometres=frame.unit is not None,
                 downsample=parameters.sampling.downsample,
-                predicted_pixels=sum(item.get("pixels", 0) for item in properties),
+                predicted_pixels=predicted[f"labels/{label}"],
                 provenance=provenance,
                 finished=each["wsi_unet"]["finished"],
                 slide=SlideGrid(parameters.slide, parameters.sampling, grids[label].shape),
@@ -232,22 +238,29 @@ def _read_grid(store: ByteStore, label: str) -> BlockGrid:
     return BlockGrid((shape[-2], shape[-1]), block)
 
 
-def _read_shards(
+def _read_markers(
     progress: Progress, record: RunRecord, groups: Mapping[str, tuple[BlockGrid, bool]]
-) -> dict[str, dict[BlockIndex, str]]:
-    """Return the checksums of the shards of level 0 that are stored: by group, then by block.
+) -> tuple[dict[str, dict[BlockIndex, str]], dict[str, int]]:
+    """Return what the markers of blocks say of level 0.
 
     Args:
         progress: the progress of the run.
         record: its record.
         groups: the blocks of each group, and whether it has channels.
+
+    Returns:
+        The checksums of the shards that are stored, by group, then by block; and the number of
+        pixels that were predicted, by group.
     """
     found: dict[str, dict[BlockIndex, str]] = {group: {} for group in groups}
+    predicted = dict.fromkeys(groups, 0)
     for marker in progress.read_markers(record.signature):
         row, column = marker.block
         for group, (grid, channels) in groups.items():
+            if row >= grid.size[0] or column >= grid.size[1]:
+                continue
+            predicted[group] += marker.predicted
             shard = marker.shards.get(shard_key(group, 0, marker.block, channels))
-            inside = row < grid.size[0] and column < grid.size[1]
-            if inside and shard is not None and shard.sha256 is not None:
+            if shard is not None and shard.sha256 is not None:
                 found[group][marker.block] = shard.sha256
-    return found
+    return found, predicted
