@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from exports.results import make_result
 
 import wsi_unet
 from wsi_unet import ExportOptions, LockedError, OptionError, OutputError
+from wsi_unet.errors import WsiUnetError
 from wsi_unet.exports.destination import write_file, write_files, write_folder
 from wsi_unet.exports.formats import FORMATS
 from wsi_unet.exports.progress import ExportProgress
@@ -65,6 +68,35 @@ def test_anything_else_stays(name: str, kind: str, result: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", FORMATS)
+def test_a_named_pipe_is_neither_read_nor_written(name: str, result: Path, tmp_path: Path) -> None:
+    place = tmp_path / f"out{FORMATS[name].suffix}"
+    os.mkfifo(place)
+    with pytest.raises(OutputError, match="isn't an earlier export"):
+        wsi_unet.export(result, name, place, options=OPTIONS.get(name))
+    place.rename(tmp_path / f".{place.name}.partial")
+    with pytest.raises(OutputError, match="can't write"):
+        wsi_unet.export(result, name, place, options=OPTIONS.get(name))
+    assert [path.name for path in tmp_path.iterdir()] == [f".{place.name}.partial"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_places_that_cannot_be_are_refused(name: str, result: Path, tmp_path: Path) -> None:
+    suffix, options = FORMATS[name].suffix, OPTIONS.get(name)
+    before = _look(result)
+    for place in (result / f"out{suffix}", result / "labels" / f"out{suffix}"):
+        with pytest.raises(OptionError, match="is inside the Zarr store"):
+            wsi_unet.export(result, name, place, options=options)
+    with pytest.raises(WsiUnetError, match=r"isn't an earlier export|is inside the Zarr store"):
+        wsi_unet.export(result, name, result, options=options)
+    assert _look(result) == before
+    with pytest.raises(OutputError, match="File name too long"):
+        wsi_unet.export(result, name, tmp_path / ("n" * 250 + suffix), options=options)
+    with pytest.raises(OptionError, match="`path` is empty"):
+        wsi_unet.export(result, name, "", options=options)
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("name", FORMATS)
 def test_an_interrupted_export_leaves_nothing(name: str, result: Path, tmp_path: Path) -> None:
     def interrupt(progress: ExportProgress) -> None:
         raise KeyboardInterrupt
@@ -87,6 +119,21 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
         fill()
     assert place.read_text() == "before"
     assert [*tmp_path.iterdir()] == [place]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_says_that_a_disk_is_full(name: str, result: Path, tmp_path: Path) -> None:
+    place = tmp_path / f"out{FORMATS[name].suffix}"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))
+    try:
+        with pytest.raises(OutputError, match=r"can't write .*: File too large"):
+            wsi_unet.export(result, name, place, options=OPTIONS.get(name))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_what_a_killed_process_left_is_overwritten(tmp_path: Path) -> None:

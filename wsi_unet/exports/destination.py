@@ -6,11 +6,13 @@ is in its place already is replaced only if it is an earlier export.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,14 +30,15 @@ def check_destination(path: Path, recognise: Recognise) -> Path:
     """Return the path of an export, before anything is computed.
 
     Raises:
-        OptionError: its folder isn't there.
+        OptionError: its folder isn't there, or belongs to a result.
         OutputError: something is there that isn't an earlier export of the same format.
     """
-    if not path.parent.is_dir():
+    if not is_folder(path.parent):
         raise OptionError(f"{path}: its folder isn't there; make it first", option="path")
+    _check_outside(path)
     if os.path.lexists(path):
         try:
-            ours = not path.is_symlink() and recognise(path)
+            ours = _is_plain(path) and recognise(path)
         except OSError as error:
             raise OutputError(f"can't read {path}: {error.strerror or error}") from error
         if not ours:
@@ -44,6 +47,39 @@ def check_destination(path: Path, recognise: Recognise) -> Path:
                 "another path, or remove it"
             )
     return path
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a path is a folder, or a link to one.
+
+    Raises:
+        OutputError: it can't be told.
+    """
+    try:
+        return path.is_dir()
+    except OSError as error:
+        raise OutputError(f"can't write {path}: {error.strerror or error}") from error
+
+
+def _check_outside(path: Path) -> None:
+    """Refuse a path inside a Zarr store, such as a result, where it would be lost in its arrays.
+
+    Raises:
+        OptionError: it is inside one.
+    """
+    parent = path.parent.resolve()
+    for folder in (parent, *parent.parents):
+        if os.path.lexists(folder / "zarr.json"):
+            raise OptionError(
+                f"{path}: is inside the Zarr store {folder}; choose a path outside of it",
+                option="path",
+            )
+
+
+def _is_plain(path: Path) -> bool:
+    """Return whether a path is a file or a folder: no link, and nothing that blocks its reader."""
+    mode = path.lstat().st_mode
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
 
 
 @contextmanager
@@ -55,12 +91,12 @@ def write_file(path: Path) -> Iterator[BinaryIO]:
         LockedError: another process is writing it.
     """
     new = _name_partial(path)
-    with _os_errors_named(path):
+    with write_errors(path):
         opened = _open_new(new)
-    with opened as file:
+    with _closing(opened) as file:
         _lock(file.fileno(), path)
         try:
-            with _os_errors_named(path):
+            with write_errors(path):
                 file.truncate()
                 yield file
                 file.flush()
@@ -79,7 +115,7 @@ def write_folder(path: Path) -> Iterator[Path]:
         OutputError: it can't be written.
         LockedError: another process is writing it.
     """
-    with _make_folder(path) as new, _os_errors_named(path):
+    with _make_folder(path) as new, write_errors(path):
         yield new
         _sync_folder(new)
         _replace_folder(new, path)
@@ -100,7 +136,7 @@ def write_files(path: Path, earlier: Iterable[Path]) -> Iterator[Path]:
         LockedError: another process is writing them.
     """
     with _make_folder(path) as new:
-        with _os_errors_named(path):
+        with write_errors(path):
             yield new
             _sync_folder(new)
         _replace_files(new, path, earlier)
@@ -110,13 +146,13 @@ def write_files(path: Path, earlier: Iterable[Path]) -> Iterator[Path]:
 def _make_folder(path: Path) -> Iterator[Path]:
     """Yield a new, locked, empty folder beside a path, which disappears after an error."""
     new = _name_partial(path)
-    with _os_errors_named(path):
+    with write_errors(path):
         new.mkdir(exist_ok=True)
         descriptor = os.open(new, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         _lock(descriptor, path)
         try:
-            with _os_errors_named(path):
+            with write_errors(path):
                 _clear_folder(new)
             yield new
         except BaseException:
@@ -128,8 +164,22 @@ def _make_folder(path: Path) -> Iterator[Path]:
 
 def _open_new(path: Path) -> BinaryIO:
     """Open a file to be written, under its name, which libraries that get the file look for."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    return open(path, "r+b", opener=lambda name, _: os.open(name, flags, 0o666))
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    descriptor = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, f"{path.name} is in the way, and isn't a file")
+    return open(path, "r+b", opener=lambda name, _: descriptor)
+
+
+@contextmanager
+def _closing(file: BinaryIO) -> Iterator[BinaryIO]:
+    """Close a file in the end, without a word if what is left to write can't be: that was said."""
+    try:
+        yield file
+    finally:
+        with suppress(OSError):
+            file.close()
 
 
 def _name_partial(path: Path) -> Path:
@@ -137,8 +187,8 @@ def _name_partial(path: Path) -> Path:
 
 
 @contextmanager
-def _os_errors_named(path: Path) -> Iterator[None]:
-    """Turn errors of the disk into one line that names the export."""
+def write_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError inside into an OutputError that says that `path` can't be written."""
     try:
         yield
     except OSError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 from wsi_unet import logs
 from wsi_unet.cohorts.status import is_cohort, read_cohort_status
 from wsi_unet.errors import OptionError, OutputError, WsiUnetError
-from wsi_unet.exports.destination import check_destination
+from wsi_unet.exports.destination import check_destination, is_folder
 from wsi_unet.exports.formats import ExportFormat
 from wsi_unet.exports.options import ExportOptions
 from wsi_unet.exports.progress import ExportCallback, ExportMeter, ignore_progress
@@ -66,12 +66,14 @@ def export(
     """
     chosen = options or ExportOptions()
     facts = chosen.check(format)
+    if path is not None and not os.fspath(path):
+        raise OptionError("`path` is empty; give a file or folder, or leave it out", option="path")
     location = Location.parse(output)
     target = Path("." if path is None else path).expanduser()
     if is_cohort(location):
         return _export_all(location, format, target, chosen, on_progress)
     result = open_result(location, chosen.label)
-    place = _place(result, facts, target, is_folder=path is None)
+    place = _place(result, facts, target, within=path is None)
     return ExportReport((*_export(result, format, place, chosen, on_progress),), {})
 
 
@@ -93,7 +95,7 @@ def _export_all(
     for output in _list_outputs(folder):
         try:
             result = open_result(Location.parse(output), options.label)
-            place = _place(result, facts, target, is_folder=True)
+            place = _place(result, facts, target, within=True)
             other = taken.setdefault(place, output)
             if other != output:
                 raise OutputError(
@@ -122,9 +124,9 @@ def _make_folder(path: Path) -> None:
         ) from error
 
 
-def _place(result: ExportedResult, facts: ExportFormat, target: Path, *, is_folder: bool) -> Path:
+def _place(result: ExportedResult, facts: ExportFormat, target: Path, *, within: bool) -> Path:
     """Return where the export of a result goes: the target, or a file in it that bears its name."""
-    if is_folder or (target.is_dir() and not facts.folder):
+    if within or (is_folder(target) and not facts.folder):
         return target / f"{result.stem}{facts.suffix}"
     return target
 

@@ -31,7 +31,7 @@ from pydicom.tag import Tag
 
 from wsi_unet import logs
 from wsi_unet.errors import OutputError
-from wsi_unet.exports.destination import write_file
+from wsi_unet.exports.destination import write_errors, write_file
 from wsi_unet.exports.dicom.codes import find_codes, identify_algorithm, to_cielab
 from wsi_unet.exports.dicom.instances import (
     ENCODING,
@@ -107,7 +107,7 @@ def write_annotations(
     found = {group.name: group.open_objects() for group in result.groups}
     image = open_slide_image(result.groups[0], options)
     meter.start(sum(map(len, found.values())), "objects")
-    with ExitStack() as stack:
+    with write_errors(path), ExitStack() as stack:
 
         def open_scratch() -> IO[bytes]:
             return stack.enter_context(tempfile.TemporaryFile(dir=path.parent))
