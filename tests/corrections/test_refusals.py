@@ -130,6 +130,25 @@ def test_no_class_is_refused_though_new_ones_are_kept(
     check_refused(result, "1 outline without a class", file, new_classes=True)
 
 
+@pytest.mark.parametrize("new_classes", [False, True])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("x" * 100_000, "has 100000 characters; give it a name"), ("a\ud800", "isn't valid Unicode")],
+)
+def test_class_names_that_no_record_holds(
+    name: str,
+    message: str,
+    new_classes: bool,
+    result: Path,
+    features: list[edits.Feature],
+    tmp_path: Path,
+) -> None:
+    renamed = features[0] | {"properties": {"classification": {"name": name}}}
+    file = edits.write_features(tmp_path / "a.geojson", [renamed, *features[1:]])
+    error = check_refused(result, message, file, new_classes=new_classes)
+    assert len(str(error)) < 300
+
+
 def test_one_file_twice(result: Path, features: list[edits.Feature], tmp_path: Path) -> None:
     file = edits.write_features(tmp_path / "a.geojson", features)
     check_refused(result, f"{len(features)} ids .* give each file once", file, file)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,9 @@ from wsi_unet.wording import MOST_ITEMS, count
 
 MOST_VALUE = 255
 """The largest label value."""
+
+LONGEST_NAME = 1000
+"""Most characters of a class's name, as in every record."""
 
 SHIFT_TOLERANCE = 0.1
 """How far a shift may be from a whole number, px of the slide."""
@@ -204,6 +207,7 @@ def resolve_classes(
     values |= {fold_name(name): value for value, name in names.items()}
     asked = Counter(name for name, own in zip(features.classes, wanted, strict=True) if own)
     unknown = [n for n in asked if fold_name(n) not in values and fold_name(n) not in ignored]
+    _check_storable(unknown)
     if unknown and (not add or UNCLASSIFIED in unknown):
         raise AnnotationError(_describe_unknown(asked, unknown, names, add=add))
     complete, free = dict(names), _find_free({*names, *taken})
@@ -222,6 +226,22 @@ def resolve_classes(
     ]
     new = frozenset(complete) - frozenset(names)
     return FeatureClasses(np.array(of_features, np.uint8), complete, new)
+
+
+def _check_storable(names: Iterable[str]) -> None:
+    """Refuse names that no record could hold.
+
+    Raises:
+        AnnotationError: one is very long, or holds half a character.
+    """
+    for name in names:
+        if len(name) > LONGEST_NAME:
+            raise AnnotationError(
+                f"the class {name[:40]!r}… has {len(name)} characters; give it a name of at most "
+                f"{LONGEST_NAME}"
+            )
+        if any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise AnnotationError(f"the class {name!r} isn't valid Unicode; give it another name")
 
 
 def _find_free(taken: Collection[int]) -> list[int]:
