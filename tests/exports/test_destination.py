@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import resource
 import signal
@@ -234,6 +235,24 @@ def test_two_processes_do_not_write_one_file(tmp_path: Path) -> None:
         pass
     assert file.closed
     assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+
+
+def test_a_file_that_another_process_has_just_finished_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, new = tmp_path / "out.csv", tmp_path / ".out.csv.partial"
+    new.write_text("another's")
+    lock = fcntl.flock
+
+    def finish_then_lock(descriptor: int, operation: int) -> None:
+        new.replace(place)
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", finish_then_lock)
+    with pytest.raises(LockedError, match="has just written it"), write_file(place):
+        pass
+    assert place.read_text() == "another's"
+    assert [*tmp_path.iterdir()] == [place]
 
 
 def test_refusals(result: Path, tmp_path: Path) -> None:

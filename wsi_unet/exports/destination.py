@@ -95,6 +95,7 @@ def write_file(path: Path) -> Iterator[BinaryIO]:
         opened = _open_new(new)
     with _closing(opened) as file:
         _lock(file.fileno(), path)
+        _check_own(file, new, path)
         try:
             with write_errors(path):
                 file.truncate()
@@ -206,6 +207,21 @@ def _lock(descriptor: int, path: Path) -> None:
         raise LockedError(
             f"{path}: another process is writing it; wait until it has ended"
         ) from error
+
+
+def _check_own(file: BinaryIO, new: Path, path: Path) -> None:
+    """Refuse a file that took its place after it was opened and before it was locked.
+
+    Raises:
+        LockedError: another process has written it.
+    """
+    opened = os.fstat(file.fileno())
+    try:
+        there = new.lstat()
+    except FileNotFoundError:
+        there = None
+    if there is None or not os.path.samestat(opened, there):
+        raise LockedError(f"{path}: another process has just written it; export again if need be")
 
 
 def _clear_folder(folder: Path) -> None:
