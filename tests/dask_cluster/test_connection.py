@@ -311,3 +311,18 @@ def test_a_report_of_a_scheduler_without_bokeh(tmp_path: Path) -> None:
         ):
             pass
     assert not page.exists()
+
+
+class LostInHandshake:
+    """A client whose connection is lost while it is being encrypted, as tornado says it."""
+
+    scheduler = None
+
+    def scheduler_info(self, n_workers: int) -> dict[str, Any]:
+        raise ValueError("IOStream is not idle; cannot convert to SSL")
+
+
+def test_a_connection_lost_in_the_handshake_is_a_lost_scheduler() -> None:
+    client: Any = LostInHandshake()
+    with pytest.raises(ClusterError, match="the Dask scheduler went away"):
+        count_workers(client)

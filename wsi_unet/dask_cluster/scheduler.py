@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from dask.utils import key_split
 from distributed import Client, Scheduler
+from distributed.comm.core import CommClosedError
 
 from wsi_unet.errors import ClusterError
 
@@ -26,6 +28,19 @@ def make_task_forgetter() -> Callable[..., None]:
             ]
 
     return forget_tasks
+
+
+@contextmanager
+def broken_handshakes_as_closed() -> Iterator[None]:
+    """Raise a ValueError inside as a CommClosedError.
+
+    tornado raises it for a connection that is lost in the middle of TLS's handshake; at any other
+    moment Dask raises the latter.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise CommClosedError(str(error)) from error
 
 
 def scheduler_lost_error(client: Client, *, kept: bool = True) -> ClusterError:

@@ -11,7 +11,7 @@ from typing import Any
 
 from distributed import Client
 
-from wsi_unet.dask_cluster.scheduler import scheduler_lost_error
+from wsi_unet.dask_cluster.scheduler import broken_handshakes_as_closed, scheduler_lost_error
 
 ANSWER_SECONDS = 30.0
 """How long a worker may take to answer; for the first question it may have to import something."""
@@ -52,7 +52,8 @@ def _fetch_workers(client: Client) -> dict[str, dict[str, Any]]:
         ClusterError: the client has given it up.
     """
     try:
-        workers: dict[str, dict[str, Any]] = client.scheduler_info(n_workers=-1)["workers"]
+        with broken_handshakes_as_closed():
+            workers: dict[str, dict[str, Any]] = client.scheduler_info(n_workers=-1)["workers"]
     except (KeyError, OSError, RuntimeError) as error:  # a closed client knows nothing
         raise scheduler_lost_error(client, kept=False) from error
     return workers
@@ -98,7 +99,8 @@ def ask_workers(
     async def ask(worker: Worker) -> Any:
         answers = client.run(question, *arguments, workers=[worker.address], on_error="return")
         try:
-            return (await asyncio.wait_for(answers, seconds))[worker.address]
+            with broken_handshakes_as_closed():
+                return (await asyncio.wait_for(answers, seconds))[worker.address]
         except OSError as error:  # TimeoutError is one
             return error
 

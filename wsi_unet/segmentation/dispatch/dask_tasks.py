@@ -11,7 +11,11 @@ from typing import Any
 from distributed import Client, Future
 
 from wsi_unet import logs
-from wsi_unet.dask_cluster.scheduler import make_task_forgetter, scheduler_lost_error
+from wsi_unet.dask_cluster.scheduler import (
+    broken_handshakes_as_closed,
+    make_task_forgetter,
+    scheduler_lost_error,
+)
 from wsi_unet.dask_cluster.waiting import WorkerWatch
 from wsi_unet.dask_cluster.workers import WorkerCounts, count_workers
 from wsi_unet.errors import ClusterError
@@ -75,7 +79,8 @@ class DaskTasks:
         """Have the scheduler forget what Dask keeps of tasks that are long done."""
         if self._submitted - self._forgotten >= self._limits.kept_tasks:
             self._forgotten = self._submitted
-            self._client.run_on_scheduler(make_task_forgetter())
+            with broken_handshakes_as_closed():
+                self._client.run_on_scheduler(make_task_forgetter())
 
     def check(self) -> None:
         """Check that the scheduler is there.
