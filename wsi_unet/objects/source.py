@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -117,12 +117,13 @@ class LabelSource:
         beside = find_probabilities(store, run)
         if beside is not None:
             groups[beside.key] = next(iter(grids.values())), True
-        shards, predicted = _read_markers(progress, record, groups)
+        said = _read_markers(progress, record, groups)
         opened = {}
         for label, each in attributes.items():
             (provenance, parameters), frame = documents[label], parse_frame(each)
             properties = each["ome"]["image-label"]["properties"]
-            if sum(item.get("pixels", 0) for item in properties) != predicted[f"labels/{label}"]:
+            markers, counted = said[f"labels/{label}"], sum(i.get("pixels", 0) for i in properties)
+            if not markers.are_complete(grids[label], counted):
                 raise OutputError(
                     f"{store}: the progress of {run!r} doesn't tell of all blocks of {label!r}, so "
                     "some would count as background; run the same segmentation again, which "
@@ -132,7 +133,7 @@ class LabelSource:
             probabilities = None
             if beside is not None:
                 probabilities = StoredProbabilities.open(
-                    store, beside, grids[label], classes, shards[beside.key]
+                    store, beside, grids[label], classes, said[beside.key].shards
                 )
             opened[label] = cls(
                 store=store,
@@ -141,12 +142,12 @@ class LabelSource:
                 label=label,
                 grid=grids[label],
                 area=areas[grids[label]],
-                shards=shards[f"labels/{label}"],
+                shards=markers.shards,
                 classes=classes,
                 pixel_size=frame.scale,
                 micrometres=frame.unit is not None,
                 downsample=parameters.sampling.downsample,
-                predicted_pixels=predicted[f"labels/{label}"],
+                predicted_pixels=counted,
                 provenance=provenance,
                 finished=each["wsi_unet"]["finished"],
                 slide=SlideGrid(parameters.slide, parameters.sampling, grids[label].shape),
@@ -238,29 +239,49 @@ def _read_grid(store: ByteStore, label: str) -> BlockGrid:
     return BlockGrid((shape[-2], shape[-1]), block)
 
 
+@dataclass
+class _Markers:
+    """What the markers of a group's blocks say of level 0.
+
+    Attributes:
+        shards: checksums of the shards that are stored, by block.
+        blocks: number of markers.
+        predicted: number of pixels that were predicted.
+    """
+
+    shards: dict[BlockIndex, str] = field(default_factory=dict)
+    blocks: int = 0
+    predicted: int = 0
+
+    def are_complete(self, grid: BlockGrid, counted: int) -> bool:
+        """Return whether they tell of all pixels that were counted when the labels were finished.
+
+        Early versions counted all pixels, predicted or not; there every block has a marker.
+        """
+        whole = counted == grid.shape[0] * grid.shape[1] and self.blocks == len(grid)
+        return whole or self.predicted == counted
+
+
 def _read_markers(
     progress: Progress, record: RunRecord, groups: Mapping[str, tuple[BlockGrid, bool]]
-) -> tuple[dict[str, dict[BlockIndex, str]], dict[str, int]]:
-    """Return what the markers of blocks say of level 0.
+) -> dict[str, _Markers]:
+    """Return what the markers of blocks say of level 0, by group.
 
     Args:
         progress: the progress of the run.
         record: its record.
         groups: the blocks of each group, and whether it has channels.
-
-    Returns:
-        The checksums of the shards that are stored, by group, then by block; and the number of
-        pixels that were predicted, by group.
     """
-    found: dict[str, dict[BlockIndex, str]] = {group: {} for group in groups}
-    predicted = dict.fromkeys(groups, 0)
+    found = {group: _Markers() for group in groups}
     for marker in progress.read_markers(record.signature):
         row, column = marker.block
         for group, (grid, channels) in groups.items():
             if row >= grid.size[0] or column >= grid.size[1]:
                 continue
-            predicted[group] += marker.predicted
+            said = found[group]
+            said.blocks += 1
+            said.predicted += marker.predicted
             shard = marker.shards.get(shard_key(group, 0, marker.block, channels))
             if shard is not None and shard.sha256 is not None:
-                found[group][marker.block] = shard.sha256
-    return found, predicted
+                said.shards[marker.block] = shard.sha256
+    return found
