@@ -87,6 +87,7 @@ def listening(client: Client) -> Iterator[Iterator[Any]]:
     try:
         yield hear()
     finally:
+        answer.close()  # it has taken the socket over
         connection.close()
 
 
