@@ -123,6 +123,16 @@ def check_refused(result: Path, message: str, *files: Path, **options: Any) -> W
     return caught.value
 
 
+def test_an_outline_of_nothing_deletes_no_object(
+    result: Path, features: list[edits.Feature], tmp_path: Path
+) -> None:
+    emptied = {**features[0], "geometry": {"type": "Polygon", "coordinates": []}}
+    file = edits.write_features(tmp_path / "a.geojson", [emptied, *features[1:]])
+    check_refused(result, "1 outline encloses nothing.*leave `complete` out", file, complete=True)
+    report = wsi_unet.import_annotations(file, result)
+    assert (report.counts.deleted, report.counts.empty, report.counts.absent) == (0, 1, 1)
+
+
 def test_no_class_is_refused_though_new_ones_are_kept(
     result: Path, features: list[edits.Feature], tmp_path: Path
 ) -> None:

@@ -52,6 +52,7 @@ from wsi_unet.objects.scan_origin import Origin, find_scan_origin
 from wsi_unet.objects.source import LabelSource
 from wsi_unet.objects.table import encode_part
 from wsi_unet.storage.locking.lock import LockOwner, OutputLock, acquire
+from wsi_unet.wording import count
 
 EDITS_VERSION = 1
 """Changes when the same files and objects give another table."""
@@ -259,6 +260,7 @@ class _Import:
         """Return the edits, and how many outlines are left out, by why."""
         source, objects = self.source, self.objects
         features = self._parse()
+        self._refuse_unknown_deletions(features)
         refuse_repeated(features)
         matches = Matches.find(features, objects)
         known = matches.known
@@ -294,6 +296,22 @@ class _Import:
             "of_other_groups": int(others.sum()),
             "empty": int(empty.sum()) + features.empty,
         }
+
+    def _refuse_unknown_deletions(self, features: EditedFeatures) -> None:
+        """Refuse outlines that enclose nothing in files that are said to be complete.
+
+        They are left out with their ids, so objects would be deleted that nobody has deleted.
+
+        Raises:
+            AnnotationError: there are some.
+        """
+        if features.empty and (self.options.complete or self.regions is not None):
+            option = "complete" if self.options.complete else "complete_within"
+            outlines = count(features.empty, "outline encloses", "outlines enclose")
+            raise AnnotationError(
+                f"{outlines} nothing, so their objects would be deleted; draw them again or remove "
+                f"them from the files, or leave `{option}` out"
+            )
 
     def _parse(self) -> EditedFeatures:
         """Return the outlines of all files.
